@@ -1,0 +1,278 @@
+"""The engine's vocabulary: value objects that every other module speaks in.
+
+Nothing here imports anything of ours. Times are seconds (float) from the server's own clock, or durations in
+seconds; costs and limits are whole numbers from 0 to 2**53 - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Algorithm = Literal[
+    "sliding_window", "sliding_window_counter", "token_bucket", "fixed_window", "calendar", "concurrency"
+]
+Mode = Literal["enforce", "shadow"]
+OnRedisDown = Literal["fail_open", "fail_closed"]
+Period = Literal["day", "week", "month"]
+AccountStateName = Literal["available", "cooling_down", "open", "half_open", "disabled", "paused"]
+Category = Literal[
+    "rate_limited",
+    "quota_exhausted",
+    "auth",
+    "server",
+    "network",
+    "timeout",
+    "validation",
+    "code",
+    "poison",
+    "unknown",
+]
+
+ALGORITHMS: tuple[str, ...] = (
+    "sliding_window",
+    "sliding_window_counter",
+    "token_bucket",
+    "fixed_window",
+    "calendar",
+    "concurrency",
+)
+SCOPE_ORDER: tuple[str, ...] = ("ip", "user", "project", "endpoint", "queue", "custom", "global", "account")
+MAX_COST = 2**53 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One policy, resolved against one subject and one cost: all that a script needs to decide.
+
+    `id` names the policy in keys and never changes; `generation` goes up when its counters must start anew
+    (an algorithm, window or period was changed). `subject` is reported verbatim as `key` and only its hash is
+    part of a Redis key. `partition` keeps counters apart that share a subject (the project's slug for the scopes
+    user, project and endpoint; empty for ip, global and account).
+    """
+
+    id: str
+    name: str
+    scope: str
+    subject: str
+    algorithm: str
+    limit: int | None
+    unit: str = "requests"
+    cost: int = 1
+    partition: str = ""
+    window: float = 0.0
+    """Seconds; for `token_bucket`, `limit` per `window` is the refill."""
+    burst: int | None = None
+    """Capacity of a `token_bucket`; None means `limit`."""
+    period: str = ""
+    timezone: str = "UTC"
+    mode: str = "enforce"
+    on_redis_down: str = "fail_closed"
+    generation: int = 0
+    lease_ttl: float = 60.0
+    """Seconds that a `concurrency` slot lives without being settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """What one limit said, or how it stands."""
+
+    policy: str
+    scope: str
+    key: str
+    unit: str
+    algorithm: str
+    limit: int | None
+    remaining: int | None
+    """What is left after this check; on denial what is left now; None where there is no limit."""
+    reset_after: float
+    """Seconds until the limit is whole again if nothing more is used."""
+    mode: str
+    allowed: bool
+    retry_after: float | None = 0.0
+    """Seconds until this cost would pass; 0 when it passes now; None when never."""
+    used: int = 0
+    partition: str = ""
+    window: float = 0.0
+    """Effective window in seconds, for the `RateLimit-Policy` field; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to one check. Truthy when allowed."""
+
+    allowed: bool
+    limits: tuple[LimitState, ...] = ()
+    retry_after: float | None = 0.0
+    binding: str | None = None
+    degraded: bool = False
+    bypassed: bool = False
+    reservation: str | None = None
+    impossible: bool = False
+    """True when the cost exceeds a capacity, so that no wait would ever help (422)."""
+    replayed: bool = False
+    """True when an idempotency token was already answered: nothing was charged this time."""
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a settled reservation came to: units refunded (positive) or charged in addition (negative)."""
+
+    reservation: str
+    actual: Mapping[str, int]
+    refunded: Mapping[str, int]
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSpec:
+    """Thresholds of an account's circuit breaker: opens at `failures` within `window` seconds for `open_for`."""
+
+    failures: int = 5
+    window: float = 60.0
+    open_for: float = 60.0
+    probes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencySpec:
+    """In-flight calls per account: where it starts and the bounds between which it adapts."""
+
+    initial: int
+    floor: int
+    ceiling: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSpec:
+    """One API account as the engine sees it: no credential, ever."""
+
+    id: str
+    name: str
+    weight: int = 1
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """A pool as configured. `limits` are templates, held by every account for itself (scope `account`)."""
+
+    id: str
+    name: str
+    dialect: str = "generic"
+    strategy: str = "round_robin"
+    accounts: tuple[AccountSpec, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    concurrency: ConcurrencySpec | None = None
+    breaker: BreakerSpec = field(default_factory=BreakerSpec)
+    cooldown_default: float = 60.0
+    cooldown_max: float = 3600.0
+    pause_at: float | None = 0.8
+    pause: str = "low"
+    paused: bool = False
+    sticky: bool = False
+    fallback: tuple[str, ...] = ()
+    lease_ttl: float = 60.0
+    """Seconds a lease lives without being settled: the provider's timeout and a margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitRequest:
+    """One admission for both sides: the caller's limits and, where `pool` is given, one of its accounts."""
+
+    limits: Sequence[Limit] = ()
+    pool: PoolSpec | None = None
+    cost: Mapping[str, int] = field(default_factory=dict)
+    """Units asked of the account: `requests` counts 1 unless given."""
+    priority: int = 5
+    key: str = ""
+    """The sticky or per-key subject (a chat, a conversation)."""
+    token: str = ""
+    """Idempotency token: the same token is never charged twice while its lease lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The answer to an `AdmitRequest`: a lease, or the exact earliest time. Truthy when admitted."""
+
+    allowed: bool
+    lease: str | None = None
+    account_id: str | None = None
+    account: str | None = None
+    expires_in: float = 0.0
+    reservation: str | None = None
+    """Set when caller's limits were charged that must be settled."""
+    retry_after: float | None = 0.0
+    """Seconds until it would pass; None when waiting does not help."""
+    bound_by: Literal["", "limit", "pool"] = ""
+    binding: str | None = None
+    """The policy's or pool's name."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """For a pool: how many accounts were passed over for each reason (`cooldown`, `breaker_open`, `requests`, ...)."""
+    impossible: bool = False
+    disabled: bool = False
+    limits: tuple[LimitState, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call through a lease ended, as far as the account is concerned."""
+
+    category: str = "ok"
+    """`ok` or a `Category`."""
+    status: int | None = None
+    latency: float | None = None
+    retry_after: float | None = None
+    """The provider's own hint in seconds, None where it gave none."""
+    scope: Literal["account", "key", "pool", "model"] = "account"
+    """The smallest thing that the dialect can prove to be limited."""
+    usage: Mapping[str, int] = field(default_factory=dict)
+    """Actual use by unit, where known."""
+    learned: Mapping[str, object] = field(default_factory=dict)
+    """Quota read from headers: {unit: {"limit", "remaining", "reset_after", "window"?}}."""
+    error: str = ""
+    """A short redacted message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What settling a lease did."""
+
+    lease: str
+    outcome: str
+    cooldown: float = 0.0
+    learned: Mapping[str, object] = field(default_factory=dict)
+    repeated: bool = False
+    transition: str = ""
+    """`opened`, `closed`, `half_open`, `disabled` or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """An account's live state as Redis holds it."""
+
+    id: str
+    name: str
+    state: AccountStateName = "available"
+    until: float | None = None
+    """Seconds from now until the state ends; None where it has no end of its own."""
+    why: str = ""
+    health: float = 1.0
+    successes: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    skips: Mapping[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+    concurrency: int | None = None
+    learned: Mapping[str, object] = field(default_factory=dict)
+    latency: float | None = None
+    last_used: float | None = None
+    """Unix time by the server's clock."""
+    last_error: str = ""
+    last_error_at: float | None = None
