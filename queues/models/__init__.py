@@ -1,0 +1,26 @@
+"""What jobs are made of, in SQL: the truth and the waiting room."""
+
+from queues.models.attempt import Attempt
+from queues.models.batch import Batch
+from queues.models.bulk_action import BulkAction
+from queues.models.dead_letter import DeadLetter
+from queues.models.job import Job, JobDependency
+from queues.models.leadership import Leadership
+from queues.models.queue import Queue
+from queues.models.retry_policy import RetryPolicy
+from queues.models.transition import Transition
+from queues.models.worker import WorkerProcess
+
+__all__ = [
+    "Attempt",
+    "Batch",
+    "BulkAction",
+    "DeadLetter",
+    "Job",
+    "JobDependency",
+    "Leadership",
+    "Queue",
+    "RetryPolicy",
+    "Transition",
+    "WorkerProcess",
+]

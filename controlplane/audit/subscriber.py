@@ -1,0 +1,24 @@
+"""Writes what operators do into the audit trail, in the transaction in which they do it."""
+
+from __future__ import annotations
+
+from quotas import events
+
+
+def record(event: events.OperatorActed) -> None:
+    """One row; where it can't be written, the action itself fails and is rolled back."""
+    from controlplane.models import AuditEntry
+
+    AuditEntry.objects.create(
+        actor=event.actor[:200],
+        verb=event.verb if event.phase == "done" else f"{event.verb}.{event.phase}",
+        target=event.target[:300],
+        project=event.project,
+        before=dict(event.before) if event.before is not None else None,
+        after=dict(event.after) if event.after is not None else None,
+        reason=event.reason[:500],
+    )
+
+
+def connect() -> None:
+    events.subscribe(events.OperatorActed, record)

@@ -1,0 +1,79 @@
+"""One installation on one machine: where its files are, and the secrets that it made for itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+
+MAX_SOCKET_PATH = 107
+"""Bytes that fit into a unix socket's address (Linux, unix(7))."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """The embedded default's data directory: SQLite, the Valkey socket, keys, first credentials."""
+
+    data_dir: Path
+
+    @classmethod
+    def from_environment(cls, base_dir: Path) -> Instance:
+        """The instance of `SLUICE_DATA_DIR`, else of `var/` in the project."""
+        return cls(Path(os.environ.get("SLUICE_DATA_DIR") or base_dir / "var").expanduser().absolute())
+
+    @property
+    def database_path(self) -> Path:
+        return self.data_dir / "sluice.sqlite3"
+
+    @property
+    def credentials_path(self) -> Path:
+        """Where the first start leaves the administrator's password and the platform key (mode 600)."""
+        return self.data_dir / "credentials.txt"
+
+    @property
+    def secrets_path(self) -> Path:
+        return self.data_dir / "secrets.json"
+
+    @property
+    def socket_path(self) -> Path:
+        """The Valkey socket; in a short runtime directory where the data directory's path is too long for one."""
+        path = self.data_dir / "valkey.sock"
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+            return path
+        name = blake2b(os.fsencode(self.data_dir), digest_size=8).hexdigest()
+        return Path(tempfile.gettempdir()) / f"sluice-{os.getuid()}-{name}" / "valkey.sock"
+
+    @property
+    def redis_url(self) -> str:
+        return f"unix://{self.socket_path}"
+
+    @cached_property
+    def secrets(self) -> dict[str, list[str] | str]:
+        """`secret_key` and `credential_keys` as kept in the data directory; empty before the first `up`."""
+        try:
+            return json.loads(self.secrets_path.read_text())
+        except FileNotFoundError:
+            return {}
+
+    def create_secrets(self) -> None:
+        """Make the instance's own keys once; an existing file is left as it is."""
+        from cryptography.fernet import Fernet
+
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = {"secret_key": secrets.token_urlsafe(50), "credential_keys": [Fernet.generate_key().decode()]}
+        temporary = self.secrets_path.with_suffix(f".{os.getpid()}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(made, file)
+        try:
+            # A link fails where the name exists: of two first starts at once, one wins and both read the same keys.
+            os.link(temporary, self.secrets_path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+        self.__dict__.pop("secrets", None)

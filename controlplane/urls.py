@@ -1,0 +1,6 @@
+"""The one port: REST, health, metrics, admin."""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, path
+
+urlpatterns: list[URLPattern | URLResolver] = [path("admin/", admin.site.urls)]

@@ -1,0 +1,13 @@
+"""Jobs: accepted, admitted, run, settled."""
+
+from django.apps import AppConfig
+
+
+class QueuesConfig(AppConfig):
+    name = "queues"
+    verbose_name = "Queues and jobs"
+
+    def ready(self) -> None:
+        from queues import registry
+
+        registry.load_builtin()

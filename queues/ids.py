@@ -1,0 +1,19 @@
+"""Public ids: opaque, unguessable, and rising with time, so that an index takes them at its end."""
+
+from __future__ import annotations
+
+import os
+import time
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+LENGTH = 26
+
+
+def new_id() -> str:
+    """26 characters of Crockford's base 32: 48 bits of milliseconds, 80 random ones (the layout of a ULID)."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    letters = []
+    for _ in range(LENGTH):
+        letters.append(ALPHABET[value & 31])
+        value >>= 5
+    return "".join(reversed(letters))

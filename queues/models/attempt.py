@@ -1,0 +1,29 @@
+"""One try at a job, or one delivery that was lost."""
+
+from django.db import models
+
+from queues.states import Outcome
+
+
+class Attempt(models.Model):
+    job = models.ForeignKey("queues.Job", on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField()
+    delivery = models.PositiveIntegerField()
+    outcome = models.CharField(max_length=16, choices=Outcome.choices)
+    counted = models.BooleanField(default=True, help_text="Counts against the job's maximum.")
+    category = models.CharField(max_length=32, blank=True)
+    account = models.CharField(max_length=128, blank=True, help_text="pool/name")
+    status = models.PositiveIntegerField(null=True, help_text="HTTP status of the answer, where there was one.")
+    error = models.TextField(blank=True)
+    traceback = models.TextField(blank=True)
+    worker = models.CharField(max_length=128, blank=True)
+    dispatched_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["job_id", "number"]
+        constraints = [models.UniqueConstraint(fields=["job", "number"], name="one_attempt_number")]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} #{self.number} {self.outcome}"

@@ -1,0 +1,31 @@
+"""Jobs that were submitted together and are followed together."""
+
+from django.db import models
+
+from queues.ids import new_id
+
+
+class Batch(models.Model):
+    uid = models.CharField(max_length=32, unique=True, default=new_id, editable=False)
+    project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="batches")
+    name = models.CharField(max_length=200, blank=True)
+    callback_url = models.URLField(max_length=1000, blank=True)
+    open = models.BooleanField(default=False, help_text="More jobs may come; it is not complete before it is sealed.")
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)
+    request_hash = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name_plural = "batches"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "idempotency_key"],
+                condition=models.Q(idempotency_key__isnull=False),
+                name="one_batch_per_idempotency_key",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name or self.uid

@@ -1,0 +1,36 @@
+"""A job that was given up, until somebody handles it."""
+
+from django.db import models
+
+from queues.ids import new_id
+
+
+class DeadLetter(models.Model):
+    uid = models.CharField(max_length=32, unique=True, default=new_id, editable=False)
+    job = models.ForeignKey("queues.Job", on_delete=models.CASCADE, related_name="dead_letters")
+    project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="dead_letters")
+    queue = models.ForeignKey("queues.Queue", on_delete=models.PROTECT, related_name="dead_letters")
+    type = models.CharField(max_length=200)
+    category = models.CharField(max_length=32)
+    severity = models.CharField(max_length=16, choices=[(word, word) for word in ("info", "warning", "critical")])
+    fingerprint = models.CharField(max_length=32)
+    error = models.TextField(blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField()
+    handled_at = models.DateTimeField(null=True, blank=True)
+    handled_by = models.CharField(max_length=200, blank=True)
+    handled_as = models.CharField(
+        max_length=16, blank=True, choices=[("replayed", "Replayed"), ("discarded", "Discarded")]
+    )
+    handled_reason = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [
+            models.Index(fields=["category", "-id"], name="letter_by_category"),
+            models.Index(fields=["fingerprint"], name="letter_by_fingerprint"),
+            models.Index(fields=["-id"], condition=models.Q(handled_at__isnull=True), name="letter_open"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.category}: {self.type} {self.uid}"

@@ -1,0 +1,115 @@
+"""One piece of accepted work. The row is the truth, the outbox and the waiting room."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from queues.ids import new_id
+from queues.states import Stage, Status
+
+
+class Job(models.Model):
+    """`id` is also the order of submission. Columns fall into what was asked, where it is, and how it ended."""
+
+    uid = models.CharField(max_length=32, unique=True, default=new_id, editable=False)
+
+    # What was asked.
+    project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="jobs", db_index=False)
+    queue = models.ForeignKey("queues.Queue", on_delete=models.PROTECT, related_name="jobs", db_index=False)
+    batch = models.ForeignKey(
+        "queues.Batch", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs", db_index=False
+    )
+    type = models.CharField(max_length=200)
+    payload = models.JSONField(default=dict)
+    priority = models.PositiveSmallIntegerField(default=5)
+    user = models.CharField(max_length=1024, blank=True)
+    keys = models.JSONField(default=dict)
+    cost = models.JSONField(default=dict)
+    max_attempts = models.PositiveIntegerField(default=5)
+    timeout = models.FloatField(null=True)
+    delivery_mode = models.CharField(max_length=16, default="at_least_once")
+    callback_url = models.URLField(max_length=1000, blank=True)
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)
+    request_hash = models.CharField(max_length=64, blank=True)
+    unique_key = models.CharField(max_length=64, null=True, blank=True, editable=False)
+    unique_until = models.DateTimeField(null=True, editable=False)
+
+    # Where it is.
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
+    stage = models.PositiveSmallIntegerField(choices=Stage.choices, default=Stage.READY)
+    lane = models.CharField(max_length=24, blank=True, help_text="Hash of user and keys: what waits in line together.")
+    not_before = models.DateTimeField(null=True, blank=True, help_text="When stage is scheduled: not before.")
+    delivery = models.PositiveIntegerField(default=0, help_text="Fencing token: goes up with each release to the belt.")
+    parcel = models.CharField(max_length=64, blank=True, help_text="The RQ job that carries this delivery.")
+    dispatched_at = models.DateTimeField(null=True)
+    lease_until = models.DateTimeField(
+        null=True, help_text="While running: the worker's claim ends then unless renewed."
+    )
+    worker = models.CharField(max_length=128, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    account = models.ForeignKey(
+        "quotas.Account", null=True, blank=True, on_delete=models.SET_NULL, related_name="+", db_index=False
+    )
+    account_lease = models.CharField(max_length=64, blank=True)
+    reservation = models.CharField(max_length=64, blank=True)
+    attempts_made = models.PositiveIntegerField(default=0, help_text="Numbers of attempts, rising for ever.")
+    attempts_counted = models.PositiveIntegerField(default=0, help_text="Attempts that count against the maximum.")
+    deaths = models.PositiveSmallIntegerField(default=0, help_text="Workers that died while running it, alone.")
+    suspect = models.BooleanField(default=False, help_text="Runs alone in a forked process.")
+    replays = models.PositiveIntegerField(default=0)
+    edits = models.PositiveIntegerField(default=0, help_text="Replays with another payload.")
+    reason = models.CharField(max_length=500, blank=True, help_text="Why it is where it is.")
+
+    # How it ended.
+    result = models.JSONField(null=True)
+    category = models.CharField(max_length=32, blank=True)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, help_text="Start of the last attempt.")
+    first_started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="one_job_per_idempotency_key",
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["queue", "priority", "project", "lane", "id"], condition=Q(stage=Stage.READY), name="job_ready"
+            ),
+            models.Index(fields=["not_before"], condition=Q(stage=Stage.SCHEDULED), name="job_scheduled"),
+            models.Index(
+                fields=["queue"], condition=Q(stage__in=[Stage.HELD, Stage.SCHEDULED, Stage.READY]), name="job_waiting"
+            ),
+            models.Index(
+                fields=["queue", "stage"], condition=Q(stage__in=[Stage.BELT, Stage.RUNNING]), name="job_in_flight"
+            ),
+            models.Index(fields=["project", "-id"], name="job_by_project"),
+            models.Index(fields=["batch", "status"], name="job_by_batch"),
+            models.Index(fields=["status", "-id"], name="job_by_status"),
+            models.Index(fields=["queue", "-id"], name="job_by_queue"),
+            models.Index(fields=["unique_key"], condition=Q(unique_key__isnull=False), name="job_unique_key"),
+            models.Index(fields=["finished_at"], condition=Q(stage=Stage.DONE), name="job_finished"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.uid}"
+
+
+class JobDependency(models.Model):
+    """`job` waits until `after` is completed."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="dependencies")
+    after = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="dependents")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["job", "after"], name="one_dependency")]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} after {self.after_id}"

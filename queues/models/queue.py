@@ -1,0 +1,46 @@
+"""A queue: how much may wait, how many run, for how long, with which retries, through which pool."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from quotas.models.config_version import Versioned
+from quotas.models.names import name_validator
+
+DEFAULT_QUEUES = ("embeddings", "agent_tasks", "exports", "batch", "notifications", "cleanup", "health_checks")
+
+
+class Queue(Versioned):
+    name = models.CharField(max_length=63, unique=True, validators=[name_validator])
+    max_size = models.PositiveIntegerField(
+        null=True, blank=True, default=100_000, help_text="Jobs that may wait; blank: not limited."
+    )
+    timeout = models.FloatField(default=600.0, help_text="Seconds a job may run.")
+    retry_policy = models.ForeignKey(
+        "queues.RetryPolicy", null=True, blank=True, on_delete=models.PROTECT, related_name="queues"
+    )
+    pool = models.ForeignKey(
+        "quotas.Pool",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="queues",
+        help_text="Pool of the jobs that name none.",
+    )
+    concurrency = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Jobs that run at once; blank: as many as there are workers' places; 0: none."
+    )
+    lane = models.CharField(
+        max_length=8, default="io", choices=[("io", "io: threads"), ("cpu", "cpu: a process for each job")]
+    )
+    priority_levels = models.PositiveIntegerField(default=10)
+    paused_at = models.DateTimeField(null=True, blank=True, help_text="Paused by an operator since.")
+    paused_reason = models.CharField(max_length=500, blank=True)
+    draining_at = models.DateTimeField(null=True, blank=True, help_text="Accepts nothing new since.")
+    draining_reason = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name

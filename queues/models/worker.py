@@ -1,0 +1,24 @@
+"""A worker process as it last reported itself."""
+
+from django.db import models
+
+
+class WorkerProcess(models.Model):
+    name = models.CharField(max_length=128, unique=True)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    lane = models.CharField(max_length=8)
+    places = models.PositiveIntegerField(help_text="Jobs it runs at once.")
+    busy = models.PositiveIntegerField(default=0)
+    jobs_done = models.BigIntegerField(default=0)
+    jobs_failed = models.BigIntegerField(default=0)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    stopped_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["name"]
+        indexes = [models.Index(fields=["seen_at"], name="worker_seen")]
+
+    def __str__(self) -> str:
+        return self.name

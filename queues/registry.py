@@ -1,0 +1,4 @@
+"""placeholder"""
+
+
+def load_builtin() -> None: ...

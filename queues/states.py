@@ -1,0 +1,50 @@
+"""The states of a job: what callers see (`Status`) and where it is on its way (`Stage`).
+
+A job waits in SQL until it may run at once:
+
+    HELD ──► SCHEDULED ──► READY ──► BELT ──► RUNNING ──► DONE
+      others    a time      a lane    RQ       a thread
+
+`Status` is the contract's word and says why; `Stage` is what the dispatcher, the workers and the reconciler go by.
+"""
+
+from django.db import models
+
+
+class Status(models.TextChoices):
+    PENDING = "pending", "Pending"
+    EXECUTING = "executing", "Executing"
+    RATE_LIMITED = "rate_limited", "Rate limited"
+    RETRYING = "retrying", "Retrying"
+    COMPLETED = "completed", "Completed"
+    DEAD = "dead", "Dead"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+class Stage(models.IntegerChoices):
+    HELD = 0, "Held: waits for other jobs"
+    SCHEDULED = 1, "Scheduled: waits for a time"
+    READY = 2, "Ready: waits in its lane"
+    BELT = 3, "On the belt: admitted, not yet started"
+    RUNNING = 4, "Running"
+    DONE = 5, "Done"
+
+
+class Outcome(models.TextChoices):
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    RATE_LIMITED = "rate_limited", "Rate limited"
+    CANCELLED = "cancelled", "Cancelled"
+    LOST = "lost", "Lost"
+
+
+FINAL = (Status.COMPLETED, Status.DEAD, Status.CANCELLED)
+WAITING_STAGES = (Stage.HELD, Stage.SCHEDULED, Stage.READY)
+IN_FLIGHT_STAGES = (Stage.BELT, Stage.RUNNING)
+
+PRIORITY_NAMES = {"high": 1, "normal": 5, "low": 8}
+
+
+def priority_band(priority: int) -> str:
+    """`high` for 0 to 3, `normal` for 4 to 6, `low` for 7 to 9."""
+    return "high" if priority <= 3 else "normal" if priority <= 6 else "low"

@@ -1,0 +1,147 @@
+"""What happens, as typed events, and the bus that carries them. This file is their catalogue.
+
+Code emits an event once, where it happens; logging, metrics, audit, live streams and alerts subscribe from outside.
+A subscriber runs in the emitter's thread and transaction, in the order of subscription: the audit trail relies on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events. `project` is the slug of the project that may see it; empty: the platform only."""
+
+    project: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorActed(Event):
+    """Somebody changed or steered something. Becomes a row of the audit trail.
+
+    `phase` is `done` where the action is in the same SQL transaction; `intent`, then `done` or `failed`, where it
+    happens in Redis only.
+    """
+
+    actor: str
+    verb: str
+    target: str
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    reason: str = ""
+    phase: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitDenied(Event):
+    """A check was refused."""
+
+    policy: str
+    scope: str
+    key: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitBypassed(Event):
+    """A caller with the `bypass` scope went past a limit."""
+
+    policy: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterDegraded(Event):
+    """Redis does not answer; limits are held in the process or refused."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterRecovered(Event):
+    """Redis answers again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdCrossed(Event):
+    """A policy's use went over a share of its limit, for the first time in its period."""
+
+    policy: str
+    key: str
+    share: float
+    used: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChanged(Event):
+    """An account went from one state to another."""
+
+    pool: str
+    account: str
+    before: str
+    after: str
+    why: str = ""
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobChanged(Event):
+    """A job went to another status."""
+
+    job: str
+    queue: str
+    type: str
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobDied(Event):
+    """A job was given up and is a dead letter now."""
+
+    job: str
+    queue: str
+    type: str
+    letter: str
+    category: str
+    severity: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueChanged(Event):
+    """A queue was paused, resumed or drained, by an operator or by a threshold."""
+
+    queue: str
+    state: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderChanged(Event):
+    """Another dispatcher leads."""
+
+    holder: str
+    token: int
+
+
+Subscriber = Callable[[Any], None]
+_subscribers: list[tuple[type[Event], Subscriber]] = []
+
+
+def subscribe(kind: type[Event], subscriber: Subscriber) -> None:
+    """Call `subscriber` with each event of `kind` or a kind of it; the same pair is kept once."""
+    if (kind, subscriber) not in _subscribers:
+        _subscribers.append((kind, subscriber))
+
+
+def emit(event: Event) -> None:
+    """Hand `event` to all who subscribed. What a subscriber raises goes to the emitter."""
+    for kind, subscriber in _subscribers:
+        if isinstance(event, kind):
+            subscriber(event)

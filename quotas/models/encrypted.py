@@ -1,0 +1,57 @@
+"""Text that is encrypted in SQL: MultiFernet over `SLUICE_CREDENTIAL_KEYS`, newest key first."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+
+
+class CredentialUnreadable(Exception):
+    """A stored credential can't be decrypted with the keys in SLUICE_CREDENTIAL_KEYS."""
+
+
+@lru_cache(maxsize=4)
+def _cipher(keys: tuple[str, ...]) -> MultiFernet:
+    if not keys:
+        raise ImproperlyConfigured("SLUICE_CREDENTIAL_KEYS is not set, so no credential can be stored or read.")
+    try:
+        return MultiFernet([Fernet(key) for key in keys])
+    except ValueError:
+        # The library's message may hold the key itself.
+        raise ImproperlyConfigured("SLUICE_CREDENTIAL_KEYS holds something that is no Fernet key.") from None
+
+
+def cipher() -> MultiFernet:
+    """The cipher of the present settings; without keys it fails closed."""
+    return _cipher(tuple(settings.CREDENTIAL_KEYS))
+
+
+class Ciphertext(str):
+    """A value as SQL holds it. It is decrypted on purpose only, by `reveal`, so that no page or log does by accident."""
+
+    def __repr__(self) -> str:
+        return "Ciphertext(…)"
+
+    def reveal(self) -> str:
+        """The plain text; raises `CredentialUnreadable` where no key fits."""
+        try:
+            return cipher().decrypt(str.__str__(self).encode()).decode()
+        except InvalidToken:
+            raise CredentialUnreadable(CredentialUnreadable.__doc__) from None
+
+
+class EncryptedTextField(models.TextField):
+    """Plain text in, `Ciphertext` out."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        if value is None or isinstance(value, Ciphertext):
+            return None if value is None else str.__str__(value)
+        return cipher().encrypt(str(value).encode()).decode()
+
+    def from_db_value(self, value: str | None, expression: object, connection: object) -> Ciphertext | None:
+        return None if value is None else Ciphertext(value)

@@ -1,0 +1,104 @@
+"""A limit that holds for callers: who, on what, how much, in which time."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from quotas.models.config_version import Versioned
+from quotas.models.names import name_validator
+
+
+class Algorithm(models.TextChoices):
+    SLIDING_WINDOW = "sliding_window", "Sliding window (exact)"
+    SLIDING_WINDOW_COUNTER = "sliding_window_counter", "Sliding window counter (approximate, up to twice the limit)"
+    TOKEN_BUCKET = "token_bucket", "Token bucket"
+    FIXED_WINDOW = "fixed_window", "Fixed window"
+    CALENDAR = "calendar", "Calendar (day, week, month)"
+    CONCURRENCY = "concurrency", "Concurrency (in flight)"
+
+
+class Scope(models.TextChoices):
+    IP = "ip", "IP address"
+    USER = "user", "User"
+    PROJECT = "project", "Project"
+    ENDPOINT = "endpoint", "Endpoint"
+    QUEUE = "queue", "Queue"
+    CUSTOM = "custom", "Custom key"
+    GLOBAL = "global", "Global"
+
+
+class Mode(models.TextChoices):
+    ENFORCE = "enforce", "Enforce"
+    SHADOW = "shadow", "Shadow: count and report, never deny"
+
+
+class OnRedisDown(models.TextChoices):
+    FAIL_OPEN = "fail_open", "Limit in the process itself"
+    FAIL_CLOSED = "fail_closed", "Refuse with 503"
+
+
+class PausedPriorities(models.TextChoices):
+    LOW = "low", "Low"
+    NORMAL = "normal", "Normal and low"
+    ALL = "all", "All"
+
+
+class Policy(Versioned):
+    name = models.CharField(max_length=63, unique=True, validators=[name_validator])
+    enabled = models.BooleanField(default=True)
+    scope = models.CharField(max_length=16, choices=Scope.choices)
+    key_name = models.CharField(
+        max_length=63, blank=True, help_text="For scope custom: the member of `keys` that is counted."
+    )
+    match = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="For scope endpoint: a method and a path pattern, such as `POST /v1/*`. For scope queue: the queue's name, blank for each.",
+    )
+    project = models.ForeignKey(
+        "quotas.Project",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="policies",
+        help_text="Blank: holds for each project by itself.",
+    )
+    tier = models.ForeignKey("quotas.Tier", null=True, blank=True, on_delete=models.CASCADE, related_name="policies")
+    unit = models.CharField(max_length=32, default="requests", validators=[name_validator])
+    algorithm = models.CharField(max_length=32, choices=Algorithm.choices)
+    limit = models.BigIntegerField(null=True, blank=True, help_text="0 refuses all; blank does not limit.")
+    window = models.FloatField(null=True, blank=True, help_text="Seconds.")
+    burst = models.BigIntegerField(null=True, blank=True, help_text="Capacity of a token bucket; blank: the limit.")
+    period = models.CharField(max_length=8, blank=True, choices=[("day", "Day"), ("week", "Week"), ("month", "Month")])
+    timezone = models.CharField(max_length=64, default="UTC")
+    lease_ttl = models.FloatField(
+        default=60.0, help_text="Seconds that a slot lives without being settled (concurrency)."
+    )
+    mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.ENFORCE)
+    on_redis_down = models.CharField(max_length=12, choices=OnRedisDown.choices, default=OnRedisDown.FAIL_CLOSED)
+    warn_at = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Shares of the limit, such as [0.6, 0.8, 0.95], at which an event is raised once.",
+    )
+    pause_at = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Share of the limit from which on jobs of the priorities below wait; blank: never.",
+    )
+    pause = models.CharField(max_length=8, choices=PausedPriorities.choices, default=PausedPriorities.LOW)
+    exempt = models.JSONField(default=list, blank=True, help_text="Subjects that this policy does not hold for.")
+    excluded_paths = models.JSONField(
+        default=list, blank=True, help_text="Endpoint patterns that this policy does not hold for."
+    )
+    adaptive = models.JSONField(
+        null=True, blank=True, help_text='Bounds of an adaptive limit: {"floor": 10, "ceiling": 100}.'
+    )
+    generation = models.PositiveIntegerField(default=0, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name_plural = "policies"
+
+    def __str__(self) -> str:
+        return self.name

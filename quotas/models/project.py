@@ -1,0 +1,28 @@
+"""A tenant: the party on whose behalf checks and jobs are made."""
+
+from django.core.validators import MinValueValidator
+from django.db import models
+
+from quotas.models.config_version import Versioned
+from quotas.models.names import name_validator
+
+
+class Project(Versioned):
+    slug = models.CharField(max_length=63, unique=True, validators=[name_validator])
+    name = models.CharField(max_length=200, blank=True)
+    weight = models.PositiveIntegerField(
+        default=1,
+        validators=[MinValueValidator(1)],
+        help_text="Share of the workers where several projects wait: 3 gets three times as many starts as 1.",
+    )
+    tier = models.ForeignKey("quotas.Tier", null=True, blank=True, on_delete=models.SET_NULL, related_name="projects")
+    members = models.ManyToManyField(
+        "auth.User", blank=True, related_name="sluice_projects", help_text="May see this project in the admin."
+    )
+    webhook_secret = models.BinaryField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug

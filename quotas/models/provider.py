@@ -1,0 +1,29 @@
+"""Where accounts call: an address, a dialect, the way a credential is sent."""
+
+from django.db import models
+
+from quotas.models.config_version import Versioned
+from quotas.models.names import name_validator
+
+DIALECTS = (
+    "openai", "azure", "anthropic", "gemini", "groq", "mistral", "telegram", "github", "slack", "discord", "shopify", "ietf", "generic",
+)  # fmt: skip
+
+
+class Provider(Versioned):
+    name = models.CharField(max_length=63, unique=True, validators=[name_validator])
+    dialect = models.CharField(max_length=16, choices=[(name, name) for name in DIALECTS], default="generic")
+    base_url = models.URLField(max_length=500)
+    auth_header = models.CharField(
+        max_length=200,
+        default="Authorization: Bearer {credential}",
+        help_text="`{credential}` is put in when the call is made. Blank: no header is sent (the credential may stand in the path).",
+    )
+    timeout = models.FloatField(default=30.0, help_text="Seconds.")
+    settings = models.JSONField(default=dict, blank=True, help_text="Names and encodings for the generic dialect.")
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
