@@ -43,8 +43,8 @@ def _administrator() -> list[str]:
 def _platform_key() -> list[str]:
     if ApiKey.objects.filter(project=None).exists():
         return []
-    _, secret = api_keys.create(name="first platform key", project=None, scopes=SCOPES, actor=ACTOR)
-    return [f"platform_key: {secret}"]
+    _, token = api_keys.create("first platform key", SCOPES, actor=ACTOR)
+    return [f"platform_key: {token}"]
 
 
 def _write(path: Path, text: str) -> None:
