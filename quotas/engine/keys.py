@@ -1,0 +1,126 @@
+"""Redis keys: the only place where they are built.
+
+All of an instance's limiter keys share one hash tag, so that one script may touch any of them on a cluster:
+
+    {sl}:l:<limit id>:<generation>:<algorithm>:<unit>:<hash of partition and subject>    a counter
+    {sl}:i:<limit id>:<generation>:<algorithm>:<unit>                                    its recent subjects
+    {sl}:r:<reservation>   {sl}:t:<hash of token>                                        reservation, token
+
+What users say (subjects, tokens, odd ids) is in a key only as a hash, made of its bytes as they are: no Unicode
+normalisation, no separator that could be forged.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from functools import lru_cache
+from hashlib import blake2b
+
+from .types import Limit
+
+ALGORITHM_CODES = {
+    "sliding_window": "sw",
+    "sliding_window_counter": "sc",
+    "token_bucket": "tb",
+    "fixed_window": "fw",
+    "calendar": "ca",
+    "concurrency": "cc",
+}
+PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+SHOWN = 256
+"""Characters of a subject that the index keeps for display."""
+
+
+def digest(*parts: str | bytes) -> str:
+    """22 URL-safe characters (128 bits) for the parts in this order; each is preceded by its length."""
+    state = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(b"%d:" % len(data))
+        state.update(data)
+    return base64.urlsafe_b64encode(state.digest())[:22].decode()
+
+
+def plain(part: str) -> str:
+    """An identifier of ours as it is, anything else as a hash that no plain identifier can equal."""
+    return part if PLAIN.fullmatch(part) else f"~{digest(part)}"
+
+
+@lru_cache(maxsize=65536)
+def subject_digest(partition: str, subject: str) -> bytes:
+    return digest(partition, subject).encode()
+
+
+@lru_cache(maxsize=65536)
+def index_member(partition: str, subject: str) -> bytes:
+    """How an index lists a subject: hash, length of the partition, partition, what is shown of the subject."""
+    shown = partition[:SHOWN]
+    text = f"{len(shown)}:{shown}{subject[:SHOWN]}"
+    return subject_digest(partition, subject) + text.encode("utf-8", "surrogatepass")
+
+
+def parse_member(member: bytes) -> tuple[bytes, str, str]:
+    """(hash, partition, shown subject) of an index member."""
+    size, _, rest = member[22:].decode("utf-8", "surrogatepass").partition(":")
+    return member[:22], rest[: int(size)], rest[int(size) :]
+
+
+class Keys:
+    """Keys under one prefix. Two instances that share a Redis have different prefixes."""
+
+    __slots__ = ("_counter", "_index", "tag")
+
+    def __init__(self, prefix: str = "sl") -> None:
+        if not PLAIN.fullmatch(prefix):
+            raise ValueError(f"a key prefix is 1 to 64 of A-Z a-z 0-9 _ . -, not {prefix!r}")
+        self.tag = "{" + prefix + "}"
+        tag = self.tag
+
+        @lru_cache(maxsize=16384)
+        def counter(limit_id: str, generation: int, algorithm: str, unit: str) -> bytes:
+            code = ALGORITHM_CODES[algorithm]
+            return f"{tag}:l:{plain(limit_id)}:{generation}:{code}:{plain(unit)}:".encode()
+
+        @lru_cache(maxsize=16384)
+        def index(limit_id: str, generation: int, algorithm: str, unit: str) -> bytes:
+            return counter(limit_id, generation, algorithm, unit).replace(b":l:", b":i:", 1)[:-1]
+
+        self._counter = counter
+        self._index = index
+
+    def counter(self, limit: Limit) -> bytes:
+        return self._counter(limit.id, limit.generation, limit.algorithm, limit.unit) + subject_digest(
+            limit.partition, limit.subject
+        )
+
+    def counter_of(self, limit: Limit, hashed: bytes) -> bytes:
+        """The counter of the limit's policy for a subject that is known by its hash."""
+        return self._counter(limit.id, limit.generation, limit.algorithm, limit.unit) + hashed
+
+    def index(self, limit: Limit) -> bytes:
+        return self._index(limit.id, limit.generation, limit.algorithm, limit.unit)
+
+    def of_policy(self, limit_id: str) -> tuple[str, str]:
+        """Patterns of all counters and all indexes that a policy ever had."""
+        return f"{self.tag}:l:{plain(limit_id)}:*", f"{self.tag}:i:{plain(limit_id)}:*"
+
+    @staticmethod
+    def unit(unit: str) -> str:
+        """A unit as it stands in a key."""
+        return plain(unit)
+
+    @staticmethod
+    def unit_of(counter: bytes) -> str:
+        """The unit that a counter's key says."""
+        return counter.split(b":")[5].decode()
+
+    def reservation(self, reservation: str) -> bytes:
+        return f"{self.tag}:r:{plain(reservation)}".encode()
+
+    def token(self, token: str) -> bytes:
+        return f"{self.tag}:t:{digest(token)}".encode()
+
+    def key(self, kind: str, *parts: str) -> bytes:
+        """A key of another kind (`{sl}:<kind>:<part>:...`); odd parts are hashed."""
+        return ":".join((self.tag, kind, *map(plain, parts))).encode()

@@ -1,0 +1,347 @@
+"""The limiter: requests held against limits by scripts on the server, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from . import wire
+from .errors import IdempotencyConflict, LimiterUnavailable
+from .keys import Keys, digest, index_member, parse_member
+from .scripts import Call, load
+from .transport import Reply, Transport
+from .types import SCOPE_ORDER, Decision, Limit, LimitState, Settlement
+
+if TYPE_CHECKING:
+    import redis as redis_py
+    from redis.cluster import RedisCluster
+
+RESERVATION_LIFE = 600.0
+"""Seconds that a reservation waits to be settled, unless a concurrency lease says otherwise."""
+INDEX_SIZE = 10_000
+"""Recent subjects that are remembered per policy."""
+
+_RANK = {scope: number for number, scope in enumerate(SCOPE_ORDER)}
+_LAST = len(SCOPE_ORDER)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """One check of `check_many`: the arguments of `Limiter.check`."""
+
+    limits: Sequence[Limit]
+    dry_run: bool = False
+    bypass: bool = False
+    token: str = ""
+    token_body: str = ""
+    reserve: bool | None = None
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A check on its way: limits in order of report, those that limit, and the script's arguments."""
+
+    limits: Sequence[Limit]
+    held: list[Limit]
+    keys: list[bytes]
+    args: list[bytes | str]
+    reservation: str | None
+    bypass: bool
+
+
+def in_order(limits: Sequence[Limit]) -> Sequence[Limit]:
+    """The limits as they are reported: by scope (SCOPE_ORDER), else as given."""
+    last = -1
+    for limit in limits:
+        rank = _RANK.get(limit.scope, _LAST)
+        if rank < last:
+            return sorted(limits, key=lambda limit: _RANK.get(limit.scope, _LAST))
+        last = rank
+    return limits
+
+
+def wants_reservation(limits: Iterable[Limit]) -> bool:
+    """True when the cost is an estimate (a unit other than requests), or a slot must be given back."""
+    return any(limit.cost and (limit.unit != "requests" or limit.algorithm == "concurrency") for limit in limits)
+
+
+class Limiter:
+    """Checks, settles, shows and resets limits on one Redis or Valkey server.
+
+    `redis` is a redis-py client; its connections are only used as a model (address, credentials, TLS). `timeout` in
+    seconds for connecting and answering; None keeps the client's. `clock` returns microseconds since the epoch and
+    is for tests: without it the server's own time decides.
+
+    Every method raises LimiterUnavailable when the server can't be reached or can't answer.
+    """
+
+    def __init__(
+        self,
+        redis: redis_py.Redis | RedisCluster,
+        *,
+        prefix: str = "sl",
+        clock: Callable[[], int] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.keys = Keys(prefix)
+        self.clock = clock
+        self.transport = Transport(redis, tag=self.keys.tag, timeout=timeout)
+        self._check = load("check")
+        self._settle = load("settle")
+        self._ahead = 0
+        """Microseconds by which the server's clock was seen ahead of ours: for calendar boundaries only."""
+
+    # -- checking ------------------------------------------------------------------------------------------------
+
+    def check(
+        self,
+        limits: Sequence[Limit],
+        *,
+        dry_run: bool = False,
+        bypass: bool = False,
+        token: str = "",
+        token_body: str = "",
+        reserve: bool | None = None,
+    ) -> Decision:
+        """Hold one request against all the limits and charge them all, or none if one of them denies.
+
+        `dry_run` decides and never charges. `bypass` never denies: what fits is charged. `token` makes the call
+        idempotent: an allowed check is charged once in ten minutes and answered alike; with another `token_body`
+        IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when the cost is an estimate
+        or a concurrency limit applies).
+        """
+        prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
+        if not prepared.held:
+            return wire.decide(limits, [wire.unlimited(limit) for limit in limits], [], True, bypassed=bypass)
+        reply = self.transport.run(self._check, prepared.keys, prepared.args)
+        if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
+            self._learn(reply)
+            prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
+            reply = self.transport.run(self._check, prepared.keys, prepared.args)
+        return self._decode(prepared, reply)
+
+    def check_many(self, requests: Iterable[CheckRequest]) -> list[Decision]:
+        """Many checks in one round trip, in order, each all or nothing by itself."""
+        asked = list(requests)
+        prepared = [self._prepare(r.limits, r.dry_run, r.bypass, r.token, r.token_body, r.reserve) for r in asked]
+        sent = [p for p in prepared if p.held]
+        replies = self.transport.run_many([Call(self._check, p.keys, p.args) for p in sent])
+        for i, reply in enumerate(replies):
+            if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
+                self._learn(reply)
+                at = next(n for n, p in enumerate(prepared) if p is sent[i])
+                r = asked[at]
+                prepared[at] = self._prepare(r.limits, r.dry_run, r.bypass, r.token, r.token_body, r.reserve)
+                replies[i] = self.transport.run(self._check, prepared[at].keys, prepared[at].args)
+        answers = iter(replies)
+        return [
+            self._decode(p, next(answers))
+            if p.held
+            else wire.decide(p.limits, [wire.unlimited(limit) for limit in p.limits], [], True, bypassed=p.bypass)
+            for p in prepared
+        ]
+
+    def now(self) -> int:
+        """A guess at the server's time in microseconds, without asking it."""
+        return self.clock() if self.clock else time.time_ns() // 1000 + self._ahead
+
+    def _learn(self, reply: bytes) -> None:
+        self._ahead = int(wire.STATUS.unpack_from(reply)[1]) - time.time_ns() // 1000
+
+    def _prepare(
+        self, limits: Sequence[Limit], dry_run: bool, bypass: bool, token: str, token_body: str, reserve: bool | None
+    ) -> _Prepared:
+        limits = in_order(limits)
+        held = [limit for limit in limits if limit.limit is not None]
+        counter, index = self.keys.counter, self.keys.index
+        keys = [counter(limit) for limit in held]
+        if len(set(keys)) != len(keys):
+            raise ValueError("one check names the same counter twice")
+        now = self.now()
+        flags = (wire.DRY_RUN if dry_run else 0) | (wire.BYPASS if bypass else 0)
+        specs = b"".join([wire.pack_spec(limit, now) for limit in held])
+        members = [index_member(limit.partition, limit.subject) for limit in held]
+        keys += [index(limit) for limit in held]
+        reservation, slot, life = None, "", RESERVATION_LIFE
+        if not dry_run:
+            leases = [limit.lease_ttl for limit in held if limit.algorithm == "concurrency" and limit.cost]
+            if leases:
+                life = max(leases)
+            if wants_reservation(held) if reserve is None else reserve:
+                slot = reservation = secrets.token_urlsafe(15)
+                keys.append(self.keys.reservation(reservation))
+                flags |= wire.RESERVE
+            elif leases:
+                slot = secrets.token_urlsafe(15)
+            if token:
+                keys.append(self.keys.token(token))
+                flags |= wire.TOKEN
+        args = [
+            b"" if self.clock is None else b"%d" % now,
+            wire.HEAD.pack(len(held), flags, life * 1000, INDEX_SIZE) + specs,
+            slot,
+            digest(token_body) if token else b"",
+            *members,
+        ]
+        return _Prepared(limits, held, keys, args, reservation, bypass)
+
+    def _decode(self, prepared: _Prepared, reply: Reply) -> Decision:
+        replayed = type(reply) is list
+        reservation = prepared.reservation
+        held = prepared.held
+        if replayed:
+            body, names = reply
+            known, _, lease = names.partition(b"\n")
+            reservation = lease.decode() or None
+            counters = known.split(b" ")
+            if counters != prepared.keys[: len(held)]:
+                # The policies were changed since: answer with those that are still the same.
+                by_key = dict(zip(prepared.keys, held, strict=False))
+                places = [(n, by_key[key]) for n, key in enumerate(counters) if key in by_key]
+                size = wire.STATE.size
+                start = wire.STATUS.size
+                body = body[:start] + b"".join(body[start + n * size : start + (n + 1) * size] for n, _ in places)
+                held = [limit for _, limit in places]
+            reply = body
+        status, now = wire.STATUS.unpack_from(reply)
+        if status == wire.CONFLICT:
+            raise IdempotencyConflict
+        if status == wire.STALE:
+            raise LimiterUnavailable("the server's clock is moving too fast to find a calendar period")
+        moment = int(now)
+        figures = wire.STATE.iter_unpack(memoryview(reply)[wire.STATUS.size :])
+        states: list[LimitState] = []
+        impossible: list[bool] = []
+        if len(held) == len(prepared.limits):
+            for limit, (bits, used, remaining, retry, reset) in zip(held, figures, strict=True):
+                states.append(wire.state_of(limit, moment, bits & 1 == 1, int(used), int(remaining), retry, reset))
+                impossible.append(bits > 1)
+            limits: Sequence[Limit] = held
+        else:
+            limits = [limit for limit in prepared.limits if limit.limit is None or limit in held]
+            for limit in limits:
+                if limit.limit is None:
+                    states.append(wire.unlimited(limit))
+                    impossible.append(False)
+                else:
+                    bits, used, remaining, retry, reset = next(figures)
+                    states.append(wire.state_of(limit, moment, bits & 1 == 1, int(used), int(remaining), retry, reset))
+                    impossible.append(bits > 1)
+        return wire.decide(
+            limits,
+            states,
+            impossible,
+            status == wire.ALLOWED,
+            bypassed=prepared.bypass,
+            reservation=reservation if status == wire.ALLOWED else None,
+            replayed=replayed,
+        )
+
+    # -- settling ------------------------------------------------------------------------------------------------
+
+    def settle(self, reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
+        """Settle a reservation with its actual use by unit (units that are not named: as reserved).
+
+        Gives back what was not used, to the windows that it was charged in and no others; charges what came on top,
+        even above a limit; releases concurrency slots. Idempotent: the first call counts, later ones get its answer.
+        None for an unknown or expired reservation, and nothing is changed.
+        """
+        actual = dict(actual or {})
+        key = self.keys.reservation(reservation)
+        record = self.transport.command("GET", key)
+        if record is None:
+            return None
+        if not record.startswith(b"="):
+            counters = record.partition(b"\n")[0].split()
+            units = [self.keys.unit_of(counter) for counter in counters]
+            named = {self.keys.unit(unit): used for unit, used in actual.items()}
+            amounts = b"".join(wire.DOUBLE.pack(named.get(unit, -1)) for unit in units)
+            names = {self.keys.unit(unit): unit for unit in actual}
+            note = json.dumps({"actual": actual, "units": [names.get(unit, unit) for unit in units]})
+            now = b"" if self.clock is None else b"%d" % self.clock()
+            settled = self.transport.run(self._settle, [key, *counters], [now, amounts, reservation, note])
+            if settled is None:
+                return None
+            return self._settlement(reservation, settled, repeated=not settled.startswith(b"=" + note.encode()))
+        return self._settlement(reservation, record, repeated=True)
+
+    @staticmethod
+    def _settlement(reservation: str, settled: bytes, *, repeated: bool) -> Settlement:
+        text, _, packed = settled[1:].partition(b"\n")
+        note = json.loads(text)
+        refunded: dict[str, int] = {}
+        for unit, (back,) in zip(note["units"], wire.DOUBLE.iter_unpack(packed), strict=True):
+            if unit not in note["actual"]:
+                continue
+            back = int(back)
+            # Of several limits in one unit, the one that moved the most tells what the unit came to.
+            if unit not in refunded or abs(back) > abs(refunded[unit]):
+                refunded[unit] = back
+        return Settlement(reservation, note["actual"], refunded, repeated)
+
+    # -- showing and resetting -----------------------------------------------------------------------------------
+
+    def peek(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
+        """How the limits stand, and whether their costs would pass. Charges nothing and creates no key."""
+        return self.check(limits, dry_run=True).limits
+
+    def usage(self, templates: Iterable[Limit], *, page: int = 500) -> Iterator[LimitState]:
+        """Every recent subject of these policies with what it has used, newest first per policy.
+
+        A template's own subject and partition don't matter. Subjects longer than 256 characters are shown cut.
+        """
+        for template in templates:
+            if template.limit is None:
+                continue
+            start = 0
+            while members := self.transport.command(
+                "ZREVRANGE", self.keys.index(template), str(start), str(start + page - 1)
+            ):
+                start += page
+                yield from self._usage_of(template, members)
+
+    def _usage_of(self, template: Limit, members: Sequence[bytes]) -> Iterator[LimitState]:
+        shown, calls = [], []
+        spec = wire.pack_spec(replace(template, cost=0), self.now())
+        now = b"" if self.clock is None else b"%d" % self.clock()
+        head = wire.HEAD.pack(1, wire.DRY_RUN, 0, INDEX_SIZE)
+        index = self.keys.index(template)
+        for member in members:
+            hashed, partition, subject = parse_member(member)
+            shown.append((partition, subject))
+            key = self.keys.counter_of(template, hashed)
+            calls.append(Call(self._check, [key, index], [now, head + spec, b"", b"", member]))
+        for (partition, subject), reply in zip(shown, self.transport.run_many(calls), strict=True):
+            status, moment = wire.STATUS.unpack_from(reply)
+            if status == wire.STALE:
+                continue
+            bits, used, remaining, retry, reset = wire.STATE.unpack_from(reply, wire.STATUS.size)
+            if used:
+                seen = replace(template, partition=partition, subject=subject)
+                yield wire.state_of(seen, int(moment), bits & 1 == 1, int(used), int(remaining), retry, reset)
+
+    def reset(self, limits: Sequence[Limit]) -> int:
+        """Clear these limits' counters. Returns how many there were."""
+        if not limits:
+            return 0
+        return int(self.transport.command("DEL", *(self.keys.counter(limit) for limit in limits)))
+
+    def reset_policy(self, limit_id: str) -> int:
+        """Clear every counter that a policy ever had, of all generations. Returns how many there were."""
+        counters, indexes = self.keys.of_policy(limit_id)
+        cleared = self._clear(counters)
+        self._clear(indexes)
+        return cleared
+
+    def _clear(self, pattern: str) -> int:
+        cleared, cursor = 0, b"0"
+        while True:
+            cursor, keys = self.transport.command("SCAN", cursor, "MATCH", pattern, "COUNT", "1000")
+            if keys:
+                cleared += int(self.transport.command("UNLINK", *keys))
+            if cursor == b"0":
+                return cleared

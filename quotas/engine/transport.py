@@ -1,0 +1,222 @@
+"""The way to the server: scripts over pooled connections, with as little between as there can be.
+
+redis-py opens, authenticates and selects; from there on this module packs with hiredis, writes and reads the socket
+itself (redis-py's own path costs as much as a whole check). It never repeats what the server may have run: not after
+a timeout, not after a lost connection. NOSCRIPT, MOVED and LOADING answers mean that nothing was run; NOSCRIPT is
+answered by loading the script, MOVED by asking the cluster again, once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import hiredis
+import redis as redis_py
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.connection import ConnectionPool
+from redis.retry import Retry
+
+from .errors import LimiterUnavailable
+from .scripts import Argument, Call, Key, Script
+
+Reply = Any
+pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+"""One command as the server reads it."""
+UNAVAILABLE = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY", "NOREPLICAS")
+"""Answers of a server that can't serve now. None of them has run the script to its end."""
+
+
+class ScriptError(Exception):
+    """The server refused a command or a script failed: a mistake of ours, not a state of affairs."""
+
+
+class Wire:
+    """One open connection: bytes out, replies in."""
+
+    __slots__ = ("_gets", "_poll", "_reader", "_sock", "connection")
+
+    def __init__(self, connection: Any) -> None:
+        connection.connect()
+        self.connection = connection
+        self._sock: socket.socket = connection._sock
+        self._reader = hiredis.Reader(replyError=ScriptError, notEnoughData=...)
+        self._gets = self._reader.gets
+        self._poll = select.poll()
+        self._poll.register(self._sock, select.POLLIN)
+
+    def stale(self) -> bool:
+        """Between commands nothing is to be read: if there is, the server hung up (or is out of step)."""
+        return bool(self._poll.poll(0))
+
+    def exchange(self, payload: bytes, count: int) -> list[Reply]:
+        self._sock.sendall(payload)
+        gets = self._gets
+        replies: list[Reply] = []
+        while True:
+            reply = gets()
+            if reply is ...:
+                data = self._sock.recv(65536)
+                if not data:
+                    raise ConnectionResetError("the server closed the connection")
+                self._reader.feed(data)
+            elif not isinstance(reply, hiredis.PushNotification):
+                replies.append(reply)
+                if len(replies) == count:
+                    return replies
+
+    def close(self) -> None:
+        self.connection.disconnect()
+
+
+class Transport:
+    """Runs scripts and commands on the server of a redis-py client (plain, Sentinel, unix socket, TLS or cluster).
+
+    `timeout`: seconds for connecting and for each answer; None keeps the client's own. `tag`: the hash tag that all
+    keys have, which names the node in a cluster. Threads may share a transport; a forked child begins anew.
+    """
+
+    def __init__(self, redis: redis_py.Redis | RedisCluster, *, tag: str = "{sl}", timeout: float | None = None):
+        self.redis = redis
+        self.tag = tag
+        self.timeout = timeout
+        self._idle: deque[Wire] = deque()
+        self._pid = os.getpid()
+        _living.add(self)
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    def _pool(self) -> ConnectionPool:
+        if isinstance(self.redis, RedisCluster):
+            node = self.redis.get_node_from_key(self.tag)
+            if node is None:
+                raise redis_py.ConnectionError("no node of the cluster holds the limiter's slot")
+            return self.redis.get_redis_connection(node).connection_pool
+        return self.redis.connection_pool
+
+    def _open(self) -> Wire:
+        pool = self._pool()
+        kwargs = dict(pool.connection_kwargs)
+        kwargs |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "health_check_interval": 0}
+        kwargs.pop("retry_on_error", None)
+        if self.timeout is not None:
+            kwargs |= {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
+        return Wire(pool.connection_class(**kwargs))
+
+    def _take(self) -> Wire:
+        while True:
+            try:
+                wire = self._idle.pop()
+            except IndexError:
+                return self._open()
+            if not wire.stale():
+                return wire
+            wire.close()
+
+    def close(self) -> None:
+        """Close all idle connections; the next call opens new ones."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _forget(self) -> None:
+        self._idle = deque()
+
+    # -- exchanges -----------------------------------------------------------------------------------------------
+
+    def exchange(self, payload: bytes, count: int = 1) -> list[Reply]:
+        """Send packed commands, return their replies (errors as ScriptError objects).
+
+        Raises LimiterUnavailable when the server can't be reached or does not answer in time; whether the commands
+        were run is then unknown.
+        """
+        try:
+            wire = self._take()
+        except (OSError, redis_py.RedisError) as error:
+            raise LimiterUnavailable(str(error)) from error
+        try:
+            replies = wire.exchange(payload, count)
+        except OSError as error:
+            wire.close()
+            raise LimiterUnavailable(str(error) or type(error).__name__) from error
+        except BaseException:
+            wire.close()
+            raise
+        self._idle.append(wire)
+        return replies
+
+    def command(self, *args: Argument) -> Reply:
+        """Run one command and return its reply."""
+        return self._checked(self._settled([pack(args)], [None]))[0]
+
+    def run(self, script: Script, keys: Sequence[Key], args: Sequence[Argument] = ()) -> Reply:
+        """Run one script, loading it if the server does not have it."""
+        payload = pack(("EVALSHA", script.sha, len(keys), *keys, *args))
+        reply = self.exchange(payload)[0]
+        if type(reply) is ScriptError:
+            return self._checked(self._settled([payload], [script], [reply]))[0]
+        return reply
+
+    def run_many(self, calls: Iterable[Call]) -> list[Reply]:
+        """Run many scripts in one pipeline, each atomic by itself; replies in order.
+
+        Those that the server did not know are loaded and run again, and only those. Raises at the first reply that is
+        an error.
+        """
+        payloads, scripts = [], []
+        for call in calls:
+            payloads.append(pack(("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)))
+            scripts.append(call.script)
+        return self._checked(self._settled(payloads, scripts)) if payloads else []
+
+    def _settled(
+        self, payloads: list[bytes], scripts: Sequence[Script | None], replies: list[Reply] | None = None
+    ) -> list[Reply]:
+        """The replies, after what was not run for a known reason has been run once more."""
+        if replies is None:
+            replies = self.exchange(b"".join(payloads), len(payloads))
+        again = [i for i, reply in enumerate(replies) if type(reply) is ScriptError and _not_run(str(reply))]
+        if not again:
+            return replies
+        if any(str(replies[i]).startswith(("MOVED", "ASK")) for i in again) and isinstance(self.redis, RedisCluster):
+            self.close()
+            self.redis.nodes_manager.initialize()
+        sources = {script.source for i in again if (script := scripts[i]) is not None}
+        loads = [pack(("SCRIPT", "LOAD", source)) for source in sources]
+        fresh = self.exchange(b"".join([*loads, *(payloads[i] for i in again)]), len(loads) + len(again))
+        for reply in fresh[: len(loads)]:
+            if type(reply) is ScriptError:
+                self._checked([reply])
+        for i, reply in zip(again, fresh[len(loads) :], strict=True):
+            replies[i] = reply
+        return replies
+
+    def _checked(self, replies: list[Reply]) -> list[Reply]:
+        for reply in replies:
+            if type(reply) is ScriptError:
+                message = str(reply)
+                if message.startswith(UNAVAILABLE) or _not_run(message):
+                    self.close()
+                    raise LimiterUnavailable(message)
+                raise reply
+        return replies
+
+
+def _not_run(message: str) -> bool:
+    return message.startswith(("NOSCRIPT", "MOVED", "ASK"))
+
+
+_living: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for transport in _living:
+        transport._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
