@@ -72,9 +72,9 @@ class Admissions:
                 answers[position] = answer
         return [answer for answer in answers if answer is not None]
 
-    def give_back(self, admission: Admission) -> None:
+    def give_back(self, candidate: Candidate, admission: Admission) -> None:
         """Return an admission that was not used."""
         if admission.lease:
             self._accounts.settle(admission.lease, UNUSED)
         if admission.reservation:
-            self._limiter.settle(admission.reservation, {}, unused=True)
+            self._limiter.settle(admission.reservation, dict.fromkeys([*candidate.cost, "requests"], 0))

@@ -12,7 +12,22 @@ from queues.states import Stage
 GroupKey = tuple[int, int, int, str]
 """Queue, priority, project, pool."""
 
-COLUMNS = ("id", "uid", "queue_id", "priority", "project_id", "pool", "lane", "user", "keys", "cost", "delivery", "suspect", "created_at", "status")
+COLUMNS = (
+    "id",
+    "uid",
+    "queue_id",
+    "priority",
+    "project_id",
+    "pool",
+    "lane",
+    "user",
+    "keys",
+    "cost",
+    "delivery",
+    "suspect",
+    "created_at",
+    "status",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +74,12 @@ def groups_waiting() -> list[GroupKey]:
         queue_id, priority, project_id, pool = head
         # From the narrowest step to the widest: the next pool, else the next project, priority, queue.
         head = (
-            rows.filter(queue_id=queue_id, priority=priority, project_id=project_id, pool__gt=pool).values_list(*columns).first()
-            or rows.filter(queue_id=queue_id, priority=priority, project_id__gt=project_id).values_list(*columns).first()
+            rows.filter(queue_id=queue_id, priority=priority, project_id=project_id, pool__gt=pool)
+            .values_list(*columns)
+            .first()
+            or rows.filter(queue_id=queue_id, priority=priority, project_id__gt=project_id)
+            .values_list(*columns)
+            .first()
             or rows.filter(queue_id=queue_id, priority__gt=priority).values_list(*columns).first()
             or rows.filter(queue_id__gt=queue_id).values_list(*columns).first()
         )

@@ -184,7 +184,7 @@ class Dispatcher:
         granted, denied = self._sort(drawn, answers, places, taken, cfg)
         if granted:
             for item in release(self.leader, granted, places.workers):
-                self._admissions.give_back(item.admission)
+                self._admissions.give_back(item.candidate, item.admission)
                 places.give(cfg.queues[item.candidate.queue_id], lane_for(item.candidate))
         waits.defer(denied, now)  # type: ignore[arg-type]
         waits.tell_groups(denied)
@@ -232,7 +232,12 @@ class Dispatcher:
             return None
 
     def _sort(
-        self, drawn: list[tuple[Group, Asked]], answers: list[Admission], places: Places, taken: set[int], cfg: config.QueueConfig
+        self,
+        drawn: list[tuple[Group, Asked]],
+        answers: list[Admission],
+        places: Places,
+        taken: set[int],
+        cfg: config.QueueConfig,
     ) -> tuple[list[Granted], list[Denied]]:
         """Grants and denials, with order kept inside each lane: behind a denied job none of its lane goes on."""
         granted: list[Granted] = []
@@ -249,7 +254,7 @@ class Dispatcher:
             places.give(queue, lane_for(candidate))
             self._share.refund(candidate, cfg.projects)
             if answer.allowed:
-                self._admissions.give_back(answer)
+                self._admissions.give_back(candidate, answer)
                 back.setdefault(group, []).append(candidate)
                 continue
             if answer.impossible:

@@ -41,11 +41,18 @@ class Places:
 def count_places(now: datetime) -> Places:
     """Read them from SQL: what workers reported, less what is on the belt or running."""
     places = Places()
-    for lane, count in WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=now - FRESH).values_list("lane", "places"):
+    for lane, count in WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=now - FRESH).values_list(
+        "lane", "places"
+    ):
         places.free[lane] = places.free.get(lane, 0) + count
         places.workers[lane] = places.workers.get(lane, 0) + 1
     queues = config.current().queues
-    flying = Job.objects.filter(stage__in=IN_FLIGHT_STAGES).order_by().values_list("queue_id", "suspect").annotate(count=Count("id"))
+    flying = (
+        Job.objects.filter(stage__in=IN_FLIGHT_STAGES)
+        .order_by()
+        .values_list("queue_id", "suspect")
+        .annotate(count=Count("id"))
+    )
     for queue_id, suspect, count in flying:
         places.in_queue[queue_id] = places.in_queue.get(queue_id, 0) + count
         lane = "cpu" if suspect else queues[queue_id].lane if queue_id in queues else "io"

@@ -67,7 +67,10 @@ def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int])
                 rows,
             )
     written = {row[-1] for row in rows}
-    _enqueue((parcel_id, lane, [item for item in items if item.candidate.id in written]) for parcel_id, lane, items in parcels)
+    _enqueue(
+        (parcel_id, lane, [item for item in items if item.candidate.id in written])
+        for parcel_id, lane, items in parcels
+    )
     return [item for item in granted if item.candidate.id not in written]
 
 

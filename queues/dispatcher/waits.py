@@ -114,6 +114,10 @@ def told(group: GroupKey) -> dict[str, object] | None:
     except redis.RedisError:
         return None
     wait = json.loads(raw) if raw else None  # type: ignore[arg-type]
-    if wait is None or time.time() - wait["at"] > TOLD_FOR or (wait["until"] is not None and wait["until"] < time.time() - 5):
+    if (
+        wait is None
+        or time.time() - wait["at"] > TOLD_FOR
+        or (wait["until"] is not None and wait["until"] < time.time() - 5)
+    ):
         return None
     return wait

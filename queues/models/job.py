@@ -22,7 +22,9 @@ class Job(models.Model):
     )
     type = models.CharField(max_length=200)
     payload = models.JSONField(default=dict)
-    pool = models.CharField(max_length=63, blank=True, help_text="The pool that its payload or type names; blank: the queue's.")
+    pool = models.CharField(
+        max_length=63, blank=True, help_text="The pool that its payload or type names; blank: the queue's."
+    )
     priority = models.PositiveSmallIntegerField(default=5)
     user = models.CharField(max_length=1024, blank=True)
     keys = models.JSONField(default=dict)

@@ -42,7 +42,9 @@ def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
     with transaction.atomic():
         jobs = [
             job
-            for job in Job.objects.filter(id__in=wanted, stage=Stage.BELT).order_by("id").select_for_update(of=("self",))
+            for job in Job.objects.filter(id__in=wanted, stage=Stage.BELT)
+            .order_by("id")
+            .select_for_update(of=("self",))
             if job.delivery == wanted[job.pk]
         ]
         now = clock.now()
@@ -54,7 +56,10 @@ def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
             cursor.executemany(
                 "UPDATE queues_job SET stage=%s, status=%s, worker=%s, lease_until=%s, started_at=%s,"
                 " first_started_at=COALESCE(first_started_at, %s), attempts_made=%s, reason='' WHERE id=%s",
-                [(Stage.RUNNING, Status.EXECUTING, worker, now + LEASE, now, now, job.attempts_made, job.pk) for job in jobs],
+                [
+                    (Stage.RUNNING, Status.EXECUTING, worker, now + LEASE, now, now, job.attempts_made, job.pk)
+                    for job in jobs
+                ],
             )
     return [_claimed(job) for job in jobs]
 
@@ -98,5 +103,3 @@ def hand_back(claimed: Sequence[Claimed], worker: str) -> int:
             )
             for item in claimed
         )
-
-
