@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from queues.maintenance import pruner, reconciler
+from queues.services import bulk
 
 
 class Maintenance:
@@ -16,6 +17,7 @@ class Maintenance:
         self._reconciler = reconciler.Reconciler()
         self._tasks: list[tuple[float, Callable[[datetime], None]]] = [
             (2.0, self._reconciler.run),
+            (0.5, _bulk_actions),
             (60.0, pruner.prune),
         ]
         self._next = [time.monotonic() + every for every, _ in self._tasks]
@@ -29,3 +31,7 @@ class Maintenance:
     def due_in(self) -> float:
         """Seconds until the next task."""
         return max(min(self._next) - time.monotonic(), 0.0)
+
+
+def _bulk_actions(now: datetime) -> None:
+    bulk.go_on(now)

@@ -8,6 +8,7 @@ from functools import lru_cache
 import structlog
 from django.conf import settings
 
+from queues.models import Job
 from queues.worker.settle import Ended
 from quotas.connection import limiter_redis
 from quotas.engine.accounts import Accounts
@@ -56,3 +57,14 @@ def _actual(item: Ended) -> dict[str, int]:
     if item.result.category in REFUSED:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
     return dict(item.result.actual)
+
+
+def give_back(job: Job, lease: str, reservation: str) -> None:
+    """Return what was reserved for a delivery that never ran."""
+    try:
+        if lease:
+            accounts().settle(lease, Outcome("unused"))
+        if reservation:
+            limiter().settle(reservation, dict.fromkeys([*job.cost, "requests"], 0))
+    except LimiterUnavailable as error:
+        log.warning("worker.engine_away", error=str(error), deliveries=1)
