@@ -28,3 +28,8 @@ def _client(url: str) -> redis.Redis:
 def limiter_redis() -> redis.Redis:
     """A client of `LIMITER_REDIS_URL`, one for each process and address."""
     return _client(settings.LIMITER_REDIS_URL)
+
+
+def forget() -> None:
+    """Open new connections at the next use: after a fork, the parent's sockets are the parent's."""
+    _client.cache_clear()
