@@ -32,6 +32,8 @@ CSRF_TRUSTED_ORIGINS = env.list("SLUICE_CSRF_TRUSTED_ORIGINS", default=[])
 TRUSTED_PROXIES = [ipaddress.ip_network(net) for net in env.list("SLUICE_TRUSTED_PROXIES", default=[])]
 IPV6_PREFIX = env.int("SLUICE_IPV6_PREFIX", default=64)
 TASK_MODULES: list[str] = env.list("SLUICE_TASK_MODULES", default=[])
+RETENTION_DAYS = env.float("SLUICE_RETENTION_DAYS", default=7.0)
+RETENTION_COUNT = env.int("SLUICE_RETENTION_COUNT", default=1_000_000)
 CALLBACK_NETWORKS = [
     ipaddress.ip_network(net)
     for net in env.list("SLUICE_CALLBACK_NETWORKS", default=["127.0.0.0/8", "::1/128"] if EMBEDDED_SQL else [])

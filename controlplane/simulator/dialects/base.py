@@ -1,0 +1,100 @@
+"""What a dialect has to say: who calls, what a call costs, and how answers, limits and errors are written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from controlplane.simulator.bucket import Counter
+from controlplane.simulator.limits import KeyLimits, KeyUse, Refusal
+from controlplane.simulator.wire import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status, header fields and JSON body of an answer."""
+
+    status: int
+    body: Any
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def encoded(self) -> bytes:
+        """The body's bytes."""
+        return self.body.encode() if isinstance(self.body, str) else json.dumps(self.body).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that was understood: what it is estimated to cost, what it will really use, and its answer."""
+
+    answer: Callable[[], Reply]
+    estimate: int = 0
+    """Tokens that are charged on arrival."""
+    used: int = 0
+    """Tokens that it comes to."""
+    extra: dict[str, Counter] = field(default_factory=dict)
+    """Further counters that take one request each (a chat's)."""
+
+
+class Dialect:
+    """One provider's way of speaking. Wall times are Unix seconds by the provider's own clock."""
+
+    name = ""
+    stepping = False
+    """Whether limits step at the end of a window, rather than refill."""
+    anonymous = False
+    """Whether calls without a key are served (under the key `anonymous`)."""
+
+    def credential(self, request: Request) -> str:
+        """The key that the request carries; empty if none."""
+        return bearer(request)
+
+    def limits(self, given: KeyLimits) -> KeyLimits:
+        """The limits to hold where the options gave `given`."""
+        return given
+
+    def read(self, request: Request, use: KeyUse, now: float) -> Call | Reply:
+        """Understand a request, or say what is wrong with it."""
+        raise NotImplementedError
+
+    def limit_headers(self, use: KeyUse, now: float, wall: float) -> dict[str, str]:
+        """Header fields that tell how the key stands."""
+        return {}
+
+    def refuse(self, refusal: Refusal, wall: float) -> Reply:
+        """The answer to a call that a limit refused."""
+        return self.error(429, f"Too many {refusal.unit}")
+
+    def error(self, status: int, message: str) -> Reply:
+        """An error in the provider's own shape."""
+        return Reply(status, {"error": {"message": message}})
+
+
+def bearer(request: Request) -> str:
+    """The token of `Authorization: Bearer`, or the value of `X-Api-Key` or `Api-Key`."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() in ("bearer", "token"):
+        return token.strip()
+    return request.headers.get("x-api-key") or request.headers.get("api-key") or ""
+
+
+def parse_json(request: Request) -> dict[str, Any] | None:
+    """The body as a JSON object; None if it is none."""
+    try:
+        body = json.loads(request.body)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def whole(value: Any, default: int) -> int:
+    """`value` where it is a positive whole number that a model could be asked for."""
+    return value if type(value) is int and 0 < value <= 1_000_000 else default
+
+
+def seconds(wait: float) -> str:
+    """A wait as whole seconds, rounded up, at least 1; an hour where waiting never helps."""
+    return str(max(1, math.ceil(wait))) if math.isfinite(wait) else "3600"

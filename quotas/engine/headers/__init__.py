@@ -1,0 +1,92 @@
+"""What a provider's answer says about the account that got it: pure functions, one file per dialect.
+
+A dialect knows a provider's names, encodings and error codes. Whatever is missing or malformed is not known: it never
+raises, never counts as exhausted and never as unlimited.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from quotas.engine.headers import (
+    anthropic,
+    azure,
+    discord,
+    gemini,
+    generic,
+    github,
+    groq,
+    ietf,
+    mistral,
+    openai,
+    redaction,
+    shopify,
+    slack,
+    telegram,
+)
+from quotas.engine.headers.answer import Answer
+from quotas.engine.headers.reading import LIMITED, Reading
+from quotas.engine.headers.redaction import redact
+from quotas.engine.types import Outcome
+
+_READERS: dict[str, Callable[[Answer], Reading]] = {
+    "openai": openai.read,
+    "azure": azure.read,
+    "anthropic": anthropic.read,
+    "gemini": gemini.read,
+    "groq": groq.read,
+    "mistral": mistral.read,
+    "telegram": telegram.read,
+    "github": github.read,
+    "slack": slack.read,
+    "discord": discord.read,
+    "shopify": shopify.read,
+    "ietf": ietf.read,
+}
+DIALECTS: tuple[str, ...] = (*_READERS, "generic")
+_MAX_UNITS = 12
+
+
+def read(
+    dialect: str,
+    status: int | None,
+    headers: object = None,
+    body: object = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    secrets: Iterable[str] = (),
+    latency: float | None = None,
+    now: float | None = None,
+) -> Outcome:
+    """How an answered call ended for its account. Never raises, whatever `headers` and `body` hold.
+
+    `headers`: a mapping (values may be lists) or pairs; `body`: bytes, text, or parsed JSON; `settings`: for the
+    dialect `generic` (see `generic.py`); `secrets`: credentials to take out of the error's text, as providers echo
+    them; `now`: our own Unix time, used only where the answer carries no plausible `Date`. An unknown dialect is read
+    as `generic`.
+    """
+    answer = Answer(status, headers, body, time.time() if now is None else now)
+    reader = _READERS.get(dialect)
+    reading = reader(answer) if reader is not None else generic.read(answer, settings)
+    learned = dict(list(reading.learned.items())[:_MAX_UNITS])
+    return Outcome(
+        category=reading.category,
+        status=answer.status or None,
+        latency=latency,
+        retry_after=reading.wait(),
+        scope=reading.scope,
+        usage=reading.usage,
+        learned=learned,
+        error=redaction.short(reading.message, secrets),
+    )
+
+
+def failed(error: str, message: str = "", *, secrets: Iterable[str] = (), latency: float | None = None) -> Outcome:
+    """A call that got no answer: `error` is `timeout` or `network` (anything else is `unknown`)."""
+    category = error if error in ("timeout", "network") else "unknown"
+    return Outcome(category=category, latency=latency, error=redaction.short(message or error, secrets))
+
+
+__all__ = ["DIALECTS", "LIMITED", "failed", "read", "redact"]

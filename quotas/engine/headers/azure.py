@@ -1,0 +1,26 @@
+"""Azure OpenAI: as OpenAI, but resets are plain seconds, and -1 stands for not known.
+
+https://learn.microsoft.com/azure/ai-services/openai/how-to/quota
+"""
+
+from __future__ import annotations
+
+from quotas.engine.headers import numbers
+from quotas.engine.headers.answer import Answer
+from quotas.engine.headers.openai import wait_in_ms
+from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio
+
+
+def read(answer: Answer) -> Reading:
+    """Quota per minute of the deployment; `renewalperiod` where it is told."""
+    reading = by_status(answer)
+    for unit in ("requests", "tokens"):
+        quota = trio(answer, "x-ratelimit-", suffix=f"-{unit}")
+        reset = reset_of(answer, f"x-ratelimit-reset-{unit}", "delta")
+        window = numbers.decimal(answer.get(f"x-ratelimit-renewalperiod-{unit}")) or 60.0
+        reading.learn(unit, **quota, reset_after=reset, window=min(window, 86400.0), kind="bucket")
+    wait_in_ms(answer, reading)
+    if reading.category == "rate_limited" and answer.text_at("error", "code") == "insufficient_quota":
+        reading.category = "quota_exhausted"
+    count_usage(reading, answer.at("usage"), "total_tokens")
+    return reading

@@ -1,0 +1,41 @@
+"""Discord: a stepping window per bucket; `shared` limits are nobody's fault; Cloudflare's 429 has no JSON.
+
+https://discord.com/developers/docs/topics/rate-limits
+"""
+
+from __future__ import annotations
+
+from quotas.engine.headers import numbers, waits
+from quotas.engine.headers.answer import Answer
+from quotas.engine.headers.reading import Reading, by_status, reset_of, trio
+
+
+def read(answer: Answer) -> Reading:
+    """`reset-after` rather than `reset`, as clocks differ; the body's `retry_after` has the fraction."""
+    reading = by_status(answer)
+    reset = reset_of(answer, "x-ratelimit-reset-after", "delta")
+    if reset is None:
+        reset = reset_of(answer, "x-ratelimit-reset", "epoch")
+    quota = trio(answer, "x-ratelimit-")
+    if reading.category != "rate_limited":
+        reading.learn(_unit(answer), **quota, reset_after=reset)
+        return reading
+    told = waits.bounded(numbers.decimal(answer.at("retry_after")))
+    reading.hint = told if told is not None else reading.hint
+    if reading.hint is None:
+        reading.hint = waits.bounded(reset)
+    everywhere = answer.at("global") is True or answer.get("x-ratelimit-global") == "true"
+    limited = answer.get("x-ratelimit-scope")
+    if everywhere or limited == "global" or not isinstance(answer.json, dict):
+        reading.scope = "account"
+    else:
+        reading.scope = "key"
+        if limited != "shared":
+            reading.learn(_unit(answer), **quota, reset_after=reset)
+    return reading
+
+
+def _unit(answer: Answer) -> str:
+    """Limits are per bucket (a route): they are shown, not held against the account's requests as a whole."""
+    bucket = answer.get("x-ratelimit-bucket")
+    return f"requests_{bucket[:40]}" if bucket else "requests"

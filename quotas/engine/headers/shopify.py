@@ -1,0 +1,71 @@
+"""Shopify: a leaky bucket told as `used/limit`; GraphQL tells points in the body, and throttles with 200 or 429.
+
+https://shopify.dev/docs/api/usage/rate-limits
+"""
+
+from __future__ import annotations
+
+import re
+
+from quotas.engine.headers import numbers, waits
+from quotas.engine.headers.answer import Answer, dig
+from quotas.engine.headers.reading import Reading, by_status, count_usage
+
+_CALLS = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_DRAINED_IN = 20.0
+"""The bucket of 40 calls leaks 2 a second: it is empty after 20 s, and so are the larger plans' buckets."""
+
+
+def read(answer: Answer) -> Reading:
+    """REST calls as `requests`, GraphQL's cost as `points`."""
+    reading = by_status(answer)
+    match = _CALLS.fullmatch((answer.get("x-shopify-shop-api-call-limit") or "").strip())
+    if match:
+        used, limit = int(match[1]), int(match[2])
+        reset = used / limit * _DRAINED_IN if limit else None
+        reading.learn(
+            "requests",
+            limit=limit,
+            remaining=max(0, limit - used),
+            reset_after=reset,
+            window=_DRAINED_IN,
+            kind="bucket",
+        )
+    cost = answer.at("extensions", "cost")
+    _points(cost, reading)
+    count_usage(reading, cost, "actualQueryCost", unit="points")
+    errors = answer.at("errors")
+    if reading.category == "ok" and isinstance(errors, list):
+        codes = {dig(error, "extensions", "code") for error in errors[:20] if isinstance(error, dict)}
+        codes = {code for code in codes if isinstance(code, str)}
+        if "THROTTLED" in codes or dig(errors, 0, "message") == "Throttled":
+            reading.category, reading.message = "rate_limited", "Throttled"
+            reading.hint = _until_affordable(cost)
+        elif "ACCESS_DENIED" in codes:
+            reading.category, reading.scope = "auth", "key"
+    return reading
+
+
+def _points(cost: object, reading: Reading) -> None:
+    status = dig(cost, "throttleStatus")
+    limit, left = numbers.decimal(dig(status, "maximumAvailable")), numbers.decimal(dig(status, "currentlyAvailable"))
+    rate = numbers.decimal(dig(status, "restoreRate"))
+    if limit and left is not None and rate:
+        reset = waits.bounded((limit - left) / rate) or 0.0
+        reading.learn(
+            "points",
+            limit=numbers.whole(int(limit)),
+            remaining=numbers.whole(int(left)),
+            reset_after=reset,
+            window=limit / rate,
+            kind="bucket",
+        )
+
+
+def _until_affordable(cost: object) -> float | None:
+    asked = numbers.decimal(dig(cost, "requestedQueryCost"))
+    left = numbers.decimal(dig(cost, "throttleStatus", "currentlyAvailable"))
+    rate = numbers.decimal(dig(cost, "throttleStatus", "restoreRate"))
+    if asked is None or left is None or not rate:
+        return None
+    return waits.bounded((asked - left) / rate)
