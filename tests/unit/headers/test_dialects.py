@@ -143,7 +143,9 @@ def test_anthropic():
 
 
 def gemini_error(*details, status=429):
-    return {"error": {"code": status, "message": "You exceeded", "status": "RESOURCE_EXHAUSTED", "details": list(details)}}
+    return {
+        "error": {"code": status, "message": "You exceeded", "status": "RESOURCE_EXHAUSTED", "details": list(details)}
+    }
 
 
 RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "25.238747106s"}
