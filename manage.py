@@ -3,6 +3,9 @@
 
 import os
 import sys
+from pathlib import Path
+
+from controlplane import parent_death
 
 
 def take_data_dir(argv: list[str]) -> list[str]:
@@ -19,10 +22,20 @@ def take_data_dir(argv: list[str]) -> list[str]:
     return rest
 
 
+def make_secrets() -> None:
+    """`up` makes the instance's own keys, and settings read them: so it does that first."""
+    from controlplane.instance import Instance
+
+    Instance.from_environment(Path(__file__).resolve().parent).create_secrets()
+
+
 def main() -> None:
     """Run one management command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    parent_death.hand_down()
     argv = take_data_dir(sys.argv)
+    if argv[1:2] == ["up"] and not {"-h", "--help"} & set(argv):
+        make_secrets()
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(argv)

@@ -49,6 +49,15 @@ class Instance:
         return Path(tempfile.gettempdir()) / f"sluice-{os.getuid()}-{name}" / "valkey.sock"
 
     @property
+    def log_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def pid_dir(self) -> Path:
+        """One file for each process of a running `up`."""
+        return self.data_dir / "pids"
+
+    @property
     def redis_url(self) -> str:
         return f"unix://{self.socket_path}"
 
@@ -64,6 +73,8 @@ class Instance:
         """Make the instance's own keys once; an existing file is left as it is."""
         from cryptography.fernet import Fernet
 
+        if self.secrets_path.exists():
+            return
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         made = {"secret_key": secrets.token_urlsafe(50), "credential_keys": [Fernet.generate_key().decode()]}
         temporary = self.secrets_path.with_suffix(f".{os.getpid()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -31,6 +32,8 @@ CSRF_TRUSTED_ORIGINS = env.list("SLUICE_CSRF_TRUSTED_ORIGINS", default=[])
 TRUSTED_PROXIES = [ipaddress.ip_network(net) for net in env.list("SLUICE_TRUSTED_PROXIES", default=[])]
 IPV6_PREFIX = env.int("SLUICE_IPV6_PREFIX", default=64)
 TASK_MODULES: list[str] = env.list("SLUICE_TASK_MODULES", default=[])
+RETENTION_DAYS = env.float("SLUICE_RETENTION_DAYS", default=7.0)
+RETENTION_COUNT = env.int("SLUICE_RETENTION_COUNT", default=1_000_000)
 CALLBACK_NETWORKS = [
     ipaddress.ip_network(net)
     for net in env.list("SLUICE_CALLBACK_NETWORKS", default=["127.0.0.0/8", "::1/128"] if EMBEDDED_SQL else [])
@@ -56,6 +59,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "controlplane.health.middleware.ProbeMiddleware",  # before host names are checked: probes come by address
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -83,6 +87,7 @@ TEMPLATES = [
     }
 ]
 
+DATABASES: dict[str, dict[str, Any]]
 if EMBEDDED_SQL:
     DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(INSTANCE.database_path)}}
 else:
@@ -122,7 +127,7 @@ USE_I18N = False
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = env.str("SLUICE_STATIC_ROOT", default="") or None  # for a web server of one's own in front
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 

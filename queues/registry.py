@@ -1,4 +1,101 @@
-"""placeholder"""
+"""The job types: what a name means, which payload it takes, how it is run."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from queues.errors import FieldError
 
 
-def load_builtin() -> None: ...
+@dataclass(slots=True)
+class JobContext:
+    """What a running job knows of itself. Handed to every job type as its first argument."""
+
+    id: str
+    project: str
+    queue: str
+    user: str
+    keys: Mapping[str, str]
+    attempt: int
+    """Number of this attempt, from 1, rising for ever."""
+    max_attempts: int
+    timeout: float
+    """Seconds."""
+    idempotency_key: str
+    """What upstream calls carry, so that a repeated delivery is told from a new request."""
+    lease: Any = None
+    """The account's lease (`queues.worker.lease.JobLease`) where the job goes through a pool."""
+    actual: dict[str, int] = field(default_factory=dict)
+    """Set by the job where it knows its true use: units that replace the estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How an attempt ended. `category` is empty on success; `retry_after` in seconds is the server's own hint.
+
+    `counted` is False where the attempt met a limit or a dead account, so that it is no failure of the job.
+    """
+
+    outcome: str
+    result: Any = None
+    category: str = ""
+    error: str = ""
+    traceback: str = ""
+    status: int | None = None
+    retry_after: float | None = None
+    counted: bool = True
+    upstream: Any = None
+    """`quotas.engine.types.Outcome` for the account, where one was used."""
+    actual: Mapping[str, int] = field(default_factory=dict)
+
+
+class JobType(Protocol):
+    """One kind of work."""
+
+    name: str
+    queue: str | None
+    """The queue of jobs that name none."""
+    trusted: bool
+    """True where no user's code runs, so that a lost worker is not held against the job at once."""
+
+    def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
+        """What is wrong with a payload, before it is accepted."""
+
+    def pool(self, payload: Mapping[str, Any]) -> str | None:
+        """The pool whose account it needs, or None."""
+
+    def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
+        """Estimated units where the caller gave none."""
+
+    def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
+        """Do it. What it raises becomes a failed attempt."""
+
+
+_types: dict[str, JobType] = {}
+
+
+def register(job_type: JobType) -> None:
+    """Make a type known; the same name registered anew replaces it (a reloaded module)."""
+    _types[job_type.name] = job_type
+
+
+def get(name: str) -> JobType | None:
+    return _types.get(name)
+
+
+def names() -> list[str]:
+    return sorted(_types)
+
+
+def load_builtin() -> None:
+    """Import what comes with the product and the modules of `SLUICE_TASK_MODULES`."""
+    from django.conf import settings
+
+    from queues.types.http_request import HttpRequest
+
+    register(HttpRequest())
+    for module in settings.TASK_MODULES:
+        importlib.import_module(module)

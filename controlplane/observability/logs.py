@@ -7,6 +7,10 @@ import logging.config
 from typing import Any
 
 import structlog
+import structlog.tracebacks
+
+# Both of the library's defaults print local variables, and with them credentials and payloads.
+_traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def configure(options: dict[str, Any]) -> None:
@@ -18,9 +22,9 @@ def configure(options: dict[str, Any]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if options["format"] == "json":
-        render: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        render: list[Any] = [structlog.processors.ExceptionRenderer(_traceback), structlog.processors.JSONRenderer()]
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=False)]
+        render = [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     logging.config.dictConfig(
         {
             "version": 1,

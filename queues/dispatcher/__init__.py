@@ -1,0 +1,1 @@
+"""One leader that releases exactly what may run now; the others stand by."""

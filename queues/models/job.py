@@ -22,6 +22,9 @@ class Job(models.Model):
     )
     type = models.CharField(max_length=200)
     payload = models.JSONField(default=dict)
+    pool = models.CharField(
+        max_length=63, blank=True, help_text="The pool that its payload or type names; blank: the queue's."
+    )
     priority = models.PositiveSmallIntegerField(default=5)
     user = models.CharField(max_length=1024, blank=True)
     keys = models.JSONField(default=dict)
@@ -56,6 +59,7 @@ class Job(models.Model):
     attempts_made = models.PositiveIntegerField(default=0, help_text="Numbers of attempts, rising for ever.")
     attempts_counted = models.PositiveIntegerField(default=0, help_text="Attempts that count against the maximum.")
     deaths = models.PositiveSmallIntegerField(default=0, help_text="Workers that died while running it, alone.")
+    losses = models.PositiveSmallIntegerField(default=0, help_text="Deliveries whose worker was lost.")
     suspect = models.BooleanField(default=False, help_text="Runs alone in a forked process.")
     replays = models.PositiveIntegerField(default=0)
     edits = models.PositiveIntegerField(default=0, help_text="Replays with another payload.")
@@ -81,7 +85,7 @@ class Job(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["queue", "priority", "project", "lane", "id"], condition=Q(stage=Stage.READY), name="job_ready"
+                fields=["queue", "priority", "project", "pool", "id"], condition=Q(stage=Stage.READY), name="job_ready"
             ),
             models.Index(fields=["not_before"], condition=Q(stage=Stage.SCHEDULED), name="job_scheduled"),
             models.Index(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import accounts_outcome, accounts_plan, wire
 from .accounts_plan import AccountKeys, PoolPlan
 from .errors import LimiterUnavailable
-from .keys import Keys, digest, index_member
+from .keys import Keys, digest, subject
 from .limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
 from .scripts import Call, load
 from .transport import Transport
@@ -201,7 +201,7 @@ class Accounts:
             slot,
             caller_specs + template_specs,
             *(early, plan_figures, packed_accounts, units, costs, share),
-            *(index_member(limit.partition, limit.subject) for limit in held),
+            *(subject(limit.partition, limit.subject)[1] for limit in held),
         ]
         return _Prepared(request, held, ordered, plan, accounts, keys, args, lease, reservation, sampled)
 

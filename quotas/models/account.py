@@ -12,6 +12,13 @@ from quotas.models.names import name_validator
 class Account(Versioned):
     """Health columns are a copy of what Redis holds, written every few seconds and at each transition."""
 
+    UNVERSIONED = frozenset(
+        {
+            "state", "until", "why", "health", "successes", "errors", "learned", "latency", "last_used", "last_error",
+            "last_error_at",
+        }
+    )  # fmt: skip
+
     pool = models.ForeignKey("quotas.Pool", on_delete=models.CASCADE, related_name="accounts")
     name = models.CharField(max_length=63, validators=[name_validator])
     credential = EncryptedTextField(help_text="Encrypted at rest, never shown again.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F
 
 
@@ -23,20 +24,52 @@ class ConfigVersion(models.Model):
             cls.objects.get_or_create(pk=1, defaults={"version": 1})
 
 
+class VersionedQuerySet(models.QuerySet["Versioned"]):
+    """Changes of many rows outdate snapshots too, unless only columns change that no snapshot holds."""
+
+    def update(self, **columns: Any) -> int:
+        with transaction.atomic(using=self.db):
+            changed = super().update(**columns)
+            if changed and not self.model.UNVERSIONED.issuperset(columns):
+                ConfigVersion.bump()
+        return changed
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        with transaction.atomic(using=self.db):
+            deleted = super().delete()
+            ConfigVersion.bump()
+        return deleted
+
+    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        with transaction.atomic(using=self.db):
+            made = super().bulk_create(objs, *args, **kwargs)
+            ConfigVersion.bump()
+        return made
+
+
 class Versioned(models.Model):
-    """A row of configuration: saving or deleting it outdates every process's snapshot."""
+    """A row of configuration: saving or deleting it outdates every process's snapshot, in the same transaction."""
+
+    UNVERSIONED: ClassVar[frozenset[str]] = frozenset()
+    """Columns that are no configuration."""
 
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+
+    objects = VersionedQuerySet.as_manager()
 
     class Meta:
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        super().save(*args, **kwargs)
-        ConfigVersion.bump()
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+            named = kwargs.get("update_fields")
+            if named is None or not self.UNVERSIONED.issuperset(named):
+                ConfigVersion.bump()
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        deleted = super().delete(*args, **kwargs)
-        ConfigVersion.bump()
+        with transaction.atomic():
+            deleted = super().delete(*args, **kwargs)
+            ConfigVersion.bump()
         return deleted

@@ -1,0 +1,7 @@
+"""Everything below /api/v1/."""
+
+from django.urls import URLPattern, URLResolver, include, path
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", include("queues.api.urls")),
+]

@@ -1,0 +1,13 @@
+"""All examinations, in the order in which one needs the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from controlplane.doctor import redis_server, settings, sql, work
+from controlplane.doctor.finding import Finding
+
+
+def examine() -> Iterator[Finding]:
+    for part in (settings, sql, redis_server, work):
+        yield from part.examine()

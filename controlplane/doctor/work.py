@@ -1,0 +1,55 @@
+"""Who works: dispatcher, workers, keys that callers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.db import DatabaseError
+from django.utils import timezone
+
+from controlplane.doctor.finding import Finding, ok, warning
+from controlplane.health import readiness
+from queues.models import Job, Queue, WorkerProcess
+from queues.states import Stage
+from quotas.models import ApiKey
+
+SOON = timedelta(days=7)
+
+
+def examine() -> Iterator[Finding]:
+    try:
+        yield from _all()
+    except DatabaseError:  # said already, under sql
+        return
+
+
+def _all() -> Iterator[Finding]:
+    for check in readiness.check():
+        if check.name == "dispatcher":
+            yield (
+                warning("dispatcher", check.problem, "Run `manage.py dispatch`.")
+                if check.problem
+                else ok("dispatcher", "leads")
+            )
+    yield from _workers()
+    now = timezone.now()
+    keys = ApiKey.objects.filter(revoked_at=None)
+    if not keys.exists():
+        yield warning("API keys", "There is none.", "Run `manage.py apikey create`.")
+    expiring = keys.filter(expires_at__gt=now, expires_at__lt=now + SOON).count()
+    if expiring:
+        yield warning("API keys", f"{expiring} expire within a week.", "Rotate them.")
+    else:
+        yield ok("API keys", f"{keys.count()} in force")
+
+
+def _workers() -> Iterator[Finding]:
+    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=timezone.now() - readiness.WORKER_FRESH)
+    lanes = set(fresh.values_list("lane", flat=True))
+    for lane in ("io", "cpu"):
+        waiting = Job.objects.filter(stage=Stage.READY, queue__in=Queue.objects.filter(lane=lane)).exists()
+        if lane in lanes:
+            yield ok("workers", f"{fresh.filter(lane=lane).count()} on {lane}")
+        elif waiting or lane == "io":
+            yield warning("workers", f"None on {lane}.", f"Run `manage.py rqworker {lane}`.")

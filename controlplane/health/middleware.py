@@ -1,0 +1,60 @@
+"""Answers `/healthz`, `/readyz` and `/metrics` before anything else looks at the request.
+
+Probes come by address and know no host name; nor should a session or a limit of ours stand in their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+
+from controlplane.health import readiness
+from controlplane.observability import exposition
+
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    """The process answers."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz(request: HttpRequest) -> HttpResponse:
+    """200 when all parts are there, else 503 that names the failing ones."""
+    checks = readiness.check()
+    parts = {check.name: check.problem or "ok" for check in checks}
+    failing = [check for check in checks if check.problem]
+    if not failing:
+        return JsonResponse({"status": "ok", "checks": parts})
+    body = {
+        "type": "/problems/not-ready",
+        "title": "Not ready",
+        "status": 503,
+        "detail": " ".join(f"{check.name}: {check.problem}" for check in failing),
+        "failing": [check.name for check in failing],
+        "checks": parts,
+    }
+    return JsonResponse(body, status=503, content_type="application/problem+json")
+
+
+ANSWERS: dict[str, Callable[[HttpRequest], HttpResponse]] = {
+    "/healthz": healthz,
+    "/readyz": readyz,
+    "/metrics": exposition.metrics,
+}
+
+
+class ProbeMiddleware:
+    """First in the list."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        answer = ANSWERS.get(request.path_info)
+        if answer is None:
+            return self.get_response(request)
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        response = answer(request)
+        response["Cache-Control"] = "no-store"
+        return response

@@ -1,0 +1,70 @@
+"""What must be there for work to be done: SQL, Redis, a leading dispatcher, a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import redis
+from django.conf import settings
+from django.db import Error as SqlError
+from django.db import connection
+from django.db.models.functions import Now
+
+from queues.models import Leadership, WorkerProcess
+
+WORKER_FRESH = timedelta(seconds=30)
+REDIS_PATIENCE = 1.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part. `problem` is empty when it is well."""
+
+    name: str
+    problem: str = ""
+
+
+def _sql() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return ""
+
+
+def _redis(url: str) -> str:
+    client = redis.Redis.from_url(url, socket_timeout=REDIS_PATIENCE, socket_connect_timeout=REDIS_PATIENCE)
+    try:
+        client.ping()
+        return ""
+    finally:
+        client.close()
+
+
+def _dispatcher() -> str:
+    leads = Leadership.objects.filter(until__gt=Now()).exists()
+    return "" if leads else "No dispatcher leads: start `manage.py dispatch`."
+
+
+def _workers() -> str:
+    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=Now() - WORKER_FRESH).exists()
+    return "" if fresh else "No worker has reported itself within 30 s: start `manage.py rqworker`."
+
+
+def check() -> list[Check]:
+    """Each part once, in the order in which they need each other; never raises for a part that is down."""
+    urls = {"redis": settings.REDIS_URL}
+    if settings.LIMITER_REDIS_URL != settings.REDIS_URL:
+        urls["limiter_redis"] = settings.LIMITER_REDIS_URL
+    parts: list[tuple[str, Callable[[], str]]] = [("sql", _sql)]
+    parts += [(name, lambda url=url: _redis(url)) for name, url in urls.items()]  # type: ignore[misc]
+    parts += [("dispatcher", _dispatcher), ("workers", _workers)]
+    return [Check(name, _problem(part)) for name, part in parts]
+
+
+def _problem(part: Callable[[], str]) -> str:
+    try:
+        return part()
+    except (SqlError, redis.RedisError) as error:
+        # The class only: a driver's message may hold an address with its password.
+        return f"{type(error).__name__}: not reachable."

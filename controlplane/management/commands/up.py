@@ -1,0 +1,117 @@
+"""`manage.py up`: everything on one machine, with nothing else installed."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from controlplane import processes
+from controlplane.embedded_valkey import DataDirInUse, DataDirLock, EmbeddedValkey
+from controlplane.instance import Instance
+from controlplane.supervisor import ChildGivenUp, Stopped, Supervisor, SupervisorError
+
+READY_SECONDS = 120.0
+
+
+class Command(BaseCommand):
+    help = "Run Sluice on this machine: embedded Valkey, SQLite, web server, dispatcher and workers."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: 127.0.0.1).")
+        parser.add_argument("--port", type=int, default=8000, help="Port of REST, admin and metrics (default: 8000).")
+        parser.add_argument("--data-dir", metavar="DIR", help="Where all data is kept (default: var/).")
+        parser.add_argument("--workers", type=int, default=2, help="Workers for I/O jobs (default: 2).")
+        parser.add_argument("--demo", action="store_true", help="Add an upstream simulator, a configuration, traffic.")
+
+    def handle(self, *args: Any, host: str, port: int, workers: int, demo: bool, **options: Any) -> None:
+        if workers < 0:
+            raise CommandError("--workers can't be negative.")
+        check_free(host, port)
+        os.umask(0o077)
+        instance: Instance = settings.INSTANCE
+        try:
+            with locked() as lock, Supervisor(instance.log_dir, instance.pid_dir, say) as supervisor:
+                if settings.EMBEDDED_REDIS:
+                    valkey = EmbeddedValkey(instance)
+                    valkey.make_room()
+                    supervisor.start(valkey.spec(lock))
+                    supervisor.until(valkey.answers, READY_SECONDS, "the embedded Valkey does not answer")
+                self._prepare(supervisor)
+                for spec in [processes.web(host, port), processes.dispatcher(), *processes.workers(workers)]:
+                    supervisor.start(spec)
+                probe = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+                supervisor.until(lambda: is_ready(probe, port), READY_SECONDS, "/readyz is not green")
+                self.stdout.write(f"ready: http://{probe}:{port}")
+                self.stdout.flush()
+                supervisor.forever()
+        except Stopped:
+            pass
+        except ChildGivenUp as error:
+            last = "\n".join(f"  {line}" for line in error.lines)
+            raise CommandError(f"{error}. Its last lines:\n{last}") from None
+        except (SupervisorError, DataDirInUse) as error:
+            raise CommandError(str(error)) from None
+
+    def _prepare(self, supervisor: Supervisor) -> None:
+        """Migrate and fill; print the first credentials past the logs, this once."""
+        path = settings.INSTANCE.credentials_path
+        known = path.read_text() if path.exists() else ""
+        supervisor.run(processes.prepare())
+        made = path.read_text() if path.exists() else ""
+        if made != known:
+            self.stdout.write(f"First credentials, kept in {path}:\n{made}", ending="")
+            self.stdout.flush()
+
+
+@contextmanager
+def locked() -> Iterator[DataDirLock]:
+    """This instance's data directory, for ourselves."""
+    lock = DataDirLock(settings.INSTANCE.data_dir)
+    lock.take()
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def say(name: str, line: str) -> None:
+    """Pass on a child's line; where nobody listens any more, the log files still have it."""
+    try:
+        print(f"{name} | {line}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        sys.stderr = open("/dev/null", "w")  # noqa: SIM115
+
+
+def check_free(host: str, port: int) -> None:
+    """A busy port is an error before anything is started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CommandError(
+                f"Port {port} of {host} can't be used ({error.strerror}): choose another --port."
+            ) from None
+
+
+def is_ready(host: str, port: int) -> bool:
+    """True when `/readyz` answers 200."""
+    connection = http.client.HTTPConnection(host, port, timeout=2.0)
+    try:
+        connection.request("GET", "/readyz", headers={"Host": "localhost"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):  # not listening yet
+        return False
+    finally:
+        connection.close()

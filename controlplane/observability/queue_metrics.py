@@ -1,0 +1,58 @@
+"""How much waits, for how long, who works, what was given up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from django.db.models import Count, Min
+from django.utils import timezone
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from controlplane.health.readiness import WORKER_FRESH
+from queues.models import DeadLetter, Job, Queue, WorkerProcess
+from queues.states import WAITING_STAGES, priority_band
+
+
+def collect() -> Iterator[Metric]:
+    yield from _depth()
+    yield _workers()
+    yield _dead_letters()
+
+
+def _depth() -> Iterator[Metric]:
+    depth = GaugeMetricFamily("sluice_queue_depth", "Jobs that wait.", labels=["queue", "priority"])
+    oldest = GaugeMetricFamily("sluice_queue_oldest_age_seconds", "Age of the oldest that waits.", labels=["queue"])
+    waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
+    counts: Counter[tuple[int, str]] = Counter()
+    for queue, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
+        counts[queue, priority_band(priority)] += count
+    since = dict(waiting.values_list("queue").annotate(Min("created_at")))
+    now = timezone.now()
+    for pk, name in Queue.objects.values_list("pk", "name"):
+        for band in ("high", "normal", "low"):
+            depth.add_metric([name, band], counts[pk, band])
+        oldest.add_metric([name], max(0.0, (now - since[pk]).total_seconds()) if pk in since else 0.0)
+    yield depth
+    yield oldest
+
+
+def _workers() -> Metric:
+    workers = GaugeMetricFamily("sluice_workers", "Worker processes.", labels=["state"])
+    fresh = timezone.now() - WORKER_FRESH
+    states = Counter({"busy": 0, "idle": 0, "lost": 0})
+    for seen_at, busy in WorkerProcess.objects.filter(stopped_at=None).values_list("seen_at", "busy"):
+        states["lost" if seen_at < fresh else "busy" if busy else "idle"] += 1
+    for state, count in states.items():
+        workers.add_metric([state], count)
+    return workers
+
+
+def _dead_letters() -> Metric:
+    letters = GaugeMetricFamily(
+        "sluice_dead_letters", "Dead letters that nobody has handled.", labels=["category", "severity"]
+    )
+    rows = DeadLetter.objects.filter(handled_at=None).order_by().values_list("category", "severity")
+    for category, severity, count in rows.annotate(Count("id")):
+        letters.add_metric([category, severity], count)
+    return letters

@@ -1,0 +1,40 @@
+"""The processes that `up` runs, as specifications for the supervisor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from controlplane.supervisor import ChildSpec
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+WEB_RANK, WORKER_RANK, DISPATCHER_RANK = 0, 10, 20
+"""The order in which they stop: nothing new comes in, what runs is finished, then nothing is handed out any more."""
+WORKER_GRACE = 30.0
+
+
+def manage(*words: str) -> tuple[str, ...]:
+    """The command line of one of the project's own commands, for this same interpreter."""
+    return (sys.executable, str(BASE_DIR / "manage.py"), *words)
+
+
+def prepare() -> ChildSpec:
+    return ChildSpec("prepare", manage("prepare"), grace=30.0)
+
+
+def web(host: str, port: int) -> ChildSpec:
+    argv = (sys.executable, "-m", "controlplane.web", "--host", host, "--port", str(port))
+    return ChildSpec("web", argv, rank=WEB_RANK, cwd=BASE_DIR)
+
+
+def dispatcher() -> ChildSpec:
+    return ChildSpec("dispatcher", manage("dispatch"), rank=DISPATCHER_RANK)
+
+
+def worker(lane: str, number: int) -> ChildSpec:
+    return ChildSpec(f"worker-{lane}-{number}", manage("rqworker", lane), rank=WORKER_RANK, grace=WORKER_GRACE)
+
+
+def workers(io: int) -> list[ChildSpec]:
+    """`io` workers for I/O, and one that forks a process for each job."""
+    return [*(worker("io", number) for number in range(1, io + 1)), worker("cpu", 1)]

@@ -1,0 +1,119 @@
+"""One process of the family: what it is, and how it is doing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controlplane import parent_death
+from controlplane.supervisor.backoff import Backoff
+from controlplane.supervisor.child_log import ChildLog
+
+STEADY_SECONDS = 10.0
+"""A child that ran so long and then left with 0 meant to (a worker that makes room for a fresh one)."""
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """A process to keep running. `rank` orders the stop, lowest first; `grace` is how many seconds it may take then."""
+
+    name: str
+    argv: tuple[str, ...]
+    rank: int = 0
+    grace: float = 10.0
+    environ: Mapping[str, str] = field(default_factory=dict)
+    pass_fds: tuple[int, ...] = ()
+    cwd: Path | None = None
+
+
+class Child:
+    """A started `ChildSpec`. The process leads a group of its own: a terminal's Ctrl-C reaches the supervisor only."""
+
+    def __init__(self, spec: ChildSpec, log: ChildLog) -> None:
+        self.spec = spec
+        self.log = log
+        self.backoff = Backoff()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.restart_at: float | None = None
+        self.started_at = 0.0
+        self.restarts = 0
+        self.silent = False
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process else None
+
+    @property
+    def output(self) -> int:
+        """File descriptor of its standard output and error."""
+        assert self.process is not None and self.process.stdout is not None
+        return self.process.stdout.fileno()
+
+    def start(self) -> None:
+        """Run it. Must be called from the main thread (see `parent_death`)."""
+        self.restart_at = None
+        self.silent = False
+        self.started_at = time.monotonic()
+        self.process = subprocess.Popen(
+            self.spec.argv,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", parent_death.SUPERVISED: "1", **self.spec.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=self.spec.pass_fds,
+            cwd=self.spec.cwd,
+            start_new_session=True,
+            preexec_fn=parent_death.in_child(),  # the supervisor has no threads, so this is safe
+        )
+        os.set_blocking(self.output, False)
+
+    def read(self) -> bool:
+        """Pass on what it said; False where there is nothing more for now. `silent` is set at its output's end."""
+        try:
+            data = os.read(self.output, 65_536)
+        except BlockingIOError:
+            return False
+        self.log.feed(data)
+        self.silent = not data
+        return bool(data)
+
+    def poll(self) -> int | None:
+        """Its exit status once it is gone, negative for a signal; None while it runs and while it is not started."""
+        return self.process.poll() if self.process else None
+
+    def died(self, status: int) -> bool:
+        """Note its end and set `restart_at`; False if it must not be started again."""
+        now = time.monotonic()
+        meant_to = status == 0 and now - self.started_at >= STEADY_SECONDS
+        wait = 0.0 if meant_to else self.backoff.died(now)
+        self.restart_at = None if wait is None else now + wait
+        self.restarts += 1
+        return wait is not None
+
+    def terminate(self) -> None:
+        """To the process alone: it knows its own children."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+
+    def bury(self) -> int:
+        """End it and what it left behind, take its last words; its exit status."""
+        assert self.process is not None and self.process.stdout is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        status = self.process.wait()
+        while self.read():
+            pass
+        self.log.flush()
+        self.process.stdout.close()
+        self.process = None
+        return status

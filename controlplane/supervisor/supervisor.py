@@ -1,0 +1,175 @@
+"""The loop that watches the family: one thread, woken by children's output, their ends, and signals."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from controlplane.supervisor.child import Child, ChildSpec
+from controlplane.supervisor.child_log import ChildLog
+from controlplane.supervisor.errors import ChildGivenUp, ConditionTimeout, Stopped
+
+TICK = 0.05
+"""Seconds between two looks at a condition."""
+IDLE_TICK = 5.0
+"""Seconds to sleep where nothing is expected: output, deaths and signals wake us."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Supervisor:
+    """Use as a context manager in the main thread: on leaving, all children are stopped, lowest rank first.
+
+    `pid_dir` has a file for each child, named after it, with its process id: programs give themselves other titles.
+    `say(name, line)` gets every line that a child prints, and with the name `up` what happens to the children.
+    """
+
+    def __init__(self, log_dir: Path, pid_dir: Path, say: Callable[[str, str], None]) -> None:
+        self.children: dict[str, Child] = {}
+        self._log_dir = log_dir
+        self._pid_dir = pid_dir
+        self._say = say
+        self._selector = selectors.DefaultSelector()
+        self._stops = 0
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Supervisor:
+        for directory in (self._log_dir, self._pid_dir):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for stale in self._pid_dir.iterdir():
+            stale.unlink()
+        self._wake_read, self._wake_write = socket.socketpair()
+        for end in (self._wake_read, self._wake_write):
+            end.setblocking(False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._wakeup = signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            self._handlers[number] = signal.signal(number, self._on_stop)
+        self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            self.stop()
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._wakeup)
+            self._selector.close()
+            self._wake_read.close()
+            self._wake_write.close()
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stops += 1
+
+    # Starting and watching
+
+    def start(self, spec: ChildSpec) -> Child:
+        """Run `spec` and keep it running."""
+        child = self.children[spec.name] = self._child(spec)
+        self._launch(child)
+        return child
+
+    def run(self, spec: ChildSpec) -> None:
+        """Run `spec` to its end, while the others are watched; raises `ChildGivenUp` unless it ends with 0."""
+        child = self._child(spec)
+        self._launch(child)
+        try:
+            self._watch(lambda: child.poll() is not None)
+        finally:
+            status = self._bury(child)
+            child.log.close()
+        if status:
+            raise ChildGivenUp(spec.name, f"ended with {status}", child.log.tail)
+
+    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Watch until `condition()`; raises `ConditionTimeout` after `seconds`, `Stopped` on a signal."""
+        deadline = time.monotonic() + seconds
+
+        def settled() -> bool:
+            if condition():
+                return True
+            if time.monotonic() > deadline:
+                raise ConditionTimeout(f"{what}: not within {seconds:g} s")
+            return False
+
+        self._watch(settled)
+
+    def forever(self) -> None:
+        """Watch until a signal asks for the end; raises `ChildGivenUp` if a child dies too often."""
+        while not self._stops:
+            self._tick(IDLE_TICK)
+
+    def _watch(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._tick(TICK)
+            if self._stops:
+                raise Stopped("asked to stop")
+
+    def _child(self, spec: ChildSpec) -> Child:
+        return Child(spec, ChildLog(self._log_dir / f"{spec.name}.log", lambda line: self._say(spec.name, line)))
+
+    def _launch(self, child: Child) -> None:
+        child.start()
+        (self._pid_dir / child.name).write_text(f"{child.pid}\n")
+        self._selector.register(child.output, selectors.EVENT_READ, child)
+
+    def _bury(self, child: Child) -> int:
+        if not child.silent:
+            self._selector.unregister(child.output)
+        (self._pid_dir / child.name).unlink(missing_ok=True)
+        return child.bury()
+
+    def _tick(self, timeout: float) -> None:
+        now = time.monotonic()
+        pending = [child.restart_at - now for child in self.children.values() if child.restart_at is not None]
+        self._listen(max(0.0, min([timeout, *pending])))
+        now = time.monotonic()
+        for child in self.children.values():
+            if child.poll() is not None:
+                self._mourn(child)
+            elif child.restart_at is not None and child.restart_at <= now:
+                self._launch(child)
+
+    def _listen(self, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                self._wake_read.recv(4096)
+                continue
+            key.data.read()
+            if key.data.silent:
+                self._selector.unregister(key.fd)
+
+    def _mourn(self, child: Child) -> None:
+        status = self._bury(child)
+        if not child.died(status):
+            raise ChildGivenUp(child.name, f"died {child.backoff.deaths} times within a minute", child.log.tail)
+        self._say("up", f"{child.name} ended with {status}, starting it again")
+
+    # Stopping
+
+    def stop(self) -> None:
+        """Ask rank after rank to end, each within its grace; a second signal ends the patience."""
+        asked = max(self._stops, 1)
+        ranks = sorted({child.spec.rank for child in self.children.values()})
+        for rank in ranks:
+            alive = [child for child in self.children.values() if child.spec.rank == rank and child.process]
+            for child in alive:
+                child.terminate()
+            deadline = time.monotonic() + max((child.spec.grace for child in alive), default=0.0)
+            while any(child.poll() is None for child in alive) and time.monotonic() < deadline:
+                if self._stops > asked and rank != ranks[-1]:  # the last one holds the data: it may always finish
+                    break
+                self._listen(TICK)
+            for child in alive:
+                if child.poll() is None:
+                    self._say("up", f"{child.name} did not stop in time and is killed")
+                self._bury(child)
+        for child in self.children.values():
+            child.log.close()
+        self.children.clear()

@@ -1,0 +1,52 @@
+"""The web server's process: `python -m controlplane.web --host 127.0.0.1 --port 8000`.
+
+The one place that knows the server and its interface.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+from controlplane import parent_death
+
+TARGET = "controlplane.wsgi:application"
+INTERFACE = Interfaces.WSGI
+STOP_SECONDS = 5
+"""What is being answered may take so long to end when the server stops."""
+
+
+def serve(host: str, port: int, workers: int = 1) -> None:
+    """Serve until SIGTERM. `workers` are processes; each answers on a few threads."""
+    threads = min(8, 2 * (os.cpu_count() or 1) + 1)
+    Granian(
+        TARGET,
+        address=host,
+        port=port,
+        interface=INTERFACE,
+        workers=workers,
+        blocking_threads=threads,
+        websockets=False,
+        log_level=LogLevels.warning,
+        workers_kill_timeout=STOP_SECONDS,
+    ).serve()
+
+
+def main() -> None:
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(prog="python -m controlplane.web", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--workers", type=int, default=1, help="Server processes.")
+    options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    parent_death.hand_down()
+    serve(options.host, options.port, options.workers)
+
+
+if __name__ == "__main__":
+    main()

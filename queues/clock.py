@@ -1,0 +1,16 @@
+"""SQL's clock: the one that decides about rows. A worker whose own clock is off changes nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.db import connection
+
+
+def now() -> datetime:
+    """The database server's present time, in UTC; with SQLite there is one host, and its clock is the database's."""
+    if connection.vendor == "sqlite":
+        return datetime.now(UTC)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return cursor.fetchone()[0]

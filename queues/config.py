@@ -1,0 +1,100 @@
+"""Queues, retry policies and projects as the hot paths see them: frozen, in memory, half a second old at most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from queues.models import Queue, RetryPolicy
+from quotas.models import Project
+from quotas.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySpec:
+    """A retry policy; seconds. Source: `RetryPolicy`."""
+
+    name: str = "standard"
+    strategy: str = "smart"
+    initial: float = 1.0
+    max: float = 60.0
+    max_attempts: int = 5
+    jitter: float = 0.1
+    by_category: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """A queue; `timeout` in seconds. Source: `Queue`."""
+
+    id: int
+    name: str
+    max_size: int | None
+    timeout: float
+    retry: RetrySpec
+    pool: str | None
+    concurrency: int | None
+    lane: str
+    paused: bool
+    paused_reason: str
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSpec:
+    id: int
+    slug: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """All of it, by id and by name."""
+
+    queues: Mapping[int, QueueSpec]
+    queue_named: Mapping[str, QueueSpec]
+    projects: Mapping[int, ProjectSpec]
+
+
+def _retry_spec(policy: RetryPolicy | None) -> RetrySpec:
+    if policy is None:
+        return RetrySpec()
+    return RetrySpec(
+        name=policy.name,
+        strategy=policy.strategy,
+        initial=policy.initial,
+        max=policy.max,
+        max_attempts=policy.max_attempts,
+        jitter=policy.jitter,
+        by_category=policy.by_category,
+    )
+
+
+def _load() -> QueueConfig:
+    queues = {
+        row.pk: QueueSpec(
+            id=row.pk,
+            name=row.name,
+            max_size=row.max_size,
+            timeout=row.timeout,
+            retry=_retry_spec(row.retry_policy),
+            pool=row.pool.name if row.pool else None,
+            concurrency=row.concurrency,
+            lane=row.lane,
+            paused=row.paused_at is not None,
+            paused_reason=row.paused_reason,
+            draining=row.draining_at is not None,
+        )
+        for row in Queue.objects.select_related("retry_policy", "pool")
+    }
+    projects = {row.pk: ProjectSpec(row.pk, row.slug, row.weight) for row in Project.objects.all()}
+    return QueueConfig(queues, {spec.name: spec for spec in queues.values()}, projects)
+
+
+snapshot: Snapshot[QueueConfig] = Snapshot(_load)
+
+
+def current() -> QueueConfig:
+    """The present configuration of the queues."""
+    return snapshot.get()

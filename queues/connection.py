@@ -1,0 +1,54 @@
+"""The Redis of the queues: the belt, the dispatcher's bell, what the dispatcher tells of waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+
+import redis
+import structlog
+from django.conf import settings
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+log = structlog.get_logger(__name__)
+
+BELL_LENGTH = 1000
+"""Rings kept at most: a lost one only delays, since the dispatcher looks by itself as well."""
+
+
+@lru_cache(maxsize=1)
+def client() -> redis.Redis:
+    """The process's client. Commands fail after 5 s; nothing is repeated blindly."""
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=2, health_check_interval=0)
+
+
+@lru_cache(maxsize=4)
+def belt(lane: str) -> Queue:
+    """The short RQ queue of a lane. Its jobs carry ids and delivery numbers only, as JSON."""
+    return Queue(lane, connection=client(), serializer=JSONSerializer, default_timeout=-1)
+
+
+def key(name: str) -> str:
+    return f"{settings.REDIS_PREFIX}:{name}"
+
+
+Group = tuple[int, int, int, str]
+"""Queue, priority, project, pool: what the dispatcher draws from."""
+
+
+def ring(groups: Iterable[Group] = (), *, again: bool = False, unblock: bool = False) -> None:
+    """Wake the dispatcher. `groups` have something new; `again`: something older came back into them.
+
+    `unblock` says that capacity may be free before its time (a settle, a reset, a resume). A ring is a hint: where
+    Redis is away the dispatcher finds the rows by itself, so its absence is logged and no error.
+    """
+    message = json.dumps({"groups": [list(group) for group in groups], "again": again, "unblock": unblock})
+    try:
+        with client().pipeline(transaction=False) as pipeline:
+            pipeline.lpush(key("bell"), message)
+            pipeline.ltrim(key("bell"), 0, BELL_LENGTH - 1)
+            pipeline.execute()
+    except redis.RedisError as error:
+        log.warning("bell.unheard", error=type(error).__name__)

@@ -1,0 +1,89 @@
+"""Asking the engine: may this job run now, under its caller's limits and on an account of its pool?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from queues import config
+from queues.dispatcher.candidate import Candidate
+from quotas import policies
+from quotas.engine.accounts import Accounts
+from quotas.engine.limiter import Limiter
+from quotas.engine.types import Admission, AdmitRequest, Limit, Outcome, PoolSpec
+
+UNUSED = Outcome("unused")
+"""Settles a lease whose call was never made: everything reserved is given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One candidate with what it is held against."""
+
+    candidate: Candidate
+    limits: tuple[Limit, ...]
+    pool: PoolSpec | None
+
+    @property
+    def free(self) -> bool:
+        """Nothing holds it back: the engine need not be asked."""
+        return not self.limits and self.pool is None
+
+
+class Admissions:
+    """The dispatcher's door to the engine."""
+
+    def __init__(self, accounts: Accounts, limiter: Limiter) -> None:
+        self._accounts = accounts
+        self._limiter = limiter
+
+    def resolve(self, candidate: Candidate) -> Asked:
+        """Which limits apply to a job, and which pool it goes through. Raises
+        `KeyError` or `UnknownPool` for what is gone."""
+        cfg = config.current()
+        queue = cfg.queues[candidate.queue_id]
+        limits = policies.resolve(
+            project=cfg.projects[candidate.project_id].slug,
+            user=candidate.user or None,
+            keys=candidate.keys,
+            queue=queue.name,
+            cost=candidate.cost,
+        )
+        name = candidate.pool or queue.pool
+        return Asked(candidate, limits, policies.pool_spec(name) if name else None)
+
+    def admit(self, asked: Sequence[Asked]) -> list[Admission]:
+        """Decide all in one round trip, in order."""
+        answers: list[Admission | None] = [Admission(True) if item.free else None for item in asked]
+        pending = [position for position, answer in enumerate(answers) if answer is None]
+        if pending:
+            requests = [
+                AdmitRequest(
+                    limits=asked[position].limits,
+                    pool=asked[position].pool,
+                    fallbacks=_fallbacks(asked[position].pool),
+                    cost=asked[position].candidate.cost,
+                    priority=asked[position].candidate.priority,
+                    key=next(iter(asked[position].candidate.keys.values()), ""),
+                    token=f"{asked[position].candidate.uid}.{asked[position].candidate.delivery + 1}",
+                )
+                for position in pending
+            ]
+            for position, answer in zip(pending, self._accounts.admit_many(requests), strict=True):
+                answers[position] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def give_back(self, candidate: Candidate, admission: Admission) -> None:
+        """Return an admission that was not used."""
+        if admission.lease:
+            self._accounts.settle(admission.lease, UNUSED)
+        if admission.reservation:
+            self._limiter.settle(admission.reservation, dict.fromkeys([*candidate.cost, "requests"], 0))
+
+
+def _fallbacks(pool: PoolSpec | None) -> tuple[PoolSpec, ...]:
+    """The pools to try when the first is limited, in order; names of pools that are gone are passed over."""
+    if pool is None:
+        return ()
+    known = policies.snapshot().pools
+    return tuple(known[name].spec for name in pool.fallback if name in known)

@@ -1,0 +1,86 @@
+"""A waiting job as the dispatcher sees it: what admission and order need, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from queues.models import Job
+from queues.states import Stage
+
+GroupKey = tuple[int, int, int, str]
+"""Queue, priority, project, pool."""
+
+COLUMNS = (
+    "id",
+    "uid",
+    "queue_id",
+    "priority",
+    "project_id",
+    "pool",
+    "lane",
+    "user",
+    "keys",
+    "cost",
+    "delivery",
+    "suspect",
+    "created_at",
+    "status",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    id: int
+    uid: str
+    queue_id: int
+    priority: int
+    project_id: int
+    pool: str
+    lane: str
+    user: str
+    keys: Mapping[str, str]
+    cost: Mapping[str, int]
+    delivery: int
+    suspect: bool
+    created_at: datetime
+    status: str
+
+    @property
+    def group(self) -> GroupKey:
+        return (self.queue_id, self.priority, self.project_id, self.pool)
+
+
+def heads(group: GroupKey, *, behind: int, without: list[str], count: int) -> list[Candidate]:
+    """The next `count` waiting jobs of a group in order, behind the id `behind`, not in the lanes `without`."""
+    queue_id, priority, project_id, pool = group
+    rows = Job.objects.filter(
+        stage=Stage.READY, queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, id__gt=behind
+    )
+    if without:
+        rows = rows.exclude(lane__in=without)
+    return [Candidate(*row) for row in rows.order_by("id").values_list(*COLUMNS)[:count]]
+
+
+def groups_waiting() -> list[GroupKey]:
+    """Every group in which something waits: one index look-up each, however many jobs wait."""
+    found: list[GroupKey] = []
+    columns = ("queue_id", "priority", "project_id", "pool")
+    rows = Job.objects.filter(stage=Stage.READY).order_by(*columns)
+    head = rows.values_list(*columns).first()
+    while head is not None:
+        found.append(head)
+        queue_id, priority, project_id, pool = head
+        # From the narrowest step to the widest: the next pool, else the next project, priority, queue.
+        head = (
+            rows.filter(queue_id=queue_id, priority=priority, project_id=project_id, pool__gt=pool)
+            .values_list(*columns)
+            .first()
+            or rows.filter(queue_id=queue_id, priority=priority, project_id__gt=project_id)
+            .values_list(*columns)
+            .first()
+            or rows.filter(queue_id=queue_id, priority__gt=priority).values_list(*columns).first()
+            or rows.filter(queue_id__gt=queue_id).values_list(*columns).first()
+        )
+    return found

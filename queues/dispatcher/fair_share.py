@@ -1,0 +1,95 @@
+"""Whose turn it is: priority first, then projects by weight, then the oldest.
+
+Projects of one priority share by start-time fair queueing (Goyal, Vin, Cheng 1996): each start moves its project's
+virtual time on by 1/weight, and the least goes next. A project that comes back from idleness begins at the present
+virtual time, so that it neither waits for what others had nor claims what it did not use. One start in `AGEING_SHARE`
+goes to the oldest job that has waited longer than `AGEING_AFTER`, whatever its priority, so that none starves.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from queues.config import ProjectSpec
+from queues.dispatcher.candidate import Candidate
+from queues.dispatcher.group import Group
+
+AGEING_SHARE = 20
+AGEING_AFTER = timedelta(seconds=30)
+
+
+class FairShare:
+    """Virtual times of the projects, kept from cycle to cycle."""
+
+    def __init__(self) -> None:
+        self._times: dict[tuple[int, int], float] = {}
+        self._present: dict[int, float] = {}
+        self._since_ageing = 0
+
+    def _time(self, priority: int, project_id: int) -> float:
+        return max(self._times.get((priority, project_id), 0.0), self._present.get(priority, 0.0))
+
+    def started(self, candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> None:
+        """Charge a start to the candidate's project."""
+        project = projects.get(candidate.project_id)
+        weight = max(project.weight if project else 1, 1)
+        begun = self._time(candidate.priority, candidate.project_id)
+        self._present[candidate.priority] = max(self._present.get(candidate.priority, 0.0), begun)
+        self._times[candidate.priority, candidate.project_id] = begun + 1.0 / weight
+
+    def refund(self, candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> None:
+        """Take a charge back: it was not admitted after all."""
+        project = projects.get(candidate.project_id)
+        self._times[candidate.priority, candidate.project_id] -= 1.0 / max(project.weight if project else 1, 1)
+
+    def order(
+        self, groups: list[Group], taken: set[int], projects: Mapping[int, ProjectSpec], now: datetime
+    ) -> Iterator[tuple[Group, Candidate]]:
+        """Draw candidates one after the other. What is drawn leaves its group and is charged to its project."""
+        heap: list[tuple[int, float, int, int]] = []
+        for position, group in enumerate(groups):
+            self._push(heap, group, position, taken)
+        while heap:
+            position = self._aged(heap, groups, now)
+            if position is None:
+                _, _, _, position = heapq.heappop(heap)
+            group = groups[position]
+            candidate = group.head(taken)
+            if candidate is None:
+                continue
+            # Virtual time may have moved since this entry was made: then it goes back to its right place.
+            fresh = self._time(candidate.priority, candidate.project_id)
+            if heap and self._since_ageing and (candidate.priority, fresh, candidate.id) > heap[0][:3]:
+                heapq.heappush(heap, (candidate.priority, fresh, candidate.id, position))
+                _, _, _, position = heapq.heappop(heap)
+                group = groups[position]
+                candidate = group.head(taken)
+                if candidate is None:
+                    continue
+            group.rows.popleft()
+            taken.add(candidate.id)
+            self._since_ageing += 1
+            self.started(candidate, projects)
+            yield group, candidate
+            if group.held_until == 0.0:
+                self._push(heap, group, position, taken)
+
+    def _push(self, heap: list[tuple[int, float, int, int]], group: Group, position: int, taken: set[int]) -> None:
+        head = group.head(taken)
+        if head is not None:
+            heapq.heappush(heap, (head.priority, self._time(head.priority, head.project_id), head.id, position))
+
+    def _aged(self, heap: list[tuple[int, float, int, int]], groups: list[Group], now: datetime) -> int | None:
+        """Every so often, the group of the oldest head that waits too long; it leaves the heap."""
+        if self._since_ageing < AGEING_SHARE:
+            return None
+        self._since_ageing = 0
+        oldest = min(heap, key=lambda entry: entry[2])
+        rows = groups[oldest[3]].rows
+        if not rows or now - rows[0].created_at < AGEING_AFTER:
+            return None
+        heap.remove(oldest)
+        heapq.heapify(heap)
+        return oldest[3]

@@ -1,0 +1,72 @@
+"""Which dispatcher leads: a row in SQL with a fencing token, so that it survives Redis and outlives nobody."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import DatabaseError, transaction
+from django.db.models import F
+
+from queues import clock
+from queues.models import Leadership
+from quotas import events
+
+ROLE = "dispatcher"
+TERM = timedelta(seconds=5)
+"""How long a leader is one without renewing; a standby takes over after that."""
+
+
+class LeadershipLost(Exception):
+    """Another dispatcher leads now, so nothing of this cycle may be written."""
+
+
+class Leader:
+    """This process's claim to lead."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.token: int | None = None
+
+    def hold(self) -> bool:
+        """Renew, or take over where nobody leads. True while this process leads."""
+        now = clock.now()
+        rows = Leadership.objects.filter(role=ROLE)
+        if self.token is not None:
+            if rows.filter(holder=self.name, token=self.token).update(until=now + TERM):
+                return True
+            self.token = None
+        Leadership.objects.get_or_create(role=ROLE, defaults={"until": now - TERM})
+        with transaction.atomic():
+            row = rows.filter(until__lt=now).select_for_update(skip_locked=_skips()).first()
+            if row is None:
+                return False
+            rows.update(holder=self.name, token=F("token") + 1, until=now + TERM)
+            self.token = row.token + 1
+        events.emit(events.LeaderChanged(holder=self.name, token=self.token))
+        return True
+
+    def fence(self) -> None:
+        """Inside a transaction: hold the row, so that nobody takes over before the commit; raises `LeadershipLost`."""
+        held = (
+            Leadership.objects.select_for_update()
+            .filter(role=ROLE, holder=self.name, token=self.token, until__gt=clock.now())
+            .exists()
+        )
+        if not held:
+            raise LeadershipLost()
+
+    def resign(self) -> None:
+        """Let a standby take over at once."""
+        if self.token is None:
+            return
+        try:
+            Leadership.objects.filter(role=ROLE, holder=self.name, token=self.token).update(until=clock.now())
+        except DatabaseError:
+            return  # the term ends by itself
+        self.token = None
+
+
+def _skips() -> bool:
+    from django.db import connection
+
+    return connection.features.has_select_for_update_skip_locked

@@ -1,0 +1,112 @@
+"""Putting admitted jobs on the belt: one fenced transaction in SQL, then parcels for RQ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+
+from queues import clock, config
+from queues.connection import belt
+from queues.dispatcher.candidate import Candidate
+from queues.dispatcher.leader import Leader
+from queues.ids import new_id
+from queues.models import Job
+from queues.states import Stage
+from quotas.engine.types import Admission
+
+PARCEL_SIZE = 20
+"""Deliveries in one RQ job at most."""
+RUN = "queues.worker.parcel.run"
+"""What an RQ job of ours names as its function; our workers read its arguments instead of calling it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    candidate: Candidate
+    admission: Admission
+
+    @property
+    def delivery(self) -> int:
+        """The fencing number of this release."""
+        return self.candidate.delivery + 1
+
+
+def lane_for(candidate: Candidate) -> str:
+    """Suspects run alone in a forked process, whatever their queue says."""
+    queue = config.current().queues[candidate.queue_id]
+    return "cpu" if candidate.suspect else queue.lane
+
+
+def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int]) -> list[Granted]:
+    """Mark `granted` as on the belt and put them there. `workers` counts worker processes by lane.
+
+    Returns those that were no longer waiting (cancelled meanwhile), whose admission is to be given back. Raises
+    `LeadershipLost`, and then nothing is written.
+    """
+    parcels = list(_parcels(granted, workers))
+    with transaction.atomic():
+        leader.fence()
+        ids = [item.candidate.id for item in granted]
+        waiting = dict(
+            Job.objects.filter(id__in=ids, stage=Stage.READY).select_for_update().values_list("id", "delivery")
+        )
+        now = clock.now()
+        rows = [
+            (Stage.BELT, item.delivery, parcel_id, now, _int(item.admission.account_id), item.admission.lease or "",
+             item.admission.reservation or "", item.candidate.id)
+            for parcel_id, _, items in parcels
+            for item in items
+            if waiting.get(item.candidate.id) == item.candidate.delivery
+        ]  # fmt: skip
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE queues_job SET stage=%s, delivery=%s, parcel=%s, dispatched_at=%s, account_id=%s,"
+                " account_lease=%s, reservation=%s WHERE id=%s",
+                rows,
+            )
+    written = {row[-1] for row in rows}
+    _enqueue(
+        (parcel_id, lane, [item for item in items if item.candidate.id in written])
+        for parcel_id, lane, items in parcels
+    )
+    return [item for item in granted if item.candidate.id not in written]
+
+
+def _int(value: str | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _parcels(granted: Sequence[Granted], workers: dict[str, int]) -> Iterable[tuple[str, str, list[Granted]]]:
+    """Split by lane, evenly over the lane's workers; a forked process gets one delivery each."""
+    by_lane: dict[str, list[Granted]] = {}
+    for item in granted:
+        by_lane.setdefault(lane_for(item.candidate), []).append(item)
+    for lane, items in by_lane.items():
+        share = -(-len(items) // max(workers.get(lane, 1), 1))
+        size = 1 if lane == "cpu" else min(max(share, 1), PARCEL_SIZE)
+        for start in range(0, len(items), size):
+            yield new_id(), lane, items[start : start + size]
+
+
+def _enqueue(parcels: Iterable[tuple[str, str, list[Granted]]]) -> None:
+    """Hand the parcels to RQ. A belt out of reach loses nothing: the reconciler finds rows that no belt holds."""
+    by_lane: dict[str, list[object]] = {}
+    for parcel_id, lane, items in parcels:
+        if items:
+            queue = belt(lane)
+            by_lane.setdefault(lane, []).append(
+                queue.prepare_data(
+                    RUN,
+                    args=([[item.candidate.id, item.delivery] for item in items],),
+                    job_id=parcel_id,
+                    timeout=-1,
+                    result_ttl=0,
+                    failure_ttl=0,
+                    ttl=None,
+                    description="parcel",
+                )
+            )
+    for lane, data in by_lane.items():
+        belt(lane).enqueue_many(data)  # type: ignore[arg-type]

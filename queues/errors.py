@@ -1,0 +1,91 @@
+"""What can go wrong with queues and jobs. A docstring is the message; data stands on the exception."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class QueueError(Exception):
+    """Something about a queue or a job is not as it must be."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or " ".join((type(self).__doc__ or "").split()))
+
+
+class QueueFull(QueueError):
+    """The queue holds as many waiting jobs as it may."""
+
+    def __init__(self, queue: str, retry_after: float) -> None:
+        super().__init__(f"The queue {queue} holds as many waiting jobs as it may.")
+        self.queue = queue
+        self.retry_after = retry_after
+
+
+class QueueTooSmall(QueueError):
+    """More jobs than the queue could ever hold."""
+
+
+class QueueDraining(QueueError):
+    """The queue is draining and accepts nothing new."""
+
+
+class IdempotencyConflict(QueueError):
+    """This idempotency key was used with another body."""
+
+
+class BatchClosed(QueueError):
+    """The batch is sealed and takes no more jobs."""
+
+
+class AlreadyFinished(QueueError):
+    """The job has ended, so there is nothing to cancel."""
+
+
+class AlreadyHandled(QueueError):
+    """The dead letter was handled already."""
+
+
+class NotRetryable(QueueError):
+    """Only a dead job can be retried."""
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One thing wrong with the input. `pointer` is a JSON pointer (RFC 6901)."""
+
+    pointer: str
+    detail: str
+
+
+class InvalidJob(QueueError):
+    """The job is not valid."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors[:5]))
+        self.errors = tuple(errors)
+
+
+class UnknownJobType(InvalidJob):
+    """No job type of this name is registered."""
+
+
+class JobError(QueueError):
+    """Raised by a task to say how it failed.
+
+    `category` is one of the contract's (server, network, timeout, validation, auth, rate_limited, code, ...);
+    `retry_after` in seconds comes before the retry policy's own wait.
+    """
+
+    def __init__(self, detail: str, *, category: str = "code", retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.category = category
+        self.retry_after = retry_after
+
+
+class JobCancelled(BaseException):
+    """Raised inside a running task whose job was cancelled. No `except Exception` of the task catches it."""
+
+
+class JobTimedOut(BaseException):
+    """Raised inside a running task at its deadline. No `except Exception` of the task catches it."""

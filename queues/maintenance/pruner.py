@@ -1,0 +1,51 @@
+"""Retention: what is completed or cancelled goes by age and by count; what is dead stays until it is handled."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db.models import Exists, OuterRef
+
+from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Transition, WorkerProcess
+from queues.states import Stage, Status
+
+log = structlog.get_logger(__name__)
+
+SLICE = 1000
+"""Rows deleted in one transaction, so that nobody waits long."""
+
+
+def prune(now: datetime) -> None:
+    """One slice of what is too old or too much, and worker rows of yesterday."""
+    old = _deletable().filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).order_by("finished_at")
+    removed = _remove(old)
+    if removed < SLICE:
+        newest_kept = _deletable().order_by("-finished_at")[settings.RETENTION_COUNT : settings.RETENTION_COUNT + 1]
+        edge = newest_kept.values_list("finished_at", flat=True).first()
+        if edge is not None:
+            removed += _remove(_deletable().filter(finished_at__lte=edge).order_by("finished_at"))
+    Batch.objects.filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).exclude(
+        Exists(Job.objects.filter(batch=OuterRef("pk")))
+    ).delete()
+    WorkerProcess.objects.filter(seen_at__lt=now - timedelta(days=1)).delete()
+    if removed:
+        log.info("pruner.removed", jobs=removed)
+
+
+def _deletable():  # type: ignore[no-untyped-def]
+    held = JobDependency.objects.filter(after=OuterRef("pk"), job__stage=Stage.HELD)
+    return Job.objects.filter(stage=Stage.DONE, status__in=[Status.COMPLETED, Status.CANCELLED]).exclude(Exists(held))
+
+
+def _remove(rows) -> int:  # type: ignore[no-untyped-def]
+    ids = list(rows.values_list("id", flat=True)[:SLICE])
+    if ids:
+        # Children first and by hand: the ORM's own cascade would read every row before it deletes it.
+        for child in (Attempt, Transition, DeadLetter):
+            child.objects.filter(job_id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
+        JobDependency.objects.filter(job_id__in=ids).delete()
+        JobDependency.objects.filter(after_id__in=ids).delete()
+        Job.objects.filter(id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
+    return len(ids)

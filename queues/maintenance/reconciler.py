@@ -1,0 +1,134 @@
+"""Finding what was released or started and is held by nobody: the belt forgot it, or its worker is gone.
+
+Two kinds of orphans. On the belt: SQL says released, but no RQ queue holds its parcel (Redis lost its memory, a worker
+died between taking and claiming, the dispatcher died between commit and enqueue). Running: its lease ran out. Both go
+back to the front of their lane under a new delivery number, so that whoever still has the old one can settle nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import transaction
+
+from queues import registry
+from queues.connection import belt, client, ring
+from queues.models import Attempt, Job, Transition
+from queues.services import letters
+from queues.states import Outcome, Stage, Status
+from queues.worker.settle import close
+
+log = structlog.get_logger(__name__)
+
+BELT_PATIENCE = timedelta(seconds=3)
+"""A parcel may be on its way to the belt for so long."""
+LEASE = timedelta(seconds=15)
+LANES = ("io", "cpu")
+MAX_LOSSES = 2
+"""Lost deliveries after which even a trusted type runs alone."""
+
+
+class Reconciler:
+    """Remembers what was missing at the last look: an orphan is what is missing twice in a row."""
+
+    def __init__(self) -> None:
+        self._missing: set[tuple[int, int]] = set()
+        self._last: datetime | None = None
+        self._watching_since: datetime | None = None
+
+    def run(self, now: datetime) -> None:
+        # After a time without SQL nobody could renew: everyone gets a whole lease again before being given up.
+        if self._last is None or now - self._last > timedelta(seconds=10):
+            self._watching_since = now
+        self._last = now
+        self._belt(now)
+        if self._watching_since is not None and now - self._watching_since >= LEASE:
+            self._running(now)
+
+    def _belt(self, now: datetime) -> None:
+        released = list(
+            Job.objects.filter(stage=Stage.BELT, dispatched_at__lt=now - BELT_PATIENCE).values_list(
+                "id", "delivery", "parcel"
+            )
+        )
+        if not released:
+            self._missing = set()
+            return
+        held: set[str] = set()
+        for lane in LANES:
+            held.update(raw.decode() for raw in client().lrange(belt(lane).key, 0, -1))  # type: ignore[union-attr]
+        missing = {(pk, delivery) for pk, delivery, parcel in released if parcel not in held}
+        orphans = missing & self._missing
+        self._missing = missing - orphans
+        if not orphans:
+            return
+        with transaction.atomic():
+            rows = [
+                job
+                for job in Job.objects.filter(id__in=[pk for pk, _ in orphans], stage=Stage.BELT).select_for_update()
+                if (job.pk, job.delivery) in orphans
+            ]
+            Job.objects.filter(id__in=[job.pk for job in rows]).update(
+                stage=Stage.READY, reason="released anew: the belt had lost it", account_lease="", reservation=""
+            )
+        ring({(job.queue_id, job.priority, job.project_id, job.pool) for job in rows}, again=True, unblock=True)
+        log.warning("reconciler.belt_orphans", jobs=len(rows))
+
+    def _running(self, now: datetime) -> None:
+        with transaction.atomic():
+            rows = list(
+                Job.objects.filter(stage=Stage.RUNNING, lease_until__lt=now).order_by("id").select_for_update()[:500]
+            )
+            if not rows:
+                return
+            attempts, steps, dead, ended = [], [], [], []
+            for job in rows:
+                attempts.append(
+                    Attempt(
+                        job=job,
+                        number=job.attempts_made,
+                        delivery=job.delivery,
+                        outcome=Outcome.LOST,
+                        counted=False,
+                        error="Its worker was lost.",
+                        worker=job.worker,
+                        dispatched_at=job.dispatched_at,
+                        started_at=job.started_at,
+                        ended_at=now,
+                    )  # fmt: skip
+                )
+                job.losses += 1
+                job.worker, job.lease_until, job.account_lease, job.reservation = "", None, "", ""
+                if job.cancel_requested_at is not None:
+                    job.stage, job.status, job.finished_at, job.reason = (
+                        Stage.DONE,
+                        Status.CANCELLED,
+                        now,
+                        "cancelled while it ran",
+                    )
+                    ended.append(job)
+                elif job.delivery_mode == "at_most_once":
+                    job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, "poison"
+                    job.error = job.reason = "Its worker was lost, and it asked for at most one delivery."
+                    dead.append(job)
+                    ended.append(job)
+                else:
+                    job_type = registry.get(job.type)
+                    trusted = job_type is not None and job_type.trusted
+                    job.stage, job.status, job.reason = Stage.READY, Status.PENDING, "its worker was lost"
+                    job.suspect = job.suspect or not trusted or job.losses >= MAX_LOSSES
+                steps.append(Transition(job=job, at=now, state=job.status, reason=job.reason))
+            Job.objects.bulk_update(
+                rows,
+                ["losses", "worker", "lease_until", "account_lease", "reservation", "stage", "status", "reason",
+                 "suspect", "finished_at", "category", "error"],
+            )  # fmt: skip
+            Attempt.objects.bulk_create(attempts)
+            Transition.objects.bulk_create(steps)
+            if dead:
+                letters.write(dead, now)
+            close(ended, now)
+        back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows if job.stage == Stage.READY}
+        ring(back, again=True, unblock=True)
+        log.warning("reconciler.lost_workers", jobs=len(rows))

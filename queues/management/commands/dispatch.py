@@ -1,0 +1,23 @@
+"""The dispatcher: several may run, one leads, the others stand by."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from queues.dispatcher.admission import Admissions
+from queues.dispatcher.loop import Dispatcher
+from queues.maintenance import Maintenance
+from queues.worker.engine import accounts, limiter
+
+
+class Command(BaseCommand):
+    help = "Release jobs that may run now. Several may run: one leads, the others stand by."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        dispatcher = Dispatcher(Admissions(accounts(), limiter()), Maintenance())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: dispatcher.stop())
+        dispatcher.run()

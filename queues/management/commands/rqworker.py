@@ -1,0 +1,40 @@
+"""An RQ worker of ours on one lane."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+from django_rq.workers import get_worker
+from rq.serializers import JSONSerializer
+
+from queues.worker.threaded import DEFAULT_PLACES
+
+LANES = ("io", "cpu")
+
+
+class Command(BaseCommand):
+    help = "Run jobs of one lane: `io` (threads) or `cpu` (a process for each job; also where suspects run)."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("lanes", nargs="*", metavar="LANE", help="io (default) or cpu; exactly one")
+        parser.add_argument(
+            "--concurrency", type=int, default=None, help=f"jobs at once on the lane io (default {DEFAULT_PLACES})"
+        )
+        parser.add_argument("--name", default=None, help="a name of its own; it must be unlike every other worker's")
+        parser.add_argument("--burst", action="store_true", help="stop when the belt is empty")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        lanes = options["lanes"] or ["io"]
+        if len(lanes) != 1 or lanes[0] not in LANES:
+            raise CommandError(f"A worker has exactly one lane, {' or '.join(LANES)}.")
+        concurrency = options["concurrency"]
+        if concurrency is not None and not 1 <= concurrency <= 1000:
+            raise CommandError("--concurrency must be from 1 to 1000.")
+        worker: Any = get_worker(lanes[0], name=options["name"], serializer=JSONSerializer)
+        if lanes[0] == "io":
+            worker.places = concurrency or DEFAULT_PLACES
+        connections.close_all()
+        worker.work(burst=options["burst"], logging_level="WARNING")

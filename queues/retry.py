@@ -1,0 +1,55 @@
+"""What becomes of a job whose attempt failed.
+
+The story: the third attempt of a job ends with a 503. Its queue's policy is `exponential`, initial 1 s, at most 60 s,
+jitter 0.1: the wait is 1 × 2² = 4 s, give or take 0.4 s. Had the answer said `Retry-After: 30`, it were 30 s: the
+server's own hint comes first and is never shortened. After `max_attempts` there is no further attempt, and the job
+becomes a dead letter. An attempt that met a rate limit is no failure and is not counted: such a job goes back in line.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from queues.config import RetrySpec
+
+NOT_RETRIED_BY_SMART = frozenset({"auth", "validation", "code", "poison"})
+SMART_BOUNDS = {
+    "rate_limited": (60.0, 300.0),
+    "quota_exhausted": (300.0, 3600.0),
+    "server": (0.5, 4.0),
+    "network": (0.5, 4.0),
+    "timeout": (1.0, 30.0),
+}
+"""Seconds: initial and maximum of the strategy `smart`, by category."""
+
+
+def next_delay(
+    policy: RetrySpec,
+    category: str,
+    failures: int,
+    *,
+    max_attempts: int,
+    hint: float | None = None,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> float | None:
+    """Seconds until the next attempt after `failures` counted ones, or None where the job is to be given up."""
+    exception = policy.by_category.get(category)
+    if failures >= max_attempts or exception == "never":
+        return None
+    strategy, initial, longest = policy.strategy, policy.initial, policy.max
+    if strategy == "smart":
+        if category in NOT_RETRIED_BY_SMART and exception is None:
+            return None
+        strategy = "exponential"
+        initial, longest = SMART_BOUNDS.get(category, (initial, longest))
+    if isinstance(exception, dict):
+        strategy = exception.get("strategy", strategy)
+        initial = exception.get("initial", initial)
+        longest = exception.get("max", longest)
+    if hint is not None:
+        # Never earlier than the server asked; a little later, so that those who wait don't come all at once.
+        return hint * uniform(1.0, 1.0 + min(policy.jitter, 0.1))
+    factor = {"exponential": 2.0 ** min(failures - 1, 60), "linear": float(failures), "fixed": 1.0}[strategy]
+    delay = min(initial * factor, longest)
+    return delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter)

@@ -1,0 +1,218 @@
+"""Reading: jobs, batches, queues, dead letters, statistics. Writes nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, Max, Min, QuerySet
+
+from queues import clock, config
+from queues.dispatcher import waits
+from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition
+from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
+from quotas.models import Project
+
+RATE_SPAN = timedelta(seconds=60)
+
+
+def timeline(job: Job) -> list[dict[str, Any]]:
+    """Every step of a job's life, oldest first: `{"at", "state", "reason"}`."""
+    steps: list[tuple[datetime, int, str, str]] = [(job.created_at, 0, Status.PENDING, "accepted")]
+    for step in Transition.objects.filter(job=job):
+        steps.append((step.at, 2, step.state, step.reason))
+    for attempt in Attempt.objects.filter(job=job):
+        if attempt.started_at is not None:
+            where = f" on account {attempt.account}" if attempt.account else ""
+            steps.append((attempt.started_at, 1, Status.EXECUTING, f"attempt {attempt.number}{where}"))
+        if attempt.outcome in ("failed", "lost"):
+            steps.append(
+                (
+                    attempt.ended_at,
+                    1,
+                    "failed",
+                    f"attempt {attempt.number}: {attempt.category or attempt.outcome}: {attempt.error}"[:500],
+                )
+            )
+    if job.stage == Stage.RUNNING and job.started_at is not None:
+        steps.append((job.started_at, 1, Status.EXECUTING, f"attempt {job.attempts_made}"))
+    if job.status in (Status.COMPLETED, Status.DEAD) and job.finished_at is not None:
+        steps.append((job.finished_at, 3, job.status, job.reason))
+    return [
+        {"at": at, "state": str(state), "reason": reason}
+        for at, _, state, reason in sorted(steps, key=lambda step: step[:2])
+    ]
+
+
+def explain(job: Job) -> dict[str, Any]:
+    """What a job waits for, until when, in plain words: `waits_for`, `until`, `ahead`, `estimated_start`, `timeline`."""
+    waits_for, until = _wait(job)
+    ahead = 0
+    if job.stage == Stage.READY:
+        ahead = Job.objects.filter(
+            stage=Stage.READY,
+            queue_id=job.queue_id,
+            priority=job.priority,
+            project_id=job.project_id,
+            pool=job.pool,
+            id__lt=job.pk,
+        ).count()
+    start = until
+    if job.stage == Stage.READY and ahead:
+        rate = rate_of(Job.objects.filter(queue_id=job.queue_id, project_id=job.project_id))
+        if rate:
+            start = clock.now() + timedelta(seconds=ahead / rate)
+    return {
+        "status": job.status,
+        "waits_for": waits_for,
+        "until": until,
+        "ahead": ahead,
+        "estimated_start": start,
+        "timeline": timeline(job),
+    }
+
+
+def _wait(job: Job) -> tuple[str | None, datetime | None]:
+    match job.stage:
+        case Stage.DONE | Stage.RUNNING:
+            return None, None
+        case Stage.BELT:
+            return "a free thread of a worker", None
+        case Stage.HELD:
+            left = job.dependencies.exclude(after__status__in=FINAL).values_list("after__uid", flat=True)[:5]
+            return f"jobs {', '.join(left)}", None
+        case Stage.SCHEDULED:
+            return job.reason or "its time", job.not_before
+    queue = config.current().queues[job.queue_id]
+    if queue.paused:
+        return f"queue {queue.name} to be resumed: {queue.paused_reason}", None
+    told = waits.told((job.queue_id, job.priority, job.project_id, job.pool))
+    if told is not None:
+        until = told["until"]
+        return str(told["reason"]), datetime.fromtimestamp(until, tz=clock.now().tzinfo) if isinstance(
+            until, float
+        ) else None
+    return "its turn", None
+
+
+def rate_of(rows: QuerySet[Job]) -> float:
+    """Jobs of `rows` that ended in the last minute, per second, over the time in which they did."""
+    now = clock.now()
+    ended = rows.filter(stage=Stage.DONE, finished_at__gt=now - RATE_SPAN)
+    found = ended.aggregate(count=Count("id"), first=Min("finished_at"))
+    if not found["count"]:
+        return 0.0
+    span = max((now - found["first"]) / timedelta(seconds=1), 1.0)
+    return found["count"] / span
+
+
+def batch_facts(batch: Batch) -> dict[str, Any]:
+    """`total`, `totals` by status, `rate` per second, `eta` (a time), `binding` (what holds it back now)."""
+    counted = dict(batch.jobs.order_by().values_list("status").annotate(count=Count("id")))
+    totals = {status: counted.get(status, 0) for status in Status.values}
+    left = sum(count for status, count in totals.items() if status not in FINAL)
+    rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
+    binding = None
+    if left:
+        groups = (
+            Job.objects.filter(batch=batch, stage=Stage.READY)
+            .order_by()
+            .values_list("queue_id", "priority", "project_id", "pool")
+            .distinct()[:10]
+        )
+        told = [wait for group in groups if (wait := waits.told(group)) is not None]
+        binding = str(told[0]["reason"]) if told else None
+    return {
+        "total": sum(totals.values()),
+        "totals": totals,
+        "rate": round(rate, 3),
+        "eta": clock.now() + timedelta(seconds=left / rate) if left and rate else None,
+        "binding": binding,
+    }
+
+
+def depths(project: Project | None = None) -> dict[str, dict[str, int]]:
+    """Waiting jobs by queue and priority band (`high`, `normal`, `low`), with `retry` and `in_flight`."""
+    names = {spec.id: spec.name for spec in config.current().queues.values()}
+    found = {name: {"high": 0, "normal": 0, "low": 0, "retry": 0, "in_flight": 0} for name in sorted(names.values())}
+    waiting = Job.objects.filter(stage__in=WAITING_STAGES)
+    flying = Job.objects.filter(stage__in=IN_FLIGHT_STAGES)
+    if project is not None:
+        waiting, flying = waiting.filter(project=project), flying.filter(project=project)
+    for queue_id, priority, status, count in (
+        waiting.order_by().values_list("queue_id", "priority", "status").annotate(count=Count("id"))
+    ):
+        row = found[names[queue_id]]
+        row[priority_band(priority)] += count
+        if status == Status.RETRYING:
+            row["retry"] += count
+    for queue_id, count in flying.order_by().values_list("queue_id").annotate(count=Count("id")):
+        found[names[queue_id]]["in_flight"] += count
+    return found
+
+
+def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:
+    """Depth by priority, what runs, the oldest's age in seconds, rates in and out per second over a minute."""
+    now = clock.now()
+    jobs = Job.objects.filter(queue=queue)
+    if project is not None:
+        jobs = jobs.filter(project=project)
+    waiting = jobs.filter(stage__in=WAITING_STAGES)
+    by_priority = {"high": 0, "normal": 0, "low": 0}
+    for priority, count in waiting.order_by().values_list("priority").annotate(count=Count("id")):
+        by_priority[priority_band(priority)] += count
+    oldest = waiting.order_by("id").values_list("created_at", flat=True).first()
+    recent = jobs.filter(created_at__gt=now - RATE_SPAN, id__gt=_id_floor(now)).count()
+    return {
+        "waiting": sum(by_priority.values()),
+        "by_priority": by_priority,
+        "in_flight": jobs.filter(stage__in=IN_FLIGHT_STAGES).count(),
+        "oldest_age": (now - oldest) / timedelta(seconds=1) if oldest else None,
+        "rate_in": round(recent / RATE_SPAN.total_seconds(), 3),
+        "rate_out": round(rate_of(jobs), 3),
+        "dead_letters": DeadLetter.objects.filter(
+            queue=queue, handled_at=None, **({"project": project} if project else {})
+        ).count(),
+    }
+
+
+def _id_floor(now: datetime) -> int:
+    """An id below those of the last minute, found in a few steps over the primary key: the table has no index by time."""
+    newest = Job.objects.order_by("-id").values_list("id", flat=True).first() or 0
+    step, edge = 1024, now - RATE_SPAN
+    floor = newest
+    while floor > 0:
+        floor = max(newest - step, 0)
+        at = Job.objects.filter(id__lte=floor).order_by("-id").values_list("created_at", flat=True).first()
+        if at is None or at < edge:
+            break
+        step *= 2
+    return floor
+
+
+def job_counts(project: Project | None = None) -> dict[str, int]:
+    """Jobs by status, over all that is kept."""
+    rows = Job.objects.all() if project is None else Job.objects.filter(project=project)
+    counted = dict(rows.order_by().values_list("status").annotate(count=Count("id")))
+    return {status: counted.get(status, 0) for status in Status.values}
+
+
+def open_letters(project: Project | None = None) -> int:
+    """Dead letters that nobody has handled."""
+    rows = DeadLetter.objects.filter(handled_at=None)
+    return (rows if project is None else rows.filter(project=project)).count()
+
+
+def letter_groups(rows: QuerySet[DeadLetter]) -> list[dict[str, Any]]:
+    """Letters that failed alike, the most frequent first: count, first and last time, an example."""
+    grouped = (
+        rows.order_by()
+        .values("fingerprint", "category", "severity", "type")
+        .annotate(count=Count("id"), first_at=Min("created_at"), last_at=Max("created_at"), example=Max("id"))
+        .order_by("-count")[:500]
+    )
+    examples = {row.pk: row for row in DeadLetter.objects.filter(pk__in=[group["example"] for group in grouped])}
+    return [
+        {**group, "error": examples[group["example"]].error, "example": examples[group["example"]].uid}
+        for group in grouped
+    ]

@@ -1,0 +1,85 @@
+"""Batches: made with their jobs, grown, sealed, complete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.db import transaction
+
+from queues import clock
+from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
+from queues.models import Batch, Job
+from queues.specs import JobSpec
+from queues.states import FINAL
+from quotas.models import Project
+
+
+def open_for(project: Project, uid: str, pointer: str) -> Batch:
+    """The project's batch that takes more jobs; raises `InvalidJob` or `BatchClosed`."""
+    batch = Batch.objects.filter(project=project, uid=uid).select_for_update(no_key=True).first()
+    if batch is None:
+        raise InvalidJob([FieldError(pointer, "There is no such batch in this project.")])
+    if batch.finished_at is not None and not batch.open:
+        raise BatchClosed()
+    return batch
+
+
+def submit_bulk(
+    project: Project,
+    specs: Sequence[JobSpec],
+    *,
+    name: str = "",
+    uid: str | None = None,
+    stays_open: bool = False,
+    callback_url: str = "",
+    idempotency_key: str | None = None,
+    request_hash: str = "",
+    pointer: str = "/jobs",
+) -> tuple[Batch, list[str], bool]:
+    """Accept a batch whole or not at all. Returns the batch, the jobs' ids in order, and whether it was new.
+
+    `uid` adds to a batch that exists; `stays_open` lets it grow until it is sealed.
+    """
+    from queues.services.submit import submit_specs
+
+    with transaction.atomic():
+        if idempotency_key is not None and uid is None:
+            Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+            known = Batch.objects.filter(project=project, idempotency_key=idempotency_key).first()
+            if known is not None:
+                if known.request_hash != request_hash:
+                    raise IdempotencyConflict()
+                return known, list(known.jobs.order_by("pk").values_list("uid", flat=True)), False
+        if uid is not None:
+            batch = open_for(project, uid, "/batch/id")
+        else:
+            batch = Batch.objects.create(
+                project=project,
+                name=name,
+                callback_url=callback_url,
+                open=stays_open,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash,
+                created_at=clock.now(),
+            )
+        accepted = submit_specs(project, specs, batch=batch, pointer=pointer, lookup_batches=False)
+    return batch, [answer.job.uid for answer in accepted], True
+
+
+def seal(batch: Batch) -> None:
+    """No more jobs come; a batch whose jobs have all ended is complete now."""
+    with transaction.atomic():
+        Batch.objects.filter(pk=batch.pk).update(open=False)
+        finish_ended([batch.pk], clock.now())
+
+
+def finish_ended(batch_ids: Sequence[int], now: datetime) -> list[int]:
+    """Mark those of the batches complete that are sealed and whose jobs have all ended; returns their ids."""
+    finished = []
+    for pk in batch_ids:
+        if not Job.objects.filter(batch_id=pk).exclude(status__in=FINAL).exists() and Batch.objects.filter(
+            pk=pk, open=False, finished_at__isnull=True
+        ).update(finished_at=now):
+            finished.append(pk)
+    return finished

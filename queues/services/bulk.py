@@ -1,0 +1,81 @@
+"""Many dead letters at once, in the background: each at most once, with progress, to be gone on with by anyone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from queues.connection import ring
+from queues.errors import AlreadyHandled
+from queues.models import BulkAction, DeadLetter
+from queues.services import replay
+from quotas import events
+from quotas.models import Project
+
+FILTERS = ("category", "severity", "fingerprint", "project", "queue", "type")
+SLICE = 50
+
+
+def matching(filter: dict[str, str], project: Project | None) -> QuerySet[DeadLetter]:
+    """The open letters that `filter` means; `project` bounds it to one."""
+    rows = DeadLetter.objects.filter(handled_at=None)
+    lookups = {"project": "project__slug", "queue": "queue__name"}
+    rows = rows.filter(**{lookups.get(name, name): value for name, value in filter.items()})
+    return rows.filter(project=project) if project is not None else rows
+
+
+def begin(verb: str, filter: dict[str, str], *, project: Project | None, actor: str, reason: str) -> BulkAction:
+    """Note down what is to be done with all that matches now; the leading dispatcher does it. `verb`: replay, discard."""
+    with transaction.atomic():
+        action = BulkAction.objects.create(
+            verb=verb,
+            filter=filter,
+            project=project,
+            actor=actor,
+            reason=reason,
+            total=matching(filter, project).count(),
+        )
+        after = {"filter": filter, "total": action.total, "action": action.uid}
+        events.emit(
+            events.OperatorActed(
+                actor,
+                f"dead_letter.bulk_{verb}",
+                "dead-letters",
+                None,
+                after,
+                reason,
+                project=project.slug if project else "",
+            )
+        )
+        transaction.on_commit(lambda: ring())
+    return action
+
+
+def go_on(now: Any = None) -> bool:
+    """One slice of the oldest unfinished action; False when there is none. Each letter in a transaction of its own."""
+    action = BulkAction.objects.filter(finished_at=None).order_by("pk").first()
+    if action is None:
+        return False
+    # Only letters that were there when it began: what dies again meanwhile is another decision.
+    letters = list(
+        matching(action.filter, action.project)
+        .filter(pk__gt=action.last_id, created_at__lte=action.created_at)
+        .order_by("pk")
+        .values_list("pk", flat=True)[:SLICE]
+    )
+    for letter_id in letters:
+        done = 1
+        try:
+            verb = replay.replay if action.verb == "replay" else replay.discard
+            verb(letter_id, actor=action.actor, reason=action.reason)
+        except AlreadyHandled:
+            done = 0
+        BulkAction.objects.filter(pk=action.pk).update(
+            done=F("done") + done, skipped=F("skipped") + 1 - done, last_id=letter_id
+        )
+    if len(letters) < SLICE:
+        BulkAction.objects.filter(pk=action.pk).update(finished_at=timezone.now())
+    return True

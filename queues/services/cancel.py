@@ -1,0 +1,66 @@
+"""Cancelling jobs in every state."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from queues import clock
+from queues.connection import ring
+from queues.errors import AlreadyFinished
+from queues.models import Job, Transition
+from queues.states import Stage, Status
+from quotas import events
+
+
+def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) -> Job:
+    """End a job that waits at once; ask the worker of one that runs to end it, which takes about a second.
+
+    Raises `AlreadyFinished`. `audited` writes the audit trail, for operators; a caller's own cancel stands in the
+    timeline only.
+    """
+    from queues.worker.settle import close
+
+    with transaction.atomic():
+        job = Job.objects.select_for_update(of=("self",)).select_related("project", "queue").get(pk=job_id)
+        if job.stage == Stage.DONE:
+            raise AlreadyFinished(f"The job has ended already: it is {job.status}.")
+        now = clock.now()
+        text = f"cancelled by {actor}" + (f": {reason}" if reason else "")
+        if job.stage == Stage.RUNNING:
+            if job.cancel_requested_at is None:
+                Job.objects.filter(pk=job.pk).update(cancel_requested_at=now, reason=text[:500])
+                Transition.objects.create(
+                    job=job, at=now, state=job.status, reason=f"cancel asked for by {actor}"[:500]
+                )
+        else:
+            lease, reservation = job.account_lease, job.reservation
+            Job.objects.filter(pk=job.pk).update(
+                stage=Stage.DONE, status=Status.CANCELLED, reason=text[:500], finished_at=now, cancel_requested_at=now,
+                account_lease="", reservation="",
+            )  # fmt: skip
+            Transition.objects.create(job=job, at=now, state=Status.CANCELLED, reason=text[:500])
+            close([job], now)
+            transaction.on_commit(lambda: _give_back(job, lease, reservation))
+        if audited:
+            events.emit(
+                events.OperatorActed(
+                    actor,
+                    "job.cancel",
+                    f"job:{job.uid}",
+                    {"status": job.status},
+                    {"status": "cancelled"},
+                    reason,
+                    project=job.project.slug,
+                )  # fmt: skip
+            )
+    job.refresh_from_db()
+    return job
+
+
+def _give_back(job: Job, lease: str, reservation: str) -> None:
+    """What a released job had reserved is free again; where Redis is away it runs out by itself."""
+    if lease or reservation:
+        from queues.worker.engine import give_back
+
+        give_back(job, lease, reservation)
+    ring(unblock=True)

@@ -1,0 +1,45 @@
+"""Steering a queue: pause, resume, drain. Each with who and why, in the audit trail."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from queues import clock
+from queues.connection import ring
+from queues.models import Queue
+from quotas import events
+
+
+def pause(queue: Queue, *, actor: str, reason: str) -> Queue:
+    """Start nothing more; what runs goes on, and new jobs are accepted."""
+    return _change(queue, "queue.pause", actor, reason, paused_at=clock.now(), paused_reason=reason[:500])
+
+
+def resume(queue: Queue, *, actor: str, reason: str) -> Queue:
+    """End a pause and a drain."""
+    return _change(
+        queue, "queue.resume", actor, reason, paused_at=None, paused_reason="", draining_at=None, draining_reason=""
+    )
+
+
+def drain(queue: Queue, *, actor: str, reason: str) -> Queue:
+    """Accept nothing new; finish what is there."""
+    return _change(queue, "queue.drain", actor, reason, draining_at=clock.now(), draining_reason=reason[:500])
+
+
+def state_of(queue: Queue) -> str:
+    """`paused`, `draining` or `running`."""
+    return "paused" if queue.paused_at else "draining" if queue.draining_at else "running"
+
+
+def _change(queue: Queue, verb: str, actor: str, reason: str, **fields: object) -> Queue:
+    with transaction.atomic():
+        row = Queue.objects.select_for_update(of=("self",)).get(pk=queue.pk)
+        before = {"state": state_of(row)}
+        for name, value in fields.items():
+            setattr(row, name, value)
+        row.save()
+        events.emit(events.OperatorActed(actor, verb, f"queue:{row.name}", before, {"state": state_of(row)}, reason))
+        events.emit(events.QueueChanged(queue=row.name, state=state_of(row), why=reason))
+        transaction.on_commit(lambda: ring(unblock=True))
+    return row

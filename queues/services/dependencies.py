@@ -1,0 +1,49 @@
+"""Jobs that wait for other jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db import transaction
+
+from queues import clock
+from queues.connection import ring
+from queues.models import Job, JobDependency, Transition
+from queues.states import FINAL, Stage, Status
+
+
+def settle_ended(job_ids: Sequence[int]) -> None:
+    """Look at all that waits for the ended jobs `job_ids`: what waits for nothing more goes in line; where one of
+    them died or was cancelled, what waited for it is cancelled with that reason, and so on down the line."""
+    ended = list(job_ids)
+    while ended:
+        waiting = list(
+            Job.objects.filter(
+                pk__in=JobDependency.objects.filter(after_id__in=ended).values("job_id"), stage=Stage.HELD
+            ).select_for_update()
+        )
+        ended = []
+        for job in waiting:
+            others = list(JobDependency.objects.filter(job=job).values_list("after__status", "after__uid"))
+            failed = next((uid for status, uid in others if status in (Status.DEAD, Status.CANCELLED)), None)
+            if failed is not None:
+                _cancel(job, f"job {failed}, which it waited for, did not complete")
+                ended.append(job.pk)
+            elif all(status in FINAL for status, _ in others):
+                _release(job)
+
+
+def _release(job: Job) -> None:
+    now = clock.now()
+    timed = job.not_before is not None and job.not_before > now
+    Job.objects.filter(pk=job.pk, stage=Stage.HELD).update(
+        stage=Stage.SCHEDULED if timed else Stage.READY, reason="waits for its time" if timed else ""
+    )
+    group = (job.queue_id, job.priority, job.project_id, job.pool)
+    transaction.on_commit(lambda: ring([group], again=True))
+
+
+def _cancel(job: Job, reason: str) -> None:
+    now = clock.now()
+    Job.objects.filter(pk=job.pk).update(stage=Stage.DONE, status=Status.CANCELLED, reason=reason, finished_at=now)
+    Transition.objects.create(job=job, at=now, state=Status.CANCELLED, reason=reason)

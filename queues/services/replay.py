@@ -1,0 +1,100 @@
+"""What operators do with dead letters: replay, edit and replay, discard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+
+from queues import clock, registry
+from queues.connection import ring
+from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
+from queues.models import Batch, DeadLetter, Job, Transition
+from queues.states import Stage, Status
+from quotas import events
+
+
+def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str, Any] | None = None) -> Job:
+    """Put a dead job back in line with its attempts anew; it keeps its id and goes through the same quotas.
+
+    `payload` replaces the job's. Raises `AlreadyHandled`, `InvalidJob`.
+    """
+    with transaction.atomic():
+        letter = _open_letter(letter_id)
+        job = Job.objects.select_for_update(of=("self",)).select_related("project", "queue").get(pk=letter.job_id)
+        changed: dict[str, Any] = {}
+        if payload is not None and dict(payload) != job.payload:
+            job_type = registry.get(job.type)
+            errors = job_type.validate(payload, "/payload") if job_type else []
+            if errors:
+                raise InvalidJob(errors)
+            changed = {"payload": dict(payload), "edits": job.edits + 1}
+            if job_type is not None:
+                changed["pool"] = job_type.pool(payload) or ""
+        now = clock.now()
+        _handle(letter, "replayed", actor, reason)
+        text = f"replayed by {actor}" + (f": {reason}" if reason else "")
+        Job.objects.filter(pk=job.pk).update(
+            stage=Stage.READY, status=Status.PENDING, reason=text[:500], category="", error="", finished_at=None,
+            attempts_counted=0, deaths=0, losses=0, replays=job.replays + 1, not_before=None, cancel_requested_at=None,
+            **changed,
+        )  # fmt: skip
+        if job.batch_id is not None:
+            Batch.objects.filter(pk=job.batch_id).update(finished_at=None)
+        Transition.objects.create(job=job, at=now, state=Status.PENDING, reason=text[:500])
+        before = {"status": "dead", "category": letter.category}
+        after = {"status": "pending", "edited": bool(changed)}
+        events.emit(
+            events.OperatorActed(
+                actor, "dead_letter.replay", f"job:{job.uid}", before, after, reason, project=job.project.slug
+            )
+        )
+        job.refresh_from_db()
+        group = (job.queue_id, job.priority, job.project_id, job.pool)
+        transaction.on_commit(lambda: ring([group], again=True))
+    return job
+
+
+def discard(letter_id: int, *, actor: str, reason: str = "") -> DeadLetter:
+    """Settle a letter without another run; its job stays dead. Raises `AlreadyHandled`."""
+    with transaction.atomic():
+        letter = _open_letter(letter_id)
+        _handle(letter, "discarded", actor, reason)
+        events.emit(
+            events.OperatorActed(
+                actor,
+                "dead_letter.discard",
+                f"job:{letter.job.uid}",
+                {"category": letter.category},
+                {"handled": "discarded"},
+                reason,
+                project=letter.project.slug,
+            )  # fmt: skip
+        )
+    return letter
+
+
+def retry(job: Job, *, actor: str, reason: str = "") -> Job:
+    """Replay a dead job by its own id. Raises `NotRetryable` for one that is not dead, `AlreadyHandled`."""
+    letter = DeadLetter.objects.filter(job=job, handled_at=None).order_by("-pk").first()
+    if letter is None:
+        if job.status == Status.DEAD:
+            raise AlreadyHandled()
+        raise NotRetryable(f"Only a dead job can be retried; this one is {job.status}.")
+    return replay(letter.pk, actor=actor, reason=reason)
+
+
+def _open_letter(letter_id: int) -> DeadLetter:
+    letter = DeadLetter.objects.select_for_update(of=("self",)).select_related("job", "project").get(pk=letter_id)
+    if letter.handled_at is not None:
+        raise AlreadyHandled(f"The dead letter was {letter.handled_as} already.")
+    return letter
+
+
+def _handle(letter: DeadLetter, verdict: str, actor: str, reason: str) -> None:
+    letter.handled_at = clock.now()
+    letter.handled_by = actor[:200]
+    letter.handled_as = verdict
+    letter.handled_reason = reason[:500]
+    letter.save(update_fields=["handled_at", "handled_by", "handled_as", "handled_reason"])

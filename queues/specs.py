@@ -1,0 +1,254 @@
+"""A job as it is asked for: read from untrusted JSON, field by field, each mistake with its pointer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.utils.dateparse import parse_datetime
+
+from queues.errors import FieldError, InvalidJob
+from queues.states import PRIORITY_NAMES
+from quotas.engine.types import MAX_COST
+
+FIELDS = frozenset(
+    {
+        "type", "queue", "priority", "payload", "project", "user", "run_at", "delay", "cost", "max_attempts", "timeout",
+        "batch", "callback_url", "keys", "delivery", "after", "unique_for", "unique_key", "idempotency_key",
+    }
+)  # fmt: skip
+MAX_TEXT = 1024
+MAX_DELAY = 366 * 86400.0
+MAX_TIMEOUT = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What was asked, checked for form; names are not looked up yet. Durations in seconds."""
+
+    type: str
+    queue: str | None = None
+    priority: int = 5
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    project: str | None = None
+    user: str = ""
+    run_at: datetime | None = None
+    delay: float = 0.0
+    cost: Mapping[str, int] | None = None
+    max_attempts: int | None = None
+    timeout: float | None = None
+    batch: str | None = None
+    callback_url: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    delivery: str = "at_least_once"
+    after: tuple[str, ...] = ()
+    unique_for: float | None = None
+    unique_key: str | None = None
+    idempotency_key: str | None = None
+    digest: str = ""
+    """Hash of the body, to tell a repeated request from another one under the same idempotency key."""
+
+
+def digest_of(body: Any) -> str:
+    """A hash that two JSON values share only when they are equal; members in any order."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class _Reader:
+    """Collects what is wrong while reading one object."""
+
+    def __init__(self, data: Mapping[str, Any], pointer: str) -> None:
+        self.data = data
+        self.pointer = pointer
+        self.errors: list[FieldError] = []
+
+    def wrong(self, name: str, detail: str) -> None:
+        self.errors.append(FieldError(f"{self.pointer}/{name}", detail))
+
+    def text(self, name: str, *, longest: int = MAX_TEXT, required: bool = False) -> str | None:
+        value = self.data.get(name)
+        if value is None:
+            if required:
+                self.wrong(name, "This field is required.")
+            return None
+        if not isinstance(value, str):
+            self.wrong(name, "Must be a string.")
+        elif len(value) > longest:
+            self.wrong(name, f"Must have at most {longest:,} characters.")
+        elif "\x00" in value:
+            self.wrong(name, "Must not hold a NUL character.")
+        elif required and not value:
+            self.wrong(name, "Must not be empty.")
+        else:
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                self.wrong(name, "Must be valid Unicode.")
+                return None
+            return value
+        return None
+
+    def number(self, name: str, low: float, high: float, *, above: bool = False) -> float | None:
+        value = self.data.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self.wrong(name, "Must be a number.")
+        elif not math.isfinite(value) or not low <= value <= high or (above and value == low):
+            self.wrong(
+                name, f"Must be {'more than' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}."
+            )
+        else:
+            return float(value)
+        return None
+
+    def whole(self, name: str, low: int, high: int) -> int | None:
+        value = self.data.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.wrong(name, "Must be a whole number.")
+        elif not low <= value <= high:
+            self.wrong(name, f"Must be from {low} to {high}.")
+        else:
+            return value
+        return None
+
+
+def read_cost(value: Any, pointer: str, errors: list[FieldError]) -> dict[str, int] | None:
+    """Units of a cost: a number means requests; whole numbers from 0 to 2^53 - 1."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        value = {"requests": value}
+        unit_pointer = lambda unit: pointer  # noqa: E731
+    else:
+        unit_pointer = lambda unit: f"{pointer}/{unit}"  # noqa: E731
+    cost: dict[str, int] = {}
+    for unit, amount in value.items():
+        if not isinstance(unit, str) or not 0 < len(unit) <= 32:
+            errors.append(FieldError(pointer, "A unit's name has 1 to 32 characters."))
+        elif isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_COST:
+            errors.append(FieldError(unit_pointer(unit), "Must be a whole number from 0 to 2^53 - 1."))
+        else:
+            cost[unit] = amount
+    return cost
+
+
+def read_priority(value: Any, reader: _Reader) -> int:
+    if value is None:
+        return PRIORITY_NAMES["normal"]
+    if isinstance(value, str) and value in PRIORITY_NAMES:
+        return PRIORITY_NAMES[value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9:
+        return value
+    reader.wrong("priority", "Must be `high`, `normal`, `low` or a whole number from 0 (first) to 9.")
+    return PRIORITY_NAMES["normal"]
+
+
+def _read_keys(reader: _Reader) -> dict[str, str]:
+    value = reader.data.get("keys")
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        reader.wrong("keys", "Must be an object of strings.")
+        return {}
+    keys = {}
+    for name, subject in value.items():
+        if not isinstance(subject, str) or len(subject) > MAX_TEXT or "\x00" in subject:
+            reader.wrong(f"keys/{name}", f"Must be a string of at most {MAX_TEXT:,} characters.")
+        else:
+            keys[str(name)] = subject
+    return keys
+
+
+def _read_run_at(reader: _Reader) -> datetime | None:
+    value = reader.data.get("run_at")
+    if value is None:
+        return None
+    try:
+        moment = parse_datetime(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None:
+        reader.wrong("run_at", "Must be a time such as 2030-01-31T12:00:00Z.")
+    elif moment.tzinfo is None:
+        reader.wrong("run_at", "Must name its time zone, such as a Z at the end.")
+    else:
+        return moment.astimezone(UTC)
+    return None
+
+
+def _read_after(reader: _Reader) -> tuple[str, ...]:
+    value = reader.data.get("after")
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > 1000 or not all(isinstance(uid, str) for uid in value):
+        reader.wrong("after", "Must be a list of at most 1,000 job ids.")
+        return ()
+    return tuple(dict.fromkeys(value))
+
+
+def _read_batch(reader: _Reader) -> str | None:
+    value = reader.data.get("batch")
+    if isinstance(value, Mapping):
+        unknown = set(value) - {"id"}
+        if unknown or not isinstance(value.get("id"), str):
+            reader.wrong("batch", 'Must be a batch\'s id, or {"id": ..}.')
+            return None
+        return value["id"]
+    return reader.text("batch", longest=64)
+
+
+def read_job(data: Any, pointer: str = "") -> JobSpec:
+    """Read one job from JSON. Raises `InvalidJob` with all that is wrong; `pointer` is where `data` stands."""
+    if not isinstance(data, Mapping):
+        raise InvalidJob([FieldError(pointer, "Must be an object.")])
+    reader = _Reader(data, pointer)
+    for name in data:
+        if name not in FIELDS:
+            reader.wrong(str(name), "Unknown field.")
+    payload = data.get("payload", {})
+    if not isinstance(payload, Mapping):
+        reader.wrong("payload", "Must be an object.")
+        payload = {}
+    delivery = data.get("delivery", "at_least_once")
+    if delivery not in ("at_least_once", "at_most_once"):
+        reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
+    if data.get("run_at") is not None and data.get("delay"):
+        reader.wrong("delay", "Give either `run_at` or `delay`.")
+    spec = JobSpec(
+        type=reader.text("type", longest=200, required=True) or "",
+        queue=reader.text("queue", longest=63),
+        priority=read_priority(data.get("priority"), reader),
+        payload=payload,
+        project=reader.text("project", longest=63),
+        user=reader.text("user") or "",
+        run_at=_read_run_at(reader),
+        delay=reader.number("delay", 0, MAX_DELAY) or 0.0,
+        cost=read_cost(data.get("cost"), f"{pointer}/cost", reader.errors),
+        max_attempts=reader.whole("max_attempts", 1, 1000),
+        timeout=reader.number("timeout", 0, MAX_TIMEOUT, above=True),
+        batch=_read_batch(reader),
+        callback_url=reader.text("callback_url", longest=1000) or "",
+        keys=_read_keys(reader),
+        delivery=delivery,
+        after=_read_after(reader),
+        unique_for=reader.number("unique_for", 0, MAX_DELAY, above=True),
+        unique_key=reader.text("unique_key", longest=255),
+        idempotency_key=reader.text(
+            "idempotency_key", longest=255, required="idempotency_key" in data and data["idempotency_key"] is not None
+        ),
+        digest=""
+        if reader.errors
+        else digest_of({name: value for name, value in data.items() if name != "idempotency_key"}),
+    )
+    if reader.errors:
+        raise InvalidJob(reader.errors)
+    return spec

@@ -1,0 +1,153 @@
+"""Python functions as job types: `@task`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import math
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from queues import registry
+from queues.errors import FieldError, JobError
+from queues.registry import JobContext, RunResult
+from queues.states import Outcome
+from queues.types.signature import PayloadSchema
+from quotas.engine.types import Outcome as Upstream
+
+MAX_RESULT = 256 * 1024
+"""Bytes of JSON that a result may have."""
+
+
+def _plain(value: Any) -> Any:
+    """The result as JSON; anything else is said to be the task's mistake."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise JobError(f"The task's result is no JSON: {error}", category="code") from None
+    if len(text) > MAX_RESULT:
+        raise JobError(f"The task's result has more than {MAX_RESULT:,} bytes.", category="code")
+    return json.loads(text)
+
+
+class Task:
+    """A registered function. Calling it runs it at once; `submit` makes a job of it."""
+
+    trusted = False
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        queue: str | None,
+        pool: str | None,
+        cost: Callable[..., Any] | Mapping[str, int] | int | None,
+        delivery: str,
+        redact: tuple[str, ...],
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.queue = queue
+        self.delivery = delivery
+        self.redact = redact
+        self._pool = pool
+        self._cost = cost
+        self.schema = PayloadSchema(function)
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
+        return self.schema.errors(payload, pointer)
+
+    def pool(self, payload: Mapping[str, Any]) -> str | None:
+        return self._pool
+
+    def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
+        cost = self._cost(**payload) if callable(self._cost) else self._cost
+        if cost is None:
+            return {}
+        if isinstance(cost, Mapping):
+            return {unit: math.ceil(amount) for unit, amount in cost.items()}
+        return {"tokens": math.ceil(cost)}
+
+    def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
+        try:
+            value = self.function(job, **payload)
+            if inspect.isawaitable(value):
+                value = asyncio.run(_await(value))
+            result = _plain(value)
+        except JobError as error:
+            limited = error.category in ("rate_limited", "quota_exhausted")
+            upstream = Upstream(error.category, retry_after=error.retry_after, error=str(error)) if job.lease else None
+            return RunResult(
+                Outcome.RATE_LIMITED if limited else Outcome.FAILED,
+                category=error.category,
+                error=str(error)[:2000],
+                retry_after=error.retry_after,
+                counted=not limited,
+                upstream=upstream,
+                actual=job.actual,
+            )
+        except Exception as error:
+            return RunResult(
+                Outcome.FAILED,
+                category="code",
+                error=f"{type(error).__name__}: {error}"[:2000],
+                traceback=traceback.format_exc()[-20_000:],
+                upstream=Upstream("ok") if job.lease else None,
+                actual=job.actual,
+            )
+        return RunResult(
+            Outcome.SUCCEEDED, result=result, upstream=Upstream("ok") if job.lease else None, actual=job.actual
+        )
+
+    def submit(self, *, project: str, priority: str | int = "normal", queue: str | None = None, **payload: Any) -> Any:
+        """Make a job of this task; the payload's members are the function's arguments. Returns the `Job`.
+
+        Raises `InvalidJob`, `QueueFull` and the other errors of `queues.submit`.
+        """
+        from queues import submit
+
+        return submit(self.name, project=project, priority=priority, queue=queue, payload=payload)
+
+
+async def _await(value: Any) -> Any:
+    return await value
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    pool: str | None = None,
+    cost: Callable[..., Any] | Mapping[str, int] | int | None = None,
+    delivery: str = "at_least_once",
+    redact: tuple[str, ...] = (),
+) -> Any:
+    """Register a function as a job type.
+
+    Its first parameter is the job (`JobContext`); the others are the payload, checked by their annotations when a job
+    is submitted. `cost` is units, a number of tokens, or a function of the payload that returns either. `redact` names
+    payload members that no page shows. The module must be listed in `SLUICE_TASK_MODULES`.
+    """
+
+    def wrap(inner: Callable[..., Any]) -> Task:
+        made = Task(
+            inner,
+            name=name or f"{inner.__module__}.{inner.__qualname__}",
+            queue=queue,
+            pool=pool,
+            cost=cost,
+            delivery=delivery,
+            redact=redact,
+        )
+        registry.register(made)
+        return made
+
+    return wrap(function) if function is not None else wrap

@@ -1,0 +1,199 @@
+"""`http.request`: one HTTP call through an account of a pool. No user's code runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from queues.errors import FieldError
+from queues.registry import JobContext, RunResult
+from queues.states import Outcome as AttemptOutcome
+from quotas.engine import headers as dialects
+from quotas.engine.types import Outcome
+
+FIELDS = frozenset({"pool", "method", "path", "headers", "json", "body", "expect"})
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OWN_HEADERS = frozenset(
+    {
+        "authorization", "connection", "content-length", "host", "idempotency-key", "keep-alive", "proxy-authorization",
+        "te", "trailer", "transfer-encoding", "upgrade", "x-request-id",
+    }
+)  # fmt: skip
+HEADER_NAME = re.compile(r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}\Z")
+PATH = re.compile(r"\A/(?!/)[\x21-\x7e]{0,8000}\Z")
+KEPT_HEADERS = frozenset(
+    {
+        "content-type",
+        "content-length",
+        "date",
+        "etag",
+        "last-modified",
+        "location",
+        "retry-after",
+        "x-request-id",
+        "request-id",
+    }
+)
+MAX_BODY = 256 * 1024
+"""Bytes of an answer that are kept."""
+
+_connections = urllib3.PoolManager(
+    num_pools=50,
+    maxsize=128,
+    block=False,
+    retries=False,
+    headers={"User-Agent": "sluice", "Accept-Encoding": "identity"},
+)
+
+
+def _is_kept(name: str) -> bool:
+    return name in KEPT_HEADERS or "ratelimit" in name or "rate-limit" in name
+
+
+class HttpRequest:
+    """Payload: pool, method, path, headers?, json or body?, expect? (statuses; default: any 2xx)."""
+
+    name = "http.request"
+    queue: str | None = "batch"
+    trusted = True
+
+    def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
+        errors: list[FieldError] = []
+
+        def wrong(name: str, detail: str) -> None:
+            errors.append(FieldError(f"{pointer}/{name}", detail))
+
+        for name in payload:
+            if name not in FIELDS:
+                wrong(str(name), "Unknown field.")
+        if "pool" in payload and not isinstance(payload["pool"], str):
+            wrong("pool", "Must be a pool's name.")
+        if payload.get("method", "GET") not in METHODS:
+            wrong("method", f"Must be one of {', '.join(METHODS)}.")
+        path = payload.get("path")
+        if path is None:
+            wrong("path", "This field is required.")
+        elif not isinstance(path, str) or not PATH.match(path) or "\\" in path or "#" in path:
+            wrong("path", "Must begin with a single / and hold printable ASCII only; an absolute URL is refused.")
+        self._check_headers(payload.get("headers", {}), wrong)
+        if "json" in payload and "body" in payload:
+            wrong("body", "Give either `json` or `body`.")
+        if not isinstance(payload.get("body", ""), str):
+            wrong("body", "Must be a string.")
+        expect = payload.get("expect", [200])
+        if (
+            not isinstance(expect, list)
+            or not expect
+            or not all(type(code) is int and 100 <= code <= 599 for code in expect)
+        ):
+            wrong("expect", "Must be a list of HTTP statuses.")
+        return errors
+
+    @staticmethod
+    def _check_headers(headers: Any, wrong: Any) -> None:
+        if not isinstance(headers, Mapping):
+            wrong("headers", "Must be an object of strings.")
+            return
+        for name, value in headers.items():
+            if not HEADER_NAME.match(name):
+                wrong("headers", "A header's name holds letters, digits and dashes only.")
+            elif name.lower() in OWN_HEADERS:
+                wrong(f"headers/{name}", "This header is set by the call itself.")
+            elif not isinstance(value, str) or not value.isprintable() or not value.isascii() or len(value) > 8000:
+                wrong(f"headers/{name}", "Must be a string of printable ASCII.")
+
+    def pool(self, payload: Mapping[str, Any]) -> str | None:
+        return payload.get("pool")
+
+    def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
+        return {"requests": 1}
+
+    def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
+        lease = job.lease
+        method = payload.get("method", "GET")
+        sent = {"X-Request-Id": f"{job.id}.{job.attempt}", **payload.get("headers", {}), **lease.auth_headers}
+        if method != "GET":
+            sent["Idempotency-Key"] = job.idempotency_key
+        body: bytes | None = None
+        if "json" in payload:
+            body = json.dumps(payload["json"], separators=(",", ":")).encode()
+            sent.setdefault("Content-Type", "application/json")
+        elif "body" in payload:
+            body = payload["body"].encode()
+        url = lease.base_url.rstrip("/") + payload["path"]
+        # Whatever stands in the path, the call goes to the provider's own host or not at all.
+        if urlsplit(url).netloc != urlsplit(lease.base_url).netloc:
+            return RunResult(
+                AttemptOutcome.FAILED,
+                category="validation",
+                error="The path leaves the provider's host.",
+                upstream=Outcome("unused"),
+            )
+        timeout = min(job.timeout, lease.timeout)
+        try:
+            response = _connections.request(
+                method, url, body=body, headers=sent, redirect=False, preload_content=False,
+                timeout=urllib3.Timeout(connect=min(timeout, 10.0), read=timeout),
+            )  # fmt: skip
+            with response:
+                content = response.read(MAX_BODY + 1)
+                if len(content) > MAX_BODY:
+                    response.close()
+                else:
+                    response.release_conn()
+        except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ReadTimeoutError):
+            return self._unanswered("timeout", f"No answer within {timeout:g} s.")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return self._unanswered("network", type(error).__name__)
+        return self._answered(response, content, payload, lease)
+
+    @staticmethod
+    def _unanswered(category: str, error: str) -> RunResult:
+        # The library's message may hold the URL, and with it a credential: only its kind is kept.
+        return RunResult(AttemptOutcome.FAILED, category=category, error=error, upstream=Outcome(category, error=error))
+
+    @staticmethod
+    def _answered(
+        response: urllib3.BaseHTTPResponse, content: bytes, payload: Mapping[str, Any], lease: Any
+    ) -> RunResult:
+        status = response.status
+        upstream = dialects.read(lease.dialect, status, response.headers.items(), content, settings=lease.settings)
+        text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
+        answer: dict[str, Any] = {
+            "status": status,
+            "headers": {
+                name.lower(): lease.redact(value) for name, value in response.headers.items() if _is_kept(name.lower())
+            },
+            "body": text,
+        }
+        if len(content) > MAX_BODY:
+            answer["truncated"] = True
+        elif "json" in response.headers.get("content-type", ""):
+            try:
+                answer["body"] = json.loads(text)
+            except ValueError:
+                answer["body"] = text
+        expect = payload.get("expect")
+        expected = status in expect if expect else 200 <= status < 300
+        actual = dict(upstream.usage)
+        if expected and upstream.category in ("ok", "validation", "unknown"):
+            return RunResult(AttemptOutcome.SUCCEEDED, result=answer, status=status, upstream=upstream, actual=actual)
+        category = upstream.category if upstream.category not in ("ok", "unknown") else "validation"
+        error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
+        limited = category in ("rate_limited", "quota_exhausted")
+        return RunResult(
+            AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
+            result=answer,
+            category=category,
+            error=error[:2000],
+            status=status,
+            retry_after=upstream.retry_after,
+            counted=not limited,
+            upstream=upstream,
+            actual=actual,
+        )

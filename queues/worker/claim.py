@@ -1,0 +1,105 @@
+"""Taking deliveries off the belt: from this commit on they are this worker's, until the lease ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import connection, transaction
+
+from queues import clock, config
+from queues.models import Job
+from queues.registry import JobContext
+from queues.states import Stage, Status
+from queues.worker.parcel import Delivery
+from quotas.upstream import Endpoint, endpoint
+
+LEASE = timedelta(seconds=15)
+"""How long a claim holds without a heartbeat; a third of it passes between two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One delivery in hand: the row as it was claimed, and what its run needs."""
+
+    job: Job
+    context: JobContext
+    endpoint: Endpoint | None
+
+    @property
+    def id(self) -> int:
+        return self.job.pk
+
+    @property
+    def delivery(self) -> int:
+        return self.job.delivery
+
+
+def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
+    """Those of `deliveries` that are still to be run, marked as running here; stale ones are passed over."""
+    wanted = dict(deliveries)
+    with transaction.atomic():
+        jobs = [
+            job
+            for job in Job.objects.filter(id__in=wanted, stage=Stage.BELT)
+            .order_by("id")
+            .select_for_update(of=("self",))
+            if job.delivery == wanted[job.pk]
+        ]
+        now = clock.now()
+        for job in jobs:
+            job.attempts_made += 1
+            job.started_at = now
+            job.worker = worker
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE queues_job SET stage=%s, status=%s, worker=%s, lease_until=%s, started_at=%s,"
+                " first_started_at=COALESCE(first_started_at, %s), attempts_made=%s, reason='' WHERE id=%s",
+                [
+                    (Stage.RUNNING, Status.EXECUTING, worker, now + LEASE, now, now, job.attempts_made, job.pk)
+                    for job in jobs
+                ],
+            )
+    return [_claimed(job) for job in jobs]
+
+
+def _claimed(job: Job) -> Claimed:
+    cfg = config.current()
+    queue, project = cfg.queues[job.queue_id], cfg.projects[job.project_id]
+    way = endpoint(str(job.account_id)) if job.account_id is not None and job.account_lease else None
+    context = JobContext(
+        id=job.uid,
+        project=project.slug,
+        queue=queue.name,
+        user=job.user,
+        keys=job.keys,
+        attempt=job.attempts_made,
+        max_attempts=job.max_attempts,
+        timeout=job.timeout or queue.timeout,
+        idempotency_key=f"{job.uid}-r{job.edits}" if job.edits else job.uid,
+        lease=way,
+    )
+    return Claimed(job, context, way)
+
+
+def renew(worker: str, now: datetime) -> int:
+    """Hold on to all that runs here; returns how many."""
+    return Job.objects.filter(stage=Stage.RUNNING, worker=worker).update(lease_until=now + LEASE)
+
+
+def cancelled(worker: str) -> list[tuple[int, int]]:
+    """Deliveries of this worker whose job is to be cancelled."""
+    rows = Job.objects.filter(stage=Stage.RUNNING, worker=worker, cancel_requested_at__isnull=False)
+    return list(rows.values_list("id", "delivery"))
+
+
+def hand_back(claimed: Sequence[Claimed], worker: str) -> int:
+    """Return what was not finished to the front of its lane; no attempt is charged. The lease's delivery is over."""
+    with transaction.atomic():
+        return sum(
+            Job.objects.filter(pk=item.id, delivery=item.delivery, stage=Stage.RUNNING, worker=worker).update(
+                stage=Stage.READY, status=Status.PENDING, reason="its worker stopped", worker="", lease_until=None
+            )
+            for item in claimed
+        )

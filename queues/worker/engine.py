@@ -1,0 +1,70 @@
+"""Telling the engine how calls went: the account's outcome, the caller's actual use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import structlog
+from django.conf import settings
+
+from queues.models import Job
+from queues.worker.settle import Ended
+from quotas.connection import limiter_redis
+from quotas.engine.accounts import Accounts
+from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.limiter import Limiter
+from quotas.engine.types import Outcome
+
+log = structlog.get_logger(__name__)
+
+REFUSED = frozenset({"rate_limited", "quota_exhausted"})
+"""Categories of calls that the provider did not do: the caller is charged nothing."""
+
+
+@lru_cache(maxsize=1)
+def accounts() -> Accounts:
+    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX)
+
+
+@lru_cache(maxsize=1)
+def limiter() -> Limiter:
+    return Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX)
+
+
+def settle_engine(ended: Sequence[Ended]) -> None:
+    """Settle the leases and reservations of deliveries that ended.
+
+    Where Redis is away they run out by themselves; both calls are idempotent, and the job's own end does not wait.
+    """
+    leases = [
+        (item.claimed.job.account_lease, item.result.upstream or Outcome("unknown"))
+        for item in ended
+        if item.claimed.job.account_lease
+    ]
+    try:
+        if leases:
+            accounts().settle_many(leases)
+        for item in ended:
+            reservation = item.claimed.job.reservation
+            if reservation:
+                limiter().settle(reservation, _actual(item))
+    except LimiterUnavailable as error:
+        log.warning("worker.engine_away", error=str(error), deliveries=len(ended))
+
+
+def _actual(item: Ended) -> dict[str, int]:
+    if item.result.category in REFUSED:
+        return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
+    return dict(item.result.actual)
+
+
+def give_back(job: Job, lease: str, reservation: str) -> None:
+    """Return what was reserved for a delivery that never ran."""
+    try:
+        if lease:
+            accounts().settle(lease, Outcome("unused"))
+        if reservation:
+            limiter().settle(reservation, dict.fromkeys([*job.cost, "requests"], 0))
+    except LimiterUnavailable as error:
+        log.warning("worker.engine_away", error=str(error), deliveries=1)

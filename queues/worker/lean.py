@@ -1,0 +1,119 @@
+"""What our workers do otherwise than RQ's own: one queue, short sleeps, few commands, a soft stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from types import FrameType
+from typing import Any
+
+import redis
+import structlog
+from rq.exceptions import DequeueTimeout, StopRequested
+from rq.job import Job as RQJob
+from rq.queue import Queue
+from rq.worker.base import BaseWorker
+
+from queues.ids import new_id
+
+log = structlog.get_logger(__name__)
+
+BEAT = 10.0
+"""Seconds between two of RQ's own heartbeats: for its tools only, our books are kept in SQL."""
+GRACE = float(os.environ.get("SLUICE_GRACE", "25"))
+"""Seconds that running jobs get when the worker is asked to stop."""
+
+
+class LeanWorker(BaseWorker):
+    """Takes parcels off one RQ queue. What a parcel is and how it is run is for the subclasses."""
+
+    places = 1
+
+    def __init__(self, queues: Any, **options: Any) -> None:
+        options["name"] = options.get("name") or f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"
+        options["worker_ttl"] = 60
+        super().__init__(queues, **options)
+        self.log_job_description = False
+        self._beaten = float("-inf")
+
+    @property
+    def lane(self) -> str:
+        return self.queues[0].name
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """The first signal: take nothing more, finish what runs. Nothing is raised into what the main thread does."""
+        from rq.utils import now
+
+        self._shutdown_requested_date = now()
+        self._stop_requested = True
+        signal.signal(signal.SIGINT, self.request_force_stop)
+        signal.signal(signal.SIGTERM, self.request_force_stop)
+
+    def run_maintenance_tasks(self) -> None:
+        """Recovery is the reconciler's, from SQL: RQ's registries hold nothing of ours."""
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        return False
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ sends three commands here for each job; one in ten seconds is enough to be seen."""
+        if time.monotonic() - self._beaten >= BEAT:
+            self._beaten = time.monotonic()
+            super().heartbeat(timeout, pipeline)
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Honours `rq suspend`, looked at with each heartbeat."""
+        if time.monotonic() - self._beaten >= BEAT:
+            super().check_for_suspension(burst)
+
+    def procline(self, message: str) -> None:
+        """Not renamed for each job."""
+
+    def set_state(self, state: Any, pipeline: Any = None) -> None:
+        self._state = state
+
+    def ready_for_more(self) -> bool:
+        """Whether to take a parcel now; may wait up to a second."""
+        return True
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[RQJob, Queue] | None:
+        """The next parcel; None in burst mode with nothing left. Redis away is waited for."""
+        burst = timeout is None
+        wait = 0.2
+        while True:
+            if self._stop_requested:
+                raise StopRequested()
+            if not self.ready_for_more():
+                continue
+            try:
+                self.heartbeat()
+                return self.queue_class.dequeue_any(  # type: ignore[return-value]
+                    self._ordered_queues,
+                    None if burst else 1,
+                    connection=self.connection,
+                    job_class=self.job_class,
+                    serializer=self.serializer,
+                    death_penalty_class=self.death_penalty_class,
+                )
+            except DequeueTimeout:
+                wait = 0.2
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                log.warning("worker.redis_away", error=type(error).__name__)
+                time.sleep(wait)
+                wait = min(wait * 2, 1.0)
+
+    def forget(self, rq_job: RQJob) -> None:
+        """Take a parcel off Redis: its deliveries are claimed in SQL now, or stale."""
+        try:
+            with self.connection.pipeline(transaction=False) as pipeline:
+                pipeline.lrem(self.queues[0].intermediate_queue_key, 1, rq_job.id)
+                pipeline.delete(rq_job.key)
+                pipeline.execute()
+        except redis.RedisError as error:
+            # A parcel that stays is found to hold nothing but stale deliveries.
+            log.warning("worker.parcel_stays", error=type(error).__name__)

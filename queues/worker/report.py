@@ -1,0 +1,48 @@
+"""A worker's own row: that it lives, what it can take, what it did."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from queues import clock
+from queues.models import WorkerProcess
+from queues.worker import claim
+
+HEARTBEAT = 5.0
+"""Seconds between two reports."""
+
+
+class Report:
+    """Tells SQL of this process. Every method raises what SQL raises."""
+
+    def __init__(self, name: str, lane: str, places: int) -> None:
+        self.name = name
+        self.lane = lane
+        self.places = places
+        self.done = 0
+        self.failed = 0
+
+    def begin(self) -> None:
+        now = clock.now()
+        WorkerProcess.objects.update_or_create(
+            name=self.name,
+            defaults={
+                "host": socket.gethostname(), "pid": os.getpid(), "lane": self.lane, "places": self.places,
+                "busy": 0, "started_at": now, "seen_at": now, "stopped_at": None,
+            },
+        )  # fmt: skip
+
+    def beat(self, busy: int) -> None:
+        """Hold on to all that runs here, and be seen."""
+        now = clock.now()
+        if busy:
+            claim.renew(self.name, now)
+        WorkerProcess.objects.filter(name=self.name).update(
+            seen_at=now, stopped_at=None, busy=busy, jobs_done=self.done, jobs_failed=self.failed
+        )
+
+    def end(self) -> None:
+        WorkerProcess.objects.filter(name=self.name).update(
+            stopped_at=clock.now(), busy=0, jobs_done=self.done, jobs_failed=self.failed
+        )

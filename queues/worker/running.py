@@ -1,0 +1,108 @@
+"""One job in one thread, with the means to end it from outside."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+import traceback
+
+import structlog
+
+from queues import registry
+from queues.errors import JobCancelled, JobTimedOut
+from queues.registry import RunResult
+from queues.states import Outcome
+from queues.worker.claim import Claimed
+from quotas.engine.types import Outcome as Upstream
+from quotas.models.encrypted import CredentialUnreadable
+
+log = structlog.get_logger(__name__)
+
+
+class Running:
+    """A claimed delivery on its way through a thread."""
+
+    def __init__(self, claimed: Claimed) -> None:
+        self.claimed = claimed
+        self.deadline: float | None = None
+        """Monotonic seconds; None until it starts."""
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._done = False
+        self._interrupted = False
+
+    def interrupt(self, why: type[BaseException]) -> None:
+        """Raise `why` in the job's thread at its next Python instruction; once, and never after it has ended."""
+        with self._lock:
+            if self._done or self._interrupted or self._thread is None:
+                return
+            self._interrupted = True
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(why))
+
+    def run(self) -> RunResult:
+        """Do the job here and now. Whatever happens, there is a result."""
+        begun = time.monotonic()
+        try:
+            try:
+                with self._lock:
+                    self._thread = threading.get_ident()
+                    self.deadline = begun + self.claimed.context.timeout
+                result = perform(self.claimed)
+            finally:
+                # Behind this lock nobody interrupts; an interrupt sent just before it is raised inside this `try`.
+                with self._lock:
+                    self._done = True
+                _breathe()
+        except JobTimedOut:
+            result = timed_out(self.claimed)
+        except JobCancelled:
+            result = RunResult(
+                Outcome.CANCELLED, error="Cancelled while it ran.", counted=False, upstream=_unknown(self.claimed)
+            )
+        return result
+
+
+def _breathe() -> None:
+    """A Python call, at which a pending interrupt is raised."""
+
+
+def timed_out(claimed: Claimed) -> RunResult:
+    error = f"Not done within {claimed.context.timeout:g} s."
+    upstream = Upstream("timeout", error=error) if claimed.endpoint else None
+    return RunResult(Outcome.FAILED, category="timeout", error=error, upstream=upstream)
+
+
+def _unknown(claimed: Claimed) -> Upstream | None:
+    return Upstream("unknown") if claimed.endpoint else None
+
+
+def perform(claimed: Claimed) -> RunResult:
+    """Run the job's type; what it raises becomes a failed attempt."""
+    job = claimed.job
+    job_type = registry.get(job.type)
+    if job_type is None:
+        return RunResult(
+            Outcome.FAILED,
+            category="code",
+            error=f"No job type {job.type!r} is known to this worker.",
+            upstream=_unused(claimed),
+        )
+    try:
+        return job_type.run(claimed.context, job.payload)
+    except CredentialUnreadable as error:
+        return RunResult(Outcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
+    except Exception as error:
+        # A job type of ours lets nothing through that it foresees; this is a fault, told with its traceback.
+        log.exception("job.fault", job=job.uid, type=job.type)
+        return RunResult(
+            Outcome.FAILED,
+            category="code",
+            error=f"{type(error).__name__}: {error}"[:2000],
+            traceback=traceback.format_exc()[-20_000:],
+            upstream=_unknown(claimed),
+        )
+
+
+def _unused(claimed: Claimed) -> Upstream | None:
+    return Upstream("unused") if claimed.endpoint else None

@@ -1,0 +1,187 @@
+"""Ending deliveries in SQL: many in one transaction, each fenced by its delivery number.
+
+What an owner that was declared lost brings here changes nothing: its row is no longer running under that number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import connection, transaction
+
+from queues import clock, config
+from queues.connection import Group, ring
+from queues.models import Attempt, Job, JobDependency, Transition
+from queues.registry import RunResult
+from queues.retry import next_delay
+from queues.services import batches, dependencies, letters
+from queues.states import Outcome, Stage, Status
+from queues.worker.claim import Claimed
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A delivery that has ended here."""
+
+    claimed: Claimed
+    result: RunResult
+
+
+@dataclass(slots=True)
+class Fate:
+    """Where a job goes next."""
+
+    stage: Stage
+    status: Status
+    reason: str = ""
+    not_before: datetime | None = None
+    final: bool = False
+
+
+def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fate:
+    """What becomes of a job after `result`; `job` has its counters as they were before."""
+    if result.outcome == Outcome.SUCCEEDED:
+        return Fate(Stage.DONE, Status.COMPLETED, final=True)
+    if cancelled or result.outcome == Outcome.CANCELLED:
+        return Fate(Stage.DONE, Status.CANCELLED, "cancelled while it ran", final=True)
+    if result.outcome == Outcome.LOST:
+        return _fate_of_lost(job)
+    if not result.counted:
+        # It met a limit or a dead account: back in line, where admission knows how long that lasts.
+        return Fate(Stage.READY, Status.RATE_LIMITED, f"{result.category}: {result.error}"[:500])
+    policy = config.current().queues[job.queue_id].retry
+    failures = job.attempts_counted + 1
+    delay = next_delay(policy, result.category, failures, max_attempts=job.max_attempts, hint=result.retry_after)
+    if delay is None:
+        return Fate(Stage.DONE, Status.DEAD, f"{result.category}: {result.error}"[:500], final=True)
+    reason = f"{result.category}: {result.error}"[:420]
+    return Fate(
+        Stage.SCHEDULED, Status.RETRYING, f"{reason}; attempt {failures + 1} of {job.max_attempts} in {delay:.1f} s",
+        now + timedelta(seconds=delay),
+    )  # fmt: skip
+
+
+MAX_DEATHS = 2
+"""Forked processes that a job may take down with it before it is given up as poison."""
+
+
+def _fate_of_lost(job: Job) -> Fate:
+    """Its process died under it, and nothing else ran there: that is the job's own doing."""
+    if job.delivery_mode == "at_most_once":
+        return Fate(Stage.DONE, Status.DEAD, "its process died, and it asked for at most one delivery", final=True)
+    if job.deaths + 1 >= MAX_DEATHS:
+        return Fate(Stage.DONE, Status.DEAD, f"its process died {job.deaths + 1} times", final=True)
+    return Fate(Stage.READY, Status.PENDING, "its process died; it runs once more, alone")
+
+
+_UPDATE = (
+    "UPDATE queues_job SET stage=%s, status=%s, reason=%s, not_before=%s, attempts_counted=%s, result=%s, category=%s,"
+    " error=%s, finished_at=%s, lease_until=NULL, worker='', account_lease='', reservation='', suspect=%s, deaths=%s WHERE id=%s"
+)
+
+
+def settle(ended: Sequence[Ended], worker: str) -> int:
+    """Write how deliveries ended; returns how many were still this worker's."""
+    by_id = {item.claimed.id: item for item in ended}
+    with transaction.atomic():
+        held = [
+            (pk, asked_at)
+            for pk, delivery, asked_at in Job.objects.filter(id__in=by_id, stage=Stage.RUNNING, worker=worker)
+            .order_by("id")
+            .select_for_update()
+            .values_list("id", "delivery", "cancel_requested_at")
+            if by_id[pk].claimed.delivery == delivery
+        ]
+        now = clock.now()
+        rows, attempts, steps, dead, finished, back, timed = [], [], [], [], [], set(), False
+        for pk, cancel_asked_at in held:
+            item = by_id[pk]
+            job, result = item.claimed.job, item.result
+            fate = decide(job, result, now, cancelled=cancel_asked_at is not None)
+            _carry(job, result, fate, now)
+            attempts.append(_attempt(item, now))
+            rows.append(
+                (fate.stage, fate.status, fate.reason, fate.not_before, job.attempts_counted,
+                 None if job.result is None else _json(job.result), job.category, job.error, job.finished_at,
+                 job.suspect, job.deaths, pk)
+            )  # fmt: skip
+            if fate.status in (Status.RETRYING, Status.RATE_LIMITED, Status.CANCELLED):
+                steps.append(Transition(job=job, at=now, state=fate.status, reason=fate.reason))
+            if fate.status == Status.DEAD:
+                dead.append(job)
+            if fate.final:
+                finished.append(job)
+            elif fate.stage == Stage.READY:
+                back.add((job.queue_id, job.priority, job.project_id, job.pool))
+            else:
+                timed = True
+        with connection.cursor() as cursor:
+            cursor.executemany(_UPDATE, rows)
+        Attempt.objects.bulk_create(attempts)
+        if steps:
+            Transition.objects.bulk_create(steps)
+        if dead:
+            letters.write(dead, now)
+        close(finished, now)
+        transaction.on_commit(lambda: _tell(back, timed))
+    return len(held)
+
+
+def close(finished: Sequence[Job], now: datetime) -> None:
+    """What follows from jobs that have ended: those that waited for them, and batches that are complete."""
+    if not finished:
+        return
+    ids = [job.pk for job in finished]
+    if JobDependency.objects.filter(after_id__in=ids).exists():
+        dependencies.settle_ended(ids)
+    batches.finish_ended(sorted({job.batch_id for job in finished if job.batch_id is not None}), now)
+
+
+def _tell(back: set[Group], timed: bool) -> None:
+    # One ring for a whole batch: places are free, and perhaps accounts and slots.
+    ring(back, again=True, unblock=bool(back))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value)
+
+
+def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
+    """Set the job's own fields as the fate has them."""
+    if result.counted and result.outcome == Outcome.FAILED:
+        job.attempts_counted += 1
+    if result.outcome == Outcome.LOST:
+        job.deaths += 1
+        job.suspect = True
+    job.stage, job.status, job.reason = fate.stage, fate.status, fate.reason
+    if fate.final:
+        job.finished_at = now
+        job.suspect = False
+    succeeded = result.outcome == Outcome.SUCCEEDED
+    if succeeded or result.result is not None:
+        job.result = result.result
+    job.category = "" if succeeded else result.category
+    job.error = "" if succeeded else result.error
+
+
+def _attempt(item: Ended, now: datetime) -> Attempt:
+    job, result, way = item.claimed.job, item.result, item.claimed.endpoint
+    return Attempt(
+        job=job,
+        number=job.attempts_made,
+        delivery=job.delivery,
+        outcome=result.outcome,
+        counted=result.counted,
+        category=result.category,
+        account=f"{way.pool}/{way.account}" if way else "",
+        status=result.status,
+        error=result.error,
+        traceback=result.traceback,
+        worker=job.worker,
+        dispatched_at=job.dispatched_at,
+        started_at=job.started_at,
+        ended_at=now,
+    )

@@ -1,0 +1,61 @@
+"""The worker of the lane `io`: many jobs at once, each in a thread."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import structlog
+from django.db import DatabaseError
+from rq.job import Job as RQJob
+from rq.queue import Queue
+
+from queues.worker import claim
+from queues.worker.bookkeeper import Bookkeeper
+from queues.worker.crew import Crew
+from queues.worker.lean import GRACE, LeanWorker
+from queues.worker.parcel import deliveries
+from queues.worker.report import Report
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_PLACES = int(os.environ.get("SLUICE_CONCURRENCY", "50"))
+
+
+class ThreadedWorker(LeanWorker):
+    """An RQ worker whose jobs run in a pool of threads. RQ's own bookkeeping per job is replaced by ours in SQL."""
+
+    places = DEFAULT_PLACES
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        super().bootstrap(*args, **kwargs)
+        self._crew = Crew(self.places, lambda ended: self._books.ended(ended))
+        self._books = Bookkeeper(Report(self.name, self.lane, self.places), self._crew.cancel, self._crew.busy)
+        self._books.start()
+        log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
+
+    def ready_for_more(self) -> bool:
+        return self._crew.wait_for_place(1.0)
+
+    def execute_job(self, job: RQJob, queue: Queue) -> None:
+        """Claim a parcel's deliveries and hand them to the threads; does not wait for them."""
+        try:
+            self._crew.take(claim.claim(deliveries(job), self.name))
+        except DatabaseError as error:
+            # Not claimed, not lost: the rows stay on the belt in SQL, and the reconciler releases them anew.
+            log.warning("worker.claim_failed", error=type(error).__name__)
+            return
+        self.forget(job)
+
+    def teardown(self) -> None:
+        """Finish within the grace period, hand back the rest without charging an attempt."""
+        left = self._crew.drain(GRACE)
+        self._books.stop()
+        if left:
+            returned = claim.hand_back(left, self.name)
+            log.warning("worker.handed_back", name=self.name, jobs=returned)
+        super().teardown()
+        log.info("worker.stopped", name=self.name)
+        if left:
+            # Threads that are still in a call would keep the process; what they bring is stale from now on.
+            os._exit(0)

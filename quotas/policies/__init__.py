@@ -1,0 +1,126 @@
+"""Which limits apply to a check, from the process's snapshot of the configuration: no SQL query per check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.conf import settings
+
+from quotas.engine.types import Limit, PoolSpec
+from quotas.errors import NetworkDenied, UnknownPool, UnknownProject
+from quotas.policies import addresses
+from quotas.policies.patterns import path_of
+from quotas.policies.pools import PoolConfig
+from quotas.policies.snapshot import Snapshot, keeper
+
+
+def snapshot() -> Snapshot:
+    """This process's snapshot, at most half a second behind SQL."""
+    return keeper.get()
+
+
+def forget() -> None:
+    """Read the configuration anew at the next use: what this process itself has just changed."""
+    keeper.forget()
+
+
+def resolve(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    queue: str | None = None,
+    cost: Mapping[str, int] | None = None,
+    held: Snapshot | None = None,
+) -> tuple[Limit, ...]:
+    """The limits that apply, in the order of report: ip, user, project, endpoint, queue, custom, global.
+
+    `cost` None: what the cost rules say, else 1 request; a cost without `requests` counts 1 of them. Raises
+    `UnknownProject`, `NetworkDenied`, and `BadAddress` for an `ip` that is none.
+    """
+    now_held = held or keeper.get()
+    path = path_of(endpoint) if endpoint is not None else None
+    method = method.upper() if method else None
+    charged = cost_of(cost, method, path, now_held)
+    tiers = _tiers(project, user, now_held)
+    address, address_subject = None, ""
+    if ip is not None:
+        address = addresses.parse(ip)
+        action, name = now_held.networks.find(address)
+        if action == "deny":
+            raise NetworkDenied(name)
+        if action == "allow":
+            address = None
+        else:
+            address_subject = addresses.subject(address, settings.IPV6_PREFIX)
+
+    slug = project or ""
+    now = now_held.now()
+    by_scope: tuple[list[Limit], ...] = ([], [], [], [], [], [], [])
+    for bucket in now_held.index.buckets(slug, tiers):
+        applying = []
+        if address is not None:
+            applying += [(0, policy, address_subject) for policy in bucket.ip if not policy.exempts_address(address)]
+        if user is not None:
+            applying += [(1, policy, user) for policy in bucket.user]
+        if project is not None:
+            applying += [(2, policy, project) for policy in bucket.project]
+        if path is not None:
+            applying += [(3, policy, policy.match or "*") for policy in bucket.endpoints(method, path)]
+        if queue is not None:
+            applying += [(4, policy, queue) for policy in bucket.queues(queue)]
+        if keys and bucket.custom:
+            for name, value in keys.items():
+                applying += [(5, policy, value) for policy in bucket.custom.get(name, ())]
+        applying += [(6, policy, "*") for policy in bucket.everyone]
+        for place, policy, subject in applying:
+            if (policy.exempt or policy.excluded) and policy.skips(subject, method, path):
+                continue
+            by_scope[place].append(policy.limit_for(subject, slug, charged.get(policy.unit, 0), now))
+    return tuple(limit for limits in by_scope for limit in limits)
+
+
+def cost_of(
+    cost: Mapping[str, int] | None, method: str | None, path: str | None, held: Snapshot | None = None
+) -> dict[str, int]:
+    """What a check is charged, by unit."""
+    if cost is None:
+        cost = {}
+        if path is not None:
+            for pattern, ruled in (held or keeper.get()).cost_rules:
+                if pattern.matches(method, path):
+                    cost = ruled
+                    break
+    return {"requests": 1, **cost}
+
+
+def _tiers(project: str | None, user: str | None, held: Snapshot) -> list[str]:
+    tiers = []
+    if project is not None:
+        facts = held.projects.get(project)
+        if facts is None:
+            raise UnknownProject(project[:80])
+        if facts.tier:
+            tiers.append(facts.tier)
+    if user is not None:
+        tiers += [tier for tier in held.user_tiers.get(user, ()) if tier not in tiers]
+    return tiers
+
+
+def pool_config(name: str) -> PoolConfig:
+    """The pool with its provider and sealed credentials. Raises `UnknownPool`."""
+    found = keeper.get().pools.get(name)
+    if found is None:
+        raise UnknownPool(name[:80])
+    return found
+
+
+def pool_spec(name: str) -> PoolSpec:
+    """The pool as the engine sees it. Raises `UnknownPool`."""
+    return pool_config(name).spec
+
+
+__all__ = ["Snapshot", "cost_of", "forget", "pool_config", "pool_spec", "resolve", "snapshot"]

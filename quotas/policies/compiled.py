@@ -1,0 +1,153 @@
+"""A policy as the snapshot holds it: everything looked up beforehand that a check needs."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from quotas.engine.types import Limit
+from quotas.policies import addresses
+from quotas.policies.patterns import Pattern, compile_pattern
+
+if TYPE_CHECKING:
+    from quotas.models import Override, Policy
+
+PARTITIONED = frozenset({"user", "project", "endpoint", "custom"})
+"""Scopes whose counters are kept apart by project; a queue is shared by those who use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledOverride:
+    limit: int | None
+    until: float | None
+    """Unix time by SQL's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """`limit_for` makes the engine's `Limit` of it. Immutable and shared by all threads."""
+
+    id: str
+    name: str
+    scope: str
+    unit: str
+    algorithm: str
+    limit: int | None
+    window: float
+    burst: int | None
+    period: str
+    timezone: str
+    lease_ttl: float
+    mode: str
+    on_redis_down: str
+    generation: int
+    project: str = ""
+    tier: str = ""
+    key_name: str = ""
+    match: str = ""
+    pattern: Pattern | None = None
+    exempt: frozenset[str] = frozenset()
+    exempt_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    excluded: tuple[Pattern, ...] = ()
+    overrides: dict[tuple[str, str], CompiledOverride] = field(default_factory=dict)
+    """By (project or empty, subject)."""
+    warn_at: tuple[float, ...] = ()
+    pause_at: float | None = None
+    pause: str = "low"
+    adaptive: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, policy: Policy, overrides: list[Override], ipv6_prefix: int) -> CompiledPolicy:
+        exempt, networks = set(), []
+        for subject in map(str, policy.exempt):
+            if policy.scope == "ip" and "/" in subject:
+                networks.append(ipaddress.ip_network(subject, strict=False))
+            else:
+                exempt.add(_subject(policy.scope, subject, ipv6_prefix))
+        adaptive = policy.adaptive
+        return cls(
+            id=f"p{policy.pk}",
+            name=policy.name,
+            scope=policy.scope,
+            unit=policy.unit,
+            algorithm=policy.algorithm,
+            limit=policy.limit,
+            window=policy.window or 0.0,
+            burst=policy.burst,
+            period=policy.period,
+            timezone=policy.timezone,
+            lease_ttl=policy.lease_ttl,
+            mode=policy.mode,
+            on_redis_down=policy.on_redis_down,
+            generation=policy.generation,
+            project=policy.project.slug if policy.project else "",
+            tier=policy.tier.name if policy.tier else "",
+            key_name=policy.key_name,
+            match=policy.match,
+            pattern=compile_pattern(policy.match) if policy.scope == "endpoint" else None,
+            exempt=frozenset(exempt),
+            exempt_networks=tuple(networks),
+            excluded=tuple(compile_pattern(path) for path in policy.excluded_paths),
+            overrides={
+                (
+                    row.project.slug if row.project else "",
+                    _subject(policy.scope, row.key, ipv6_prefix),
+                ): CompiledOverride(row.limit, row.until.timestamp() if row.until else None)
+                for row in overrides
+            },
+            warn_at=tuple(sorted(policy.warn_at)),
+            pause_at=policy.pause_at,
+            pause=policy.pause,
+            adaptive=(adaptive["floor"], adaptive["ceiling"]) if adaptive else None,
+        )
+
+    def limit_for(self, subject: str, project: str, cost: int, now: float) -> Limit:
+        """This policy against one subject. `now`: SQL's clock in Unix time, for overrides that end."""
+        limit = self.limit
+        if self.overrides:
+            found = self.overrides.get((project, subject)) or self.overrides.get(("", subject))
+            if found is not None and (found.until is None or now < found.until):
+                limit = found.limit
+        return Limit(
+            self.id,
+            self.name,
+            self.scope,
+            subject,
+            self.algorithm,
+            limit,
+            self.unit,
+            cost,
+            project if self.scope in PARTITIONED else "",
+            self.window,
+            self.burst,
+            self.period,
+            self.timezone,
+            self.mode,
+            self.on_redis_down,
+            self.generation,
+            self.lease_ttl,
+        )
+
+    def template(self) -> Limit:
+        """The policy without a subject, to list or clear its counters by."""
+        return self.limit_for("", "", 0, 0.0)
+
+    def skips(self, subject: str, method: str | None, endpoint: str | None) -> bool:
+        """Whether the policy does not hold for this subject or this path."""
+        if subject in self.exempt:
+            return True
+        # A method that is not told is no pattern's method here, though it is everyone's where a limit applies.
+        return endpoint is not None and any(pattern.matches(method or "", endpoint) for pattern in self.excluded)
+
+    def exempts_address(self, address: addresses.Address) -> bool:
+        return any(address in net for net in self.exempt_networks)
+
+
+def _subject(scope: str, text: str, ipv6_prefix: int) -> str:
+    if scope == "ip":
+        try:
+            return addresses.subject(addresses.parse(text.partition("/")[0]), ipv6_prefix)
+        except addresses.BadAddress:
+            return text
+    return text

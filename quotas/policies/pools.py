@@ -1,0 +1,95 @@
+"""Pools in the snapshot: what the engine needs, and beside it the provider and the sealed credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from quotas.engine.types import AccountSpec, BreakerSpec, ConcurrencySpec, Limit, PoolSpec
+from quotas.models import Pool, PoolLimit
+from quotas.models.encrypted import Ciphertext
+
+LEASE_MARGIN = 10.0
+"""Seconds that a lease outlives the provider's timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFacts:
+    name: str
+    dialect: str
+    base_url: str
+    auth_header: str
+    timeout: float
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    spec: PoolSpec
+    provider: ProviderFacts
+    credentials: Mapping[str, Ciphertext]
+    """By the account's id; sealed, so that no print of a snapshot shows one."""
+
+
+def read_pools() -> dict[str, PoolConfig]:
+    """All pools by name, from SQL in four queries."""
+    rows = Pool.objects.select_related("provider").prefetch_related("limits", "accounts")
+    return {row.name: _config(row) for row in rows}
+
+
+def _config(pool: Pool) -> PoolConfig:
+    provider = pool.provider
+    accounts = sorted(pool.accounts.all(), key=lambda account: account.pk)
+    concurrency = None
+    if pool.concurrency_initial is not None:
+        initial = pool.concurrency_initial
+        floor = pool.concurrency_floor if pool.concurrency_floor is not None else initial
+        ceiling = pool.concurrency_ceiling if pool.concurrency_ceiling is not None else initial
+        concurrency = ConcurrencySpec(initial, floor, ceiling)
+    return PoolConfig(
+        spec=PoolSpec(
+            id=str(pool.pk),
+            name=pool.name,
+            dialect=provider.dialect,
+            strategy=pool.strategy,
+            accounts=tuple(AccountSpec(str(row.pk), row.name, row.weight, row.enabled) for row in accounts),
+            limits=tuple(_limit(pool, row) for row in sorted(pool.limits.all(), key=lambda limit: limit.pk)),
+            concurrency=concurrency,
+            breaker=BreakerSpec(pool.breaker_failures, pool.breaker_window, pool.breaker_open_for, pool.breaker_probes),
+            cooldown_default=pool.cooldown_default,
+            cooldown_max=pool.cooldown_max,
+            pause_at=pool.pause_at,
+            pause=pool.pause,
+            paused=pool.paused_at is not None,
+            sticky=pool.sticky,
+            fallback=tuple(pool.fallback),
+            lease_ttl=provider.timeout + LEASE_MARGIN,
+        ),
+        provider=ProviderFacts(
+            provider.name,
+            provider.dialect,
+            provider.base_url.rstrip("/"),
+            provider.auth_header,
+            provider.timeout,
+            provider.settings,
+        ),
+        credentials={str(row.pk): cast(Ciphertext, row.credential) for row in accounts},
+    )
+
+
+def _limit(pool: Pool, row: PoolLimit) -> Limit:
+    return Limit(
+        id=f"a{row.pk}",
+        name=f"{pool.name}:{row.unit}",
+        scope="account",
+        subject="",
+        algorithm=row.algorithm,
+        limit=row.limit,
+        unit=row.unit,
+        window=row.window or 0.0,
+        burst=row.burst,
+        period=row.period,
+        timezone=row.timezone,
+        generation=row.generation,
+    )

@@ -1,0 +1,157 @@
+"""All configuration that decisions need, read from SQL once and kept by each process.
+
+A change is seen within half a second: `ConfigVersion` is asked for at most that often, by one thread, while the
+others go on with what they have. Where SQL does not answer, the snapshot stays as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+from django.utils import timezone
+
+from quotas.engine.types import Limit
+from quotas.models import (
+    ConfigVersion,
+    CostRule,
+    Network,
+    Override,
+    Policy,
+    Project,
+    TierUser,
+)
+from quotas.policies.addresses import NetworkList
+from quotas.policies.compiled import CompiledPolicy
+from quotas.policies.index import PolicyIndex
+from quotas.policies.patterns import Pattern, compile_pattern
+from quotas.policies.pools import PoolConfig, read_pools
+
+CHECK_EVERY = 0.5
+"""Seconds between two looks at the version."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFacts:
+    id: int
+    slug: str
+    weight: int
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Immutable. `version` is that of `ConfigVersion`."""
+
+    version: int
+    policies: Mapping[str, CompiledPolicy]
+    """By name, enabled ones only."""
+    index: PolicyIndex
+    projects: Mapping[str, ProjectFacts]
+    user_tiers: Mapping[str, tuple[str, ...]]
+    networks: NetworkList
+    cost_rules: tuple[tuple[Pattern, Mapping[str, int]], ...]
+    """The most specific first."""
+    pools: Mapping[str, PoolConfig]
+    read_at: float
+    """SQL's clock in Unix time when it was read, and `started` the process's own at that moment."""
+    started: float = field(default_factory=time.monotonic)
+
+    def now(self) -> float:
+        """SQL's clock, as well as it is known without asking."""
+        return self.read_at + time.monotonic() - self.started
+
+    def policy_of(self, limit: Limit) -> CompiledPolicy | None:
+        return self.policies.get(limit.name)
+
+
+def read() -> Snapshot:
+    """A new snapshot from SQL. The version is read first: what changes meanwhile makes this one old."""
+    version = ConfigVersion.current()
+    overrides: dict[int, list[Override]] = defaultdict(list)
+    for row in Override.objects.select_related("project"):
+        overrides[row.policy_id].append(row)
+    compiled = [
+        CompiledPolicy.of(policy, overrides[policy.pk], settings.IPV6_PREFIX)
+        for policy in Policy.objects.filter(enabled=True).select_related("project", "tier")
+    ]
+    tiers: dict[str, list[str]] = defaultdict(list)
+    for user, tier in TierUser.objects.values_list("user", "tier__name"):
+        tiers[user].append(tier)
+    rules = sorted(
+        ((compile_pattern(rule.match), rule.cost) for rule in CostRule.objects.all()),
+        key=lambda rule: (-len(rule[0].prefix), not rule[0].exact, not rule[0].method, rule[0].text),
+    )
+    return Snapshot(
+        version=version,
+        policies={policy.name: policy for policy in compiled},
+        index=PolicyIndex(compiled),
+        projects={
+            row.slug: ProjectFacts(row.pk, row.slug, row.weight, row.tier.name if row.tier else "")
+            for row in Project.objects.select_related("tier")
+        },
+        user_tiers={user: tuple(names) for user, names in tiers.items()},
+        networks=NetworkList((row.name, row.action, row.cidrs) for row in Network.objects.all()),
+        cost_rules=tuple(rules),
+        pools=read_pools(),
+        read_at=_sql_now(),
+    )
+
+
+def _sql_now() -> float:
+    if connection.vendor == "sqlite":  # one host, one clock, and SQLite's own has whole seconds only
+        return timezone.now().timestamp()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT extract(epoch FROM clock_timestamp())")
+        return float(cursor.fetchone()[0])
+
+
+class Keeper:
+    """The process's snapshot. Safe under threads."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._next_look = 0.0
+        self._lock = threading.Lock()
+
+    def get(self) -> Snapshot:
+        """The snapshot, at most half a second behind SQL while SQL answers."""
+        held = self._snapshot
+        if held is not None and time.monotonic() < self._next_look:
+            return held
+        if held is None:
+            with self._lock:
+                return self._snapshot or self._renew()
+        if self._lock.acquire(blocking=False):
+            try:
+                self._next_look = time.monotonic() + CHECK_EVERY
+                if ConfigVersion.current() != held.version:
+                    return self._renew()
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning(
+                    "SQL does not answer; limits stay as of version %s: %s", held.version, type(error).__name__
+                )
+            finally:
+                self._lock.release()
+        return held
+
+    def forget(self) -> None:
+        """Read anew at the next use."""
+        with self._lock:
+            self._snapshot = None
+
+    def _renew(self) -> Snapshot:
+        self._snapshot = read()
+        self._next_look = time.monotonic() + CHECK_EVERY
+        return self._snapshot
+
+
+keeper = Keeper()

@@ -1,0 +1,172 @@
+"""Who is there: `Authorization: Bearer sl_<prefix>_<secret>`, or the admin's session for reading."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import InterfaceError, OperationalError
+from django.db.models import Q
+from django.utils import timezone
+from rest_framework import exceptions
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.request import Request
+
+from quotas.models import ApiKey, Project
+from quotas.rest.caller import Caller
+
+logger = logging.getLogger(__name__)
+
+FRESH = 1.0
+"""Seconds for which a looked-up key is believed without asking SQL: a revoked one lives no longer."""
+STALE = 300.0
+"""Seconds for which it is believed while SQL does not answer, so that limit checks go on."""
+KEPT = 10_000
+TOUCH = timedelta(minutes=1)
+"""`last_used_at` is written no more often."""
+REFUSED = "The API key is missing, unknown, revoked or expired."
+
+
+def hash_secret(secret: str) -> str:
+    """SHA-256, in hex. The secret has 256 random bits, so that no slow hash is needed."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    caller: Caller
+    secret_hash: str
+    expires_at: datetime | None
+    looked_up: float
+
+
+class KeyRing:
+    """Keys looked up lately, bounded, for one process. Safe under threads."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._touched: dict[int, datetime] = {}
+        self._lock = threading.Lock()
+
+    def find(self, token: str) -> Caller | None:
+        """The caller whose key `token` is, or None."""
+        kind, _, rest = token.partition("_")
+        prefix, _, secret = rest.partition("_")
+        if kind != "sl" or not prefix or not secret or len(token) > 200:
+            return None
+        known = self._lookup(prefix)
+        matches = hmac.compare_digest(hash_secret(secret), known.secret_hash if known else "")
+        if known is None or not matches:
+            return None
+        now = timezone.now()
+        if known.expires_at is not None and known.expires_at <= now:
+            return None
+        self._touch(known.caller.key_id, now)
+        return known.caller
+
+    def forget(self) -> None:
+        with self._lock:
+            self._known.clear()
+            self._touched.clear()
+
+    def _lookup(self, prefix: str) -> _Known | None:
+        known = self._known.get(prefix)
+        now = time.monotonic()
+        if known is not None and now - known.looked_up < FRESH:
+            return known
+        try:
+            row = ApiKey.objects.select_related("project").filter(prefix=prefix, revoked_at=None).first()
+        except (OperationalError, InterfaceError):
+            if known is not None and now - known.looked_up < STALE:
+                logger.warning("SQL does not answer; API key %s is believed as it was", prefix)
+                return known
+            raise
+        with self._lock:
+            if row is None:
+                self._known.pop(prefix, None)
+                return None
+            fresh = _Known(
+                Caller(f"key:{row.name}", row.project, frozenset(row.scopes), row.pk),
+                row.secret_hash,
+                row.expires_at,
+                now,
+            )
+            self._known[prefix] = fresh
+            self._known.move_to_end(prefix)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+            return fresh
+
+    def _touch(self, key_id: int | None, now: datetime) -> None:
+        if key_id is None or now - self._touched.get(key_id, now - TOUCH) < TOUCH:
+            return
+        self._touched[key_id] = now
+        stale = Q(last_used_at=None) | Q(last_used_at__lte=now - TOUCH)
+        try:
+            ApiKey.objects.filter(stale, pk=key_id).update(last_used_at=now)
+        except (OperationalError, InterfaceError):
+            logger.warning("last use of API key %s is not written: SQL does not answer", key_id)
+
+
+keyring = KeyRing()
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """`request.auth` becomes the key's `Caller`; 401 for anything in the header that is no good key."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, Caller] | None:
+        header = get_authorization_header(request)
+        if not header:
+            return None
+        word, _, token = header.partition(b" ")
+        caller = None
+        if word.lower() == b"bearer":
+            try:
+                caller = keyring.find(token.strip().decode("ascii"))
+            except UnicodeDecodeError:
+                caller = None
+        if caller is None:
+            raise exceptions.AuthenticationFailed(REFUSED)
+        return caller, caller
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="sluice"'
+
+
+class AdminSession(BaseAuthentication):
+    """A staff member's session, for reading only: nothing is changed by a request that a browser could be tricked into.
+
+    Members of projects see one of theirs, named by `?project=` where they have several; others the whole platform.
+    """
+
+    def authenticate(self, request: Request) -> tuple[Caller, Caller] | None:
+        user: Any = getattr(request._request, "user", None)
+        if request.method not in ("GET", "HEAD") or user is None or not (user.is_active and user.is_staff):
+            return None
+        scopes = {"read"}
+        if user.is_superuser or user.has_perm("controlplane.view_auditentry"):
+            scopes.add("admin")
+        caller = Caller(f"user:{user.get_username()}", self._project(request, user), frozenset(scopes))
+        return caller, caller
+
+    def _project(self, request: Request, user: Any) -> Project | None:
+        if user.is_superuser:
+            return None
+        mine = {project.slug: project for project in user.sluice_projects.all()}
+        if not mine:
+            if user.has_perm("quotas.view_project"):
+                return None
+            raise exceptions.PermissionDenied("You are a member of no project.")
+        if len(mine) == 1:
+            return next(iter(mine.values()))
+        chosen = mine.get(request.query_params.get("project", ""))
+        if chosen is None:
+            raise exceptions.PermissionDenied("Name one of your projects: ?project=")
+        return chosen

@@ -1,0 +1,183 @@
+"""Errors as `application/problem+json` (RFC 9457): one shape, stable types, the place of each mistake."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from quotas.rest import pointers
+
+MEDIA_TYPE = "application/problem+json"
+INVALID = "invalid-request"
+
+logger = logging.getLogger(__name__)
+
+FieldError = Mapping[str, str]
+"""`{"pointer": "#/cost/tokens", "detail": "..."}`; for a query parameter `{"pointer": "?limit", "parameter": "limit"}`."""
+
+
+class ProblemError(Exception):
+    """A request is answered with a problem document instead of a result."""
+
+    def __init__(
+        self,
+        slug: str,
+        title: str,
+        status: int,
+        detail: str,
+        errors: Iterable[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.slug, self.title, self.status, self.detail = slug, title, status, detail
+        self.errors, self.headers, self.extra = list(errors), dict(headers or {}), extra
+
+    def document(self) -> dict[str, Any]:
+        return document(self.slug, self.title, self.status, self.detail, self.errors, **self.extra)
+
+
+class InvalidRequest(ProblemError):
+    """The request has a mistake, at the places in `errors` (400)."""
+
+    def __init__(self, detail: str, errors: Iterable[FieldError] = ()) -> None:
+        super().__init__(INVALID, "Invalid request", 400, detail, errors)
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> InvalidRequest:
+        return cls(f"{pointer}: {detail}", [{"pointer": pointer, "detail": detail}])
+
+
+class NotFound(ProblemError):
+    """There is no such thing, or it is not the caller's (404): the answer is the same."""
+
+    def __init__(self, detail: str, slug: str = "not-found", errors: Iterable[FieldError] = ()) -> None:
+        super().__init__(slug, "Not found", 404, detail, errors)
+
+
+def document(
+    slug: str, title: str, status: int, detail: str, errors: Iterable[FieldError] | None = None, **extra: Any
+) -> dict[str, Any]:
+    """The body of a problem answer. `extra` are further members, such as `retry_after`."""
+    body: dict[str, Any] = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
+    if errors:
+        body["errors"] = [dict(error) for error in errors]
+    body.update(extra)
+    return body
+
+
+def problem(
+    slug: str,
+    title: str,
+    status: int,
+    detail: str,
+    errors: Iterable[FieldError] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **extra: Any,
+) -> Response:
+    """A problem as DRF's response."""
+    return Response(
+        document(slug, title, status, detail, errors, **extra),
+        status,
+        headers=dict(headers or {}),
+        content_type=MEDIA_TYPE,
+    )
+
+
+def handle(exc: Exception, context: Mapping[str, Any]) -> Response:
+    """DRF's exception handler: whatever a view raises becomes a problem; faults of ours tell no details."""
+    from rest_framework.views import set_rollback  # that module reads the settings, which name this one
+
+    found = translate(exc)
+    if found.status >= 500 and not isinstance(exc, ProblemError):
+        request = context.get("request")
+        logger.error(
+            "request failed: %s %s", getattr(request, "method", ""), getattr(request, "path", ""), exc_info=exc
+        )
+    set_rollback()
+    return problem(
+        found.slug, found.title, found.status, found.detail, found.errors, headers=found.headers, **found.extra
+    )
+
+
+def translate(exc: Exception) -> ProblemError:
+    """The problem that stands for any exception."""
+    match exc:
+        case ProblemError():
+            return exc
+        case exceptions.ValidationError():
+            errors = pointers.errors_of(exc.detail)
+            first = errors[0] if errors else {"pointer": "#", "detail": "invalid"}
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            return InvalidRequest(f"{first['pointer']}: {first['detail']}{more}", errors)
+        case exceptions.ParseError():
+            return InvalidRequest(str(exc.detail))
+        case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
+            challenge = getattr(exc, "auth_header", "Bearer")
+            return ProblemError(
+                "unauthenticated", "Not authenticated", 401, str(exc.detail), headers={"WWW-Authenticate": challenge}
+            )
+        case exceptions.PermissionDenied() | PermissionDenied():
+            return ProblemError("forbidden", "Forbidden", 403, str(getattr(exc, "detail", "") or "Not allowed."))
+        case exceptions.NotFound() | Http404():
+            return NotFound("There is no such thing, or it is not yours.")
+        case exceptions.MethodNotAllowed():
+            return ProblemError("method-not-allowed", "Method not allowed", 405, str(exc.detail))
+        case exceptions.UnsupportedMediaType():
+            return ProblemError(
+                "unsupported-media-type", "Unsupported media type", 415, "Send the body as application/json."
+            )
+        case RequestDataTooBig():
+            return ProblemError("body-too-large", "Body too large", 413, str(exc))
+        case SuspiciousOperation():
+            return InvalidRequest("The request can't be read.")
+        case OperationalError() | InterfaceError():
+            return ProblemError(
+                "storage-unavailable",
+                "Storage unavailable",
+                503,
+                "The database does not answer; try again.",
+                headers={"Retry-After": "2"},
+            )
+        case RedisConnectionError() | RedisTimeoutError():
+            return ProblemError(
+                "redis-unavailable",
+                "Redis unavailable",
+                503,
+                "Redis does not answer; try again.",
+                headers={"Retry-After": "2"},
+            )
+        case _:
+            return ProblemError(
+                "internal-error", "Internal error", 500, "The request failed for a fault of the server."
+            )
+
+
+def _plain(status: int, slug: str, title: str, detail: str) -> JsonResponse:
+    return JsonResponse(document(slug, title, status, detail), status=status, content_type=MEDIA_TYPE)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """Django's `handler400`: what is refused before a view is reached."""
+    return _plain(400, INVALID, "Invalid request", "The request can't be read.")
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    """Django's `handler500`."""
+    return _plain(500, "internal-error", "Internal error", "The request failed for a fault of the server.")
+
+
+@csrf_exempt
+def no_such_path(request: HttpRequest) -> JsonResponse:
+    """Whatever else is below /api/."""
+    return _plain(404, "not-found", "Not found", "There is nothing at this address.")

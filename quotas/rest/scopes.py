@@ -1,0 +1,27 @@
+"""What a caller may do: each view says the scope that each of its methods needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from quotas.rest.caller import Caller
+
+if TYPE_CHECKING:
+    from rest_framework.views import APIView
+
+
+class HasScope(BasePermission):
+    """A view has `scopes = {"GET": "read", "POST": "submit"}`; a method that it does not list is refused."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        method = "GET" if request.method == "HEAD" else request.method or ""
+        if not isinstance(request.auth, Caller):
+            return False  # DRF makes this a 401, since nobody was authenticated
+        if not hasattr(view, method.lower()):
+            return True  # goes on to its 405
+        needed = getattr(view, "scopes", {}).get(method)
+        self.message = f"This needs the scope {needed!r}."
+        return method == "OPTIONS" or (needed is not None and request.auth.may(needed))

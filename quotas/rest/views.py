@@ -1,0 +1,34 @@
+"""What every view of the API shares."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from quotas.rest.caller import Caller, caller_of
+from quotas.rest.problems import ProblemError
+from quotas.rest.serializers import QuerySerializer, StrictSerializer, body_of, query_of
+
+
+class ApiView(APIView):
+    """A view with scopes. Its methods read the body by `self.body(Kind)`, the query by `self.query(Kind)`."""
+
+    scopes: ClassVar[dict[str, str]] = {}
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        # WSGI tells an unknown length as no body at all, and a check without a body is a valid one.
+        if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
+            raise ProblemError("length-required", "Length required", 411, "Send the body with Content-Length.")
+
+    @property
+    def caller(self) -> Caller:
+        return caller_of(self.request)
+
+    def body(self, kind: type[StrictSerializer], **kwargs: Any) -> dict[str, Any]:
+        return body_of(self.request, kind, **kwargs)
+
+    def query(self, kind: type[QuerySerializer] = QuerySerializer) -> dict[str, Any]:
+        return query_of(self.request, kind)

@@ -1,0 +1,23 @@
+"""Instances for the acceptance tests: one that they share, and fresh ones for those that break it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.instance import Instance, running
+
+
+@pytest.fixture(scope="session")
+def shared_instance() -> Iterator[Instance]:
+    """One instance for a whole test process. Don't hurt it, and make projects, queues and pools of your own."""
+    with running() as instance:
+        yield instance
+
+
+@pytest.fixture
+def fresh_instance() -> Iterator[Instance]:
+    """An instance of the test's own, started and ready: kill what you like."""
+    with running() as instance:
+        yield instance

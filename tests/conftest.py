@@ -1,0 +1,77 @@
+"""Every test process has its own data directory, keys, Valkey and database; nothing outside of them is touched.
+
+The environment is set here, before Django reads its settings; pytest-xdist's workers each do it for themselves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import postgres_binaries, run_postgres
+from tests.valkey import Server, cluster_server, redis7_server, run_server, valkey, valkey_binary
+
+__all__ = ["cluster_server", "redis7_server", "valkey"]
+
+_closing = ExitStack()
+atexit.register(_closing.close)
+ROOT = Path(tempfile.mkdtemp(prefix="sluice-test-"))
+_closing.callback(shutil.rmtree, ROOT, ignore_errors=True)
+VALKEY: Server = _closing.enter_context(run_server(valkey_binary()))
+
+for _name in list(os.environ):
+    if _name.startswith("SLUICE_") and not _name.startswith("SLUICE_TEST_"):
+        del os.environ[_name]
+for _name in ("DATABASE_URL", "LIMITER_REDIS_URL"):
+    os.environ.pop(_name, None)
+os.environ |= {
+    "SLUICE_DATA_DIR": str(ROOT / "data"),
+    "SLUICE_SECRET_KEY": "only-for-tests-" + "0" * 40,
+    "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=",
+    "SLUICE_LOG_LEVEL": os.environ.get("SLUICE_TEST_LOG_LEVEL", "WARNING"),
+    "REDIS_URL": VALKEY.unix_url,
+}
+if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
+    os.environ["DATABASE_URL"] = _database
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What needs a service that this machine lacks is skipped, and says so."""
+    lacking = {
+        "postgres": "" if postgres_binaries() else "no PostgreSQL is installed",
+        "browser": "" if shutil.which("chromium") else "no Chromium is installed",
+    }
+    for item in items:
+        for marker, why in lacking.items():
+            if why and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """SQLite in a file, as in production: the in-memory one locks differently when threads share it."""
+    from django.conf import settings
+
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database.setdefault("TEST", {})["NAME"] = str(ROOT / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Server:
+    """The server that Django's settings point to, too."""
+    return VALKEY
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A database of a private PostgreSQL cluster; for tests that are marked `postgres`."""
+    with run_postgres() as url:
+        yield url
