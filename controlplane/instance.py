@@ -53,6 +53,11 @@ class Instance:
         return self.data_dir / "logs"
 
     @property
+    def pid_dir(self) -> Path:
+        """One file for each process of a running `up`."""
+        return self.data_dir / "pids"
+
+    @property
     def redis_url(self) -> str:
         return f"unix://{self.socket_path}"
 

@@ -127,7 +127,7 @@ USE_I18N = False
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = env.str("SLUICE_STATIC_ROOT", default="") or None  # for a web server of one's own in front
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 

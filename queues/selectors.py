@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Min, QuerySet
+from django.db.models import Count, Max, Min, QuerySet
 
 from queues import clock, config
 from queues.dispatcher import waits
@@ -195,3 +195,24 @@ def job_counts(project: Project | None = None) -> dict[str, int]:
     rows = Job.objects.all() if project is None else Job.objects.filter(project=project)
     counted = dict(rows.order_by().values_list("status").annotate(count=Count("id")))
     return {status: counted.get(status, 0) for status in Status.values}
+
+
+def open_letters(project: Project | None = None) -> int:
+    """Dead letters that nobody has handled."""
+    rows = DeadLetter.objects.filter(handled_at=None)
+    return (rows if project is None else rows.filter(project=project)).count()
+
+
+def letter_groups(rows: QuerySet[DeadLetter]) -> list[dict[str, Any]]:
+    """Letters that failed alike, the most frequent first: count, first and last time, an example."""
+    grouped = (
+        rows.order_by()
+        .values("fingerprint", "category", "severity", "type")
+        .annotate(count=Count("id"), first_at=Min("created_at"), last_at=Max("created_at"), example=Max("id"))
+        .order_by("-count")[:500]
+    )
+    examples = {row.pk: row for row in DeadLetter.objects.filter(pk__in=[group["example"] for group in grouped])}
+    return [
+        {**group, "error": examples[group["example"]].error, "example": examples[group["example"]].uid}
+        for group in grouped
+    ]

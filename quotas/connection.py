@@ -32,3 +32,9 @@ def limiter_redis() -> redis.Redis:
 def limiter() -> Limiter:
     """The process's limiter. Safe under threads."""
     return Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+
+
+def forget() -> None:
+    """Open new connections at the next use: after a fork, the parent's sockets are the parent's."""
+    limiter.cache_clear()
+    limiter_redis.cache_clear()

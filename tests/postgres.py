@@ -1,4 +1,4 @@
-"""A private PostgreSQL cluster on a unix socket, in a temporary directory, gone with the process that started it."""
+"""A private PostgreSQL cluster on a port of its own, in a temporary directory, gone with who started it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from controlplane import parent_death
-from tests.valkey import wait_for
+from tests.valkey import free_port, wait_for
 
 
 def postgres_binaries() -> Path | None:
@@ -51,7 +51,14 @@ def run_postgres(*settings: str) -> Iterator[str]:
         stdout=subprocess.DEVNULL,
         **common,
     )
-    options = ["listen_addresses=", f"unix_socket_directories={directory}", "fsync=off", *settings]
+    port = free_port()
+    options = [
+        "listen_addresses=127.0.0.1",
+        f"port={port}",
+        f"unix_socket_directories={directory}",
+        "fsync=off",
+        *settings,
+    ]
     with open(f"{directory}/log", "wb") as log:
         server = subprocess.Popen(
             [str(binaries / "postgres"), "-D", data, *(word for option in options for word in ("-c", option))],
@@ -60,9 +67,9 @@ def run_postgres(*settings: str) -> Iterator[str]:
             preexec_fn=parent_death.in_child(),
             **common,
         )
-    url = f"postgresql://sluice@%2F{directory.strip('/').replace('/', '%2F')}/postgres"
+    url = f"postgresql://sluice@127.0.0.1:{port}/postgres"
     try:
-        wait_for(lambda: _answers(directory), timeout=30)
+        wait_for(lambda: _answers(url), timeout=30)
         yield url
     finally:
         server.send_signal(signal.SIGINT)  # fast shutdown: sessions are ended
@@ -70,9 +77,9 @@ def run_postgres(*settings: str) -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _answers(directory: str) -> bool:
+def _answers(url: str) -> bool:
     try:
-        psycopg.connect(host=directory, user="sluice", dbname="postgres").close()
+        psycopg.connect(url).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -2,4 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-urlpatterns: list[URLPattern | URLResolver] = [path("", include("quotas.api.urls"))]
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", include("quotas.api.urls")),
+    path("", include("queues.api.urls")),
+]

@@ -25,19 +25,24 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Supervisor:
     """Use as a context manager in the main thread: on leaving, all children are stopped, lowest rank first.
 
+    `pid_dir` has a file for each child, named after it, with its process id: programs give themselves other titles.
     `say(name, line)` gets every line that a child prints, and with the name `up` what happens to the children.
     """
 
-    def __init__(self, log_dir: Path, say: Callable[[str, str], None]) -> None:
+    def __init__(self, log_dir: Path, pid_dir: Path, say: Callable[[str, str], None]) -> None:
         self.children: dict[str, Child] = {}
         self._log_dir = log_dir
+        self._pid_dir = pid_dir
         self._say = say
         self._selector = selectors.DefaultSelector()
         self._stops = 0
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Supervisor:
-        self._log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (self._log_dir, self._pid_dir):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for stale in self._pid_dir.iterdir():
+            stale.unlink()
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
@@ -111,11 +116,13 @@ class Supervisor:
 
     def _launch(self, child: Child) -> None:
         child.start()
+        (self._pid_dir / child.name).write_text(f"{child.pid}\n")
         self._selector.register(child.output, selectors.EVENT_READ, child)
 
     def _bury(self, child: Child) -> int:
         if not child.silent:
             self._selector.unregister(child.output)
+        (self._pid_dir / child.name).unlink(missing_ok=True)
         return child.bury()
 
     def _tick(self, timeout: float) -> None:

@@ -1,0 +1,1 @@
+"""REST for jobs, batches, queues, dead letters and workers: thin faces over services and selectors."""

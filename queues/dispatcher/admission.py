@@ -38,16 +38,16 @@ class Admissions:
         self._limiter = limiter
 
     def resolve(self, candidate: Candidate) -> Asked:
-        """Which limits apply to a job, and which pool it goes through. Raises `KeyError` for a pool that is gone."""
+        """Which limits apply to a job, and which pool it goes through. Raises
+        `KeyError` or `UnknownPool` for what is gone."""
         cfg = config.current()
         queue = cfg.queues[candidate.queue_id]
-        limits = policies.resolve_job(
+        limits = policies.resolve(
             project=cfg.projects[candidate.project_id].slug,
             user=candidate.user or None,
             keys=candidate.keys,
             queue=queue.name,
             cost=candidate.cost,
-            priority=candidate.priority,
         )
         name = candidate.pool or queue.pool
         return Asked(candidate, limits, policies.pool_spec(name) if name else None)

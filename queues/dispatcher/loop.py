@@ -30,6 +30,7 @@ from queues.states import Stage
 from quotas import policies
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Admission
+from quotas.errors import UnknownPool, UnknownProject
 
 log = structlog.get_logger(__name__)
 
@@ -120,8 +121,7 @@ class Dispatcher:
 
     def _hear(self, rings: bell.Rings) -> None:
         config.current()
-        policies.version()
-        versions = (config.snapshot.version, policies.version())
+        versions = (config.snapshot.version, policies.snapshot().version)
         if versions != self._versions or rings.unblock:
             self._versions = versions
             self._pools.clear()
@@ -225,7 +225,7 @@ class Dispatcher:
     def _resolve(self, group: Group, candidate: Candidate) -> Asked | None:
         try:
             return self._admissions.resolve(candidate)
-        except KeyError as error:
+        except (KeyError, UnknownPool, UnknownProject) as error:
             # Its pool or project was taken away: nothing but a change of configuration helps, and that unblocks.
             log.warning("dispatcher.unresolvable", job=candidate.uid, missing=str(error))
             group.block(candidate.lane, time.monotonic() + 60.0)

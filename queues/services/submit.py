@@ -17,6 +17,7 @@ from queues.models import Batch, Job, JobDependency
 from queues.services import capacity
 from queues.specs import JobSpec, read_job
 from queues.states import FINAL, Stage, Status
+from quotas import policies
 from quotas.models import Project
 
 
@@ -63,9 +64,7 @@ def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config
 
 
 def _known_pools() -> set[str]:
-    from quotas.policies import pool_names
-
-    return set(pool_names())
+    return set(policies.snapshot().pools)
 
 
 def _row(

@@ -23,7 +23,7 @@ from queues.worker.parcel import deliveries
 from queues.worker.report import HEARTBEAT, Report
 from queues.worker.running import perform, timed_out
 from queues.worker.settle import Ended, settle
-from quotas.connection import limiter_redis
+from quotas import connection
 from quotas.engine.types import Outcome as Upstream
 
 log = structlog.get_logger(__name__)
@@ -105,8 +105,9 @@ class ForkingWorker(LeanWorker):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             # The parent's sockets are the parent's.
-            for cached in (engine.accounts, engine.limiter, limiter_redis):
-                cached.cache_clear()
+            engine.accounts.cache_clear()
+            engine.limiter.cache_clear()
+            connection.forget()
             ended = [Ended(item, perform(item))]
             engine.settle_engine(ended)
             settle(ended, self.name)

@@ -48,16 +48,15 @@ def plain(part: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def subject_digest(partition: str, subject: str) -> bytes:
-    return digest(partition, subject).encode()
+def subject(partition: str, subject: str) -> tuple[bytes, bytes]:
+    """(hash, index member) of whom a limit holds for.
 
-
-@lru_cache(maxsize=65536)
-def index_member(partition: str, subject: str) -> bytes:
-    """How an index lists a subject: hash, length of the partition, partition, what is shown of the subject."""
+    An index lists a subject as its hash, the length of the partition, the partition, what is shown of the subject.
+    """
+    hashed = digest(partition, subject).encode()
     shown = partition[:SHOWN]
     text = f"{len(shown)}:{shown}{subject[:SHOWN]}"
-    return subject_digest(partition, subject) + text.encode("utf-8", "surrogatepass")
+    return hashed, hashed + text.encode("utf-8", "surrogatepass")
 
 
 def parse_member(member: bytes) -> tuple[bytes, str, str]:
@@ -69,37 +68,30 @@ def parse_member(member: bytes) -> tuple[bytes, str, str]:
 class Keys:
     """Keys under one prefix. Two instances that share a Redis have different prefixes."""
 
-    __slots__ = ("_counter", "_index", "tag")
+    __slots__ = ("policy", "tag")
 
     def __init__(self, prefix: str = "sl") -> None:
         if not PLAIN.fullmatch(prefix):
             raise ValueError(f"a key prefix is 1 to 64 of A-Z a-z 0-9 _ . -, not {prefix!r}")
-        self.tag = "{" + prefix + "}"
-        tag = self.tag
+        self.tag = tag = "{" + prefix + "}"
 
         @lru_cache(maxsize=16384)
-        def counter(limit_id: str, generation: int, algorithm: str, unit: str) -> bytes:
-            code = ALGORITHM_CODES[algorithm]
-            return f"{tag}:l:{plain(limit_id)}:{generation}:{code}:{plain(unit)}:".encode()
+        def policy(limit_id: str, generation: int, algorithm: str, unit: str) -> tuple[bytes, bytes]:
+            rest = f"{plain(limit_id)}:{generation}:{ALGORITHM_CODES[algorithm]}:{plain(unit)}"
+            return f"{tag}:l:{rest}:".encode(), f"{tag}:i:{rest}".encode()
 
-        @lru_cache(maxsize=16384)
-        def index(limit_id: str, generation: int, algorithm: str, unit: str) -> bytes:
-            return counter(limit_id, generation, algorithm, unit).replace(b":l:", b":i:", 1)[:-1]
-
-        self._counter = counter
-        self._index = index
+        self.policy = policy
+        """(what a policy's counters begin with, its index)"""
 
     def counter(self, limit: Limit) -> bytes:
-        return self._counter(limit.id, limit.generation, limit.algorithm, limit.unit) + subject_digest(
-            limit.partition, limit.subject
-        )
+        return self.counter_of(limit, subject(limit.partition, limit.subject)[0])
 
     def counter_of(self, limit: Limit, hashed: bytes) -> bytes:
         """The counter of the limit's policy for a subject that is known by its hash."""
-        return self._counter(limit.id, limit.generation, limit.algorithm, limit.unit) + hashed
+        return self.policy(limit.id, limit.generation, limit.algorithm, limit.unit)[0] + hashed
 
     def index(self, limit: Limit) -> bytes:
-        return self._index(limit.id, limit.generation, limit.algorithm, limit.unit)
+        return self.policy(limit.id, limit.generation, limit.algorithm, limit.unit)[1]
 
     def of_policy(self, limit_id: str) -> tuple[str, str]:
         """Patterns of all counters and all indexes that a policy ever had."""

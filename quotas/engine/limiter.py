@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import wire
 from .errors import IdempotencyConflict, LimiterUnavailable
-from .keys import Keys, digest, index_member, parse_member
+from .keys import Keys, digest, parse_member, subject
 from .scripts import Call, load
 from .transport import Reply, Transport
 from .types import SCOPE_ORDER, Decision, Limit, LimitState, Settlement
@@ -156,16 +156,27 @@ class Limiter:
         self, limits: Sequence[Limit], dry_run: bool, bypass: bool, token: str, token_body: str, reserve: bool | None
     ) -> _Prepared:
         limits = in_order(limits)
-        held = [limit for limit in limits if limit.limit is not None]
-        counter, index = self.keys.counter, self.keys.index
-        keys = [counter(limit) for limit in held]
-        if len(set(keys)) != len(keys):
-            raise ValueError("one check names the same counter twice")
+        held: list[Limit] = []
+        counters: list[bytes] = []
+        indexes: list[bytes] = []
+        members: list[bytes] = []
+        specs: list[bytes] = []
         now = self.now()
+        policy = self.keys.policy
+        for limit in limits:
+            if limit.limit is None:
+                continue
+            prefix, index = policy(limit.id, limit.generation, limit.algorithm, limit.unit)
+            hashed, member = subject(limit.partition, limit.subject)
+            held.append(limit)
+            counters.append(prefix + hashed)
+            indexes.append(index)
+            members.append(member)
+            specs.append(wire.pack_spec(limit, now))
+        if len(set(counters)) != len(counters):
+            raise ValueError("one check names the same counter twice")
+        keys = counters + indexes
         flags = (wire.DRY_RUN if dry_run else 0) | (wire.BYPASS if bypass else 0)
-        specs = b"".join([wire.pack_spec(limit, now) for limit in held])
-        members = [index_member(limit.partition, limit.subject) for limit in held]
-        keys += [index(limit) for limit in held]
         reservation, slot, life = None, "", RESERVATION_LIFE
         if not dry_run:
             leases = [limit.lease_ttl for limit in held if limit.algorithm == "concurrency" and limit.cost]
@@ -182,7 +193,7 @@ class Limiter:
                 flags |= wire.TOKEN
         args = [
             b"" if self.clock is None else b"%d" % now,
-            wire.HEAD.pack(len(held), flags, life * 1000, INDEX_SIZE) + specs,
+            wire.HEAD.pack(len(held), flags, life * 1000, INDEX_SIZE) + b"".join(specs),
             slot,
             digest(token_body) if token else b"",
             *members,
@@ -190,47 +201,17 @@ class Limiter:
         return _Prepared(limits, held, keys, args, reservation, bypass)
 
     def _decode(self, prepared: _Prepared, reply: Reply) -> Decision:
-        replayed = type(reply) is list
+        limits = prepared.limits
         reservation = prepared.reservation
-        held = prepared.held
+        replayed = type(reply) is list
         if replayed:
-            body, names = reply
-            known, _, lease = names.partition(b"\n")
-            reservation = lease.decode() or None
-            counters = known.split(b" ")
-            if counters != prepared.keys[: len(held)]:
-                # The policies were changed since: answer with those that are still the same.
-                by_key = dict(zip(prepared.keys, held, strict=False))
-                places = [(n, by_key[key]) for n, key in enumerate(counters) if key in by_key]
-                size = wire.STATE.size
-                start = wire.STATUS.size
-                body = body[:start] + b"".join(body[start + n * size : start + (n + 1) * size] for n, _ in places)
-                held = [limit for _, limit in places]
-            reply = body
+            reply, reservation, limits = self._remembered(prepared, *reply)
         status, now = wire.STATUS.unpack_from(reply)
         if status == wire.CONFLICT:
             raise IdempotencyConflict
         if status == wire.STALE:
             raise LimiterUnavailable("the server's clock is moving too fast to find a calendar period")
-        moment = int(now)
-        figures = wire.STATE.iter_unpack(memoryview(reply)[wire.STATUS.size :])
-        states: list[LimitState] = []
-        impossible: list[bool] = []
-        if len(held) == len(prepared.limits):
-            for limit, (bits, used, remaining, retry, reset) in zip(held, figures, strict=True):
-                states.append(wire.state_of(limit, moment, bits & 1 == 1, int(used), int(remaining), retry, reset))
-                impossible.append(bits > 1)
-            limits: Sequence[Limit] = held
-        else:
-            limits = [limit for limit in prepared.limits if limit.limit is None or limit in held]
-            for limit in limits:
-                if limit.limit is None:
-                    states.append(wire.unlimited(limit))
-                    impossible.append(False)
-                else:
-                    bits, used, remaining, retry, reset = next(figures)
-                    states.append(wire.state_of(limit, moment, bits & 1 == 1, int(used), int(remaining), retry, reset))
-                    impossible.append(bits > 1)
+        states, impossible = wire.states_of(limits, reply, int(now))
         return wire.decide(
             limits,
             states,
@@ -240,6 +221,23 @@ class Limiter:
             reservation=reservation if status == wire.ALLOWED else None,
             replayed=replayed,
         )
+
+    @staticmethod
+    def _remembered(prepared: _Prepared, answer: bytes, names: bytes) -> tuple[bytes, str | None, Sequence[Limit]]:
+        """An earlier answer to the same token: (answer, reservation, limits that it is about)."""
+        known, _, lease = names.partition(b"\n")
+        counters = known.split(b" ")
+        held = prepared.held
+        limits = prepared.limits
+        if counters != prepared.keys[: len(held)]:
+            # The policies were changed since: answer for those that are still the same.
+            by_key = dict(zip(prepared.keys, held, strict=False))
+            places = [(n, by_key[key]) for n, key in enumerate(counters) if key in by_key]
+            size, start = wire.STATE.size, wire.STATUS.size
+            answer = answer[:start] + b"".join(answer[start + n * size : start + (n + 1) * size] for n, _ in places)
+            same = [limit for _, limit in places]
+            limits = [limit for limit in limits if limit.limit is None or limit in same]
+        return answer, lease.decode() or None, limits
 
     # -- settling ------------------------------------------------------------------------------------------------
 
@@ -311,18 +309,18 @@ class Limiter:
         head = wire.HEAD.pack(1, wire.DRY_RUN, 0, INDEX_SIZE)
         index = self.keys.index(template)
         for member in members:
-            hashed, partition, subject = parse_member(member)
-            shown.append((partition, subject))
+            hashed, partition, name = parse_member(member)
+            shown.append((partition, name))
             key = self.keys.counter_of(template, hashed)
             calls.append(Call(self._check, [key, index], [now, head + spec, b"", b"", member]))
-        for (partition, subject), reply in zip(shown, self.transport.run_many(calls), strict=True):
+        for (partition, name), reply in zip(shown, self.transport.run_many(calls), strict=True):
             status, moment = wire.STATUS.unpack_from(reply)
             if status == wire.STALE:
                 continue
-            bits, used, remaining, retry, reset = wire.STATE.unpack_from(reply, wire.STATUS.size)
-            if used:
-                seen = replace(template, partition=partition, subject=subject)
-                yield wire.state_of(seen, int(moment), bits & 1 == 1, int(used), int(remaining), retry, reset)
+            seen = replace(template, partition=partition, subject=name)
+            state = wire.states_of([seen], reply, int(moment))[0][0]
+            if state.used:
+                yield state
 
     def reset(self, limits: Sequence[Limit]) -> int:
         """Clear these limits' counters. Returns how many there were."""

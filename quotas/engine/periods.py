@@ -46,5 +46,12 @@ def boundaries(period: str, timezone: str, now: int) -> Boundaries:
     Weeks begin on Monday. Four boundaries, so that a clock that is wrong by less than a period changes nothing: the
     server picks by its own.
     """
-    today = dt.datetime.fromtimestamp(now // 1_000_000, ZoneInfo(timezone)).date()
-    return _boundaries(period, timezone, today)
+    found = _present.get((period, timezone))
+    if found is None or not found[1] <= now < found[2]:
+        today = dt.datetime.fromtimestamp(now // 1_000_000, ZoneInfo(timezone)).date()
+        found = _present[period, timezone] = _boundaries(period, timezone, today)
+    return found
+
+
+_present: dict[tuple[str, str], Boundaries] = {}
+"""The period that was asked for last: nearly always the one that is asked for next."""

@@ -159,7 +159,12 @@ class AccountSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """A pool as configured. `limits` are templates, held by every account for itself (scope `account`)."""
+    """A pool as configured. `limits` are templates, held by every account for itself.
+
+    A template of scope `account` counts all of an account's calls. One of scope `custom` counts an account's calls
+    for each key (a chat) by itself; its `subject` names the keys that it holds for as comma-separated shell patterns
+    (`-*,@*`; empty: all).
+    """
 
     id: str
     name: str
@@ -193,6 +198,8 @@ class AdmitRequest:
     """The sticky or per-key subject (a chat, a conversation)."""
     token: str = ""
     """Idempotency token: the same token is never charged twice while its lease lives."""
+    fallbacks: Sequence[PoolSpec] = ()
+    """Pools to try in this order when `pool` has no account for the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +223,12 @@ class Admission:
     impossible: bool = False
     disabled: bool = False
     limits: tuple[LimitState, ...] = ()
+    pool: str | None = None
+    """The name of the pool that the account belongs to: one of the fallbacks' where the first had none."""
+    probe: bool = False
+    """True when this call decides whether a half-open breaker closes."""
+    replayed: bool = False
+    """True when the request's token was admitted before: the same lease, nothing was charged this time."""
 
     def __bool__(self) -> bool:
         return self.allowed
@@ -251,7 +264,10 @@ class Settled:
     learned: Mapping[str, object] = field(default_factory=dict)
     repeated: bool = False
     transition: str = ""
-    """`opened`, `closed`, `half_open`, `disabled` or empty."""
+    """`opened`, `closed`, `half_open`, `disabled`, `pool_limited` or empty."""
+    account_id: str = ""
+    concurrency: tuple[int, int] | None = None
+    """Where the account's adaptive concurrency moved: from, to."""
 
 
 @dataclass(frozen=True, slots=True)

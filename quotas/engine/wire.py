@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import lru_cache
 from math import gcd
 
@@ -17,7 +18,7 @@ HEAD = struct.Struct("<BBdd")
 SPEC = struct.Struct("<BBdddddd")
 TAIL = struct.Struct("<dddd")
 STATUS = struct.Struct("<Bd")
-STATE = struct.Struct("<Bdddd")
+STATE = struct.Struct("<Bqqqq")
 DOUBLE = struct.Struct("<d")
 CODES = {name: number for number, name in enumerate(ALGORITHMS, 1)}
 MICROSECONDS = 1_000_000
@@ -90,26 +91,60 @@ def unlimited(limit: Limit) -> LimitState:
     )
 
 
-def state_of(
-    limit: Limit, now: int, allowed: bool, used: int, remaining: int, retry: float, reset: float
-) -> LimitState:
+class _State:
+    """A LimitState being filled in. A frozen dataclass pays for each field with a call; this one, of the same layout,
+    does not, and becomes a LimitState when it is done: a third of the time of every answer."""
+
+    __slots__ = tuple(field.name for field in fields(LimitState))
+
+    def __init__(
+        self, limit: Limit, remaining: int, reset: float, allowed: bool, retry: float | None, used: int, window: float
+    ) -> None:
+        self.policy = limit.name
+        self.scope = limit.scope
+        self.key = limit.subject
+        self.unit = limit.unit
+        self.algorithm = limit.algorithm
+        self.limit = limit.limit
+        self.remaining = remaining
+        self.reset_after = reset
+        self.mode = limit.mode
+        self.allowed = allowed
+        self.retry_after = retry
+        self.used = used
+        self.partition = limit.partition
+        self.window = window
+        self.__class__ = LimitState  # type: ignore[assignment]
+
+
+def state_of(limit: Limit, now: int, allowed: bool, used: int, remaining: int, retry: int, reset: int) -> LimitState:
     """A LimitState from a cell's figures; `retry` and `reset` in microseconds, retry -1 for never."""
-    return LimitState(
-        limit.name,
-        limit.scope,
-        limit.subject,
-        limit.unit,
-        limit.algorithm,
-        limit.limit,
+    algorithm = limit.algorithm
+    return _State(  # type: ignore[return-value]
+        limit,
         remaining,
         reset / MICROSECONDS,
-        limit.mode,
         allowed,
-        None if retry < 0 else retry / MICROSECONDS,
+        retry / MICROSECONDS if retry >= 0 else None,
         used,
-        limit.partition,
-        limit.window if limit.algorithm != "calendar" and limit.algorithm != "concurrency" else window_of(limit, now),
+        limit.window if algorithm != "calendar" and algorithm != "concurrency" else window_of(limit, now),
     )
+
+
+def states_of(limits: Sequence[Limit], reply: bytes, now: int) -> tuple[list[LimitState], list[bool]]:
+    """What the scripts' answer says of each limit that limits, and which costs are impossible."""
+    states: list[LimitState] = []
+    impossible: list[bool] = []
+    figures = STATE.iter_unpack(memoryview(reply)[STATUS.size :])
+    for limit in limits:
+        if limit.limit is None:
+            states.append(unlimited(limit))
+            impossible.append(False)
+        else:
+            bits, used, remaining, retry, reset = next(figures)
+            states.append(state_of(limit, now, bits == 1, used, remaining, retry, reset))
+            impossible.append(bits > 1)
+    return states, impossible
 
 
 def decide(

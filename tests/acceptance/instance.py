@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -21,16 +22,6 @@ from tests.valkey import free_port
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
-
-MARKS = {
-    "valkey": "valkey-server",
-    "web": "controlplane.web",
-    "dispatcher": "manage.py dispatch",
-    "worker-io": "rqworker io",
-    "worker-cpu": "rqworker cpu",
-    "simulator": "simulate_upstream",
-}
-"""What stands in a process's command line."""
 
 
 class Instance:
@@ -43,6 +34,7 @@ class Instance:
         self.options = options
         self.lines: list[str] = []
         self.process: subprocess.Popen[str] | None = None
+        self._known: dict[int, str] = {}
         ours = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
         for name in ("DATABASE_URL", "REDIS_URL", "LIMITER_REDIS_URL", "DJANGO_SETTINGS_MODULE"):
             ours.pop(name, None)
@@ -91,12 +83,14 @@ class Instance:
     def stop(self, number: int = signal.SIGTERM, seconds: float = 60.0) -> int:
         """Ask it to end; its exit status."""
         assert self.process is not None
+        self.family()
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
     def kill(self) -> None:
         """`kill -9` of the parent."""
         assert self.process is not None
+        self.family()
         self.process.kill()
         self.process.wait()
 
@@ -111,25 +105,37 @@ class Instance:
     # Its processes
 
     def family(self) -> dict[int, str]:
-        """All living processes of this instance, the parent included: {pid: command line}."""
-        found = {}
+        """All living processes of this instance, the parent included: {pid: command line}.
+
+        What once belonged to it stays known, so that an orphan is found under whatever title it runs.
+        """
+        table = process_table()
         own = os.fsencode(f"SLUICE_DATA_DIR={self.data_dir}")
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                environ = (entry / "environ").read_bytes().split(b"\0")
-                dead = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
-            if not dead and (own in environ or str(self.data_dir) in command):
-                found[int(entry.name)] = command
-        return found
+        members = {row.pid for row in table.values() if own in row.environ or str(self.data_dir) in row.command}
+        members |= {pid for pid, started in self._known.items() if pid in table and table[pid].started == started}
+        if self.process is not None and self.process.pid in table:
+            members.add(self.process.pid)
+        grown = True
+        while grown:
+            children = {row.pid for row in table.values() if row.parent in members} - members
+            members |= children
+            grown = bool(children)
+        members -= {os.getpid()}
+        self._known |= {pid: table[pid].started for pid in members}
+        return {pid: table[pid].command for pid in sorted(members)}
 
     def pids(self, name: str) -> list[int]:
-        """Processes of one kind (see `MARKS`), in the order of their start."""
-        return sorted(pid for pid, command in self.family().items() if MARKS[name] in command)
+        """Living children of `up` whose names begin so: `valkey`, `web`, `dispatcher`, `worker-io`, `worker-cpu`."""
+        table = process_table()
+        found = []
+        for path in sorted((self.data_dir / "pids").glob(f"{name}*")):
+            try:
+                pid = int(path.read_text() or 0)
+            except FileNotFoundError:
+                continue
+            if pid in table:
+                found.append(pid)
+        return found
 
     def kill_child(self, name: str, which: int = 0) -> int:
         """`kill -9` of one process; its id."""
@@ -179,6 +185,34 @@ class Instance:
     def flushall(self) -> None:
         with self.redis() as client:
             client.flushall()
+
+
+@dataclass(frozen=True)
+class Process:
+    """A row of the system's table of processes. Together, `pid` and `started` are unique."""
+
+    pid: int
+    parent: int
+    started: str
+    command: str
+    environ: frozenset[bytes]
+
+
+def process_table() -> dict[int, Process]:
+    """All that live, zombies left out; Linux only."""
+    table = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            environ = frozenset((entry / "environ").read_bytes().split(b"\0"))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if stat[0] != "Z":
+            table[int(entry.name)] = Process(int(entry.name), int(stat[1]), stat[19], command, environ)
+    return table
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30.0, what: Callable[[], str] | str = "") -> None:

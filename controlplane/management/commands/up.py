@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import sys
 from argparse import ArgumentParser
@@ -15,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from controlplane import processes
 from controlplane.embedded_valkey import DataDirInUse, DataDirLock, EmbeddedValkey
+from controlplane.instance import Instance
 from controlplane.supervisor import ChildGivenUp, Stopped, Supervisor, SupervisorError
 
 READY_SECONDS = 120.0
@@ -35,10 +37,12 @@ class Command(BaseCommand):
         if workers < 0:
             raise CommandError("--workers can't be negative.")
         check_free(host, port)
+        os.umask(0o077)
+        instance: Instance = settings.INSTANCE
         try:
-            with locked() as lock, Supervisor(settings.INSTANCE.log_dir, say) as supervisor:
+            with locked() as lock, Supervisor(instance.log_dir, instance.pid_dir, say) as supervisor:
                 if settings.EMBEDDED_REDIS:
-                    valkey = EmbeddedValkey(settings.INSTANCE)
+                    valkey = EmbeddedValkey(instance)
                     valkey.make_room()
                     supervisor.start(valkey.spec(lock))
                     supervisor.until(valkey.answers, READY_SECONDS, "the embedded Valkey does not answer")

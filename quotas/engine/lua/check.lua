@@ -14,7 +14,7 @@
 --       5..4+n     index members: how a subject is listed
 -- Flags: 1 dry run (decide only), 2 bypass (never deny; charge what fits), 4 reserve, 8 token.
 --
--- Returns one string: '<Bd' status, now; then per limit '<Bdddd' bits (1 allowed, 2 impossible), used, remaining,
+-- Returns one string: '<Bd' status, now; then per limit '<Bi8i8i8i8' bits (1 allowed, 2 impossible), used, remaining,
 -- retry, reset. Status: 0 denied, 1 allowed, 2 calendar boundaries don't fit the server's time (nothing was done),
 -- 3 the token was given with another request. Where a token was answered before: {that answer, its counters' keys}.
 -- A denied check writes nothing. A shadow limit never denies; above its limit it is not charged.
@@ -40,10 +40,11 @@ end
 
 local specs, states = {}, {}
 local status = 1
+local values = redis.call('MGET', unpack(KEYS, 1, n))
 for i = 1, n do
   local spec
   spec, at = spec_unpack(ARGV[2], at)
-  local st = cell_read(KEYS[i], spec, now)
+  local st = cell_read(KEYS[i], spec, now, values[i])
   if st.stale then return struct.pack('<Bd', 2, now) end
   cell_decide(st, spec, now, spec.cost)
   if not st.allowed and spec.shadow == 0 and not bypass then status = 0 end
@@ -59,9 +60,10 @@ if status == 1 and not dry then
       local tag1, tag2 = cell_write(KEYS[i], st, spec, now, cost, ARGV[3])
       if st.fresh then
         local index = KEYS[n + i]
-        redis.call('ZADD', index, string.format('%.0f', now), ARGV[4 + i])
-        redis.call('ZREMRANGEBYRANK', index, 0, -1 - bound)
-        redis.call('PEXPIRE', index, string.format('%.0f', math.floor(st.reset / 500) + 3600000))
+        if redis.call('ZADD', index, now, ARGV[4 + i]) == 1 then
+          redis.call('ZREMRANGEBYRANK', index, 0, -1 - bound)
+        end
+        redis.call('PEXPIRE', index, math.floor(st.reset / 500) + 3600000)
       end
       if reserve then
         record[#record + 1] = {
@@ -74,14 +76,14 @@ if status == 1 and not dry then
     local keys = {}
     for i = 1, #record do keys[i] = record[i][1] end
     redis.call('SET', KEYS[2 * n + 1], table.concat(keys, ' ') .. '\n' .. cmsgpack.pack(record),
-      'PX', string.format('%.0f', life))
+      'PX', life)
   end
 end
 
 local out = {struct.pack('<Bd', status, now)}
 for i = 1, n do
   local st = states[i]
-  out[i + 1] = struct.pack('<Bdddd', (st.allowed and 1 or 0) + (st.impossible and 2 or 0),
+  out[i + 1] = struct.pack('<Bi8i8i8i8', (st.allowed and 1 or 0) + (st.impossible and 2 or 0),
     st.used, st.remaining, st.retry, st.reset)
 end
 local answer = table.concat(out)

@@ -25,7 +25,7 @@ class Family:
 
     def __init__(self, log_dir: Path) -> None:
         self.lines: list[tuple[str, str]] = []
-        self.supervisor = Supervisor(log_dir, lambda name, line: self.lines.append((name, line)))
+        self.supervisor = Supervisor(log_dir, log_dir / "pids", lambda name, line: self.lines.append((name, line)))
 
     def said(self, name: str, line: str) -> bool:
         return (name, line) in self.lines
@@ -153,7 +153,8 @@ def test_children_and_what_they_fork_die_with_a_killed_supervisor(tmp_path: Path
         import sys
         from pathlib import Path
         from controlplane.supervisor import ChildSpec, Supervisor
-        with Supervisor(Path({str(tmp_path)!r}), lambda name, line: print(line, flush=True)) as supervisor:
+        here = Path({str(tmp_path)!r})
+        with Supervisor(here, here / 'pids', lambda name, line: print(line, flush=True)) as supervisor:
             supervisor.start(ChildSpec("child", (sys.executable, "-c", {textwrap.dedent(child)!r})))
             supervisor.forever()
     """

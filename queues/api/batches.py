@@ -1,0 +1,45 @@
+"""`/api/v1/batches`: progress of jobs that were submitted together."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from queues.api import documents
+from queues.api.jobs import Reason
+from queues.api.shapes import batch_shape
+from queues.models import Batch
+from queues.services import batches
+from quotas.rest.problems import NotFound
+from quotas.rest.views import ApiView
+
+
+def batch_of(view: ApiView, uid: str) -> Batch:
+    batch = view.caller.visible(Batch.objects.select_related("project")).filter(uid=uid).first()
+    if batch is None:
+        raise NotFound("There is no such batch, or it is not yours.")
+    return batch
+
+
+class BatchDetail(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="get_batch", responses=documents.BatchAnswer, summary="A batch's totals, rate and end in sight"
+    )
+    def get(self, request: Request, uid: str) -> Response:
+        self.query()
+        return Response(batch_shape(batch_of(self, uid)))
+
+
+class BatchSeal(ApiView):
+    scopes = {"POST": "submit"}
+
+    @extend_schema(
+        operation_id="seal_batch", request=Reason, responses=documents.BatchAnswer, summary="No more jobs come"
+    )
+    def post(self, request: Request, uid: str) -> Response:
+        self.body(Reason)
+        batches.seal(batch_of(self, uid))
+        return Response(batch_shape(batch_of(self, uid)))

@@ -1,0 +1,210 @@
+"""`/api/v1/dead-letters`: look, group, replay, discard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from queues import selectors
+from queues.api import documents
+from queues.api.jobs import Reason
+from queues.api.problems import as_problems
+from queues.api.shapes import job_whole, letter_shape, moment
+from queues.models import BulkAction, DeadLetter, Job
+from queues.services import bulk, replay
+from quotas.rest.caller import resolve_project
+from quotas.rest.fields import StrictBooleanField, StrictCharField
+from quotas.rest.pagination import PageQuery, page
+from quotas.rest.problems import InvalidRequest, NotFound
+from quotas.rest.serializers import QuerySerializer, StrictSerializer
+from quotas.rest.views import ApiView
+
+
+class LetterFilters(QuerySerializer):
+    category = serializers.CharField(required=False, max_length=32)
+    severity = serializers.ChoiceField(choices=("info", "warning", "critical"), required=False)
+    fingerprint = serializers.CharField(required=False, max_length=32)
+    project = serializers.CharField(required=False, max_length=63)
+    queue = serializers.CharField(required=False, max_length=63)
+    handled = serializers.BooleanField(required=False, default=False)
+
+
+class LettersQuery(PageQuery, LetterFilters):
+    """Filters and page."""
+
+
+class ReplayOne(Reason):
+    payload = serializers.JSONField(required=False)
+
+    def validate_payload(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise serializers.ValidationError("Must be an object.")
+        return value
+
+
+class BulkFilter(StrictSerializer):
+    category = StrictCharField(required=False, max_length=32)
+    severity = StrictCharField(required=False, max_length=16)
+    fingerprint = StrictCharField(required=False, max_length=32)
+    project = StrictCharField(required=False, max_length=63)
+    queue = StrictCharField(required=False, max_length=63)
+    type = StrictCharField(required=False, max_length=200)
+
+
+class ReplayMany(StrictSerializer):
+    filter = BulkFilter()
+    reason = StrictCharField(max_length=500)
+    dry_run = StrictBooleanField(required=False, default=False)
+
+
+def letters(view: ApiView, query: dict[str, Any]) -> QuerySet[DeadLetter]:
+    """The caller's letters that `query` means; handled ones only when asked for."""
+    rows = view.caller.visible(DeadLetter.objects.select_related("job", "project", "queue"))
+    rows = rows.filter(handled_at__isnull=not query["handled"])
+    for name, lookup in {
+        "category": "category",
+        "severity": "severity",
+        "fingerprint": "fingerprint",
+        "queue": "queue__name",
+    }.items():
+        if name in query:
+            rows = rows.filter(**{lookup: query[name]})
+    if "project" in query:
+        rows = rows.filter(project=resolve_project(view.request, query["project"]))
+    return rows
+
+
+def letter_of(view: ApiView, uid: str) -> DeadLetter:
+    letter = view.caller.visible(DeadLetter.objects.select_related("job", "project", "queue")).filter(uid=uid).first()
+    if letter is None:
+        raise NotFound("There is no such dead letter, or it is not yours.")
+    return letter
+
+
+class DeadLetters(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="list_dead_letters",
+        parameters=[LettersQuery],
+        responses=documents.LetterPage,
+        summary="Dead letters, newest first",
+    )
+    def get(self, request: Request) -> Response:
+        query = self.query(LettersQuery)
+        return Response(page(letters(self, query), query, letter_shape, order="id"))
+
+
+class DeadLetterGroups(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="list_dead_letter_groups",
+        parameters=[LetterFilters],
+        responses=documents.LetterGroups,
+        summary="Dead letters that failed alike",
+    )
+    def get(self, request: Request) -> Response:
+        groups = selectors.letter_groups(letters(self, self.query(LetterFilters)))
+        shown = [
+            {**group, "first_at": moment(group["first_at"]), "last_at": moment(group["last_at"])} for group in groups
+        ]
+        return Response({"results": shown, "next": None})
+
+
+class DeadLetterDetail(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(operation_id="get_dead_letter", responses=documents.Letter, summary="One dead letter")
+    def get(self, request: Request, uid: str) -> Response:
+        self.query()
+        return Response(letter_shape(letter_of(self, uid)))
+
+
+class DeadLetterReplay(ApiView):
+    scopes = {"POST": "operate"}
+
+    @extend_schema(
+        operation_id="replay_dead_letter",
+        request=ReplayOne,
+        responses=documents.JobAnswer,
+        summary="Run its job again, edited or not",
+    )
+    def post(self, request: Request, uid: str) -> Response:
+        body = self.body(ReplayOne)
+        letter = letter_of(self, uid)
+        with as_problems():
+            job = replay.replay(letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload"))
+        return Response(job_whole(Job.objects.select_related("project", "queue", "batch").get(pk=job.pk)))
+
+
+class DeadLetterDiscard(ApiView):
+    scopes = {"POST": "operate"}
+
+    @extend_schema(
+        operation_id="discard_dead_letter",
+        request=Reason,
+        responses=documents.Letter,
+        summary="Settle it without another run",
+    )
+    def post(self, request: Request, uid: str) -> Response:
+        reason = self.body(Reason)["reason"]
+        letter = letter_of(self, uid)
+        with as_problems():
+            replay.discard(letter.pk, actor=self.caller.name, reason=reason)
+        return Response(letter_shape(letter_of(self, uid)))
+
+
+class DeadLettersReplay(ApiView):
+    scopes = {"POST": "operate"}
+
+    @extend_schema(
+        operation_id="replay_dead_letters",
+        request=ReplayMany,
+        responses={202: documents.BulkAction},
+        summary="Replay all that match, in the background",
+    )
+    def post(self, request: Request) -> Response:
+        body = self.body(ReplayMany)
+        filter = dict(body["filter"])
+        if not filter:
+            raise InvalidRequest.at(
+                "#/filter", "Must name at least one of category, severity, fingerprint, project, queue, type."
+            )
+        if "project" in filter:
+            resolve_project(request, filter["project"])
+        if body["dry_run"]:
+            return Response({"dry_run": True, "total": bulk.matching(filter, self.caller.project).count()})
+        action = bulk.begin(
+            "replay", filter, project=self.caller.project, actor=self.caller.name, reason=body["reason"]
+        )
+        return Response(_action(action), 202, headers={"Location": f"/api/v1/dead-letters/actions/{action.uid}"})
+
+
+class BulkActionDetail(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(operation_id="get_bulk_action", responses=documents.BulkAction, summary="Progress of a bulk replay")
+    def get(self, request: Request, uid: str) -> Response:
+        self.query()
+        action = self.caller.visible(BulkAction.objects.all()).filter(uid=uid).first()
+        if action is None:
+            raise NotFound("There is no such action, or it is not yours.")
+        return Response(_action(action))
+
+
+def _action(action: BulkAction) -> dict[str, Any]:
+    return {
+        "id": action.uid,
+        "verb": action.verb,
+        "filter": action.filter,
+        "total": action.total,
+        "done": action.done,
+        "skipped": action.skipped,
+        "finished_at": moment(action.finished_at),
+    }

@@ -1,0 +1,241 @@
+"""`/api/v1/jobs`: submit, list, look at, cancel, retry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from django.db.models import Q
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from queues import selectors
+from queues.api import documents
+from queues.api.problems import as_problems
+from queues.api.shapes import batch_shape, job_row, job_whole, moment
+from queues.errors import FieldError, InvalidJob
+from queues.models import Job
+from queues.services import batches, cancel, replay
+from queues.services.callbacks import check_url
+from queues.services.submit import submit_specs
+from queues.specs import JobSpec, digest_of, read_job
+from queues.states import Status
+from quotas.models import Project
+from quotas.rest.caller import resolve_project
+from quotas.rest.fields import StrictCharField
+from quotas.rest.idempotency import idempotency_key
+from quotas.rest.pagination import PageQuery, page
+from quotas.rest.problems import InvalidRequest, NotFound
+from quotas.rest.serializers import StrictSerializer
+from quotas.rest.views import ApiView
+
+MAX_BULK = 10_000
+
+
+class Reason(StrictSerializer):
+    """An optional word for the timeline or the audit trail."""
+
+    reason = StrictCharField(required=False, allow_blank=True, max_length=500, default="")
+
+
+class JobsQuery(PageQuery):
+    status = serializers.ChoiceField(choices=Status.choices, required=False)
+    queue = serializers.CharField(required=False, max_length=63)
+    project = serializers.CharField(required=False, max_length=63)
+    type = serializers.CharField(required=False, max_length=200)
+    batch = serializers.CharField(required=False, max_length=64)
+    created_after = serializers.DateTimeField(required=False)
+    q = serializers.CharField(required=False, max_length=200)
+
+
+def job_of(view: ApiView, uid: str) -> Job:
+    """The caller's job, or 404."""
+    rows = view.caller.visible(Job.objects.select_related("project", "queue", "batch"))
+    job = rows.filter(uid=uid).first()
+    if job is None:
+        raise NotFound("There is no such job, or it is not yours.")
+    return job
+
+
+class Jobs(ApiView):
+    scopes = {"GET": "read", "POST": "submit"}
+
+    @extend_schema(
+        operation_id="submit_job", request=documents.JobRequest, responses={202: documents.JobAnswer, 200: documents.JobAnswer},
+        parameters=[documents.IDEMPOTENCY_KEY], summary="Submit a job",
+    )  # fmt: skip
+    def post(self, request: Request) -> Response:
+        """Accepted with 202: from then on the job is in SQL and is not lost. The same key and body: 200, the same job."""
+        with as_problems():
+            spec = read_job(request.data)
+            header = idempotency_key(request)
+            if header is not None:
+                if spec.idempotency_key not in (None, header):
+                    raise InvalidRequest.at("#/idempotency_key", "differs from the header Idempotency-Key")
+                spec = replace(spec, idempotency_key=header)
+            project = resolve_project(request, spec.project, required=True)
+            assert project is not None
+            check_url(spec.callback_url, "/callback_url")
+            accepted = submit_specs(project, [spec])[0]
+        job = Job.objects.select_related("project", "queue", "batch").get(pk=accepted.job.pk)
+        location = f"/api/v1/jobs/{job.uid}"
+        return Response(job_whole(job), 202 if accepted.created else 200, headers={"Location": location})
+
+    @extend_schema(operation_id="list_jobs", parameters=[JobsQuery], responses=documents.JobPage, summary="List jobs")
+    def get(self, request: Request) -> Response:
+        """Newest first, complete and without doubles while jobs are added."""
+        query = self.query(JobsQuery)
+        rows = self.caller.visible(Job.objects.select_related("project", "queue", "batch"))
+        for name, lookup in {"status": "status", "queue": "queue__name", "type": "type"}.items():
+            if name in query:
+                rows = rows.filter(**{lookup: query[name]})
+        if "project" in query:
+            rows = rows.filter(project=resolve_project(request, query["project"]))
+        if "batch" in query:
+            rows = rows.filter(batch__uid=query["batch"])
+        if "created_after" in query:
+            rows = rows.filter(created_at__gt=query["created_after"])
+        if "q" in query:
+            rows = rows.filter(Q(uid__startswith=query["q"]) | Q(type__icontains=query["q"]) | Q(user=query["q"]))
+        return Response(page(rows, query, job_row, order="id"))
+
+
+class JobDetail(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(operation_id="get_job", responses=documents.JobAnswer, summary="Look at a job")
+    def get(self, request: Request, uid: str) -> Response:
+        self.query()
+        return Response(job_whole(job_of(self, uid)))
+
+
+class JobTimeline(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(operation_id="get_job_timeline", responses=documents.Timeline, summary="Every step of a job's life")
+    def get(self, request: Request, uid: str) -> Response:
+        self.query()
+        steps = selectors.timeline(job_of(self, uid))
+        return Response({"results": [{**step, "at": moment(step["at"])} for step in steps]})
+
+
+class JobExplain(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="explain_job", responses=documents.Explanation, summary="What a job waits for, until when"
+    )
+    def get(self, request: Request, uid: str) -> Response:
+        self.query()
+        told = selectors.explain(job_of(self, uid))
+        for name in ("until", "estimated_start"):
+            told[name] = moment(told[name])
+        told["timeline"] = [{**step, "at": moment(step["at"])} for step in told["timeline"]]
+        return Response(told)
+
+
+class JobCancel(ApiView):
+    scopes = {"POST": "submit"}
+
+    @extend_schema(
+        operation_id="cancel_job",
+        request=Reason,
+        responses=documents.JobAnswer,
+        summary="Cancel a job, a running one too",
+    )
+    def post(self, request: Request, uid: str) -> Response:
+        reason = self.body(Reason)["reason"]
+        job = job_of(self, uid)
+        with as_problems():
+            cancel.cancel(job.pk, actor=self.caller.name, reason=reason, audited=self.caller.may("operate"))
+        return Response(job_whole(job_of(self, uid)))
+
+
+class JobRetry(ApiView):
+    scopes = {"POST": "operate"}
+
+    @extend_schema(operation_id="retry_job", request=Reason, responses=documents.JobAnswer, summary="Replay a dead job")
+    def post(self, request: Request, uid: str) -> Response:
+        reason = self.body(Reason)["reason"]
+        with as_problems():
+            replay.retry(job_of(self, uid), actor=self.caller.name, reason=reason)
+        return Response(job_whole(job_of(self, uid)))
+
+
+class JobsBulk(ApiView):
+    scopes = {"POST": "submit"}
+
+    @extend_schema(
+        operation_id="submit_jobs", request=documents.BulkRequest, responses={202: documents.BulkAnswer},
+        parameters=[documents.IDEMPOTENCY_KEY], summary="Submit up to 10,000 jobs as one batch, all or nothing",
+    )  # fmt: skip
+    def post(self, request: Request) -> Response:
+        with as_problems():
+            batch, jobs, slug = self._read(request.data)
+            project = resolve_project(request, slug, required=True)
+            assert project is not None
+            check_url(batch["callback_url"], "/batch/callback_url")
+            made, ids, created = batches.submit_bulk(
+                project,
+                self._bound(jobs, project),
+                **batch,
+                idempotency_key=idempotency_key(request),
+                request_hash=digest_of(request.data),
+            )
+        return Response({"batch": batch_shape(made), "ids": ids}, 202 if created else 200)
+
+    @staticmethod
+    def _read(data: Any) -> tuple[dict[str, Any], list[JobSpec], str | None]:
+        """The batch's own members, the jobs, and the one project that they are for."""
+        found: list[FieldError] = []
+        for name in set(data) - {"batch", "jobs"}:
+            found.append(FieldError(f"/{name}", "Unknown field."))
+        about = data.get("batch", {})
+        jobs = data.get("jobs")
+        if not isinstance(about, dict):
+            found.append(FieldError("/batch", "Must be an object."))
+            about = {}
+        kinds = {"name": str, "callback_url": str, "id": str, "open": bool}
+        for name, value in about.items():
+            if name not in kinds:
+                found.append(FieldError(f"/batch/{name}", "Unknown field."))
+            elif not isinstance(value, kinds[name]) or (
+                isinstance(value, str) and len(value) > 200 + 800 * (name == "callback_url")
+            ):
+                found.append(
+                    FieldError(
+                        f"/batch/{name}",
+                        "Must be true or false."
+                        if kinds[name] is bool
+                        else "Must be a string of at most 200 characters.",
+                    )
+                )
+        if not isinstance(jobs, list) or not 1 <= len(jobs) <= MAX_BULK:
+            found.append(FieldError("/jobs", f"Must be a list of 1 to {MAX_BULK:,} jobs."))
+            jobs = []
+        specs = []
+        for position, item in enumerate(jobs):
+            try:
+                specs.append(read_job(item, f"/jobs/{position}"))
+            except InvalidJob as error:
+                found += error.errors
+        slugs = {spec.project for spec in specs}
+        if len(slugs) > 1:
+            found.append(FieldError("/jobs", "All jobs of a batch are of one project."))
+        if found:
+            raise InvalidJob(found)
+        fields = {
+            "name": about.get("name", ""), "callback_url": about.get("callback_url", ""), "uid": about.get("id"),
+            "stays_open": about.get("open", False),
+        }  # fmt: skip
+        return fields, specs, next(iter(slugs), None)
+
+    @staticmethod
+    def _bound(jobs: list[JobSpec], project: Project) -> list[JobSpec]:
+        for position, spec in enumerate(jobs):
+            check_url(spec.callback_url, f"/jobs/{position}/callback_url")
+            if spec.batch is not None:
+                raise InvalidJob([FieldError(f"/jobs/{position}/batch", "The batch stands at the top.")])
+        return jobs

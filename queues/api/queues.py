@@ -1,0 +1,180 @@
+"""`/api/v1/queues` and `/api/v1/queue`: state, statistics, pause, resume, drain; `/api/v1/workers`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from queues import clock, selectors
+from queues.api import documents
+from queues.api.shapes import moment, queue_shape, worker_shape
+from queues.dispatcher.places import FRESH
+from queues.models import Job, Queue, WorkerProcess
+from queues.services import control
+from queues.states import Status
+from quotas.rest.fields import StrictCharField
+from quotas.rest.pagination import PageQuery, page
+from quotas.rest.problems import NotFound, ProblemError
+from quotas.rest.serializers import StrictSerializer
+from quotas.rest.views import ApiView
+
+
+class NeededReason(StrictSerializer):
+    reason = StrictCharField(max_length=500)
+
+
+def queue_named(name: str) -> Queue:
+    queue = Queue.objects.select_related("pool", "retry_policy").filter(name=name).first()
+    if queue is None:
+        raise NotFound(f"There is no queue {name[:80]!r}.")
+    return queue
+
+
+class Queues(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(operation_id="list_queues", responses=documents.QueuePage, summary="All queues with their depth")
+    def get(self, request: Request) -> Response:
+        self.query()
+        rows = Queue.objects.select_related("pool", "retry_policy")
+        return Response(
+            {
+                "results": [queue_shape(row, selectors.queue_facts(row, self.caller.project)) for row in rows],
+                "next": None,
+            }
+        )
+
+
+class QueueDetail(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(operation_id="get_queue", responses=documents.QueueAnswer, summary="One queue")
+    def get(self, request: Request, name: str) -> Response:
+        self.query()
+        queue = queue_named(name)
+        return Response(queue_shape(queue, selectors.queue_facts(queue, self.caller.project)))
+
+
+class _Steer(ApiView):
+    """A verb on a queue. Queues are shared by all projects, so a project's key steers none."""
+
+    scopes = {"POST": "operate"}
+
+    @extend_schema(request=NeededReason, responses=documents.QueueAnswer)
+    def post(self, request: Request, name: str) -> Response:
+        reason = self.body(NeededReason)["reason"]
+        if not self.caller.is_platform:
+            raise ProblemError("forbidden", "Forbidden", 403, "Queues are shared: only a platform key steers them.")
+        queue = queue_named(name)
+        self.act(queue, actor=self.caller.name, reason=reason)
+        queue = queue_named(name)
+        return Response(queue_shape(queue, selectors.queue_facts(queue)))
+
+    def act(self, queue: Queue, *, actor: str, reason: str) -> Any:
+        raise NotImplementedError
+
+
+class QueuePause(_Steer):
+    def act(self, queue: Queue, *, actor: str, reason: str) -> Any:
+        return control.pause(queue, actor=actor, reason=reason)
+
+
+class QueueResume(_Steer):
+    def act(self, queue: Queue, *, actor: str, reason: str) -> Any:
+        return control.resume(queue, actor=actor, reason=reason)
+
+
+class QueueDrain(_Steer):
+    def act(self, queue: Queue, *, actor: str, reason: str) -> Any:
+        return control.drain(queue, actor=actor, reason=reason)
+
+
+class QueueStatus(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="queue_status", responses=documents.QueueStatus, summary="What waits, runs and has ended"
+    )
+    def get(self, request: Request) -> Response:
+        self.query()
+        counts = selectors.job_counts(self.caller.project)
+        depths = selectors.depths(self.caller.project)
+        places = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=clock.now() - FRESH).values_list(
+            "places", flat=True
+        )
+        return Response(
+            {
+                "queue_size": sum(row["high"] + row["normal"] + row["low"] for row in depths.values()),
+                "active_requests": sum(row["in_flight"] for row in depths.values()),
+                "max_concurrent": sum(places),
+                "total_requests": sum(counts.values()),
+                "completed": counts[Status.COMPLETED],
+                "failed": counts[Status.DEAD],
+                "queues": depths,
+            }
+        )
+
+
+class QueueStats(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="queue_stats", responses=documents.QueueStats, summary="Depth by priority, retries, dead letters"
+    )
+    def get(self, request: Request) -> Response:
+        self.query()
+        depths = selectors.depths(self.caller.project)
+        letters = selectors.open_letters(self.caller.project)
+        stats = {band: sum(row[band] for row in depths.values()) for band in ("high", "normal", "low", "retry")}
+        return Response(
+            {
+                "stats": {**stats, "dlq": letters},
+                "total_queued": stats["high"] + stats["normal"] + stats["low"],
+                "total_failed": selectors.job_counts(self.caller.project)[Status.DEAD],
+                "queues": depths,
+            }
+        )
+
+
+class QueueRequests(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="queue_requests",
+        parameters=[PageQuery],
+        responses=documents.RecentPage,
+        summary="Recent jobs, newest first",
+    )
+    def get(self, request: Request) -> Response:
+        rows = self.caller.visible(Job.objects.select_related("project", "queue"))
+        return Response(page(rows, self.query(PageQuery), _recent, order="id"))
+
+
+def _recent(job: Job) -> dict[str, Any]:
+    span = (job.finished_at - job.started_at) / timedelta(seconds=1) if job.finished_at and job.started_at else None
+    return {
+        "id": job.uid,
+        "type": job.type,
+        "project": job.project.slug,
+        "queue": job.queue.name,
+        "priority": job.priority,
+        "status": job.status,
+        "duration": None if span is None else round(max(span, 0.0), 3),
+        "created_at": moment(job.created_at),
+        "finished_at": moment(job.finished_at),
+    }
+
+
+class Workers(ApiView):
+    scopes = {"GET": "read"}
+
+    @extend_schema(operation_id="list_workers", responses=documents.WorkerPage, summary="Worker processes")
+    def get(self, request: Request) -> Response:
+        self.query()
+        edge = clock.now() - FRESH
+        rows = WorkerProcess.objects.order_by("-seen_at")[:500]
+        return Response({"results": [worker_shape(row, alive=row.seen_at > edge) for row in rows], "next": None})

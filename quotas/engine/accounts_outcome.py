@@ -1,0 +1,65 @@
+"""How an outcome travels to the script that settles a lease."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from .types import MAX_COST, Outcome
+
+_HEAD = struct.Struct("<dddBB")
+_LEARNED = struct.Struct("<dddddB")
+_SCOPES = {"account": 0, "model": 0, "key": 1, "pool": 2}
+_LONGEST = 366 * 86400.0
+
+
+def pack(outcome: Outcome, random: float) -> list[bytes]:
+    """ARGV 2, 3, 4, then 6 to 9 of settle_lease.lua (5 is the lease)."""
+    head = _HEAD.pack(
+        _microseconds(outcome.retry_after),
+        _microseconds(outcome.latency),
+        random,
+        _SCOPES.get(outcome.scope, 0),
+        outcome.category == "auth" and outcome.scope in ("account", "model", "pool"),
+    )
+    usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
+    learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
+    return [
+        head,
+        _text(outcome.category),
+        _text(outcome.error),
+        _text("\n".join(unit for unit, _ in usage)),
+        b"".join(struct.pack("<d", used) for _, used in usage),
+        _text("\n".join(unit for unit, _ in learned)),
+        b"".join(packed for _, packed in learned),
+    ]
+
+
+def _quota(unit: str, quota: object) -> bytes | None:
+    if not isinstance(quota, Mapping) or not unit or "\n" in unit:
+        return None
+    kind: Any = quota.get("kind")
+    limit, remaining = (quota.get(name) for name in ("limit", "remaining"))
+    return _LEARNED.pack(
+        limit if _is_count(limit) else -1,
+        remaining if _is_count(remaining) else -1,
+        _microseconds(quota.get("reset_after")),
+        _microseconds(quota.get("window")),
+        -1,
+        kind == "bucket",
+    )
+
+
+def _microseconds(seconds: object) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return -1.0
+    return float(round(min(seconds, _LONGEST) * 1e6)) if seconds >= 0 else -1.0
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COST
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "replace")

@@ -1,0 +1,123 @@
+-- One account's live state, and what follows from it. A library, included by the scripts about accounts, after
+-- clock.lua and cells.lua. Times are microseconds.
+--
+-- A state is a table, stored with cmsgpack; every member may be missing:
+--   cd until when it cools down, ca since when, cw why (category), cn refusals in a row; sc, sn the same for the soft
+--   backoff after server errors (it is passed over while another account is free)
+--   bo open until (missing: closed), be epoch, bf times of recent failures, bw {start, successes, failures, and
+--   both of the window before} of the breaker's window, pr {lease = expiry} of probes that are out, pk probes that succeeded
+--   di why it is disabled, da since when
+--   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence
+--   cc concurrency now, cs, cf successes and failures since it was last weighed, ct when that was
+--   q {unit = {l limit, c capacity, v level, t when, w window, e end of a stepping window, a when asked, k kind}}
+--   pe {unit = units in flight}
+--   kc, ks keys refused since ks
+--   le last error, lt when, lk its category
+
+local LIFE = '2592000000' -- a month, from the last use
+local HALF_LIFE = 120000000 -- of what health has lost, while nothing happens
+local SHARE = 0.2 -- of one result in health
+
+local function state_unpack(raw)
+  if not raw then return {} end
+  return cmsgpack.unpack(raw)
+end
+
+local function state_write(key, s)
+  redis.call('SET', key, cmsgpack.pack(s), 'PX', LIFE)
+end
+
+-- Health, 0 to 1: what was lost comes back by half every two minutes without news.
+local function health_of(s, now)
+  local h = s.h or 1
+  if h < 1 and now > (s.ht or now) then h = 1 - (1 - h) * 2 ^ (-(now - s.ht) / HALF_LIFE) end
+  return h
+end
+
+-- One result: `weight` is -1 (a full failure) to 1 (a success).
+local function health_move(s, now, weight)
+  local h = health_of(s, now)
+  if weight > 0 then h = h + SHARE * weight * (1 - h) else h = h + SHARE * weight * h end
+  s.h, s.ht = h, now
+end
+
+-- Probes that are out and alive, and when the first of them ends.
+local function probes_out(s, now)
+  local n, first = 0, nil
+  for lease, expiry in pairs(s.pr or {}) do
+    if expiry > now then
+      n = n + 1
+      if not first or expiry < first then first = expiry end
+    else
+      s.pr[lease] = nil
+    end
+  end
+  return n, first
+end
+
+-- What the state alone forbids: nil, or a reason and until when (-1: no end of its own).
+local function gate(s, enabled, probes, now)
+  if not enabled or s.di then return 'disabled', -1 end
+  local reason, at
+  if s.cd and s.cd > now then reason, at = 'cooldown', s.cd end
+  if s.bo then
+    if s.bo > now then
+      if not at or s.bo > at then reason, at = 'breaker_open', s.bo end
+    else
+      local out, first = probes_out(s, now)
+      if out >= probes and (not at or first > at) then reason, at = 'probing', first end
+    end
+  end
+  return reason, at
+end
+
+-- The level of a learned quota now: nil while it says nothing (no remainder known, or its window is over).
+local function learned_level(q, now)
+  if not q.v then return nil end
+  if q.k == 'bucket' then
+    if not q.l or not q.w then
+      if q.e and now >= q.e then return nil end
+      return q.v
+    end
+    local v = q.v + (now > q.t and now - q.t or 0) * q.l / q.w
+    local c = q.c or q.l
+    return v < c and v or c
+  end
+  if q.e and now >= q.e then
+    if not q.l then return nil end
+    return q.l - (q.u or 0)
+  end
+  return q.v
+end
+
+-- Whether a learned quota has room for `cost`: nil, or until when it has not (-1 never).
+local function learned_wait(q, cost, now)
+  local level = learned_level(q, now)
+  if not level or cost == 0 then return nil end
+  local top = q.c or q.l
+  if q.k == 'bucket' and q.l and q.w then
+    local margin = top >= 40 and 2 or 0 -- calls arrive with jitter: an exactly empty bucket refuses some
+    if cost > top then return -1 end
+    if cost + margin > top then margin = 0 end
+    if level >= cost + margin then return nil end
+    return now + math.ceil((cost + margin - level) * q.w / q.l)
+  end
+  if level >= cost then return nil end
+  if q.e and now < q.e then return q.e end
+  if q.l and cost > q.l then return -1 end
+  return nil
+end
+
+-- Charge a learned quota (a negative cost gives back).
+local function learned_take(q, cost, now)
+  local level = learned_level(q, now)
+  if not level then return end
+  if q.k == 'bucket' and q.l and q.w then
+    q.v, q.t = level - cost, now
+  elseif q.e and now >= q.e then -- the next window, unseen: counted here until an answer tells
+    q.u = (q.u or 0) + cost
+    if q.u > q.l then q.u = q.l end
+  else
+    q.v = level - cost
+  end
+end

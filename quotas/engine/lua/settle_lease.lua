@@ -1,0 +1,309 @@
+-- include: clock.lua
+-- include: cells.lua
+-- include: account.lua
+--
+-- End a call through a lease: give its slot back, correct what it was charged, and learn from how it went.
+--
+-- KEYS  1 the lease   2 the account's state   3 its calls in flight   4 the pool's state   5 the pool's statistics
+--       6 the key's cooldown, or the lease again if it has none   7.. the counters charged, as the lease's first line
+--       names them
+-- ARGV  1 now in microseconds, or '' for the server's own time
+--       2 '<dddBB' wait asked for by the provider and latency in microseconds (-1: not known), random 0..1,
+--         scope (0 account or model, 1 key, 2 pool), 1 if the account's credential was refused
+--       3 category ('ok' or an error's)   4 error text   5 the lease's id
+--       6 units of actual use, newline separated   7 '<d..' their amounts
+--       8 learned units, newline separated
+--       9 '<dddddB..' per learned unit: limit, remaining, reset, window (-1: not known), spare, 1 bucket 0 window
+--
+-- Returns nil for a lease that is not known, else {repeated 0|1, category, cooldown in microseconds (as text),
+-- transition, concurrency before, after, account}. The first call counts; later ones get its answer for an hour. A late one
+-- (the lease has expired) still counts for health and learning; only its slot was free already.
+--
+-- Rules. Units: what was not used comes back, what was used on top is charged; a call that was refused or not valid
+-- (rate_limited, quota_exhausted, auth, validation) used no units but its request. Cooldown: the provider's wait, else
+-- a default that doubles with each refusal in a row; never shortened, lengthened by at most a tenth, bounded by the
+-- pool's maximum. Refusals of calls that began before the cooldown did are the same refusal. Breaker: only server,
+-- network and timeout errors move it, only by calls that began in the present epoch.
+
+local raw = redis.call('GET', KEYS[1])
+if not raw then return nil end
+if string.sub(raw, 1, 1) == '=' then
+  local kept = cmsgpack.unpack(string.sub(raw, 2))
+  return {1, kept[1], kept[2], '', 0, 0, kept[3]}
+end
+
+local now = clock(ARGV[1])
+local hint, latency, random, scope, refused = struct.unpack('<dddBB', ARGV[2])
+local category, text, lease = ARGV[3], ARGV[4], ARGV[5]
+local asked, epoch, probe, charges, costs, spec_ = unpack(cmsgpack.unpack(string.sub(raw, string.find(raw, '\n', 1, true) + 1)))
+local default, most, failures, window, open_for, probes, floor_, ceiling, initial, size = struct.unpack('<dddddddddd', spec_)
+local s = state_unpack(redis.call('GET', KEYS[2]))
+local id = string.match(KEYS[2], '[^:]+$')
+local transition = ''
+local limited = category == 'rate_limited' or category == 'quota_exhausted'
+local broken = category == 'server' or category == 'network' or category == 'timeout'
+local unused = limited or category == 'auth' or category == 'validation'
+
+-- The slot.
+redis.call('ZREM', KEYS[3], lease)
+local others = redis.call('ZCOUNT', KEYS[3], string.format('(%.0f', now), '+inf')
+s.pe = s.pe or {}
+for unit, cost in pairs(costs) do
+  local left = (s.pe[unit] or 0) - cost
+  s.pe[unit] = (others > 0 and left > 0) and left or nil
+end
+
+-- The units.
+local used, at = {}, 1
+for unit in string.gmatch(ARGV[6], '[^\n]+') do used[unit], at = struct.unpack('<d', ARGV[7], at) end
+local busiest = 0
+for i, charge in ipairs(charges) do
+  local packed, tag1, tag2, unit = unpack(charge)
+  local key = KEYS[6 + i]
+  local spec = spec_unpack(packed, 1)
+  local actual = used[unit] or (unused and unit ~= 'requests' and 0) or spec.cost
+  if spec.algo == 6 then
+    cell_refund(key, spec, now, spec.cost, tag1, tag2, lease)
+  elseif actual < spec.cost then
+    cell_refund(key, spec, now, spec.cost - actual, tag1, tag2, lease)
+  elseif actual > spec.cost then
+    local st = cell_read(key, spec, now)
+    if not st.stale then
+      cell_decide(st, spec, now, 0)
+      cell_write(key, st, spec, now, actual - spec.cost, lease)
+    end
+  end
+end
+for unit, cost in pairs(costs) do
+  local q = s.q and s.q[unit]
+  local actual = used[unit] or (unused and unit ~= 'requests' and 0) or cost
+  if q and actual ~= cost then learned_take(q, actual - cost, now) end
+end
+
+-- What was learned, if the call began later than the one that is known.
+at = 1
+for unit in string.gmatch(ARGV[8], '[^\n]+') do
+  local limit, remaining, reset, per, spare, kind
+  limit, remaining, reset, per, spare, kind, at = struct.unpack('<dddddB', ARGV[9], at)
+  s.q = s.q or {}
+  local before = s.q[unit]
+  if not before or asked >= before.a then
+    local q = {a = asked, t = now, k = kind == 1 and 'bucket' or 'window'}
+    if limit >= 0 then q.l = limit end
+    if per > 0 then q.w = per end
+    if reset >= 0 then q.e = now + reset end
+    if remaining >= 0 then
+      -- What is on its way was not counted by this answer, as far as we know.
+      q.v = remaining - (s.pe[unit] or 0)
+      if kind == 1 and q.l and q.w then
+        -- The bucket may be smaller than a whole window's limit: it is full after `reset`.
+        local top = remaining + (reset > 0 and reset * limit / per or 0)
+        if reset < 0 or top > limit then top = limit end
+        q.c = math.max(1, math.ceil(top))
+      end
+    end
+    s.q[unit] = q
+  end
+end
+
+-- Health, latency, counters. A recipient's refusal (auth that is not the account's) touches no health.
+if category == 'ok' then
+  health_move(s, now, 1)
+elseif broken or refused == 1 then
+  health_move(s, now, -1)
+elseif (limited and scope ~= 1) or category == 'unknown' then
+  health_move(s, now, -0.5)
+end
+if latency >= 0 and (category == 'ok' or broken) then
+  s.la = math.floor(s.la and s.la * 0.8 + latency * 0.2 or latency)
+end
+s.lu = now
+if category == 'ok' then
+  redis.call('HINCRBY', KEYS[5], 'o:' .. id, 1)
+else
+  redis.call('HINCRBY', KEYS[5], 'e:' .. id .. ':' .. category, 1)
+  s.le, s.lt, s.lk = text, now, category
+end
+redis.call('PEXPIRE', KEYS[5], LIFE)
+
+-- Cooldown.
+local cooldown = 0
+local function backoff(first, last, count)
+  local wait = first
+  for _ = 2, count do
+    wait = wait * 2
+    if wait >= last then break end
+  end
+  return wait < last and wait or last
+end
+local function lengthened(wait)
+  return math.min(most, math.ceil(wait * (1 + 0.1 * random)))
+end
+if limited then
+  local wait = hint
+  if scope == 1 and KEYS[6] ~= KEYS[1] then
+    if wait < 0 then wait = default end
+    cooldown = lengthened(wait < most and wait or most)
+    local known = tonumber(redis.call('GET', KEYS[6]) or 0)
+    if now + cooldown > known then
+      redis.call('SET', KEYS[6], string.format('%.0f', now + cooldown), 'PX', string.format('%.0f', math.ceil(cooldown / 1000)))
+    else
+      cooldown = known - now
+    end
+    -- Many keys refused at once: it is the account after all.
+    if not s.ks or now - s.ks > 10000000 then s.ks, s.kc = now, 0 end
+    s.kc = s.kc + 1
+    if s.kc >= 5 and others > 0 and s.kc > others then scope, s.kc = 0, 0 end
+  end
+  if scope ~= 1 or KEYS[6] == KEYS[1] then
+    local same = s.ca and asked < s.ca
+    if not same then s.cn = (s.cn or 0) + 1 end
+    if wait < 0 then
+      if category == 'quota_exhausted' then wait = backoff(5 * default, 60 * default, s.cn)
+      else wait = backoff(default, 5 * default, s.cn) end
+    end
+    wait = wait < most and wait or most
+    local till = now + lengthened(wait)
+    if not (s.cd and s.cd > now) then s.ca = now end
+    if not s.cd or till > s.cd then s.cd, s.cw = till, category end
+    cooldown = s.cd - now
+    -- Several accounts refused at once until the same moment: they share one limit.
+    local pool = state_unpack(redis.call('GET', KEYS[4]))
+    if scope == 2 and hint >= 0 then
+      if not pool.cd or till > pool.cd then
+        if not pool.cd or pool.cd <= now then transition = 'pool_limited' end
+        pool.cd = till
+      end
+    else
+      pool.hits = pool.hits or {}
+      pool.hits[id] = {now, hint >= 0 and now + wait or 0}
+      local count, low, high = 0, nil, nil
+      for account, hit in pairs(pool.hits) do
+        if now - hit[1] > 5000000 then
+          pool.hits[account] = nil
+        else
+          count = count + 1
+          if not low or hit[2] < low then low = hit[2] end
+          if not high or hit[2] > high then high = hit[2] end
+        end
+      end
+      if size >= 2 and count >= math.max(2, math.min(3, size), math.ceil(size / 2)) and low > 0 and high - low <= 1000000 then
+        if not pool.cd or pool.cd <= now then transition = 'pool_limited' end
+        if not pool.cd or high > pool.cd then pool.cd = high end
+      elseif count >= size and size >= 2 and not (pool.all and pool.all > now) then
+        transition, pool.all = 'pool_limited', now + cooldown
+      end
+    end
+    state_write(KEYS[4], pool)
+  end
+elseif broken then
+  if hint >= 0 then
+    local till = now + lengthened(hint < most and hint or most)
+    if not s.cd or till > s.cd then s.cd, s.ca, s.cw = till, now, category end
+    cooldown = s.cd - now
+  else
+    s.sn = (s.sn or 0) + 1
+    s.sc = now + lengthened(backoff(500000, 4000000, s.sn))
+  end
+end
+if category == 'ok' then
+  s.sn, s.sc = nil, nil
+  if not (s.ca and asked < s.ca) then s.cn = nil end
+end
+
+-- Breaker.
+if (s.be or 0) == epoch then
+  local expiry = s.pr and s.pr[lease]
+  if s.bo then
+    if probe == 1 and expiry and expiry > now then
+      s.pr[lease] = nil
+      if broken then
+        s.bo, s.be, s.pr, s.pk = now + open_for, epoch + 1, nil, nil
+        transition = 'opened'
+      elseif category ~= 'unknown' then
+        s.pk = (s.pk or 0) + 1
+        if s.pk >= probes then
+          s.bo, s.be, s.pr, s.pk, s.bf, s.bw = nil, epoch + 1, nil, nil, nil, nil
+          transition = 'closed'
+        end
+      end
+    end
+  else
+    local w = s.bw or {now, 0, 0, 0, 0}
+    if now - w[1] >= window then
+      local fresh = now - w[1] < 2 * window
+      w = {now, 0, 0, fresh and w[2] or 0, fresh and w[3] or 0}
+    end
+    if broken then
+      w[3] = w[3] + 1
+      local recent = {}
+      for _, time in ipairs(s.bf or {}) do
+        if time > now - window then recent[#recent + 1] = time end
+      end
+      recent[#recent + 1] = now
+      if #recent > failures then table.remove(recent, 1) end
+      s.bf = recent
+      -- A share of failures below a fifth is no outage, however busy the account is.
+      local view = math.max(0, 1 - (now - w[1]) / window)
+      local good, bad = w[2] + w[4] * view, w[3] + w[5] * view
+      if #recent >= failures and bad >= 0.2 * (good + bad) then
+        s.bo, s.be, s.pr, s.pk, s.bf = now + open_for, epoch + 1, nil, nil, nil
+        w = nil
+        transition = 'opened'
+      end
+    elseif category ~= 'unknown' then
+      w[2] = w[2] + 1
+    end
+    s.bw = w
+  end
+end
+
+if refused == 1 and not s.di then
+  s.di, s.da = 'auth', now
+  transition = 'disabled'
+end
+
+-- Concurrency: weighed after every twenty results or two seconds, whichever is later.
+local before, after = 0, 0
+if initial >= 0 then
+  if category == 'ok' then s.cs = (s.cs or 0) + 1
+  elseif broken or limited then s.cf = (s.cf or 0) + 1 end
+  s.ct = s.ct or now
+  local results = (s.cs or 0) + (s.cf or 0)
+  if results >= 20 and now - s.ct >= 2000000 then
+    local most_used = 0
+    for i, charge in ipairs(charges) do
+      local spec = spec_unpack(charge[1], 1)
+      local top = spec.algo == 3 and spec.p1 or spec.limit
+      if spec.algo ~= 6 and top > 0 then
+        local st = cell_read(KEYS[6 + i], spec, now)
+        if not st.stale then
+          cell_decide(st, spec, now, 0)
+          if st.used / top > most_used then most_used = st.used / top end
+        end
+      end
+    end
+    for unit, q in pairs(s.q or {}) do
+      local level = costs[unit] and q.l and learned_level(q, now)
+      if level and 1 - level / (q.c or q.l) > most_used then most_used = 1 - level / (q.c or q.l) end
+    end
+    local bad = (s.cf or 0) / results
+    local current = s.cc or initial
+    local to = current
+    if bad > 0.2 or most_used > 0.9 then
+      to = math.max(floor_, math.floor(current * 0.8))
+    elseif bad < 0.05 and most_used < 0.5 then
+      to = math.min(ceiling, current + 1)
+    end
+    if to ~= current then
+      before, after = current, to
+      s.cc = to
+    end
+    s.cs, s.cf, s.ct = nil, nil, now
+  end
+end
+
+state_write(KEYS[2], s)
+local kept = string.format('%.0f', cooldown)
+redis.call('SET', KEYS[1], '=' .. cmsgpack.pack({category, kept, id}), 'PX', '3600000')
+return {0, category, kept, transition, before, after, id}
