@@ -50,7 +50,7 @@ def limits(draw: st.DrawFn, id: str = "p", algorithms: tuple[str, ...] = ALGORIT
         period=draw(st.sampled_from(["day", "week", "month"])) if algorithm == "calendar" else "",
         timezone=draw(st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia"])),
         mode=draw(st.sampled_from(["enforce", "enforce", "enforce", "shadow"])),
-        lease_ttl=window,
+        lease_ttl=max(window, 60.0),
     )
 
 

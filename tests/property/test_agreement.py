@@ -25,7 +25,7 @@ def alike(mine: Decision, theirs: Decision) -> None:
     assert replace(mine, reservation=None) == replace(theirs, reservation=None)
 
 
-@settings(COMMON, max_examples=250)
+@settings(COMMON, max_examples=120)
 @given(st.data())
 def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject) -> None:
     clock = Clock()
@@ -48,7 +48,7 @@ def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject)
                     clock.now -= data.draw(st.integers(0, 5 * MICRO))
                 case "settle" if open_reservations:
                     local, remote = open_reservations[data.draw(st.integers(0, len(open_reservations) - 1))]
-                    if clock.now >= model._reservations.get(local, (2**62,))[0]:
+                    if local in model._reservations and clock.now >= model._reservations[local][0]:
                         continue  # the server's records expire by its own time
                     actual = {"tokens": data.draw(st.one_of(st.integers(0, 10), st.sampled_from(SIZES)))}
                     one, other = model.settle(local, actual), limiter.settle(remote, actual)
@@ -69,7 +69,7 @@ def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject)
         limiter.transport.close()
 
 
-@settings(COMMON, max_examples=200)
+@settings(COMMON, max_examples=100)
 @given(st.data())
 def test_the_retry_time_is_exact(valkey_server: Server, data: st.DataObject) -> None:
     clock = Clock()
