@@ -118,7 +118,9 @@ def _check_references(sections: list[Section], prune: bool) -> None:
                     place = _at(section.nodes[key], member)
                     mistakes.append(place.wrong(f"there is no {words[target]} {name!r}"))
                 elif section.kind.section != "overrides":  # these go with their policy
-                    line = Mistake(1, "", f"{words[target]} {name!r} can't be removed: {section.kind.word} {key!r} names it")
+                    line = Mistake(
+                        1, "", f"{words[target]} {name!r} can't be removed: {section.kind.word} {key!r} names it"
+                    )
                     mistakes.append(line)
     if mistakes:
         raise ConfigInvalid(mistakes)
@@ -148,9 +150,17 @@ def _prune(section: Section, prune: bool) -> list[Change]:
         except (ProtectedError, RestrictedError) as error:
             users = sorted({row._meta.verbose_name for row in _holders(error)})
             raise ConfigInvalid(
-                [Mistake(1, kind.section, f"{kind.word} {key!r} can't be removed: {', '.join(map(str, users))} refer to it")]
+                [
+                    Mistake(
+                        1,
+                        kind.section,
+                        f"{kind.word} {key!r} can't be removed: {', '.join(map(str, users))} refer to it",
+                    )
+                ]
             ) from None
-        changes.append(Change("remove", kind.word, key, {name: (value, None) for name, value in kind.shown(item).items()}))
+        changes.append(
+            Change("remove", kind.word, key, {name: (value, None) for name, value in kind.shown(item).items()})
+        )
     return changes
 
 

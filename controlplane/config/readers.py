@@ -18,7 +18,7 @@ from quotas.models.names import name_validator
 from quotas.policies.patterns import BadPattern, compile_pattern
 
 YEAR = 366 * 86400.0
-_NAME = name_validator.regex
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # as name_validator has it
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -37,7 +37,7 @@ def text(longest: int, *, blank: bool = False) -> Reader:
 
 def name(node: Node) -> str:
     value = text(63)(node)
-    if not _NAME.match(value):
+    if not _NAME.fullmatch(value):
         raise node.wrong(str(name_validator.message))
     return value
 
@@ -180,7 +180,7 @@ def cost(node: Node) -> dict[str, int]:
     if not isinstance(node.data, dict) or not node.data:
         raise node.wrong("must be units with their numbers, such as {requests: 5}")
     for unit, count in node.data.items():
-        if not _NAME.match(unit) or len(unit) > 32:
+        if not _NAME.fullmatch(unit) or len(unit) > 32:
             raise count.wrong("is no name of a unit")
     return {unit: whole()(count) for unit, count in node.data.items()}
 

@@ -258,14 +258,15 @@ def _pool_item(row: Pool) -> Item:
 
 def _save_limits(pool: Pool, wanted: list[Item]) -> None:
     """Rows of the same definition keep their counters; the order of the file is the order of rows made now."""
-    rows = {}
+    rows: dict[tuple[Any, ...], PoolLimit] = {}
     for limit in pool.limits.all():
         rows[_limit_key({member.name: getattr(limit, member.name) for member in _LIMIT.members})] = limit
     for item in wanted:
-        limit = rows.pop(_limit_key(item), None) or PoolLimit(pool=pool)
+        key = _limit_key(item)
+        row = rows.pop(key) if key in rows else PoolLimit(pool=pool)
         for name, value in item.items():
-            setattr(limit, name, value)
-        limit.save()
+            setattr(row, name, value)
+        row.save()
     for limit in rows.values():
         limit.delete()
 
