@@ -15,8 +15,6 @@ import statistics
 import time
 from collections.abc import Callable
 
-import redis
-
 from quotas.engine.limiter import Limiter
 from quotas.engine.types import Limit
 from tests.valkey import run_server, valkey_binary

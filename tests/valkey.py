@@ -104,7 +104,7 @@ def run_server(binary: str, *options: str, port: int = 0, cluster: bool = False)
         if cluster:
             with redis.Redis(host="127.0.0.1", port=port) as node:
                 node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-                wait_for(lambda: b"cluster_state:ok" in node.execute_command("CLUSTER INFO", NEVER_DECODE=True))
+                wait_for(lambda: node.cluster("INFO")["cluster_state"] == "ok")
         yield server
     finally:
         server.stop()

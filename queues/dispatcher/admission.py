@@ -61,6 +61,7 @@ class Admissions:
                 AdmitRequest(
                     limits=asked[position].limits,
                     pool=asked[position].pool,
+                    fallbacks=_fallbacks(asked[position].pool),
                     cost=asked[position].candidate.cost,
                     priority=asked[position].candidate.priority,
                     key=next(iter(asked[position].candidate.keys.values()), ""),
@@ -78,3 +79,11 @@ class Admissions:
             self._accounts.settle(admission.lease, UNUSED)
         if admission.reservation:
             self._limiter.settle(admission.reservation, dict.fromkeys([*candidate.cost, "requests"], 0))
+
+
+def _fallbacks(pool: PoolSpec | None) -> tuple[PoolSpec, ...]:
+    """The pools to try when the first is limited, in order; names of pools that are gone are passed over."""
+    if pool is None:
+        return ()
+    known = policies.snapshot().pools
+    return tuple(known[name].spec for name in pool.fallback if name in known)

@@ -245,8 +245,8 @@ def _insert(
             places.append(position)
         capacity.claim([(queue, job) for queue, job in _with_queue(rows)])
         Job.objects.bulk_create(rows, batch_size=500)
-        for position, job in zip(places, rows, strict=True):
-            answers[position] = Accepted(job, created=True)
+        for position, made in zip(places, rows, strict=True):
+            answers[position] = Accepted(made, created=True)
         for position, first in repeats:
             answers[position] = replace(answers[first], created=False)  # type: ignore[type-var]
         _hold(waits_for)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import accounts_outcome, accounts_plan, wire
 from .accounts_plan import AccountKeys, PoolPlan
 from .errors import LimiterUnavailable
-from .keys import Keys, digest, index_member
+from .keys import Keys, digest, subject
 from .limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
 from .scripts import Call, load
 from .transport import Transport
@@ -76,8 +76,8 @@ class Accounts:
     """Admits calls to accounts and settles them, on one Redis or Valkey server.
 
     `redis` is a redis-py client (its connections are used as a model), `prefix` as the limiter's, `clock` returns
-    microseconds since the epoch and is for tests: without it the server's own time decides. Every method raises
-    LimiterUnavailable when the server can't be reached or can't answer. Threads may share an instance.
+    microseconds since the epoch and is for tests, as `chance` is: without it the server's own time decides. Every
+    method raises LimiterUnavailable when the server can't be reached or can't answer. Threads may share an instance.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Accounts:
         prefix: str = "sl",
         clock: Callable[[], int] | None = None,
         timeout: float | None = None,
+        chance: random.Random | None = None,
     ) -> None:
         self.keys = Keys(prefix)
         self.clock = clock
@@ -97,7 +98,7 @@ class Accounts:
         self._states = load("account_states")
         self._plans: OrderedDict[int, PoolPlan] = OrderedDict()
         self._leases: OrderedDict[str, list[bytes]] = OrderedDict()
-        self._random = random.Random()
+        self._random = chance or random.Random()
 
     # -- admitting -----------------------------------------------------------------------------------------------
 
@@ -200,7 +201,7 @@ class Accounts:
             slot,
             caller_specs + template_specs,
             *(early, plan_figures, packed_accounts, units, costs, share),
-            *(index_member(limit.partition, limit.subject) for limit in held),
+            *(subject(limit.partition, limit.subject)[1] for limit in held),
         ]
         return _Prepared(request, held, ordered, plan, accounts, keys, args, lease, reservation, sampled)
 

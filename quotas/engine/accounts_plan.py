@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from . import wire
-from .keys import Keys, plain, subject_digest
+from .keys import Keys, plain, subject
 from .types import AccountSpec, AdmitRequest, Limit, PoolSpec
 
 STRATEGIES = {
@@ -48,7 +48,7 @@ class PoolPlan:
                 account,
                 account_state_key(keys, account.id),
                 keys.key("a", "f", account.id),
-                tuple(keys.counter_of(limit, subject_digest(limit.partition, account.id)) for limit in self.own),
+                tuple(keys.counter_of(limit, subject(limit.partition, account.id)[0]) for limit in self.own),
             )
             for account in pool.accounts
         )

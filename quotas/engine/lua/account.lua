@@ -9,7 +9,8 @@
 --   di why it is disabled, da since when
 --   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence
 --   cc concurrency now, cs, cf successes and failures since it was last weighed, ct when that was
---   q {unit = {l limit, c capacity, v level, t when, w window, e end of a stepping window, a when asked, k kind}}
+--   q {unit = {l limit, c capacity, v level, t when, w window, e end of a stepping window, a when asked, k kind,
+--      n, u since when the window after it is used, unseen, and how much}}
 --   pe {unit = units in flight}
 --   kc, ks keys refused since ks
 --   le last error, lt when, lk its category
@@ -17,6 +18,7 @@
 local LIFE = '2592000000' -- a month, from the last use
 local HALF_LIFE = 120000000 -- of what health has lost, while nothing happens
 local SHARE = 0.2 -- of one result in health
+local MINUTE = 60000000 -- a window whose length was not told
 
 local function state_unpack(raw)
   if not raw then return {} end
@@ -85,7 +87,7 @@ local function learned_level(q, now)
   end
   if q.e and now >= q.e then
     if not q.l then return nil end
-    return q.l - (q.u or 0)
+    return q.l - (q.n and now < q.n + (q.w or MINUTE) and q.u or 0)
   end
   return q.v
 end
@@ -103,8 +105,9 @@ local function learned_wait(q, cost, now)
     return now + math.ceil((cost + margin - level) * q.w / q.l)
   end
   if level >= cost then return nil end
-  if q.e and now < q.e then return q.e end
   if q.l and cost > q.l then return -1 end
+  if q.e and now < q.e then return q.e end
+  if q.n then return q.n + (q.w or MINUTE) end
   return nil
 end
 
@@ -115,8 +118,8 @@ local function learned_take(q, cost, now)
   if q.k == 'bucket' and q.l and q.w then
     q.v, q.t = level - cost, now
   elseif q.e and now >= q.e then -- the next window, unseen: counted here until an answer tells
-    q.u = (q.u or 0) + cost
-    if q.u > q.l then q.u = q.l end
+    if not q.n or now >= q.n + (q.w or MINUTE) then q.n, q.u = now, 0 end
+    q.u = math.min(q.l, q.u + cost)
   else
     q.v = level - cost
   end

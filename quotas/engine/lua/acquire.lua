@@ -98,7 +98,7 @@ local function base(i) return first_account + (i - 1) * width end
 if pooled then
   local keys = {}
   for i = 1, size do keys[i] = KEYS[base(i) + 1] end
-  local raw = redis.call('MGET', unpack(keys))
+  local raw = size > 0 and redis.call('MGET', unpack(keys))
   local weight_at = 1
   for i = 1, size do
     local weight, enabled

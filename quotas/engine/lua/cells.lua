@@ -186,7 +186,7 @@ local function sliding_window()
       end
       local size = b - ring[1] + 3
       local total = add(st.total, cost)
-      ring[size] = add(ring[size], cost)
+      ring[size] = ring[size] + total - st.total
       ring[2] = total
       st.used, st.total, st.reset = total, total, (b + RING + 1) * st.width - now
       local value = cmsgpack.pack(ring)

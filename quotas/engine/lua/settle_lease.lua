@@ -20,7 +20,8 @@
 -- (the lease has expired) still counts for health and learning; only its slot was free already.
 --
 -- Rules. Units: what was not used comes back, what was used on top is charged; a call that was refused or not valid
--- (rate_limited, quota_exhausted, auth, validation) used no units but its request. Cooldown: the provider's wait, else
+-- (rate_limited, quota_exhausted, auth, validation) used no units but its request; one that was never made ('unused')
+-- gets all of it back and leaves no trace. Cooldown: the provider's wait, else
 -- a default that doubles with each refusal in a row; never shortened, lengthened by at most a tenth, bounded by the
 -- pool's maximum. Refusals of calls that began before the cooldown did are the same refusal. Breaker: only server,
 -- network and timeout errors move it, only by calls that began in the present epoch.
@@ -42,7 +43,8 @@ local id = string.match(KEYS[2], '[^:]+$')
 local transition = ''
 local limited = category == 'rate_limited' or category == 'quota_exhausted'
 local broken = category == 'server' or category == 'network' or category == 'timeout'
-local unused = limited or category == 'auth' or category == 'validation'
+local never = category == 'unused'
+local unused = limited or never or category == 'auth' or category == 'validation'
 
 -- The slot.
 redis.call('ZREM', KEYS[3], lease)
@@ -61,7 +63,7 @@ for i, charge in ipairs(charges) do
   local packed, tag1, tag2, unit = unpack(charge)
   local key = KEYS[6 + i]
   local spec = spec_unpack(packed, 1)
-  local actual = used[unit] or (unused and unit ~= 'requests' and 0) or spec.cost
+  local actual = used[unit] or (unused and (never or unit ~= 'requests') and 0) or spec.cost
   if spec.algo == 6 then
     cell_refund(key, spec, now, spec.cost, tag1, tag2, lease)
   elseif actual < spec.cost then
@@ -76,8 +78,16 @@ for i, charge in ipairs(charges) do
 end
 for unit, cost in pairs(costs) do
   local q = s.q and s.q[unit]
-  local actual = used[unit] or (unused and unit ~= 'requests' and 0) or cost
+  local actual = used[unit] or (unused and (never or unit ~= 'requests') and 0) or cost
   if q and actual ~= cost then learned_take(q, actual - cost, now) end
+end
+
+-- A call that was never made tells nothing of the account.
+if never then
+  if s.pr then s.pr[lease] = nil end
+  state_write(KEYS[2], s)
+  redis.call('SET', KEYS[1], '=' .. cmsgpack.pack({category, '0', id}), 'PX', '3600000')
+  return {0, category, '0', '', 0, 0, id}
 end
 
 -- What was learned, if the call began later than the one that is known.

@@ -8,8 +8,9 @@ import pytest
 import redis
 
 from quotas.engine.limiter import Limiter
+from quotas.engine.reference import ReferenceLimiter
 from quotas.engine.types import Limit
-from tests.valkey import cluster_server, redis7_server, valkey, valkey_server  # noqa: F401
+from tests.valkey import Server, cluster_server, redis7_server, valkey, valkey_server  # noqa: F401
 
 START = 1_800_000_000_000_000
 """A moment in microseconds that is a multiple of an hour."""
@@ -48,11 +49,38 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(params=["valkey", "redis7", "cluster"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each kind of server in turn."""
+    return request.getfixturevalue(f"{request.param}_server")
+
+
 @pytest.fixture
-def limiter(
-    valkey: redis.Redis,  # noqa: F811
-    clock: Clock,
-) -> Iterator[Limiter]:
-    limiter = Limiter(valkey, clock=clock)
-    yield limiter
-    limiter.transport.close()
+def client(server: Server) -> Iterator[redis.Redis]:
+    """A client on an emptied server."""
+    with redis.Redis(host="127.0.0.1", port=server.port) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def on_server(server: Server, client: redis.Redis, clock: Clock) -> Iterator[Limiter]:
+    """A limiter on each kind of server."""
+    with server.client() as given:
+        limiter = Limiter(given, clock=clock)
+        yield limiter
+        limiter.transport.close()
+
+
+@pytest.fixture(params=["reference", "valkey", "redis7", "cluster"])
+def limiter(request: pytest.FixtureRequest, clock: Clock) -> Iterator[Limiter | ReferenceLimiter]:
+    """Every limiter that keeps the contract."""
+    if request.param == "reference":
+        yield ReferenceLimiter(clock=clock)
+        return
+    server: Server = request.getfixturevalue(f"{request.param}_server")
+    with server.client() as given:
+        limiter = Limiter(given, clock=clock)
+        limiter.transport.command("FLUSHALL")
+        yield limiter
+        limiter.transport.close()

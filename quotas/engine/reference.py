@@ -1,0 +1,222 @@
+"""The limiter in one process: the same contract as limiter.Limiter, without a server.
+
+It is the model that the scripts are tested against, and the local limiter that takes over while the server is away.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from . import wire
+from .cells import EMPTY, Cell, Spec, StaleBoundaries, Tags, Verdict
+from .errors import IdempotencyConflict
+from .keys import Keys, subject
+from .limiter import INDEX_SIZE, RESERVATION_LIFE, CheckRequest, in_order, wants_reservation
+from .types import Decision, Limit, LimitState, Settlement
+
+MICROSECONDS = wire.MICROSECONDS
+
+
+def spec_of(limit: Limit, now: int) -> Spec:
+    algo, shadow, *numbers = wire.SPEC.unpack(wire.pack_spec(limit, now))
+    return Spec(algo, bool(shadow), *map(int, numbers))
+
+
+class _Charge:
+    """One charge of a reservation."""
+
+    __slots__ = ("key", "limit", "spec", "tags")
+
+    def __init__(self, key: bytes, limit: Limit, spec: Spec, tags: Tags) -> None:
+        self.key, self.limit, self.spec, self.tags = key, limit, spec, tags
+
+
+class ReferenceLimiter:
+    """Checks, settles, shows and resets limits in this process's memory.
+
+    `clock` returns microseconds since the epoch (default: this machine's time). Threads may share one; a check is
+    atomic. At most `size` counters are kept: beyond that the least recently charged ones are forgotten.
+    """
+
+    def __init__(self, *, clock: Callable[[], int] | None = None, size: int = 100_000) -> None:
+        self.keys = Keys()
+        self.clock = clock or (lambda: time.time_ns() // 1000)
+        self.size = size
+        self._lock = threading.RLock()
+        self._cells: OrderedDict[bytes, Cell] = OrderedDict()
+        self._indexes: dict[bytes, OrderedDict[bytes, tuple[str, str]]] = {}
+        self._reservations: OrderedDict[str, tuple[int, list[_Charge]]] = OrderedDict()
+        self._settled: OrderedDict[str, tuple[int, Settlement]] = OrderedDict()
+        self._tokens: OrderedDict[str, tuple[int, str, Decision]] = OrderedDict()
+
+    def check(
+        self,
+        limits: Sequence[Limit],
+        *,
+        dry_run: bool = False,
+        bypass: bool = False,
+        token: str = "",
+        token_body: str = "",
+        reserve: bool | None = None,
+    ) -> Decision:
+        """As Limiter.check."""
+        with self._lock:
+            now = self.clock()
+            self._forget(now)
+            if token and not dry_run and token in self._tokens:
+                _, body, known = self._tokens[token]
+                if body != token_body:
+                    raise IdempotencyConflict
+                return replace(known, replayed=True)
+            decision = self._decide(in_order(limits), now, dry_run, bypass, reserve)
+            if token and not dry_run and decision:
+                self._tokens[token] = (now + 600 * MICROSECONDS, token_body, decision)
+            return decision
+
+    def check_many(self, requests: Iterable[CheckRequest]) -> list[Decision]:
+        """As Limiter.check_many."""
+        return [
+            self.check(
+                r.limits,
+                dry_run=r.dry_run,
+                bypass=r.bypass,
+                token=r.token,
+                token_body=r.token_body,
+                reserve=r.reserve,
+            )
+            for r in requests
+        ]
+
+    def _decide(self, limits: Sequence[Limit], now: int, dry_run: bool, bypass: bool, reserve: bool | None) -> Decision:
+        held = [limit for limit in limits if limit.limit is not None]
+        keys = [self.keys.counter(limit) for limit in held]
+        if len(set(keys)) != len(keys):
+            raise ValueError("one check names the same counter twice")
+        specs = [spec_of(limit, now) for limit in held]
+        cells = [self._cell(key, spec, now) for key, spec in zip(keys, specs, strict=True)]
+        verdicts = [cell.judge(spec, now, spec.cost) for cell, spec in zip(cells, specs, strict=True)]
+        allowed = bypass or all(v.allowed or s.shadow for v, s in zip(verdicts, specs, strict=True))
+        reservation = None
+        if allowed and not dry_run:
+            charging = [limit for limit in held if limit.cost]
+            leases = [limit.lease_ttl for limit in charging if limit.algorithm == "concurrency"]
+            lease = secrets.token_urlsafe(15)
+            charges = []
+            for i, (limit, key, spec) in enumerate(zip(held, keys, specs, strict=True)):
+                if not verdicts[i].allowed or not spec.cost:
+                    continue
+                cell, tags = cells[i].charge(spec, now, spec.cost, lease)
+                self._store(key, cell, limit)
+                charges.append(_Charge(key, limit, spec, tags))
+                used = cell.used_now(spec, now)
+                verdicts[i] = Verdict(True, used, max(0, spec.capacity - used), 0, cell.reset(spec, now))
+            if wants_reservation(held) if reserve is None else reserve:
+                reservation = lease
+                life = max(leases, default=RESERVATION_LIFE)
+                self._reservations[lease] = (now + round(life * MICROSECONDS), charges)
+        answers = iter(verdicts)
+        states, impossible = [], []
+        for limit in limits:
+            if limit.limit is None:
+                states.append(wire.unlimited(limit))
+                impossible.append(False)
+                continue
+            v = next(answers)
+            states.append(wire.state_of(limit, now, v.allowed, v.used, v.remaining, v.retry, v.reset))
+            impossible.append(v.impossible)
+        return wire.decide(limits, states, impossible, allowed, bypassed=bypass, reservation=reservation)
+
+    def _cell(self, key: bytes, spec: Spec, now: int) -> Cell:
+        return self._cells.get(key, EMPTY[spec.algo]).at(spec, now)
+
+    def _store(self, key: bytes, cell: Cell, limit: Limit) -> None:
+        self._cells[key] = cell
+        self._cells.move_to_end(key)
+        if len(self._cells) > self.size:
+            self._cells.popitem(last=False)
+        index = self._indexes.setdefault(self.keys.index(limit), OrderedDict())
+        member = subject(limit.partition, limit.subject)[0]
+        index[member] = (limit.partition, limit.subject)
+        index.move_to_end(member)
+        if len(index) > INDEX_SIZE:
+            index.popitem(last=False)
+
+    def _forget(self, now: int) -> None:
+        for records in (self._reservations, self._settled, self._tokens):
+            while records:
+                oldest = next(iter(records))
+                if records[oldest][0] > now:  # type: ignore[index]
+                    break
+                del records[oldest]  # type: ignore[arg-type]
+
+    def settle(self, reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
+        """As Limiter.settle."""
+        with self._lock:
+            now = self.clock()
+            if reservation in self._settled and self._settled[reservation][0] > now:
+                return replace(self._settled[reservation][1], repeated=True)
+            expires, charges = self._reservations.pop(reservation, (0, []))
+            if expires <= now:
+                return None
+            actual = dict(actual or {})
+            refunded: dict[str, int] = {}
+            for charge in charges:
+                back = self._settle(charge, actual.get(charge.limit.unit, -1), now, reservation)
+                unit = charge.limit.unit
+                if unit in actual and (unit not in refunded or abs(back) > abs(refunded[unit])):
+                    refunded[unit] = back
+            settled = Settlement(reservation, actual, refunded)
+            self._settled[reservation] = (now + 600 * MICROSECONDS, settled)
+            return settled
+
+    def _settle(self, charge: _Charge, actual: int, now: int, lease: str) -> int:
+        spec, key = charge.spec, charge.key
+        try:
+            cell = self._cell(key, spec, now)
+        except StaleBoundaries:
+            return 0
+        if spec.algo == 6:
+            self._cells[key] = cell.refund(spec, now, spec.cost, charge.tags, lease)[0]
+            return 0
+        if actual > spec.cost:
+            self._cells[key] = cell.charge(spec, now, actual - spec.cost, lease)[0]
+            return spec.cost - actual
+        if actual < 0:
+            return 0
+        after, back = cell.refund(spec, now, spec.cost - actual, charge.tags, lease)
+        if back:
+            self._cells[key] = after
+        return back
+
+    def peek(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
+        """As Limiter.peek."""
+        return self.check(limits, dry_run=True).limits
+
+    def usage(self, templates: Iterable[Limit], *, page: int = 500) -> Iterator[LimitState]:
+        """As Limiter.usage."""
+        for template in templates:
+            for partition, name in reversed(self._indexes.get(self.keys.index(template), OrderedDict()).values()):
+                (state,) = self.peek([replace(template, partition=partition, subject=name, cost=0)])
+                if state.used:
+                    yield state
+
+    def reset(self, limits: Sequence[Limit]) -> int:
+        """As Limiter.reset."""
+        with self._lock:
+            return sum(self._cells.pop(self.keys.counter(limit), None) is not None for limit in limits)
+
+    def reset_policy(self, limit_id: str) -> int:
+        """As Limiter.reset_policy."""
+        counters, indexes = (pattern[:-1].encode() for pattern in self.keys.of_policy(limit_id))
+        with self._lock:
+            gone = [key for key in self._cells if key.startswith(counters)]
+            for key in gone:
+                del self._cells[key]
+            for index in [key for key in self._indexes if key.startswith(indexes)]:
+                del self._indexes[index]
+            return len(gone)

@@ -1,0 +1,114 @@
+"""Which account is picked, and that nobody is favoured by others' absence."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from quotas.engine.types import AccountSpec, Outcome
+from tests.integration.accounts.conftest import SERVER, bucket, pool
+
+
+def shares(engine, spec, calls, **fields):
+    return Counter(engine.call(spec, **fields)[0] for _ in range(calls))
+
+
+def spread(counts):
+    return max(counts.values()) - min(counts.values())
+
+
+def test_round_robin_is_even(engine):
+    assert shares(engine, pool(3), 30) == {"a1": 10, "a2": 10, "a3": 10}
+
+
+@pytest.mark.parametrize("limited", [{"a1"}, {"a2"}, {"a1", "a3"}])
+def test_round_robin_stays_even_under_skips(engine, clock, limited):
+    spec = pool(3)
+    shares(engine, spec, 6)
+    for account in limited:
+        engine.accounts.trip(account, 1000)
+    counts = shares(engine, spec, 40)
+    assert set(counts) == {"a1", "a2", "a3"} - limited
+    assert spread(counts) <= 1
+    for account in limited:
+        engine.accounts.close(account)
+    assert spread(shares(engine, spec, 31)) <= 1
+
+
+def test_round_robin_with_accounts_coming_and_going(engine):
+    assert spread(shares(engine, pool(3), 10)) <= 1
+    assert spread(shares(engine, pool(4), 13)) <= 1
+    assert spread(shares(engine, pool(("a2", "a4")), 11)) <= 1
+    assert spread(shares(engine, pool(5), 22)) <= 1
+
+
+def test_round_robin_when_one_account_has_less_room(engine):
+    spec = pool(3, bucket(1000))
+    lean = bucket(4)
+    assert spread(shares(engine, spec, 9)) <= 1
+    engine.call(pool(1, lean))
+    counts = shares(engine, spec, 31)
+    assert spread(counts) <= 1
+
+
+def test_weighted_random_follows_the_weights_within_three_sigma(engine):
+    weights = {"a1": 1, "a2": 2, "a3": 5, "a4": 0}
+    spec = pool(
+        tuple(AccountSpec(name, name, weight=weight) for name, weight in weights.items()),
+        strategy="weighted_random",
+    )
+    calls = 2000
+    counts = shares(engine, spec, calls)
+    for name, weight in weights.items():
+        share = weight / 8
+        sigma = (calls * share * (1 - share)) ** 0.5
+        assert abs(counts[name] - calls * share) <= 3 * sigma, counts
+
+
+def test_least_recently_used_counts_the_end_of_a_call_too(engine, clock):
+    spec = pool(2, strategy="least_recently_used")
+    long = engine.take(spec)
+    clock.move(1)
+    short = engine.take(spec)
+    engine.settle(short.lease)
+    clock.move(1)
+    engine.settle(long.lease)
+    clock.move(1)
+    assert engine.take(spec).account_id == short.account_id
+
+
+def test_health_prefers_the_healthy_and_shares_among_equals(engine, clock):
+    spec = pool(3, strategy="health")
+    first = engine.take(spec)
+    for _ in range(3):
+        engine.settle(first.lease, Outcome("unknown"))
+        first = engine.take(spec)
+    ill = min(engine.accounts.states(spec), key=lambda state: state.health).id
+    clock.move(1)
+    counts = shares(engine, spec, 20)
+    assert counts[ill] <= 1
+    assert len(counts) >= 2
+
+
+def test_most_headroom(engine):
+    spec = pool(2, bucket(100, "tokens"), strategy="most_headroom")
+    big = engine.take(spec, cost={"tokens": 60}).account_id
+    small = {engine.take(spec, cost={"tokens": 10}).account_id for _ in range(5)}
+    assert big not in small
+
+
+def test_after_a_servers_error_another_account_is_tried_first_but_it_is_not_blocked(engine, clock):
+    spec = pool(2)
+    failed, settled = engine.call(spec, SERVER)
+    assert settled.cooldown == 0.0
+    other = {engine.call(spec)[0] for _ in range(4)}
+    assert failed not in other
+    for account in other:
+        engine.accounts.disable(account)
+    assert engine.take(spec).account_id == failed
+
+
+def test_an_unknown_strategy_is_an_error(engine):
+    with pytest.raises(ValueError, match="strategy"):
+        engine.take(pool(1, strategy="best"))
