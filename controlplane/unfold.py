@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 
@@ -26,6 +25,15 @@ def _page(title: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
         "permission": may,
         **more,
     }
+
+
+def _file(path: str) -> Any:
+    def address(request: Any) -> str:
+        from django.templatetags.static import static
+
+        return static(path)
+
+    return address
 
 
 NAVIGATION: list[dict[str, Any]] = [
@@ -82,11 +90,8 @@ UNFOLD: dict[str, Any] = {
     "SITE_SUBHEADER": "Quotas and queues",
     "SITE_SYMBOL": "water",
     "SITE_URL": "/api/v1/docs",
-    "SITE_FAVICONS": [
-        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("controlplane/favicon.svg")}
-    ],
-    "STYLES": [lambda request: static("controlplane/sluice.css")],
-    "SCRIPTS": [lambda request: static("controlplane/sluice.js")],
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("controlplane/favicon.svg")}],
+    "STYLES": [_file("controlplane/sluice.css")],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,

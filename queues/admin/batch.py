@@ -27,7 +27,15 @@ class BatchAdmin(ReadOnlyAdmin):
     fieldsets = [
         (
             None,
-            {"fields": [("uid", "name"), ("project", "open"), ("created_at", "finished_at"), "callback_url", "jobs_link"]},
+            {
+                "fields": [
+                    ("uid", "name"),
+                    ("project", "open"),
+                    ("created_at", "finished_at"),
+                    "callback_url",
+                    "jobs_link",
+                ]
+            },
         )
     ]
     readonly_fields = ["jobs_link"]

@@ -93,7 +93,17 @@ def _discard(request: HttpRequest, letter: DeadLetter, reason: str) -> None:
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ReadOnlyAdmin):
     project_lookup = "project"
-    list_display = ["uid", "shown_category", "shown_severity", "type", "queue", "project", "short_error", "created_at", "handled"]
+    list_display = [
+        "uid",
+        "shown_category",
+        "shown_severity",
+        "type",
+        "queue",
+        "project",
+        "short_error",
+        "created_at",
+        "handled",
+    ]
     list_filter = [
         HandledFilter,
         CategoryFilter,
@@ -196,7 +206,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         icon="replay",
         variant=ActionVariant.PRIMARY,
         permissions=["operate"],
-        dialog=asking("Replay this job?", "It goes back in line with all its attempts, under the same quotas.", "Replay"),
+        dialog=asking(
+            "Replay this job?", "It goes back in line with all its attempts, under the same quotas.", "Replay"
+        ),
     )
     def replay(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         return self._handle(request, object_id, lambda letter: _replay(request, letter, why(form)), "Back in line.")

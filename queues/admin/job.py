@@ -140,9 +140,7 @@ class JobAdmin(ReadOnlyAdmin):
         if job is not None and job.stage != Stage.DONE:
             able.add("cancel")
         return [
-            one
-            for one in super().get_actions_detail(request, object_id)
-            if one.action_name.rpartition("_")[2] in able
+            one for one in super().get_actions_detail(request, object_id) if one.action_name.rpartition("_")[2] in able
         ]
 
     @display(description="Status", label=STATUSES)

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminCheckboxSelectMultiple
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import Refused, bulk_action
@@ -36,7 +36,7 @@ MEANINGS = {
 
 class KeyForm(ReasonForm):
     scopes = forms.MultipleChoiceField(
-        choices=[(scope, MEANINGS[scope]) for scope in SCOPES], widget=UnfoldAdminCheckboxSelectMultiple
+        choices=[(scope, MEANINGS[scope]) for scope in SCOPES], widget=UnfoldAdminCheckboxSelectMultipleWidget
     )
 
     class Meta:

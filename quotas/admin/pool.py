@@ -30,7 +30,9 @@ class PoolForm(ReasonForm):
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
         floor, start, top = (given.get(f"concurrency_{word}") for word in ("floor", "initial", "ceiling"))
-        if start is not None and not (floor if floor is not None else 1) <= start <= (top if top is not None else start):
+        if start is not None and not (floor if floor is not None else 1) <= start <= (
+            top if top is not None else start
+        ):
             self.add_error("concurrency_initial", "Between floor and ceiling.")
         if given.get("pause_at") is not None and not 0 < given["pause_at"] <= 1:
             self.add_error("pause_at", "A share above 0, up to 1.")

@@ -38,7 +38,12 @@ def facts(row: Model) -> dict[str, Any]:
 
 
 def tell(
-    request: HttpRequest, verb: str, row: Model, before: dict[str, Any] | None, after: dict[str, Any] | None, reason: str
+    request: HttpRequest,
+    verb: str,
+    row: Model,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    reason: str,
 ) -> None:
     """One entry, with what differs; inside the transaction of the change itself."""
     if before is not None and after is not None:

@@ -15,7 +15,7 @@ _NOTED = "_sluice_project_ids"
 
 def project_ids(user: Any) -> list[int] | None:
     """Primary keys of the projects that `user` is bound to; None: not bound."""
-    if user.is_superuser:
+    if user.is_superuser or not user.is_authenticated:
         return None
     if not hasattr(user, _NOTED):
         setattr(user, _NOTED, list(user.sluice_projects.values_list("pk", flat=True)) or None)
