@@ -9,14 +9,18 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from quotas.engine.accounts import Accounts
+from quotas.engine.limiter import Limiter
+
 TIMEOUT = 0.1
 """Seconds for connecting and for an answer: a check is refused or degraded rather than waited for."""
 
 
-@lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis:
+@lru_cache(maxsize=1)
+def limiter_redis() -> redis.Redis:
+    """The process's client of `LIMITER_REDIS_URL`."""
     return redis.Redis.from_url(
-        url,
+        settings.LIMITER_REDIS_URL,
         socket_timeout=TIMEOUT,
         socket_connect_timeout=TIMEOUT,
         retry=Retry(NoBackoff(), 0),  # a charge is never repeated blindly
@@ -25,11 +29,20 @@ def _client(url: str) -> redis.Redis:
     )
 
 
-def limiter_redis() -> redis.Redis:
-    """A client of `LIMITER_REDIS_URL`, one for each process and address."""
-    return _client(settings.LIMITER_REDIS_URL)
+@lru_cache(maxsize=1)
+def limiter() -> Limiter:
+    """The process's limiter. Safe under threads."""
+    return Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+
+
+@lru_cache(maxsize=1)
+def accounts() -> Accounts:
+    """The process's engine of accounts. Safe under threads."""
+    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
 
 
 def forget() -> None:
     """Open new connections at the next use: after a fork, the parent's sockets are the parent's."""
-    _client.cache_clear()
+    accounts.cache_clear()
+    limiter.cache_clear()
+    limiter_redis.cache_clear()

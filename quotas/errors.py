@@ -17,8 +17,10 @@ class UnknownProject(QuotaError):
     """There is no such project."""
 
 
-class UnknownPool(QuotaError):
+class UnknownPool(QuotaError, KeyError):
     """There is no such pool."""
+
+    __str__ = Exception.__str__  # a KeyError's own puts quotes around its message
 
 
 class NetworkDenied(QuotaError):

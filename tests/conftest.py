@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import django
 import pytest
 
 from tests.postgres import postgres_binaries, run_postgres
@@ -40,6 +41,9 @@ os.environ |= {
 }
 if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
     os.environ["DATABASE_URL"] = _database
+# Named here and not in pyproject.toml: pytest-django would read the settings before this file is.
+os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
+django.setup()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 import structlog
@@ -23,7 +24,7 @@ class Rings:
     unblock: bool = False
     any: bool = False
 
-    def add(self, raw: bytes) -> None:
+    def add(self, raw: Any) -> None:
         message = json.loads(raw)
         groups = {tuple(group) for group in message["groups"]}
         (self.again if message["again"] else self.grew).update(groups)

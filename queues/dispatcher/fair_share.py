@@ -52,9 +52,8 @@ class FairShare:
         for position, group in enumerate(groups):
             self._push(heap, group, position, taken)
         while heap:
-            position = self._aged(heap, groups, now)
-            if position is None:
-                _, _, _, position = heapq.heappop(heap)
+            aged = self._aged(heap, groups, now)
+            position = heapq.heappop(heap)[3] if aged is None else aged
             group = groups[position]
             candidate = group.head(taken)
             if candidate is None:

@@ -49,7 +49,7 @@ class Leader:
         """Inside a transaction: hold the row, so that nobody takes over before the commit; raises `LeadershipLost`."""
         held = (
             Leadership.objects.select_for_update()
-            .filter(role=ROLE, holder=self.name, token=self.token, until__gt=clock.now())
+            .filter(role=ROLE, holder=self.name, token=self.token or 0, until__gt=clock.now())
             .exists()
         )
         if not held:

@@ -102,7 +102,7 @@ def tell_groups(denied: Sequence[Denied]) -> None:
     }
     name = connection.key("waits")
     with connection.client().pipeline(transaction=False) as pipeline:
-        pipeline.hset(name, mapping=mapping)
+        pipeline.hset(name, mapping=mapping)  # type: ignore[arg-type]
         pipeline.expire(name, TOLD_FOR)
         pipeline.execute()
 

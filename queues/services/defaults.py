@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import transaction
 
 from queues.models import Queue, RetryPolicy
 
 # (max_size, timeout in seconds, concurrency, lane, help)
-QUEUES = {
+QUEUES: dict[str, dict[str, Any]] = {
     "embeddings": {"max_size": 100_000, "timeout": 60.0, "concurrency": 50},
     "agent_tasks": {"max_size": 10_000, "timeout": 600.0, "concurrency": 20},
     "exports": {"max_size": 1_000, "timeout": 3600.0, "concurrency": 2},

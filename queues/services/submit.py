@@ -153,9 +153,8 @@ def _existing(project: Project, specs: Sequence[JobSpec], pointers: Sequence[str
     keys = [spec.idempotency_key for spec in specs if spec.idempotency_key]
     found: dict[str, Job] = {}
     for start in range(0, len(keys), 500):
-        for job in Job.objects.filter(project=project, idempotency_key__in=keys[start : start + 500]):
-            assert job.idempotency_key is not None
-            found[job.idempotency_key] = job
+        for row in Job.objects.filter(project=project, idempotency_key__in=keys[start : start + 500]):
+            found[row.idempotency_key or ""] = row
     for spec, pointer in zip(specs, pointers, strict=True):
         job = found.get(spec.idempotency_key or "")
         if job is not None and job.request_hash != spec.digest:
@@ -245,8 +244,8 @@ def _insert(
             places.append(position)
         capacity.claim([(queue, job) for queue, job in _with_queue(rows)])
         Job.objects.bulk_create(rows, batch_size=500)
-        for position, job in zip(places, rows, strict=True):
-            answers[position] = Accepted(job, created=True)
+        for position, made in zip(places, rows, strict=True):
+            answers[position] = Accepted(made, created=True)
         for position, first in repeats:
             answers[position] = replace(answers[first], created=False)  # type: ignore[type-var]
         _hold(waits_for)

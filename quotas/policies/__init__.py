@@ -34,11 +34,13 @@ def resolve(
     keys: Mapping[str, str] | None = None,
     queue: str | None = None,
     cost: Mapping[str, int] | None = None,
+    priority: int | None = None,
     held: Snapshot | None = None,
 ) -> tuple[Limit, ...]:
     """The limits that apply, in the order of report: ip, user, project, endpoint, queue, custom, global.
 
-    `cost` None: what the cost rules say, else 1 request; a cost without `requests` counts 1 of them. Raises
+    `cost` None: what the cost rules say, else 1 request; a cost without `requests` counts 1 of them. `priority`
+    (0 first, 9 last) is a job's: a policy's pause threshold holds the priorities that it names back. Raises
     `UnknownProject`, `NetworkDenied`, and `BadAddress` for an `ip` that is none.
     """
     now_held = held or keeper.get()
@@ -79,7 +81,7 @@ def resolve(
         for place, policy, subject in applying:
             if (policy.exempt or policy.excluded) and policy.skips(subject, method, path):
                 continue
-            by_scope[place].append(policy.limit_for(subject, slug, charged.get(policy.unit, 0), now))
+            by_scope[place].append(policy.limit_for(subject, slug, charged.get(policy.unit, 0), now, priority))
     return tuple(limit for limits in by_scope for limit in limits)
 
 
@@ -110,6 +112,28 @@ def _tiers(project: str | None, user: str | None, held: Snapshot) -> list[str]:
     return tiers
 
 
+def resolve_job(
+    *,
+    project: str,
+    user: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    queue: str,
+    cost: Mapping[str, int] | None = None,
+    priority: int,
+) -> tuple[Limit, ...]:
+    """The limits that a job is held against before it starts; see `resolve`."""
+    return resolve(project=project, user=user, keys=keys, queue=queue, cost=cost or {}, priority=priority)
+
+
+def version() -> int:
+    """The configuration's version as this process holds it; another number: policies or pools were changed."""
+    return keeper.get().version
+
+
+def pool_names() -> frozenset[str]:
+    return frozenset(keeper.get().pools)
+
+
 def pool_config(name: str) -> PoolConfig:
     """The pool with its provider and sealed credentials. Raises `UnknownPool`."""
     found = keeper.get().pools.get(name)
@@ -123,4 +147,15 @@ def pool_spec(name: str) -> PoolSpec:
     return pool_config(name).spec
 
 
-__all__ = ["Snapshot", "cost_of", "forget", "pool_config", "pool_spec", "resolve", "snapshot"]
+__all__ = [
+    "Snapshot",
+    "cost_of",
+    "forget",
+    "pool_config",
+    "pool_names",
+    "pool_spec",
+    "resolve",
+    "resolve_job",
+    "snapshot",
+    "version",
+]

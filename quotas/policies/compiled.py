@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PARTITIONED = frozenset({"user", "project", "endpoint", "custom"})
 """Scopes whose counters are kept apart by project; a queue is shared by those who use it."""
+
+_FIRST_PAUSED = {"low": 7, "normal": 4, "all": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +105,24 @@ class CompiledPolicy:
             adaptive=(adaptive["floor"], adaptive["ceiling"]) if adaptive else None,
         )
 
-    def limit_for(self, subject: str, project: str, cost: int, now: float) -> Limit:
-        """This policy against one subject. `now`: SQL's clock in Unix time, for overrides that end."""
-        limit = self.limit
+    def limit_for(self, subject: str, project: str, cost: int, now: float, priority: int | None = None) -> Limit:
+        """This policy against one subject.
+
+        `now`: SQL's clock in Unix time, for overrides that end. `priority`: a job's; from the pause threshold on,
+        the priorities that the policy names find it used up, by the same counter that the others go on with.
+        """
+        limit, burst = self.limit, self.burst
         if self.overrides:
             found = self.overrides.get((project, subject)) or self.overrides.get(("", subject))
             if found is not None and (found.until is None or now < found.until):
                 limit = found.limit
+        if self.pause_at is not None and priority is not None and limit and priority >= _FIRST_PAUSED[self.pause]:
+            capacity = burst if self.algorithm == "token_bucket" and burst is not None else limit
+            share = max(math.floor(capacity * self.pause_at), min(cost, capacity))
+            if self.algorithm == "token_bucket":
+                burst = share  # the refill stays as it is
+            else:
+                limit = share
         return Limit(
             self.id,
             self.name,
@@ -120,7 +134,7 @@ class CompiledPolicy:
             cost,
             project if self.scope in PARTITIONED else "",
             self.window,
-            self.burst,
+            burst,
             self.period,
             self.timezone,
             self.mode,

@@ -61,7 +61,7 @@ class Command(BaseCommand):
         ).hexdigest()
         try:
             batch = self._batch(project, name, identity)
-            console = Console(file=self.stdout._out if hasattr(self.stdout, "_out") else sys.stdout)  # type: ignore[attr-defined]
+            console = Console(file=sys.stdout)
             self._submit(project, batch, specs, identity, console)
             self.stdout.write(f"batch {batch.uid}: {len(specs):,} jobs accepted")
             if options["wait"]:
@@ -156,6 +156,7 @@ class Command(BaseCommand):
         signal.signal(signal.SIGTERM, _interrupt)
         with _progress(console) as progress:
             task = progress.add_task("running", total=batch.jobs.count(), rate="", left="")
+            begun, before = time.monotonic(), None
             while True:
                 try:
                     close_old_connections()
@@ -165,12 +166,10 @@ class Command(BaseCommand):
                     time.sleep(2)
                     continue
                 ended = sum(facts["totals"][status] for status in FINAL)
-                progress.update(
-                    task,
-                    completed=ended,
-                    total=facts["total"],
-                    **_pace(ended, facts["total"], facts["rate"], facts["binding"]),
-                )
+                before = ended if before is None else before
+                rate = facts["rate"] or (ended - before) / max(time.monotonic() - begun, 0.001)
+                pace = _pace(ended, facts["total"], rate, facts["binding"])
+                progress.update(task, completed=ended, total=facts["total"], **pace)
                 if ended == facts["total"]:
                     break
                 time.sleep(LOOK)
@@ -199,7 +198,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _pace(done: int, total: int, rate: float, binding: str | None = None) -> dict[str, str]:
+def _pace(done: int, total: int, rate: float, binding: str | None = None) -> dict[str, Any]:
     left = f"{_span((total - done) / rate)} left" if rate and done < total else ""
     return {"rate": f"{rate:,.1f}/s", "left": f"{left} · {binding}" if binding and done < total else left}
 

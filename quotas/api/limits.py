@@ -1,0 +1,183 @@
+"""`/api/v1/limits/`: check, check-batch, settle, usage, reset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from quotas.api import answers
+from quotas.api.check_body import ResetBody, SettleBody, question, questions
+from quotas.engine.types import Decision, LimitState
+from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.rest import problems
+from quotas.rest.caller import Caller, caller_of, resolve_project, unknown_project
+from quotas.rest.idempotency import IdempotencyMismatch, fingerprint, idempotency_key
+from quotas.rest.problems import NotFound, ProblemError
+from quotas.rest.serializers import QuerySerializer
+from quotas.rest.views import ApiView
+from quotas.services import limits
+from quotas.services import usage as usage_service
+from quotas.services.limits import Check, Token
+from quotas.services.usage import Selection
+
+
+class CheckView(ApiView):
+    """May this be done now? All limits that apply are charged, or none."""
+
+    scopes = {"POST": "check"}
+
+    def post(self, request: Request) -> Response:
+        caller = self.caller
+        asked = question(request.data, caller.project_slug)
+        _permit(caller, asked)
+        try:
+            decision = limits.check(asked, actor=caller.name, token=_token(caller, request))
+        except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
+            raise answers.refusal(error) from None
+        except IdempotencyConflict:
+            raise IdempotencyMismatch from None
+        return Response(
+            answers.body_of(decision),
+            answers.status_of(decision),
+            headers=answers.headers_of(decision),
+            content_type=None if decision.allowed else problems.MEDIA_TYPE,
+        )
+
+
+class CheckBatchView(ApiView):
+    """Up to 1,000 checks, each by itself all or nothing, answered in order."""
+
+    scopes = {"POST": "check"}
+
+    def post(self, request: Request) -> Response:
+        caller = self.caller
+        asked = questions(request.data, caller.project_slug)
+        results: list[dict[str, Any] | None] = [None] * len(asked)
+        permitted: list[tuple[int, Check]] = []
+        for place, check in enumerate(asked):
+            try:
+                _permit(caller, check)
+                permitted.append((place, check))
+            except ProblemError as refused:
+                results[place] = {"allowed": False, **refused.document()}
+        key = _token(caller, request)
+        tokens = [Token(f"{key.key}\n{place}", key.body) for place, _ in permitted] if key.key else []
+        try:
+            decisions = limits.check_many([check for _, check in permitted], actor=caller.name, tokens=tokens)
+        except IdempotencyConflict:
+            raise IdempotencyMismatch from None
+        for (place, _), decision in zip(permitted, decisions, strict=True):
+            results[place] = _result(decision)
+        return Response({"results": results})
+
+
+class SettleView(ApiView):
+    """Tell what a reservation has really used."""
+
+    scopes = {"POST": "check"}
+
+    def post(self, request: Request) -> Response:
+        body = self.body(SettleBody)
+        try:
+            settled = limits.settle(body["reservation"], body.get("actual"))
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        if settled is None:
+            raise NotFound("The reservation is unknown or has expired; nothing was changed.", "unknown-reservation")
+        return Response(answers.settlement(settled))
+
+
+class UsageQuery(QuerySerializer):
+    policy = serializers.CharField(required=False, max_length=63)
+    scope = serializers.ChoiceField(
+        required=False, choices=["ip", "user", "project", "endpoint", "queue", "custom", "global"]
+    )
+    key = serializers.CharField(required=False, max_length=1024, trim_whitespace=False)
+    project = serializers.CharField(required=False, max_length=63)
+    limit = serializers.IntegerField(default=1000, min_value=1, max_value=10_000)
+
+
+class UsageView(ApiView):
+    """Used, limit and remaining of each key, from the same counters that enforce."""
+
+    scopes = {"GET": "read"}
+
+    def get(self, request: Request) -> Response:
+        query = self.query(UsageQuery)
+        try:
+            states = usage_service.usage(_selection(request, query), most=query["limit"])
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        return Response({"results": [_usage(state) for state in states]})
+
+
+class ResetView(ApiView):
+    """Clear counters; audited."""
+
+    scopes = {"POST": "operate"}
+
+    def post(self, request: Request) -> Response:
+        body = self.body(ResetBody)
+        selection = _selection(request, body)
+        if selection.policy is not None and not selection.policies():
+            raise NotFound(f"There is no policy {selection.policy!r}, or it is not yours.", "unknown-policy")
+        try:
+            cleared = usage_service.reset(selection, actor=self.caller.name, reason=body["reason"])
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        return Response({"reset": cleared})
+
+
+def _permit(caller: Caller, asked: Check) -> None:
+    if asked.project is not None and not caller.sees(asked.project):
+        raise unknown_project(asked.project)
+    if asked.bypass and not caller.may("bypass"):
+        raise ProblemError("forbidden", "Forbidden", 403, "This needs the scope 'bypass'.")
+
+
+def _token(caller: Caller, request: Request) -> Token:
+    key = idempotency_key(request)
+    if key is None:
+        return Token()
+    # Each project, and each platform key, has a space of its own.
+    space = f"p:{caller.project_slug}" if caller.project is not None else f"k:{caller.key_id}"
+    return Token(f"{space}\n{request.path}\n{key}", fingerprint(request.data))
+
+
+def _result(decision: Decision | limits.Refusal) -> dict[str, Any]:
+    if isinstance(decision, Decision):
+        return {**answers.body_of(decision), "status": answers.status_of(decision)}
+    return {"allowed": False, **answers.refusal(decision).document()}
+
+
+def _selection(request: Request, named: dict[str, Any]) -> Selection:
+    project = resolve_project(request, named.get("project"))
+    slug = project.slug if project is not None else None
+    bound = caller_of(request).project is not None
+    return Selection(
+        policy=named.get("policy"),
+        scope=named.get("scope"),
+        key=named.get("key"),
+        project=slug,
+        visible_to=slug if bound else None,
+    )
+
+
+def _usage(state: LimitState) -> dict[str, Any]:
+    ratio = None if state.limit is None else 1.0 if state.limit == 0 else round(state.used / state.limit, 6)
+    return {
+        "policy": state.policy,
+        "scope": state.scope,
+        "key": state.key,
+        "project": state.partition or None,
+        "unit": state.unit,
+        "algorithm": state.algorithm,
+        "limit": state.limit,
+        "used": state.used,
+        "remaining": state.remaining,
+        "ratio": ratio,
+        "reset_after": round(state.reset_after, 6),
+    }

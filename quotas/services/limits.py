@@ -1,0 +1,153 @@
+"""Checks: who asks, which limits apply, what the limiter says, what is told about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from quotas import events, policies
+from quotas.connection import limiter
+from quotas.engine.limiter import CheckRequest
+from quotas.engine.types import Decision, Limit, Settlement
+from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
+
+PAUSE = 0.005
+"""Seconds by which a waiting check comes after the moment it was told, for the rounding of clocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question: may this be done now? Whatever is None or empty is not held against limits of its scope."""
+
+    project: str | None = None
+    user: str | None = None
+    ip: str | None = None
+    endpoint: str | None = None
+    method: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, int] | None = None
+    """By unit; None: what the cost rules say, else 1 request."""
+    dry_run: bool = False
+    max_wait: float = 0.0
+    """Seconds to wait for capacity."""
+    bypass: bool = False
+    """Go past the limits; whoever calls this has made sure that the caller may."""
+
+    def limits(self, held: policies.Snapshot | None = None) -> tuple[Limit, ...]:
+        """The limits that apply. Raises `UnknownProject`, `NetworkDenied`, `BadAddress`."""
+        return policies.resolve(
+            project=self.project,
+            user=self.user,
+            ip=self.ip,
+            endpoint=self.endpoint,
+            method=self.method,
+            keys=self.keys,
+            cost=self.cost,
+            held=held,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An idempotency key in its caller's own space, and a digest of the request that it was sent with."""
+
+    key: str = ""
+    body: str = ""
+
+
+def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool | None = None) -> Decision:  # noqa: B008
+    """Decide, and charge all limits or none.
+
+    Raises `UnknownProject`, `NetworkDenied`, `LimiterUnavailable` (a limit's policy refuses without Redis),
+    `IdempotencyConflict`.
+    """
+    limits = question.limits()
+    if question.bypass and not question.dry_run:
+        _tell_bypass(question, limits, actor)
+    deadline = time.monotonic() + question.max_wait
+    while True:
+        decision = limiter().check(
+            limits,
+            dry_run=question.dry_run,
+            bypass=question.bypass,
+            token=token.key,
+            token_body=token.body,
+            reserve=reserve,
+        )
+        wait = decision.retry_after
+        left = deadline - time.monotonic()
+        if decision.allowed or decision.impossible or wait is None or question.dry_run or wait > left:
+            break
+        time.sleep(min(wait + PAUSE, left))
+        limits = question.limits()  # policies may have been changed meanwhile
+    if not decision.allowed:
+        _tell_denial(question, decision)
+    return decision
+
+
+Refusal = UnknownProject | NetworkDenied | LimiterUnavailable
+
+
+def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token] = ()) -> list[Decision | Refusal]:
+    """Each by itself all or nothing, in one round trip. What can't be decided stands in its place as an error.
+
+    Raises `IdempotencyConflict` for the whole batch: its key was sent with other checks.
+    """
+    answers: list[Decision | Refusal | None] = [None] * len(questions)
+    requests: list[tuple[int, CheckRequest]] = []
+    held = policies.snapshot()
+    for place, question in enumerate(questions):
+        try:
+            limits = question.limits(held)
+        except (UnknownProject, NetworkDenied) as refusal:
+            answers[place] = refusal
+            continue
+        if question.bypass and not question.dry_run:
+            _tell_bypass(question, limits, actor)
+        token = tokens[place] if tokens else Token()
+        requests.append((place, CheckRequest(limits, question.dry_run, question.bypass, token.key, token.body)))
+    try:
+        decisions: Sequence[Decision | Refusal] = limiter().check_many(request for _, request in requests)
+    except LimiterUnavailable as refusal:
+        decisions = [refusal] * len(requests)
+    for (place, _), decision in zip(requests, decisions, strict=True):
+        answers[place] = decision
+        if isinstance(decision, Decision) and not decision.allowed:
+            _tell_denial(questions[place], decision)
+    return [answer for answer in answers if answer is not None]
+
+
+def settle(reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
+    """Refund or charge the difference to what was reserved, release slots; None: unknown or expired."""
+    return limiter().settle(reservation, actual)
+
+
+def _tell_denial(question: Check, decision: Decision) -> None:
+    if question.dry_run:
+        return
+    for state in decision.limits:
+        if state.policy == decision.binding:
+            events.emit(
+                events.LimitDenied(
+                    state.policy, state.scope, state.key, decision.retry_after, project=question.project or ""
+                )
+            )
+            return
+
+
+def _tell_bypass(question: Check, limits: Sequence[Limit], actor: str) -> None:
+    """Before the limits are passed: what can't be written down does not happen."""
+    names = ", ".join(limit.name for limit in limits)
+    project = question.project or ""
+    target = f"project:{project}" if project else "platform"
+    events.emit(
+        events.OperatorActed(
+            actor,
+            "limit.bypass",
+            target,
+            after={"user": question.user, "policies": names, "cost": dict(question.cost or {})},
+            project=project,
+        )
+    )
+    events.emit(events.LimitBypassed(names, actor, project=project))

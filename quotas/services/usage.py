@@ -1,0 +1,105 @@
+"""What has been used, from the same counters that enforce, and clearing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from quotas import policies
+from quotas.connection import limiter
+from quotas.engine.keys import SHOWN
+from quotas.engine.subjects import reset_where
+from quotas.engine.types import LimitState
+from quotas.policies.compiled import PARTITIONED, CompiledPolicy
+from quotas.services.acting import acting
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which counters. None: whatever. `visible_to`: the slug of the project whose things alone may be touched."""
+
+    policy: str | None = None
+    scope: str | None = None
+    key: str | None = None
+    project: str | None = None
+    visible_to: str | None = None
+
+    def policies(self) -> list[CompiledPolicy]:
+        """The policies that may have such counters, by name."""
+        owner = self.visible_to
+        return [
+            policy
+            for policy in policies.snapshot().policies.values()
+            if self.policy in (None, policy.name)
+            and self.scope in (None, policy.scope)
+            and (not policy.project or owner in (None, policy.project))
+            and (not policy.project or self.project in (None, policy.project))
+            # Counters of the scopes ip, queue and global hold for all projects: they are no single one's to see.
+            and (owner is None or policy.project == owner or policy.scope in PARTITIONED)
+        ]
+
+    def holds(self, policy: CompiledPolicy, partition: str, subject: str) -> bool:
+        if self.key is not None and subject != self.key[:SHOWN]:
+            return False
+        if policy.scope not in PARTITIONED:
+            return self.project in (None, policy.project)
+        return all(wanted in (None, partition) for wanted in (self.project, self.visible_to))
+
+
+def usage(selection: Selection, *, most: int = 1000) -> list[LimitState]:
+    """How much recent subjects have used, by policy; with a policy and a key, that one even where it is unused."""
+    chosen = selection.policies()
+    if selection.policy is not None and selection.key is not None and chosen:
+        exact = list(_exact(selection, chosen[0]))
+        if exact:
+            return exact
+    return list(islice(_recent(selection, chosen), most))
+
+
+def _exact(selection: Selection, policy: CompiledPolicy) -> Iterable[LimitState]:
+    partition = selection.visible_to or selection.project or policy.project
+    if policy.scope in PARTITIONED and not partition:
+        return ()  # each project may have such a key
+    now = policies.snapshot().now()
+    return limiter().peek([policy.limit_for(selection.key or "", partition, 0, now)])
+
+
+def _recent(selection: Selection, chosen: list[CompiledPolicy]) -> Iterator[LimitState]:
+    now = policies.snapshot().now()
+    for policy in chosen:
+        for state in limiter().usage([policy.template()]):
+            if not selection.holds(policy, state.partition, state.key):
+                continue
+            if policy.overrides and len(state.key) < SHOWN:
+                own = policy.limit_for(state.key, state.partition, 0, now)
+                if own.limit != policy.limit:
+                    yield from limiter().peek([own])
+                    continue
+            yield state
+
+
+def reset(selection: Selection, *, actor: str, reason: str) -> int:
+    """Clear the selected counters. Returns how many there were."""
+    named = {
+        "policy": selection.policy,
+        "scope": selection.scope,
+        "key": selection.key,
+        "project": selection.project or selection.visible_to,
+    }
+    target = " ".join(f"{name}:{value}" for name, value in named.items() if value is not None) or "all"
+    with acting(actor, "limit.reset", target, reason, selection.project or selection.visible_to or "") as act:
+        cleared = sum(_reset_policy(selection, policy) for policy in selection.policies())
+        act.after = {"reset": cleared}
+    return cleared
+
+
+def _reset_policy(selection: Selection, policy: CompiledPolicy) -> int:
+    if selection.key is None and selection.project is None and selection.visible_to is None:
+        return limiter().reset_policy(policy.id)
+    partition = selection.visible_to or selection.project or policy.project
+    if selection.key is not None and (partition or policy.scope not in PARTITIONED):
+        return limiter().reset([policy.limit_for(selection.key, partition, 0, 0.0)])
+    return reset_where(
+        limiter(), policy.template(), lambda partition, subject: selection.holds(policy, partition, subject)
+    )
