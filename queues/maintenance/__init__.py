@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from queues.maintenance import pruner, reconciler
-from queues.services import bulk
+from queues.services import bulk, recurring
 from quotas.services import health
 
 
@@ -17,9 +17,10 @@ class Maintenance:
     def __init__(self) -> None:
         self._reconciler = reconciler.Reconciler()
         self._health_log = health.HealthLog()
-        self._tasks: list[tuple[float, Callable[[datetime], None]]] = [
+        self._tasks: list[tuple[float, Callable[[datetime], object]]] = [
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
+            (1.0, recurring.submit_due),
             (60.0, pruner.prune),
             (5.0, self._keep_health),
         ]

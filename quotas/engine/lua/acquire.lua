@@ -26,7 +26,7 @@
 -- Strategy: 1 round_robin 2 health 3 least_recently_used 4 weighted_random 5 most_headroom
 --
 -- Returns {limits, pool, reason, count, reason, count, ...}. limits: '<Bd' status (0 denied, 1 allowed, 2 stale
--- calendar), now; then '<Bdddd' per limit, as check.lua. pool: '<BhdB' status (0 none free, 1 an account or no pool
+-- calendar), now; then '<Bi8i8i8i8' per limit, as check.lua. pool: '<BhdB' status (0 none free, 1 an account or no pool
 -- asked, 2 impossible, 3 all disabled), index of the account or -1, wait in microseconds (-1 never), 1 if it is a
 -- probe; with flag 1 followed by '<Bdd' per account: 1 if it could take the call, wait, health; then the reasons are
 -- one per account instead ('' if none). A known token answers what it answered: {limits, pool, '=', lease, reservation}.
@@ -60,10 +60,11 @@ end
 local specs, states = {}, {}
 local status = 1
 local position = 1
+local values = n > 0 and redis.call('MGET', unpack(KEYS, counters + 1, counters + n))
 for i = 1, n do
   local spec
   spec, position = spec_unpack(ARGV[5], position)
-  local st = cell_read(KEYS[counters + i], spec, now)
+  local st = cell_read(KEYS[counters + i], spec, now, values[i])
   if st.stale then return {struct.pack('<Bd', 2, now), struct.pack('<BhdB', 0, -1, 0, 0)} end
   cell_decide(st, spec, now, spec.cost)
   if not st.allowed and spec.shadow == 0 then status = 0 end
@@ -147,9 +148,10 @@ local function weigh(i)
     if till and tonumber(till) > now then forbid('key', tonumber(till)) end
   end
   a.cells = {}
+  local stored = m > 0 and redis.call('MGET', unpack(KEYS, k + 1, k + m))
   for j = 1, m do
     local spec = templates[j]
-    local st = cell_read(KEYS[k + j], spec, now)
+    local st = cell_read(KEYS[k + j], spec, now, stored[j])
     if st.stale then a.stale = true return end
     cell_decide(st, spec, now, spec.cost)
     a.cells[j] = st
@@ -159,7 +161,7 @@ local function weigh(i)
     if not st.allowed then
       forbid(reason, st.retry < 0 and NEVER or now + st.retry)
     elseif early[j] then
-      local soft = cell_read(KEYS[k + j], early[j], now)
+      local soft = cell_read(KEYS[k + j], early[j], now, stored[j])
       cell_decide(soft, early[j], now, early[j].cost)
       if not soft.allowed then forbid('paused', soft.retry < 0 and NEVER or now + soft.retry) end
     end
@@ -277,9 +279,10 @@ if admitted and not dry then
       local tag1, tag2 = cell_write(key, st, spec, now, spec.cost, ARGV[4])
       if st.fresh then
         local index = KEYS[counters + n + i]
-        redis.call('ZADD', index, string.format('%.0f', now), ARGV[11 + i])
-        redis.call('ZREMRANGEBYRANK', index, 0, -1 - bound)
-        redis.call('PEXPIRE', index, string.format('%.0f', math.floor(st.reset / 500) + 3600000))
+        if redis.call('ZADD', index, now, ARGV[11 + i]) == 1 then
+          redis.call('ZREMRANGEBYRANK', index, 0, -1 - bound)
+        end
+        redis.call('PEXPIRE', index, math.floor(st.reset / 500) + 3600000)
       end
       if reserve then
         record[#record + 1] = {
@@ -292,7 +295,7 @@ if admitted and not dry then
     local keys = {}
     for i = 1, #record do keys[i] = record[i][1] end
     redis.call('SET', reservation_key, table.concat(keys, ' ') .. '\n' .. cmsgpack.pack(record),
-      'PX', string.format('%.0f', reservation_life))
+      'PX', reservation_life)
   end
 end
 
@@ -327,7 +330,7 @@ if admitted and chosen and not dry then
   end
   if not idle then redis.call('ZREMRANGEBYSCORE', KEYS[b + 2], '-inf', string.format('%.0f', now)) end
   redis.call('ZADD', KEYS[b + 2], string.format('%.0f', expires), lease)
-  redis.call('PEXPIRE', KEYS[b + 2], string.format('%.0f', life + 60000))
+  redis.call('PEXPIRE', KEYS[b + 2], life + 60000)
   if probe == 1 then
     s.pr = s.pr or {}
     s.pr[lease] = expires
@@ -339,7 +342,7 @@ if admitted and chosen and not dry then
   if sticky then redis.call('SET', sticky_key, KEYS[b + 1], 'PX', '3600000') end
   redis.call('SET', KEYS[3], table.concat(names, ' ') .. '\n' .. cmsgpack.pack({
     now, s.be or 0, probe, charges, costs, ARGV[7],
-  }), 'PX', string.format('%.0f', life + 3600000))
+  }), 'PX', life + 3600000)
 end
 
 if pooled and not quiet and not dry then
@@ -357,7 +360,7 @@ end
 local out = {struct.pack('<Bd', status, now)}
 for i = 1, n do
   local st = states[i]
-  out[i + 1] = struct.pack('<Bdddd', (st.allowed and 1 or 0) + (st.impossible and 2 or 0),
+  out[i + 1] = struct.pack('<Bi8i8i8i8', (st.allowed and 1 or 0) + (st.impossible and 2 or 0),
     st.used, st.remaining, st.retry, st.reset)
 end
 local said = {struct.pack('<BhdB', pool_status, chosen and chosen - 1 or -1, wait, probe)}
@@ -379,6 +382,6 @@ else
 end
 if token and admitted and not dry then
   redis.call('SET', token_key, cmsgpack.pack({answer[1], answer[2], '=', lease, ARGV[4],
-    chosen and string.match(KEYS[base(chosen) + 1], '[^:]+$') or ''}), 'PX', string.format('%.0f', life))
+    chosen and string.match(KEYS[base(chosen) + 1], '[^:]+$') or ''}), 'PX', life)
 end
 return answer
