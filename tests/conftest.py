@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import django
+import django.conf
 import pytest
 
 from tests.postgres import postgres_binaries, run_postgres
@@ -44,6 +45,8 @@ if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
 # Named here and not in pyproject.toml: pytest-django would read the settings before this file is.
 os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
 django.setup()
+# A slow hash is for real passwords.
+django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

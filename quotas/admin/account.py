@@ -10,19 +10,19 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.timesince import timesince, timeuntil
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.spans import spell_span
 from quotas.models import Account
 
 STATES = {
     "available": "success",
-    "cooling_down": "warning",
+    "cooling down": "warning",
     "open": "danger",
-    "half_open": "info",
+    "half open": "info",
     "disabled": "default",
     "paused": "warning",
 }
@@ -52,7 +52,7 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state, state.replace("_", " ")) for state in STATES]
+        return [(state.replace(" ", "_"), state) for state in STATES]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(state=self.value()) if self.value() else queryset
@@ -100,15 +100,14 @@ class AccountAdmin(SluiceAdmin):
         return form
 
     @display(description="State", ordering="state", label=STATES)
-    def shown_state(self, row: Account) -> tuple[str, str]:
-        state = row.state if row.enabled else "disabled"
-        return state, state.replace("_", " ")
+    def shown_state(self, row: Account) -> str:
+        return (row.state if row.enabled else "disabled").replace("_", " ")
 
     @display(description="Until", ordering="until")
     def shown_until(self, row: Account) -> str:
         if row.until is None or row.until <= timezone.now():
             return "–"
-        return f"in {timeuntil(row.until, depth=1)} ({row.until:%H:%M:%S} UTC)"
+        return f"{row.until:%H:%M:%S} UTC, in {spell_span(row.until - timezone.now())}"
 
     @display(description="Health", ordering="health")
     def shown_health(self, row: Account) -> str:
@@ -145,11 +144,11 @@ class AccountAdmin(SluiceAdmin):
 
     @display(description="Last used", ordering="last_used")
     def shown_used(self, row: Account) -> str:
-        return f"{timesince(row.last_used, depth=1)} ago" if row.last_used else "never"
+        return f"{spell_span(timezone.now() - row.last_used)} ago" if row.last_used else "never"
 
     @display(description="Last failure")
     def shown_error(self, row: Account) -> str:
         if not row.last_error:
             return "none"
-        when = f"{timesince(row.last_error_at, depth=1)} ago: " if row.last_error_at else ""
+        when = f"{spell_span(timezone.now() - row.last_error_at)} ago: " if row.last_error_at else ""
         return f"{when}{row.last_error}"

@@ -6,10 +6,10 @@ from typing import Any
 
 from django import forms
 from django.contrib.admin.utils import flatten_fieldsets
-from django.db.models import Model, QuerySet
+from django.db.models import JSONField, Model, QuerySet
 from django.http import Http404, HttpRequest
 from unfold.admin import ModelAdmin
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from quotas.admin import trail
 from quotas.admin.visibility import project_ids, visible
@@ -36,7 +36,7 @@ class SluiceAdmin(ModelAdmin):
     don't see them, unless `shared` says that everybody may.
     """
 
-    form = ReasonForm
+    form: type[forms.ModelForm] = ReasonForm
     project_lookup: str | None = None
     shared = False
     list_fullwidth = True
@@ -91,6 +91,11 @@ class SluiceAdmin(ModelAdmin):
         if db_field.remote_field.model is Project and "queryset" not in kwargs:
             kwargs["queryset"] = visible(request.user, Project.objects.all(), "pk")
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if isinstance(db_field, JSONField) and "widget" not in kwargs:
+            kwargs["widget"] = UnfoldAdminTextareaWidget(attrs={"rows": 2})
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     # What is changed
 
