@@ -1,6 +1,7 @@
 """The outermost app: faces, processes, subscribers."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class ControlplaneConfig(AppConfig):
@@ -8,6 +9,8 @@ class ControlplaneConfig(AppConfig):
     verbose_name = "Control plane"
 
     def ready(self) -> None:
+        from controlplane.admin.roles import make_roles
         from controlplane.audit import subscriber
 
         subscriber.connect()
+        post_migrate.connect(make_roles, sender=self, dispatch_uid="sluice.roles")

@@ -2,11 +2,15 @@
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.generic import RedirectView
 
+from controlplane.admin.dashboard import live_view
 from quotas.rest import problems
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("admin/live/<slug:name>", live_view, name="admin-live"),
     path("admin/", admin.site.urls),
+    path("favicon.ico", RedirectView.as_view(url="/static/controlplane/favicon.svg")),
     path("api/v1/", include("controlplane.api.urls")),
     re_path(r"^api(?:/|$)", problems.no_such_path),
 ]

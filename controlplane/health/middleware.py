@@ -33,7 +33,9 @@ def readyz(request: HttpRequest) -> HttpResponse:
         "failing": [check.name for check in failing],
         "checks": parts,
     }
-    return JsonResponse(body, status=503, content_type="application/problem+json")
+    response = JsonResponse(body, status=503, content_type="application/problem+json")
+    response._has_been_logged = True  # type: ignore[attr-defined]  # a probe's no is an answer, not an error of ours
+    return response
 
 
 ANSWERS: dict[str, Callable[[HttpRequest], HttpResponse]] = {

@@ -87,14 +87,20 @@ class Supervisor:
         if status:
             raise ChildGivenUp(spec.name, f"ended with {status}", child.log.tail)
 
-    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        """Watch until `condition()`; raises `ConditionTimeout` after `seconds`, `Stopped` on a signal."""
+    def until(self, condition: Callable[[], bool], seconds: float, what: str, every: float = 0.0) -> None:
+        """Watch until `condition()`, asked `every` so many seconds; raises `ConditionTimeout` after `seconds`, `Stopped` on a signal."""
         deadline = time.monotonic() + seconds
+        ask_at = 0.0
 
         def settled() -> bool:
+            nonlocal ask_at
+            now = time.monotonic()
+            if now < ask_at:
+                return False
+            ask_at = now + every
             if condition():
                 return True
-            if time.monotonic() > deadline:
+            if now > deadline:
                 raise ConditionTimeout(f"{what}: not within {seconds:g} s")
             return False
 

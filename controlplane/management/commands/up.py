@@ -50,7 +50,7 @@ class Command(BaseCommand):
                 for spec in [processes.web(host, port), processes.dispatcher(), *processes.workers(workers)]:
                     supervisor.start(spec)
                 probe = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-                supervisor.until(lambda: is_ready(probe, port), READY_SECONDS, "/readyz is not green")
+                supervisor.until(lambda: is_ready(probe, port), READY_SECONDS, "/readyz is not green", every=0.2)
                 self.stdout.write(f"ready: http://{probe}:{port}")
                 self.stdout.flush()
                 supervisor.forever()

@@ -1,0 +1,46 @@
+"""The audit trail: to read, never to change."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from unfold.contrib.filters.admin import FieldTextFilter, RangeDateTimeFilter
+from unfold.decorators import display
+from unfold.paginator import InfinitePaginator
+
+from controlplane.models import AuditEntry
+from queues.admin.job import pretty
+from quotas.admin.base import ReadOnlyAdmin
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ["at", "actor", "verb", "target", "project", "shown_change", "reason"]
+    list_filter = [("actor", FieldTextFilter), ("verb", FieldTextFilter), ("at", RangeDateTimeFilter)]
+    list_filter_submit = True
+    list_disable_select_all = True
+    paginator = InfinitePaginator
+    sortable_by = ()
+    search_fields = ["target__startswith"]
+    search_help_text = "The beginning of a target, such as `queue:batch`"
+    actions = None
+    fieldsets = [
+        (None, {"fields": [("at", "actor"), ("verb", "target"), ("project", "reason")]}),
+        ("Change", {"fields": [("shown_before", "shown_after")]}),
+    ]
+    readonly_fields = ["shown_before", "shown_after"]
+
+    @display(description="Change")
+    def shown_change(self, row: AuditEntry) -> str:
+        before, after = row.before or {}, row.after or {}
+        told = [f"{name}: {before[name]} → {after.get(name)}" for name in before if before[name] != after.get(name)]
+        told += [f"{name}: {value}" for name, value in after.items() if name not in before]
+        text = ", ".join(told)
+        return text[:120] + ("…" if len(text) > 120 else "")
+
+    @display(description="Before")
+    def shown_before(self, row: AuditEntry) -> str:
+        return pretty(row.before)
+
+    @display(description="After")
+    def shown_after(self, row: AuditEntry) -> str:
+        return pretty(row.after)

@@ -1,0 +1,122 @@
+"""The dashboard, and the fragments of it that a page asks for again every few seconds.
+
+A fragment is worked out at most once in `FRESH` seconds for all who see the same rows, however many look.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import structlog
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from controlplane.admin.panels import (
+    accounts,
+    lately,
+    letters,
+    limits,
+    policy,
+    pulse,
+    queue,
+    queues,
+    throughput,
+    workers,
+)
+from quotas.admin.visibility import project_ids
+
+log = structlog.get_logger(__name__)
+FRESH = 1.5
+KEPT = 200
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`figures(projects, pk)` gives the template's context; `projects` are the primary keys that bound it, or None.
+
+    `permission`: who may see it. `platform`: not for those who are bound to projects.
+    """
+
+    figures: Callable[[list[int] | None, int | None], dict[str, Any]]
+    permission: str
+    seconds: int = 3
+    platform: bool = False
+    title: str = ""
+    wide: bool = False
+
+
+PANELS: dict[str, Panel] = {
+    "pulse": Panel(pulse.figures, "queues.view_job", wide=True),
+    "throughput": Panel(throughput.figures, "queues.view_job", title="Jobs ended per minute", seconds=5),
+    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority"),
+    "limits": Panel(limits.figures, "quotas.view_policy", title="Quota use", seconds=4),
+    "accounts": Panel(accounts.figures, "quotas.view_account", title="API accounts", platform=True),
+    "workers": Panel(workers.figures, "queues.view_workerprocess", title="Workers", platform=True),
+    "letters": Panel(letters.figures, "queues.view_deadletter", title="Dead letters", seconds=5),
+    "lately": Panel(
+        lately.figures, "controlplane.view_auditentry", title="Lately", seconds=5, platform=True, wide=True
+    ),
+    "policy": Panel(policy.figures, "quotas.view_policy"),
+    "queue": Panel(queue.figures, "queues.view_queue"),
+}
+SHOWN = ("pulse", "throughput", "queues", "limits", "accounts", "letters", "workers", "lately")
+
+_lock = threading.Lock()
+_worked_out: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
+
+
+def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
+    """For the index page: the panels that this person may see."""
+    panels = [(name, PANELS[name]) for name in SHOWN if _may(request, PANELS[name])]
+    return {**given, "panels": panels, "title": "Dashboard"}
+
+
+def live(request: HttpRequest, name: str) -> HttpResponse:
+    """One fragment; `?pk=` names the row where it is about one."""
+    panel = PANELS.get(name)
+    if panel is None:
+        raise Http404
+    if not _may(request, panel):
+        raise PermissionDenied
+    pk = request.GET.get("pk", "")
+    try:
+        figures = _figures(name, panel, project_ids(request.user), int(pk) if pk.isdecimal() else None)
+    except redis.RedisError as error:
+        log.warning("dashboard.panel_failed", panel=name, error=type(error).__name__)
+        return TemplateResponse(request, "admin/live/unavailable.html", {})
+    response = TemplateResponse(request, f"admin/live/{name}.html", {**figures, "user": request.user})
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _may(request: HttpRequest, panel: Panel) -> bool:
+    return request.user.has_perm(panel.permission) and not (panel.platform and project_ids(request.user) is not None)
+
+
+def _figures(name: str, panel: Panel, projects: list[int] | None, pk: int | None) -> dict[str, Any]:
+    key = (name, tuple(projects) if projects is not None else None, pk)
+    known = _worked_out.get(key)
+    if known is not None and time.monotonic() - known[0] < FRESH:
+        return known[1]
+    figures = panel.figures(projects, pk)
+    with _lock:
+        if len(_worked_out) > KEPT:
+            _worked_out.clear()
+        _worked_out[key] = (time.monotonic(), figures)
+    return figures
+
+
+live_view = admin.site.admin_view(live)
+
+
+def forget() -> None:
+    """Work everything out anew."""
+    with _lock:
+        _worked_out.clear()

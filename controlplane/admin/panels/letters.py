@@ -1,0 +1,23 @@
+"""Dead letters that wait for somebody, by what they died of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Count, Max
+
+from queues.models import DeadLetter
+
+
+def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
+    letters = DeadLetter.objects.filter(handled_at=None)
+    if projects is not None:
+        letters = letters.filter(project__in=projects)
+    groups = (
+        letters.order_by()
+        .values("fingerprint", "category", "severity", "type")
+        .annotate(count=Count("pk"), last=Max("created_at"), newest=Max("pk"))
+        .order_by("-count")[:6]
+    )
+    errors = dict(DeadLetter.objects.filter(pk__in=[group["newest"] for group in groups]).values_list("pk", "error"))
+    return {"groups": [{**group, "error": errors.get(group["newest"], "")} for group in groups]}

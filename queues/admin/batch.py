@@ -1,0 +1,74 @@
+"""Batches: how far they are, and when they will be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.decorators import display
+
+from queues import selectors
+from queues.models import Batch
+from quotas.admin.base import ReadOnlyAdmin
+
+
+@admin.register(Batch)
+class BatchAdmin(ReadOnlyAdmin):
+    project_lookup = "project"
+    list_display = ["shown_name", "project", "state", "created_at", "finished_at"]
+    list_filter = [("project", AutocompleteSelectFilter)]
+    list_select_related = ["project"]
+    search_fields = ["uid__exact", "name"]
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": [
+                    ("uid", "name"),
+                    ("project", "open"),
+                    ("created_at", "finished_at"),
+                    "callback_url",
+                    "jobs_link",
+                ]
+            },
+        )
+    ]
+    readonly_fields = ["jobs_link"]
+    change_form_outer_after_template = "admin/sluice/batch_progress.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("project")
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+        batch = self.get_object(request, object_id)
+        if batch is not None:
+            facts = selectors.batch_facts(batch)
+            done = facts["totals"]["completed"] + facts["totals"]["dead"] + facts["totals"]["cancelled"]
+            kwargs["extra_context"] = {
+                **(kwargs.get("extra_context") or {}),
+                "facts": facts,
+                "share": round(100 * done / facts["total"]) if facts["total"] else 0,
+                "title": f"Batch {batch}",
+            }
+        return super().change_view(request, object_id, *args, **kwargs)
+
+    @display(description="Batch")
+    def shown_name(self, row: Batch) -> str:
+        return str(row)
+
+    @display(description="State", label={"done": "success", "open": "info", "going on": "warning"})
+    def state(self, row: Batch) -> str:
+        return "done" if row.finished_at else "open" if row.open else "going on"
+
+    @display(description="Jobs")
+    def jobs_link(self, row: Batch) -> str:
+        return format_html(
+            '<a class="sl-link" href="{}?batch__id__exact={}">Show its jobs</a>',
+            reverse("admin:queues_job_changelist"),
+            row.pk,
+        )

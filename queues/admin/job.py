@@ -1,0 +1,214 @@
+"""Jobs: a list that stays fast with a million rows, and a page that tells one job's story."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, FieldTextFilter
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.paginator import InfinitePaginator
+
+from queues import selectors
+from queues.api.shapes import payload_of
+from queues.errors import AlreadyFinished, QueueError
+from queues.models import Job
+from queues.services import cancel as cancelling
+from queues.services import replay
+from queues.states import PRIORITY_NAMES, Stage, Status, priority_band
+from quotas.admin.base import ReadOnlyAdmin
+from quotas.admin.bulk import Refused, bulk_action
+from quotas.admin.dialogs import asking, back, why
+from quotas.admin.trail import actor_of
+
+STATUSES = {
+    Status.PENDING.label: "default",
+    Status.EXECUTING.label: "info",
+    Status.RATE_LIMITED.label: "warning",
+    Status.RETRYING.label: "warning",
+    Status.COMPLETED.label: "success",
+    Status.DEAD.label: "danger",
+    Status.CANCELLED.label: "default",
+}
+
+
+def pretty(value: Any) -> str:
+    """JSON for a page; empty for what is not there."""
+    if value in (None, {}, []):
+        return "–"
+    return format_html('<pre class="sl-json">{}</pre>', json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _cancel(request: HttpRequest, job: Job, reason: str) -> None:
+    try:
+        cancelling.cancel(job.pk, actor=actor_of(request), reason=reason, audited=True)
+    except AlreadyFinished as error:
+        raise Refused(str(error)) from None
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnlyAdmin):
+    project_lookup = "project"
+    list_display = ["ident", "type", "queue", "project", "band", "shown_status", "tries", "created_at", "reason"]
+    list_filter = [
+        ("status", ChoicesDropdownFilter),
+        ("queue", AutocompleteSelectFilter),
+        ("project", AutocompleteSelectFilter),
+        ("type", FieldTextFilter),
+    ]
+    list_filter_submit = True
+    list_select_related = ["queue", "project"]
+    list_per_page = 50
+    list_disable_select_all = True
+    sortable_by = ()
+    ordering = ["-id"]
+    search_fields = ["uid__exact"]
+    search_help_text = "A job's id, whole"
+    paginator = InfinitePaginator
+    change_form_outer_before_template = "admin/sluice/job_story.html"
+    actions_detail = ["cancel", "retry"]
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": [
+                    ("uid", "shown_status"),
+                    "reason",
+                    ("type", "queue"),
+                    ("project", "user"),
+                    ("priority", "batch_link"),
+                    ("created_at", "finished_at"),
+                ]
+            },
+        ),
+        (
+            "How it goes",
+            {
+                "fields": [
+                    ("stage", "not_before"),
+                    ("attempts_counted", "max_attempts"),
+                    ("attempts_made", "replays"),
+                    ("account", "worker"),
+                    ("timeout", "delivery_mode"),
+                    ("cost", "keys"),
+                    ("suspect", "deaths"),
+                ],
+                "classes": ["tab"],
+            },
+        ),
+        ("Payload and result", {"fields": ["shown_payload", "shown_result", "error"], "classes": ["tab"]}),
+    ]
+    readonly_fields = ["shown_status", "batch_link", "shown_payload", "shown_result"]
+    actions = [
+        bulk_action(
+            "Cancel jobs",
+            question="Cancel {count} jobs? Those that run are ended, too.",
+            done="{count} jobs cancelled.",
+            act=_cancel,
+            danger=True,
+        )
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        # A list needs neither payloads nor results, which may be large.
+        plain = request.resolver_match is not None and request.resolver_match.url_name == "queues_job_changelist"
+        return rows.defer("payload", "result", "error", "keys", "cost") if plain else rows
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+        job = self.get_object(request, object_id)
+        if job is not None:
+            kwargs["extra_context"] = {
+                **(kwargs.get("extra_context") or {}),
+                "story": selectors.explain(job),
+                "attempts": list(job.attempts.order_by("-number")[:100]),
+                "letters": list(job.dead_letters.order_by("-pk")[:10]),
+                "title": f"Job {job.uid}",
+                "subtitle": job.type,
+            }
+        return super().change_view(request, object_id, *args, **kwargs)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        """Only the buttons that the job's state allows."""
+        job = self.get_object(request, str(object_id))
+        able = set() if job is None else {"retry"} if job.status == Status.DEAD else set()
+        if job is not None and job.stage != Stage.DONE:
+            able.add("cancel")
+        return [
+            one for one in super().get_actions_detail(request, object_id) if one.action_name.rpartition("_")[2] in able
+        ]
+
+    @display(description="Status", label=STATUSES)
+    def shown_status(self, row: Job) -> str:
+        return row.get_status_display()
+
+    @display(description="Job")
+    def ident(self, row: Job) -> str:
+        return row.uid
+
+    @display(description="Attempts")
+    def tries(self, row: Job) -> int:
+        return row.attempts_made
+
+    @display(description="Priority")
+    def band(self, row: Job) -> str:
+        band = priority_band(row.priority)
+        return band if row.priority == PRIORITY_NAMES[band] else f"{band} {row.priority}"
+
+    @display(description="Batch")
+    def batch_link(self, row: Job) -> str:
+        if row.batch_id is None:
+            return "–"
+        return format_html(
+            '<a class="sl-link" href="{}">{}</a>',
+            reverse("admin:queues_batch_change", args=[row.batch_id]),
+            row.batch or row.batch_id,
+        )
+
+    @display(description="Payload")
+    def shown_payload(self, row: Job) -> str:
+        return pretty(payload_of(row))
+
+    @display(description="Result")
+    def shown_result(self, row: Job) -> str:
+        return pretty(row.result)
+
+    @action(
+        description="Cancel",
+        url_path="cancel",
+        icon="cancel",
+        variant=ActionVariant.DANGER,
+        permissions=["operate"],
+        dialog=asking("Cancel this job?", "If it runs, it is ended within about a second.", "Cancel the job"),
+    )
+    def cancel(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        job = self.row(request, object_id)
+        try:
+            _cancel(request, job, why(form))
+            messages.success(request, "Cancelled.")
+        except Refused as error:
+            messages.warning(request, str(error))
+        return back(request, reverse("admin:queues_job_change", args=[job.pk]))
+
+    @action(
+        description="Retry",
+        url_path="retry",
+        icon="replay",
+        variant=ActionVariant.PRIMARY,
+        permissions=["operate"],
+        dialog=asking("Retry this job?", "It starts anew with all its attempts, under the same quotas.", "Retry"),
+    )
+    def retry(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        job = self.row(request, object_id)
+        try:
+            replay.retry(job, actor=actor_of(request), reason=why(form))
+            messages.success(request, "Back in line.")
+        except QueueError as error:
+            messages.warning(request, str(error))
+        return back(request, reverse("admin:queues_job_change", args=[job.pk]))

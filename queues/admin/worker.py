@@ -1,0 +1,39 @@
+"""Worker processes, as they last reported themselves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.contrib import admin
+from django.utils import timezone
+from unfold.decorators import display
+
+from queues.models import WorkerProcess
+from quotas.admin.base import ReadOnlyAdmin
+from quotas.admin.spans import spell_span
+
+FRESH = timedelta(seconds=30)
+
+
+@admin.register(WorkerProcess)
+class WorkerAdmin(ReadOnlyAdmin):
+    list_display = ["name", "state", "host", "pid", "lane", "load", "jobs_done", "jobs_failed", "seen"]
+    list_filter = ["lane"]
+    ordering = ["stopped_at", "name"]
+    search_fields = ["name", "host"]
+
+    @display(description="State", label={"working": "success", "idle": "info", "lost": "danger", "stopped": "default"})
+    def state(self, row: WorkerProcess) -> str:
+        if row.stopped_at:
+            return "stopped"
+        if row.seen_at < timezone.now() - FRESH:
+            return "lost"
+        return "working" if row.busy else "idle"
+
+    @display(description="Busy")
+    def load(self, row: WorkerProcess) -> str:
+        return f"{row.busy} of {row.places}"
+
+    @display(description="Last seen")
+    def seen(self, row: WorkerProcess) -> str:
+        return f"{spell_span(timezone.now() - row.seen_at)} ago"

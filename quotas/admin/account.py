@@ -1,0 +1,154 @@
+"""API accounts: state at a glance, why, until when. The credential goes in and never comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import RelatedDropdownFilter
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminPasswordWidget
+
+from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.spans import spell_span
+from quotas.models import Account
+
+STATES = {
+    "available": "success",
+    "cooling down": "warning",
+    "open": "danger",
+    "half open": "info",
+    "disabled": "default",
+    "paused": "warning",
+}
+
+
+class AccountForm(ReasonForm):
+    credential = forms.CharField(
+        required=False,
+        strip=True,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False),
+        help_text="Encrypted at rest, never shown again. Blank keeps the present one.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial.pop("credential", None)
+        if self.instance.pk is None and "credential" in self.fields:
+            self.fields["credential"].required = True
+            self.fields["credential"].help_text = "Encrypted at rest, never shown again."
+
+    def clean_credential(self) -> Any:
+        return self.cleaned_data["credential"] or self.instance.credential
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state.replace(" ", "_"), state) for state in STATES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+@admin.register(Account)
+class AccountAdmin(SluiceAdmin):
+    form = AccountForm
+    list_display = ["name", "pool", "shown_state", "shown_until", "why", "shown_health", "calls", "shown_used"]
+    list_filter = [("pool", RelatedDropdownFilter), StateFilter]
+    list_select_related = ["pool"]
+    search_fields = ["name", "pool__name"]
+    autocomplete_fields = ["pool"]
+    readonly_fields = [
+        "shown_state", "shown_until", "why", "shown_health", "calls", "shown_errors", "shown_latency", "shown_learned",
+        "shown_used", "shown_error",
+    ]  # fmt: skip
+    fieldsets = [
+        (None, {"fields": [("pool", "name"), ("weight", "enabled"), "credential", "disabled_reason"]}),
+        (
+            "State",
+            {"fields": [("shown_state", "shown_until"), "why", ("shown_health", "shown_latency")]},
+        ),
+        (
+            "What it did",
+            {"fields": [("calls", "shown_used"), "shown_errors", "shown_error", "shown_learned"]},
+        ),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("pool").defer("credential")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        sets = super().get_fieldsets(request, obj)
+        return [part for part in sets if obj is not None or part[0] not in ("State", "What it did")]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return fields if obj is not None else ()
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        if change and not self.has_change_permission(request, obj):
+            form.base_fields.pop("credential", None)
+        return form
+
+    @display(description="State", ordering="state", label=STATES)
+    def shown_state(self, row: Account) -> str:
+        return (row.state if row.enabled else "disabled").replace("_", " ")
+
+    @display(description="Until", ordering="until")
+    def shown_until(self, row: Account) -> str:
+        if row.until is None or row.until <= timezone.now():
+            return "–"
+        return f"{row.until:%H:%M:%S} UTC, in {spell_span(row.until - timezone.now())}"
+
+    @display(description="Health", ordering="health")
+    def shown_health(self, row: Account) -> str:
+        share = max(0.0, min(1.0, row.health))
+        tone = "good" if share >= 0.8 else "fair" if share >= 0.4 else "poor"
+        return format_html(
+            '<span class="sl-meter sl-{}" title="{}"><i style="width:{}%"></i></span> {}%',
+            tone,
+            f"{row.health:.3f}",
+            round(share * 100),
+            round(share * 100),
+        )
+
+    @display(description="Calls")
+    def calls(self, row: Account) -> str:
+        errors = sum(count for count in row.errors.values() if isinstance(count, int))
+        return f"{row.successes:,} ok, {errors:,} failed"
+
+    @display(description="Failures by kind")
+    def shown_errors(self, row: Account) -> str:
+        return ", ".join(f"{kind}: {count:,}" for kind, count in sorted(row.errors.items())) or "none"
+
+    @display(description="Latency")
+    def shown_latency(self, row: Account) -> str:
+        return "–" if row.latency is None else f"{row.latency * 1000:.0f} ms"
+
+    @display(description="Learned quota")
+    def shown_learned(self, row: Account) -> str:
+        told = []
+        for unit, quota in sorted(row.learned.items()):
+            if isinstance(quota, dict):
+                told.append(f"{unit}: {quota.get('remaining', '?')} of {quota.get('limit', '?')} left")
+        return ", ".join(told) or "nothing yet"
+
+    @display(description="Last used", ordering="last_used")
+    def shown_used(self, row: Account) -> str:
+        return f"{spell_span(timezone.now() - row.last_used)} ago" if row.last_used else "never"
+
+    @display(description="Last failure")
+    def shown_error(self, row: Account) -> str:
+        if not row.last_error:
+            return "none"
+        when = f"{spell_span(timezone.now() - row.last_error_at)} ago: " if row.last_error_at else ""
+        return f"{when}{row.last_error}"

@@ -1,0 +1,156 @@
+"""API keys: made, given a new secret, revoked. A secret is shown once, on the page after it was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.bulk import Refused, bulk_action
+from quotas.admin.dialogs import asking, back, why
+from quotas.admin.trail import actor_of
+from quotas.models import ApiKey
+from quotas.models.api_key import SCOPES
+from quotas.services import api_keys
+
+MEANINGS = {
+    "check": "check: hold requests against limits",
+    "submit": "submit: jobs, and calls through account pools",
+    "read": "read: status, usage, results",
+    "operate": "operate: pause, replay, reset",
+    "admin": "admin: the audit trail",
+    "bypass": "bypass: go past limits, audited",
+}
+
+
+class KeyForm(ReasonForm):
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, MEANINGS[scope]) for scope in SCOPES], widget=UnfoldAdminCheckboxSelectMultipleWidget
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ["name", "project", "scopes", "expires_at"]
+
+
+def _revoke(request: HttpRequest, key: ApiKey, reason: str) -> None:
+    if not api_keys.revoke(key, actor=actor_of(request), reason=reason):
+        raise Refused("was revoked before")
+
+
+def _show_once(request: HttpRequest, token: str) -> None:
+    messages.success(
+        request,
+        format_html("Copy the key now, it is not shown again: <code class='sl-secret' id='new-key'>{}</code>", token),
+    )
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(SluiceAdmin):
+    project_lookup = "project"
+    form = KeyForm
+    list_display = ["name", "shown_prefix", "project", "shown_scopes", "state", "expires_at", "last_used_at"]
+    list_filter = [("project", AutocompleteSelectFilter)]
+    list_select_related = ["project"]
+    search_fields = ["name", "prefix"]
+    autocomplete_fields = ["project"]
+    actions_detail = ["rotate", "revoke"]
+    readonly_when_made = ("name", "project", "shown_prefix", "shown_scopes", "expires_at", "state", "last_used_at")
+    actions = [
+        bulk_action(
+            "Revoke keys",
+            question="Revoke {count} keys? Whoever uses them gets 401 within a second.",
+            done="{count} keys revoked.",
+            act=_revoke,
+            permission="delete",
+            danger=True,
+        )
+    ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is not None:
+            return [(None, {"fields": self.readonly_when_made})]
+        return [(None, {"fields": ["name", "project", "scopes", "expires_at"]}), ("Audit", {"fields": ["reason"]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.readonly_when_made if obj is not None else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a key is revoked and made anew; what it may do never changes under its holder
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        found = super().get_actions(request)
+        found.pop("delete_selected", None)
+        return found
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        given = form.cleaned_data
+        key, token = api_keys.create(
+            given["name"],
+            given["scopes"],
+            project=given["project"],
+            expires_at=given["expires_at"],
+            actor=actor_of(request),
+            reason=given["reason"],
+        )
+        obj.pk = key.pk
+        _show_once(request, token)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Nothing hangs on a key."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("project")
+
+    @display(description="Key")
+    def shown_prefix(self, row: ApiKey) -> str:
+        return f"sl_{row.prefix}_…"
+
+    @display(description="Scopes")
+    def shown_scopes(self, row: ApiKey) -> str:
+        return ", ".join(row.scopes)
+
+    @display(description="State", label={"in force": "success", "revoked": "danger", "expired": "warning"})
+    def state(self, row: ApiKey) -> str:
+        if row.revoked_at:
+            return "revoked"
+        return "expired" if row.expires_at and row.expires_at <= timezone.now() else "in force"
+
+    @action(
+        description="New secret",
+        url_path="rotate",
+        icon="autorenew",
+        permissions=["delete"],
+        dialog=asking("A new secret for this key?", "The old one is refused within a second.", "New secret"),
+    )
+    def rotate(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        key = self.row(request, object_id)
+        _show_once(request, api_keys.rotate(key, actor=actor_of(request), reason=why(form)))
+        return back(request, reverse("admin:quotas_apikey_change", args=[key.pk]))
+
+    @action(
+        description="Revoke",
+        url_path="revoke",
+        icon="block",
+        variant=ActionVariant.DANGER,
+        permissions=["delete"],
+        dialog=asking("Revoke this key?", "Whoever uses it gets 401 within a second, for ever.", "Revoke"),
+    )
+    def revoke(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        key = self.row(request, object_id)
+        if api_keys.revoke(key, actor=actor_of(request), reason=why(form)):
+            messages.success(request, f"{key.name} is revoked.")
+        else:
+            messages.warning(request, f"{key.name} was revoked before.")
+        return back(request, reverse("admin:quotas_apikey_changelist"))

@@ -1,0 +1,163 @@
+"""What all pages have in common: whose rows are shown, who may act, and that every change is in the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib.admin.utils import flatten_fieldsets
+from django.db.models import JSONField, Model, QuerySet
+from django.http import Http404, HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+
+from quotas.admin import trail
+from quotas.admin.visibility import project_ids, visible
+from quotas.models import Project
+
+OPERATE = "quotas.operate"
+"""The permission to steer what runs: pause, replay, reset."""
+
+
+class ReasonForm(forms.ModelForm):
+    """A form that also asks why."""
+
+    reason = forms.CharField(
+        required=False,
+        max_length=500,
+        label="Reason for this change",
+        help_text="Goes into the audit trail.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+
+
+class SluiceAdmin(ModelAdmin):
+    """`project_lookup` leads from a row to its project. None: the rows belong to the platform and members of projects
+    don't see them, unless `shared` says that everybody may.
+    """
+
+    form: type[forms.ModelForm] = ReasonForm
+    project_lookup: str | None = None
+    shared = False
+    list_fullwidth = True
+    list_filter_sheet = True
+    compressed_fields = True
+    warn_unsaved_form = True
+    show_full_result_count = False
+    empty_value_display = "–"
+
+    # Whose rows
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        if self.project_lookup is not None:
+            return visible(request.user, rows, self.project_lookup)
+        return rows if self.shared or project_ids(request.user) is None else rows.none()
+
+    def _hidden(self, request: HttpRequest) -> bool:
+        return self.project_lookup is None and not self.shared and project_ids(request.user) is not None
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return not self._hidden(request) and super().has_module_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return not self._hidden(request) and super().has_view_permission(request, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._may_configure(request) and super().has_change_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return self._may_configure(request) and super().has_add_permission(request, *args)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._may_configure(request) and super().has_delete_permission(request, obj)
+
+    def _may_configure(self, request: HttpRequest) -> bool:
+        """Who is bound to projects looks and operates; configuration is the platform's."""
+        return project_ids(request.user) is None
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Named by actions as the permission `operate`."""
+        return not self._hidden(request) and request.user.has_perm(OPERATE)
+
+    def row(self, request: HttpRequest, object_id: str | int) -> Any:
+        """The row that a button is about, if the person may see it; else 404."""
+        found = self.get_object(request, str(object_id))
+        if found is None:
+            raise Http404
+        return found
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.remote_field.model is Project and "queryset" not in kwargs:
+            kwargs["queryset"] = visible(request.user, Project.objects.all(), "pk")
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if isinstance(db_field, JSONField) and "widget" not in kwargs:
+            kwargs["widget"] = UnfoldAdminTextareaWidget(attrs={"rows": 2})
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    # What is changed
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        sets = [*super().get_fieldsets(request, obj)]
+        may = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        if may and "reason" not in flatten_fieldsets(sets) and "reason" in self.form.base_fields:
+            sets.append(("Audit", {"fields": ["reason"]}))
+        return sets
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        # The reason is no column: without permission to write there is nothing to show for it.
+        form = super().get_form(request, obj, change, **kwargs)
+        if not (self.has_change_permission(request, obj) if change else self.has_add_permission(request)):
+            form.base_fields.pop("reason", None)
+        return form
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return [name for name in super().get_fields(request, obj) if name != "reason"]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        before = trail.facts(self.model._default_manager.get(pk=obj.pk)) if change else None
+        super().save_model(request, obj, form, change)
+        reason = form.cleaned_data.get("reason", "")
+        trail.tell(request, "change" if change else "create", obj, before, trail.facts(obj), reason)
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        reason = form.cleaned_data.get("reason", "")
+        model: type[Model] = formset.model
+        before = {
+            row.pk: trail.facts(row)
+            for row in model._default_manager.filter(pk__in=[f.instance.pk for f in formset.initial_forms])
+        }
+        super().save_formset(request, form, formset, change)
+        for row in formset.new_objects:
+            trail.tell(request, "create", row, None, trail.facts(row), reason)
+        for row, _ in formset.changed_objects:
+            trail.tell(request, "change", row, before.get(row.pk), trail.facts(row), reason)
+        for row in formset.deleted_objects:
+            trail.tell(request, "delete", row, trail.facts(row), None, reason)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        trail.tell(request, "delete", obj, trail.facts(obj), None, "")
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        # One by one: each outdates the snapshots and has its own entry.
+        for row in queryset:
+            self.delete_model(request, row)
+
+
+class ReadOnlyAdmin(SluiceAdmin):
+    """Rows that the product writes: to look at, and to act on by buttons."""
+
+    form = forms.ModelForm
+    warn_unsaved_form = False
+
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

@@ -1,0 +1,30 @@
+"""Cost rules: what a check costs that names no cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+
+from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.engine.types import MAX_COST
+from quotas.models import CostRule
+
+
+class CostRuleForm(ReasonForm):
+    def clean_cost(self) -> Any:
+        cost = self.cleaned_data["cost"]
+        if not isinstance(cost, dict) or not cost:
+            raise forms.ValidationError('Units and whole numbers, such as {"requests": 5}.')
+        for unit, number in cost.items():
+            if type(number) is not int or not 0 <= number <= MAX_COST:
+                raise forms.ValidationError(f"{unit}: a whole number from 0 to {MAX_COST}.")
+        return cost
+
+
+@admin.register(CostRule)
+class CostRuleAdmin(SluiceAdmin):
+    form = CostRuleForm
+    list_display = ["match", "cost", "updated_at"]
+    search_fields = ["match"]

@@ -1,0 +1,39 @@
+"""Buttons that ask before they act."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest, HttpResponse
+from unfold.dataclasses import ActionDialog
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+
+
+class ReasonDialog(BaseDialogForm):
+    """Asks why."""
+
+    reason = forms.CharField(max_length=500, help_text="Goes into the audit trail.", widget=UnfoldAdminTextInputWidget)
+
+
+class PayloadDialog(BaseDialogForm):
+    """Asks for another payload, and why. The job's own stands in it at first."""
+
+    payload = forms.JSONField(widget=UnfoldAdminTextareaWidget(attrs={"rows": 12}))
+    reason = forms.CharField(max_length=500, help_text="Goes into the audit trail.", widget=UnfoldAdminTextInputWidget)
+
+
+def asking(title: str, description: str, submit: str, form: type[BaseDialogForm] = ReasonDialog) -> ActionDialog:
+    """For the `dialog` of an action."""
+    return ActionDialog(title=title, description=description, form_class=form, form_submit_text=submit)
+
+
+def back(request: HttpRequest, fallback: str) -> HttpResponse:
+    """Reload the page that the dialog was opened on."""
+    return HttpResponse(headers={"HX-Redirect": request.headers.get("HX-Current-URL") or fallback})
+
+
+def why(form: Any) -> str:
+    """The reason that was given."""
+    return str(form.cleaned_data["reason"])

@@ -1,0 +1,43 @@
+"""Networks that are let past ip policies, or refused."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from unfold.decorators import display
+
+from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.models import Network
+
+
+class NetworkForm(ReasonForm):
+    def clean_cidrs(self) -> Any:
+        cidrs = self.cleaned_data["cidrs"]
+        if not isinstance(cidrs, list) or not all(isinstance(cidr, str) for cidr in cidrs):
+            raise forms.ValidationError('A list, such as ["192.0.2.0/24", "2001:db8::/32"].')
+        for cidr in cidrs:
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                raise forms.ValidationError(str(error)) from None
+        return cidrs
+
+
+@admin.register(Network)
+class NetworkAdmin(SluiceAdmin):
+    form = NetworkForm
+    list_display = ["name", "what", "shown_cidrs", "updated_at"]
+    list_filter = ["action"]
+    search_fields = ["name"]
+
+    @display(description="Action", label={"allow": "success", "deny": "danger"})
+    def what(self, row: Network) -> str:
+        return row.action
+
+    @display(description="Networks")
+    def shown_cidrs(self, row: Network) -> str:
+        more = f" and {len(row.cidrs) - 5} more" if len(row.cidrs) > 5 else ""
+        return ", ".join(row.cidrs[:5]) + more

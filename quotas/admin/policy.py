@@ -1,0 +1,198 @@
+"""Policies: limits that hold for callers."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from unfold.admin import TabularInline
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+
+from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.bulk import bulk_action
+from quotas.admin.dialogs import asking, back, why
+from quotas.admin.spans import spell
+from quotas.admin.trail import actor_of
+from quotas.admin.visibility import project_ids
+from quotas.models import Override, Policy
+from quotas.policies.compiled import CompiledPolicy
+from quotas.services import usage
+
+RESTARTING = ("algorithm", "window", "period", "timezone", "unit", "scope", "key_name")
+"""A change of these starts the counters anew; a change of the limit keeps what was used."""
+
+
+class PolicyForm(ReasonForm):
+    """What a limiter could not hold is refused here, before any process loads it."""
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        algorithm = given.get("algorithm")
+        need = {
+            "sliding_window": ["window"],
+            "sliding_window_counter": ["window"],
+            "fixed_window": ["window"],
+            "token_bucket": ["window"],
+            "calendar": ["period"],
+        }
+        for name in need.get(str(algorithm), []):
+            if not given.get(name):
+                self.add_error(name, f"An algorithm {algorithm} needs it.")
+        for name in ("limit", "burst"):
+            if given.get(name) is not None and given[name] < 0:
+                self.add_error(name, "Not below 0.")
+        if given.get("window") is not None and not 0 < given["window"] < 1e9:
+            self.add_error("window", "Seconds, more than 0.")
+        if given.get("scope") == "custom" and not given.get("key_name"):
+            self.add_error("key_name", "A custom scope needs the name of its key.")
+        if given.get("scope") == "endpoint" and not given.get("match"):
+            self.add_error("match", "A scope endpoint needs a pattern, such as `POST /v1/*`.")
+        pause_at = given.get("pause_at")
+        if pause_at is not None and not 0 < pause_at <= 1:
+            self.add_error("pause_at", "A share above 0, up to 1.")
+        warn_at = given.get("warn_at") or []
+        if not isinstance(warn_at, list) or not all(
+            isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1 for share in warn_at
+        ):
+            self.add_error("warn_at", "A list of shares above 0, up to 1, such as [0.6, 0.8, 0.95].")
+        for name in ("exempt", "excluded_paths"):
+            if not isinstance(given.get(name) or [], list):
+                self.add_error(name, "A list.")
+        adaptive = given.get("adaptive")
+        if adaptive is not None and not (
+            isinstance(adaptive, dict)
+            and set(adaptive) == {"floor", "ceiling"}
+            and all(type(bound) is int for bound in adaptive.values())
+            and 0 <= adaptive["floor"] <= adaptive["ceiling"]
+        ):
+            self.add_error("adaptive", 'Two bounds: {"floor": 10, "ceiling": 100}.')
+        return given
+
+    def clean_timezone(self) -> str:
+        name = self.cleaned_data["timezone"]
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise forms.ValidationError("No such time zone; one is `Europe/Berlin`.") from None
+        return name
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if not self.errors:
+            try:
+                CompiledPolicy.of(self.instance, [], 64)
+            except ValueError as error:
+                self.add_error(None, str(error))
+
+
+def _reset(request: HttpRequest, policy: Policy, reason: str) -> None:
+    usage.reset(usage.Selection(policy=policy.name), actor=actor_of(request), reason=reason)
+
+
+class OverrideInline(TabularInline):
+    model = Override
+    extra = 0
+    fields = ["key", "project", "limit", "until", "reason"]
+    autocomplete_fields = ["project"]
+    tab = True
+
+
+@admin.register(Policy)
+class PolicyAdmin(SluiceAdmin):
+    project_lookup = "project"
+    form = PolicyForm
+    list_display = ["name", "on", "scope", "shown_limit", "algorithm", "project", "tier", "shown_mode", "updated_at"]
+    list_filter = [
+        ("scope", ChoicesDropdownFilter),
+        ("algorithm", ChoicesDropdownFilter),
+        ("mode", ChoicesDropdownFilter),
+        ("project", AutocompleteSelectFilter),
+    ]
+    list_select_related = ["project", "tier"]
+    search_fields = ["name", "match", "key_name"]
+    autocomplete_fields = ["project", "tier"]
+    inlines = [OverrideInline]
+    actions_detail = ["reset"]
+    change_form_outer_before_template = "admin/sluice/policy_live.html"
+    actions = [
+        bulk_action(
+            "Reset counters",
+            question="Reset all counters of {count} policies? What was used is forgotten.",
+            done="The counters of {count} policies are reset.",
+            act=_reset,
+            danger=True,
+        )
+    ]
+    fieldsets = [
+        (None, {"fields": [("name", "enabled"), ("unit", "mode")]}),
+        (
+            "Who it holds for",
+            {"fields": [("scope", "project"), ("key_name", "tier"), "match", "exempt", "excluded_paths"]},
+        ),
+        (
+            "How much",
+            {
+                "fields": [("algorithm", "limit"), ("window", "burst"), ("period", "timezone"), "lease_ttl"],
+                "description": "A limit of 0 refuses all, a blank one does not limit. Another limit holds at once and "
+                "keeps what was used; another algorithm, window or period starts its counters anew.",
+            },
+        ),
+        (
+            "When it gets tight",
+            {"fields": [("pause_at", "pause"), ("warn_at", "adaptive"), "on_redis_down"]},
+        ),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("project", "tier")
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change and set(RESTARTING) & set(form.changed_data):
+            obj.generation += 1
+        super().save_model(request, obj, form, change)
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who is bound to projects resets through the API, with a project's key."""
+        return project_ids(request.user) is None and super().has_operate_permission(request, obj)
+
+    @action(
+        description="Reset counters",
+        url_path="reset",
+        icon="restart_alt",
+        variant=ActionVariant.WARNING,
+        permissions=["operate"],
+        dialog=asking("Reset all counters of this policy?", "What was used is forgotten, for every subject.", "Reset"),
+    )
+    def reset(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        policy = self.row(request, object_id)
+        chosen = usage.Selection(policy=policy.name)
+        cleared = usage.reset(chosen, actor=actor_of(request), reason=why(form))
+        messages.success(request, f"{cleared} counter{'s' * (cleared != 1)} reset.")
+        return back(request, reverse("admin:quotas_policy_change", args=[policy.pk]))
+
+    @display(description="Enabled", boolean=True, ordering="enabled")
+    def on(self, row: Policy) -> bool:
+        return row.enabled
+
+    @display(description="Limit", ordering="limit")
+    def shown_limit(self, row: Policy) -> str:
+        if row.limit is None:
+            return "unlimited"
+        if row.algorithm == "concurrency":
+            span = " at once"
+        elif row.algorithm == "calendar":
+            span = f" a {row.period}"
+        else:
+            span = f" in {spell(row.window or 0)}"
+        return f"{row.limit:,} {row.unit}{span}"
+
+    @display(description="Mode", ordering="mode", label={"enforce": "success", "shadow": "warning"})
+    def shown_mode(self, row: Policy) -> str:
+        return row.mode

@@ -1,0 +1,117 @@
+"""Pools of accounts that stand in for each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+from unfold.admin import TabularInline
+from unfold.decorators import display
+
+from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.models import Account, Pool, PoolLimit
+
+
+class PoolForm(ReasonForm):
+    def clean_fallback(self) -> Any:
+        names = self.cleaned_data["fallback"] or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise forms.ValidationError('A list of pools, such as ["llm-backup"].')
+        known = set(Pool.objects.values_list("name", flat=True))
+        if unknown := [name for name in names if name not in known]:
+            raise forms.ValidationError(f"There is no pool {unknown[0]!r}.")
+        if self.instance.name in names:
+            raise forms.ValidationError("A pool can't fall back to itself.")
+        return names
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        floor, start, top = (given.get(f"concurrency_{word}") for word in ("floor", "initial", "ceiling"))
+        if start is not None and not (floor if floor is not None else 1) <= start <= (
+            top if top is not None else start
+        ):
+            self.add_error("concurrency_initial", "Between floor and ceiling.")
+        if given.get("pause_at") is not None and not 0 < given["pause_at"] <= 1:
+            self.add_error("pause_at", "A share above 0, up to 1.")
+        return given
+
+
+class PoolLimitInline(TabularInline):
+    model = PoolLimit
+    extra = 0
+    fields = ["unit", "algorithm", "limit", "window", "burst", "period", "timezone", "per_key", "key_match"]
+    verbose_name = "limit of each account"
+    verbose_name_plural = "limits of each account"
+
+
+class AccountInline(TabularInline):
+    model = Account
+    extra = 0
+    fields = ["name", "state", "health", "weight", "enabled", "last_used"]
+    readonly_fields = fields
+    show_change_link = True
+    can_delete = False
+    per_page = 25
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Pool)
+class PoolAdmin(SluiceAdmin):
+    form = PoolForm
+    list_display = ["name", "provider", "strategy", "shown_accounts", "shown_limits", "pause_at", "state"]
+    list_filter = ["provider", "strategy"]
+    list_select_related = ["provider"]
+    search_fields = ["name"]
+    autocomplete_fields = ["provider"]
+    inlines = [PoolLimitInline, AccountInline]
+    readonly_fields = ["paused_at", "paused_reason"]
+    fieldsets = [
+        (None, {"fields": [("name", "provider"), ("strategy", "sticky"), "fallback"]}),
+        (
+            "Concurrency",
+            {
+                "fields": [("concurrency_initial", "concurrency_floor", "concurrency_ceiling")],
+                "description": "Calls in flight per account. All blank: not limited.",
+            },
+        ),
+        (
+            "Circuit breaker and cooldown",
+            {
+                "fields": [
+                    ("breaker_failures", "breaker_window"),
+                    ("breaker_open_for", "breaker_probes"),
+                    ("cooldown_default", "cooldown_max"),
+                ]
+            },
+        ),
+        ("Pause", {"fields": [("pause_at", "pause"), ("paused_at", "paused_reason")]}),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request).select_related("provider").prefetch_related("limits")
+        return rows.annotate(
+            members=Count("accounts", distinct=True),
+            able=Count("accounts", filter=Q(accounts__state="available", accounts__enabled=True), distinct=True),
+        )
+
+    @display(description="Accounts", ordering="members")
+    def shown_accounts(self, row: Any) -> str:
+        return f"{row.able} of {row.members} available"
+
+    @display(description="Limits of each account")
+    def shown_limits(self, row: Pool) -> str:
+        told = [
+            f"{limit.limit:,} {limit.unit} in {limit.window:g} s"
+            for limit in row.limits.all()
+            if limit.limit is not None and limit.window
+        ]
+        return ", ".join(told) or "–"
+
+    @display(description="State", label={"running": "success", "paused": "warning"})
+    def state(self, row: Pool) -> str:
+        return "paused" if row.paused_at else "running"

@@ -1,0 +1,41 @@
+"""Projects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from quotas.admin.base import SluiceAdmin
+from quotas.models import Project
+
+
+@admin.register(Project)
+class ProjectAdmin(SluiceAdmin):
+    project_lookup = "pk"
+    list_display = ["slug", "name", "weight", "tier", "keys_in_force", "created_at"]
+    list_filter = ["tier"]
+    search_fields = ["slug", "name"]
+    autocomplete_fields = ["tier", "members"]
+    fieldsets = [
+        (None, {"fields": ["slug", "name", "weight", "tier"]}),
+        (
+            "Members",
+            {
+                "fields": ["members"],
+                "description": "Members sign in here and see this project's rows only. Add them to the group viewer "
+                "or operator as well.",
+            },
+        ),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        in_force = Count("api_keys", filter=Q(api_keys__revoked_at=None))
+        return super().get_queryset(request).select_related("tier").annotate(in_force=in_force)
+
+    @display(description="API keys")
+    def keys_in_force(self, row: Any) -> int:
+        return row.in_force

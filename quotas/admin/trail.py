@@ -1,0 +1,61 @@
+"""What is changed on a page, for the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Model
+from django.http import HttpRequest
+
+from quotas import events
+from quotas.models.encrypted import EncryptedTextField
+
+UNTOLD = {"created_at", "updated_at", "generation"}
+
+
+def actor_of(request: HttpRequest) -> str:
+    """The name of the signed-in person in the audit trail, as the API writes it too."""
+    return f"user:{request.user.get_username()}"
+
+
+def facts(row: Model) -> dict[str, Any]:
+    """The row's columns in a form that JSON takes. Of a credential only whether there is one."""
+    told: dict[str, Any] = {}
+    for field in row._meta.concrete_fields:
+        if field.primary_key or field.name in UNTOLD or not field.editable:
+            continue
+        value = field.value_from_object(row)
+        if isinstance(field, EncryptedTextField):
+            told[field.name] = "set" if value else ""
+        elif field.is_relation:
+            related = getattr(row, field.name)
+            told[field.name] = str(related) if related is not None else None
+        elif value is None or isinstance(value, (bool, int, float, str, list, dict)):
+            told[field.name] = value
+        else:
+            told[field.name] = str(value)
+    return told
+
+
+def tell(
+    request: HttpRequest,
+    verb: str,
+    row: Model,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    reason: str,
+) -> None:
+    """One entry, with what differs; inside the transaction of the change itself."""
+    if before is not None and after is not None:
+        changed = {name for name in after if before.get(name) != after[name]}
+        before = {name: before.get(name) for name in after if name in changed}
+        after = {name: after[name] for name in after if name in changed}
+        if not changed:
+            return
+    noun = row._meta.model_name
+    project = getattr(getattr(row, "project", None), "slug", "")
+    events.emit(
+        events.OperatorActed(
+            actor_of(request), f"{noun}.{verb}", f"{noun}:{row}", before, after, reason, project=project
+        )
+    )
