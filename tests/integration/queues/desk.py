@@ -190,12 +190,18 @@ class Desk:
     def reconcile(self) -> None:
         """What the leader's reconciler finds once enough time has passed, whatever was lost."""
         reconciler = Reconciler()
-        for _ in range(4):
+        for _ in range(6):
             reconciler.run(clock.now())
             self.skip(4.0)
-        reconciler.run(clock.now())
-        self.skip(5.0)
-        reconciler.run(clock.now())
+
+
+    def reconcile_renewing(self, worker: Worker) -> None:
+        """The same, while this worker goes on renewing what it holds."""
+        reconciler = Reconciler()
+        for _ in range(8):
+            worker.beat()
+            reconciler.run(clock.now())
+            self.skip(4.0)
 
 
 def fresh(job: Job) -> Job:
