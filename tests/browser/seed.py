@@ -96,7 +96,12 @@ def _pool(now: datetime) -> tuple[Pool, Account]:
     PoolLimit.objects.create(pool=pool, unit="requests", limit=500, window=60)
     states = {
         "a1": {"state": "available", "health": 0.98},
-        "a2": {"state": "cooling_down", "until": now + timedelta(seconds=48), "why": "429 rate_limited", "health": 0.71},
+        "a2": {
+            "state": "cooling_down",
+            "until": now + timedelta(seconds=48),
+            "why": "429 rate_limited",
+            "health": 0.71,
+        },
         "a3": {"state": "open", "until": now + timedelta(seconds=33), "why": "5 server errors", "health": 0.22},
         "a4": {"state": "disabled", "enabled": False, "disabled_reason": "401 auth", "health": 0.4},
     }

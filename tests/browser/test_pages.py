@@ -17,7 +17,9 @@ def test_the_dashboard_shows_what_happens(visit: Open, day: Day) -> None:
     root = visit("root")
     page = root.page
     for name in ("pulse", "throughput", "queues", "limits", "accounts", "letters", "workers", "lately"):
-        page.wait_for_selector(f"#panel-{name} .sl-tile, #panel-{name} table, #panel-{name} svg, #panel-{name} .sl-chip, #panel-{name} .sl-feed")
+        page.wait_for_selector(
+            f"#panel-{name} .sl-tile, #panel-{name} table, #panel-{name} svg, #panel-{name} .sl-chip, #panel-{name} .sl-feed"
+        )
     assert page.locator("#panel-pulse .sl-tile", has_text="jobs wait").locator("b").inner_text() == "109"
     row = page.locator("#panel-queues tr", has_text="batch")
     assert row.locator(".sl-stack i").count() == 3

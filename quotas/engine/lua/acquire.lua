@@ -174,7 +174,10 @@ local function weigh(i)
   end
   for unit, q in pairs(s.q or {}) do
     local cost = costs[unit]
-    if cost and not held[unit] then
+    if cost and held[unit] then
+      -- A provider that says "nothing more until then" is believed beside a configured limit too.
+      if q.k == 'window' and q.v and q.v < cost and q.e and now < q.e then forbid(unit, q.e) end
+    elseif cost then
       local till = learned_wait(q, cost, now)
       if till then
         if till == NEVER then a.impossible = true end
