@@ -86,8 +86,15 @@ class AccountAdmin(SluiceAdmin):
         return super().get_queryset(request).select_related("pool").defer("credential")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Who may not set a credential does not see its field: read-only, it would show what is stored."""
         sets = super().get_fieldsets(request, obj)
-        return [part for part in sets if obj is not None or part[0] not in ("State", "What it did")]
+        sets = [part for part in sets if obj is not None or part[0] not in ("State", "What it did")]
+        if obj is None or self.has_change_permission(request, obj):
+            return sets
+        return [
+            (title, {**options, "fields": [name for name in options["fields"] if name != "credential"]})
+            for title, options in sets
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
