@@ -161,7 +161,8 @@ def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:
     by_priority = {"high": 0, "normal": 0, "low": 0}
     for priority, count in waiting.order_by().values_list("priority").annotate(count=Count("id")):
         by_priority[priority_band(priority)] += count
-    oldest = waiting.order_by("id").values_list("created_at", flat=True).first()
+    first = waiting.aggregate(first=Min("id"))["first"]
+    oldest = Job.objects.filter(pk=first).values_list("created_at", flat=True).first() if first else None
     recent = jobs.filter(created_at__gt=now - RATE_SPAN, id__gt=_id_floor(now)).count()
     return {
         "waiting": sum(by_priority.values()),

@@ -9,6 +9,7 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from quotas.engine.accounts import Accounts
 from quotas.engine.limiter import Limiter
 
 TIMEOUT = 0.1
@@ -34,7 +35,14 @@ def limiter() -> Limiter:
     return Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
 
 
+@lru_cache(maxsize=1)
+def accounts() -> Accounts:
+    """The process's engine of accounts. Safe under threads."""
+    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+
+
 def forget() -> None:
     """Open new connections at the next use: after a fork, the parent's sockets are the parent's."""
+    accounts.cache_clear()
     limiter.cache_clear()
     limiter_redis.cache_clear()

@@ -71,6 +71,16 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
         database.setdefault("TEST", {})["NAME"] = str(ROOT / "test.sqlite3")
 
 
+@pytest.fixture(autouse=True)
+def _fresh_snapshots() -> None:
+    """Each test has rows of its own, whose versions begin anew: what was read for the last one is worth nothing."""
+    from queues import config
+    from quotas import policies
+
+    config.snapshot.forget()
+    policies.forget()
+
+
 @pytest.fixture(scope="session")
 def valkey_server() -> Server:
     """The server that Django's settings point to, too."""

@@ -41,6 +41,9 @@ LONGEST_BLOCK = 5.0
 """Seconds after which a block is tried again: what frees capacity before its time need not be foreseen."""
 SLOT_BLOCK = 0.25
 """Seconds for blocks by something in flight, which ends whenever it ends (and rings)."""
+BUSY = 3
+PACE = 0.03
+"""Seconds between two cycles once one has released `BUSY` jobs."""
 WINDOW = 64
 """Candidates admitted in one round trip at most."""
 
@@ -115,8 +118,11 @@ class Dispatcher:
         places = count_places(now)
         taken: set[int] = set()
         progressed = self._round(places, taken, now)
-        while progressed and any(free > 0 for free in places.free.values()):
+        while progressed and places.any():
             progressed = self._round(places, taken, now)
+        if len(taken) >= BUSY:
+            # Under load it pays to let a few ends of jobs come together: fewer and fuller transactions for everyone.
+            self._stopping.wait(PACE)
         return self._sleep(now)
 
     def _hear(self, rings: bell.Rings) -> None:
@@ -205,7 +211,11 @@ class Dispatcher:
             blocked_until = self._pools.get((pool, candidate.priority), 0.0) if pool else 0.0
             if blocked_until > moment:
                 group.held_until = blocked_until
-            if blocked_until > moment or not places.allows(queue, lane) or asked_of.get(pool, 0) >= window:
+            if (
+                blocked_until > moment
+                or not places.allows(queue, lane, pooled=bool(pool))
+                or asked_of.get(pool, 0) >= window
+            ):
                 self._share.refund(candidate, cfg.projects)
                 returned.setdefault(group, []).append(candidate)
                 if blocked_until <= moment and not candidate.suspect:

@@ -17,15 +17,24 @@ FRESH = timedelta(seconds=15)
 
 @dataclass(slots=True)
 class Places:
-    """Free places, counted down as jobs are granted."""
+    """Free places, counted down as jobs are granted.
+
+    Jobs that need an account are released for a free place only, since an account's capacity is reserved from then
+    on. Others may wait on the belt, as many again as there are places, so that no thread waits for the dispatcher.
+    """
 
     free: dict[str, int] = field(default_factory=dict)
+    ahead: dict[str, int] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
     in_queue: dict[int, int] = field(default_factory=dict)
 
-    def allows(self, queue: config.QueueSpec, lane: str) -> bool:
+    def any(self) -> bool:
+        """Whether any job at all could be granted."""
+        return any(self.free[lane] + self.ahead.get(lane, 0) > 0 for lane in self.free)
+
+    def allows(self, queue: config.QueueSpec, lane: str, *, pooled: bool) -> bool:
         """Whether one more job of the queue finds a place."""
-        if self.free.get(lane, 0) <= 0:
+        if self.free.get(lane, 0) + (0 if pooled else self.ahead.get(lane, 0)) <= 0:
             return False
         return queue.concurrency is None or self.in_queue.get(queue.id, 0) < queue.concurrency
 
@@ -45,6 +54,7 @@ def count_places(now: datetime) -> Places:
         "lane", "places"
     ):
         places.free[lane] = places.free.get(lane, 0) + count
+        places.ahead[lane] = places.ahead.get(lane, 0) + count
         places.workers[lane] = places.workers.get(lane, 0) + 1
     queues = config.current().queues
     flying = (

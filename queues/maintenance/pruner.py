@@ -19,13 +19,11 @@ SLICE = 1000
 
 def prune(now: datetime) -> None:
     """One slice of what is too old or too much, and worker rows of yesterday."""
-    old = _deletable().filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).order_by("finished_at")
-    removed = _remove(old)
+    removed = _remove(_deletable().filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).order_by("id"))
     if removed < SLICE:
-        newest_kept = _deletable().order_by("-finished_at")[settings.RETENTION_COUNT : settings.RETENTION_COUNT + 1]
-        edge = newest_kept.values_list("finished_at", flat=True).first()
-        if edge is not None:
-            removed += _remove(_deletable().filter(finished_at__lte=edge).order_by("finished_at"))
+        # Ids rise with each job, so that the newest ones are told without counting.
+        newest = Job.objects.order_by("-id").values_list("id", flat=True).first() or 0
+        removed += _remove(_deletable().filter(id__lte=newest - settings.RETENTION_COUNT).order_by("id"))
     Batch.objects.filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).exclude(
         Exists(Job.objects.filter(batch=OuterRef("pk")))
     ).delete()

@@ -16,7 +16,7 @@ from queues import registry
 from queues.connection import belt, client, ring
 from queues.models import Attempt, Job, Transition
 from queues.services import letters
-from queues.states import Outcome, Stage, Status
+from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
 from queues.worker.settle import close
 
 log = structlog.get_logger(__name__)
@@ -48,9 +48,9 @@ class Reconciler:
 
     def _belt(self, now: datetime) -> None:
         released = list(
-            Job.objects.filter(stage=Stage.BELT, dispatched_at__lt=now - BELT_PATIENCE).values_list(
-                "id", "delivery", "parcel"
-            )
+            Job.objects.filter(
+                stage__in=IN_FLIGHT_STAGES, stage=Stage.BELT, dispatched_at__lt=now - BELT_PATIENCE
+            ).values_list("id", "delivery", "parcel")
         )
         if not released:
             self._missing = set()
@@ -78,7 +78,9 @@ class Reconciler:
     def _running(self, now: datetime) -> None:
         with transaction.atomic():
             rows = list(
-                Job.objects.filter(stage=Stage.RUNNING, lease_until__lt=now).order_by("id").select_for_update()[:500]
+                Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, lease_until__lt=now)
+                .order_by("id")
+                .select_for_update()[:500]
             )
             if not rows:
                 return

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from queues.ids import new_id
+from queues.models.stage import StageField
 from queues.states import Stage, Status
 
 
@@ -40,7 +41,7 @@ class Job(models.Model):
 
     # Where it is.
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
-    stage = models.PositiveSmallIntegerField(choices=Stage.choices, default=Stage.READY)
+    stage = StageField(choices=Stage.choices, default=Stage.READY)
     lane = models.CharField(max_length=24, blank=True, help_text="Hash of user and keys: what waits in line together.")
     not_before = models.DateTimeField(null=True, blank=True, help_text="When stage is scheduled: not before.")
     delivery = models.PositiveIntegerField(default=0, help_text="Fencing token: goes up with each release to the belt.")
@@ -89,17 +90,21 @@ class Job(models.Model):
             ),
             models.Index(fields=["not_before"], condition=Q(stage=Stage.SCHEDULED), name="job_scheduled"),
             models.Index(
-                fields=["queue"], condition=Q(stage__in=[Stage.HELD, Stage.SCHEDULED, Stage.READY]), name="job_waiting"
+                fields=["queue", "stage"],
+                condition=Q(stage__in=[Stage.HELD, Stage.SCHEDULED, Stage.READY]),
+                name="job_waiting",
             ),
             models.Index(
-                fields=["queue", "stage"], condition=Q(stage__in=[Stage.BELT, Stage.RUNNING]), name="job_in_flight"
+                fields=["stage", "queue", "suspect", "worker"],
+                condition=Q(stage__in=[Stage.BELT, Stage.RUNNING]),
+                name="job_in_flight",
             ),
             models.Index(fields=["project", "-id"], name="job_by_project"),
             models.Index(fields=["batch", "status"], name="job_by_batch"),
             models.Index(fields=["status", "-id"], name="job_by_status"),
             models.Index(fields=["queue", "-id"], name="job_by_queue"),
             models.Index(fields=["unique_key"], condition=Q(unique_key__isnull=False), name="job_unique_key"),
-            models.Index(fields=["finished_at"], condition=Q(stage=Stage.DONE), name="job_finished"),
+            models.Index(fields=["queue", "finished_at"], condition=Q(stage=Stage.DONE), name="job_finished"),
         ]
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from queues.errors import FieldError
+from queues.payloads import escape
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome as AttemptOutcome
 from quotas.engine import headers as dialects
@@ -70,7 +71,7 @@ class HttpRequest:
 
         for name in payload:
             if name not in FIELDS:
-                wrong(str(name), "Unknown field.")
+                wrong(escape(name), "Unknown field.")
         if "pool" in payload and not isinstance(payload["pool"], str):
             wrong("pool", "Must be a pool's name.")
         if payload.get("method", "GET") not in METHODS:

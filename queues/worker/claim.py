@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from queues import clock, config
 from queues.models import Job
 from queues.registry import JobContext
-from queues.states import Stage, Status
+from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from queues.worker.parcel import Delivery
 from quotas.upstream import Endpoint, endpoint
 
@@ -85,12 +85,16 @@ def _claimed(job: Job) -> Claimed:
 
 def renew(worker: str, now: datetime) -> int:
     """Hold on to all that runs here; returns how many."""
-    return Job.objects.filter(stage=Stage.RUNNING, worker=worker).update(lease_until=now + LEASE)
+    return Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, worker=worker).update(
+        lease_until=now + LEASE
+    )
 
 
 def cancelled(worker: str) -> list[tuple[int, int]]:
     """Deliveries of this worker whose job is to be cancelled."""
-    rows = Job.objects.filter(stage=Stage.RUNNING, worker=worker, cancel_requested_at__isnull=False)
+    rows = Job.objects.filter(
+        stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, worker=worker, cancel_requested_at__isnull=False
+    )
     return list(rows.values_list("id", "delivery"))
 
 

@@ -15,6 +15,7 @@ from quotas.engine.accounts import Accounts
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limiter import Limiter
 from quotas.engine.types import Outcome
+from quotas.services import pools
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ def settle_engine(ended: Sequence[Ended]) -> None:
     ]
     try:
         if leases:
-            accounts().settle_many(leases)
+            pools.tell(settled for settled in accounts().settle_many(leases) if settled is not None)
         for item in ended:
             reservation = item.claimed.job.reservation
             if reservation:

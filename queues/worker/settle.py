@@ -17,7 +17,7 @@ from queues.connection import Group, ring
 from queues.models import Attempt, Job, JobDependency, Transition
 from queues.registry import RunResult
 from queues.retry import next_delay
-from queues.services import batches, dependencies, letters
+from queues.services import batches, callbacks, dependencies, letters
 from queues.states import Outcome, Stage, Status
 from queues.worker.claim import Claimed
 
@@ -137,7 +137,9 @@ def close(finished: Sequence[Job], now: datetime) -> None:
     ids = [job.pk for job in finished]
     if JobDependency.objects.filter(after_id__in=ids).exists():
         dependencies.settle_ended(ids)
-    batches.finish_ended(sorted({job.batch_id for job in finished if job.batch_id is not None}), now)
+    callbacks.note_jobs(finished, now)
+    ended = batches.finish_ended(sorted({job.batch_id for job in finished if job.batch_id is not None}), now)
+    callbacks.note_batches(ended, now)
 
 
 def _tell(back: set[Group], timed: bool) -> None:

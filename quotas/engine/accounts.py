@@ -24,7 +24,7 @@ from .keys import Keys, digest, subject
 from .limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
 from .scripts import Call, load
 from .transport import Transport
-from .types import AccountState, Admission, AdmitRequest, Decision, Limit, LimitState, Outcome, PoolSpec, Settled
+from .types import AccountState, Admission, AdmitRequest, Decision, Limit, Outcome, PoolSpec, Settled
 
 if TYPE_CHECKING:
     import redis as redis_py
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SAMPLED_ABOVE = 64
 """Pools of more accounts than this choose among a random sample; only when all of that is busy are all weighed."""
-SAMPLE = 32
+SAMPLE = 16
 
 _HEAD = struct.Struct("<BBBHBddddd")
 _POOL = struct.Struct("<BhdB")
@@ -167,7 +167,7 @@ class Accounts:
             accounts: Sequence[AccountKeys] = ()
             sampled = False
             pool_keys: list[bytes] = []
-            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, life * 1000, life * 1000, INDEX_SIZE, -1.0)
+            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, 0.0, life * 1000, INDEX_SIZE, -1.0)
             template_specs = b""
             pool_args = [b"", bytes(80), b"", b"", b"", wire.DOUBLE.pack(1.0)]
             state = statistics = self.keys.key("a", "p", "-")
@@ -184,7 +184,7 @@ class Accounts:
                 len(accounts),
                 plan.strategy,
                 self._random.random(),
-                plan.pool.lease_ttl * 1000,
+                float(round(plan.pool.lease_ttl * 1000)),
                 life * 1000,
                 INDEX_SIZE,
                 plan.initial,
@@ -298,21 +298,15 @@ class Accounts:
         )
 
     def _decide(self, one: _Prepared, packed: bytes, allowed: bool, moment: int) -> Decision:
-        figures = wire.STATE.iter_unpack(memoryview(packed)[wire.STATUS.size :])
-        states: list[LimitState] = []
-        impossible: list[bool] = []
-        for limit in one.ordered:
-            if limit.limit is None:
-                states.append(wire.unlimited(limit))
-                impossible.append(False)
-                continue
-            row = next(figures, None)
-            if row is None:  # an answer from before the policies were changed
+        known = (len(packed) - wire.STATUS.size) // wire.STATE.size
+        limits: list[Limit] = []
+        for limit in one.ordered:  # a replayed answer may be from before the policies were changed
+            known -= limit.limit is not None
+            if known < 0:
                 break
-            bits, used, remaining, retry, reset = row
-            states.append(wire.state_of(limit, moment, bits & 1 == 1, int(used), int(remaining), retry, reset))
-            impossible.append(bits > 1)
-        return wire.decide(one.ordered[: len(states)], states, impossible, allowed)
+            limits.append(limit)
+        states, impossible = wire.states_of(limits, packed, moment)
+        return wire.decide(limits, states, impossible, allowed)
 
     def _replayed(self, one: _Prepared, reply: list[Any], decision: Decision) -> Admission:
         lease, slot, suffix = (part.decode() for part in reply[3:6])
@@ -547,12 +541,13 @@ def _state(
     moment: float,
 ) -> AccountState:
     suffix = one.state.rpartition(b":")[2]
-    errors, skips = {}, {}
+    errors: dict[str, int] = {}
+    skips: dict[str, int] = {}
     for field, count in statistics.items():
         kind, _, rest = field.partition(b":")
-        owner, _, name = rest.partition(b":")
-        if owner == suffix and name:
-            (errors if kind == b"e" else skips)[name.decode()] = int(count)
+        owner, _, category = rest.partition(b":")
+        if owner == suffix and category:
+            (errors if kind == b"e" else skips)[category.decode()] = int(count)
     name, until, why = _named(pool, found, view)
     used, error_at = found.get("used"), found.get("error_at")
     return AccountState(

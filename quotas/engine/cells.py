@@ -12,6 +12,8 @@ from typing import Any
 from .types import MAX_COST
 
 RING = 60
+FAR = 3_155_760_000_000_000
+"""A century in microseconds: no longer wait is told."""
 Tags = tuple[Any, Any]
 
 
@@ -197,16 +199,16 @@ class Bucket(Cell):
     def _drain(self, spec: Spec, now: int, units: int) -> int:
         if units <= 0 or spec.p2 == 0:
             return 0
-        return _ceil(units * spec.p3 - self.rem, spec.p2) + self.time - now
+        return min(_ceil(units * spec.p3 - self.rem, spec.p2) + self.time - now, FAR)
 
     def used_now(self, spec: Spec, now: int) -> int:
         return self.used
 
     def reset(self, spec: Spec, now: int) -> int:
-        return min(self._drain(spec, now, self.used), MAX_COST)
+        return self._drain(spec, now, self.used)
 
     def wait(self, spec: Spec, now: int, cost: int) -> int:
-        return min(self._drain(spec, now, self.used - (spec.p1 - cost)), MAX_COST)
+        return self._drain(spec, now, self.used - (spec.p1 - cost))
 
     def charge(self, spec: Spec, now: int, cost: int, lease: str) -> tuple[Bucket, Tags]:
         after = Bucket(min(self.used + cost, MAX_COST), self.rem, spec.p3, now)

@@ -249,6 +249,7 @@ class Limiter:
         None for an unknown or expired reservation, and nothing is changed.
         """
         actual = dict(actual or {})
+        wire.check_amounts(actual)
         key = self.keys.reservation(reservation)
         record = self.transport.command("GET", key)
         if record is None:

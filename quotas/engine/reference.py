@@ -156,6 +156,8 @@ class ReferenceLimiter:
 
     def settle(self, reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
         """As Limiter.settle."""
+        actual = dict(actual or {})
+        wire.check_amounts(actual)
         with self._lock:
             now = self.clock()
             if reservation in self._settled and self._settled[reservation][0] > now:
@@ -163,7 +165,6 @@ class ReferenceLimiter:
             expires, charges = self._reservations.pop(reservation, (0, []))
             if expires <= now:
                 return None
-            actual = dict(actual or {})
             refunded: dict[str, int] = {}
             for charge in charges:
                 back = self._settle(charge, actual.get(charge.limit.unit, -1), now, reservation)
@@ -189,8 +190,10 @@ class ReferenceLimiter:
         if actual < 0:
             return 0
         after, back = cell.refund(spec, now, spec.cost - actual, charge.tags, lease)
-        if back:
+        if back and after.used_now(spec, now):
             self._cells[key] = after
+        elif back:
+            self._cells.pop(key, None)
         return back
 
     def peek(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:

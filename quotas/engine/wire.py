@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from math import gcd
@@ -26,6 +26,13 @@ MICROSECONDS = 1_000_000
 
 def whole_microseconds(seconds: float) -> int:
     return round(seconds * MICROSECONDS)
+
+
+def check_amounts(amounts: Mapping[str, int]) -> None:
+    """ValueError unless every amount is a whole number from 0 to 2^53 - 1."""
+    for unit, amount in amounts.items():
+        if type(amount) is not int or not 0 <= amount <= MAX_COST:
+            raise ValueError(f"{unit}: a whole number from 0 to 2^53 - 1, not {amount!r}")
 
 
 @lru_cache(maxsize=16384)

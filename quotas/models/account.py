@@ -22,6 +22,9 @@ class Account(Versioned):
     pool = models.ForeignKey("quotas.Pool", on_delete=models.CASCADE, related_name="accounts")
     name = models.CharField(max_length=63, validators=[name_validator])
     credential = EncryptedTextField(help_text="Encrypted at rest, never shown again.")
+    credential_env = models.CharField(
+        max_length=128, blank=True, help_text="Environment variable that `apply` reads the credential from."
+    )
     weight = models.PositiveIntegerField(default=1)
     enabled = models.BooleanField(default=True)
     disabled_reason = models.CharField(max_length=500, blank=True)

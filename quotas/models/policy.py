@@ -43,6 +43,11 @@ class PausedPriorities(models.TextChoices):
     ALL = "all", "All"
 
 
+def default_warnings() -> list[float]:
+    """Warning, critical, emergency."""
+    return [0.6, 0.8, 0.95]
+
+
 class Policy(Versioned):
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])
     enabled = models.BooleanField(default=True)
@@ -77,7 +82,7 @@ class Policy(Versioned):
     mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.ENFORCE)
     on_redis_down = models.CharField(max_length=12, choices=OnRedisDown.choices, default=OnRedisDown.FAIL_CLOSED)
     warn_at = models.JSONField(
-        default=list,
+        default=default_warnings,
         blank=True,
         help_text="Shares of the limit, such as [0.6, 0.8, 0.95], at which an event is raised once.",
     )

@@ -82,8 +82,8 @@ def _limit(pool: Pool, row: PoolLimit) -> Limit:
     return Limit(
         id=f"a{row.pk}",
         name=f"{pool.name}:{row.unit}",
-        scope="account",
-        subject="",
+        scope="custom" if row.per_key else "account",
+        subject=row.key_match,
         algorithm=row.algorithm,
         limit=row.limit,
         unit=row.unit,

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.loop import Dispatcher
 from queues.maintenance import Maintenance
+from queues.maintenance.courier import Courier
 from queues.worker.engine import accounts, limiter
 
 
@@ -20,4 +21,7 @@ class Command(BaseCommand):
         dispatcher = Dispatcher(Admissions(accounts(), limiter()), Maintenance())
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: dispatcher.stop())
+        courier = Courier(lambda: dispatcher.leader.token is not None)
+        courier.start()
         dispatcher.run()
+        courier.stop()

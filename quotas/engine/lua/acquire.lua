@@ -26,7 +26,7 @@
 -- Strategy: 1 round_robin 2 health 3 least_recently_used 4 weighted_random 5 most_headroom
 --
 -- Returns {limits, pool, reason, count, reason, count, ...}. limits: '<Bd' status (0 denied, 1 allowed, 2 stale
--- calendar), now; then '<Bdddd' per limit, as check.lua. pool: '<BhdB' status (0 none free, 1 an account or no pool
+-- calendar), now; then '<Bi8i8i8i8' per limit, as check.lua. pool: '<BhdB' status (0 none free, 1 an account or no pool
 -- asked, 2 impossible, 3 all disabled), index of the account or -1, wait in microseconds (-1 never), 1 if it is a
 -- probe; with flag 1 followed by '<Bdd' per account: 1 if it could take the call, wait, health; then the reasons are
 -- one per account instead ('' if none). A known token answers what it answered: {limits, pool, '=', lease, reservation}.
@@ -60,10 +60,11 @@ end
 local specs, states = {}, {}
 local status = 1
 local position = 1
+local values = n > 0 and redis.call('MGET', unpack(KEYS, counters + 1, counters + n))
 for i = 1, n do
   local spec
   spec, position = spec_unpack(ARGV[5], position)
-  local st = cell_read(KEYS[counters + i], spec, now)
+  local st = cell_read(KEYS[counters + i], spec, now, values[i])
   if st.stale then return {struct.pack('<Bd', 2, now), struct.pack('<BhdB', 0, -1, 0, 0)} end
   cell_decide(st, spec, now, spec.cost)
   if not st.allowed and spec.shadow == 0 then status = 0 end
@@ -91,19 +92,23 @@ local share = struct.unpack('<d', ARGV[11])
 local _, _, _, _, _, probes = struct.unpack('<dddddd', ARGV[7])
 local lease = ARGV[3]
 
-local pool = pooled and state_unpack(redis.call('GET', KEYS[1])) or {}
 local accounts = {}
+local turn = 0
 local function base(i) return first_account + (i - 1) * width end
 
 if pooled then
   local keys = {}
-  for i = 1, size do keys[i] = KEYS[base(i) + 1] end
-  local raw = size > 0 and redis.call('MGET', unpack(keys))
-  local weight_at = 1
+  local names = KEYS
+  for i = 1, size do keys[i] = names[first_account + (i - 1) * width + 1] end
+  keys[size + 1] = KEYS[1]
+  local raw = redis.call('MGET', unpack(keys))
+  local pool = state_peek(raw[size + 1])
+  local weights, next_weight = ARGV[8], 1
   for i = 1, size do
     local weight, enabled
-    weight, enabled, weight_at = struct.unpack('<dB', ARGV[8], weight_at)
-    local s = state_unpack(raw[i])
+    weight, enabled, next_weight = unpack_head('<dB', weights, next_weight)
+    local s = state_peek(raw[i])
+    if s.sq and s.sq > turn then turn = s.sq end
     local reason, ready = gate(s, enabled == 1, probes, now)
     if reason ~= 'disabled' then
       if paused then reason, ready = 'paused', NEVER end
@@ -122,7 +127,7 @@ local function weigh(i)
   if a.weighed then return end
   a.weighed = true
   a.headroom = 1
-  local s, b = a.s, base(i)
+  local s, b = state_load(a.s), base(i)
   local function forbid(reason, ready)
     if a.ready == NEVER then return end
     if not a.reason or ready == NEVER or ready > a.ready then a.reason, a.ready = reason, ready end
@@ -147,9 +152,10 @@ local function weigh(i)
     if till and tonumber(till) > now then forbid('key', tonumber(till)) end
   end
   a.cells = {}
+  local stored = m > 0 and redis.call('MGET', unpack(KEYS, k + 1, k + m))
   for j = 1, m do
     local spec = templates[j]
-    local st = cell_read(KEYS[k + j], spec, now)
+    local st = cell_read(KEYS[k + j], spec, now, stored[j])
     if st.stale then a.stale = true return end
     cell_decide(st, spec, now, spec.cost)
     a.cells[j] = st
@@ -159,7 +165,7 @@ local function weigh(i)
     if not st.allowed then
       forbid(reason, st.retry < 0 and NEVER or now + st.retry)
     elseif early[j] then
-      local soft = cell_read(KEYS[k + j], early[j], now)
+      local soft = cell_read(KEYS[k + j], early[j], now, stored[j])
       cell_decide(soft, early[j], now, early[j].cost)
       if not soft.allowed then forbid('paused', soft.retry < 0 and NEVER or now + soft.retry) end
     end
@@ -277,9 +283,10 @@ if admitted and not dry then
       local tag1, tag2 = cell_write(key, st, spec, now, spec.cost, ARGV[4])
       if st.fresh then
         local index = KEYS[counters + n + i]
-        redis.call('ZADD', index, string.format('%.0f', now), ARGV[11 + i])
-        redis.call('ZREMRANGEBYRANK', index, 0, -1 - bound)
-        redis.call('PEXPIRE', index, string.format('%.0f', math.floor(st.reset / 500) + 3600000))
+        if redis.call('ZADD', index, now, ARGV[11 + i]) == 1 then
+          redis.call('ZREMRANGEBYRANK', index, 0, -1 - bound)
+        end
+        redis.call('PEXPIRE', index, math.floor(st.reset / 500) + 3600000)
       end
       if reserve then
         record[#record + 1] = {
@@ -292,7 +299,7 @@ if admitted and not dry then
     local keys = {}
     for i = 1, #record do keys[i] = record[i][1] end
     redis.call('SET', reservation_key, table.concat(keys, ' ') .. '\n' .. cmsgpack.pack(record),
-      'PX', string.format('%.0f', reservation_life))
+      'PX', reservation_life)
   end
 end
 
@@ -315,8 +322,14 @@ if admitted and chosen and not dry then
       }
     end
   end
-  local idle = redis.call('ZCOUNT', KEYS[b + 2], string.format('(%.0f', now), '+inf') == 0
-  if idle then s.pe = nil end
+  -- Once in a lease's life the set is tidied, and what was never settled is no longer on its way.
+  if not s.fx or now - s.fx > life * 1000 or now < s.fx then
+    redis.call('ZREMRANGEBYSCORE', KEYS[b + 2], '-inf', string.format('%.0f', now))
+    if redis.call('ZCARD', KEYS[b + 2]) == 0 then s.pe = nil end
+    s.fx = now
+  end
+  redis.call('ZADD', KEYS[b + 2], expires, lease)
+  redis.call('PEXPIRE', KEYS[b + 2], life + 60000)
   for unit, cost in pairs(costs) do
     local q = s.q and s.q[unit]
     if q then learned_take(q, cost, now) end
@@ -325,21 +338,16 @@ if admitted and chosen and not dry then
       s.pe[unit] = (s.pe[unit] or 0) + cost
     end
   end
-  if not idle then redis.call('ZREMRANGEBYSCORE', KEYS[b + 2], '-inf', string.format('%.0f', now)) end
-  redis.call('ZADD', KEYS[b + 2], string.format('%.0f', expires), lease)
-  redis.call('PEXPIRE', KEYS[b + 2], string.format('%.0f', life + 60000))
   if probe == 1 then
     s.pr = s.pr or {}
     s.pr[lease] = expires
   end
-  pool.sq = (pool.sq or 0) + 1
-  s.sq, s.lu = pool.sq, now
+  s.sq, s.lu = turn + 1, now
   state_write(KEYS[b + 1], s)
-  state_write(KEYS[1], pool)
   if sticky then redis.call('SET', sticky_key, KEYS[b + 1], 'PX', '3600000') end
   redis.call('SET', KEYS[3], table.concat(names, ' ') .. '\n' .. cmsgpack.pack({
     now, s.be or 0, probe, charges, costs, ARGV[7],
-  }), 'PX', string.format('%.0f', life + 3600000))
+  }), 'PX', life + 3600000)
 end
 
 if pooled and not quiet and not dry then
@@ -347,8 +355,7 @@ if pooled and not quiet and not dry then
   for i = 1, size do
     if accounts[i].reason and accounts[i].reason ~= 'disabled' then
       local suffix = string.match(KEYS[base(i) + 1], '[^:]+$')
-      redis.call('HINCRBY', KEYS[2], 's:' .. suffix .. ':' .. accounts[i].reason, 1)
-      counted = true
+      if redis.call('HINCRBY', KEYS[2], 's:' .. suffix .. ':' .. accounts[i].reason, 1) == 1 then counted = true end
     end
   end
   if counted then redis.call('PEXPIRE', KEYS[2], LIFE) end
@@ -357,7 +364,7 @@ end
 local out = {struct.pack('<Bd', status, now)}
 for i = 1, n do
   local st = states[i]
-  out[i + 1] = struct.pack('<Bdddd', (st.allowed and 1 or 0) + (st.impossible and 2 or 0),
+  out[i + 1] = struct.pack('<Bi8i8i8i8', (st.allowed and 1 or 0) + (st.impossible and 2 or 0),
     st.used, st.remaining, st.retry, st.reset)
 end
 local said = {struct.pack('<BhdB', pool_status, chosen and chosen - 1 or -1, wait, probe)}
@@ -379,6 +386,6 @@ else
 end
 if token and admitted and not dry then
   redis.call('SET', token_key, cmsgpack.pack({answer[1], answer[2], '=', lease, ARGV[4],
-    chosen and string.match(KEYS[base(chosen) + 1], '[^:]+$') or ''}), 'PX', string.format('%.0f', life))
+    chosen and string.match(KEYS[base(chosen) + 1], '[^:]+$') or ''}), 'PX', life)
 end
 return answer

@@ -41,6 +41,7 @@
 local MAX = 9007199254740991
 local MARGIN = 10000 -- milliseconds that a key outlives its meaning, for clock steps and late refunds
 local RING = 60
+local FAR = 3155760000000000 -- a century in microseconds: no longer wait is told
 local SPEC = '<BBdddddd'
 local fmod, floor = math.fmod, math.floor
 local pack, unpack_ = struct.pack, struct.unpack
@@ -186,7 +187,7 @@ local function sliding_window()
       end
       local size = b - ring[1] + 3
       local total = add(st.total, cost)
-      ring[size] = ring[size] + total - st.total
+      ring[size] = ring[size] + (total - st.total)
       ring[2] = total
       st.used, st.total, st.reset = total, total, (b + RING + 1) * st.width - now
       local value = cmsgpack.pack(ring)
@@ -287,7 +288,8 @@ local function token_bucket()
   local function drain(st, spec, units)
     if units <= 0 or spec.p2 == 0 then return 0 end
     local q, r = muldiv(units, spec.p3, spec.p2)
-    return add(q + ceildiv(r - st.rem, spec.p2), st.ahead)
+    local wait = add(q + ceildiv(r - st.rem, spec.p2), st.ahead)
+    return wait < FAR and wait or FAR
   end
   local function store(key, st, spec, now)
     local whole = drain(st, spec, st.used)

@@ -134,7 +134,10 @@ else
   redis.call('HINCRBY', KEYS[5], 'e:' .. id .. ':' .. category, 1)
   s.le, s.lt, s.lk = text, now, category
 end
-redis.call('PEXPIRE', KEYS[5], LIFE)
+if not s.sx or now - s.sx > 86400000000 then
+  redis.call('PEXPIRE', KEYS[5], LIFE)
+  s.sx = now
+end
 
 -- Cooldown.
 local cooldown = 0

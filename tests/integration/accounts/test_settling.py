@@ -402,3 +402,12 @@ def test_after_a_loss_of_memory_states_are_restored_from_what_was_stored(engine,
     assert restored[2].why == "auth"
     assert engine.accounts.restore([AccountState("a1", "a1", "cooling_down", until=5.0)]) == 0
     assert engine.accounts.states(spec)[0].until == pytest.approx(stored[0].until)
+
+
+def test_a_lease_that_was_never_used_leaves_no_trace(engine):
+    spec = pool(1, bucket(1), bucket(100, "tokens"), concurrency=ConcurrencySpec(1, 1, 1))
+    for _ in range(3):
+        lease = engine.take(spec, cost={"tokens": 100}).lease
+        assert engine.settle(lease, Outcome("unused")).cooldown == 0.0
+    state = engine.state(spec)
+    assert (state.in_flight, state.successes, state.errors, state.health) == (0, 0, {}, 1.0)

@@ -1,0 +1,185 @@
+"""Bringing SQL to what a configuration file says: all of it or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import ProtectedError, RestrictedError
+
+from controlplane.config import kinds
+from controlplane.config.change import Change
+from controlplane.config.document import ConfigInvalid, Mistake, Node, load
+from controlplane.config.kinds.base import Kind
+from controlplane.config.records import Item, Mistakes, read_list
+from quotas import events, policies
+from quotas.models import ConfigVersion
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the file says about one kind, beside what SQL holds."""
+
+    kind: Kind
+    items: Mapping[str, Item]
+    nodes: Mapping[str, Node]
+    stored: Mapping[str, Item]
+    given: bool
+    """Whether the file has the section at all: only then `--prune` removes what it doesn't list."""
+
+    def pruned(self, prune: bool) -> list[str]:
+        return [key for key in self.stored if key not in self.items] if prune and self.given else []
+
+
+def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False) -> list[Change]:
+    """Add and change what `text` lists; with `prune` also remove what its sections don't list.
+
+    Raises `ConfigInvalid` with every mistake and its line; nothing is changed then. `dry_run` does all of it and
+    takes it back, so that it finds what the real run would find. The audit trail gets an entry for each change.
+    """
+    root = load(text)
+    with transaction.atomic():
+        ConfigVersion.bump()  # holds the row: of two at once, the second waits and compares with the first's result
+        sections = _read(root)
+        _check_references(sections, prune)
+        changes = [change for section in sections for change in _write(section)]
+        changes += [change for section in reversed(sections) for change in _prune(section, prune)]
+        if dry_run or not changes:
+            transaction.set_rollback(True)
+        else:
+            for change in changes:
+                _tell(change, actor)
+    if changes and not dry_run:
+        policies.forget()
+    return changes
+
+
+def _read(root: Node) -> list[Section]:
+    if not isinstance(root.data, dict):
+        raise ConfigInvalid([root.wrong("a configuration is a mapping of sections")])
+    mistakes: list[Mistake] = []
+    known = {"version"} | {kind.section for kind in kinds.ALL}
+    for name, node in root.data.items():
+        if name in kinds.NOT_YET and node.data not in (None, []):
+            mistakes.append(node.wrong(f"this version can't keep {kinds.NOT_YET[name]} yet; remove the section"))
+        elif name not in known and name not in kinds.NOT_YET:
+            mistakes.append(node.wrong(f"there is no such section; known are {', '.join(sorted(known))}"))
+    version = root.data.get("version")
+    if version is None:
+        mistakes.append(root.wrong(f"needs `version: {VERSION}`"))
+    elif version.data != VERSION or isinstance(version.data, bool):
+        mistakes.append(version.wrong(f"this program reads version {VERSION}, not {version.data!r}"))
+    sections = []
+    for kind in kinds.ALL:
+        node = root.data.get(kind.section)
+        stored = kind.stored()
+        items: dict[str, Item] = {}
+        nodes: dict[str, Node] = {}
+        if node is not None and node.data is not None:
+            try:
+                read, places = read_list(kind.record, node, kind.key)
+            except Mistake as mistake:
+                mistakes.append(mistake)
+                continue
+            except Mistakes as several:
+                mistakes += several.mistakes
+                continue
+            for item, place in zip(read, places, strict=True):
+                key = kind.key(item)
+                items[key], nodes[key] = item, place
+                if problem := kind.problem(item, stored.get(key)):
+                    mistakes.append(_at(place, problem[0]).wrong(problem[1]))
+        sections.append(Section(kind, items, nodes, stored, node is not None))
+    if mistakes:
+        raise ConfigInvalid(mistakes)
+    return sections
+
+
+def _check_references(sections: list[Section], prune: bool) -> None:
+    """Whatever is named must be there when all is done."""
+    mistakes = []
+    there = {
+        section.kind.section: (set(section.stored) | set(section.items)) - set(section.pruned(prune))
+        for section in sections
+    }
+    words = {section.kind.section: section.kind.word for section in sections}
+    for section in sections:
+        gone = set(section.pruned(prune))
+        for key, item in {**section.stored, **section.items}.items():
+            if key in gone:
+                continue
+            for target, name, member in section.kind.references(item):
+                if name in there[target]:
+                    continue
+                if key in section.items:
+                    place = _at(section.nodes[key], member)
+                    mistakes.append(place.wrong(f"there is no {words[target]} {name!r}"))
+                elif section.kind.section != "overrides":  # these go with their policy
+                    line = Mistake(
+                        1, "", f"{words[target]} {name!r} can't be removed: {section.kind.word} {key!r} names it"
+                    )
+                    mistakes.append(line)
+    if mistakes:
+        raise ConfigInvalid(mistakes)
+
+
+def _write(section: Section) -> list[Change]:
+    kind, changes = section.kind, []
+    for key, item in section.items.items():
+        before = section.stored.get(key)
+        if before is None:
+            shown = kind.shown(item)
+            changes.append(Change("create", kind.word, key, {name: (None, value) for name, value in shown.items()}))
+        elif not kind.same(item, before):
+            changes.append(Change("change", kind.word, key, kind.differences(item, before)))
+        else:
+            continue
+        kind.save(item, before)
+    return changes
+
+
+def _prune(section: Section, prune: bool) -> list[Change]:
+    kind, changes = section.kind, []
+    for key in section.pruned(prune):
+        item = section.stored[key]
+        try:
+            kind.remove(item)
+        except (ProtectedError, RestrictedError) as error:
+            users = sorted({row._meta.verbose_name for row in _holders(error)})
+            raise ConfigInvalid(
+                [
+                    Mistake(
+                        1,
+                        kind.section,
+                        f"{kind.word} {key!r} can't be removed: {', '.join(map(str, users))} refer to it",
+                    )
+                ]
+            ) from None
+        changes.append(
+            Change("remove", kind.word, key, {name: (value, None) for name, value in kind.shown(item).items()})
+        )
+    return changes
+
+
+def _holders(error: ProtectedError | RestrictedError) -> set:  # type: ignore[type-arg]
+    return error.protected_objects if isinstance(error, ProtectedError) else error.restricted_objects
+
+
+def _tell(change: Change, actor: str) -> None:
+    before = {name: pair[0] for name, pair in change.members.items()} if change.verb != "create" else None
+    after = {name: pair[1] for name, pair in change.members.items()} if change.verb != "remove" else None
+    word = change.word.replace(" ", "_")
+    project = change.key if word == "project" else ""
+    events.emit(
+        events.OperatorActed(
+            actor, f"{word}.{change.verb}", f"{word}:{change.key}", before, after, "configuration file", project=project
+        )
+    )
+
+
+def _at(node: Node, member: str) -> Node:
+    found = node.data.get(member) if isinstance(node.data, dict) else None
+    return found if isinstance(found, Node) else node

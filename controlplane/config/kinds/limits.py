@@ -1,0 +1,34 @@
+"""What all limits have in common, policies' and pools': which members go with which algorithm."""
+
+from __future__ import annotations
+
+from controlplane.config.document import Node
+from controlplane.config.records import Item
+
+WINDOWED = frozenset({"sliding_window", "sliding_window_counter", "token_bucket", "fixed_window"})
+
+
+def check(node: Node, item: Item) -> None:
+    """Raises a `Mistake` where the members don't go together."""
+    algorithm = item["algorithm"]
+
+    def at(member: str) -> Node:
+        return node.data.get(member, node)
+
+    if algorithm in WINDOWED and item["window"] is None:
+        raise node.wrong(f"{algorithm} needs a window")
+    if algorithm not in WINDOWED and item["window"] is not None:
+        raise at("window").wrong(f"{algorithm} has no window")
+    if algorithm == "calendar" and not item["period"]:
+        raise node.wrong("calendar needs a period: day, week or month")
+    if algorithm != "calendar" and item["period"]:
+        raise at("period").wrong(f"{algorithm} has no period")
+    if algorithm != "calendar" and item["timezone"] != "UTC":
+        raise at("timezone").wrong(f"{algorithm} has no time zone")
+    if algorithm != "token_bucket" and item["burst"] is not None:
+        raise at("burst").wrong(f"{algorithm} has no burst")
+
+
+def starts_anew(item: Item, before: Item) -> bool:
+    """Whether counters so far mean nothing under the new definition."""
+    return any(item[name] != before[name] for name in ("algorithm", "window", "period", "timezone", "unit"))

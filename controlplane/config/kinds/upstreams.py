@@ -1,0 +1,298 @@
+"""Sections `providers` and `pools`, with the accounts, whose credentials come from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from controlplane.config import readers
+from controlplane.config.document import Node
+from controlplane.config.kinds import limits
+from controlplane.config.kinds.base import Kind, Reference
+from controlplane.config.records import Item, Member, Record, duration
+from quotas.models import Account, Pool, PoolLimit, Provider
+from quotas.models.encrypted import Ciphertext, CredentialUnreadable
+from quotas.models.policy import PausedPriorities
+from quotas.models.pool import Strategy
+from quotas.models.provider import DIALECTS
+
+DEFAULT_HEADER = "Authorization: Bearer {credential}"
+
+
+class Providers(Kind):
+    section, word = "providers", "provider"
+    record = Record(
+        (
+            Member("name", readers.name),
+            Member("dialect", readers.choice(DIALECTS), "generic"),
+            Member("base_url", readers.address),
+            Member("auth_header", readers.header, DEFAULT_HEADER),
+            duration("timeout", readers.seconds(0.1, 3600.0), 30.0),
+            Member("settings", readers.mapping, dict),
+        )
+    )
+
+    def stored(self) -> dict[str, Item]:
+        return {
+            row.name: {member.name: getattr(row, member.name) for member in self.record.members}
+            for row in Provider.objects.all()
+        }
+
+    def save(self, item: Item, before: Item | None) -> None:
+        row = Provider.objects.filter(name=item["name"]).first() or Provider()
+        for name, value in item.items():
+            setattr(row, name, value)
+        row.save()
+
+    def remove(self, item: Item) -> None:
+        Provider.objects.get(name=item["name"]).delete()
+
+
+_LIMIT = Record(
+    (
+        Member("unit", readers.unit, "requests"),
+        Member("algorithm", readers.choice(limits.WINDOWED | {"calendar"}), "token_bucket"),
+        Member("limit", readers.nullable(readers.whole())),
+        duration("window", readers.nullable(readers.seconds(0.001)), None),
+        Member("burst", readers.nullable(readers.whole(1)), None),
+        Member("period", readers.choice(("day", "week", "month")), ""),
+        Member("timezone", readers.timezone, "UTC"),
+        Member("per_key", readers.flag, False),
+        Member("key_match", readers.text(200), ""),
+    ),
+    limits.check,
+)
+_ACCOUNT = Record(
+    (
+        Member("name", readers.name),
+        Member("credential_env", readers.nullable(readers.environment_name), None),
+        Member("weight", readers.whole(0, 1_000_000), 1),
+        Member("enabled", readers.nullable(readers.flag), None),
+    )
+)
+_CONCURRENCY = Record(
+    (
+        Member("initial", readers.whole(0, 100_000)),
+        Member("floor", readers.nullable(readers.whole(0, 100_000)), None),
+        Member("ceiling", readers.nullable(readers.whole(0, 100_000)), None),
+    )
+)
+_BREAKER = Record(
+    (
+        Member("failures", readers.whole(1, 1_000_000), 5),
+        duration("window", readers.seconds(0.1), 60.0),
+        duration("open_for", readers.seconds(0.1), 60.0),
+        Member("probes", readers.whole(1, 1000), 1),
+    )
+)
+_COOLDOWN = Record(
+    (duration("default", readers.seconds(), 60.0), duration("max", readers.seconds(), 3600.0)),
+)
+
+
+def _limit_key(item: Item) -> tuple[Any, ...]:
+    return item["unit"], item["algorithm"], item["window"], item["period"], item["per_key"], item["key_match"]
+
+
+def _limits(node: Node) -> list[Item]:
+    from controlplane.config.records import read_list
+
+    return read_list(_LIMIT, node, _limit_key)[0]
+
+
+def _concurrency(node: Node) -> Item:
+    item = _CONCURRENCY.read(node)
+    floor = item["initial"] if item["floor"] is None else item["floor"]
+    ceiling = item["initial"] if item["ceiling"] is None else item["ceiling"]
+    if not floor <= item["initial"] <= ceiling:
+        raise node.wrong("must have floor ≤ initial ≤ ceiling")
+    return item
+
+
+def _cooldown(node: Node) -> Item:
+    item = _COOLDOWN.read(node)
+    if item["default"] > item["max"]:
+        raise node.wrong("the default is above the maximum")
+    return item
+
+
+def _filled(record: Record) -> Item:
+    return {member.name: member.filled() for member in record.members}
+
+
+def _check(node: Node, item: Item) -> None:
+    if item["name"] in item["fallback"]:
+        raise node.data["fallback"].wrong("a pool is no fallback of its own")
+
+
+class Pools(Kind):
+    """An account's `enabled` that is left out stays as an operator has put it."""
+
+    section, word = "pools", "pool"
+    record = Record(
+        (
+            Member("name", readers.name),
+            Member("provider", readers.name),
+            Member("strategy", readers.choice(Strategy.values), "round_robin"),
+            Member("limits", _limits, list, lambda items: [_LIMIT.show(item) for item in items]),
+            Member(
+                "concurrency",
+                readers.nullable(_concurrency),
+                None,
+                lambda item: None if item is None else _CONCURRENCY.show(item),
+            ),
+            Member("breaker", _BREAKER.read, lambda: _filled(_BREAKER), _BREAKER.show),
+            Member("cooldown", _cooldown, lambda: _filled(_COOLDOWN), _COOLDOWN.show),
+            Member("pause_at", readers.nullable(readers.positive_share), 0.8),
+            Member("pause", readers.choice(PausedPriorities.values), "low"),
+            Member("fallback", readers.listed(readers.name), list),
+            Member("sticky", readers.flag, False),
+            Member("accounts", _ACCOUNT.listed("name"), list, lambda items: [_ACCOUNT.show(item) for item in items]),
+        ),
+        _check,
+    )
+
+    def references(self, item: Item) -> Iterable[Reference]:
+        yield "providers", item["provider"], "provider"
+        for name in item["fallback"]:
+            yield "pools", name, "fallback"
+
+    def problem(self, item: Item, before: Item | None) -> tuple[str, str] | None:
+        known = {account["name"] for account in before["accounts"]} if before else set()
+        for account in item["accounts"]:
+            if account["name"] in known:
+                continue
+            variable = account["credential_env"]
+            if variable is None:
+                return "accounts", f"the new account {account['name']!r} needs a credential_env"
+            if not os.environ.get(variable):
+                return "accounts", f"the new account {account['name']!r} needs a credential: {variable} is not set"
+        return None
+
+    def stored(self) -> dict[str, Item]:
+        rows = Pool.objects.select_related("provider").prefetch_related("limits", "accounts")
+        return {row.name: _pool_item(row) for row in rows}
+
+    def same(self, item: Item, before: Item) -> bool:
+        return not self.differences(item, before)
+
+    def differences(self, item: Item, before: Item) -> dict[str, tuple[Any, Any]]:
+        enabled = {account["name"]: account["enabled"] for account in before["accounts"]}
+        accounts = [
+            {**account, "enabled": enabled.get(account["name"])} if account["enabled"] is None else account
+            for account in item["accounts"]
+        ]
+        # In the order of the file, and True is what an account starts with.
+        place = {account["name"]: number for number, account in enumerate(accounts)}
+        was = sorted(before["accounts"], key=lambda account: place.get(account["name"], len(place)))
+        found = super().differences({**item, "accounts": accounts}, {**before, "accounts": was})
+        changed = self._changed_credentials(item)
+        if changed:
+            found["credentials"] = ("…", f"changed for {', '.join(changed)}")
+        return found
+
+    def _changed_credentials(self, item: Item) -> list[str]:
+        rows = {row.name: row for row in Account.objects.filter(pool__name=item["name"])}
+        changed = []
+        for account in item["accounts"]:
+            given = _credential(account)
+            if given is None or account["name"] not in rows:
+                continue
+            try:
+                same = _sealed(rows[account["name"]]).reveal() == given
+            except CredentialUnreadable:
+                same = False
+            if not same:
+                changed.append(account["name"])
+        return changed
+
+    def save(self, item: Item, before: Item | None) -> None:
+        row = Pool.objects.filter(name=item["name"]).first() or Pool(name=item["name"])
+        row.provider = Provider.objects.get(name=item["provider"])
+        for name in ("strategy", "pause_at", "pause", "fallback", "sticky"):
+            setattr(row, name, item[name])
+        for name in ("initial", "floor", "ceiling"):
+            setattr(row, f"concurrency_{name}", item["concurrency"][name] if item["concurrency"] else None)
+        for group in ("breaker", "cooldown"):
+            for name, value in item[group].items():
+                setattr(row, f"{group}_{name}", value)
+        row.save()
+        _save_limits(row, item["limits"])
+        _save_accounts(row, item["accounts"])
+
+    def remove(self, item: Item) -> None:
+        Pool.objects.get(name=item["name"]).delete()
+
+
+def _pool_item(row: Pool) -> Item:
+    concurrency = None
+    if row.concurrency_initial is not None:
+        concurrency = {name: getattr(row, f"concurrency_{name}") for name in ("initial", "floor", "ceiling")}
+    return {
+        "name": row.name,
+        "provider": row.provider.name,
+        "strategy": row.strategy,
+        "limits": [
+            {member.name: getattr(limit, member.name) for member in _LIMIT.members}
+            for limit in sorted(row.limits.all(), key=lambda limit: limit.pk)
+        ],
+        "concurrency": concurrency,
+        "breaker": {member.name: getattr(row, f"breaker_{member.name}") for member in _BREAKER.members},
+        "cooldown": {member.name: getattr(row, f"cooldown_{member.name}") for member in _COOLDOWN.members},
+        "pause_at": row.pause_at,
+        "pause": row.pause,
+        "fallback": list(row.fallback),
+        "sticky": row.sticky,
+        "accounts": [
+            {
+                "name": account.name,
+                "credential_env": account.credential_env or None,
+                "weight": account.weight,
+                "enabled": None if account.enabled else False,
+            }
+            for account in sorted(row.accounts.all(), key=lambda account: account.pk)
+        ],
+    }
+
+
+def _save_limits(pool: Pool, wanted: list[Item]) -> None:
+    """Rows of the same definition keep their counters; the order of the file is the order of rows made now."""
+    rows: dict[tuple[Any, ...], PoolLimit] = {}
+    for limit in pool.limits.all():
+        rows[_limit_key({member.name: getattr(limit, member.name) for member in _LIMIT.members})] = limit
+    for item in wanted:
+        key = _limit_key(item)
+        row = rows.pop(key) if key in rows else PoolLimit(pool=pool)
+        for name, value in item.items():
+            setattr(row, name, value)
+        row.save()
+    for limit in rows.values():
+        limit.delete()
+
+
+def _save_accounts(pool: Pool, wanted: list[Item]) -> None:
+    rows = {account.name: account for account in pool.accounts.all()}
+    for item in wanted:
+        account = rows.pop(item["name"], None) or Account(pool=pool, name=item["name"])
+        account.weight = item["weight"]
+        account.credential_env = item["credential_env"] or ""
+        if item["enabled"] is not None:
+            account.enabled = item["enabled"]
+        given = _credential(item)
+        if given is not None:
+            account.credential = given
+        account.save()
+    for account in rows.values():
+        account.delete()
+
+
+def _credential(item: Item) -> str | None:
+    variable = item["credential_env"]
+    return os.environ.get(variable) or None if variable else None
+
+
+def _sealed(account: Account) -> Ciphertext:
+    value = account.credential
+    assert isinstance(value, Ciphertext)
+    return value

@@ -1,0 +1,40 @@
+"""`manage.py apply FILE|- [--dry-run] [--prune]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from controlplane import config
+from quotas.services import actors
+
+
+class Command(BaseCommand):
+    help = "Bring the configuration to what a YAML file says; a mistake names its line and changes nothing."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", metavar="FILE|-")
+        parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+        parser.add_argument("--prune", action="store_true", help="remove what the file's sections don't list")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        file, dry_run = options["file"], options["dry_run"]
+        try:
+            text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+            changes = config.apply(
+                text.decode("utf-8-sig"), actor=actors.command_line(), dry_run=dry_run, prune=options["prune"]
+            )
+        except OSError as error:
+            raise CommandError(f"{file}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise CommandError(f"{file}: line {line}: not UTF-8") from None
+        except config.ConfigInvalid as invalid:
+            told = "\n".join(f"{file}: {mistake}" for mistake in invalid.mistakes)
+            raise CommandError(f"{told}\nNothing was changed.") from None
+        for change in changes:
+            self.stdout.write(str(change))
+        self.stdout.write(config.summary(changes) + (" (dry run: nothing was changed)" if dry_run and changes else ""))

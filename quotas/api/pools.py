@@ -1,0 +1,385 @@
+"""`/api/v1/pools/`, `/api/v1/accounts/`, `/api/v1/leases/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from quotas import policies
+from quotas.api import answers
+from quotas.connection import accounts
+from quotas.engine.types import AccountState, Admission
+from quotas.errors import LimiterUnavailable, UnknownPool
+from quotas.models import Account, Pool
+from quotas.rest.fields import CostField, SecondsField, StrictCharField, StrictIntegerField
+from quotas.rest.pagination import PageQuery, page
+from quotas.rest.problems import NotFound, ProblemError
+from quotas.rest.serializers import QuerySerializer, StrictSerializer
+from quotas.rest.views import ApiView
+from quotas.services import operate, pools
+
+PRIORITIES = {"high": 1, "normal": 5, "low": 8}
+_MAX_BODY = 1_000_000
+
+
+class PriorityField(serializers.Field):
+    """`high`, `normal`, `low`, or a whole number from 0 (first) to 9."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, str) and data in PRIORITIES:
+            return PRIORITIES[data]
+        if type(data) is int and 0 <= data <= 9:
+            return data
+        raise serializers.ValidationError("Must be high, normal, low or a whole number from 0 to 9.")
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class AcquireBody(StrictSerializer):
+    cost = CostField(required=False, help_text="Units; a call counts 1 of `requests` unless it says otherwise.")
+    priority = PriorityField(default=5)
+    max_wait = SecondsField(default=0, max_value=60.0, help_text="Seconds to wait for an account.")
+    key = StrictCharField(required=False, max_length=1024, help_text="A chat or conversation.")
+
+
+class ReportBody(StrictSerializer):
+    status = StrictIntegerField(required=False, min_value=100, max_value=599)
+    headers = serializers.DictField(required=False)
+    body = StrictCharField(required=False, allow_blank=True, max_length=_MAX_BODY)
+    usage = CostField(required=False)
+    error = serializers.ChoiceField(required=False, choices=["timeout", "network"])
+    latency = SecondsField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "status" not in attrs and "error" not in attrs:
+            raise serializers.ValidationError("Tell a `status`, or an `error` where no answer came.")
+        return attrs
+
+
+class ReasonBody(StrictSerializer):
+    reason = StrictCharField(max_length=500)
+
+
+class AcquireView(ApiView):
+    """Lend one of the pool's accounts for a call."""
+
+    scopes = {"POST": "submit"}
+
+    def post(self, request: Request, pool: str) -> Response:
+        body = self.body(AcquireBody)
+        try:
+            admission = pools.acquire(
+                pool, body.get("cost"), priority=body["priority"], key=body.get("key", ""), max_wait=body["max_wait"]
+            )
+        except UnknownPool:
+            raise _no_pool(pool) from None
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        if not admission.allowed:
+            raise refusal(pool, admission)
+        lender = policies.pool_config(admission.pool or pool)
+        return Response(
+            {
+                "lease": admission.lease,
+                "account": admission.account,
+                "account_id": admission.account_id,
+                "pool": admission.pool,
+                "base_url": lender.provider.base_url,
+                "expires_in": admission.expires_in,
+            }
+        )
+
+
+class SettleLeaseView(ApiView):
+    """Tell how the call through a lease went; the first report counts."""
+
+    scopes = {"POST": "submit"}
+
+    def post(self, request: Request, lease: str) -> Response:
+        body = self.body(ReportBody)
+        report = pools.Report(
+            body.get("status"),
+            body.get("headers"),
+            body.get("body"),
+            body.get("usage"),
+            body.get("error", ""),
+            body.get("latency"),
+        )
+        try:
+            settled = pools.settle(lease, report)
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        if settled is None:
+            raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
+        return Response(
+            {
+                "lease": settled.lease,
+                "outcome": settled.outcome,
+                "cooldown": settled.cooldown,
+                "learned": dict(settled.learned),
+            }
+        )
+
+
+class PoolsView(ApiView):
+    """All pools, newest first."""
+
+    scopes = {"GET": "read"}
+
+    def get(self, request: Request) -> Response:
+        rows = Pool.objects.select_related("provider")
+        return Response(_live(lambda: page(rows, self.query(PageQuery), shown_pool)))
+
+
+class PoolView(ApiView):
+    """One pool and its accounts."""
+
+    scopes = {"GET": "read"}
+
+    def get(self, request: Request, pool: str) -> Response:
+        self.query()
+        return Response(_live(lambda: shown_pool(_pool(pool))))
+
+
+class PoolVerbView(ApiView):
+    """Pause or resume a pool; audited."""
+
+    scopes = {"POST": "operate"}
+
+    def post(self, request: Request, pool: str, verb: str) -> Response:
+        body = self.body(ReasonBody)
+        act = operate.pause_pool if verb == "pause" else operate.resume_pool
+        act(_pool(pool), actor=self.caller.name, reason=body["reason"])
+        return Response(_live(lambda: shown_pool(_pool(pool))))
+
+
+class ExplainQuery(QuerySerializer):
+    requests = serializers.IntegerField(required=False, min_value=0, max_value=2**53 - 1)
+    tokens = serializers.IntegerField(required=False, min_value=0, max_value=2**53 - 1)
+    money = serializers.IntegerField(required=False, min_value=0, max_value=2**53 - 1)
+    priority = serializers.CharField(default="normal", max_length=10)
+    key = serializers.CharField(default="", max_length=1024, trim_whitespace=False, allow_blank=True)
+
+    def validate_priority(self, value: str) -> int:
+        return PriorityField().to_internal_value(int(value) if value.isascii() and value.isdigit() else value)
+
+
+class ExplainView(ApiView):
+    """Which account a call would get now, and for each other one why not and until when."""
+
+    scopes = {"GET": "read"}
+
+    def get(self, request: Request, pool: str) -> Response:
+        query = self.query(ExplainQuery)
+        cost: dict[str, int] = {unit: query[unit] for unit in ("requests", "tokens", "money") if unit in query}
+        try:
+            views = pools.explain(pool, cost, priority=query["priority"], key=query["key"])
+        except UnknownPool:
+            raise _no_pool(pool) from None
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        waits = [view.wait for view in views if view.wait is not None]
+        return Response(
+            {
+                "pool": pool,
+                "chosen": next((view.name for view in views if view.chosen), None),
+                "retry_after": min(waits, default=None),
+                "accounts": [
+                    {
+                        "id": view.id,
+                        "name": view.name,
+                        "available": view.available,
+                        "chosen": view.chosen,
+                        "why": "would be chosen" if view.chosen else view.reason or "another one comes first",
+                        "retry_after": view.wait,
+                        "until": _until(view.wait) if view.wait else None,
+                        "health": round(view.health, 4),
+                    }
+                    for view in views
+                ],
+            }
+        )
+
+
+class AccountQuery(PageQuery):
+    pool = serializers.CharField(required=False, max_length=63)
+
+
+class AccountsView(ApiView):
+    """All accounts, newest first."""
+
+    scopes = {"GET": "read"}
+
+    def get(self, request: Request) -> Response:
+        query = self.query(AccountQuery)
+        rows = Account.objects.select_related("pool").defer("credential")
+        if "pool" in query:
+            rows = rows.filter(pool=_pool(query["pool"]))
+        states: dict[str, dict[str, AccountState]] = {}
+
+        def shown(row: Account) -> dict[str, Any]:
+            if row.pool.name not in states:
+                states[row.pool.name] = _states(row.pool.name)
+            return shown_account(row, states[row.pool.name].get(str(row.pk)))
+
+        return Response(_live(lambda: page(rows, query, shown)))
+
+
+class AccountView(ApiView):
+    """One account."""
+
+    scopes = {"GET": "read"}
+
+    def get(self, request: Request, account: str) -> Response:
+        self.query()
+        return Response(_live(lambda: _one(_account(account))))
+
+
+_VERBS: dict[str, Callable[..., None]] = {
+    "clear-cooldown": operate.clear_cooldown,
+    "trip": operate.trip,
+    "close": operate.close,
+    "disable": operate.disable,
+    "enable": operate.enable,
+}
+
+
+class AccountVerbView(ApiView):
+    """Clear a cooldown, trip or close a breaker, disable or enable; audited."""
+
+    scopes = {"POST": "operate"}
+
+    def post(self, request: Request, account: str, verb: str) -> Response:
+        if verb not in _VERBS:
+            raise NotFound("There is nothing at this address.")
+        body = self.body(ReasonBody)
+        row = _account(account)
+        _live(lambda: _VERBS[verb](row, actor=self.caller.name, reason=body["reason"]))
+        return Response(_live(lambda: _one(_account(account))))
+
+
+def refusal(pool: str, admission: Admission) -> ProblemError:
+    """Why no account was lent, as a problem."""
+    reasons = dict(admission.reasons)
+    if admission.impossible:
+        detail = f"No account of the pool {pool!r} could ever take a call of this cost."
+        return ProblemError("cost-exceeds-limit", "Cost exceeds limit", 422, detail)
+    if admission.disabled:
+        detail = f"Every account of the pool {pool!r} is disabled."
+        return ProblemError("pool-disabled", "Pool disabled", 503, detail, reasons=reasons)
+    headers, when = {}, "waiting does not help until an operator acts"
+    if admission.retry_after is not None:
+        headers["Retry-After"] = str(answers.whole_seconds(admission.retry_after))
+        when = f"one is free in {admission.retry_after:.3f} s"
+    told = ", ".join(f"{count} for {reason}" for reason, count in reasons.items())
+    return ProblemError(
+        "no-account-available",
+        "No account available",
+        429,
+        f"No account of the pool {pool!r} can take the call; {when}. Passed over: {told or 'none'}.",
+        headers=headers,
+        retry_after=admission.retry_after,
+        reasons=reasons,
+    )
+
+
+def shown_account(row: Account, state: AccountState | None) -> dict[str, Any]:
+    """An account as the contract has it; never its credential."""
+    live = state or AccountState(str(row.pk), row.name)
+    why = (row.disabled_reason or live.why) if live.state == "disabled" else live.why
+    return {
+        "id": str(row.pk),
+        "name": row.name,
+        "pool": row.pool.name,
+        "state": live.state,
+        "until": _until(live.until),
+        "why": why,
+        "health": round(live.health, 4),
+        "successes": live.successes,
+        "errors": dict(live.errors),
+        "skips": dict(live.skips),
+        "in_flight": live.in_flight,
+        "concurrency": live.concurrency,
+        "learned": dict(live.learned),
+        "latency": live.latency,
+        "last_used": _unix(live.last_used),
+        "last_error": live.last_error,
+        "last_error_at": _unix(live.last_error_at),
+    }
+
+
+def shown_pool(row: Pool) -> dict[str, Any]:
+    states = _states(row.name)
+    rows = list(row.accounts.select_related("pool").defer("credential").order_by("pk"))
+    shown = [shown_account(account, states.get(str(account.pk))) for account in rows]
+    available = sum(account["state"] in ("available", "half_open") for account in shown)
+    usable = any(account["state"] != "disabled" for account in shown)
+    state = "paused" if row.paused_at else "available" if available else "limited" if usable else "disabled"
+    return {
+        "name": row.name,
+        "provider": row.provider.name,
+        "dialect": row.provider.dialect,
+        "strategy": row.strategy,
+        "state": state,
+        "why": row.paused_reason if row.paused_at else "",
+        "available": available,
+        "fallback": list(row.fallback),
+        "accounts": shown,
+    }
+
+
+def _live(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except LimiterUnavailable as error:
+        raise answers.refusal(error) from None
+    except UnknownPool:
+        raise NotFound("There is no such pool.", "unknown-pool") from None
+
+
+def _states(pool: str) -> dict[str, AccountState]:
+    config = policies.snapshot().pools.get(pool)
+    return {} if config is None else {state.id: state for state in accounts().states(config.spec)}
+
+
+def _one(row: Account) -> dict[str, Any]:
+    return shown_account(row, _states(row.pool.name).get(str(row.pk)))
+
+
+def _pool(name: str) -> Pool:
+    found = Pool.objects.select_related("provider").filter(name=name).first()
+    if found is None:
+        raise _no_pool(name)
+    return found
+
+
+def _account(account: str) -> Account:
+    found = None
+    if account.isascii() and account.isdigit() and len(account) < 19:
+        found = Account.objects.select_related("pool").defer("credential").filter(pk=int(account)).first()
+    if found is None:
+        raise NotFound("There is no such account.", "unknown-account")
+    return found
+
+
+def _no_pool(name: str) -> NotFound:
+    return NotFound(f"There is no pool {name[:80]!r}.", "unknown-pool")
+
+
+def _until(seconds: float | None) -> str | None:
+    return None if seconds is None else _iso(timezone.now() + timedelta(seconds=seconds))
+
+
+def _unix(moment: float | None) -> str | None:
+    return None if moment is None else _iso(datetime.fromtimestamp(moment, UTC))
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

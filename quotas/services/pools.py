@@ -1,0 +1,190 @@
+"""Accounts for calls: lent, settled, steered. What Redis decides is told to SQL, the log and the live streams here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from quotas import events, policies
+from quotas.connection import accounts
+from quotas.engine import accounts_plan, headers
+from quotas.engine.accounts import AccountView
+from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
+from quotas.models.encrypted import CredentialUnreadable
+from quotas.policies.pools import PoolConfig
+
+PAUSE = 0.005
+"""Seconds by which a waiting call comes after the moment it was told, for the rounding of clocks."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a call went, as its caller tells it. `error` is `timeout` or `network` where no answer came."""
+
+    status: int | None = None
+    headers: object = None
+    body: object = None
+    usage: Mapping[str, int] | None = None
+    error: str = ""
+    latency: float | None = None
+
+
+def request_for(
+    name: str, cost: Mapping[str, int] | None = None, *, priority: int = 5, key: str = "", token: str = ""
+) -> AdmitRequest:
+    """An admission to the pool or, in their order, to its fallbacks. Raises `UnknownPool`."""
+    spec = policies.pool_spec(name)
+    known = policies.snapshot().pools
+    fallbacks = tuple(known[other].spec for other in spec.fallback if other in known)
+    return AdmitRequest(pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks)
+
+
+def acquire(
+    name: str, cost: Mapping[str, int] | None = None, *, priority: int = 5, key: str = "", max_wait: float = 0.0
+) -> Admission:
+    """Lend an account of the pool, waiting up to `max_wait` seconds for one.
+
+    Raises `UnknownPool`, `LimiterUnavailable`.
+    """
+    deadline = time.monotonic() + max_wait
+    while True:
+        admission = accounts().admit(request_for(name, cost, priority=priority, key=key))
+        wait = next_try(admission, deadline - time.monotonic())
+        if wait is None:
+            return admission
+        time.sleep(wait)
+
+
+def next_try(admission: Admission, left: float) -> float | None:
+    """Seconds to sleep before asking again; None where the answer stands."""
+    wait = admission.retry_after
+    if admission.allowed or admission.impossible or admission.disabled or wait is None or wait > left:
+        return None
+    return min(max(wait, 0.0) + PAUSE, max(left, 0.0))
+
+
+def settle(lease: str, report: Report) -> Settled | None:
+    """Tell how the call went. The first report of a lease counts; None: the lease is not known."""
+    owner = _owner(lease)
+    if owner is None:
+        return accounts().settle(lease, Outcome("unknown"))
+    config, account = owner
+    return settle_outcome(lease, outcome_of(report, config, account.id))
+
+
+def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
+    """Settle by an outcome that is known, and tell what has changed."""
+    settled = accounts().settle(lease, outcome)
+    if settled is not None:
+        tell([settled])
+    return settled
+
+
+def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
+    """What the report means in the dialect of the pool's provider; a credential that is echoed is taken out."""
+    if report.status is None:
+        outcome = headers.failed(report.error, latency=report.latency)
+    else:
+        outcome = headers.read(
+            config.provider.dialect,
+            report.status,
+            report.headers,
+            report.body,
+            settings=config.provider.settings,
+            secrets=_secrets(config, account_id) if report.status >= 400 else (),
+            latency=report.latency,
+        )
+    return replace(outcome, usage={**outcome.usage, **report.usage}) if report.usage else outcome
+
+
+def _secrets(config: PoolConfig, account_id: str) -> list[str]:
+    sealed = config.credentials.get(account_id)
+    try:
+        return [sealed.reveal()] if sealed is not None else []
+    except CredentialUnreadable:
+        logger.error("the credential of account %s can't be read", account_id)
+        return []
+
+
+def _owner(lease: str) -> tuple[PoolConfig, AccountSpec] | None:
+    """The pool and the account that an open lease is of; None for one that is settled or not known."""
+    engine = accounts()
+    record = engine.transport.command("GET", engine.keys.key("a", "l", lease))
+    if record is None or record.startswith(b"="):
+        return None
+    state = record.partition(b"\n")[0].split(b" ", 1)[0]
+    for config in policies.snapshot().pools.values():
+        for account in config.spec.accounts:
+            if accounts_plan.account_state_key(engine.keys, account.id) == state:
+                return config, account
+    return None
+
+
+def find_account(account_id: str) -> tuple[PoolConfig, AccountSpec] | None:
+    for config in policies.snapshot().pools.values():
+        for account in config.spec.accounts:
+            if account.id == account_id:
+                return config, account
+    return None
+
+
+def tell(settled: Iterable[Settled]) -> None:
+    """Emit what settled calls have changed about their accounts, and write those accounts' health to SQL at once.
+
+    For whoever settles leases; of most calls there is nothing to tell.
+    """
+    from quotas.services import health
+
+    for one in settled:
+        if one.repeated or not (one.transition or one.concurrency):
+            continue
+        found = find_account(one.account_id)
+        if found is None:
+            continue
+        config, account = found
+        if one.transition:
+            after = {"opened": "open", "closed": "available", "pool_limited": "cooling_down"}.get(
+                one.transition, one.transition
+            )
+            state = state_of(config.spec, account.id)
+            before = "half_open" if one.transition == "closed" else "available"
+            events.emit(
+                events.AccountChanged(
+                    config.spec.name,
+                    account.name,
+                    before,
+                    after,
+                    state.why if state else one.outcome,
+                    state.until if state else None,
+                )
+            )
+            health.persist(config.spec)
+        if one.concurrency:
+            was, now = one.concurrency
+            logger.info(
+                "concurrency of %s/%s went from %s to %s after %s",
+                config.spec.name,
+                account.name,
+                was,
+                now,
+                one.outcome,
+            )
+
+
+def state_of(spec: PoolSpec, account_id: str) -> AccountState | None:
+    return next((state for state in accounts().states(spec) if state.id == account_id), None)
+
+
+def explain(name: str, cost: Mapping[str, int], *, priority: int = 5, key: str = "") -> list[AccountView]:
+    """Which account a call would get now, and for each other why not. Raises `UnknownPool`."""
+    return accounts().explain(policies.pool_spec(name), dict(cost), priority=priority, key=key)
+
+
+def facts(state: AccountState) -> dict[str, Any]:
+    """For the audit trail."""
+    return {"state": state.state, "until": state.until, "why": state.why}
