@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from queues.maintenance import pruner, reconciler
-from queues.services import bulk
+from queues.services import bulk, recurring
+from quotas.services import health
 
 
 class Maintenance:
@@ -15,12 +16,19 @@ class Maintenance:
 
     def __init__(self) -> None:
         self._reconciler = reconciler.Reconciler()
-        self._tasks: list[tuple[float, Callable[[datetime], None]]] = [
+        self._health_log = health.HealthLog()
+        self._tasks: list[tuple[float, Callable[[datetime], object]]] = [
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
+            (1.0, recurring.submit_due),
             (60.0, pruner.prune),
+            (5.0, self._keep_health),
         ]
         self._next = [time.monotonic() + every for every, _ in self._tasks]
+
+    def _keep_health(self, now: datetime) -> None:
+        health.flush()
+        self._health_log.run_due()
 
     def run_due(self, now: datetime) -> None:
         for position, (every, task) in enumerate(self._tasks):

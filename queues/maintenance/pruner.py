@@ -19,9 +19,7 @@ SLICE = 1000
 
 def prune(now: datetime) -> None:
     """One slice of what is too old or too much, and worker rows of yesterday."""
-    removed = _remove(
-        _deletable().filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).order_by("id")
-    )
+    removed = _remove(_deletable().filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).order_by("id"))
     if removed < SLICE:
         # Ids rise with each job, so that the newest ones are told without counting.
         newest = Job.objects.order_by("-id").values_list("id", flat=True).first() or 0

@@ -3,10 +3,12 @@
 from queues.models.attempt import Attempt
 from queues.models.batch import Batch
 from queues.models.bulk_action import BulkAction
+from queues.models.callback import Callback
 from queues.models.dead_letter import DeadLetter
 from queues.models.job import Job, JobDependency
 from queues.models.leadership import Leadership
 from queues.models.queue import Queue
+from queues.models.recurring import Recurring
 from queues.models.retry_policy import RetryPolicy
 from queues.models.transition import Transition
 from queues.models.worker import WorkerProcess
@@ -15,11 +17,13 @@ __all__ = [
     "Attempt",
     "Batch",
     "BulkAction",
+    "Callback",
     "DeadLetter",
     "Job",
     "JobDependency",
     "Leadership",
     "Queue",
+    "Recurring",
     "RetryPolicy",
     "Transition",
     "WorkerProcess",

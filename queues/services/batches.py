@@ -10,6 +10,7 @@ from django.db import transaction
 from queues import clock
 from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
 from queues.models import Batch, Job
+from queues.services import callbacks
 from queues.specs import JobSpec
 from queues.states import FINAL
 from quotas.models import Project
@@ -71,7 +72,8 @@ def seal(batch: Batch) -> None:
     """No more jobs come; a batch whose jobs have all ended is complete now."""
     with transaction.atomic():
         Batch.objects.filter(pk=batch.pk).update(open=False)
-        finish_ended([batch.pk], clock.now())
+        now = clock.now()
+        callbacks.note_batches(finish_ended([batch.pk], now), now)
 
 
 def finish_ended(batch_ids: Sequence[int], now: datetime) -> list[int]:

@@ -24,7 +24,7 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
         job = Job.objects.select_for_update(of=("self",)).select_related("project", "queue").get(pk=job_id)
         if job.stage == Stage.DONE:
             raise AlreadyFinished(f"The job has ended already: it is {job.status}.")
-        now = clock.now()
+        now, before = clock.now(), job.status
         text = f"cancelled by {actor}" + (f": {reason}" if reason else "")
         if job.stage == Stage.RUNNING:
             if job.cancel_requested_at is None:
@@ -39,6 +39,7 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
                 account_lease="", reservation="",
             )  # fmt: skip
             Transition.objects.create(job=job, at=now, state=Status.CANCELLED, reason=text[:500])
+            job.status = Status.CANCELLED
             close([job], now)
             transaction.on_commit(lambda: _give_back(job, lease, reservation))
         if audited:
@@ -47,7 +48,7 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
                     actor,
                     "job.cancel",
                     f"job:{job.uid}",
-                    {"status": job.status},
+                    {"status": before},
                     {"status": "cancelled"},
                     reason,
                     project=job.project.slug,

@@ -9,6 +9,7 @@ from django.db import transaction
 from queues import clock
 from queues.connection import ring
 from queues.models import Job, JobDependency, Transition
+from queues.services import batches, callbacks
 from queues.states import FINAL, Stage, Status
 
 
@@ -16,6 +17,8 @@ def settle_ended(job_ids: Sequence[int]) -> None:
     """Look at all that waits for the ended jobs `job_ids`: what waits for nothing more goes in line; where one of
     them died or was cancelled, what waited for it is cancelled with that reason, and so on down the line."""
     ended = list(job_ids)
+    cancelled: list[Job] = []
+    now = clock.now()
     while ended:
         waiting = list(
             Job.objects.filter(
@@ -29,8 +32,12 @@ def settle_ended(job_ids: Sequence[int]) -> None:
             if failed is not None:
                 _cancel(job, f"job {failed}, which it waited for, did not complete")
                 ended.append(job.pk)
+                cancelled.append(job)
             elif all(status in FINAL for status, _ in others):
                 _release(job)
+    callbacks.note_jobs(cancelled, now)
+    whole = batches.finish_ended(sorted({job.batch_id for job in cancelled if job.batch_id is not None}), now)
+    callbacks.note_batches(whole, now)
 
 
 def _release(job: Job) -> None:
@@ -45,5 +52,6 @@ def _release(job: Job) -> None:
 
 def _cancel(job: Job, reason: str) -> None:
     now = clock.now()
-    Job.objects.filter(pk=job.pk).update(stage=Stage.DONE, status=Status.CANCELLED, reason=reason, finished_at=now)
+    job.status = Status.CANCELLED
+    Job.objects.filter(pk=job.pk).update(stage=Stage.DONE, status=job.status, reason=reason, finished_at=now)
     Transition.objects.create(job=job, at=now, state=Status.CANCELLED, reason=reason)

@@ -10,6 +10,7 @@ from queues.dispatcher.leader import Leader
 from queues.models import Job
 from queues.services import letters
 from queues.states import Stage, Status
+from queues.worker.settle import close
 from quotas.engine.types import Admission
 
 
@@ -27,3 +28,4 @@ def refuse(leader: Leader, candidate: Candidate, admission: Admission) -> None:
         )  # fmt: skip
         job.save(update_fields=["stage", "status", "category", "error", "reason", "finished_at"])
         letters.write([job], now)
+        close([job], now)

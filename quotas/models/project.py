@@ -4,6 +4,7 @@ from django.core.validators import MinValueValidator
 from django.db import models
 
 from quotas.models.config_version import Versioned
+from quotas.models.encrypted import EncryptedTextField
 from quotas.models.names import name_validator
 
 
@@ -19,7 +20,7 @@ class Project(Versioned):
     members = models.ManyToManyField(
         "auth.User", blank=True, related_name="sluice_projects", help_text="May see this project in the admin."
     )
-    webhook_secret = models.BinaryField(null=True, editable=False)
+    webhook_secret = EncryptedTextField(null=True, editable=False)
 
     class Meta:
         ordering = ["slug"]

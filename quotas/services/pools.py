@@ -74,7 +74,12 @@ def settle(lease: str, report: Report) -> Settled | None:
     if owner is None:
         return accounts().settle(lease, Outcome("unknown"))
     config, account = owner
-    settled = accounts().settle(lease, outcome_of(report, config, account.id))
+    return settle_outcome(lease, outcome_of(report, config, account.id))
+
+
+def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
+    """Settle by an outcome that is known, and tell what has changed."""
+    settled = accounts().settle(lease, outcome)
     if settled is not None:
         tell([settled])
     return settled

@@ -10,7 +10,8 @@ from django.core.management.base import BaseCommand
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.loop import Dispatcher
 from queues.maintenance import Maintenance
-from queues.worker.engine import accounts, limiter
+from queues.maintenance.courier import Courier
+from quotas.connection import accounts, limiter
 
 
 class Command(BaseCommand):
@@ -20,4 +21,7 @@ class Command(BaseCommand):
         dispatcher = Dispatcher(Admissions(accounts(), limiter()), Maintenance())
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: dispatcher.stop())
+        courier = Courier(lambda: dispatcher.leader.token is not None)
+        courier.start()
         dispatcher.run()
+        courier.stop()

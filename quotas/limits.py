@@ -1,0 +1,101 @@
+"""Limits for Python callers: `from quotas import limits`.
+
+decision = limits.check(project="acme", user="u-17", cost={"tokens": 800})   # truthy when allowed
+with limits.reserve(project="acme", cost={"tokens": 800}) as reservation:
+    ...
+    reservation.settle(tokens=512)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from quotas.engine.types import Decision, Settlement
+from quotas.errors import CostExceedsLimit, LimitExceeded
+from quotas.services import limits as service
+from quotas.services.limits import Check
+
+ACTOR = "python"
+
+
+def check(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    cost: int | Mapping[str, int] | None = None,
+    dry_run: bool = False,
+    max_wait: float = 0.0,
+) -> Decision:
+    """Decide, and charge all limits that apply or none. The answer is truthy when allowed.
+
+    `cost`: a number of requests, or whole numbers by unit; None: what the cost rules say, else 1 request. `max_wait`:
+    seconds to wait for capacity. Raises `UnknownProject`, `NetworkDenied`, `LimiterUnavailable`.
+    """
+    asked = _asked(project, user, ip, endpoint, method, keys, cost, dry_run, max_wait)
+    return service.check(asked, actor=ACTOR)
+
+
+class Reservation:
+    """Units that were charged ahead. What is not settled when its block ends counts as it was reserved."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self.settlement: Settlement | None = None
+
+    def settle(self, **actual: int) -> Settlement | None:
+        """Tell the actual use by unit: the difference is given back or charged. The first call counts.
+
+        None where the reservation has expired: nothing was changed.
+        """
+        if self.settlement is None and self.decision.reservation is not None:
+            self.settlement = service.settle(self.decision.reservation, actual)
+        return self.settlement
+
+
+@contextmanager
+def reserve(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    cost: int | Mapping[str, int] | None = None,
+    max_wait: float = 0.0,
+) -> Iterator[Reservation]:
+    """Charge ahead and settle inside of the block; slots of `concurrency` policies are held for as long as it runs.
+
+    Raises `LimitExceeded` (with `retry_after` and `decision`), `CostExceedsLimit`, and what `check` raises.
+    """
+    asked = _asked(project, user, ip, endpoint, method, keys, cost, False, max_wait)
+    decision = service.check(asked, actor=ACTOR, reserve=True)
+    if decision.impossible:
+        raise CostExceedsLimit(decision)
+    if not decision.allowed:
+        raise LimitExceeded(decision.retry_after, decision)
+    reservation = Reservation(decision)
+    try:
+        yield reservation
+    finally:
+        reservation.settle()
+
+
+def _asked(
+    project: str | None,
+    user: str | None,
+    ip: str | None,
+    endpoint: str | None,
+    method: str | None,
+    keys: Mapping[str, str] | None,
+    cost: int | Mapping[str, int] | None,
+    dry_run: bool,
+    max_wait: float,
+) -> Check:
+    units = {"requests": cost} if isinstance(cost, int) else cost
+    return Check(project, user, ip, endpoint, method, dict(keys or {}), units, dry_run, max_wait)

@@ -1,0 +1,3 @@
+from tests.integration.api.conftest import empty
+
+__all__ = ["empty"]

@@ -1,0 +1,66 @@
+"""`from quotas import limits` in anybody's Django code."""
+
+from __future__ import annotations
+
+import pytest
+
+import quotas
+from quotas import limits, policies
+from quotas.models import Project
+from tests.integration.api.conftest import policy
+
+
+def used(name: str) -> int:
+    from quotas.services.usage import Selection, usage
+
+    return sum(state.used for state in usage(Selection(policy=name)))
+
+
+def test_decision_is_truthy_when_allowed() -> None:
+    policy("per-user", "user", 2)
+    assert limits.check(user="u")
+    assert limits.check(user="u", dry_run=True).limits[0].remaining == 1
+    assert limits.check(user="u", cost=1)
+    denied = limits.check(user="u")
+    assert not denied and denied.binding == "per-user" and denied.retry_after and denied.retry_after > 0
+
+
+def test_reservation_is_settled_with_the_actual_use() -> None:
+    Project.objects.create(slug="acme")
+    policy("tokens", "project", 1000, unit="tokens")
+    with limits.reserve(project="acme", cost={"tokens": 800}) as reservation:
+        assert used("tokens") == 800
+        settled = reservation.settle(tokens=512)
+    assert settled is not None and settled.refunded == {"tokens": 288}
+    assert used("tokens") == 512
+
+
+def test_unsettled_reservation_counts_as_reserved_and_frees_its_slot() -> None:
+    policy("inflight", "global", 1, algorithm="concurrency", window=None)
+    policy("tokens", "global", 1000, unit="tokens")
+    with pytest.raises(RuntimeError), limits.reserve(cost={"tokens": 100}):
+        assert not limits.check(cost={"tokens": 1})
+        raise RuntimeError("the work failed")
+    assert used("tokens") == 100
+    assert limits.check(cost={"tokens": 1})
+
+
+def test_refusals_are_exceptions_of_one_family() -> None:
+    policy("few", "global", 1)
+    limits.check()
+    with pytest.raises(quotas.LimitExceeded) as refused, limits.reserve():
+        raise AssertionError("never reached")
+    assert refused.value.retry_after and refused.value.decision is not None
+    assert refused.value.decision.binding == "few"
+    with pytest.raises(quotas.CostExceedsLimit), limits.reserve(cost=2):
+        raise AssertionError("never reached")
+    with pytest.raises(quotas.QuotaError, match="no such project"):
+        limits.check(project="nobody")
+
+
+def test_waits_for_capacity() -> None:
+    policy("fast", "global", 1, algorithm="token_bucket", window=0.2)
+    assert limits.check()
+    assert limits.check(max_wait=5)
+    assert not limits.check(cost=1, max_wait=0)
+    policies.forget()
