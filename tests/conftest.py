@@ -44,6 +44,7 @@ if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
 # Named here and not in pyproject.toml: pytest-django would read the settings before this file is.
 os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
 django.setup()
+del os.environ["DJANGO_SETTINGS_MODULE"]  # pytest-xdist's workers inherit it, and would read them too early again
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from quotas.api import answers
-from quotas.api.check_body import ResetBody, SettleBody, question, questions
+from quotas.api.check_body import BlockBody, ResetBody, SettleBody, SpentBody, question, questions, subject
 from quotas.engine.types import Decision, LimitState
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest import problems
@@ -18,7 +18,7 @@ from quotas.rest.idempotency import IdempotencyMismatch, fingerprint, idempotenc
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
-from quotas.services import limits
+from quotas.services import blocks, limits
 from quotas.services import usage as usage_service
 from quotas.services.limits import Check, Token
 from quotas.services.usage import Selection
@@ -39,12 +39,7 @@ class CheckView(ApiView):
             raise answers.refusal(error) from None
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
-        return Response(
-            answers.body_of(decision),
-            answers.status_of(decision),
-            headers=answers.headers_of(decision),
-            content_type=None if decision.allowed else problems.MEDIA_TYPE,
-        )
+        return _decided(decision)
 
 
 class CheckBatchView(ApiView):
@@ -90,6 +85,50 @@ class SettleView(ApiView):
         return Response(answers.settlement(settled))
 
 
+class BlocksView(ApiView):
+    """Take a block of units to spend in the client's own memory."""
+
+    scopes = {"POST": "check"}
+
+    def post(self, request: Request) -> Response:
+        body, caller = self.body(BlockBody), self.caller
+        asked = subject(body, caller.project_slug)
+        _permit(caller, asked)
+        try:
+            block = blocks.take(asked, body["unit"], body["units"], body["ttl"])
+        except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
+            raise answers.refusal(error) from None
+        except blocks.NotDivisible as error:
+            raise ProblemError("not-divisible", "Not divisible", 422, str(error)) from None
+        if not block.units:
+            return _decided(block.decision)
+        lease = {
+            "id": f"{body['unit']}.{block.decision.reservation}",
+            "units": block.units,
+            "unit": body["unit"],
+            "expires_in": round(block.expires_in, 6),
+        }
+        return Response(lease, 201, headers=answers.headers_of(block.decision))
+
+
+class BlockView(ApiView):
+    """Give a block back: what was not spent is refunded."""
+
+    scopes = {"DELETE": "check"}
+
+    def delete(self, request: Request, lease: str) -> Response:
+        body = self.body(SpentBody)
+        unit, _, reservation = lease.rpartition(".")
+        try:
+            settled = blocks.give_back(reservation, {unit: body["spent"]}) if unit else None
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        if settled is None:
+            raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
+        refunded = max(settled.refunded.get(unit, 0), 0)
+        return Response({"id": lease, "spent": settled.actual.get(unit, 0), "refunded": refunded})
+
+
 class UsageQuery(QuerySerializer):
     policy = serializers.CharField(required=False, max_length=63)
     scope = serializers.ChoiceField(
@@ -129,6 +168,15 @@ class ResetView(ApiView):
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         return Response({"reset": cleared})
+
+
+def _decided(decision: Decision) -> Response:
+    return Response(
+        answers.body_of(decision),
+        answers.status_of(decision),
+        headers=answers.headers_of(decision),
+        content_type=None if decision.allowed else problems.MEDIA_TYPE,
+    )
 
 
 def _permit(caller: Caller, asked: Check) -> None:

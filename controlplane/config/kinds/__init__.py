@@ -2,7 +2,7 @@
 
 from controlplane.config.kinds.base import Kind
 from controlplane.config.kinds.policies import Overrides, Policies
-from controlplane.config.kinds.queues import Queues, RetryPolicies
+from controlplane.config.kinds.queues import Queues, RecurringJobs, RetryPolicies
 from controlplane.config.kinds.tenants import Projects, Tiers
 from controlplane.config.kinds.traffic import CostRules, Networks
 from controlplane.config.kinds.upstreams import Pools, Providers
@@ -18,7 +18,8 @@ ALL: tuple[Kind, ...] = (
     Pools(),
     RetryPolicies(),
     Queues(),
+    RecurringJobs(),
 )
 
-NOT_YET = {"recurring": "recurring jobs", "alerts": "alerts"}
+NOT_YET = {"alerts": "alerts"}
 """Sections of the format that this version can't keep: refused, never dropped in silence."""
