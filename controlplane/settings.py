@@ -130,6 +130,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
+DATE_FORMAT, TIME_FORMAT, DATETIME_FORMAT = "Y-m-d", "H:i:s", "Y-m-d H:i:s"
 
 STATIC_URL = "/static/"
 STATIC_ROOT = env.str("SLUICE_STATIC_ROOT", default="") or None  # for a web server of one's own in front
@@ -162,6 +163,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "quotas.rest.openapi.finish",
+    ],
 }
 
 LOG_LEVEL = env.str("SLUICE_LOG_LEVEL", default="INFO").upper()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 from django.utils.dateparse import parse_datetime
 
 from queues.errors import FieldError, InvalidJob
+from queues.payloads import escape, mistake_in
 from queues.states import PRIORITY_NAMES
 from quotas.engine.types import MAX_COST
 
@@ -100,7 +100,7 @@ class _Reader:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.wrong(name, "Must be a number.")
-        elif not math.isfinite(value) or not low <= value <= high or (above and value == low):
+        elif not low <= value <= high or (above and value == low):  # compared before any conversion: ints have no end
             self.wrong(
                 name, f"Must be {'more than' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}."
             )
@@ -129,11 +129,11 @@ def read_cost(value: Any, pointer: str, errors: list[FieldError]) -> dict[str, i
         value = {"requests": value}
         unit_pointer = lambda unit: pointer  # noqa: E731
     else:
-        unit_pointer = lambda unit: f"{pointer}/{unit}"  # noqa: E731
+        unit_pointer = lambda unit: f"{pointer}/{escape(unit)}"  # noqa: E731
     cost: dict[str, int] = {}
     for unit, amount in value.items():
-        if not isinstance(unit, str) or not 0 < len(unit) <= 32:
-            errors.append(FieldError(pointer, "A unit's name has 1 to 32 characters."))
+        if not isinstance(unit, str) or not 0 < len(unit) <= 32 or not unit.isprintable():
+            errors.append(FieldError(pointer, "A unit's name has 1 to 32 printable characters."))
         elif isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_COST:
             errors.append(FieldError(unit_pointer(unit), "Must be a whole number from 0 to 2^53 - 1."))
         else:
@@ -161,11 +161,17 @@ def _read_keys(reader: _Reader) -> dict[str, str]:
         return {}
     keys = {}
     for name, subject in value.items():
-        if not isinstance(subject, str) or len(subject) > MAX_TEXT or "\x00" in subject:
-            reader.wrong(f"keys/{name}", f"Must be a string of at most {MAX_TEXT:,} characters.")
+        if not _is_key_text(name) or not name:
+            reader.wrong("keys", f"A key's name has 1 to {MAX_TEXT:,} characters.")
+        elif not _is_key_text(subject):
+            reader.wrong(f"keys/{escape(name)}", f"Must be a string of at most {MAX_TEXT:,} characters.")
         else:
-            keys[str(name)] = subject
+            keys[name] = subject
     return keys
+
+
+def _is_key_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT and mistake_in(value, "") is None
 
 
 def _read_run_at(reader: _Reader) -> datetime | None:
@@ -181,7 +187,10 @@ def _read_run_at(reader: _Reader) -> datetime | None:
     elif moment.tzinfo is None:
         reader.wrong("run_at", "Must name its time zone, such as a Z at the end.")
     else:
-        return moment.astimezone(UTC)
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:
+            reader.wrong("run_at", "Must be in the years 1 to 9999.")
     return None
 
 
@@ -213,16 +222,20 @@ def read_job(data: Any, pointer: str = "") -> JobSpec:
     reader = _Reader(data, pointer)
     for name in data:
         if name not in FIELDS:
-            reader.wrong(str(name), "Unknown field.")
+            reader.wrong(escape(name), "Unknown field.")
     payload = data.get("payload", {})
     if not isinstance(payload, Mapping):
         reader.wrong("payload", "Must be an object.")
         payload = {}
+    elif (mistake := mistake_in(dict(payload), f"{pointer}/payload")) is not None:
+        reader.errors.append(mistake)
     delivery = data.get("delivery", "at_least_once")
     if delivery not in ("at_least_once", "at_most_once"):
         reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
     if data.get("run_at") is not None and data.get("delay"):
         reader.wrong("delay", "Give either `run_at` or `delay`.")
+    if data.get("unique_key") is not None and data.get("unique_for") is None:
+        reader.wrong("unique_key", "Has a meaning only with `unique_for`.")
     spec = JobSpec(
         type=reader.text("type", longest=200, required=True) or "",
         queue=reader.text("queue", longest=63),

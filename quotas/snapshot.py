@@ -53,6 +53,11 @@ class Snapshot(Generic[T]):
         """Look at the version with the next use."""
         self._looked = float("-inf")
 
+    def forget(self) -> None:
+        """Load anew at the next use, whatever the version says: another database stands behind it."""
+        with self._lock:
+            self._value = None
+
     def _refresh(self) -> None:
         # The version is read first: what changes between the two reads is loaded again at the next look.
         version = ConfigVersion.current()

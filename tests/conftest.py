@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import django
+import django.conf
 import pytest
 
 from tests.postgres import postgres_binaries, run_postgres
@@ -45,6 +46,8 @@ if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
 os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
 django.setup()
 del os.environ["DJANGO_SETTINGS_MODULE"]  # pytest-xdist's workers inherit it, and would read them too early again
+# A slow hash is for real passwords.
+django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -67,6 +70,16 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         database.setdefault("TEST", {})["NAME"] = str(ROOT / "test.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_snapshots() -> None:
+    """Each test has rows of its own, whose versions begin anew: what was read for the last one is worth nothing."""
+    from queues import config
+    from quotas import policies
+
+    config.snapshot.forget()
+    policies.forget()
 
 
 @pytest.fixture(scope="session")

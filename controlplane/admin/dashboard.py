@@ -18,7 +18,18 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from controlplane.admin.panels import accounts, lately, letters, limits, pulse, queue, queues, throughput, workers
+from controlplane.admin.panels import (
+    accounts,
+    lately,
+    letters,
+    limits,
+    policy,
+    pulse,
+    queue,
+    queues,
+    throughput,
+    workers,
+)
 from quotas.admin.visibility import project_ids
 
 log = structlog.get_logger(__name__)
@@ -49,7 +60,10 @@ PANELS: dict[str, Panel] = {
     "accounts": Panel(accounts.figures, "quotas.view_account", title="API accounts", platform=True),
     "workers": Panel(workers.figures, "queues.view_workerprocess", title="Workers", platform=True),
     "letters": Panel(letters.figures, "queues.view_deadletter", title="Dead letters", seconds=5),
-    "lately": Panel(lately.figures, "controlplane.view_auditentry", title="Lately", seconds=5, platform=True),
+    "lately": Panel(
+        lately.figures, "controlplane.view_auditentry", title="Lately", seconds=5, platform=True, wide=True
+    ),
+    "policy": Panel(policy.figures, "quotas.view_policy"),
     "queue": Panel(queue.figures, "queues.view_queue"),
 }
 SHOWN = ("pulse", "throughput", "queues", "limits", "accounts", "letters", "workers", "lately")

@@ -68,5 +68,7 @@ class BatchAdmin(ReadOnlyAdmin):
     @display(description="Jobs")
     def jobs_link(self, row: Batch) -> str:
         return format_html(
-            '<a href="{}?batch__id__exact={}">Show its jobs</a>', reverse("admin:queues_job_changelist"), row.pk
+            '<a class="sl-link" href="{}?batch__id__exact={}">Show its jobs</a>',
+            reverse("admin:queues_job_changelist"),
+            row.pk,
         )

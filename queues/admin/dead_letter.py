@@ -15,6 +15,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from queues.admin.job import pretty
+from queues.api.shapes import REDACTED, payload_of
 from queues.errors import InvalidJob, QueueError
 from queues.models import DeadLetter
 from queues.services import replay as replaying
@@ -65,15 +66,18 @@ class ReplayForm(PayloadDialog):
     def __init__(self, request: HttpRequest, object_id: str | int | None = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(request, object_id, *args, **kwargs)
         rows = visible(request.user, DeadLetter.objects.all(), "project")
-        letter = rows.select_related("job").filter(pk=object_id).first()
+        letter = rows.select_related("job").filter(pk=object_id or 0).first()
         if letter is not None:
-            self.fields["payload"].initial = letter.job.payload
+            self.job = letter.job
+            self.fields["payload"].initial = payload_of(letter.job)
 
     def clean_payload(self) -> Any:
         payload = self.cleaned_data["payload"]
         if not isinstance(payload, dict):
             raise forms.ValidationError("An object.")
-        return payload
+        # What is hidden and was left alone stays what it was.
+        kept = {name: self.job.payload.get(name) for name, value in payload.items() if value == REDACTED}
+        return {**payload, **kept}
 
 
 def _replay(request: HttpRequest, letter: DeadLetter, reason: str) -> None:
@@ -94,7 +98,7 @@ def _discard(request: HttpRequest, letter: DeadLetter, reason: str) -> None:
 class DeadLetterAdmin(ReadOnlyAdmin):
     project_lookup = "project"
     list_display = [
-        "uid",
+        "ident",
         "shown_category",
         "shown_severity",
         "type",
@@ -159,6 +163,10 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         letter = self.get_object(request, str(object_id))
         return [] if letter is None or letter.handled_at else super().get_actions_detail(request, object_id)
 
+    @display(description="Letter")
+    def ident(self, row: DeadLetter) -> str:
+        return row.uid
+
     @display(description="Category", label=True)
     def shown_category(self, row: DeadLetter) -> str:
         return row.category.replace("_", " ")
@@ -186,16 +194,18 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @display(description="Payload")
     def shown_payload(self, row: DeadLetter) -> str:
-        return pretty(row.job.payload)
+        return pretty(payload_of(row.job))
 
     @display(description="Job")
     def job_link(self, row: DeadLetter) -> str:
-        return format_html('<a href="{}">{}</a>', reverse("admin:queues_job_change", args=[row.job_id]), row.job.uid)
+        return format_html(
+            '<a class="sl-link" href="{}">{}</a>', reverse("admin:queues_job_change", args=[row.job_id]), row.job.uid
+        )
 
     @display(description="Others alike")
     def alike(self, row: DeadLetter) -> str:
         return format_html(
-            '<a href="{}?q={}">Letters with this fingerprint</a>',
+            '<a class="sl-link" href="{}?q={}">Letters with this fingerprint</a>',
             reverse("admin:queues_deadletter_changelist"),
             row.fingerprint,
         )

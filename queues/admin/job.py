@@ -16,24 +16,25 @@ from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
 from queues import selectors
+from queues.api.shapes import payload_of
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.services import cancel as cancelling
 from queues.services import replay
-from queues.states import Stage, Status, priority_band
+from queues.states import PRIORITY_NAMES, Stage, Status, priority_band
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action
 from quotas.admin.dialogs import asking, back, why
 from quotas.admin.trail import actor_of
 
 STATUSES = {
-    Status.PENDING: "default",
-    Status.EXECUTING: "info",
-    Status.RATE_LIMITED: "warning",
-    Status.RETRYING: "warning",
-    Status.COMPLETED: "success",
-    Status.DEAD: "danger",
-    Status.CANCELLED: "default",
+    Status.PENDING.label: "default",
+    Status.EXECUTING.label: "info",
+    Status.RATE_LIMITED.label: "warning",
+    Status.RETRYING.label: "warning",
+    Status.COMPLETED.label: "success",
+    Status.DEAD.label: "danger",
+    Status.CANCELLED.label: "default",
 }
 
 
@@ -54,7 +55,7 @@ def _cancel(request: HttpRequest, job: Job, reason: str) -> None:
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
     project_lookup = "project"
-    list_display = ["uid", "type", "queue", "project", "band", "shown_status", "attempts_made", "created_at", "reason"]
+    list_display = ["ident", "type", "queue", "project", "band", "shown_status", "tries", "created_at", "reason"]
     list_filter = [
         ("status", ChoicesDropdownFilter),
         ("queue", AutocompleteSelectFilter),
@@ -70,7 +71,7 @@ class JobAdmin(ReadOnlyAdmin):
     search_fields = ["uid__exact"]
     search_help_text = "A job's id, whole"
     paginator = InfinitePaginator
-    change_form_outer_after_template = "admin/sluice/job_story.html"
+    change_form_outer_before_template = "admin/sluice/job_story.html"
     actions_detail = ["cancel", "retry"]
     fieldsets = [
         (
@@ -144,24 +145,35 @@ class JobAdmin(ReadOnlyAdmin):
         ]
 
     @display(description="Status", label=STATUSES)
-    def shown_status(self, row: Job) -> tuple[str, str]:
-        return row.status, row.get_status_display()
+    def shown_status(self, row: Job) -> str:
+        return row.get_status_display()
+
+    @display(description="Job")
+    def ident(self, row: Job) -> str:
+        return row.uid
+
+    @display(description="Attempts")
+    def tries(self, row: Job) -> int:
+        return row.attempts_made
 
     @display(description="Priority")
     def band(self, row: Job) -> str:
-        return f"{priority_band(row.priority)} ({row.priority})"
+        band = priority_band(row.priority)
+        return band if row.priority == PRIORITY_NAMES[band] else f"{band} {row.priority}"
 
     @display(description="Batch")
     def batch_link(self, row: Job) -> str:
         if row.batch_id is None:
             return "–"
         return format_html(
-            '<a href="{}">{}</a>', reverse("admin:queues_batch_change", args=[row.batch_id]), row.batch or row.batch_id
+            '<a class="sl-link" href="{}">{}</a>',
+            reverse("admin:queues_batch_change", args=[row.batch_id]),
+            row.batch or row.batch_id,
         )
 
     @display(description="Payload")
     def shown_payload(self, row: Job) -> str:
-        return pretty(row.payload)
+        return pretty(payload_of(row))
 
     @display(description="Result")
     def shown_result(self, row: Job) -> str:

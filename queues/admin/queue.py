@@ -41,13 +41,13 @@ class QueueAdmin(SluiceAdmin):
             "Pause queues",
             question="Pause {count} queues? They accept jobs and start none.",
             done="{count} queues are paused.",
-            act=lambda request, row, reason: control.pause(row, actor=actor_of(request), reason=reason) and None,
+            act=lambda request, row, reason: control.pause(row, actor=actor_of(request), reason=reason),
         ),
         bulk_action(
             "Resume queues",
             question="Resume {count} queues?",
             done="{count} queues go on.",
-            act=lambda request, row, reason: control.resume(row, actor=actor_of(request), reason=reason) and None,
+            act=lambda request, row, reason: control.resume(row, actor=actor_of(request), reason=reason),
         ),
     ]
 

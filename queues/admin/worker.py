@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from django.contrib import admin
 from django.utils import timezone
-from django.utils.timesince import timesince
 from unfold.decorators import display
 
 from queues.models import WorkerProcess
 from quotas.admin.base import ReadOnlyAdmin
+from quotas.admin.spans import spell_span
 
 FRESH = timedelta(seconds=30)
 
@@ -36,4 +36,4 @@ class WorkerAdmin(ReadOnlyAdmin):
 
     @display(description="Last seen")
     def seen(self, row: WorkerProcess) -> str:
-        return f"{timesince(row.seen_at, depth=1)} ago"
+        return f"{spell_span(timezone.now() - row.seen_at)} ago"

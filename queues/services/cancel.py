@@ -48,7 +48,7 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
                     actor,
                     "job.cancel",
                     f"job:{job.uid}",
-                    {"status": job.status},
+                    {"status": before},
                     {"status": "cancelled"},
                     reason,
                     project=job.project.slug,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
 
 from queues.errors import FieldError
+from queues.payloads import escape
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome as AttemptOutcome
 from quotas.engine import headers as dialects
@@ -70,7 +72,7 @@ class HttpRequest:
 
         for name in payload:
             if name not in FIELDS:
-                wrong(str(name), "Unknown field.")
+                wrong(escape(name), "Unknown field.")
         if "pool" in payload and not isinstance(payload["pool"], str):
             wrong("pool", "Must be a pool's name.")
         if payload.get("method", "GET") not in METHODS:
@@ -174,10 +176,8 @@ class HttpRequest:
         if len(content) > MAX_BODY:
             answer["truncated"] = True
         elif "json" in response.headers.get("content-type", ""):
-            try:
+            with suppress(ValueError, RecursionError):  # it stays the text that it is
                 answer["body"] = json.loads(text)
-            except ValueError:
-                answer["body"] = text
         expect = payload.get("expect")
         expected = status in expect if expect else 200 <= status < 300
         actual = dict(upstream.usage)

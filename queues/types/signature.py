@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from queues.errors import FieldError
+from queues.payloads import escape
 
 _PLAIN: dict[Any, tuple[type, ...]] = {
     str: (str,), int: (int,), float: (int, float), bool: (bool,), list: (list,), dict: (dict,), type(None): (type(None),),
@@ -63,6 +64,10 @@ class PayloadSchema:
             parameters[0].POSITIONAL_OR_KEYWORD,
         ):
             raise TypeError(f"The first parameter of the task {function.__qualname__} must be the job.")
+        for parameter in parameters[1:]:
+            if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+                raise TypeError(f"A payload is given by name: {parameter.name} of {function.__qualname__} takes none.")
+        self._job = parameters[0].name
         hints = typing.get_type_hints(function)
         self.open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         self.annotations = {
@@ -83,8 +88,8 @@ class PayloadSchema:
         ]
         for name, value in payload.items():
             if name not in self.annotations:
-                if not self.open:
-                    found.append(FieldError(f"{pointer}/{name}", "Unknown field."))
+                if not self.open or name == self._job:
+                    found.append(FieldError(f"{pointer}/{escape(name)}", "Unknown field."))
             elif not _fits(value, self.annotations[name]):
                 found.append(FieldError(f"{pointer}/{name}", f"Must be {_describe(self.annotations[name])}."))
         return found

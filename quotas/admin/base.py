@@ -6,10 +6,10 @@ from typing import Any
 
 from django import forms
 from django.contrib.admin.utils import flatten_fieldsets
-from django.db.models import Model, QuerySet
+from django.db.models import JSONField, Model, QuerySet
 from django.http import Http404, HttpRequest
 from unfold.admin import ModelAdmin
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from quotas.admin import trail
 from quotas.admin.visibility import project_ids, visible
@@ -36,7 +36,7 @@ class SluiceAdmin(ModelAdmin):
     don't see them, unless `shared` says that everybody may.
     """
 
-    form = ReasonForm
+    form: type[forms.ModelForm] = ReasonForm
     project_lookup: str | None = None
     shared = False
     list_fullwidth = True
@@ -92,6 +92,11 @@ class SluiceAdmin(ModelAdmin):
             kwargs["queryset"] = visible(request.user, Project.objects.all(), "pk")
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if isinstance(db_field, JSONField) and "widget" not in kwargs:
+            kwargs["widget"] = UnfoldAdminTextareaWidget(attrs={"rows": 2})
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
     # What is changed
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -112,10 +117,11 @@ class SluiceAdmin(ModelAdmin):
         return [name for name in super().get_fields(request, obj) if name != "reason"]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        before = trail.facts(self.model._default_manager.get(pk=obj.pk)) if change else None
+        stored = self.model._default_manager
+        before = trail.facts(stored.get(pk=obj.pk)) if change else None
         super().save_model(request, obj, form, change)
         reason = form.cleaned_data.get("reason", "")
-        trail.tell(request, "change" if change else "create", obj, before, trail.facts(obj), reason)
+        trail.tell(request, "change" if change else "create", obj, before, trail.facts(stored.get(pk=obj.pk)), reason)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         reason = form.cleaned_data.get("reason", "")

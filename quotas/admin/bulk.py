@@ -29,7 +29,7 @@ def bulk_action(
     *,
     question: str,
     done: str,
-    act: Callable[[HttpRequest, Any, str], None],
+    act: Callable[[HttpRequest, Any, str], object],
     permission: str = "operate",
     danger: bool = False,
 ) -> Callable[..., HttpResponse | None]:
@@ -70,7 +70,7 @@ def bulk_action(
 
 
 def _do(
-    request: HttpRequest, rows: QuerySet[Any], reason: str, act: Callable[[HttpRequest, Any, str], None], done: str
+    request: HttpRequest, rows: QuerySet[Any], reason: str, act: Callable[[HttpRequest, Any, str], object], done: str
 ) -> None:
     count, refused = 0, []
     for row in rows:

@@ -6,16 +6,24 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.bulk import bulk_action
+from quotas.admin.dialogs import asking, back, why
+from quotas.admin.spans import spell
+from quotas.admin.trail import actor_of
+from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
 from quotas.policies.compiled import CompiledPolicy
+from quotas.services import usage
 
 RESTARTING = ("algorithm", "window", "period", "timezone", "unit", "scope", "key_name")
 """A change of these starts the counters anew; a change of the limit keeps what was used."""
@@ -84,6 +92,10 @@ class PolicyForm(ReasonForm):
                 self.add_error(None, str(error))
 
 
+def _reset(request: HttpRequest, policy: Policy, reason: str) -> None:
+    usage.reset(usage.Selection(policy=policy.name), actor=actor_of(request), reason=reason)
+
+
 class OverrideInline(TabularInline):
     model = Override
     extra = 0
@@ -107,6 +119,17 @@ class PolicyAdmin(SluiceAdmin):
     search_fields = ["name", "match", "key_name"]
     autocomplete_fields = ["project", "tier"]
     inlines = [OverrideInline]
+    actions_detail = ["reset"]
+    change_form_outer_before_template = "admin/sluice/policy_live.html"
+    actions = [
+        bulk_action(
+            "Reset counters",
+            question="Reset all counters of {count} policies? What was used is forgotten.",
+            done="The counters of {count} policies are reset.",
+            act=_reset,
+            danger=True,
+        )
+    ]
     fieldsets = [
         (None, {"fields": [("name", "enabled"), ("unit", "mode")]}),
         (
@@ -123,7 +146,7 @@ class PolicyAdmin(SluiceAdmin):
         ),
         (
             "When it gets tight",
-            {"fields": [("pause_at", "pause"), ("warn_at", "adaptive"), "on_redis_down"], "classes": ["tab"]},
+            {"fields": [("pause_at", "pause"), ("warn_at", "adaptive"), "on_redis_down"]},
         ),
     ]
 
@@ -134,6 +157,25 @@ class PolicyAdmin(SluiceAdmin):
         if change and set(RESTARTING) & set(form.changed_data):
             obj.generation += 1
         super().save_model(request, obj, form, change)
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who is bound to projects resets through the API, with a project's key."""
+        return project_ids(request.user) is None and super().has_operate_permission(request, obj)
+
+    @action(
+        description="Reset counters",
+        url_path="reset",
+        icon="restart_alt",
+        variant=ActionVariant.WARNING,
+        permissions=["operate"],
+        dialog=asking("Reset all counters of this policy?", "What was used is forgotten, for every subject.", "Reset"),
+    )
+    def reset(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        policy = self.row(request, object_id)
+        chosen = usage.Selection(policy=policy.name)
+        cleared = usage.reset(chosen, actor=actor_of(request), reason=why(form))
+        messages.success(request, f"{cleared} counter{'s' * (cleared != 1)} reset.")
+        return back(request, reverse("admin:quotas_policy_change", args=[policy.pk]))
 
     @display(description="Enabled", boolean=True, ordering="enabled")
     def on(self, row: Policy) -> bool:
@@ -154,11 +196,3 @@ class PolicyAdmin(SluiceAdmin):
     @display(description="Mode", ordering="mode", label={"enforce": "success", "shadow": "warning"})
     def shown_mode(self, row: Policy) -> str:
         return row.mode
-
-
-def spell(seconds: float) -> str:
-    """`90 s`, `1 h`, `7 d`: whole units where they fit."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s"

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import answers
-from quotas.api.check_body import BlockBody, ResetBody, SettleBody, SpentBody, question, questions, subject
+from quotas.api import answers, documents
+from quotas.api.check_body import (
+    BlockBody,
+    CheckBatchBody,
+    CheckBody,
+    ResetBody,
+    SettleBody,
+    SpentBody,
+    question,
+    questions,
+    subject,
+)
 from quotas.engine.types import Decision, LimitState
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest import problems
@@ -29,6 +40,7 @@ class CheckView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @documents.decided(operation_id="check", request=CheckBody, summary="May this be done now?")
     def post(self, request: Request) -> Response:
         caller = self.caller
         asked = question(request.data, caller.project_slug)
@@ -47,6 +59,13 @@ class CheckBatchView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @extend_schema(
+        operation_id="check_batch",
+        request=CheckBatchBody,
+        responses=documents.CheckBatch,
+        parameters=[documents.IDEMPOTENCY_KEY],
+        summary="Many checks, each all or nothing",
+    )
     def post(self, request: Request) -> Response:
         caller = self.caller
         asked = questions(request.data, caller.project_slug)
@@ -74,6 +93,9 @@ class SettleView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @extend_schema(
+        operation_id="settle", request=SettleBody, responses=documents.Settlement, summary="Settle a reservation"
+    )
     def post(self, request: Request) -> Response:
         body = self.body(SettleBody)
         try:
@@ -90,6 +112,9 @@ class BlocksView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @extend_schema(
+        operation_id="take_block", request=BlockBody, responses={201: documents.Block}, summary="Take units ahead"
+    )
     def post(self, request: Request) -> Response:
         body, caller = self.body(BlockBody), self.caller
         asked = subject(body, caller.project_slug)
@@ -116,6 +141,9 @@ class BlockView(ApiView):
 
     scopes = {"DELETE": "check"}
 
+    @extend_schema(
+        operation_id="give_block_back", request=SpentBody, responses=documents.BlockEnd, summary="Refund what is left"
+    )
     def delete(self, request: Request, lease: str) -> Response:
         body = self.body(SpentBody)
         unit, _, reservation = lease.rpartition(".")
@@ -144,6 +172,9 @@ class UsageView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(
+        operation_id="usage", parameters=[UsageQuery], responses=documents.Usage, summary="Used, limit, remaining"
+    )
     def get(self, request: Request) -> Response:
         query = self.query(UsageQuery)
         try:
@@ -158,6 +189,7 @@ class ResetView(ApiView):
 
     scopes = {"POST": "operate"}
 
+    @extend_schema(request=ResetBody, responses=documents.Reset, summary="Clear counters")
     def post(self, request: Request) -> Response:
         body = self.body(ResetBody)
         selection = _selection(request, body)

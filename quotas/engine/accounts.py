@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SAMPLED_ABOVE = 64
 """Pools of more accounts than this choose among a random sample; only when all of that is busy are all weighed."""
-SAMPLE = 32
+SAMPLE = 16
 
 _HEAD = struct.Struct("<BBBHBddddd")
 _POOL = struct.Struct("<BhdB")

@@ -12,7 +12,7 @@ from quotas.models import Project
 
 
 def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
-    queue = Queue.objects.filter(pk=pk).first()
+    queue = Queue.objects.filter(pk=pk or 0).first()
     if queue is None:
         raise Http404
     if projects is None:

@@ -2,7 +2,8 @@
 
 from controlplane.config.kinds.base import Kind
 from controlplane.config.kinds.policies import Overrides, Policies
-from controlplane.config.kinds.queues import Queues, RecurringJobs, RetryPolicies
+from controlplane.config.kinds.queues import Queues, RetryPolicies
+from controlplane.config.kinds.recurring import RecurringJobs
 from controlplane.config.kinds.tenants import Projects, Tiers
 from controlplane.config.kinds.traffic import CostRules, Networks
 from controlplane.config.kinds.upstreams import Pools, Providers

@@ -1,4 +1,4 @@
-"""Sections `retry_policies`, `queues` and `recurring`."""
+"""Sections `retry_policies` and `queues`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from controlplane.config import readers
 from controlplane.config.document import Node
 from controlplane.config.kinds.base import Kind, Reference
 from controlplane.config.records import Item, Member, Record, duration
-from queues.models import Queue, Recurring, RetryPolicy
-from queues.services.recurring import is_cron
-from queues.states import PRIORITY_NAMES
+from queues.models import Queue, RetryPolicy
 from quotas import durations
 from quotas.engine.types import Category
-from quotas.models import Pool, Project
+from quotas.models import Pool
 
 STRATEGIES = ("exponential", "linear", "fixed", "smart")
 _EXCEPTION = Record(
@@ -132,69 +130,3 @@ class Queues(Kind):
 
     def remove(self, item: Item) -> None:
         Queue.objects.get(name=item["name"]).delete()
-
-
-def _cron(node: Node) -> str:
-    value = readers.text(100)(node)
-    if not is_cron(value):
-        raise node.wrong("must be a cron expression of five fields, such as `0 3 * * *`")
-    return value
-
-
-def _priority(node: Node) -> int:
-    if isinstance(node.data, str) and node.data in PRIORITY_NAMES:
-        return PRIORITY_NAMES[node.data]
-    if type(node.data) is int and 0 <= node.data <= 9:
-        return node.data
-    raise node.wrong("must be high, normal, low or a whole number from 0 to 9")
-
-
-class RecurringJobs(Kind):
-    section, word = "recurring", "recurring job"
-    record = Record(
-        (
-            Member("name", readers.name),
-            Member("enabled", readers.flag, True),
-            Member("cron", _cron),
-            Member("timezone", readers.timezone, "UTC"),
-            Member("type", readers.text(200)),
-            Member("project", readers.name),
-            Member("queue", readers.nullable(readers.name), None),
-            Member("priority", _priority, PRIORITY_NAMES["normal"]),
-            Member("payload", readers.mapping, dict),
-        )
-    )
-
-    def references(self, item: Item) -> Iterable[Reference]:
-        yield "projects", item["project"], "project"
-        if item["queue"] is not None:
-            yield "queues", item["queue"], "queue"
-
-    def stored(self) -> dict[str, Item]:
-        return {
-            row.name: {
-                "name": row.name,
-                "enabled": row.enabled,
-                "cron": row.cron,
-                "timezone": row.timezone,
-                "type": row.type,
-                "project": row.project.slug,
-                "queue": row.queue.name if row.queue else None,
-                "priority": row.priority,
-                "payload": row.payload,
-            }
-            for row in Recurring.objects.select_related("project", "queue")
-        }
-
-    def save(self, item: Item, before: Item | None) -> None:
-        row = Recurring.objects.filter(name=item["name"]).first() or Recurring(name=item["name"])
-        if before is not None and any(item[name] != before[name] for name in ("cron", "timezone", "enabled")):
-            row.next_at = None  # found anew from now on, so that no tick of the old expression is made up for
-        for name in ("enabled", "cron", "timezone", "type", "priority", "payload"):
-            setattr(row, name, item[name])
-        row.project = Project.objects.get(slug=item["project"])
-        row.queue = Queue.objects.get(name=item["queue"]) if item["queue"] is not None else None
-        row.save()
-
-    def remove(self, item: Item) -> None:
-        Recurring.objects.get(name=item["name"]).delete()

@@ -1,38 +1,69 @@
 -- One account's live state, and what follows from it. A library, included by the scripts about accounts, after
 -- clock.lua and cells.lua. Times are microseconds.
 --
--- A state is a table, stored with cmsgpack; every member may be missing:
+-- A state is a table; every member may be missing. It is stored as a packed head, which is all that picking an account
+-- looks at (state_peek), and the rest with cmsgpack, which is read for the few that are weighed (state_load):
 --   cd until when it cools down, ca since when, cw why (category), cn refusals in a row; sc, sn the same for the soft
 --   backoff after server errors (it is passed over while another account is free)
 --   bo open until (missing: closed), be epoch, bf times of recent failures, bw {start, successes, failures, and
 --   both of the window before} of the breaker's window, pr {lease = expiry} of probes that are out, pk probes that succeeded
 --   di why it is disabled, da since when
---   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence
+--   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence,
+--   nf calls in flight when it was last used (the set of them is the truth)
 --   cc concurrency now, cs, cf successes and failures since it was last weighed, ct when that was
 --   q {unit = {l limit, c capacity, v level, t when, w window, e end of a stepping window, a when asked, k kind,
 --      n, u since when the window after it is used, unseen, and how much}}
 --   pe {unit = units in flight}
 --   kc, ks keys refused since ks
 --   le last error, lt when, lk its category
+--   fx when the set of calls in flight was last tidied, sx when the statistics' life was last prolonged
 
-local LIFE = '2592000000' -- a month, from the last use
+local LIFE = 2592000000 -- a month, from the last use
 local HALF_LIFE = 120000000 -- of what health has lost, while nothing happens
 local SHARE = 0.2 -- of one result in health
 local MINUTE = 60000000 -- a window whose length was not told
 
-local function state_unpack(raw)
+local HEAD = '<Bddddddddd'
+local unpack_head = struct.unpack
+local IN_HEAD = {off = true, cd = true, bo = true, h = true, ht = true, sq = true, lu = true, sc = true, cc = true, nf = true}
+
+-- The head of a stored state: enough for `gate`, health and rank.
+local function state_peek(raw)
   if not raw then return {} end
-  return cmsgpack.unpack(raw)
+  local off, cd, bo, h, ht, sq, lu, sc, cc, nf, at = unpack_head(HEAD, raw)
+  return {
+    off = off == 1, cd = cd >= 0 and cd or nil, bo = bo >= 0 and bo or nil, h = h >= 0 and h or nil, ht = ht,
+    sq = sq >= 0 and sq or nil, lu = lu >= 0 and lu or nil, sc = sc >= 0 and sc or nil, cc = cc >= 0 and cc or nil,
+    nf = nf, raw = raw, at = at,
+  }
 end
 
+-- The rest of a state that was peeked at.
+local function state_load(s)
+  if not s.raw then return s end
+  local rest = cmsgpack.unpack(string.sub(s.raw, s.at))
+  s.raw, s.at = nil, nil
+  for name, value in pairs(rest) do s[name] = value end
+  return s
+end
+
+local function state_unpack(raw) return state_load(state_peek(raw)) end
+
 local function state_write(key, s)
-  redis.call('SET', key, cmsgpack.pack(s), 'PX', LIFE)
+  state_load(s)
+  local rest = {}
+  for name, value in pairs(s) do
+    if not IN_HEAD[name] then rest[name] = value end
+  end
+  redis.call('SET', key, struct.pack(HEAD, s.di and 1 or 0, s.cd or -1, s.bo or -1, s.h or -1, s.ht or -1, s.sq or -1,
+    s.lu or -1, s.sc or -1, s.cc or -1, s.nf or 0) .. cmsgpack.pack(rest), 'PX', LIFE)
 end
 
 -- Health, 0 to 1: what was lost comes back by half every two minutes without news.
 local function health_of(s, now)
-  local h = s.h or 1
-  if h < 1 and now > (s.ht or now) then h = 1 - (1 - h) * 2 ^ (-(now - s.ht) / HALF_LIFE) end
+  local h = s.h
+  if not h then return 1 end
+  if h < 1 and now > s.ht then h = 1 - (1 - h) * 2 ^ (-(now - s.ht) / HALF_LIFE) end
   return h
 end
 
@@ -45,6 +76,7 @@ end
 
 -- Probes that are out and alive, and when the first of them ends.
 local function probes_out(s, now)
+  state_load(s)
   local n, first = 0, nil
   for lease, expiry in pairs(s.pr or {}) do
     if expiry > now then
@@ -59,7 +91,7 @@ end
 
 -- What the state alone forbids: nil, or a reason and until when (-1: no end of its own).
 local function gate(s, enabled, probes, now)
-  if not enabled or s.di then return 'disabled', -1 end
+  if not enabled or s.off then return 'disabled', -1 end
   local reason, at
   if s.cd and s.cd > now then reason, at = 'cooldown', s.cd end
   if s.bo then

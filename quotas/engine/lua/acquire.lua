@@ -92,19 +92,23 @@ local share = struct.unpack('<d', ARGV[11])
 local _, _, _, _, _, probes = struct.unpack('<dddddd', ARGV[7])
 local lease = ARGV[3]
 
-local pool = pooled and state_unpack(redis.call('GET', KEYS[1])) or {}
 local accounts = {}
+local turn = 0
 local function base(i) return first_account + (i - 1) * width end
 
 if pooled then
   local keys = {}
-  for i = 1, size do keys[i] = KEYS[base(i) + 1] end
-  local raw = size > 0 and redis.call('MGET', unpack(keys))
-  local weight_at = 1
+  local names = KEYS
+  for i = 1, size do keys[i] = names[first_account + (i - 1) * width + 1] end
+  keys[size + 1] = KEYS[1]
+  local raw = redis.call('MGET', unpack(keys))
+  local pool = state_peek(raw[size + 1])
+  local weights, next_weight = ARGV[8], 1
   for i = 1, size do
     local weight, enabled
-    weight, enabled, weight_at = struct.unpack('<dB', ARGV[8], weight_at)
-    local s = state_unpack(raw[i])
+    weight, enabled, next_weight = unpack_head('<dB', weights, next_weight)
+    local s = state_peek(raw[i])
+    if s.sq and s.sq > turn then turn = s.sq end
     local reason, ready = gate(s, enabled == 1, probes, now)
     if reason ~= 'disabled' then
       if paused then reason, ready = 'paused', NEVER end
@@ -123,7 +127,7 @@ local function weigh(i)
   if a.weighed then return end
   a.weighed = true
   a.headroom = 1
-  local s, b = a.s, base(i)
+  local s, b = state_load(a.s), base(i)
   local function forbid(reason, ready)
     if a.ready == NEVER then return end
     if not a.reason or ready == NEVER or ready > a.ready then a.reason, a.ready = reason, ready end
@@ -170,7 +174,10 @@ local function weigh(i)
   end
   for unit, q in pairs(s.q or {}) do
     local cost = costs[unit]
-    if cost and not held[unit] then
+    if cost and held[unit] then
+      -- A provider that says "nothing more until then" is believed beside a configured limit too.
+      if q.k == 'window' and q.v and q.v < cost and q.e and now < q.e then forbid(unit, q.e) end
+    elseif cost then
       local till = learned_wait(q, cost, now)
       if till then
         if till == NEVER then a.impossible = true end
@@ -204,7 +211,11 @@ local function rank(i)
   elseif s.sc and s.sc > now then group = 2 end
   if a.weight <= 0 and strategy == 4 then group = 3 end
   local measure = 0
-  if strategy == 2 then measure = -math.floor(health_of(s, now) * 20 + 0.5)
+  if strategy == 2 then
+    -- Calls that are out weigh against health, so that a slow account gets less and a recovering one gets some.
+    local h = math.max(1, math.floor(health_of(s, now) * 20 + 0.5)) / 20
+    local out = s.lu and now - s.lu < life * 1000 and s.nf or 0
+    measure = (out + 1) / (h * h)
   elseif strategy == 3 then measure = s.lu or 0
   elseif strategy == 4 then measure = -(chance() ^ (1 / math.max(a.weight, 1e-9)))
   elseif strategy == 5 then
@@ -318,8 +329,16 @@ if admitted and chosen and not dry then
       }
     end
   end
-  local idle = redis.call('ZCOUNT', KEYS[b + 2], string.format('(%.0f', now), '+inf') == 0
-  if idle then s.pe = nil end
+  -- Once in a lease's life the set is tidied, and what was never settled is no longer on its way.
+  if not s.fx or now - s.fx > life * 1000 or now < s.fx then
+    redis.call('ZREMRANGEBYSCORE', KEYS[b + 2], '-inf', string.format('%.0f', now))
+    s.nf = redis.call('ZCARD', KEYS[b + 2])
+    if s.nf == 0 then s.pe = nil end
+    s.fx = now
+  end
+  s.nf = (s.nf or 0) + 1
+  redis.call('ZADD', KEYS[b + 2], expires, lease)
+  redis.call('PEXPIRE', KEYS[b + 2], life + 60000)
   for unit, cost in pairs(costs) do
     local q = s.q and s.q[unit]
     if q then learned_take(q, cost, now) end
@@ -328,17 +347,12 @@ if admitted and chosen and not dry then
       s.pe[unit] = (s.pe[unit] or 0) + cost
     end
   end
-  if not idle then redis.call('ZREMRANGEBYSCORE', KEYS[b + 2], '-inf', string.format('%.0f', now)) end
-  redis.call('ZADD', KEYS[b + 2], string.format('%.0f', expires), lease)
-  redis.call('PEXPIRE', KEYS[b + 2], life + 60000)
   if probe == 1 then
     s.pr = s.pr or {}
     s.pr[lease] = expires
   end
-  pool.sq = (pool.sq or 0) + 1
-  s.sq, s.lu = pool.sq, now
+  s.sq, s.lu = turn + 1, now
   state_write(KEYS[b + 1], s)
-  state_write(KEYS[1], pool)
   if sticky then redis.call('SET', sticky_key, KEYS[b + 1], 'PX', '3600000') end
   redis.call('SET', KEYS[3], table.concat(names, ' ') .. '\n' .. cmsgpack.pack({
     now, s.be or 0, probe, charges, costs, ARGV[7],
@@ -350,8 +364,7 @@ if pooled and not quiet and not dry then
   for i = 1, size do
     if accounts[i].reason and accounts[i].reason ~= 'disabled' then
       local suffix = string.match(KEYS[base(i) + 1], '[^:]+$')
-      redis.call('HINCRBY', KEYS[2], 's:' .. suffix .. ':' .. accounts[i].reason, 1)
-      counted = true
+      if redis.call('HINCRBY', KEYS[2], 's:' .. suffix .. ':' .. accounts[i].reason, 1) == 1 then counted = true end
     end
   end
   if counted then redis.call('PEXPIRE', KEYS[2], LIFE) end

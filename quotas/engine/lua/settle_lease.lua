@@ -49,6 +49,7 @@ local unused = limited or never or category == 'auth' or category == 'validation
 -- The slot.
 redis.call('ZREM', KEYS[3], lease)
 local others = redis.call('ZCOUNT', KEYS[3], string.format('(%.0f', now), '+inf')
+s.nf = others
 s.pe = s.pe or {}
 for unit, cost in pairs(costs) do
   local left = (s.pe[unit] or 0) - cost
@@ -134,7 +135,10 @@ else
   redis.call('HINCRBY', KEYS[5], 'e:' .. id .. ':' .. category, 1)
   s.le, s.lt, s.lk = text, now, category
 end
-redis.call('PEXPIRE', KEYS[5], LIFE)
+if not s.sx or now - s.sx > 86400000000 then
+  redis.call('PEXPIRE', KEYS[5], LIFE)
+  s.sx = now
+end
 
 -- Cooldown.
 local cooldown = 0

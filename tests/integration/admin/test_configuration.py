@@ -1,0 +1,89 @@
+"""Forms refuse what could not be held, and what is changed is in the audit trail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.forms.models import model_to_dict
+from django.test import Client
+
+from controlplane.models import AuditEntry
+from quotas.models import ConfigVersion, Policy
+from tests.browser.seed import Day
+
+SignIn = Callable[[str], Client]
+NO_OVERRIDES = {"overrides-TOTAL_FORMS": "0", "overrides-INITIAL_FORMS": "0"}
+GOOD = {
+    "name": "tokens-day", "enabled": "on", "scope": "user", "unit": "tokens", "algorithm": "sliding_window",
+    "limit": "1000", "window": "60", "timezone": "UTC", "lease_ttl": "60", "mode": "enforce",
+    "on_redis_down": "fail_closed", "warn_at": "[0.8]", "exempt": "[]", "excluded_paths": "[]", "pause": "low",
+    "reason": "a new customer", **NO_OVERRIDES,
+}  # fmt: skip
+
+
+def post(client: Client, **changed: Any) -> Any:
+    return client.post("/admin/quotas/policy/add/", {**GOOD, **changed})
+
+
+def test_a_good_policy_is_saved_told_and_in_force(signed_in: SignIn, day: Day) -> None:
+    version = ConfigVersion.current()
+    assert post(signed_in("root")).status_code == 302
+    assert Policy.objects.get(name="tokens-day").limit == 1000
+    assert ConfigVersion.current() > version
+    entry = AuditEntry.objects.get(verb="policy.create")
+    assert (entry.actor, entry.target, entry.reason) == ("user:root", "policy:tokens-day", "a new customer")
+    assert entry.after["limit"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("limit", "-1"),
+        ("window", "0"),
+        ("window", ""),
+        ("timezone", "Mars/Olympus"),
+        ("scope", "custom"),
+        ("scope", "endpoint"),
+        ("algorithm", "calendar"),
+        ("warn_at", "[2]"),
+        ("warn_at", '{"a": 1}'),
+        ("pause_at", "1.5"),
+        ("exempt", '"all"'),
+        ("adaptive", '{"floor": 9, "ceiling": 1}'),
+        ("name", "no spaces"),
+    ],
+)
+def test_what_no_limiter_could_hold_is_refused(signed_in: SignIn, day: Day, field: str, value: str) -> None:
+    assert post(signed_in("root"), **{field: value}).status_code == 200
+    assert not Policy.objects.filter(name=GOOD["name"]).exists()
+
+
+def test_a_network_that_is_none_is_refused_before_it_breaks_the_snapshot(signed_in: SignIn, day: Day) -> None:
+    assert post(signed_in("root"), scope="ip", exempt='["10.0.0.0/99"]').status_code == 200
+    assert not Policy.objects.filter(name=GOOD["name"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "anew"), [("limit", "99", 0), ("window", "61", 1), ("algorithm", "fixed_window", 1)]
+)
+def test_counters_start_anew_where_they_must(signed_in: SignIn, day: Day, field: str, value: str, anew: int) -> None:
+    client = signed_in("root")
+    post(client)
+    policy = Policy.objects.get(name=GOOD["name"])
+    answer = client.post(f"/admin/quotas/policy/{policy.pk}/change/", {**GOOD, field: value})
+    assert answer.status_code == 302
+    policy.refresh_from_db()
+    assert policy.generation == anew
+    assert str(model_to_dict(policy)[field]).startswith(value)
+    entry = AuditEntry.objects.get(verb="policy.change")
+    assert list(entry.after) == [field]
+
+
+def test_what_is_deleted_is_told(signed_in: SignIn, day: Day) -> None:
+    client = signed_in("root")
+    answer = client.post(f"/admin/quotas/policy/{day.policy.pk}/delete/", {"post": "yes"})
+    assert answer.status_code == 302
+    entry = AuditEntry.objects.get(verb="policy.delete")
+    assert entry.before["name"] == "user-hourly"

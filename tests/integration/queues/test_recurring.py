@@ -1,0 +1,83 @@
+"""Recurring jobs: once per tick, in their own time zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from queues.models import Job, Recurring
+from queues.services.defaults import create_defaults
+from queues.services.recurring import next_tick, submit_due
+from queues.tasks import task
+from quotas.models import Project
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@task(name="tests.recurring.report", queue="batch")
+def report(job: object, document_id: int) -> None:
+    """Does nothing."""
+
+
+@pytest.fixture
+def nightly() -> Recurring:
+    create_defaults()
+    project = Project.objects.create(slug="acme")
+    return Recurring.objects.create(
+        name="nightly", cron="0 3 * * *", timezone="Europe/Berlin", type="tests.recurring.report", project=project,
+        payload={"document_id": 7},
+    )  # fmt: skip
+
+
+def test_a_tick_is_submitted_once_whatever_the_number_of_leaders(nightly: Recurring) -> None:
+    now = datetime(2030, 1, 10, 12, tzinfo=UTC)
+    assert submit_due(now) == 0, "the first look only plans"
+    nightly.refresh_from_db()
+    assert nightly.next_at == datetime(2030, 1, 11, 2, tzinfo=UTC)
+
+    due = nightly.next_at + timedelta(seconds=1)
+    assert submit_due(due) == 1
+    assert submit_due(due) == 0
+    # A leader that was cut off and believes that the tick is still due.
+    Recurring.objects.update(next_at=nightly.next_at)
+    submit_due(due)
+    assert Job.objects.filter(type="tests.recurring.report").count() == 1
+    assert Job.objects.get().payload == {"document_id": 7}
+
+
+def test_missed_ticks_are_made_up_for_once(nightly: Recurring) -> None:
+    start = datetime(2030, 1, 10, 12, tzinfo=UTC)
+    submit_due(start)
+    assert submit_due(start + timedelta(days=5)) == 1
+    nightly.refresh_from_db()
+    assert nightly.next_at is not None
+    assert nightly.next_at > start + timedelta(days=5)
+    assert Job.objects.count() == 1
+
+
+def test_a_refused_tick_says_why_and_the_next_one_comes(nightly: Recurring) -> None:
+    Recurring.objects.update(payload={"document_id": "seven"})
+    start = datetime(2030, 1, 10, 12, tzinfo=UTC)
+    submit_due(start)
+    assert submit_due(start + timedelta(days=1)) == 0
+    nightly.refresh_from_db()
+    assert "document_id" in nightly.last_error
+    assert Job.objects.count() == 0
+
+    Recurring.objects.update(payload={"document_id": 8})
+    assert submit_due(start + timedelta(days=2)) == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        # Clocks go forward on 31 March 2030: 03:00 local is 01:00 UTC from then on.
+        (datetime(2030, 3, 30, 12, tzinfo=UTC), datetime(2030, 3, 31, 1, tzinfo=UTC)),
+        (datetime(2030, 3, 29, 12, tzinfo=UTC), datetime(2030, 3, 30, 2, tzinfo=UTC)),
+        # Back on 27 October.
+        (datetime(2030, 10, 26, 12, tzinfo=UTC), datetime(2030, 10, 27, 2, tzinfo=UTC)),
+    ],
+)
+def test_ticks_follow_their_time_zone(after: datetime, expected: datetime) -> None:
+    assert next_tick("0 3 * * *", "Europe/Berlin", after) == expected
