@@ -80,3 +80,25 @@ def _is_text(text: str) -> bool:
 def storable(text: str) -> str:
     """`text` as SQL can hold it: PostgreSQL knows no NUL, and no database knows half a surrogate pair."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def kept(value: Any) -> Any:
+    """`value` with what no database holds taken out: NaN and infinities become null, strange text is replaced,
+    what is nested too deeply is cut off. For what comes from outside when it is too late to refuse it."""
+    return value if mistake_in(value, "") is None else _kept(value, 0)
+
+
+def _kept(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return (
+            {storable(str(name)): _kept(inner, depth + 1) for name, inner in value.items()}
+            if depth < MAX_DEPTH
+            else "…"
+        )
+    if isinstance(value, list | tuple):
+        return [_kept(inner, depth + 1) for inner in value] if depth < MAX_DEPTH else "…"
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value

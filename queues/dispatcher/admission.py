@@ -42,12 +42,13 @@ class Admissions:
         `KeyError` or `UnknownPool` for what is gone."""
         cfg = config.current()
         queue = cfg.queues[candidate.queue_id]
-        limits = policies.resolve(
+        limits = policies.resolve_job(
             project=cfg.projects[candidate.project_id].slug,
             user=candidate.user or None,
             keys=candidate.keys,
             queue=queue.name,
             cost=candidate.cost,
+            priority=candidate.priority,
         )
         name = candidate.pool or queue.pool
         return Asked(candidate, limits, policies.pool_spec(name) if name else None)

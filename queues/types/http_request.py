@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -175,10 +176,8 @@ class HttpRequest:
         if len(content) > MAX_BODY:
             answer["truncated"] = True
         elif "json" in response.headers.get("content-type", ""):
-            try:
+            with suppress(ValueError, RecursionError):  # it stays the text that it is
                 answer["body"] = json.loads(text)
-            except ValueError:
-                answer["body"] = text
         expect = payload.get("expect")
         expected = status in expect if expect else 200 <= status < 300
         actual = dict(upstream.usage)

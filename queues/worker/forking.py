@@ -105,8 +105,6 @@ class ForkingWorker(LeanWorker):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             # The parent's sockets are the parent's.
-            engine.accounts.cache_clear()
-            engine.limiter.cache_clear()
             connection.forget()
             ended = [Ended(item, perform(item))]
             engine.settle_engine(ended)

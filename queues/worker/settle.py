@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from queues import clock, config
 from queues.connection import Group, ring
 from queues.models import Attempt, Job, JobDependency, Transition
+from queues.payloads import kept, storable
 from queues.registry import RunResult
 from queues.retry import next_delay
 from queues.services import batches, callbacks, dependencies, letters
@@ -52,6 +53,9 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fa
     if not result.counted:
         # It met a limit or a dead account: back in line, where admission knows how long that lasts.
         return Fate(Stage.READY, Status.RATE_LIMITED, f"{result.category}: {result.error}"[:500])
+    if job.delivery_mode == "at_most_once":
+        reason = f"{result.category}: {result.error}"[:420]
+        return Fate(Stage.DONE, Status.DEAD, f"{reason}; it asked for at most one delivery", final=True)
     policy = config.current().queues[job.queue_id].retry
     failures = job.attempts_counted + 1
     delay = next_delay(policy, result.category, failures, max_attempts=job.max_attempts, hint=result.retry_after)
@@ -85,20 +89,22 @@ _UPDATE = (
 
 def settle(ended: Sequence[Ended], worker: str) -> int:
     """Write how deliveries ended; returns how many were still this worker's."""
-    by_id = {item.claimed.id: item for item in ended}
+    # By delivery too: a worker may hold one that was given up and its successor at the same time.
+    by_delivery = {(item.claimed.id, item.claimed.delivery): item for item in ended}
+    ids = {item.claimed.id for item in ended}
     with transaction.atomic():
         held = [
-            (pk, asked_at)
-            for pk, delivery, asked_at in Job.objects.filter(id__in=by_id, stage=Stage.RUNNING, worker=worker)
+            (pk, delivery, asked_at)
+            for pk, delivery, asked_at in Job.objects.filter(id__in=ids, stage=Stage.RUNNING, worker=worker)
             .order_by("id")
             .select_for_update()
             .values_list("id", "delivery", "cancel_requested_at")
-            if by_id[pk].claimed.delivery == delivery
+            if (pk, delivery) in by_delivery
         ]
         now = clock.now()
         rows, attempts, steps, dead, finished, back, timed = [], [], [], [], [], set(), False
-        for pk, cancel_asked_at in held:
-            item = by_id[pk]
+        for pk, delivery, cancel_asked_at in held:
+            item = _storable(by_delivery[pk, delivery])
             job, result = item.claimed.job, item.result
             fate = decide(job, result, now, cancelled=cancel_asked_at is not None)
             _carry(job, result, fate, now)
@@ -128,6 +134,20 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
         close(finished, now)
         transaction.on_commit(lambda: _tell(back, timed))
     return len(held)
+
+
+def _storable(item: Ended) -> Ended:
+    """The end with nothing in it that SQL refuses: one such answer would hold up all that is settled with it."""
+    result = item.result
+    return Ended(
+        item.claimed,
+        replace(
+            result,
+            result=kept(result.result),
+            error=storable(result.error),
+            traceback=storable(result.traceback),
+        ),
+    )
 
 
 def close(finished: Sequence[Job], now: datetime) -> None:

@@ -49,6 +49,7 @@ local unused = limited or never or category == 'auth' or category == 'validation
 -- The slot.
 redis.call('ZREM', KEYS[3], lease)
 local others = redis.call('ZCOUNT', KEYS[3], string.format('(%.0f', now), '+inf')
+s.nf = others
 s.pe = s.pe or {}
 for unit, cost in pairs(costs) do
   local left = (s.pe[unit] or 0) - cost

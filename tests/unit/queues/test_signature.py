@@ -66,7 +66,7 @@ def test_what_fits(payload: dict[str, Any]) -> None:
     ],
 )
 def test_each_mistake_is_named_by_its_place(payload: dict[str, Any], pointer: str) -> None:
-    found = wrong(**{name: value for name, value in payload.items()})
+    found = wrong(**payload)
     assert list(found) == [pointer]
     assert found[pointer]
 

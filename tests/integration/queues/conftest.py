@@ -1,0 +1,87 @@
+"""A desk on real SQL and a real Valkey, both empty; job types that do as the test says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from queues import clock, registry, task
+from queues.connection import client
+from queues.errors import JobError
+from quotas.rest.authentication import keyring
+from tests.integration.queues.desk import Desk
+
+real_now = clock.now
+
+
+@task(name="test.echo")
+def echo(job: Any, **payload: Any) -> dict[str, Any]:
+    """Answers with its payload."""
+    return {"attempt": job.attempt, **payload}
+
+
+@task(name="test.fail")
+def fail(job: Any, category: str = "server", retry_after: float | None = None) -> None:
+    """Fails as it is told."""
+    raise JobError("told to fail", category=category, retry_after=retry_after)
+
+
+@task(name="test.once", delivery="at_most_once")
+def once(job: Any) -> None:
+    """Asks for one delivery at most."""
+
+
+@task(name="test.secret", redact=("token",))
+def secret(job: Any, token: str, city: str = "") -> None:
+    """Has a member that no page shows."""
+
+
+@pytest.fixture(autouse=True)
+def empty(transactional_db: None, valkey: redis.Redis) -> Iterator[None]:
+    client().connection_pool.disconnect()
+    keyring.forget()
+    Desk.renew_configuration()
+    yield
+    keyring.forget()
+    Desk.renew_configuration()
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """SQL's clock moves on by `desk.skip(seconds)`."""
+    offset = timedelta()
+
+    def skip(seconds: float) -> None:
+        nonlocal offset
+        offset += timedelta(seconds=seconds)
+
+    def now() -> datetime:
+        return real_now() + offset
+
+    monkeypatch.setattr(clock, "now", now)
+    return Desk(skip)
+
+
+@pytest.fixture
+def type_of(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Register functions as job types for one test."""
+    before = dict(registry._types)
+
+    def register(name: str, **options: Any) -> Any:
+        return task(name=name, **options)
+
+    yield register
+    registry._types.clear()
+    registry._types.update(before)
+
+
+def wait_until(condition: Any, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)

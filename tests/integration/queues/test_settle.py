@@ -1,0 +1,181 @@
+"""Ends of deliveries in SQL: fenced, whole, whatever the answer holds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from queues.models import Attempt, DeadLetter, Job
+from queues.states import Stage, Status
+from queues.worker.settle import Ended, settle
+from tests.integration.queues.desk import OK, Desk, failed, fresh
+
+
+def test_a_job_goes_all_the_way(desk: Desk) -> None:
+    (job,) = desk.submit(payload={"a": 1})
+    worker = desk.worker()
+    desk.cycle()
+    assert fresh(job).stage == Stage.BELT
+    worker.claim()
+    assert fresh(job).status == Status.EXECUTING
+    worker.run()
+    done = fresh(job)
+    assert (done.status, done.stage, done.result) == (Status.COMPLETED, Stage.DONE, {"attempt": 1, "a": 1})
+    assert (done.attempts_made, done.attempts_counted, done.worker, done.lease_until) == (1, 0, "", None)
+    assert [(row.number, row.outcome) for row in job.attempts.all()] == [(1, "succeeded")]
+
+
+def test_a_second_settle_changes_nothing(desk: Desk) -> None:
+    (job,) = desk.submit()
+    worker = desk.worker()
+    desk.cycle()
+    (claimed,) = worker.claim()
+    assert worker.settle([claimed]) == 1
+    before = Job.objects.filter(pk=job.pk).values().get()
+    assert worker.settle([claimed], failed()) == 0
+    assert Job.objects.filter(pk=job.pk).values().get() == before
+    assert Attempt.objects.filter(job=job).count() == 1
+
+
+def test_a_stale_owner_changes_nothing(desk: Desk) -> None:
+    """Claimed, declared lost, delivered anew: the first owner wakes up and settles."""
+    (job,) = desk.submit()
+    first = desk.worker("w1")
+    desk.cycle()
+    (stale,) = first.claim()
+    desk.skip(30)
+    desk.reconcile()
+    assert fresh(job).stage == Stage.READY
+    assert first.settle([stale], failed()) == 0, "nobody owns it now"
+    second = desk.worker("w2", "cpu")  # a lost job of a Python task is a suspect
+    desk.cycle()
+    (fresh_one,) = second.claim()
+    assert fresh_one.delivery == stale.delivery + 1
+    before = Job.objects.filter(pk=job.pk).values().get()
+    assert first.settle([stale], failed()) == 0, "another one owns it now"
+    assert Job.objects.filter(pk=job.pk).values().get() == before
+    assert second.settle([fresh_one]) == 1
+    assert fresh(job).status == Status.COMPLETED
+    assert list(Attempt.objects.filter(job=job).values_list("number", "outcome", "counted")) == [
+        (1, "lost", False),
+        (2, "succeeded", True),
+    ]
+
+
+def test_the_same_worker_may_hold_an_old_and_a_new_delivery_of_one_job(desk: Desk) -> None:
+    """Both end in one batch of settles: the new one counts, in whichever order they come."""
+    for turn in (0, 1):
+        (job,) = desk.submit()
+        worker = desk.worker("w1")
+        desk.cycle()
+        (stale,) = worker.claim()
+        desk.skip(30)
+        desk.reconcile()
+        Job.objects.filter(pk=job.pk).update(suspect=False)
+        worker.report.begin()
+        desk.cycle()
+        (current,) = worker.claim()
+        ended = [Ended(stale, failed()), Ended(current, OK)]
+        assert settle(ended if turn else ended[::-1], "w1") == 1
+        assert fresh(job).status == Status.COMPLETED
+        worker.held.clear()
+
+
+def test_a_claim_of_an_old_delivery_is_passed_over(desk: Desk) -> None:
+    (job,) = desk.submit()
+    worker = desk.worker()
+    desk.cycle()
+    old = worker.take()
+    desk.reconcile()  # the belt has lost it
+    worker.report.begin()
+    desk.cycle()
+    assert worker.claim(old) == []
+    (claimed,) = worker.claim()
+    assert claimed.delivery == old[0][1] + 1
+    assert fresh(job).attempts_made == 1, "a delivery that was never claimed is no attempt"
+
+
+HOSTILE = ["NUL \x00 inside", "half \ud800 pair", "\x00", "\udfff"]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=["nul", "half", "nul-only", "half-only"])
+def test_no_answer_and_no_error_is_too_strange_to_be_kept(desk: Desk, text: str) -> None:
+    """A settle that SQL refuses for ever would hold up all that the worker settles after it."""
+    first, second, third = desk.submit(3)
+    worker = desk.worker()
+    desk.cycle()
+    one, two, three = worker.claim()
+    worker.settle([one], failed("code", text, traceback=text))
+    worker.settle([two], failed("code", "plain", result={"status": 500, "body": text, text: 1}))
+    worker.settle([three], type(OK)("succeeded", result={"body": [text]}))
+    assert fresh(first).status == Status.DEAD
+    assert fresh(first).error
+    assert fresh(second).status == Status.DEAD
+    assert fresh(third).status == Status.COMPLETED
+    assert DeadLetter.objects.count() == 2
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_does_not_stop_a_settle(desk: Desk, number: float) -> None:
+    (job,) = desk.submit()
+    worker = desk.worker()
+    desk.cycle()
+    worker.settle(worker.claim(), type(OK)("succeeded", result={"status": 200, "body": {"x": [number]}}))
+    assert fresh(job).status == Status.COMPLETED
+    assert fresh(job).result["body"] == {"x": [None]}
+
+
+def test_retries_are_scheduled_and_counted_until_the_letter(desk: Desk) -> None:
+    desk.queue("q", retry={"strategy": "fixed", "initial": 2.0, "jitter": 0.0, "max_attempts": 3})
+    (job,) = desk.submit(queue="q")
+    worker = desk.worker()
+    for attempt in (1, 2, 3):
+        desk.cycle()
+        (claimed,) = worker.claim()
+        assert claimed.context.attempt == attempt
+        worker.settle([claimed], failed("server", f"try {attempt}"))
+        row = fresh(job)
+        if attempt < 3:
+            assert (row.status, row.stage) == (Status.RETRYING, Stage.SCHEDULED)
+            assert f"attempt {attempt + 1} of 3 in 2.0 s" in row.reason
+            desk.cycle()
+            assert fresh(job).stage == Stage.SCHEDULED, "not before its time"
+            desk.skip(2.1)
+            worker.report.begin()
+    assert (row.status, row.category, row.attempts_counted) == (Status.DEAD, "server", 3)
+    letter = DeadLetter.objects.get(job=job)
+    assert (letter.category, letter.attempts, letter.error) == ("server", 3, "try 3")
+
+
+def test_a_rate_limit_is_no_attempt(desk: Desk) -> None:
+    (job,) = desk.submit(max_attempts=1)
+    worker = desk.worker()
+    for _ in range(4):
+        desk.cycle()
+        limited = type(OK)("rate_limited", category="rate_limited", error="HTTP 429", counted=False)
+        worker.settle(worker.claim(), limited)
+        assert (fresh(job).status, fresh(job).stage) == (Status.RATE_LIMITED, Stage.READY)
+    desk.cycle()
+    worker.settle(worker.claim())
+    row = fresh(job)
+    assert (row.status, row.attempts_made, row.attempts_counted) == (Status.COMPLETED, 5, 0)
+
+
+def test_a_hint_of_the_server_is_waited_for(desk: Desk) -> None:
+    (job,) = desk.submit(type="test.fail", payload={"category": "server", "retry_after": 40})
+    worker = desk.worker()
+    desk.cycle()
+    worker.claim()
+    worker.run()
+    wait = (fresh(job).not_before - Attempt.objects.get(job=job).ended_at).total_seconds()
+    assert 40 <= wait <= 44.1
+
+
+def test_at_most_once_is_not_tried_again_where_nobody_knows_what_happened(desk: Desk) -> None:
+    jobs = desk.submit(4, delivery="at_most_once")
+    worker = desk.worker()
+    desk.cycle()
+    for item, category in zip(worker.claim(), ("timeout", "network", "server", "validation"), strict=True):
+        worker.settle([item], failed(category))
+    assert [fresh(job).status for job in jobs] == [Status.DEAD, Status.DEAD, Status.DEAD, Status.DEAD]
