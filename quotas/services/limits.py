@@ -67,6 +67,7 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
         _tell_bypass(question, limits, actor)
     deadline = time.monotonic() + question.max_wait
     while True:
+        began = time.perf_counter()
         decision = limiter().check(
             limits,
             dry_run=question.dry_run,
@@ -75,12 +76,15 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
             token_body=token.body,
             reserve=reserve,
         )
+        seconds = time.perf_counter() - began
         wait = decision.retry_after
         left = deadline - time.monotonic()
         if decision.allowed or decision.impossible or wait is None or question.dry_run or wait > left:
             break
         time.sleep(min(wait + PAUSE, left))
         limits = question.limits()  # policies may have been changed meanwhile
+    if not question.dry_run:
+        events.emit(events.LimitsChecked((decision,), seconds))
     if not decision.allowed:
         _tell_denial(question, decision)
     return decision
@@ -107,10 +111,17 @@ def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token
             _tell_bypass(question, limits, actor)
         token = tokens[place] if tokens else Token()
         requests.append((place, CheckRequest(limits, question.dry_run, question.bypass, token.key, token.body)))
+    began = time.perf_counter()
     try:
         decisions: Sequence[Decision | Refusal] = limiter().check_many(request for _, request in requests)
     except LimiterUnavailable as refusal:
         decisions = [refusal] * len(requests)
+    told = [
+        decision
+        for (_, request), decision in zip(requests, decisions, strict=True)
+        if isinstance(decision, Decision) and not request.dry_run
+    ]
+    events.emit(events.LimitsChecked(told, time.perf_counter() - began))
     for (place, _), decision in zip(requests, decisions, strict=True):
         answers[place] = decision
         if isinstance(decision, Decision) and not decision.allowed:
