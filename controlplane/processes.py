@@ -38,3 +38,13 @@ def worker(lane: str, number: int) -> ChildSpec:
 def workers(io: int) -> list[ChildSpec]:
     """`io` workers for I/O, and one that forks a process for each job."""
     return [*(worker("io", number) for number in range(1, io + 1)), worker("cpu", 1)]
+
+
+def simulator(port: int) -> ChildSpec:
+    """A provider whose limits are a little above those of the demonstration's pool."""
+    words = ("simulate_upstream", "--port", str(port), "--rpm", "130", "--burst", "24", "--latency", "400")
+    return ChildSpec("simulator", manage(*words, "--error-rate", "0.02"), rank=DISPATCHER_RANK, grace=3.0)
+
+
+def traffic(port: int) -> ChildSpec:
+    return ChildSpec("traffic", manage("demo_traffic", "--simulator", str(port)), rank=WEB_RANK, grace=3.0)

@@ -46,6 +46,7 @@ NAVIGATION: list[dict[str, Any]] = [
             _page("Jobs", "task_alt", "queues.job"),
             _page("Batches", "inventory_2", "queues.batch"),
             _page("Dead letters", "report", "queues.deadletter", badge="controlplane.admin.badges.open_letters"),
+            _page("Recurring jobs", "event_repeat", "queues.recurring"),
             _page("Workers", "memory", "queues.workerprocess"),
             _page("Bulk actions", "checklist", "queues.bulkaction"),
         ],

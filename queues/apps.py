@@ -8,6 +8,7 @@ class QueuesConfig(AppConfig):
     verbose_name = "Queues and jobs"
 
     def ready(self) -> None:
-        from queues import registry
+        from queues import registry, subscriber
 
+        subscriber.connect()
         registry.load_builtin()

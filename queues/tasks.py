@@ -21,7 +21,7 @@ MAX_RESULT = 256 * 1024
 """Bytes of JSON that a result may have."""
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The result as JSON; anything else is said to be the task's mistake."""
     try:
         text = json.dumps(value, allow_nan=False)
@@ -80,7 +80,7 @@ class Task:
             value = self.function(job, **payload)
             if inspect.isawaitable(value):
                 value = asyncio.run(_await(value))
-            result = _plain(value)
+            result = plain(value)
         except JobError as error:
             limited = error.category in ("rate_limited", "quota_exhausted")
             upstream = Upstream(error.category, retry_after=error.retry_after, error=str(error)) if job.lease else None

@@ -45,6 +45,7 @@ if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
 # Named here and not in pyproject.toml: pytest-django would read the settings before this file is.
 os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
 django.setup()
+del os.environ["DJANGO_SETTINGS_MODULE"]  # pytest-xdist's workers inherit it, and would read them too early again
 # A slow hash is for real passwords.
 django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

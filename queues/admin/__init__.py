@@ -1,5 +1,5 @@
 """Pages for queues and what is in them; one file per noun."""
 
-from queues.admin import batch, bulk_action, dead_letter, job, queue, retry_policy, worker
+from queues.admin import batch, bulk_action, dead_letter, job, queue, recurring, retry_policy, worker
 
-__all__ = ["batch", "bulk_action", "dead_letter", "job", "queue", "retry_policy", "worker"]
+__all__ = ["batch", "bulk_action", "dead_letter", "job", "queue", "recurring", "retry_policy", "worker"]

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import structlog
-from django.conf import settings
+from django.db import DatabaseError
 
 from queues.models import Job
 from queues.worker.settle import Ended
-from quotas.connection import limiter_redis
-from quotas.engine.accounts import Accounts
+from quotas.connection import accounts, limiter
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.limiter import Limiter
-from quotas.engine.types import Outcome
+from quotas.engine.types import Outcome, Settled
 from quotas.services import pools
 
 log = structlog.get_logger(__name__)
 
 REFUSED = frozenset({"rate_limited", "quota_exhausted"})
 """Categories of calls that the provider did not do: the caller is charged nothing."""
-
-
-@lru_cache(maxsize=1)
-def accounts() -> Accounts:
-    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX)
-
-
-@lru_cache(maxsize=1)
-def limiter() -> Limiter:
-    return Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX)
 
 
 def settle_engine(ended: Sequence[Ended]) -> None:
@@ -45,13 +32,21 @@ def settle_engine(ended: Sequence[Ended]) -> None:
     ]
     try:
         if leases:
-            pools.tell(settled for settled in accounts().settle_many(leases) if settled is not None)
+            _tell([settled for settled in accounts().settle_many(leases) if settled is not None])
         for item in ended:
             reservation = item.claimed.job.reservation
             if reservation:
                 limiter().settle(reservation, _actual(item))
     except LimiterUnavailable as error:
         log.warning("worker.engine_away", error=str(error), deliveries=len(ended))
+
+
+def _tell(settled: list[Settled]) -> None:
+    """Say what changed about accounts. SQL away keeps no job from ending: the flusher writes it later."""
+    try:
+        pools.tell(settled)
+    except DatabaseError as error:
+        log.warning("worker.account_change_unwritten", error=type(error).__name__)
 
 
 def _actual(item: Ended) -> dict[str, int]:

@@ -107,8 +107,6 @@ class ForkingWorker(LeanWorker):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             # The parent's sockets are the parent's.
-            engine.accounts.cache_clear()
-            engine.limiter.cache_clear()
             connection.forget()
             self._settle([Ended(item, perform(item))])
             code = 0

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import RelatedDropdownFilter
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.bulk import bulk_action
+from quotas.admin.dialogs import asking, back, why
 from quotas.admin.spans import spell_span
+from quotas.admin.trail import actor_of
 from quotas.models import Account
+from quotas.services import operate
 
 STATES = {
     "available": "success",
@@ -58,6 +65,13 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value()) if self.value() else queryset
 
 
+def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger: bool = False) -> Any:
+    def act(request: HttpRequest, row: Account, reason: str) -> None:
+        verb(row, actor=actor_of(request), reason=reason)
+
+    return bulk_action(name, question=question, done=done, act=act, danger=danger)
+
+
 @admin.register(Account)
 class AccountAdmin(SluiceAdmin):
     form = AccountForm
@@ -66,6 +80,24 @@ class AccountAdmin(SluiceAdmin):
     list_select_related = ["pool"]
     search_fields = ["name", "pool__name"]
     autocomplete_fields = ["pool"]
+    actions_detail = ["clear_cooldown", "close_breaker", "trip", "enable", "disable"]
+    actions = [
+        _bulk(
+            "Clear cooldowns",
+            operate.clear_cooldown,
+            "End the cooldown of {count} accounts, and of their pools?",
+            "{count} cooldowns cleared.",
+        ),
+        _bulk("Close breakers", operate.close, "Close the breakers of {count} accounts?", "{count} breakers closed."),
+        _bulk("Enable accounts", operate.enable, "Enable {count} accounts?", "{count} accounts enabled."),
+        _bulk(
+            "Disable accounts",
+            operate.disable,
+            "Disable {count} accounts? They are not lent until they are enabled.",
+            "{count} accounts disabled.",
+            danger=True,
+        ),
+    ]
     readonly_fields = [
         "shown_state", "shown_until", "why", "shown_health", "calls", "shown_errors", "shown_latency", "shown_learned",
         "shown_used", "shown_error",
@@ -86,8 +118,15 @@ class AccountAdmin(SluiceAdmin):
         return super().get_queryset(request).select_related("pool").defer("credential")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Who may not set a credential does not see its field: read-only, it would show what is stored."""
         sets = super().get_fieldsets(request, obj)
-        return [part for part in sets if obj is not None or part[0] not in ("State", "What it did")]
+        sets = [part for part in sets if obj is not None or part[0] not in ("State", "What it did")]
+        if obj is None or self.has_change_permission(request, obj):
+            return sets
+        return [
+            (title, {**options, "fields": [name for name in options["fields"] if name != "credential"]})
+            for title, options in sets
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
@@ -152,3 +191,87 @@ class AccountAdmin(SluiceAdmin):
             return "none"
         when = f"{spell_span(timezone.now() - row.last_error_at)} ago: " if row.last_error_at else ""
         return f"{when}{row.last_error}"
+
+    # Buttons
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        """Only those that would change something."""
+        row = self.get_object(request, str(object_id))
+        if row is None:
+            return []
+        able = {"trip", "disable"} if row.enabled else {"enable"}
+        if row.enabled:
+            able |= {"cooling_down": {"clear_cooldown"}, "open": {"close_breaker"}, "half_open": {"close_breaker"}}.get(
+                row.state, set()
+            )
+        prefix = "quotas_account_"
+        return [
+            one
+            for one in super().get_actions_detail(request, object_id)
+            if one.action_name.removeprefix(prefix) in able
+        ]
+
+    def _do(
+        self, request: HttpRequest, object_id: str, verb: Callable[..., None], form: Any, done: str
+    ) -> HttpResponse:
+        row = Account.objects.select_related("pool").get(pk=self.row(request, object_id).pk)
+        verb(row, actor=actor_of(request), reason=why(form))
+        messages.success(request, f"{row}: {done}")
+        return back(request, reverse("admin:quotas_account_change", args=[row.pk]))
+
+    @action(
+        description="Clear cooldown",
+        url_path="clear-cooldown",
+        icon="ac_unit",
+        variant=ActionVariant.SUCCESS,
+        permissions=["operate"],
+        dialog=asking(
+            "End this cooldown?", "The provider may refuse again. A cooldown of the whole pool ends, too.", "Clear"
+        ),
+    )
+    def clear_cooldown(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        return self._do(request, object_id, operate.clear_cooldown, form, "the cooldown is over.")
+
+    @action(
+        description="Close breaker",
+        url_path="close",
+        icon="electrical_services",
+        variant=ActionVariant.SUCCESS,
+        permissions=["operate"],
+        dialog=asking("Close the circuit breaker?", "Calls go through at once, without a probe.", "Close"),
+    )
+    def close_breaker(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        return self._do(request, object_id, operate.close, form, "the breaker is closed.")
+
+    @action(
+        description="Trip breaker",
+        url_path="trip",
+        icon="power_off",
+        variant=ActionVariant.WARNING,
+        permissions=["operate"],
+        dialog=asking("Open the circuit breaker?", "The account is passed over for as long as its pool says.", "Trip"),
+    )
+    def trip(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        return self._do(request, object_id, operate.trip, form, "the breaker is open.")
+
+    @action(
+        description="Enable",
+        url_path="enable",
+        icon="play_arrow",
+        variant=ActionVariant.SUCCESS,
+        permissions=["operate"],
+        dialog=asking("Enable this account?", "It is lent again at once.", "Enable"),
+    )
+    def enable(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        return self._do(request, object_id, operate.enable, form, "enabled.")
+
+    @action(
+        description="Disable",
+        url_path="disable",
+        icon="block",
+        variant=ActionVariant.DANGER,
+        permissions=["operate"],
+        dialog=asking("Disable this account?", "It is not lent until it is enabled; what was lent goes on.", "Disable"),
+    )
+    def disable(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        return self._do(request, object_id, operate.disable, form, "disabled.")

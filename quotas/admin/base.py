@@ -117,10 +117,11 @@ class SluiceAdmin(ModelAdmin):
         return [name for name in super().get_fields(request, obj) if name != "reason"]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        before = trail.facts(self.model._default_manager.get(pk=obj.pk)) if change else None
+        stored = self.model._default_manager
+        before = trail.facts(stored.get(pk=obj.pk)) if change else None
         super().save_model(request, obj, form, change)
         reason = form.cleaned_data.get("reason", "")
-        trail.tell(request, "change" if change else "create", obj, before, trail.facts(obj), reason)
+        trail.tell(request, "change" if change else "create", obj, before, trail.facts(stored.get(pk=obj.pk)), reason)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         reason = form.cleaned_data.get("reason", "")

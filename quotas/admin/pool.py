@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from unfold.admin import TabularInline
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.forms import PaginationInlineFormSet
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.dialogs import asking, back, why
+from quotas.admin.policy import RESTARTING
+from quotas.admin.trail import actor_of
 from quotas.models import Account, Pool, PoolLimit
+from quotas.services import operate
 
 
 class PoolForm(ReasonForm):
@@ -39,8 +46,16 @@ class PoolForm(ReasonForm):
         return given
 
 
+class PoolLimitFormSet(PaginationInlineFormSet):
+    def save_existing(self, form: Any, obj: Any, commit: bool = True) -> Any:
+        if set(RESTARTING) & set(form.changed_data):
+            form.instance.generation += 1
+        return super().save_existing(form, obj, commit)
+
+
 class PoolLimitInline(TabularInline):
     model = PoolLimit
+    formset = PoolLimitFormSet
     extra = 0
     fields = ["unit", "algorithm", "limit", "window", "burst", "period", "timezone", "per_key", "key_match"]
     verbose_name = "limit of each account"
@@ -69,6 +84,7 @@ class PoolAdmin(SluiceAdmin):
     search_fields = ["name"]
     autocomplete_fields = ["provider"]
     inlines = [PoolLimitInline, AccountInline]
+    actions_detail = ["pause_pool", "resume_pool"]
     readonly_fields = ["paused_at", "paused_reason"]
     fieldsets = [
         (None, {"fields": [("name", "provider"), ("strategy", "sticky"), "fallback"]}),
@@ -115,3 +131,39 @@ class PoolAdmin(SluiceAdmin):
     @display(description="State", label={"running": "success", "paused": "warning"})
     def state(self, row: Pool) -> str:
         return "paused" if row.paused_at else "running"
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        row = self.get_object(request, str(object_id))
+        able = "resume_pool" if row is not None and row.paused_at else "pause_pool"
+        return [one for one in super().get_actions_detail(request, object_id) if one.action_name.endswith(able)]
+
+    @action(
+        description="Pause",
+        url_path="pause",
+        icon="pause",
+        permissions=["operate"],
+        dialog=asking("Pause this pool?", "None of its accounts is lent; what was lent goes on, jobs wait.", "Pause"),
+    )
+    def pause_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        pool = self._plain(request, object_id)
+        operate.pause_pool(pool, actor=actor_of(request), reason=why(form))
+        messages.success(request, f"{pool} is paused.")
+        return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
+
+    @action(
+        description="Resume",
+        url_path="resume",
+        icon="play_arrow",
+        variant=ActionVariant.SUCCESS,
+        permissions=["operate"],
+        dialog=asking("Resume this pool?", "Its accounts are lent again at once.", "Resume"),
+    )
+    def resume_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        pool = self._plain(request, object_id)
+        operate.resume_pool(pool, actor=actor_of(request), reason=why(form))
+        messages.success(request, f"{pool} goes on.")
+        return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
+
+    def _plain(self, request: HttpRequest, object_id: str) -> Pool:
+        """The row without what the list counts, to be saved."""
+        return Pool.objects.get(pk=self.row(request, object_id).pk)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import answers
-from quotas.api.check_body import ResetBody, SettleBody, question, questions
+from quotas.api import answers, documents
+from quotas.api.check_body import (
+    BlockBody,
+    CheckBatchBody,
+    CheckBody,
+    ResetBody,
+    SettleBody,
+    SpentBody,
+    question,
+    questions,
+    subject,
+)
 from quotas.engine.types import Decision, LimitState
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest import problems
@@ -18,7 +29,7 @@ from quotas.rest.idempotency import IdempotencyMismatch, fingerprint, idempotenc
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
-from quotas.services import limits
+from quotas.services import blocks, limits
 from quotas.services import usage as usage_service
 from quotas.services.limits import Check, Token
 from quotas.services.usage import Selection
@@ -29,6 +40,7 @@ class CheckView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @documents.decided(operation_id="check", request=CheckBody, summary="May this be done now?")
     def post(self, request: Request) -> Response:
         caller = self.caller
         asked = question(request.data, caller.project_slug)
@@ -39,12 +51,7 @@ class CheckView(ApiView):
             raise answers.refusal(error) from None
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
-        return Response(
-            answers.body_of(decision),
-            answers.status_of(decision),
-            headers=answers.headers_of(decision),
-            content_type=None if decision.allowed else problems.MEDIA_TYPE,
-        )
+        return _decided(decision)
 
 
 class CheckBatchView(ApiView):
@@ -52,6 +59,13 @@ class CheckBatchView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @extend_schema(
+        operation_id="check_batch",
+        request=CheckBatchBody,
+        responses=documents.CheckBatch,
+        parameters=[documents.IDEMPOTENCY_KEY],
+        summary="Many checks, each all or nothing",
+    )
     def post(self, request: Request) -> Response:
         caller = self.caller
         asked = questions(request.data, caller.project_slug)
@@ -79,6 +93,9 @@ class SettleView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @extend_schema(
+        operation_id="settle", request=SettleBody, responses=documents.Settlement, summary="Settle a reservation"
+    )
     def post(self, request: Request) -> Response:
         body = self.body(SettleBody)
         try:
@@ -88,6 +105,56 @@ class SettleView(ApiView):
         if settled is None:
             raise NotFound("The reservation is unknown or has expired; nothing was changed.", "unknown-reservation")
         return Response(answers.settlement(settled))
+
+
+class BlocksView(ApiView):
+    """Take a block of units to spend in the client's own memory."""
+
+    scopes = {"POST": "check"}
+
+    @extend_schema(
+        operation_id="take_block", request=BlockBody, responses={201: documents.Block}, summary="Take units ahead"
+    )
+    def post(self, request: Request) -> Response:
+        body, caller = self.body(BlockBody), self.caller
+        asked = subject(body, caller.project_slug)
+        _permit(caller, asked)
+        try:
+            block = blocks.take(asked, body["unit"], body["units"], body["ttl"])
+        except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
+            raise answers.refusal(error) from None
+        except blocks.NotDivisible as error:
+            raise ProblemError("not-divisible", "Not divisible", 422, str(error)) from None
+        if not block.units:
+            return _decided(block.decision)
+        lease = {
+            "id": f"{body['unit']}.{block.decision.reservation}",
+            "units": block.units,
+            "unit": body["unit"],
+            "expires_in": round(block.expires_in, 6),
+        }
+        return Response(lease, 201, headers=answers.headers_of(block.decision))
+
+
+class BlockView(ApiView):
+    """Give a block back: what was not spent is refunded."""
+
+    scopes = {"DELETE": "check"}
+
+    @extend_schema(
+        operation_id="give_block_back", request=SpentBody, responses=documents.BlockEnd, summary="Refund what is left"
+    )
+    def delete(self, request: Request, lease: str) -> Response:
+        body = self.body(SpentBody)
+        unit, _, reservation = lease.rpartition(".")
+        try:
+            settled = blocks.give_back(reservation, {unit: body["spent"]}) if unit else None
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        if settled is None:
+            raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
+        refunded = max(settled.refunded.get(unit, 0), 0)
+        return Response({"id": lease, "spent": settled.actual.get(unit, 0), "refunded": refunded})
 
 
 class UsageQuery(QuerySerializer):
@@ -105,6 +172,9 @@ class UsageView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(
+        operation_id="usage", parameters=[UsageQuery], responses=documents.Usage, summary="Used, limit, remaining"
+    )
     def get(self, request: Request) -> Response:
         query = self.query(UsageQuery)
         try:
@@ -119,6 +189,7 @@ class ResetView(ApiView):
 
     scopes = {"POST": "operate"}
 
+    @extend_schema(request=ResetBody, responses=documents.Reset, summary="Clear counters")
     def post(self, request: Request) -> Response:
         body = self.body(ResetBody)
         selection = _selection(request, body)
@@ -129,6 +200,15 @@ class ResetView(ApiView):
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         return Response({"reset": cleared})
+
+
+def _decided(decision: Decision) -> Response:
+    return Response(
+        answers.body_of(decision),
+        answers.status_of(decision),
+        headers=answers.headers_of(decision),
+        content_type=None if decision.allowed else problems.MEDIA_TYPE,
+    )
 
 
 def _permit(caller: Caller, asked: Check) -> None:

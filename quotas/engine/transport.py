@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -46,6 +47,13 @@ class Wire:
         connection.connect()
         self.connection = connection
         self._sock: socket.socket = connection._sock
+        seconds = self._sock.gettimeout()
+        if seconds and type(self._sock) is socket.socket:
+            # The kernel keeps the time: Python would poll before each send and each read.
+            limit = struct.pack("@ll", int(seconds), max(int(seconds % 1 * 1e6), 1))
+            self._sock.settimeout(None)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._reader = hiredis.Reader(replyError=ScriptError, notEnoughData=...)
         self._gets = self._reader.gets
         self._poll = select.poll()
@@ -141,6 +149,9 @@ class Transport:
             raise LimiterUnavailable(str(error)) from error
         try:
             replies = wire.exchange(payload, count)
+        except BlockingIOError as error:
+            wire.close()
+            raise LimiterUnavailable("no answer in time") from error
         except OSError as error:
             wire.close()
             raise LimiterUnavailable(str(error) or type(error).__name__) from error

@@ -22,7 +22,7 @@ def _cron(node: Node) -> str:
 
 
 def _priority(node: Node) -> int:
-    value = PRIORITY_NAMES.get(node.data, node.data) if isinstance(node.data, str | int) else None
+    value = PRIORITY_NAMES.get(node.data) if isinstance(node.data, str) else node.data
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
         raise node.wrong("must be `high`, `normal`, `low` or a whole number from 0 to 9")
     return value

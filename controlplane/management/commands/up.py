@@ -20,6 +20,7 @@ from controlplane.instance import Instance
 from controlplane.supervisor import ChildGivenUp, Stopped, Supervisor, SupervisorError
 
 READY_SECONDS = 120.0
+SIMULATOR_PORT = 9100
 
 
 class Command(BaseCommand):
@@ -53,6 +54,10 @@ class Command(BaseCommand):
                 supervisor.until(lambda: is_ready(probe, port), READY_SECONDS, "/readyz is not green", every=0.2)
                 self.stdout.write(f"ready: http://{probe}:{port}")
                 self.stdout.flush()
+                if demo:
+                    provider = free_port(SIMULATOR_PORT)
+                    supervisor.start(processes.simulator(provider))
+                    supervisor.start(processes.traffic(provider))
                 supervisor.forever()
         except Stopped:
             pass
@@ -103,6 +108,16 @@ def check_free(host: str, port: int) -> None:
             raise CommandError(
                 f"Port {port} of {host} can't be used ({error.strerror}): choose another --port."
             ) from None
+
+
+def free_port(wished: int) -> int:
+    """`wished` if nobody has it, else one that is free now."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", wished))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def is_ready(host: str, port: int) -> bool:

@@ -11,7 +11,7 @@ from queues.dispatcher.admission import Admissions
 from queues.dispatcher.loop import Dispatcher
 from queues.maintenance import Maintenance
 from queues.maintenance.courier import Courier
-from queues.worker.engine import accounts, limiter
+from quotas.connection import accounts, limiter
 
 
 class Command(BaseCommand):

@@ -8,7 +8,8 @@
 --   bo open until (missing: closed), be epoch, bf times of recent failures, bw {start, successes, failures, and
 --   both of the window before} of the breaker's window, pr {lease = expiry} of probes that are out, pk probes that succeeded
 --   di why it is disabled, da since when
---   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence
+--   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence,
+--   nf calls in flight when it was last used (the set of them is the truth)
 --   cc concurrency now, cs, cf successes and failures since it was last weighed, ct when that was
 --   q {unit = {l limit, c capacity, v level, t when, w window, e end of a stepping window, a when asked, k kind,
 --      n, u since when the window after it is used, unseen, and how much}}
@@ -22,18 +23,18 @@ local HALF_LIFE = 120000000 -- of what health has lost, while nothing happens
 local SHARE = 0.2 -- of one result in health
 local MINUTE = 60000000 -- a window whose length was not told
 
-local HEAD = '<Bdddddddd'
+local HEAD = '<Bddddddddd'
 local unpack_head = struct.unpack
-local IN_HEAD = {off = true, cd = true, bo = true, h = true, ht = true, sq = true, lu = true, sc = true, cc = true}
+local IN_HEAD = {off = true, cd = true, bo = true, h = true, ht = true, sq = true, lu = true, sc = true, cc = true, nf = true}
 
 -- The head of a stored state: enough for `gate`, health and rank.
 local function state_peek(raw)
   if not raw then return {} end
-  local off, cd, bo, h, ht, sq, lu, sc, cc, at = unpack_head(HEAD, raw)
+  local off, cd, bo, h, ht, sq, lu, sc, cc, nf, at = unpack_head(HEAD, raw)
   return {
     off = off == 1, cd = cd >= 0 and cd or nil, bo = bo >= 0 and bo or nil, h = h >= 0 and h or nil, ht = ht,
     sq = sq >= 0 and sq or nil, lu = lu >= 0 and lu or nil, sc = sc >= 0 and sc or nil, cc = cc >= 0 and cc or nil,
-    raw = raw, at = at,
+    nf = nf, raw = raw, at = at,
   }
 end
 
@@ -55,7 +56,7 @@ local function state_write(key, s)
     if not IN_HEAD[name] then rest[name] = value end
   end
   redis.call('SET', key, struct.pack(HEAD, s.di and 1 or 0, s.cd or -1, s.bo or -1, s.h or -1, s.ht or -1, s.sq or -1,
-    s.lu or -1, s.sc or -1, s.cc or -1) .. cmsgpack.pack(rest), 'PX', LIFE)
+    s.lu or -1, s.sc or -1, s.cc or -1, s.nf or 0) .. cmsgpack.pack(rest), 'PX', LIFE)
 end
 
 -- Health, 0 to 1: what was lost comes back by half every two minutes without news.

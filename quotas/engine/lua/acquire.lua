@@ -174,7 +174,10 @@ local function weigh(i)
   end
   for unit, q in pairs(s.q or {}) do
     local cost = costs[unit]
-    if cost and not held[unit] then
+    if cost and held[unit] then
+      -- A provider that says "nothing more until then" is believed beside a configured limit too.
+      if q.k == 'window' and q.v and q.v < cost and q.e and now < q.e then forbid(unit, q.e) end
+    elseif cost then
       local till = learned_wait(q, cost, now)
       if till then
         if till == NEVER then a.impossible = true end
@@ -208,7 +211,11 @@ local function rank(i)
   elseif s.sc and s.sc > now then group = 2 end
   if a.weight <= 0 and strategy == 4 then group = 3 end
   local measure = 0
-  if strategy == 2 then measure = -math.floor(health_of(s, now) * 20 + 0.5)
+  if strategy == 2 then
+    -- Calls that are out weigh against health, so that a slow account gets less and a recovering one gets some.
+    local h = math.max(1, math.floor(health_of(s, now) * 20 + 0.5)) / 20
+    local out = s.lu and now - s.lu < life * 1000 and s.nf or 0
+    measure = (out + 1) / (h * h)
   elseif strategy == 3 then measure = s.lu or 0
   elseif strategy == 4 then measure = -(chance() ^ (1 / math.max(a.weight, 1e-9)))
   elseif strategy == 5 then
@@ -325,9 +332,11 @@ if admitted and chosen and not dry then
   -- Once in a lease's life the set is tidied, and what was never settled is no longer on its way.
   if not s.fx or now - s.fx > life * 1000 or now < s.fx then
     redis.call('ZREMRANGEBYSCORE', KEYS[b + 2], '-inf', string.format('%.0f', now))
-    if redis.call('ZCARD', KEYS[b + 2]) == 0 then s.pe = nil end
+    s.nf = redis.call('ZCARD', KEYS[b + 2])
+    if s.nf == 0 then s.pe = nil end
     s.fx = now
   end
+  s.nf = (s.nf or 0) + 1
   redis.call('ZADD', KEYS[b + 2], expires, lease)
   redis.call('PEXPIRE', KEYS[b + 2], life + 60000)
   for unit, cost in pairs(costs) do

@@ -299,6 +299,17 @@ def test_configured_limits_come_before_learned_ones(engine):
     assert engine.take(spec)
 
 
+def test_a_stepping_window_that_is_used_up_is_believed_beside_a_configured_limit(engine, clock):
+    spec = pool(1, bucket(900))
+    headers = {"x-ratelimit-limit": "5000", "x-ratelimit-remaining": "0"}
+    headers["x-ratelimit-reset"] = str(clock.now // 10**6 + 1200)
+    engine.call(spec, read("github", 200, headers, now=clock.now / 1e6))
+    denied = engine.take(spec)
+    assert (denied.reasons, denied.retry_after) == ({"requests": 1}, pytest.approx(1200.0))
+    clock.move(1200)
+    assert engine.take(spec)
+
+
 def test_an_older_answer_does_not_undo_a_newer_one(engine, clock):
     spec = pool(1)
     old = engine.take(spec)

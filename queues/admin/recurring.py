@@ -1,0 +1,65 @@
+"""Recurring jobs: submitted once per tick of a cron expression."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from django import forms
+from django.contrib import admin
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+
+from queues import registry
+from queues.models import Recurring
+from queues.services.recurring import is_cron
+from quotas.admin.base import ReasonForm, SluiceAdmin
+
+
+class RecurringForm(ReasonForm):
+    """What could not be submitted at its time is refused here."""
+
+    def clean_cron(self) -> str:
+        cron = self.cleaned_data["cron"]
+        if not is_cron(cron):
+            raise forms.ValidationError("Five fields: minute, hour, day, month, weekday, such as `0 3 * * *`.")
+        return cron
+
+    def clean_timezone(self) -> str:
+        name = self.cleaned_data["timezone"]
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise forms.ValidationError("No such time zone; one is `Europe/Berlin`.") from None
+        return name
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        job_type = registry.get(given.get("type", ""))
+        if job_type is None:
+            self.add_error("type", "There is no such job type.")
+        else:
+            for error in job_type.validate(given.get("payload") or {}, "/payload"):
+                self.add_error("payload", str(error))
+        return given
+
+
+@admin.register(Recurring)
+class RecurringAdmin(SluiceAdmin):
+    project_lookup = "project"
+    form = RecurringForm
+    list_display = ["name", "enabled", "cron", "timezone", "type", "project", "next_at", "last_at", "last_error"]
+    list_filter = [("project", AutocompleteSelectFilter)]
+    list_select_related = ["project"]
+    search_fields = ["name", "type"]
+    autocomplete_fields = ["project", "queue"]
+    readonly_fields = ["next_at", "last_at", "last_error"]
+    fieldsets = [
+        (None, {"fields": [("name", "enabled"), ("cron", "timezone"), ("type", "project"), ("queue", "priority")]}),
+        ("What is submitted", {"fields": ["payload"]}),
+        ("State", {"fields": [("next_at", "last_at"), "last_error"]}),
+    ]
+
+    def save_model(self, request: Any, obj: Any, form: Any, change: bool) -> None:
+        if {"cron", "timezone"} & set(form.changed_data):
+            obj.next_at = None  # the dispatcher works it out anew
+        super().save_model(request, obj, form, change)

@@ -1,0 +1,20 @@
+"""Wakes the dispatcher when an operator frees something: a reset, a resume, an account that is enabled again."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from queues.connection import ring
+from quotas import events
+
+FREEING = ("limits.", "limit.", "account.", "pool.", "policy.", "config.")
+
+
+def wake(event: events.OperatorActed) -> None:
+    """Blocks that the dispatcher remembers may be over; it finds out at once instead of within seconds."""
+    if event.verb.startswith(FREEING) and event.phase == "done":
+        transaction.on_commit(lambda: ring(unblock=True))
+
+
+def connect() -> None:
+    events.subscribe(events.OperatorActed, wake)

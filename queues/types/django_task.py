@@ -1,0 +1,75 @@
+"""`django.task`: a function of Django's Tasks framework. Registered by the back end that submits it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from queues.errors import FieldError, JobError
+from queues.registry import JobContext, RunResult
+from queues.states import Outcome
+from queues.tasks import plain
+
+NAME = "django.task"
+
+
+class DjangoTask:
+    """Payload: path (of a task object), args, kwargs. Nothing but a task object can be named."""
+
+    name = NAME
+    queue: str | None = "batch"
+    trusted = False
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
+        errors = [
+            FieldError(f"{pointer}/{name}", "Unknown field.")
+            for name in payload
+            if name not in ("path", "args", "kwargs")
+        ]
+        if not isinstance(payload.get("args", []), list):
+            errors.append(FieldError(f"{pointer}/args", "Must be a list."))
+        if not isinstance(payload.get("kwargs", {}), dict):
+            errors.append(FieldError(f"{pointer}/kwargs", "Must be an object."))
+        if self._find(payload.get("path")) is None:
+            errors.append(FieldError(f"{pointer}/path", "Must be the path of a task."))
+        return errors
+
+    def pool(self, payload: Mapping[str, Any]) -> str | None:
+        return None
+
+    def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
+        return {"requests": 1}
+
+    def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
+        task = self._find(payload["path"])
+        if task is None:
+            return RunResult(Outcome.FAILED, category="code", error=f"There is no task {payload['path']!r} here.")
+        try:
+            arguments = [*([job] if task.takes_context else []), *payload.get("args", [])]
+            return RunResult(Outcome.SUCCEEDED, result=plain(task.call(*arguments, **payload.get("kwargs", {}))))
+        except JobError as error:
+            limited = error.category in ("rate_limited", "quota_exhausted")
+            return RunResult(
+                Outcome.RATE_LIMITED if limited else Outcome.FAILED,
+                category=error.category, error=str(error)[:2000], retry_after=error.retry_after, counted=not limited,
+            )  # fmt: skip
+        except Exception as error:
+            return RunResult(
+                Outcome.FAILED, category="code", error=f"{type(error).__name__}: {error}"[:2000],
+                traceback=traceback.format_exc()[-20_000:],
+            )  # fmt: skip
+
+    def _find(self, path: Any) -> Any:
+        if not isinstance(path, str):
+            return None
+        try:
+            found = import_string(path)
+        except (ImportError, ValueError):
+            return None
+        return found if isinstance(found, self._kind) else None
