@@ -132,7 +132,9 @@ def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[s
     try:
         cost = read_cost(dict(job_type.cost(spec.payload)), f"{pointer}/cost", errors)
     except Exception as error:
-        errors.append(FieldError(f"{pointer}/cost", f"The type's estimate failed: {type(error).__name__}: {error}"[:300]))
+        errors.append(
+            FieldError(f"{pointer}/cost", f"The type's estimate failed: {type(error).__name__}: {error}"[:300])
+        )
     if errors or cost is None:
         raise InvalidJob(errors)
     return cost
