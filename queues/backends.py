@@ -7,16 +7,9 @@ queue of the same name, and `batch` for `default`).
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
-
-try:  # Django 6
-    from django.tasks.backends.base import BaseTaskBackend
-    from django.tasks.base import Task, TaskError, TaskResult, TaskResultStatus
-    from django.tasks.exceptions import TaskResultDoesNotExist
-except ImportError:
-    from django_tasks.backends.base import BaseTaskBackend
-    from django_tasks.base import Task, TaskError, TaskResult, TaskResultStatus
-    from django_tasks.exceptions import TaskResultDoesNotExist
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -26,6 +19,15 @@ from queues.models import Job
 from queues.services.submit import submit
 from queues.states import Outcome, Status
 from queues.types.django_task import NAME, DjangoTask
+
+_ROOT = "django.tasks" if find_spec("django.tasks") else "django_tasks"
+_base = import_module(f"{_ROOT}.base")
+_Backend: Any = import_module(f"{_ROOT}.backends.base").BaseTaskBackend
+Task: Any = _base.Task
+TaskError: Any = _base.TaskError
+TaskResult: Any = _base.TaskResult
+TaskResultStatus: Any = _base.TaskResultStatus
+TaskResultDoesNotExist: Any = import_module(f"{_ROOT}.exceptions").TaskResultDoesNotExist
 
 registry.register(DjangoTask(Task))
 
@@ -44,7 +46,7 @@ def priority_of(django_priority: int) -> int:
     return 5 + round(-django_priority / 25)
 
 
-class SluiceBackend(BaseTaskBackend):
+class SluiceBackend(_Backend):
     """Tasks become jobs of the type `django.task`, under all limits of their project."""
 
     supports_defer = True
@@ -81,7 +83,7 @@ class SluiceBackend(BaseTaskBackend):
 
     def _result(self, job: Job, task: Any) -> Any:
         attempts = list(job.attempts.all())
-        result = TaskResult(
+        result: Any = TaskResult(
             task=task,
             id=job.uid,
             status=_STATUSES.get(Status(job.status), TaskResultStatus.READY),

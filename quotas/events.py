@@ -6,9 +6,11 @@ A subscriber runs in the emitter's thread and transaction, in the order of subsc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from quotas.engine.types import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,14 @@ class OperatorActed(Event):
     after: Mapping[str, Any] | None = None
     reason: str = ""
     phase: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsChecked(Event):
+    """Requests were held against limits in one call that took `seconds`; dry runs are not told of."""
+
+    decisions: Sequence[Decision]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -61,6 +62,7 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
     limits = question.limits()
     if question.bypass and not question.dry_run:
         _tell_bypass(question, limits, actor)
+    began = time.perf_counter()
     if question.max_wait and not question.dry_run and not question.bypass:
         decision = waiting_line().check(
             limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
@@ -74,6 +76,8 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
             token_body=token.body,
             reserve=reserve,
         )
+    if not question.dry_run:
+        events.emit(events.LimitsChecked((decision,), time.perf_counter() - began))
     if not decision.allowed:
         _tell_denial(question, decision)
     return decision
@@ -100,7 +104,14 @@ def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token
             _tell_bypass(question, limits, actor)
         token = tokens[place] if tokens else Token()
         requests.append((place, CheckRequest(limits, question.dry_run, question.bypass, token.key, token.body)))
+    began = time.perf_counter()
     decisions = limiter().check_many(request for _, request in requests)
+    told = [
+        decision
+        for (_, request), decision in zip(requests, decisions, strict=True)
+        if isinstance(decision, Decision) and not request.dry_run
+    ]
+    events.emit(events.LimitsChecked(told, time.perf_counter() - began))
     for (place, _), decision in zip(requests, decisions, strict=True):
         answers[place] = decision
         if isinstance(decision, Decision) and not decision.allowed:
