@@ -125,7 +125,6 @@ class Account(s.Serializer[Any]):
     why = s.CharField()
     health = s.FloatField(help_text="0 to 1.")
     successes = s.IntegerField()
-    errors = s.DictField(child=s.IntegerField(), help_text="By category.")
     skips = s.DictField(child=s.IntegerField(), help_text="By reason.")
     in_flight = s.IntegerField()
     concurrency = s.IntegerField(allow_null=True)
@@ -134,6 +133,12 @@ class Account(s.Serializer[Any]):
     last_used = s.DateTimeField(allow_null=True)
     last_error = s.CharField()
     last_error_at = s.DateTimeField(allow_null=True)
+
+    def get_fields(self) -> dict[str, s.Field[Any, Any, Any, Any]]:
+        fields = super().get_fields()
+        # A serializer has an attribute of that name already.
+        fields["errors"] = s.DictField(child=s.IntegerField(), help_text="By category.")
+        return fields
 
 
 class Accounts(s.Serializer[Any]):

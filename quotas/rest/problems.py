@@ -139,7 +139,8 @@ def translate(exc: Exception) -> ProblemError:
                 "unsupported-media-type", "Unsupported media type", 415, "Send the body as application/json."
             )
         case exceptions.Throttled():
-            headers = {} if exc.wait is None else {"Retry-After": str(max(1, math.ceil(exc.wait)))}
+            wait: float | None = getattr(exc, "wait", None)
+            headers = {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
             return ProblemError("quota-exceeded", "Quota exceeded", 429, str(exc.detail), headers=headers)
         case exceptions.APIException() if exc.status_code < 500 or exc.status_code == 503:
             return ProblemError("refused", "Refused", exc.status_code, str(exc.detail))
