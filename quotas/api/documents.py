@@ -96,6 +96,23 @@ class Usage(s.Serializer[Any]):
     results = UsageRow(many=True)
 
 
+class HistoryRow(s.Serializer[Any]):
+    policy = s.CharField()
+    scope = s.CharField()
+    key = s.CharField()
+    project = s.CharField(allow_null=True)
+    unit = s.CharField()
+    start = s.DateTimeField()
+    used = s.IntegerField(help_text="The highest that was seen.")
+    limit = s.IntegerField(allow_null=True)
+    ratio = s.FloatField(allow_null=True)
+
+
+class History(s.Serializer[Any]):
+    results = HistoryRow(many=True)
+    next = s.CharField(allow_null=True)
+
+
 class Reset(s.Serializer[Any]):
     reset = s.IntegerField(help_text="Counters that were cleared.")
 
