@@ -16,17 +16,14 @@ from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
 from quotas.engine.waiting import WaitingLine
 
-TIMEOUT = 0.1
-"""Seconds for connecting and for an answer: a check is refused or degraded rather than waited for."""
-
 
 @lru_cache(maxsize=1)
 def limiter_redis() -> redis.Redis:
     """The process's client of `LIMITER_REDIS_URL`."""
     return redis.Redis.from_url(
         settings.LIMITER_REDIS_URL,
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
+        socket_timeout=settings.LIMITER_TIMEOUT,
+        socket_connect_timeout=settings.LIMITER_TIMEOUT,
         retry=Retry(NoBackoff(), 0),  # a charge is never repeated blindly
         health_check_interval=0,
         max_connections=256,
@@ -36,7 +33,7 @@ def limiter_redis() -> redis.Redis:
 @lru_cache(maxsize=1)
 def limiter() -> ResilientLimiter:
     """The process's limiter, which answers by each policy's own rule where Redis is away. Safe under threads."""
-    inner = Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+    inner = Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=settings.LIMITER_TIMEOUT)
     return ResilientLimiter(inner, processes=lambda: settings.LIMITER_PROCESSES, on_event=_Outage().tell)
 
 
@@ -63,7 +60,7 @@ class _Outage:
 @lru_cache(maxsize=1)
 def accounts() -> Accounts:
     """The process's engine of accounts. Safe under threads."""
-    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=settings.LIMITER_TIMEOUT)
 
 
 def forget() -> None:
