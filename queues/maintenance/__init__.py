@@ -8,6 +8,7 @@ from datetime import datetime
 
 import structlog
 
+from queues.connection import Group
 from queues.maintenance import pruner, reconciler
 from queues.services import bulk, recurring
 from quotas.engine.errors import LimiterUnavailable
@@ -40,6 +41,10 @@ class Maintenance:
             self._sampler.sample()
         except LimiterUnavailable as error:
             log.warning("maintenance.engine_away", error=str(error))
+
+    def after_loss(self) -> set[Group]:
+        """Before a round: what Redis has lost comes first. The groups into which something came back."""
+        return self._reconciler.after_loss()
 
     def run_due(self, now: datetime) -> None:
         for position, (every, task) in enumerate(self._tasks):
