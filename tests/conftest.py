@@ -47,10 +47,6 @@ if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
 os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
 django.setup()
 del os.environ["DJANGO_SETTINGS_MODULE"]  # pytest-xdist's workers inherit it, and would read them too early again
-import quotas.connection  # noqa: E402
-
-# A machine that is busy with tests is no outage of Redis; tests of outages choose their own patience.
-quotas.connection.TIMEOUT = 2.0
 # A slow hash is for real passwords.
 django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
