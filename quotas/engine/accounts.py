@@ -167,7 +167,7 @@ class Accounts:
             accounts: Sequence[AccountKeys] = ()
             sampled = False
             pool_keys: list[bytes] = []
-            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, 0.0, life * 1000, INDEX_SIZE, -1.0)
+            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, life * 1000, life * 1000, INDEX_SIZE, -1.0)
             template_specs = b""
             pool_args = [b"", bytes(80), b"", b"", b"", wire.DOUBLE.pack(1.0)]
             state = statistics = self.keys.key("a", "p", "-")
