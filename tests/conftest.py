@@ -38,6 +38,7 @@ os.environ |= {
     "SLUICE_SECRET_KEY": "only-for-tests-" + "0" * 40,
     "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=",
     "SLUICE_LOG_LEVEL": os.environ.get("SLUICE_TEST_LOG_LEVEL", "WARNING"),
+    "SLUICE_LIMITER_TIMEOUT": "10",  # a busy machine is no outage
     "REDIS_URL": VALKEY.unix_url,
 }
 if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):

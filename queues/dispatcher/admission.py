@@ -9,6 +9,7 @@ from queues import config
 from queues.dispatcher.candidate import Candidate
 from quotas import policies
 from quotas.engine.accounts import Accounts
+from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
 from quotas.engine.types import Admission, AdmitRequest, Limit, Outcome, PoolSpec
 
@@ -33,7 +34,7 @@ class Asked:
 class Admissions:
     """The dispatcher's door to the engine."""
 
-    def __init__(self, accounts: Accounts, limiter: Limiter) -> None:
+    def __init__(self, accounts: Accounts, limiter: Limiter | ResilientLimiter) -> None:
         self._accounts = accounts
         self._limiter = limiter
 

@@ -167,7 +167,7 @@ class Accounts:
             accounts: Sequence[AccountKeys] = ()
             sampled = False
             pool_keys: list[bytes] = []
-            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, 0.0, life * 1000, INDEX_SIZE, -1.0)
+            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, life * 1000, life * 1000, INDEX_SIZE, -1.0)
             template_specs = b""
             pool_args = [b"", bytes(80), b"", b"", b"", wire.DOUBLE.pack(1.0)]
             state = statistics = self.keys.key("a", "p", "-")
@@ -240,7 +240,7 @@ class Accounts:
             b"".join(map(wire.DOUBLE.pack, costs.values())),
             wire.DOUBLE.pack(pool.pause_at if early and pool.pause_at is not None else 1.0),
         ]
-        return accounts, sampled, flags, keys, accounts_plan.specs(templates, costs, now), args
+        return accounts, sampled, flags, keys, plan.specs(templates, costs, now), args
 
     def plan(self, pool: PoolSpec) -> PoolPlan:
         """The pool prepared for the scripts; kept for as long as the same object is asked for."""

@@ -41,6 +41,8 @@ class PoolPlan:
         limits = [limit for limit in pool.limits if limit.limit is not None]
         self.own = tuple(limit for limit in limits if limit.scope != "custom")
         self.per_key = tuple(limit for limit in limits if limit.scope == "custom")
+        self._moves = any(limit.algorithm == "calendar" for limit in self.own)
+        self._packed: dict[tuple[tuple[str, int], ...], bytes] = {}
         self.state = keys.key("a", "p", pool.id)
         self.statistics = keys.key("a", "n", pool.id)
         self.accounts = tuple(
@@ -71,6 +73,18 @@ class PoolPlan:
             self.initial,
             sum(1 for account in pool.accounts if account.enabled),
         )
+
+    def specs(self, templates: tuple[Limit, ...], costs: dict[str, int], now: int) -> bytes:
+        """The packed specs of the templates at these costs; kept where they don't depend on the time or a key."""
+        if templates is not self.own or self._moves:
+            return specs(templates, costs, now)
+        asked = tuple(costs.items())
+        packed = self._packed.get(asked)
+        if packed is None:
+            if len(self._packed) > 4096:
+                self._packed.clear()
+            packed = self._packed[asked] = specs(templates, costs, now)
+        return packed
 
     def templates(self, key: str) -> tuple[Limit, ...]:
         """The templates that hold for a call with this key (empty: none)."""

@@ -26,7 +26,8 @@
 -- pool's maximum. Refusals of calls that began before the cooldown did are the same refusal. Breaker: only server,
 -- network and timeout errors move it, only by calls that began in the present epoch.
 
-local raw = redis.call('GET', KEYS[1])
+local stored = redis.call('MGET', KEYS[1], KEYS[2])
+local raw = stored[1]
 if not raw then return nil end
 if string.sub(raw, 1, 1) == '=' then
   local kept = cmsgpack.unpack(string.sub(raw, 2))
@@ -38,7 +39,7 @@ local hint, latency, random, scope, refused = struct.unpack('<dddBB', ARGV[2])
 local category, text, lease = ARGV[3], ARGV[4], ARGV[5]
 local asked, epoch, probe, charges, costs, spec_ = unpack(cmsgpack.unpack(string.sub(raw, string.find(raw, '\n', 1, true) + 1)))
 local default, most, failures, window, open_for, probes, floor_, ceiling, initial, size = struct.unpack('<dddddddddd', spec_)
-local s = state_unpack(redis.call('GET', KEYS[2]))
+local s = state_unpack(stored[2])
 local id = string.match(KEYS[2], '[^:]+$')
 local transition = ''
 local limited = category == 'rate_limited' or category == 'quota_exhausted'
