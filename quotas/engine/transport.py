@@ -181,7 +181,7 @@ class Transport:
         """
         payloads, scripts = [], []
         for call in calls:
-            payloads.append(pack(("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)))
+            payloads.append(call.packed or pack(("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)))
             scripts.append(call.script)
         return self._checked(self._settled(payloads, scripts)) if payloads else []
 
