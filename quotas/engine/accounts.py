@@ -38,6 +38,7 @@ _HEAD = struct.Struct("<BBBHBddddd")
 _POOL = struct.Struct("<BhdB")
 _VIEW = struct.Struct("<Bdd")
 _DRY, _QUIET, _RESERVE, _TOKEN, _KEY, _STICKY, _POOLED, _PAUSED = 1, 2, 4, 8, 16, 32, 64, 128
+_UNTOLD = bulk(b"")
 _NO_POOL = b"".join(map(bulk, (b"", bytes(80), b"", b"", wire.DOUBLE.pack(1.0))))
 _NONE, _GIVEN, _IMPOSSIBLE, _DISABLED = 0, 1, 2, 3
 _REMEMBERED = 10_000
@@ -106,6 +107,13 @@ class Accounts:
 
     def admit(self, request: AdmitRequest) -> Admission:
         """Admit one call, or say when it would pass. Both sides are charged, or neither is."""
+        if not request.fallbacks and not request.limits:
+            one = self._prepare(request)
+            reply = self.transport.send(one.call)
+            if reply[0][0] != wire.STALE:
+                answer = self._decode(one, reply)
+                if answer.allowed or not one.sampled:
+                    return answer
         return self.admit_many([request])[0]
 
     def admit_many(self, requests: Iterable[AdmitRequest]) -> list[Admission]:
@@ -210,7 +218,7 @@ class Accounts:
             bulk(lease_key),
             b"".join(map(bulk, heads + counters)),
             pool_keys,
-            bulk(b"" if self.clock is None else b"%d" % now),
+            _UNTOLD if self.clock is None else bulk(b"%d" % now),
             bulk(figures),
             bulk(lease.encode()),
             bulk(slot.encode()),
@@ -349,7 +357,11 @@ class Accounts:
 
         None for a lease that is not known (or was settled more than an hour ago), and nothing is changed.
         """
-        return self.settle_many([(lease, outcome)])[0]
+        keys = self._leases.pop(lease, None)
+        if keys is None:
+            return self.settle_many([(lease, outcome)])[0]
+        reply = self.transport.send(self._settling(lease, outcome, keys))
+        return None if reply is None else self._settled(lease, outcome, reply)
 
     def settle_many(self, outcomes: Iterable[tuple[str, Outcome]]) -> list[Settled | None]:
         """Many settles in at most two round trips, in order."""
@@ -364,19 +376,22 @@ class Accounts:
                 if record is not None:
                     known[number] = self._keys_of(given[number][0], record)
         calls = []
-        now = bulk(b"" if self.clock is None else b"%d" % self.clock())
         sent = [number for number, keys in enumerate(known) if keys is not None]
         for number in sent:
             lease, outcome = given[number]
             keys = known[number]
             assert keys is not None
-            args = accounts_outcome.pack(outcome, self._random.random(), lease.encode())
-            calls.append(Call(self._settle, packed=packed(self._settle, keys[0], 9, keys[1], now, args)))
+            calls.append(self._settling(lease, outcome, keys))
         settled: list[Settled | None] = [None] * len(given)
         for number, reply in zip(sent, self.transport.run_many(calls), strict=True):
             if reply is not None:
                 settled[number] = self._settled(*given[number], reply)
         return settled
+
+    def _settling(self, lease: str, outcome: Outcome, keys: tuple[int, bytes]) -> Call:
+        now = _UNTOLD if self.clock is None else bulk(b"%d" % self.clock())
+        args = accounts_outcome.pack(outcome, self._random.random(), lease.encode())
+        return Call(self._settle, packed=packed(self._settle, keys[0], 9, keys[1], now, args))
 
     def _settled(self, lease: str, outcome: Outcome, reply: list[Any]) -> Settled:
         repeated, category, cooldown, transition, before, after, account = reply

@@ -27,6 +27,8 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
     )
     usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
     learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
+    if not usage and not learned and not outcome.error:
+        return b"%b%b$0\r\n\r\n%b%b" % (bulk(head), bulk(_text(outcome.category)), bulk(lease), 4 * _EMPTY)
     return b"".join(
         (
             bulk(head),

@@ -114,6 +114,18 @@ if pooled then
   if raws[size + 1] then pool = state_unpack(raws[size + 1]) else pool = {} end
 end
 
+-- All accounts' counters at once, where more than one account is going to be weighed.
+local all_counters
+local function read_all()
+  if m == 0 or all_counters or size * m > 4000 then return end
+  local keys = {}
+  for i = 1, size do
+    local last = base(i + 1)
+    for j = 1, m do keys[#keys + 1] = KEYS[last - m + j] end
+  end
+  all_counters = redis.call('MGET', unpack(keys))
+end
+
 -- Everything that the state alone does not tell: calls in flight, limits, what was learned. Leaves in the account
 -- its cells, its headroom, and the reason and time if it cannot take the call.
 local function weigh(i)
@@ -149,10 +161,11 @@ local function weigh(i)
     if till and tonumber(till) > now then forbid('key', tonumber(till)) end
   end
   a.cells = {}
-  local stored = m > 0 and redis.call('MGET', unpack(KEYS, k + 1, k + m))
+  local stored, before = all_counters, (i - 1) * m
+  if m > 0 and not stored then stored, before = redis.call('MGET', unpack(KEYS, k + 1, k + m)), 0 end
   for j = 1, m do
     local spec = templates[j]
-    local st = cell_read(KEYS[k + j], spec, now, stored[j])
+    local st = cell_read(KEYS[k + j], spec, now, stored[before + j])
     if st.stale then stale = true return end
     cell_decide(st, spec, now, spec.cost)
     a.cells[j] = st
@@ -162,7 +175,7 @@ local function weigh(i)
     if not st.allowed then
       forbid(reason, st.retry < 0 and NEVER or now + st.retry)
     elseif early[j] then
-      local soft = cell_read(KEYS[k + j], early[j], now, stored[j])
+      local soft = cell_read(KEYS[k + j], early[j], now, stored[before + j])
       cell_decide(soft, early[j], now, early[j].cost)
       if not soft.allowed then forbid('paused', soft.retry < 0 and NEVER or now + soft.retry) end
     end
@@ -265,6 +278,7 @@ if pooled then
   halted = paused or (pool.cd and pool.cd > now)
   bound_to = sticky and redis.call('GET', sticky_key)
   -- The best by what its state says is nearly always free. Only if it is not are the others put in order.
+  if strategy == 5 then read_all() end
   local best, best_group, best_measure, best_turn
   for i = 1, size do
     local group, measure, its_turn = look(i)
@@ -279,6 +293,7 @@ if pooled then
   end
   if best and not chosen and not stale then
     local open = {}
+    read_all()
     for i = 1, size do
       if i ~= best then
         local group, measure, its_turn = look(i)
@@ -298,6 +313,7 @@ end
 local pool_status, wait = 1, 0
 local reasons = {}
 if pooled and (not chosen or dry) then
+  read_all()
   local possible, enabled, soonest = false, false, nil
   for i = 1, size do
     local a = account(i)
@@ -314,7 +330,8 @@ if pooled and (not chosen or dry) then
     wait = pool_status == 0 and soonest and soonest - now or NEVER
   end
 end
-if pooled then
+local passed = pooled and not (chosen and next(accounts) == chosen and next(accounts, chosen) == nil)
+if passed then
   for i = 1, size do
     local reason = accounts[i] and accounts[i].reason
     if reason then reasons[reason] = (reasons[reason] or 0) + 1 end
@@ -389,7 +406,7 @@ if admitted and chosen and not dry then
     template_specs + 50 * m - 1) .. tags .. ARGV[9], 'PX', life + 3600000)
 end
 
-if pooled and not quiet and not dry then
+if passed and not quiet and not dry then
   local counted = false
   for i = 1, size do
     local reason = accounts[i] and accounts[i].reason
