@@ -71,7 +71,13 @@ def peer(name: str, url: str, jobs: int, seconds: float) -> float:
     """Fill the peer's queue, then start its two workers."""
     client = redis.Redis.from_url(url)
     client.flushall()
-    environ = {**os.environ, "BENCH_REDIS_URL": url, "BENCH_SECONDS": str(seconds), "BENCH_PEER": name, "PYTHONPATH": str(ROOT)}
+    environ = {
+        **os.environ,
+        "BENCH_REDIS_URL": url,
+        "BENCH_SECONDS": str(seconds),
+        "BENCH_PEER": name,
+        "PYTHONPATH": str(ROOT),
+    }
     fill = {
         "rq": "import redis, rq, os\nfrom bench import peers\nq = rq.Queue(connection=redis.Redis.from_url(os.environ['BENCH_REDIS_URL']))\n"
         "q.enqueue_many([rq.Queue.prepare_data(peers.work, result_ttl=0) for _ in range(N)])",
@@ -83,7 +89,15 @@ def peer(name: str, url: str, jobs: int, seconds: float) -> float:
     module = [sys.executable, "-m"]
     worker = {
         "rq": [*module, "rq.cli", "worker", "--url", url, "--worker-class", "rq.SimpleWorker", "--quiet"],
-        "huey": [str(Path(sys.executable).parent / "huey_consumer"), "bench.peers.huey", "-w", "50", "-k", "thread", "-q"],
+        "huey": [
+            str(Path(sys.executable).parent / "huey_consumer"),
+            "bench.peers.huey",
+            "-w",
+            "50",
+            "-k",
+            "thread",
+            "-q",
+        ],
         "dramatiq": [*module, "dramatiq", "bench.peers", "--processes", "1", "--threads", "50"],
         "celery": [*module, "celery", "-A", "bench.peers:app", "worker", "-P", "threads", "-c", "50", "-l", "ERROR"],
     }[name]
@@ -95,9 +109,18 @@ class Ours:
     """A running instance; its queue is paused while it is filled."""
 
     def __init__(self, url: str, database: str | None) -> None:
-        environ = {"SLUICE_TASK_MODULES": "bench.tasks", "BENCH_REDIS_URL": url, "REDIS_URL": url, "SLUICE_LOG_LEVEL": "WARNING"}
+        environ = {
+            "SLUICE_TASK_MODULES": "bench.tasks",
+            "BENCH_REDIS_URL": url,
+            "REDIS_URL": url,
+            "SLUICE_LOG_LEVEL": "WARNING",
+        }
         if database:
-            environ |= {"DATABASE_URL": database, "SLUICE_SECRET_KEY": "x" * 50, "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="}
+            environ |= {
+                "DATABASE_URL": database,
+                "SLUICE_SECRET_KEY": "x" * 50,
+                "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=",
+            }
         self.instance = Instance(environ=environ).start()
         self.http = self.instance.client()
         self.instance.manage("apply", "-", stdin="version: 1\nprojects: [{slug: bench}]\n")
@@ -108,7 +131,9 @@ class Ours:
         self._steer("pause")
         kind = {"type": "bench.sleep", "payload": {"seconds": seconds}} if seconds else {"type": "bench.nothing"}
         with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-            file.write("".join(json.dumps({**kind, "idempotency_key": f"{time.time_ns()}-{n}"}) + "\n" for n in range(jobs)))
+            file.write(
+                "".join(json.dumps({**kind, "idempotency_key": f"{time.time_ns()}-{n}"}) + "\n" for n in range(jobs))
+            )
             file.flush()
             self.instance.manage("submit", file.name, "--project", "bench")
         self._steer("resume")
@@ -145,7 +170,9 @@ def main() -> None:
     mine = statistics.median(rates["sluice"])
     for name, found in rates.items():
         median = statistics.median(found)
-        print(f"{name:10} {median:8,.0f} jobs/s   (min {min(found):,.0f}, max {max(found):,.0f})   sluice is {mine / median:5.2f} ×")
+        print(
+            f"{name:10} {median:8,.0f} jobs/s   (min {min(found):,.0f}, max {max(found):,.0f})   sluice is {mine / median:5.2f} ×"
+        )
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = env.str("REDIS_URL", default="") or INSTANCE.redis_url
 LIMITER_REDIS_URL = env.str("LIMITER_REDIS_URL", default="") or REDIS_URL
 REDIS_PREFIX = env.str("SLUICE_REDIS_PREFIX", default="sl")
+LIMITER_TIMEOUT = env.float("SLUICE_LIMITER_TIMEOUT", default=0.1)
+"""Seconds for connecting and for an answer: a check is refused or degraded rather than waited for."""
 LIMITER_PROCESSES = env.int("SLUICE_LIMITER_PROCESSES", default=1)
 """Processes that check limits; while Redis is away, each holds its share of a `fail_open` policy's limit alone."""
 RQ_QUEUES = {lane: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1} for lane in ("io", "cpu")}

@@ -16,8 +16,19 @@ from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
 from quotas.engine.waiting import WaitingLine
 
-TIMEOUT = 0.1
-"""Seconds for connecting and for an answer: a check is refused or degraded rather than waited for."""
+_patience: float | None = None
+
+
+def be_patient(seconds: float = 2.0) -> None:
+    """For processes in which nobody waits for an answer (dispatcher, workers): a slow Redis is no outage there."""
+    global _patience
+    _patience = seconds
+    forget()
+
+
+def _timeout() -> float:
+    """Seconds for connecting and for an answer."""
+    return _patience if _patience is not None else settings.LIMITER_TIMEOUT
 
 
 @lru_cache(maxsize=1)
@@ -25,8 +36,8 @@ def limiter_redis() -> redis.Redis:
     """The process's client of `LIMITER_REDIS_URL`."""
     return redis.Redis.from_url(
         settings.LIMITER_REDIS_URL,
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
+        socket_timeout=_timeout(),
+        socket_connect_timeout=_timeout(),
         retry=Retry(NoBackoff(), 0),  # a charge is never repeated blindly
         health_check_interval=0,
         max_connections=256,
@@ -36,7 +47,7 @@ def limiter_redis() -> redis.Redis:
 @lru_cache(maxsize=1)
 def limiter() -> ResilientLimiter:
     """The process's limiter, which answers by each policy's own rule where Redis is away. Safe under threads."""
-    inner = Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+    inner = Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=_timeout())
     return ResilientLimiter(inner, processes=lambda: settings.LIMITER_PROCESSES, on_event=_Outage().tell)
 
 
@@ -63,7 +74,7 @@ class _Outage:
 @lru_cache(maxsize=1)
 def accounts() -> Accounts:
     """The process's engine of accounts. Safe under threads."""
-    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=_timeout())
 
 
 def forget() -> None:

@@ -15,9 +15,7 @@ BREAKER = {"half_open": 1, "open": 2}
 
 def collect() -> Iterator[Metric]:
     labels = ["pool", "account"]
-    requests = CounterMetricFamily(
-        "sluice_account_requests", "Calls by how they ended.", labels=[*labels, "outcome"]
-    )
+    requests = CounterMetricFamily("sluice_account_requests", "Calls by how they ended.", labels=[*labels, "outcome"])
     skips = CounterMetricFamily("sluice_account_skips", "Times passed over, by why.", labels=[*labels, "reason"])
     health = GaugeMetricFamily("sluice_account_health", "Health score, 0 to 1.", labels=labels)
     flight = GaugeMetricFamily("sluice_account_in_flight", "Calls that are under way.", labels=labels)

@@ -96,6 +96,23 @@ class Usage(s.Serializer[Any]):
     results = UsageRow(many=True)
 
 
+class HistoryRow(s.Serializer[Any]):
+    policy = s.CharField()
+    scope = s.CharField()
+    key = s.CharField()
+    project = s.CharField(allow_null=True)
+    unit = s.CharField()
+    start = s.DateTimeField()
+    used = s.IntegerField(help_text="The highest that was seen.")
+    limit = s.IntegerField(allow_null=True)
+    ratio = s.FloatField(allow_null=True)
+
+
+class History(s.Serializer[Any]):
+    results = HistoryRow(many=True)
+    next = s.CharField(allow_null=True)
+
+
 class Reset(s.Serializer[Any]):
     reset = s.IntegerField(help_text="Counters that were cleared.")
 
@@ -125,7 +142,6 @@ class Account(s.Serializer[Any]):
     why = s.CharField()
     health = s.FloatField(help_text="0 to 1.")
     successes = s.IntegerField()
-    errors = s.DictField(child=s.IntegerField(), help_text="By category.")
     skips = s.DictField(child=s.IntegerField(), help_text="By reason.")
     in_flight = s.IntegerField()
     concurrency = s.IntegerField(allow_null=True)
@@ -134,6 +150,12 @@ class Account(s.Serializer[Any]):
     last_used = s.DateTimeField(allow_null=True)
     last_error = s.CharField()
     last_error_at = s.DateTimeField(allow_null=True)
+
+    def get_fields(self) -> dict[str, s.Field[Any, Any, Any, Any]]:
+        fields = super().get_fields()
+        # A serializer has an attribute of that name already.
+        fields["errors"] = s.DictField(child=s.IntegerField(), help_text="By category.")
+        return fields
 
 
 class Accounts(s.Serializer[Any]):

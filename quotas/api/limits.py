@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Q
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -23,9 +24,11 @@ from quotas.api.check_body import (
 )
 from quotas.engine.types import Decision, LimitState
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.models import UsageRollup
 from quotas.rest import problems
 from quotas.rest.caller import Caller, caller_of, resolve_project, unknown_project
 from quotas.rest.idempotency import IdempotencyMismatch, fingerprint, idempotency_key
+from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
@@ -184,6 +187,48 @@ class UsageView(ApiView):
         return Response({"results": [_usage(state) for state in states]})
 
 
+class HistoryQuery(PageQuery):
+    policy = serializers.CharField(required=False, max_length=63)
+    scope = serializers.ChoiceField(
+        required=False, choices=["ip", "user", "project", "endpoint", "queue", "custom", "global"]
+    )
+    key = serializers.CharField(required=False, max_length=1024, trim_whitespace=False)
+    project = serializers.CharField(required=False, max_length=63)
+    resolution = serializers.ChoiceField(choices=["minute", "hour", "day"], default="hour")
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        fields = super().get_fields()
+        fields["from"] = serializers.DateTimeField(required=False)
+        fields["to"] = serializers.DateTimeField(required=False)
+        return fields
+
+
+class HistoryView(ApiView):
+    """The highest use of each key in each minute, hour or day, newest first."""
+
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="usage_history", parameters=[HistoryQuery], responses=documents.History, summary="Use over time"
+    )
+    def get(self, request: Request) -> Response:
+        query = self.query(HistoryQuery)
+        selection = _selection(request, query)
+        rows = UsageRollup.objects.select_related("policy").filter(
+            resolution=query["resolution"], policy__name__in=[policy.name for policy in selection.policies()]
+        )
+        if selection.key is not None:
+            rows = rows.filter(key=selection.key)
+        if selection.project is not None:
+            bound = [policy.name for policy in selection.policies() if policy.project == selection.project]
+            rows = rows.filter(Q(project=selection.project) | Q(project="", policy__name__in=bound))
+        if "from" in query:
+            rows = rows.filter(start__gte=query["from"])
+        if "to" in query:
+            rows = rows.filter(start__lt=query["to"])
+        return Response(page(rows, query, _history))
+
+
 class ResetView(ApiView):
     """Clear counters; audited."""
 
@@ -244,6 +289,20 @@ def _selection(request: Request, named: dict[str, Any]) -> Selection:
         project=slug,
         visible_to=slug if bound else None,
     )
+
+
+def _history(row: UsageRollup) -> dict[str, Any]:
+    return {
+        "policy": row.policy.name,
+        "scope": row.policy.scope,
+        "key": row.key,
+        "project": row.project or None,
+        "unit": row.policy.unit,
+        "start": row.start.isoformat().replace("+00:00", "Z"),
+        "used": row.used,
+        "limit": row.limit,
+        "ratio": None if row.limit is None else 1.0 if row.limit == 0 else round(row.used / row.limit, 6),
+    }
 
 
 def _usage(state: LimitState) -> dict[str, Any]:

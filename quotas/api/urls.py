@@ -11,6 +11,7 @@ urlpatterns = [
     path("limits/leases", limits.BlocksView.as_view()),
     path("limits/leases/<str:lease>", limits.BlockView.as_view()),
     path("limits/usage", limits.UsageView.as_view()),
+    path("limits/usage/history", limits.HistoryView.as_view()),
     path("limits/reset", limits.ResetView.as_view()),
     path("rate-limiter/reset", limits.ResetView.as_view()),
     path("pools", pools.PoolsView.as_view()),

@@ -25,7 +25,7 @@ def alike(mine: Decision, theirs: Decision) -> None:
     assert replace(mine, reservation=None) == replace(theirs, reservation=None)
 
 
-@settings(COMMON, max_examples=120)
+@settings(COMMON, max_examples=60)
 @given(st.data())
 def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject) -> None:
     clock = Clock()
@@ -69,7 +69,7 @@ def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject)
         limiter.transport.close()
 
 
-@settings(COMMON, max_examples=100)
+@settings(COMMON, max_examples=40)
 @given(st.data())
 def test_the_retry_time_is_exact(valkey_server: Server, data: st.DataObject) -> None:
     clock = Clock()

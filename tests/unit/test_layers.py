@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOVE = {"quotas": ("queues", "controlplane"), "queues": ("controlplane",)}
-STRANGERS = ("django", "rest_framework", "rq", "django_rq", "quotas.models", "quotas.services", "quotas.policies", "quotas.rest")
+STRANGERS = (
+    "django",
+    "rest_framework",
+    "rq",
+    "django_rq",
+    "quotas.models",
+    "quotas.services",
+    "quotas.policies",
+    "quotas.rest",
+)
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
