@@ -275,7 +275,8 @@ class Accounts:
                 expires_in=plan.pool.lease_ttl,
                 reasons=_reasons(reply) if len(reply) > 2 else {},
                 pool=plan.pool.name,
-                probe=probe == 1,
+                probe=probe > 0,
+                half_opened=probe == 1,
             )
         decision = self._decide(one, reply[0], status == wire.ALLOWED, int(moment))
         if replayed:
@@ -296,7 +297,8 @@ class Accounts:
                 reasons=_reasons(reply),
                 limits=decision.limits,
                 pool=plan.pool.name if plan else None,
-                probe=probe == 1,
+                probe=probe > 0,
+                half_opened=probe == 1,
             )
         pool_wait = 0.0 if given else (None if wait < 0 else wait / 1e6)
         limit_wait = 0.0 if decision.allowed else decision.retry_after
@@ -394,7 +396,7 @@ class Accounts:
         return Call(self._settle, packed=packed(self._settle, keys[0], 9, keys[1], now, args))
 
     def _settled(self, lease: str, outcome: Outcome, reply: list[Any]) -> Settled:
-        repeated, category, cooldown, transition, before, after, account = reply
+        repeated, category, cooldown, transition, before, after, account, errors, use, probe = reply
         return Settled(
             lease=lease,
             outcome=category.decode(),
@@ -404,6 +406,8 @@ class Accounts:
             transition=transition.decode(),
             account_id=account.decode(),
             concurrency=(before, after) if before or after else None,
+            concurrency_why=_why_moved(after > before, errors / 1000, use / 1000) if before or after else "",
+            probe=probe == 1,
         )
 
     def _remember(self, one: _Prepared, index: int) -> None:
@@ -532,6 +536,16 @@ class Accounts:
     def _do_at(self, key: bytes, verb: str, argument: bytes = b"") -> bool:
         now = b"" if self.clock is None else b"%d" % self.clock()
         return bool(self.transport.run(self._verb, [key], [now, verb, argument]))
+
+
+def _why_moved(up: bool, errors: float, use: float) -> str:
+    """Why concurrency went up or down, in words."""
+    if up:
+        return f"{1 - errors:.0%} of the calls succeeded and {use:.0%} of the quota is used"
+    reasons = [f"{errors:.0%} of the calls failed"] if errors > 0.2 else []
+    if use > 0.9:
+        reasons.append(f"{use:.0%} of the quota is used")
+    return " and ".join(reasons)
 
 
 def _reasons(reply: list[Any]) -> dict[str, int]:

@@ -28,7 +28,7 @@
 -- Returns {limits, pool, reason, count, reason, count, ...}. limits: '<Bd' status (0 denied, 1 allowed, 2 stale
 -- calendar), now; then '<Bi8i8i8i8' per limit, as check.lua. pool: '<BhdB' status (0 none free, 1 an account or no pool
 -- asked, 2 impossible, 3 all disabled), index of the account or -1, wait in microseconds (-1 never), 1 if it is a
--- probe; with flag 1 followed by '<Bdd' per account: 1 if it could take the call, wait, health; then the reasons are
+-- probe, the first since the breaker half-opened, 2 a further one; with flag 1 followed by '<Bdd' per account: 1 if it could take the call, wait, health; then the reasons are
 -- one per account instead ('' if none). A known token answers what it answered: {limits, pool, '=', lease, reservation}.
 --
 -- Example, one account with one bucket, no caller's limits:
@@ -339,7 +339,11 @@ if passed then
 end
 
 local admitted = status == 1 and pool_status == 1
-local probe = chosen and accounts[chosen].s.bo and 1 or 0
+local probe = 0
+if chosen and accounts[chosen].s.bo then
+  local s = accounts[chosen].s
+  probe = (s.pk or next(s.pr or {})) and 2 or 1
+end
 if admitted and not dry then
   local record = {}
   for i = 1, n do
@@ -394,11 +398,11 @@ if admitted and chosen and not dry then
     if q then learned().take(q, cost, now) end
     if cost > 0 then on_its_way[unit] = (on_its_way[unit] or 0) + cost end
   end
-  if probe == 1 then
+  if probe > 0 then
     s.pr = s.pr or {}
     s.pr[lease] = now + life * 1000
   end
-  local head = struct.pack('<dddBB', now, ends, s.be or 0, probe, m)
+  local head = struct.pack('<dddBB', now, ends, s.be or 0, probe > 0 and 1 or 0, m)
   s.sq, s.lu = turn + 1, now
   state_write(KEYS[b + 1], s)
   if sticky then redis.call('SET', sticky_key, KEYS[b + 1], 'PX', '3600000') end

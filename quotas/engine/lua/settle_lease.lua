@@ -16,7 +16,8 @@
 --       9 '<dddddB..' per learned unit: limit, remaining, reset, window (-1: not known), spare, 1 bucket 0 window
 --
 -- Returns nil for a lease that is not known, else {repeated 0|1, category, cooldown in microseconds (as text),
--- transition, concurrency before, after, account}. The first call counts; later ones get its answer for an hour. A late one
+-- transition, concurrency before, after, account,
+-- share of errors and of the quota used that moved it (thousandths), 1 for a probe}. The first call counts; later ones get its answer for an hour. A late one
 -- (the lease has expired) still counts for health and learning; only its slot was free already.
 --
 -- Rules. Units: what was not used comes back, what was used on top is charged; a call that was refused or not valid
@@ -31,7 +32,7 @@ local raw = stored[1]
 if not raw then return nil end
 if string.sub(raw, 1, 1) == '=' then
   local category, kept, id = string.match(raw, '^=([^\n]*)\n([^\n]*)\n(.*)$')
-  return {1, category, kept, '', 0, 0, id}
+  return {1, category, kept, '', 0, 0, id, 0, 0, 0}
 end
 
 local now = clock(ARGV[1])
@@ -118,7 +119,7 @@ if never then
   if s.pr then s.pr[lease] = nil end
   state_write(KEYS[2], s)
   redis.call('SET', KEYS[1], '=' .. category .. '\n0\n' .. id, 'PX', '3600000')
-  return {0, category, '0', '', 0, 0, id}
+  return {0, category, '0', '', 0, 0, id, 0, 0, 0}
 end
 
 -- What was learned, if the call began later than the one that is known.
@@ -310,7 +311,7 @@ if refused == 1 and not s.di then
 end
 
 -- Concurrency: weighed after every twenty results or two seconds, whichever is later.
-local before, after = 0, 0
+local before, after, error_share, use = 0, 0, 0, 0
 if initial >= 0 then
   if category == 'ok' then s.cs = (s.cs or 0) + 1
   elseif broken or limited then s.cf = (s.cf or 0) + 1 end
@@ -346,7 +347,7 @@ if initial >= 0 then
       to = math.min(ceiling, current + 1)
     end
     if to ~= current then
-      before, after = current, to
+      before, after, error_share, use = current, to, math.floor(bad * 1000 + 0.5), math.floor(most_used * 1000 + 0.5)
       s.cc = to
     end
     s.cs, s.cf, s.ct = nil, nil, now
@@ -356,4 +357,4 @@ end
 state_write(KEYS[2], s)
 local kept = string.format('%.0f', cooldown)
 redis.call('SET', KEYS[1], '=' .. category .. '\n' .. kept .. '\n' .. id, 'PX', '3600000')
-return {0, category, kept, transition, before, after, id}
+return {0, category, kept, transition, before, after, id, error_share, use, probe}
