@@ -90,7 +90,11 @@ class ThresholdCrossed(Event):
 
 @dataclass(frozen=True, slots=True)
 class AccountChanged(Event):
-    """An account went from one state to another."""
+    """An account went from one state to another, as the API names them.
+
+    A breaker opens (`open`), lets a probe out (`half_open`) and closes (`available`); a refused credential disables
+    (`disabled`, `why` is `auth`): that one is worth an alert, and is told once.
+    """
 
     pool: str
     account: str
@@ -98,6 +102,30 @@ class AccountChanged(Event):
     after: str
     why: str = ""
     until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimited(Event):
+    """All of a pool is limited: its accounts share a limit, or each of them has met its own. Told once per time.
+
+    `account`: whose refusal was the last. `until`: seconds until the first of them is free, None where that is open.
+    """
+
+    pool: str
+    account: str
+    why: str = ""
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyChanged(Event):
+    """Adaptive concurrency moved: how many calls may be in flight on an account, before and after."""
+
+    pool: str
+    account: str
+    before: int
+    after: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
