@@ -24,7 +24,7 @@ from queues.errors import FieldError, InvalidJob, QueueDraining, QueueError, Que
 from queues.models import Batch
 from queues.services import batches
 from queues.services.callbacks import check_url
-from queues.services.submit import submit_specs
+from queues.services.submit import check, submit_specs
 from queues.specs import JobSpec, digest_of, read_job
 from queues.states import FINAL, Status
 from quotas.models import Project
@@ -96,8 +96,11 @@ class Command(BaseCommand):
                 if spec.batch is not None:
                     raise InvalidJob([FieldError("/batch", "The file is its own batch.")])
                 check_url(spec.callback_url, "/callback_url")
+                check(spec)
             except UnicodeDecodeError:
                 raise CommandError(f"line {number}: is not UTF-8") from None
+            except RecursionError:
+                raise CommandError(f"line {number}: is nested too deeply") from None
             except ValueError as error:
                 raise CommandError(f"line {number}: is no JSON: {error}") from None
             except InvalidJob as error:
