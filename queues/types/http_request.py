@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -140,6 +141,7 @@ class HttpRequest:
                 upstream=Outcome("unused"),
             )
         timeout = min(job.timeout, lease.timeout)
+        started = time.perf_counter()
         try:
             response = _connections.request(
                 method, url, body=body, headers=sent, redirect=False, preload_content=False,
@@ -152,22 +154,35 @@ class HttpRequest:
                 else:
                     response.release_conn()
         except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ReadTimeoutError):
-            return self._unanswered("timeout", f"No answer within {timeout:g} s.")
+            return self._unanswered("timeout", f"No answer within {timeout:g} s.", timeout)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return self._unanswered("network", type(error).__name__)
-        return self._answered(response, content, payload, lease)
+        return self._answered(response, content, payload, lease, time.perf_counter() - started)
 
     @staticmethod
-    def _unanswered(category: str, error: str) -> RunResult:
+    def _unanswered(category: str, error: str, latency: float | None = None) -> RunResult:
         # The library's message may hold the URL, and with it a credential: only its kind is kept.
-        return RunResult(AttemptOutcome.FAILED, category=category, error=error, upstream=Outcome(category, error=error))
+        return RunResult(
+            AttemptOutcome.FAILED,
+            category=category,
+            error=error,
+            upstream=Outcome(category, error=error, latency=latency),
+        )
 
     @staticmethod
     def _answered(
-        response: urllib3.BaseHTTPResponse, content: bytes, payload: Mapping[str, Any], lease: Any
+        response: urllib3.BaseHTTPResponse, content: bytes, payload: Mapping[str, Any], lease: Any, latency: float
     ) -> RunResult:
         status = response.status
-        upstream = dialects.read(lease.dialect, status, response.headers.items(), content, settings=lease.settings)
+        upstream = dialects.read(
+            lease.dialect,
+            status,
+            response.headers.items(),
+            content,
+            settings=lease.settings,
+            secrets=[lease.credential] if status >= 400 else (),
+            latency=latency,
+        )
         text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
         answer: dict[str, Any] = {
             "status": status,
