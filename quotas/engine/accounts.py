@@ -180,7 +180,7 @@ class Accounts:
         if plan is None:
             state = self.keys.key("a", "p", "-")
             first, pool_keys, key_count, pool_args = bulk(state) + bulk(state), b"", 0, _NO_POOL
-            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, 0.0, life * 1000, INDEX_SIZE, -1.0)
+            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, life * 1000, life * 1000, INDEX_SIZE, -1.0)
             specs = b""
         else:
             pool = plan.pool
