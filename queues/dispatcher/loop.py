@@ -122,6 +122,9 @@ class Dispatcher:
 
     def cycle(self, rings: bell.Rings) -> float:
         """One round. Returns seconds until the next one is due, unless somebody rings before."""
+        back = self._maintenance.after_loss()
+        rings.again |= back
+        rings.unblock |= bool(back)
         self._hear(rings)
         now = clock.now()
         self._maintenance.run_due(now)
@@ -206,7 +209,8 @@ class Dispatcher:
                 places.give(cfg.queues[item.candidate.queue_id], lane_for(item.candidate))
         waits.defer(denied, now)  # type: ignore[arg-type]
         waits.tell_groups(denied)
-        return bool(granted)
+        # Also where all were denied for a while: behind them others may wait that nothing holds back.
+        return bool(granted) or any(item.seconds is None or item.seconds >= SLOT_BLOCK for item in denied)
 
     def _draw(
         self, groups: list[Group], places: Places, taken: set[int], cfg: config.QueueConfig, now: object, moment: float

@@ -8,8 +8,9 @@ from datetime import datetime
 
 import structlog
 
+from queues.connection import Group
 from queues.maintenance import pruner, reconciler
-from queues.services import bulk, recurring
+from queues.services import auto_replay, bulk, recurring
 from quotas.engine.errors import LimiterUnavailable
 from quotas.services import health, rollups
 
@@ -28,6 +29,7 @@ class Maintenance:
             (0.5, _bulk_actions),
             (1.0, recurring.submit_due),
             (60.0, pruner.prune),
+            (15.0, auto_replay.replay_due),
             (5.0, self._keep_books),
         ]
         self._next = [time.monotonic() + every for every, _ in self._tasks]
@@ -40,6 +42,10 @@ class Maintenance:
             self._sampler.sample()
         except LimiterUnavailable as error:
             log.warning("maintenance.engine_away", error=str(error))
+
+    def after_loss(self) -> set[Group]:
+        """Before a round: what Redis has lost comes first. The groups into which something came back."""
+        return self._reconciler.after_loss()
 
     def run_due(self, now: datetime) -> None:
         for position, (every, task) in enumerate(self._tasks):

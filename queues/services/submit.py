@@ -187,6 +187,11 @@ def _existing(project: Project, specs: Sequence[JobSpec], pointers: Sequence[str
     return found
 
 
+def check(spec: JobSpec) -> None:
+    """Whether its type, queue, pool and payload would be accepted now. Raises `InvalidJob`."""
+    _resolve(spec, "", _known_pools())
+
+
 def submit_specs(
     project: Project,
     specs: Sequence[JobSpec],

@@ -24,7 +24,7 @@ from queues.errors import FieldError, InvalidJob, QueueDraining, QueueError, Que
 from queues.models import Batch
 from queues.services import batches
 from queues.services.callbacks import check_url
-from queues.services.submit import submit_specs
+from queues.services.submit import check, submit_specs
 from queues.specs import JobSpec, digest_of, read_job
 from queues.states import FINAL, Status
 from quotas.models import Project
@@ -84,7 +84,7 @@ class Command(BaseCommand):
             if not line.strip():
                 continue
             try:
-                data = json.loads(line.decode(), parse_constant=_no_constant)
+                data = json.loads(line.decode(), parse_constant=_no_constant, parse_float=_finite)
                 if isinstance(data, dict):
                     if options["type"] and "type" not in data:
                         data = {"type": options["type"], **(data if "payload" in data else {"payload": data})}
@@ -96,8 +96,11 @@ class Command(BaseCommand):
                 if spec.batch is not None:
                     raise InvalidJob([FieldError("/batch", "The file is its own batch.")])
                 check_url(spec.callback_url, "/callback_url")
+                check(spec)
             except UnicodeDecodeError:
                 raise CommandError(f"line {number}: is not UTF-8") from None
+            except RecursionError:
+                raise CommandError(f"line {number}: is nested too deeply") from None
             except ValueError as error:
                 raise CommandError(f"line {number}: is no JSON: {error}") from None
             except InvalidJob as error:
@@ -185,6 +188,13 @@ class Command(BaseCommand):
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0:
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def _line(error: FieldError, start: int) -> str:

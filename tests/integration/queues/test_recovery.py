@@ -490,3 +490,17 @@ def test_a_real_run_is_what_the_others_stand_for(desk: Desk) -> None:
     (claimed,) = worker.claim()
     assert perform(claimed).result == {"attempt": 1, "x": 1}
     assert belt("io").key.endswith("io")
+
+
+def test_a_lost_worker_s_slots_are_free_again(desk: Desk) -> None:
+    desk.pool("llm", concurrency_initial=1)
+    desk.policy("inflight", "project", 1, algorithm="concurrency", window=None, lease_ttl=3600.0)
+    desk.submit(type="http.request", payload={"pool": "llm", "path": "/"})
+    worker = desk.worker("w1")
+    desk.cycle()
+    assert worker.claim()
+    desk.skip(30)
+    desk.reconcile()
+    again = desk.worker("w2")
+    desk.cycle()
+    assert len(again.claim()) == 1
