@@ -11,6 +11,8 @@ class ControlplaneConfig(AppConfig):
     def ready(self) -> None:
         from controlplane.admin.roles import make_roles
         from controlplane.audit import subscriber
+        from controlplane.observability import stream
 
         subscriber.connect()
+        stream.connect()
         post_migrate.connect(make_roles, sender=self, dispatch_uid="sluice.roles")

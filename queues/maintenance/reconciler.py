@@ -13,6 +13,7 @@ import structlog
 from django.db import transaction
 
 from queues import registry
+from queues.announcement import announce
 from queues.connection import belt, client, ring
 from queues.models import Attempt, Job, Transition
 from queues.services import letters
@@ -131,6 +132,7 @@ class Reconciler:
             if dead:
                 letters.write(dead, now)
             close(ended, now)
+            announce(rows)
         back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows if job.stage == Stage.READY}
         ring(back, again=True, unblock=True)
         log.warning("reconciler.lost_workers", jobs=len(rows))

@@ -81,9 +81,14 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
             break
         time.sleep(min(wait + PAUSE, left))
         limits = question.limits()  # policies may have been changed meanwhile
+    told(question, decision)
+    return decision
+
+
+def told(question: Check, decision: Decision) -> None:
+    """Emit what is to be told of a decision. Also called on an event loop: subscribers to it don't block."""
     if not decision.allowed:
         _tell_denial(question, decision)
-    return decision
 
 
 Refusal = UnknownProject | NetworkDenied | LimiterUnavailable

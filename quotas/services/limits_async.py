@@ -1,0 +1,62 @@
+"""Checks on an event loop: `limits.check` without SQL and without a thread that waits for Redis."""
+
+from __future__ import annotations
+
+from quotas import policies
+from quotas.connection import TIMEOUT, limiter
+from quotas.engine import pipelined
+from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.fallback import ResilientLimiter
+from quotas.engine.limiter import CheckRequest, Limiter
+from quotas.engine.pipelined import InThread, Pipeline, PlainSocketNeeded
+from quotas.engine.types import Decision
+from quotas.services import limits
+from quotas.services.limits import Check, Token
+
+
+class AsyncChecks:
+    """One loop's way to the limiter. `in_thread` runs what ends soon, `waiting` what may take its caller's time."""
+
+    def __init__(self, in_thread: InThread, waiting: InThread) -> None:
+        self._in_thread = in_thread
+        self._waiting = waiting
+        self._limiter: ResilientLimiter | Limiter | None = None
+        self._pipeline: Pipeline | None = None
+        self._threads_only = False
+
+    async def check(self, question: Check, held: policies.Snapshot, *, actor: str, token: Token) -> Decision:
+        """Decide, and charge all limits or none; `held` is the configuration to decide by.
+
+        Raises what `limits.check` raises. What has to wait or to be audited, and all that is asked while Redis is
+        away, takes the way of `limits.check` itself, in a thread.
+        """
+        limiter_now = limiter()
+        if question.bypass or question.max_wait or self._threads_only or _is_open(limiter_now):
+            in_thread = self._waiting if question.max_wait else self._in_thread
+            return await in_thread(lambda: limits.check(question, actor=actor, token=token))
+        request = CheckRequest(question.limits(held), question.dry_run, False, token.key, token.body)
+        inner = limiter_now.limiter if isinstance(limiter_now, ResilientLimiter) else limiter_now
+        if self._limiter is not limiter_now or self._pipeline is None:
+            self.close()
+            self._limiter, self._pipeline = limiter_now, Pipeline(inner.transport, self._in_thread, timeout=TIMEOUT)
+        try:
+            decision = await pipelined.check(inner, self._pipeline, request)
+        except PlainSocketNeeded:
+            self._threads_only = True
+            return await self._in_thread(lambda: limits.check(question, actor=actor, token=token))
+        except LimiterUnavailable as error:
+            if not isinstance(limiter_now, ResilientLimiter):
+                raise
+            resilient, why = limiter_now, str(error)
+            decision = await self._in_thread(lambda: resilient.unanswered(request, why))
+        limits.told(question, decision)
+        return decision
+
+    def close(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+
+
+def _is_open(limiter_now: ResilientLimiter | Limiter) -> bool:
+    return isinstance(limiter_now, ResilientLimiter) and limiter_now.breaker.is_open
