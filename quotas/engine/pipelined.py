@@ -29,6 +29,8 @@ from .types import Decision
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function off the event loop."""
+TICKS = 4
+"""Looks within one timeout; an answer is waited for by that many and at most one more."""
 _ENOUGH = 64 * 1024
 """Bytes that are sent without waiting for the end of the turn."""
 
@@ -45,7 +47,8 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._timeout = timeout
         self._reader = hiredis.Reader(replyError=ScriptError, notEnoughData=...)
-        self._waiting: deque[tuple[float, asyncio.Future[Reply]]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[Reply]]] = deque()
+        self._ticks = 0
         self._out: list[bytes] = []
         self._out_size = 0
         self._transport: asyncio.Transport | None = None
@@ -55,7 +58,7 @@ class Connection(asyncio.Protocol):
     def ask(self, payload: bytes) -> asyncio.Future[Reply]:
         """The reply to one packed command, errors as ScriptError objects."""
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting.append((self._loop.time(), future))
+        self._waiting.append((self._ticks, future))
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(payload)
@@ -63,7 +66,7 @@ class Connection(asyncio.Protocol):
         if self._out_size > _ENOUGH:
             self._flush()
         if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout, self._look, False)
+            self._watch = self._loop.call_later(self._timeout / TICKS, self._look)
         return future
 
     def _flush(self) -> None:
@@ -72,21 +75,20 @@ class Connection(asyncio.Protocol):
         self._out.clear()
         self._out_size = 0
 
-    def _look(self, again: bool) -> None:
+    def _look(self) -> None:
         """End the connection where the oldest question has waited too long.
 
-        A busy loop may have left the reply unread: it is given one more turn before the server is blamed.
+        Time is counted in ticks of this loop, each of which has read what there was to read: where the loop itself was
+        held up, the server is not blamed for it.
         """
         self._watch = None
+        self._ticks += 1
         if not self._waiting:
             return
-        left = self._waiting[0][0] + self._timeout - self._loop.time()
-        if left > 0:
-            self._watch = self._loop.call_later(left, self._look, False)
-        elif not again:
-            self._watch = self._loop.call_later(0.001, self._look, True)
-        else:
+        if self._ticks - self._waiting[0][0] > TICKS:
             self.fail("no answer in time")
+        else:
+            self._watch = self._loop.call_later(self._timeout / TICKS, self._look)
 
     def fail(self, why: str) -> None:
         """Close, and tell all who wait."""
