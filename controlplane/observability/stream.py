@@ -64,6 +64,14 @@ class Entry:
 def entry_of(event: events.Event) -> Entry | None:
     """How an event is told to the outside; None for those that are not."""
     match event:
+        case events.JobChanged():
+            if event.status == "dead":
+                return None  # told with its letter
+            data = {
+                "job": event.job, "queue": event.queue, "type": event.type, "status": event.status,
+                "reason": event.reason,
+            }  # fmt: skip
+            return Entry(f"job.{event.status}", event.project, data)
         case events.LimitDenied():
             data = {"policy": event.policy, "scope": event.scope, "key": event.key, "retry_after": event.retry_after}
             return Entry("limit.denied", event.project, {**data, "count": 1})
@@ -88,9 +96,6 @@ def entry_of(event: events.Event) -> Entry | None:
                 "dead_letter": event.letter, "category": event.category, "severity": event.severity,
             }  # fmt: skip
             return Entry("job.dead", event.project, data)
-        case events.JobChanged() if event.status != "dead":
-            data = {"job": event.job, "queue": event.queue, "type": event.type, "status": event.status}
-            return Entry(f"job.{event.status}", event.project, {**data, "reason": event.reason})
         case events.QueueChanged():
             name = "resumed" if event.state == "running" else event.state
             return Entry(f"queue.{name}", event.project, {"queue": event.queue, "state": event.state, "why": event.why})
@@ -213,7 +218,9 @@ class Publisher:
             self._transport = Transport(client(), timeout=TIMEOUT)
         name = stream_key()
         commands = [
-            pack(("XADD", name, "MAXLEN", "~", KEPT, "*", "n", entry.name, "p", entry.project, "d", _json(entry.data)))
+            pack(
+                ("XADD", name, "MAXLEN", "~", KEPT, "*", "n", entry.name, "p", entry.project, "d", _encode(entry.data))
+            )
             for entry in batch
         ]
         dropped = self.dropped
@@ -230,8 +237,7 @@ class Publisher:
         return len(batch)
 
 
-def _json(data: dict[str, Any]) -> bytes:
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 publisher = Publisher()
