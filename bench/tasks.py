@@ -1,19 +1,32 @@
-"""Jobs for the benchmarks: `SLUICE_TASK_MODULES=bench.tasks`."""
+"""Jobs for the benchmarks: `SLUICE_TASK_MODULES=bench.tasks`. Each counts itself in Redis, as the peers' jobs do."""
 
 from __future__ import annotations
 
+import os
 import time
+from functools import lru_cache
+
+import redis
 
 from queues import task
 from queues.registry import JobContext
+
+COUNTER = "bench:done"
+
+
+@lru_cache(maxsize=1)
+def client() -> redis.Redis:
+    return redis.Redis.from_url(os.environ["BENCH_REDIS_URL"])
 
 
 @task(name="bench.sleep", queue="batch")
 def sleep(job: JobContext, seconds: float = 0.05) -> None:
     """An I/O-bound job: waits and returns nothing."""
     time.sleep(seconds)
+    client().incr(COUNTER)
 
 
 @task(name="bench.nothing", queue="batch")
 def nothing(job: JobContext) -> None:
     """What a job costs that does nothing."""
+    client().incr(COUNTER)

@@ -43,7 +43,7 @@ def workers(io: int) -> list[ChildSpec]:
 def simulator(port: int) -> ChildSpec:
     """A provider whose limits are a little above those of the demonstration's pool."""
     words = ("simulate_upstream", "--port", str(port), "--rpm", "130", "--burst", "24", "--latency", "400")
-    return ChildSpec("simulator", manage(*words, "--error-rate", "0.02"), rank=DISPATCHER_RANK)
+    return ChildSpec("simulator", manage(*words, "--error-rate", "0.02"), rank=DISPATCHER_RANK, grace=3.0)
 
 
 def traffic(port: int) -> ChildSpec:

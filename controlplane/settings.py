@@ -108,6 +108,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = env.str("REDIS_URL", default="") or INSTANCE.redis_url
 LIMITER_REDIS_URL = env.str("LIMITER_REDIS_URL", default="") or REDIS_URL
 REDIS_PREFIX = env.str("SLUICE_REDIS_PREFIX", default="sl")
+LIMITER_TIMEOUT = env.float("SLUICE_LIMITER_TIMEOUT", default=0.1)
+"""Seconds for connecting and for an answer: a check is refused or degraded rather than waited for."""
+LIMITER_PROCESSES = env.int("SLUICE_LIMITER_PROCESSES", default=1)
+"""Processes that check limits; while Redis is away, each holds its share of a `fail_open` policy's limit alone."""
 RQ_QUEUES = {lane: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1} for lane in ("io", "cpu")}
 RQ = {"WORKER_CLASS": "queues.worker.worker_for_lane"}
 
@@ -161,6 +165,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "quotas.rest.openapi.finish",
+    ],
 }
 
 LOG_LEVEL = env.str("SLUICE_LOG_LEVEL", default="INFO").upper()

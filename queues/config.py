@@ -22,6 +22,8 @@ class RetrySpec:
     max_attempts: int = 5
     jitter: float = 0.1
     by_category: Mapping[str, Any] = field(default_factory=dict)
+    auto_replays: int = 0
+    auto_replay_after: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ def _retry_spec(policy: RetryPolicy | None) -> RetrySpec:
         max_attempts=policy.max_attempts,
         jitter=policy.jitter,
         by_category=policy.by_category,
+        auto_replays=policy.auto_replays,
+        auto_replay_after=policy.auto_replay_after,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 
 import redis
@@ -9,11 +10,25 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from quotas import events
 from quotas.engine.accounts import Accounts
+from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
+from quotas.engine.waiting import WaitingLine
 
-TIMEOUT = 0.1
-"""Seconds for connecting and for an answer: a check is refused or degraded rather than waited for."""
+_patience: float | None = None
+
+
+def be_patient(seconds: float = 2.0) -> None:
+    """For processes in which nobody waits for an answer (dispatcher, workers): a slow Redis is no outage there."""
+    global _patience
+    _patience = seconds
+    forget()
+
+
+def _timeout() -> float:
+    """Seconds for connecting and for an answer."""
+    return _patience if _patience is not None else settings.LIMITER_TIMEOUT
 
 
 @lru_cache(maxsize=1)
@@ -21,8 +36,8 @@ def limiter_redis() -> redis.Redis:
     """The process's client of `LIMITER_REDIS_URL`."""
     return redis.Redis.from_url(
         settings.LIMITER_REDIS_URL,
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
+        socket_timeout=_timeout(),
+        socket_connect_timeout=_timeout(),
         retry=Retry(NoBackoff(), 0),  # a charge is never repeated blindly
         health_check_interval=0,
         max_connections=256,
@@ -30,19 +45,41 @@ def limiter_redis() -> redis.Redis:
 
 
 @lru_cache(maxsize=1)
-def limiter() -> Limiter:
-    """The process's limiter. Safe under threads."""
-    return Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+def limiter() -> ResilientLimiter:
+    """The process's limiter, which answers by each policy's own rule where Redis is away. Safe under threads."""
+    inner = Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=_timeout())
+    return ResilientLimiter(inner, processes=lambda: settings.LIMITER_PROCESSES, on_event=_Outage().tell)
+
+
+@lru_cache(maxsize=1)
+def waiting_line() -> WaitingLine:
+    """Blocking checks, in order of arrival."""
+    return WaitingLine(limiter())
+
+
+class _Outage:
+    """Tells of Redis's coming and going, once each."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def tell(self, kind: str, why: str) -> None:
+        if kind == "unavailable":
+            self._since = time.monotonic()
+            events.emit(events.LimiterDegraded(why))
+        else:
+            events.emit(events.LimiterRecovered(time.monotonic() - self._since))
 
 
 @lru_cache(maxsize=1)
 def accounts() -> Accounts:
     """The process's engine of accounts. Safe under threads."""
-    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=TIMEOUT)
+    return Accounts(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=_timeout())
 
 
 def forget() -> None:
     """Open new connections at the next use: after a fork, the parent's sockets are the parent's."""
     accounts.cache_clear()
+    waiting_line.cache_clear()
     limiter.cache_clear()
     limiter_redis.cache_clear()

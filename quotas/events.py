@@ -6,9 +6,11 @@ A subscriber runs in the emitter's thread and transaction, in the order of subsc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from quotas.engine.types import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,14 @@ class OperatorActed(Event):
     after: Mapping[str, Any] | None = None
     reason: str = ""
     phase: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsChecked(Event):
+    """Requests were held against limits in one call that took `seconds`; dry runs are not told of."""
+
+    decisions: Sequence[Decision]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,11 @@ class ThresholdCrossed(Event):
 
 @dataclass(frozen=True, slots=True)
 class AccountChanged(Event):
-    """An account went from one state to another."""
+    """An account went from one state to another, as the API names them.
+
+    A breaker opens (`open`), lets a probe out (`half_open`) and closes (`available`); a refused credential disables
+    (`disabled`, `why` is `auth`): that one is worth an alert, and is told once.
+    """
 
     pool: str
     account: str
@@ -88,6 +102,30 @@ class AccountChanged(Event):
     after: str
     why: str = ""
     until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimited(Event):
+    """All of a pool is limited: its accounts share a limit, or each of them has met its own. Told once per time.
+
+    `account`: whose refusal was the last. `until`: seconds until the first of them is free, None where that is open.
+    """
+
+    pool: str
+    account: str
+    why: str = ""
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyChanged(Event):
+    """Adaptive concurrency moved: how many calls may be in flight on an account, before and after."""
+
+    pool: str
+    account: str
+    before: int
+    after: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import CostExceedsLimit, LimitExceeded
 from quotas.services import limits as service
+from quotas.services.blocks import PolicyLease
 from quotas.services.limits import Check
 
 ACTOR = "python"
@@ -84,6 +85,27 @@ def reserve(
         yield reservation
     finally:
         reservation.settle()
+
+
+def lease(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    units: int = 100,
+    unit: str = "requests",
+    ttl: float = 10.0,
+) -> PolicyLease:
+    """Take units in blocks of at most `units` and spend them in memory; threads may share it.
+
+    `lease.spend(n)` is a `Decision`; `close()`, or the end of a `with` block, refunds what was not spent. `ttl`:
+    seconds that a block is spent from at most. Raises `NotDivisible` where a `concurrency` policy applies, and what
+    `check` raises.
+    """
+    return PolicyLease(_asked(project, user, ip, endpoint, method, keys, None, False, 0.0), unit, units, ttl)
 
 
 def _asked(

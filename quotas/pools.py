@@ -115,7 +115,7 @@ class Pool:
         plan = Plan(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
         while True:
-            admission = accounts().admit(service.request_for(self.name, asked, priority=priority, key=key))
+            admission = service.admit(service.request_for(self.name, asked, priority=priority, key=key))
             if not admission.allowed:
                 time.sleep(plan.before(self._waitable(admission)))
                 continue
@@ -176,7 +176,7 @@ class Pool:
 
     async def _admit_async(self, cost: Mapping[str, int], priority: int, key: str) -> Admission:
         def admit() -> Admission:
-            return accounts().admit(service.request_for(self.name, cost, priority=priority, key=key))
+            return service.admit(service.request_for(self.name, cost, priority=priority, key=key))
 
         return await sync_to_async(admit, thread_sensitive=False)()
 

@@ -38,6 +38,7 @@ os.environ |= {
     "SLUICE_SECRET_KEY": "only-for-tests-" + "0" * 40,
     "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=",
     "SLUICE_LOG_LEVEL": os.environ.get("SLUICE_TEST_LOG_LEVEL", "WARNING"),
+    "SLUICE_LIMITER_TIMEOUT": "10",  # a busy machine is no outage
     "REDIS_URL": VALKEY.unix_url,
 }
 if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
@@ -45,6 +46,14 @@ if _database := os.environ.get("SLUICE_TEST_DATABASE_URL"):
 # Named here and not in pyproject.toml: pytest-django would read the settings before this file is.
 os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
 django.setup()
+# pytest-xdist's workers inherit this environment: with the name in it, pytest-django would read the settings there
+# before this file has given the worker servers of its own, and all workers would share one Redis.
+del os.environ["DJANGO_SETTINGS_MODULE"]
+assert VALKEY.unix_url == django.conf.settings.REDIS_URL
+import quotas.connection  # noqa: E402
+
+# A machine that is busy with tests is no outage of Redis; tests of outages choose their own patience.
+quotas.connection.TIMEOUT = 2.0
 # A slow hash is for real passwords.
 django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

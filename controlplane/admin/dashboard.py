@@ -49,24 +49,22 @@ class Panel:
     seconds: int = 3
     platform: bool = False
     title: str = ""
-    wide: bool = False
+    column: str = ""
+    """Where it stands on the dashboard: `top`, `left`, `right`, `bottom`."""
 
 
 PANELS: dict[str, Panel] = {
-    "pulse": Panel(pulse.figures, "queues.view_job", wide=True),
-    "throughput": Panel(throughput.figures, "queues.view_job", title="Jobs ended per minute", seconds=5),
-    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority"),
-    "limits": Panel(limits.figures, "quotas.view_policy", title="Quota use", seconds=4),
-    "accounts": Panel(accounts.figures, "quotas.view_account", title="API accounts", platform=True),
-    "workers": Panel(workers.figures, "queues.view_workerprocess", title="Workers", platform=True),
-    "letters": Panel(letters.figures, "queues.view_deadletter", title="Dead letters", seconds=5),
-    "lately": Panel(
-        lately.figures, "controlplane.view_auditentry", title="Lately", seconds=5, platform=True, wide=True
-    ),
+    "pulse": Panel(pulse.figures, "queues.view_job", column="top"),
+    "throughput": Panel(throughput.figures, "queues.view_job", 5, title="Jobs ended per minute", column="left"),
+    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority", column="right"),
+    "limits": Panel(limits.figures, "quotas.view_policy", 4, title="Quota use", column="left"),
+    "accounts": Panel(accounts.figures, "quotas.view_account", platform=True, title="API accounts", column="right"),
+    "letters": Panel(letters.figures, "queues.view_deadletter", 5, title="Dead letters", column="left"),
+    "workers": Panel(workers.figures, "queues.view_workerprocess", platform=True, title="Workers", column="right"),
+    "lately": Panel(lately.figures, "controlplane.view_auditentry", 5, platform=True, title="Lately", column="bottom"),
     "policy": Panel(policy.figures, "quotas.view_policy"),
     "queue": Panel(queue.figures, "queues.view_queue"),
 }
-SHOWN = ("pulse", "throughput", "queues", "limits", "accounts", "letters", "workers", "lately")
 
 _lock = threading.Lock()
 _worked_out: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
@@ -74,7 +72,7 @@ _worked_out: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
 
 def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
     """For the index page: the panels that this person may see."""
-    panels = [(name, PANELS[name]) for name in SHOWN if _may(request, PANELS[name])]
+    panels = [(name, panel) for name, panel in PANELS.items() if panel.column and _may(request, panel)]
     return {**given, "panels": panels, "title": "Dashboard"}
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from django.http import HttpResponse
 from django.utils.dateparse import parse_datetime
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -52,6 +54,12 @@ class EventsView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(
+        operation_id="events",
+        parameters=[EventsQuery],
+        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+        summary="Live events (Server-Sent Events)",
+    )
     def get(self, request: Request) -> HttpResponse:
         query = self.query(EventsQuery)
         after = None

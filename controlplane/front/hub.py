@@ -63,9 +63,10 @@ class Hub:
     async def stop(self) -> None:
         """Forget everything and let the connection go."""
         task, self._task = self._task, None
-        if task is not None:
+        while task is not None and not task.done():
+            # More than once: where a cancel meets the client's own timeout, one of the two gets lost.
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait({task}, timeout=0.2)
         self.tail = None
         self._recent.clear()
         await self._redis.aclose()
@@ -90,7 +91,8 @@ class Hub:
 
     async def _read(self) -> None:
         wait = 0.05
-        while True:
+        me = asyncio.current_task()
+        while self._task is me:
             try:
                 if self.tail is None:
                     self._begin(await self._last() or BEGINNING)

@@ -67,8 +67,9 @@ class Streams:
         kept = [(name, value) for name, value in headers if name != b"content-length"]
         kept.append((b"x-accel-buffering", b"no"))  # a proxy that collects the answer would never pass it on
         await send({"type": "http.response.start", "status": 200, "headers": kept})
-        await _write(send, b"retry: %d\n: listening\n\n" % RETRY)
+        await _write(send, b"retry: %d\n\n" % RETRY)
         position, memory = await self._first_position(hub, subscription, send), hub.memory
+        await _write(send, b": listening\n\n")  # whatever happens from now on is heard
         while True:
             news = hub.news()
             if memory != hub.memory:

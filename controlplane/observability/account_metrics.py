@@ -1,4 +1,4 @@
-"""How the upstream accounts are doing, from the copy in SQL that is at most seconds old."""
+"""How the upstream accounts are doing, as Redis holds it at this moment."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from quotas.models import Account
+from quotas import policies
+from quotas.connection import accounts
+from quotas.models import Pool
 
-BREAKER = {"closed": 0, "half_open": 1, "open": 2}
+BREAKER = {"half_open": 1, "open": 2}
 
 
 def collect() -> Iterator[Metric]:
-    requests = CounterMetricFamily(
-        "sluice_account_requests", "Calls by how they ended.", labels=["pool", "account", "outcome"]
-    )
-    health = GaugeMetricFamily("sluice_account_health", "Health score, 0 to 1.", labels=["pool", "account"])
-    breaker = GaugeMetricFamily("sluice_breaker_state", "0 closed, 1 half open, 2 open.", labels=["pool", "account"])
-    columns = ("pool__name", "name", "successes", "errors", "health", "state")
-    for pool, name, successes, errors, score, state in Account.objects.values_list(*columns):
-        requests.add_metric([pool, name, "ok"], successes)
-        for category, count in errors.items():
-            requests.add_metric([pool, name, category], count)
-        health.add_metric([pool, name], score)
-        breaker.add_metric([pool, name], BREAKER.get(state, 0))
-    yield requests
-    yield health
-    yield breaker
+    labels = ["pool", "account"]
+    requests = CounterMetricFamily("sluice_account_requests", "Calls by how they ended.", labels=[*labels, "outcome"])
+    skips = CounterMetricFamily("sluice_account_skips", "Times passed over, by why.", labels=[*labels, "reason"])
+    health = GaugeMetricFamily("sluice_account_health", "Health score, 0 to 1.", labels=labels)
+    flight = GaugeMetricFamily("sluice_account_in_flight", "Calls that are under way.", labels=labels)
+    breaker = GaugeMetricFamily("sluice_breaker_state", "0 closed, 1 half open, 2 open.", labels=labels)
+    for pool in Pool.objects.values_list("name", flat=True):
+        for state in accounts().states(policies.pool_spec(pool)):
+            names = [pool, state.name]
+            requests.add_metric([*names, "ok"], state.successes)
+            for category, count in state.errors.items():
+                requests.add_metric([*names, category], count)
+            for reason, count in state.skips.items():
+                skips.add_metric([*names, reason], count)
+            health.add_metric(names, state.health)
+            flight.add_metric(names, state.in_flight)
+            breaker.add_metric(names, BREAKER.get(state.state, 0))
+    yield from (requests, skips, health, flight, breaker)

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.utils import timezone
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
+from controlplane.observability.buckets import cumulative
 from queues.models import Job
 from queues.states import Stage
 
@@ -99,14 +100,5 @@ def _families(sums: dict[str, float]) -> Iterator[Metric]:
     for family, text in words.items():
         histogram = HistogramMetricFamily(f"sluice_job_{family}_seconds", text, labels=["queue"])
         for queue, parts in spans[family].items():
-            histogram.add_metric([queue], _buckets(parts), parts.get("sum", 0.0))
+            histogram.add_metric([queue], cumulative(BOUNDS, parts), parts.get("sum", 0.0))
         yield histogram
-
-
-def _buckets(parts: dict[Any, float]) -> list[tuple[str, float]]:
-    count = 0.0
-    buckets = []
-    for index, bound in enumerate([*BOUNDS, float("inf")]):
-        count += parts.get(index, 0.0)
-        buckets.append(("+Inf" if bound == float("inf") else str(bound), count))
-    return buckets

@@ -1,11 +1,57 @@
-"""What the limits decided."""
+"""What the limits decided, how long it took, and how much of each is used."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
-from prometheus_client.core import Metric
+import redis
+from django.conf import settings
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from controlplane.observability import check_counts
+from controlplane.observability.buckets import cumulative
+from quotas.services.usage import Selection, usage
+
+MOST = 5_000
+"""Subjects that are looked at for the ratio of use."""
 
 
 def collect() -> Iterator[Metric]:
-    yield from ()
+    check_counts.counts.flush()
+    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, decode_responses=True) as client:
+        sums: dict[str, str] = client.hgetall(check_counts.key())  # type: ignore[assignment]
+    yield from _checks({name: float(value) for name, value in sums.items()})
+    yield _ratios()
+
+
+def _checks(sums: dict[str, float]) -> Iterator[Metric]:
+    total = CounterMetricFamily(
+        "sluice_limit_checks", "Requests held against a policy.", labels=["policy", "scope", "outcome"]
+    )
+    seconds: dict[int | str, float] = {}
+    for name, value in sorted(sums.items()):
+        family, *labels = json.loads(name)
+        if family == "total":
+            total.add_metric(labels, value)
+        else:
+            seconds[labels[0]] = value
+    histogram = HistogramMetricFamily("sluice_limit_check_seconds", "Time that a call to the limiter took.")
+    if seconds:
+        histogram.add_metric([], cumulative(check_counts.BOUNDS, seconds), seconds.get("sum", 0.0))
+    yield total
+    yield histogram
+
+
+def _ratios() -> Metric:
+    family = GaugeMetricFamily(
+        "sluice_quota_used_ratio", "Use by limit, of the subject nearest to it.", labels=["policy", "project"]
+    )
+    most: dict[tuple[str, str], float] = {}
+    for state in usage(Selection(), most=MOST):
+        if state.limit:
+            place = (state.policy, state.partition)
+            most[place] = max(most.get(place, 0.0), state.used / state.limit)
+    for (policy, project), ratio in sorted(most.items()):
+        family.add_metric([policy, project], ratio)
+    return family

@@ -63,6 +63,7 @@ class Entry:
 
 def entry_of(event: events.Event) -> Entry | None:
     """How an event is told to the outside; None for those that are not."""
+    data: dict[str, Any]
     match event:
         case events.JobChanged():
             if event.status == "dead":
@@ -96,6 +97,12 @@ def entry_of(event: events.Event) -> Entry | None:
                 "dead_letter": event.letter, "category": event.category, "severity": event.severity,
             }  # fmt: skip
             return Entry("job.dead", event.project, data)
+        case events.PoolLimited():
+            data = {"pool": event.pool, "account": event.account, "why": event.why, "until_in": event.until}
+            return Entry("account.pool_limited", event.project, data)
+        case events.ConcurrencyChanged():
+            moved = {"before": event.before, "after": event.after, "why": event.why}
+            return Entry("account.concurrency", event.project, {"pool": event.pool, "account": event.account, **moved})
         case events.QueueChanged():
             name = "resumed" if event.state == "running" else event.state
             return Entry(f"queue.{name}", event.project, {"queue": event.queue, "state": event.state, "why": event.why})
@@ -243,7 +250,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 publisher = Publisher()
 TOLD = (
     events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered, events.ThresholdCrossed,
-    events.AccountChanged, events.JobChanged, events.JobDied, events.QueueChanged,
+    events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
 )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ from queues import config
 from queues.dispatcher.candidate import Candidate
 from quotas import policies
 from quotas.engine.accounts import Accounts
+from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
 from quotas.engine.types import Admission, AdmitRequest, Limit, Outcome, PoolSpec
+from quotas.services.pools import tell_admitted
 
 UNUSED = Outcome("unused")
 """Settles a lease whose call was never made: everything reserved is given back."""
@@ -33,7 +35,7 @@ class Asked:
 class Admissions:
     """The dispatcher's door to the engine."""
 
-    def __init__(self, accounts: Accounts, limiter: Limiter) -> None:
+    def __init__(self, accounts: Accounts, limiter: Limiter | ResilientLimiter) -> None:
         self._accounts = accounts
         self._limiter = limiter
 
@@ -70,7 +72,9 @@ class Admissions:
                 )
                 for position in pending
             ]
-            for position, answer in zip(pending, self._accounts.admit_many(requests), strict=True):
+            given = self._accounts.admit_many(requests)
+            tell_admitted(given)
+            for position, answer in zip(pending, given, strict=True):
                 answers[position] = answer
         return [answer for answer in answers if answer is not None]
 

@@ -44,6 +44,8 @@ SLOT_BLOCK = 0.25
 BUSY = 3
 PACE = 0.03
 """Seconds between two cycles once one has released `BUSY` jobs."""
+MAX_FAULTS = 10
+"""Cycles in a row that may fail for a reason that nobody foresaw."""
 WINDOW = 64
 """Candidates admitted in one round trip at most."""
 
@@ -63,6 +65,7 @@ class Dispatcher:
         self._looked = float("-inf")
         self._renewed = float("-inf")
         self._versions: tuple[int, int] = (-1, -1)
+        self._faults = 0
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -81,11 +84,20 @@ class Dispatcher:
                         self._stopping.wait(1.0)
                         continue
                     pause = self.cycle(rings)
+                    self._faults = 0
                 except LeadershipLost:
                     log.warning("dispatcher.leadership_lost", name=self.name)
                     self._forget()
                 except (DatabaseError, redis.RedisError, LimiterUnavailable) as error:
                     log.warning("dispatcher.waiting", error=f"{type(error).__name__}: {error}")
+                    self._forget()
+                    self._stopping.wait(0.5)
+                except Exception:
+                    # One cycle that fails must not end all others; a fault that stays ends the process, loudly.
+                    self._faults += 1
+                    if self._faults >= MAX_FAULTS:
+                        raise
+                    log.exception("dispatcher.fault", name=self.name, in_a_row=self._faults)
                     self._forget()
                     self._stopping.wait(0.5)
         finally:
@@ -110,6 +122,9 @@ class Dispatcher:
 
     def cycle(self, rings: bell.Rings) -> float:
         """One round. Returns seconds until the next one is due, unless somebody rings before."""
+        back = self._maintenance.after_loss()
+        rings.again |= back
+        rings.unblock |= bool(back)
         self._hear(rings)
         now = clock.now()
         self._maintenance.run_due(now)
@@ -194,7 +209,8 @@ class Dispatcher:
                 places.give(cfg.queues[item.candidate.queue_id], lane_for(item.candidate))
         waits.defer(denied, now)  # type: ignore[arg-type]
         waits.tell_groups(denied)
-        return bool(granted)
+        # Also where all were denied for a while: behind them others may wait that nothing holds back.
+        return bool(granted) or any(item.seconds is None or item.seconds >= SLOT_BLOCK for item in denied)
 
     def _draw(
         self, groups: list[Group], places: Places, taken: set[int], cfg: config.QueueConfig, now: object, moment: float

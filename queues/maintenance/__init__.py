@@ -6,9 +6,15 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+import structlog
+
+from queues.connection import Group
 from queues.maintenance import pruner, reconciler
-from queues.services import bulk, recurring
-from quotas.services import health
+from queues.services import auto_replay, bulk, recurring
+from quotas.engine.errors import LimiterUnavailable
+from quotas.services import health, rollups
+
+log = structlog.get_logger(__name__)
 
 
 class Maintenance:
@@ -17,18 +23,29 @@ class Maintenance:
     def __init__(self) -> None:
         self._reconciler = reconciler.Reconciler()
         self._health_log = health.HealthLog()
+        self._sampler = rollups.Sampler()
         self._tasks: list[tuple[float, Callable[[datetime], object]]] = [
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
             (1.0, recurring.submit_due),
             (60.0, pruner.prune),
-            (5.0, self._keep_health),
+            (15.0, auto_replay.replay_due),
+            (5.0, self._keep_books),
         ]
         self._next = [time.monotonic() + every for every, _ in self._tasks]
 
-    def _keep_health(self, now: datetime) -> None:
-        health.flush()
-        self._health_log.run_due()
+    def _keep_books(self, now: datetime) -> None:
+        """Copy what Redis knows to SQL; where Redis is away there is nothing to copy, and jobs need not wait for it."""
+        try:
+            health.flush()
+            self._health_log.run_due()
+            self._sampler.sample()
+        except LimiterUnavailable as error:
+            log.warning("maintenance.engine_away", error=str(error))
+
+    def after_loss(self) -> set[Group]:
+        """Before a round: what Redis has lost comes first. The groups into which something came back."""
+        return self._reconciler.after_loss()
 
     def run_due(self, now: datetime) -> None:
         for position, (every, task) in enumerate(self._tasks):

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 
-from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Transition, WorkerProcess
+from queues.models import Attempt, Batch, Callback, DeadLetter, Job, JobDependency, Transition, WorkerProcess
 from queues.states import Stage, Status
 
 log = structlog.get_logger(__name__)
@@ -34,14 +34,16 @@ def prune(now: datetime) -> None:
 
 def _deletable():  # type: ignore[no-untyped-def]
     held = JobDependency.objects.filter(after=OuterRef("pk"), job__stage=Stage.HELD)
-    return Job.objects.filter(stage=Stage.DONE, status__in=[Status.COMPLETED, Status.CANCELLED]).exclude(Exists(held))
+    unhandled = DeadLetter.objects.filter(job=OuterRef("pk"), handled_at=None)
+    ended = Q(status__in=[Status.COMPLETED, Status.CANCELLED]) | Q(Q(status=Status.DEAD), ~Exists(unhandled))
+    return Job.objects.filter(ended, stage=Stage.DONE).exclude(Exists(held))
 
 
 def _remove(rows) -> int:  # type: ignore[no-untyped-def]
     ids = list(rows.values_list("id", flat=True)[:SLICE])
     if ids:
         # Children first and by hand: the ORM's own cascade would read every row before it deletes it.
-        for child in (Attempt, Transition, DeadLetter):
+        for child in (Attempt, Transition, DeadLetter, Callback):
             child.objects.filter(job_id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
         JobDependency.objects.filter(job_id__in=ids).delete()
         JobDependency.objects.filter(after_id__in=ids).delete()

@@ -14,10 +14,11 @@ from django.db import transaction
 
 from queues import registry
 from queues.announcement import announce
-from queues.connection import belt, client, ring
+from queues.connection import Group, belt, client, key, ring
 from queues.models import Attempt, Job, Transition
 from queues.services import letters
 from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
+from queues.worker import engine
 from queues.worker.settle import close
 
 log = structlog.get_logger(__name__)
@@ -28,6 +29,14 @@ LEASE = timedelta(seconds=15)
 LANES = ("io", "cpu")
 MAX_LOSSES = 2
 """Lost deliveries after which even a trusted type runs alone."""
+
+
+def _held() -> set[str]:
+    """The parcels that are on the belts."""
+    held: set[str] = set()
+    for lane in LANES:
+        held.update(raw.decode() for raw in client().lrange(belt(lane).key, 0, -1))  # type: ignore[union-attr]
+    return held
 
 
 class Reconciler:
@@ -47,6 +56,17 @@ class Reconciler:
         if self._watching_since is not None and now - self._watching_since >= LEASE:
             self._running(now)
 
+    def after_loss(self) -> set[Group]:
+        """Where Redis has lost its memory, release anew at once all that it held: before anything newer, so that
+        starts go on following submits. A mark that is gone tells it. Returns the groups into which something came."""
+        if client().exists(key("belt")):
+            return set()
+        held = _held()
+        lost = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.BELT).values_list("id", "delivery", "parcel")
+        back = self._release_anew({(pk, delivery) for pk, delivery, parcel in lost if parcel not in held})
+        client().set(key("belt"), "1")
+        return back
+
     def _belt(self, now: datetime) -> None:
         released = list(
             Job.objects.filter(
@@ -56,14 +76,16 @@ class Reconciler:
         if not released:
             self._missing = set()
             return
-        held: set[str] = set()
-        for lane in LANES:
-            held.update(raw.decode() for raw in client().lrange(belt(lane).key, 0, -1))  # type: ignore[union-attr]
+        held = _held()
         missing = {(pk, delivery) for pk, delivery, parcel in released if parcel not in held}
         orphans = missing & self._missing
         self._missing = missing - orphans
+        self._release_anew(orphans)
+
+    @staticmethod
+    def _release_anew(orphans: set[tuple[int, int]]) -> set[Group]:
         if not orphans:
-            return
+            return set()
         with transaction.atomic():
             rows = [
                 job
@@ -73,8 +95,12 @@ class Reconciler:
             Job.objects.filter(id__in=[job.pk for job in rows]).update(
                 stage=Stage.READY, reason="released anew: the belt had lost it", account_lease="", reservation=""
             )
-        ring({(job.queue_id, job.priority, job.project_id, job.pool) for job in rows}, again=True, unblock=True)
+        for job in rows:
+            engine.give_back(job, job.account_lease, job.reservation)
+        back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows}
+        ring(back, again=True, unblock=True)
         log.warning("reconciler.belt_orphans", jobs=len(rows))
+        return back
 
     def _running(self, now: datetime) -> None:
         with transaction.atomic():
@@ -86,6 +112,8 @@ class Reconciler:
             if not rows:
                 return
             attempts, steps, dead, ended = [], [], [], []
+            leases: list[str] = []
+            reservations: list[str] = []
             for job in rows:
                 attempts.append(
                     Attempt(
@@ -102,6 +130,8 @@ class Reconciler:
                     )  # fmt: skip
                 )
                 job.losses += 1
+                leases.append(job.account_lease)
+                reservations.append(job.reservation)
                 job.worker, job.lease_until, job.account_lease, job.reservation = "", None, "", ""
                 if job.cancel_requested_at is not None:
                     job.stage, job.status, job.finished_at, job.reason = (
@@ -134,5 +164,6 @@ class Reconciler:
             close(ended, now)
             announce(rows)
         back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows if job.stage == Stage.READY}
+        engine.settle_lost(leases, reservations)
         ring(back, again=True, unblock=True)
         log.warning("reconciler.lost_workers", jobs=len(rows))

@@ -7,6 +7,8 @@ from quotas.models.names import name_validator
 
 
 class Recurring(Versioned):
+    UNVERSIONED = frozenset({"next_at", "last_at", "last_error"})
+
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])
     enabled = models.BooleanField(default=True)
     cron = models.CharField(max_length=100, help_text="Minute, hour, day, month, weekday, such as `0 3 * * *`.")

@@ -28,6 +28,11 @@ class RetryPolicy(Versioned):
         help_text='Exceptions, such as {"auth": "never", "server": {"initial": 0.5, "max": 4}}.',
     )
 
+    auto_replays = models.PositiveIntegerField(
+        default=0, help_text="How often a dead letter of a transient kind is replayed by itself; 0: never."
+    )
+    auto_replay_after = models.FloatField(default=900.0, help_text="Seconds that such a letter waits before that.")
+
     class Meta:
         ordering = ["name"]
         verbose_name_plural = "retry policies"

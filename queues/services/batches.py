@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from django.db import transaction
@@ -54,6 +56,15 @@ def submit_bulk(
                 return known, list(known.jobs.order_by("pk").values_list("uid", flat=True)), False
         if uid is not None:
             batch = open_for(project, uid, "/batch/id")
+            if idempotency_key is not None:
+                seed = hashlib.blake2b(f"{uid}\x00{idempotency_key}".encode(), digest_size=16).hexdigest()
+                # The key stands on the jobs: a batch that grows is asked to do so with many keys.
+                specs = [
+                    replace(spec, idempotency_key=f"bulk:{seed}:{number}", digest=request_hash)
+                    if spec.idempotency_key is None
+                    else spec
+                    for number, spec in enumerate(specs)
+                ]
         else:
             batch = Batch.objects.create(
                 project=project,
@@ -79,7 +90,9 @@ def seal(batch: Batch) -> None:
 def finish_ended(batch_ids: Sequence[int], now: datetime) -> list[int]:
     """Mark those of the batches complete that are sealed and whose jobs have all ended; returns their ids."""
     finished = []
-    for pk in batch_ids:
+    # Held while it is looked at: of two that settle the last two jobs at once, neither sees the other's end.
+    rows = Batch.objects.filter(pk__in=batch_ids, open=False, finished_at=None).order_by("pk")
+    for pk in rows.select_for_update(no_key=True).values_list("pk", flat=True):
         if not Job.objects.filter(batch_id=pk).exclude(status__in=FINAL).exists() and Batch.objects.filter(
             pk=pk, open=False, finished_at__isnull=True
         ).update(finished_at=now):

@@ -15,10 +15,10 @@ from queues.connection import Group, ring
 from queues.errors import FieldError, IdempotencyConflict, InvalidJob, UnknownJobType
 from queues.models import Batch, Job, JobDependency
 from queues.services import capacity
-from queues.specs import JobSpec, read_job
+from queues.specs import JobSpec, read_cost, read_job
 from queues.states import FINAL, Stage, Status
 from quotas import policies
-from quotas.models import Project
+from quotas.models import Pool, Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,21 @@ def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config
     pool = job_type.pool(spec.payload) or queue.pool
     if spec.type == "http.request" and pool is None:
         raise InvalidJob([FieldError(f"{pointer}/payload/pool", "This field is required: the queue has no pool.")])
-    if pool is not None and pool not in known_pools:
+    if pool is not None and pool not in known_pools and not _is_new_pool(pool, known_pools):
         raise InvalidJob([FieldError(f"{pointer}/payload/pool", f"There is no pool {pool!r}.")])
     return queue, job_type
 
 
 def _known_pools() -> set[str]:
     return set(policies.snapshot().pools)
+
+
+def _is_new_pool(name: str, known_pools: set[str]) -> bool:
+    """Whether the pool is newer than what this process has read."""
+    found = Pool.objects.filter(name=name).exists()
+    if found:
+        known_pools.add(name)
+    return found
 
 
 def _row(
@@ -74,8 +82,9 @@ def _row(
     job_type: registry.JobType,
     batch: Batch | None,
     now: datetime,
+    pointer: str,
 ) -> Job:
-    cost = dict(job_type.cost(spec.payload)) if spec.cost is None else dict(spec.cost)
+    cost = dict(spec.cost) if spec.cost is not None else _estimate(spec, job_type, pointer)
     cost.setdefault("requests", 1)
     not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
     if not_before is not None and not_before <= now:
@@ -117,6 +126,20 @@ def _row(
     return job
 
 
+def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[str, int]:
+    """The type's own estimate of the cost, held to the same rules as a caller's: it may be user's code."""
+    errors: list[FieldError] = []
+    try:
+        cost = read_cost(dict(job_type.cost(spec.payload)), f"{pointer}/cost", errors)
+    except Exception as error:
+        errors.append(
+            FieldError(f"{pointer}/cost", f"The type's estimate failed: {type(error).__name__}: {error}"[:300])
+        )
+    if errors or cost is None:
+        raise InvalidJob(errors)
+    return cost
+
+
 def _payload_digest(spec: JobSpec) -> str:
     from queues.specs import digest_of
 
@@ -127,7 +150,9 @@ def _dependencies(spec: JobSpec, project: Project, pointer: str) -> list[Job]:
     """The jobs that `after` names; they must be the project's own."""
     if not spec.after:
         return []
-    found = {job.uid: job for job in Job.objects.filter(uid__in=spec.after, project=project)}
+    # Held until the commit: one that ends meanwhile would not see that somebody waits for it.
+    rows = Job.objects.filter(uid__in=spec.after, project=project).order_by("pk").select_for_update(no_key=True)
+    found = {job.uid: job for job in rows}
     errors = [
         FieldError(f"{pointer}/after/{position}", "There is no such job in this project.")
         for position, uid in enumerate(spec.after)
@@ -205,6 +230,9 @@ def _insert(
     from queues.services import batches
 
     with transaction.atomic():
+        if any(spec.unique_for is not None for spec in specs):
+            # One at a time: of two twins that come at once, neither would see the other.
+            Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         now = clock.now()
         capacity.lock([queue.id for queue, _ in resolved])
         existing = _existing(project, specs, pointers)
@@ -229,7 +257,7 @@ def _insert(
             into = batch
             if lookup_batches and spec.batch:
                 into = batches.open_for(project, spec.batch, f"{pointers[position]}/batch")
-            job = _row(spec, project, queue, job_type, into, now)
+            job = _row(spec, project, queue, job_type, into, now, pointers[position])
             if job.unique_key is not None:
                 twin = _twin(job, now) or next((row for row in rows if row.unique_key == job.unique_key), None)
                 if twin is not None:

@@ -118,7 +118,10 @@ class HttpRequest:
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
         lease = job.lease
         method = payload.get("method", "GET")
-        sent = {"X-Request-Id": f"{job.id}.{job.attempt}", **payload.get("headers", {}), **lease.auth_headers}
+        own = lease.auth_headers
+        secret = {name.lower() for name in own}
+        given = {name: value for name, value in payload.get("headers", {}).items() if name.lower() not in secret}
+        sent = {"X-Request-Id": f"{job.id}.{job.attempt}", **given, **own}
         if method != "GET":
             sent["Idempotency-Key"] = job.idempotency_key
         body: bytes | None = None

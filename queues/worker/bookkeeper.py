@@ -29,11 +29,12 @@ class Bookkeeper:
     """Keeps a worker's books. `on_cancel` gets deliveries that are to be stopped."""
 
     def __init__(
-        self, report: Report, on_cancel: Callable[[list[tuple[int, int]]], None], busy: Callable[[], int]
+        self, report: Report, on_cancel: Callable[[list[tuple[int, int]]], None], in_hand: Callable[[], set[int]]
     ) -> None:
         self.report = report
         self._on_cancel = on_cancel
-        self._busy = busy
+        self._in_hand = in_hand
+        self._unwritten: dict[tuple[int, int], None] = {}
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
         self._beat = float("-inf")
         self._looked = float("-inf")
@@ -46,6 +47,7 @@ class Bookkeeper:
 
     def ended(self, item: Ended) -> None:
         """Take over a delivery that has ended."""
+        self._unwritten[item.claimed.id, item.claimed.delivery] = None
         self._ended.put(item)
 
     def stop(self) -> None:
@@ -92,6 +94,8 @@ class Bookkeeper:
                 log.warning("worker.sql_away", error=type(error).__name__, deliveries=len(batch))
                 time.sleep(wait)
                 wait = min(wait * 2, 2.0)
+        for item in batch:
+            self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
         self.report.done += len(batch)
         self.report.failed += sum(item.result.outcome == Outcome.FAILED for item in batch)
 
@@ -101,9 +105,9 @@ class Bookkeeper:
         try:
             if moment - self._beat >= HEARTBEAT:
                 close_old_connections()
-                self.report.beat(self._busy())
+                self.report.beat(self._in_hand() | {pk for pk, _ in list(self._unwritten)})
                 self._beat = moment
-            if moment - self._looked >= LOOK_FOR_CANCELS and self._busy():
+            if moment - self._looked >= LOOK_FOR_CANCELS and self._in_hand():
                 self._looked = moment
                 asked = claim.cancelled(self.report.name)
                 if asked:

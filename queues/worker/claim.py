@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +14,7 @@ from queues.models import Job
 from queues.registry import JobContext
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from queues.worker.parcel import Delivery
+from quotas import policies
 from quotas.upstream import Endpoint, endpoint
 
 LEASE = timedelta(seconds=15)
@@ -68,8 +69,11 @@ def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
 
 def _claimed(job: Job) -> Claimed:
     cfg = config.current()
+    if job.queue_id not in cfg.queues or job.project_id not in cfg.projects:
+        config.snapshot.outdate()  # newer than what this process has read
+        cfg = config.current()
     queue, project = cfg.queues[job.queue_id], cfg.projects[job.project_id]
-    way = endpoint(str(job.account_id)) if job.account_id is not None and job.account_lease else None
+    way = _way(job)
     context = JobContext(
         id=job.uid,
         project=project.slug,
@@ -85,9 +89,26 @@ def _claimed(job: Job) -> Claimed:
     return Claimed(job, context, way)
 
 
-def renew(worker: str, now: datetime) -> int:
-    """Hold on to all that runs here; returns how many."""
-    return Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, worker=worker).update(
+def _way(job: Job) -> Endpoint | None:
+    """The account that the job was admitted on; None where it needs none, or where it was taken away meanwhile."""
+    if job.account_id is None or not job.account_lease:
+        return None
+    try:
+        return endpoint(str(job.account_id))
+    except KeyError:
+        policies.forget()  # newer than what this process has read
+    try:
+        return endpoint(str(job.account_id))
+    except KeyError:
+        return None
+
+
+def renew(worker: str, ids: Collection[int], now: datetime) -> int:
+    """Hold on to the jobs `ids`, which run here; returns how many are this worker's.
+
+    Not to all that SQL says is here: where the answer to a claim's commit was lost, nobody runs it.
+    """
+    return Job.objects.filter(id__in=ids, stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, worker=worker).update(
         lease_until=now + LEASE
     )
 
@@ -98,14 +119,3 @@ def cancelled(worker: str) -> list[tuple[int, int]]:
         stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, worker=worker, cancel_requested_at__isnull=False
     )
     return list(rows.values_list("id", "delivery"))
-
-
-def hand_back(claimed: Sequence[Claimed], worker: str) -> int:
-    """Return what was not finished to the front of its lane; no attempt is charged. The lease's delivery is over."""
-    with transaction.atomic():
-        return sum(
-            Job.objects.filter(pk=item.id, delivery=item.delivery, stage=Stage.RUNNING, worker=worker).update(
-                stage=Stage.READY, status=Status.PENDING, reason="its worker stopped", worker="", lease_until=None
-            )
-            for item in claimed
-        )

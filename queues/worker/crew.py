@@ -36,6 +36,10 @@ class Crew:
         """Deliveries in hand, those that wait for a thread included."""
         return len(self._running)
 
+    def in_hand(self) -> set[int]:
+        """The jobs of those deliveries."""
+        return {pk for pk, _ in list(self._running)}
+
     def wait_for_place(self, seconds: float) -> bool:
         """True as soon as a thread is free; False after `seconds`."""
         with self._changed:

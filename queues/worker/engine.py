@@ -64,3 +64,13 @@ def give_back(job: Job, lease: str, reservation: str) -> None:
             limiter().settle(reservation, dict.fromkeys([*job.cost, "requests"], 0))
     except LimiterUnavailable as error:
         log.warning("worker.engine_away", error=str(error), deliveries=1)
+
+
+def settle_lost(leases: Sequence[str], reservations: Sequence[str]) -> None:
+    """End what deliveries held whose workers are gone: the calls may have been made, so the estimates stand."""
+    try:
+        accounts().settle_many([(lease, Outcome("unknown")) for lease in leases if lease])
+        for reservation in filter(None, reservations):
+            limiter().settle(reservation, {})
+    except LimiterUnavailable as error:
+        log.warning("worker.engine_away", error=str(error), deliveries=len(leases))

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from queues.registry import RunResult
 from queues.states import Outcome
 from queues.worker import claim, engine
 from queues.worker.claim import Claimed
+from queues.worker.hand_back import hand_back
 from queues.worker.lean import GRACE, LeanWorker
 from queues.worker.parcel import deliveries
 from queues.worker.report import HEARTBEAT, Report
@@ -50,15 +52,15 @@ class ForkingWorker(LeanWorker):
         """Nothing was subscribed."""
 
     def ready_for_more(self) -> bool:
-        self._beat(busy=0)
+        self._beat(())
         return True
 
-    def _beat(self, busy: int) -> None:
+    def _beat(self, held: Collection[int]) -> None:
         if time.monotonic() - self._reported < HEARTBEAT:
             return
         try:
             close_old_connections()
-            self._report.beat(busy)
+            self._report.beat(held)
             self._reported = time.monotonic()
         except DatabaseError as error:
             log.warning("worker.no_heartbeat", error=type(error).__name__)
@@ -73,7 +75,7 @@ class ForkingWorker(LeanWorker):
         self.forget(job)
         for position, item in enumerate(claimed):
             if self._stop_requested:
-                claim.hand_back(claimed[position:], self.name)
+                hand_back(claimed[position:], self.name)
                 return
             self._run_alone(item)
 
@@ -106,9 +108,7 @@ class ForkingWorker(LeanWorker):
                 signal.signal(number, signal.SIG_DFL)
             # The parent's sockets are the parent's.
             connection.forget()
-            ended = [Ended(item, perform(item))]
-            engine.settle_engine(ended)
-            settle(ended, self.name)
+            self._settle([Ended(item, perform(item))])
             code = 0
         finally:
             events.finish_all()
@@ -141,9 +141,9 @@ class ForkingWorker(LeanWorker):
                 if moment - stopping_since > GRACE:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
-                    claim.hand_back([item], self.name)
+                    hand_back([item], self.name)
                     return None
-            self._beat(busy=1)
+            self._beat([item.id])
             time.sleep(LOOK if moment - begun > 1.0 else LOOK / 10)
 
     def _is_cancelled(self, item: Claimed) -> bool:

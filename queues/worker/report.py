@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection
 
 from queues import clock
 from queues.models import WorkerProcess
@@ -33,13 +34,13 @@ class Report:
             },
         )  # fmt: skip
 
-    def beat(self, busy: int) -> None:
-        """Hold on to all that runs here, and be seen."""
+    def beat(self, held: Collection[int]) -> None:
+        """Hold on to the jobs `held`, which are in hand here, and be seen."""
         now = clock.now()
-        if busy:
-            claim.renew(self.name, now)
+        if held:
+            claim.renew(self.name, held, now)
         WorkerProcess.objects.filter(name=self.name).update(
-            seen_at=now, stopped_at=None, busy=busy, jobs_done=self.done, jobs_failed=self.failed
+            seen_at=now, stopped_at=None, busy=len(held), jobs_done=self.done, jobs_failed=self.failed
         )
 
     def end(self) -> None:

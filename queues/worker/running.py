@@ -88,12 +88,20 @@ def perform(claimed: Claimed) -> RunResult:
             error=f"No job type {job.type!r} is known to this worker.",
             upstream=_unused(claimed),
         )
+    if job.account_lease and claimed.endpoint is None:
+        # Its account was taken away between admission and start: back in line, for another one.
+        return RunResult(
+            Outcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
+        )  # fmt: skip
     try:
         return job_type.run(claimed.context, job.payload)
     except CredentialUnreadable as error:
         return RunResult(Outcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
-    except Exception as error:
-        # A job type of ours lets nothing through that it foresees; this is a fault, told with its traceback.
+    except (JobTimedOut, JobCancelled):
+        raise
+    except BaseException as error:
+        # A job type of ours lets nothing through that it foresees; this is a fault, told with its traceback. Also what
+        # is no `Exception`, such as `sys.exit()` in a task: in a thread it would end nothing and settle nothing.
         log.exception("job.fault", job=job.uid, type=job.type)
         return RunResult(
             Outcome.FAILED,

@@ -13,6 +13,7 @@ from rq.queue import Queue
 from queues.worker import claim
 from queues.worker.bookkeeper import Bookkeeper
 from queues.worker.crew import Crew
+from queues.worker.hand_back import hand_back
 from queues.worker.lean import GRACE, LeanWorker
 from queues.worker.parcel import deliveries
 from queues.worker.report import Report
@@ -30,7 +31,7 @@ class ThreadedWorker(LeanWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         super().bootstrap(*args, **kwargs)
         self._crew = Crew(self.places, lambda ended: self._books.ended(ended))
-        self._books = Bookkeeper(Report(self.name, self.lane, self.places), self._crew.cancel, self._crew.busy)
+        self._books = Bookkeeper(Report(self.name, self.lane, self.places), self._crew.cancel, self._crew.in_hand)
         self._books.start()
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
 
@@ -52,7 +53,7 @@ class ThreadedWorker(LeanWorker):
         left = self._crew.drain(GRACE)
         self._books.stop()
         if left:
-            returned = claim.hand_back(left, self.name)
+            returned = hand_back(left, self.name)
             log.warning("worker.handed_back", name=self.name, jobs=returned)
         super().teardown()
         log.info("worker.stopped", name=self.name)

@@ -25,7 +25,7 @@ from quotas.models import Override, Policy
 from quotas.policies.compiled import CompiledPolicy
 from quotas.services import usage
 
-RESTARTING = ("algorithm", "window", "period", "timezone", "unit", "scope", "key_name")
+RESTARTING = ("algorithm", "window", "period", "timezone", "unit")
 """A change of these starts the counters anew; a change of the limit keeps what was used."""
 
 

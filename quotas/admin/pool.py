@@ -12,9 +12,11 @@ from django.urls import reverse
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
+from unfold.forms import PaginationInlineFormSet
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.dialogs import asking, back, why
+from quotas.admin.policy import RESTARTING
 from quotas.admin.trail import actor_of
 from quotas.models import Account, Pool, PoolLimit
 from quotas.services import operate
@@ -44,8 +46,16 @@ class PoolForm(ReasonForm):
         return given
 
 
+class PoolLimitFormSet(PaginationInlineFormSet):
+    def save_existing(self, form: Any, obj: Any, commit: bool = True) -> Any:
+        if set(RESTARTING) & set(form.changed_data):
+            form.instance.generation += 1
+        return super().save_existing(form, obj, commit)
+
+
 class PoolLimitInline(TabularInline):
     model = PoolLimit
+    formset = PoolLimitFormSet
     extra = 0
     fields = ["unit", "algorithm", "limit", "window", "burst", "period", "timezone", "per_key", "key_match"]
     verbose_name = "limit of each account"

@@ -13,7 +13,15 @@ from rest_framework import serializers
 from quotas.engine.types import MAX_COST
 from quotas.models.names import name_validator
 from quotas.policies import addresses
-from quotas.rest.fields import MAX_SUBJECT, CostField, SecondsField, StrictBooleanField, StrictCharField, SubjectsField
+from quotas.rest.fields import (
+    MAX_SUBJECT,
+    CostField,
+    SecondsField,
+    StrictBooleanField,
+    StrictCharField,
+    StrictIntegerField,
+    SubjectsField,
+)
 from quotas.rest.serializers import StrictSerializer
 from quotas.services.limits import Check
 
@@ -34,13 +42,18 @@ class AddressField(StrictCharField):
         return text
 
 
-class CheckBody(StrictSerializer):
+class SubjectBody(StrictSerializer):
+    """Whom and what a check is about."""
+
     project = StrictCharField(required=False, allow_null=True, max_length=63, help_text="Default: the key's own.")
     user = StrictCharField(required=False, allow_null=True, max_length=MAX_SUBJECT)
     ip = AddressField(required=False, allow_null=True, max_length=64)
     endpoint = StrictCharField(required=False, allow_null=True, max_length=MAX_ENDPOINT)
     method = StrictCharField(required=False, allow_null=True, max_length=16)
     keys = SubjectsField(required=False, allow_null=True, help_text="Custom keys, such as a chat.")
+
+
+class CheckBody(SubjectBody):
     cost = CostField(
         required=False,
         allow_null=True,
@@ -57,6 +70,18 @@ class BatchedCheckBody(CheckBody):
 
 class CheckBatchBody(StrictSerializer):
     checks = serializers.ListField(child=BatchedCheckBody(), min_length=1, max_length=1000)
+
+
+class BlockBody(SubjectBody):
+    """A block of units to take ahead."""
+
+    units = StrictIntegerField(min_value=1, max_value=10_000_000)
+    unit = StrictCharField(default="requests", max_length=32, validators=[name_validator])
+    ttl = SecondsField(default=10, min_value=0.1, max_value=3600)
+
+
+class SpentBody(StrictSerializer):
+    spent = StrictIntegerField(min_value=0, max_value=10_000_000, help_text="Units that were spent of the block.")
 
 
 class SettleBody(StrictSerializer):
@@ -97,6 +122,11 @@ def question(data: Any, own_project: str) -> Check:
         serializer.is_valid(raise_exception=True)
         data = serializer.validated_data
     return _check(data, own_project)
+
+
+def subject(data: dict[str, Any], own_project: str) -> Check:
+    """The check of a validated `SubjectBody`."""
+    return _check({name: data.get(name) for name in SubjectBody._declared_fields}, own_project)
 
 
 def questions(data: Any, own_project: str) -> list[Check]:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Q
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import answers
-from quotas.api.check_body import ResetBody, SettleBody, question, questions
+from quotas.api import answers, documents
+from quotas.api.check_body import (
+    BlockBody,
+    CheckBatchBody,
+    CheckBody,
+    ResetBody,
+    SettleBody,
+    SpentBody,
+    question,
+    questions,
+    subject,
+)
 from quotas.engine.types import Decision, LimitState
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.models import UsageRollup
 from quotas.rest import problems
 from quotas.rest.caller import Caller, caller_of, resolve_project, unknown_project
 from quotas.rest.idempotency import IdempotencyMismatch, fingerprint, idempotency_key
+from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
-from quotas.services import limits
+from quotas.services import blocks, limits
 from quotas.services import usage as usage_service
 from quotas.services.limits import Check, Token
 from quotas.services.usage import Selection
@@ -36,6 +50,7 @@ class CheckView(ApiView):
         _permit(caller, asked)
         return asked, _token(caller, request)
 
+    @documents.decided(operation_id="check", request=CheckBody, summary="May this be done now?")
     def post(self, request: Request) -> Response:
         asked, token = self.asked(request)
         try:
@@ -44,12 +59,7 @@ class CheckView(ApiView):
             raise answers.refusal(error) from None
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
-        return Response(
-            answers.body_of(decision),
-            answers.status_of(decision),
-            headers=answers.headers_of(decision),
-            content_type=None if decision.allowed else problems.MEDIA_TYPE,
-        )
+        return _decided(decision)
 
 
 class CheckBatchView(ApiView):
@@ -57,6 +67,13 @@ class CheckBatchView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @extend_schema(
+        operation_id="check_batch",
+        request=CheckBatchBody,
+        responses=documents.CheckBatch,
+        parameters=[documents.IDEMPOTENCY_KEY],
+        summary="Many checks, each all or nothing",
+    )
     def post(self, request: Request) -> Response:
         caller = self.caller
         asked = questions(request.data, caller.project_slug)
@@ -84,6 +101,9 @@ class SettleView(ApiView):
 
     scopes = {"POST": "check"}
 
+    @extend_schema(
+        operation_id="settle", request=SettleBody, responses=documents.Settlement, summary="Settle a reservation"
+    )
     def post(self, request: Request) -> Response:
         body = self.body(SettleBody)
         try:
@@ -93,6 +113,56 @@ class SettleView(ApiView):
         if settled is None:
             raise NotFound("The reservation is unknown or has expired; nothing was changed.", "unknown-reservation")
         return Response(answers.settlement(settled))
+
+
+class BlocksView(ApiView):
+    """Take a block of units to spend in the client's own memory."""
+
+    scopes = {"POST": "check"}
+
+    @extend_schema(
+        operation_id="take_block", request=BlockBody, responses={201: documents.Block}, summary="Take units ahead"
+    )
+    def post(self, request: Request) -> Response:
+        body, caller = self.body(BlockBody), self.caller
+        asked = subject(body, caller.project_slug)
+        _permit(caller, asked)
+        try:
+            block = blocks.take(asked, body["unit"], body["units"], body["ttl"])
+        except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
+            raise answers.refusal(error) from None
+        except blocks.NotDivisible as error:
+            raise ProblemError("not-divisible", "Not divisible", 422, str(error)) from None
+        if not block.units:
+            return _decided(block.decision)
+        lease = {
+            "id": f"{body['unit']}.{block.decision.reservation}",
+            "units": block.units,
+            "unit": body["unit"],
+            "expires_in": round(block.expires_in, 6),
+        }
+        return Response(lease, 201, headers=answers.headers_of(block.decision))
+
+
+class BlockView(ApiView):
+    """Give a block back: what was not spent is refunded."""
+
+    scopes = {"DELETE": "check"}
+
+    @extend_schema(
+        operation_id="give_block_back", request=SpentBody, responses=documents.BlockEnd, summary="Refund what is left"
+    )
+    def delete(self, request: Request, lease: str) -> Response:
+        body = self.body(SpentBody)
+        unit, _, reservation = lease.rpartition(".")
+        try:
+            settled = blocks.give_back(reservation, {unit: body["spent"]}) if unit else None
+        except LimiterUnavailable as error:
+            raise answers.refusal(error) from None
+        if settled is None:
+            raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
+        refunded = max(settled.refunded.get(unit, 0), 0)
+        return Response({"id": lease, "spent": settled.actual.get(unit, 0), "refunded": refunded})
 
 
 class UsageQuery(QuerySerializer):
@@ -110,6 +180,9 @@ class UsageView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(
+        operation_id="usage", parameters=[UsageQuery], responses=documents.Usage, summary="Used, limit, remaining"
+    )
     def get(self, request: Request) -> Response:
         query = self.query(UsageQuery)
         try:
@@ -119,11 +192,54 @@ class UsageView(ApiView):
         return Response({"results": [_usage(state) for state in states]})
 
 
+class HistoryQuery(PageQuery):
+    policy = serializers.CharField(required=False, max_length=63)
+    scope = serializers.ChoiceField(
+        required=False, choices=["ip", "user", "project", "endpoint", "queue", "custom", "global"]
+    )
+    key = serializers.CharField(required=False, max_length=1024, trim_whitespace=False)
+    project = serializers.CharField(required=False, max_length=63)
+    resolution = serializers.ChoiceField(choices=["minute", "hour", "day"], default="hour")
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        fields = super().get_fields()
+        fields["from"] = serializers.DateTimeField(required=False)
+        fields["to"] = serializers.DateTimeField(required=False)
+        return fields
+
+
+class HistoryView(ApiView):
+    """The highest use of each key in each minute, hour or day, newest first."""
+
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="usage_history", parameters=[HistoryQuery], responses=documents.History, summary="Use over time"
+    )
+    def get(self, request: Request) -> Response:
+        query = self.query(HistoryQuery)
+        selection = _selection(request, query)
+        rows = UsageRollup.objects.select_related("policy").filter(
+            resolution=query["resolution"], policy__name__in=[policy.name for policy in selection.policies()]
+        )
+        if selection.key is not None:
+            rows = rows.filter(key=selection.key)
+        if selection.project is not None:
+            bound = [policy.name for policy in selection.policies() if policy.project == selection.project]
+            rows = rows.filter(Q(project=selection.project) | Q(project="", policy__name__in=bound))
+        if "from" in query:
+            rows = rows.filter(start__gte=query["from"])
+        if "to" in query:
+            rows = rows.filter(start__lt=query["to"])
+        return Response(page(rows, query, _history))
+
+
 class ResetView(ApiView):
     """Clear counters; audited."""
 
     scopes = {"POST": "operate"}
 
+    @extend_schema(request=ResetBody, responses=documents.Reset, summary="Clear counters")
     def post(self, request: Request) -> Response:
         body = self.body(ResetBody)
         selection = _selection(request, body)
@@ -134,6 +250,15 @@ class ResetView(ApiView):
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         return Response({"reset": cleared})
+
+
+def _decided(decision: Decision) -> Response:
+    return Response(
+        answers.body_of(decision),
+        answers.status_of(decision),
+        headers=answers.headers_of(decision),
+        content_type=None if decision.allowed else problems.MEDIA_TYPE,
+    )
 
 
 def _permit(caller: Caller, asked: Check) -> None:
@@ -169,6 +294,20 @@ def _selection(request: Request, named: dict[str, Any]) -> Selection:
         project=slug,
         visible_to=slug if bound else None,
     )
+
+
+def _history(row: UsageRollup) -> dict[str, Any]:
+    return {
+        "policy": row.policy.name,
+        "scope": row.policy.scope,
+        "key": row.key,
+        "project": row.project or None,
+        "unit": row.policy.unit,
+        "start": row.start.isoformat().replace("+00:00", "Z"),
+        "used": row.used,
+        "limit": row.limit,
+        "ratio": None if row.limit is None else 1.0 if row.limit == 0 else round(row.used / row.limit, 6),
+    }
 
 
 def _usage(state: LimitState) -> dict[str, Any]:

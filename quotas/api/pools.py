@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from quotas import policies
-from quotas.api import answers
+from quotas.api import answers, documents
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool
@@ -72,6 +73,7 @@ class AcquireView(ApiView):
 
     scopes = {"POST": "submit"}
 
+    @extend_schema(operation_id="acquire", request=AcquireBody, responses=documents.Lent, summary="Lend an account")
     def post(self, request: Request, pool: str) -> Response:
         body = self.body(AcquireBody)
         try:
@@ -102,6 +104,9 @@ class SettleLeaseView(ApiView):
 
     scopes = {"POST": "submit"}
 
+    @extend_schema(
+        operation_id="settle_lease", request=ReportBody, responses=documents.LeaseEnd, summary="Tell how a call went"
+    )
     def post(self, request: Request, lease: str) -> Response:
         body = self.body(ReportBody)
         report = pools.Report(
@@ -133,6 +138,7 @@ class PoolsView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(operation_id="list_pools", parameters=[PageQuery], responses=documents.Pools, summary="All pools")
     def get(self, request: Request) -> Response:
         rows = Pool.objects.select_related("provider")
         return Response(_live(lambda: page(rows, self.query(PageQuery), shown_pool)))
@@ -143,6 +149,7 @@ class PoolView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(operation_id="get_pool", responses=documents.Pool, summary="One pool")
     def get(self, request: Request, pool: str) -> Response:
         self.query()
         return Response(_live(lambda: shown_pool(_pool(pool))))
@@ -153,6 +160,7 @@ class PoolVerbView(ApiView):
 
     scopes = {"POST": "operate"}
 
+    @extend_schema(request=ReasonBody, responses=documents.Pool, summary="Pause or resume a pool")
     def post(self, request: Request, pool: str, verb: str) -> Response:
         body = self.body(ReasonBody)
         act = operate.pause_pool if verb == "pause" else operate.resume_pool
@@ -176,6 +184,12 @@ class ExplainView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(
+        operation_id="explain_pool",
+        parameters=[ExplainQuery],
+        responses=documents.PoolExplanation,
+        summary="Which account a call would get, and why",
+    )
     def get(self, request: Request, pool: str) -> Response:
         query = self.query(ExplainQuery)
         cost: dict[str, int] = {unit: query[unit] for unit in ("requests", "tokens", "money") if unit in query}
@@ -217,6 +231,9 @@ class AccountsView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(
+        operation_id="list_accounts", parameters=[AccountQuery], responses=documents.Accounts, summary="All accounts"
+    )
     def get(self, request: Request) -> Response:
         query = self.query(AccountQuery)
         rows = Account.objects.select_related("pool").defer("credential")
@@ -237,6 +254,7 @@ class AccountView(ApiView):
 
     scopes = {"GET": "read"}
 
+    @extend_schema(operation_id="get_account", responses=documents.Account, summary="One account")
     def get(self, request: Request, account: str) -> Response:
         self.query()
         return Response(_live(lambda: _one(_account(account))))
@@ -256,6 +274,13 @@ class AccountVerbView(ApiView):
 
     scopes = {"POST": "operate"}
 
+    @extend_schema(
+        operation_id="steer_account",
+        request=ReasonBody,
+        responses=documents.Account,
+        parameters=[OpenApiParameter("verb", str, OpenApiParameter.PATH, enum=sorted(_VERBS))],
+        summary="Clear a cooldown, trip or close a breaker, disable or enable",
+    )
     def post(self, request: Request, account: str, verb: str) -> Response:
         if verb not in _VERBS:
             raise NotFound("There is nothing at this address.")

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import accounts_outcome, accounts_plan, wire
-from .accounts_plan import AccountKeys, PoolPlan
+from .accounts_plan import AccountKeys, Asked, PoolPlan
 from .errors import LimiterUnavailable
 from .keys import Keys, digest, subject
 from .limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
-from .scripts import Call, load
+from .scripts import Call, bulk, load, packed
 from .transport import Transport
 from .types import AccountState, Admission, AdmitRequest, Decision, Limit, Outcome, PoolSpec, Settled
 
@@ -38,6 +38,8 @@ _HEAD = struct.Struct("<BBBHBddddd")
 _POOL = struct.Struct("<BhdB")
 _VIEW = struct.Struct("<Bdd")
 _DRY, _QUIET, _RESERVE, _TOKEN, _KEY, _STICKY, _POOLED, _PAUSED = 1, 2, 4, 8, 16, 32, 64, 128
+_UNTOLD = bulk(b"")
+_NO_POOL = b"".join(map(bulk, (b"", bytes(80), b"", b"", wire.DOUBLE.pack(1.0))))
 _NONE, _GIVEN, _IMPOSSIBLE, _DISABLED = 0, 1, 2, 3
 _REMEMBERED = 10_000
 
@@ -64,10 +66,11 @@ class _Prepared:
     held: list[Limit]
     ordered: Sequence[Limit]
     plan: PoolPlan | None
+    asked: Asked | None
     offered: Sequence[AccountKeys]
-    keys: list[bytes]
-    args: list[bytes | str]
+    call: Call
     lease: str
+    lease_key: bytes
     reservation: str | None
     sampled: bool
 
@@ -97,13 +100,20 @@ class Accounts:
         self._verb = load("account_verb")
         self._states = load("account_states")
         self._plans: OrderedDict[int, PoolPlan] = OrderedDict()
-        self._leases: OrderedDict[str, list[bytes]] = OrderedDict()
+        self._leases: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._random = chance or random.Random()
 
     # -- admitting -----------------------------------------------------------------------------------------------
 
     def admit(self, request: AdmitRequest) -> Admission:
         """Admit one call, or say when it would pass. Both sides are charged, or neither is."""
+        if not request.fallbacks and not request.limits:
+            one = self._prepare(request)
+            reply = self.transport.send(one.call)
+            if reply[0][0] != wire.STALE:
+                answer = self._decode(one, reply)
+                if answer.allowed or not one.sampled:
+                    return answer
         return self.admit_many([request])[0]
 
     def admit_many(self, requests: Iterable[AdmitRequest]) -> list[Admission]:
@@ -116,7 +126,7 @@ class Accounts:
         turns = [(number, request, 0, False) for number, request in enumerate(asked)]
         while turns:
             prepared = [self._prepare(self._turn(request, turn), whole) for _, request, turn, whole in turns]
-            replies = self.transport.run_many([Call(self._acquire, one.keys, one.args) for one in prepared])
+            replies = self.transport.run_many([one.call for one in prepared])
             again = []
             for (number, request, turn, whole), one, reply in zip(turns, prepared, replies, strict=True):
                 if wire.STATUS.unpack_from(reply[0])[0] == wire.STALE:
@@ -162,85 +172,83 @@ class Accounts:
             heads.append(self.keys.reservation(reservation))
         elif slots:
             slot = secrets.token_urlsafe(15)
-        pool_args: list[bytes | str]
+        lease_key = self.keys.key("a", "l", lease)
+        counters += [self.keys.index(limit) for limit in held]
+        asked: Asked | None = None
+        accounts: Sequence[AccountKeys] = ()
+        sampled = False
         if plan is None:
-            accounts: Sequence[AccountKeys] = ()
-            sampled = False
-            pool_keys: list[bytes] = []
+            state = self.keys.key("a", "p", "-")
+            first, pool_keys, key_count, pool_args = bulk(state) + bulk(state), b"", 0, _NO_POOL
             figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, 0.0, life * 1000, INDEX_SIZE, -1.0)
-            template_specs = b""
-            pool_args = [b"", bytes(80), b"", b"", b"", wire.DOUBLE.pack(1.0)]
-            state = statistics = self.keys.key("a", "p", "-")
+            specs = b""
         else:
-            accounts, sampled, more, pool_keys, template_specs, pool_args = self._pool_side(request, plan, now, whole)
-            flags |= more | (_QUIET if sampled else 0)
-            if more & _STICKY:
-                heads.append(self.keys.key("a", "y", plan.pool.id, digest(request.key)))
-            state, statistics = plan.state, plan.statistics
+            pool = plan.pool
+            asked = plan.asked(request, now)
+            accounts, sampled = plan.accounts, len(plan.accounts) > SAMPLED_ABOVE and not whole
+            if sampled:
+                accounts = self._random.sample(plan.accounts, SAMPLE)
+            flags |= _POOLED | (_PAUSED if pool.paused else 0) | (_QUIET if sampled else 0)
+            if request.key:
+                flags |= _KEY | (_STICKY if pool.sticky else 0)
+                if pool.sticky:
+                    heads.append(self.keys.key("a", "y", pool.id, digest(request.key)))
+            key_count, pool_keys = self._pool_keys(request, plan, asked, accounts, sampled)
+            first, specs = plan.packed_head, asked.specs
+            pool_args = asked.packed_for(accounts) if sampled else asked.packed
             figures = _HEAD.pack(
                 len(held),
                 flags,
-                len(plan.templates(request.key)),
+                len(asked.templates),
                 len(accounts),
                 plan.strategy,
                 self._random.random(),
-                float(round(plan.pool.lease_ttl * 1000)),
+                float(round(pool.lease_ttl * 1000)),
                 life * 1000,
                 INDEX_SIZE,
                 plan.initial,
             )
-        keys = [state, statistics, self.keys.key("a", "l", lease), *heads, *counters]
-        keys += [self.keys.index(limit) for limit in held]
-        keys += pool_keys
-        caller_specs = b"".join([wire.pack_spec(limit, now) for limit in held])
-        early, plan_figures, packed_accounts, units, costs, share = pool_args
-        args: list[bytes | str] = [
-            b"" if self.clock is None else b"%d" % now,
-            figures,
-            lease,
-            slot,
-            caller_specs + template_specs,
-            *(early, plan_figures, packed_accounts, units, costs, share),
-            *(subject(limit.partition, limit.subject)[1] for limit in held),
-        ]
-        return _Prepared(request, held, ordered, plan, accounts, keys, args, lease, reservation, sampled)
+        if held:
+            specs = b"".join([wire.pack_spec(limit, now) for limit in held]) + specs
+        payload = packed(
+            self._acquire,
+            3 + len(heads) + len(counters) + key_count,
+            10 + len(held),
+            first,
+            bulk(lease_key),
+            b"".join(map(bulk, heads + counters)),
+            pool_keys,
+            _UNTOLD if self.clock is None else bulk(b"%d" % now),
+            bulk(figures),
+            bulk(lease.encode()),
+            bulk(slot.encode()),
+            bulk(specs),
+            pool_args,
+            b"".join([bulk(subject(limit.partition, limit.subject)[1]) for limit in held]),
+        )
+        call = Call(self._acquire, packed=payload)
+        return _Prepared(request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled)
 
-    def _pool_side(
-        self, request: AdmitRequest, plan: PoolPlan, now: int, whole: bool
-    ) -> tuple[Sequence[AccountKeys], bool, int, list[bytes], bytes, list[bytes | str]]:
-        """The accounts that are offered, flags, keys, specs and arguments of the pool's half."""
-        pool = plan.pool
-        templates = plan.templates(request.key)
-        costs = accounts_plan.costs_of(request)
-        flags = _POOLED | (_PAUSED if pool.paused else 0)
-        sampled = len(plan.accounts) > SAMPLED_ABOVE and not whole
-        accounts = self._random.sample(plan.accounts, SAMPLE) if sampled else plan.accounts
-        if request.key:
-            flags |= _KEY | (_STICKY if pool.sticky else 0)
+    def _pool_keys(
+        self, request: AdmitRequest, plan: PoolPlan, asked: Asked, accounts: Sequence[AccountKeys], sampled: bool
+    ) -> tuple[int, bytes]:
+        """The keys of the accounts that are offered: how many, and as they are sent."""
+        if not request.key:
+            if not sampled:
+                return plan.key_count, plan.packed_keys
+            keys = [key for one in accounts for key in (one.state, *one.counters)]
+        else:
             hashed = digest(request.key)
-            mine = templates[len(plan.own) :]
+            mine = asked.templates[len(plan.own) :]
             keys = []
             for one in accounts:
-                keys += [one.state, one.flight, self.keys.key("a", "k", one.account.id, hashed), *one.counters]
-                keys += [
-                    self.keys.counter(replace(limit, partition=one.account.id, subject=request.key)) for limit in mine
-                ]
-        elif sampled:
-            keys = [key for one in accounts for key in (one.state, one.flight, *one.counters)]
-        else:
-            keys = plan.flat
-        early = accounts_plan.waits_early(pool, request.priority)
-        units = [("k:" if limit.scope == "custom" else "") + limit.unit for limit in templates]
-        names = "\n".join([*units, *costs])
-        args: list[bytes | str] = [
-            accounts_plan.early_specs(templates, costs, pool.pause_at or 1.0, now) if early else b"",
-            plan.figures,
-            b"".join(map(accounts_plan.pack_account, accounts)) if sampled else plan.packed_accounts,
-            names,
-            b"".join(map(wire.DOUBLE.pack, costs.values())),
-            wire.DOUBLE.pack(pool.pause_at if early and pool.pause_at is not None else 1.0),
-        ]
-        return accounts, sampled, flags, keys, accounts_plan.specs(templates, costs, now), args
+                keys += [one.state, self.keys.key("a", "k", one.account.id, hashed), *one.counters]
+                keys += self._key_counters(mine, one, request.key)
+        return len(keys), b"".join(map(bulk, keys))
+
+    def _key_counters(self, templates: Sequence[Limit], one: AccountKeys, key: str) -> list[bytes]:
+        """The counters that an account has for a key (a chat)."""
+        return [self.keys.counter(replace(limit, partition=one.account.id, subject=key)) for limit in templates]
 
     def plan(self, pool: PoolSpec) -> PoolPlan:
         """The pool prepared for the scripts; kept for as long as the same object is asked for."""
@@ -255,27 +263,42 @@ class Accounts:
         status, moment = wire.STATUS.unpack_from(reply[0])
         pool_status, index, wait, probe = _POOL.unpack_from(reply[1])
         replayed = len(reply) > 2 and reply[2] == b"="
+        plan = one.plan
+        if pool_status == _GIVEN and plan is not None and not one.ordered and not replayed:
+            account = one.offered[index].account
+            self._remember(one, index)
+            return Admission(
+                allowed=True,
+                lease=one.lease,
+                account_id=account.id,
+                account=account.name,
+                expires_in=plan.pool.lease_ttl,
+                reasons=_reasons(reply) if len(reply) > 2 else {},
+                pool=plan.pool.name,
+                probe=probe > 0,
+                half_opened=probe == 1,
+            )
         decision = self._decide(one, reply[0], status == wire.ALLOWED, int(moment))
         if replayed:
             return self._replayed(one, reply, decision)
-        plan = one.plan
         given = plan is None or pool_status == _GIVEN
         if status == wire.ALLOWED and given:
-            lease = account = None
+            lent = None
             if plan is not None:
-                lease, account = one.lease, one.offered[index].account
+                lent = one.offered[index].account
                 self._remember(one, index)
             return Admission(
                 allowed=True,
-                lease=lease,
-                account_id=account.id if account else None,
-                account=account.name if account else None,
+                lease=one.lease if lent else None,
+                account_id=lent.id if lent else None,
+                account=lent.name if lent else None,
                 expires_in=plan.pool.lease_ttl if plan else 0.0,
                 reservation=one.reservation,
                 reasons=_reasons(reply),
                 limits=decision.limits,
                 pool=plan.pool.name if plan else None,
-                probe=probe == 1,
+                probe=probe > 0,
+                half_opened=probe == 1,
             )
         pool_wait = 0.0 if given else (None if wait < 0 else wait / 1e6)
         limit_wait = 0.0 if decision.allowed else decision.retry_after
@@ -336,7 +359,11 @@ class Accounts:
 
         None for a lease that is not known (or was settled more than an hour ago), and nothing is changed.
         """
-        return self.settle_many([(lease, outcome)])[0]
+        keys = self._leases.pop(lease, None)
+        if keys is None:
+            return self.settle_many([(lease, outcome)])[0]
+        reply = self.transport.send(self._settling(lease, outcome, keys))
+        return None if reply is None else self._settled(lease, outcome, reply)
 
     def settle_many(self, outcomes: Iterable[tuple[str, Outcome]]) -> list[Settled | None]:
         """Many settles in at most two round trips, in order."""
@@ -352,21 +379,24 @@ class Accounts:
                     known[number] = self._keys_of(given[number][0], record)
         calls = []
         sent = [number for number, keys in enumerate(known) if keys is not None]
-        now = b"" if self.clock is None else b"%d" % self.clock()
         for number in sent:
             lease, outcome = given[number]
-            head, category, text, *rest = accounts_outcome.pack(outcome, self._random.random())
             keys = known[number]
             assert keys is not None
-            calls.append(Call(self._settle, keys, [now, head, category, text, lease, *rest]))
+            calls.append(self._settling(lease, outcome, keys))
         settled: list[Settled | None] = [None] * len(given)
         for number, reply in zip(sent, self.transport.run_many(calls), strict=True):
             if reply is not None:
                 settled[number] = self._settled(*given[number], reply)
         return settled
 
+    def _settling(self, lease: str, outcome: Outcome, keys: tuple[int, bytes]) -> Call:
+        now = _UNTOLD if self.clock is None else bulk(b"%d" % self.clock())
+        args = accounts_outcome.pack(outcome, self._random.random(), lease.encode())
+        return Call(self._settle, packed=packed(self._settle, keys[0], 9, keys[1], now, args))
+
     def _settled(self, lease: str, outcome: Outcome, reply: list[Any]) -> Settled:
-        repeated, category, cooldown, transition, before, after, account = reply
+        repeated, category, cooldown, transition, before, after, account, errors, use, probe = reply
         return Settled(
             lease=lease,
             outcome=category.decode(),
@@ -376,34 +406,40 @@ class Accounts:
             transition=transition.decode(),
             account_id=account.decode(),
             concurrency=(before, after) if before or after else None,
+            concurrency_why=_why_moved(after > before, errors / 1000, use / 1000) if before or after else "",
+            probe=probe == 1,
         )
 
     def _remember(self, one: _Prepared, index: int) -> None:
         """Keep the keys of a lease that this process was given, so that settling it takes one round trip."""
-        assert one.plan is not None
+        assert one.plan is not None and one.asked is not None
         chosen = one.offered[index]
         key = one.request.key
-        lease_key = one.keys[2]
-        keys = [lease_key, chosen.state, chosen.flight, one.plan.state, one.plan.statistics]
-        keys.append(self.keys.key("a", "k", chosen.account.id, digest(key)) if key else lease_key)
-        costs = accounts_plan.costs_of(one.request)
-        counters = list(chosen.counters)
-        templates = one.plan.templates(key)
-        for limit in templates[len(counters) :]:
-            counters.append(self.keys.counter(replace(limit, partition=chosen.account.id, subject=key)))
-        for limit, counter in zip(templates, counters, strict=True):
-            if limit.algorithm == "concurrency" or costs.get(limit.unit, 0) > 0:
-                keys.append(counter)
-        self._leases[one.lease] = keys
-        while len(self._leases) > _REMEMBERED:
+        lease_key = bulk(one.lease_key)
+        if not key:
+            count, counters = one.plan.settling(chosen, one.asked)
+            cooldown = lease_key
+        else:
+            mine = self._key_counters(one.asked.templates[len(one.plan.own) :], chosen, key)
+            every = zip((*chosen.counters, *mine), one.asked.charged, strict=True)
+            charged = [counter for counter, charges in every if charges]
+            count, counters = len(charged), b"".join(map(bulk, charged))
+            cooldown = bulk(self.keys.key("a", "k", chosen.account.id, digest(key)))
+        self._leases[one.lease] = (
+            5 + count,
+            b"".join((lease_key, bulk(chosen.state), one.plan.packed_head, cooldown, counters)),
+        )
+        if len(self._leases) > _REMEMBERED:
             self._leases.popitem(last=False)
 
-    def _keys_of(self, lease: str, record: bytes) -> list[bytes]:
+    def _keys_of(self, lease: str, record: bytes) -> tuple[int, bytes]:
         key = self.keys.key("a", "l", lease)
         if record.startswith(b"="):
-            return [key] * 6
-        state, flight, pool, statistics, cooldown, *counters = record.partition(b"\n")[0].split(b" ")
-        return [key, state, flight, pool, statistics, key if cooldown == b"-" else cooldown, *counters]
+            keys = [key] * 5
+        else:
+            state, pool, statistics, cooldown, *counters = record.partition(b"\n")[0].split(b" ")
+            keys = [key, state, pool, statistics, key if cooldown == b"-" else cooldown, *counters]
+        return len(keys), b"".join(map(bulk, keys))
 
     # -- showing -------------------------------------------------------------------------------------------------
 
@@ -412,14 +448,12 @@ class Accounts:
         plan = self.plan(pool)
         if not plan.accounts:
             return []
-        keys = [plan.state, plan.statistics, *(key for one in plan.accounts for key in (one.state, one.flight))]
+        keys = [plan.state, plan.statistics, *(one.state for one in plan.accounts)]
         now = b"" if self.clock is None else b"%d" % self.clock()
         enabled = bytes(one.account.enabled for one in plan.accounts)
         args = [now, struct.pack("<dd", pool.breaker.probes, plan.initial), enabled]
         late = self._prepare(AdmitRequest(pool=pool, priority=9), True, dry=True)
-        reply, views = self.transport.run_many(
-            [Call(self._states, keys, args), Call(self._acquire, late.keys, late.args)]
-        )
+        reply, views = self.transport.run_many([Call(self._states, keys, args), late.call])
         moment = int(reply[0]) / 1e6
         statistics = dict(zip(reply[1][::2], reply[1][1::2], strict=True))
         rows = zip(plan.accounts, reply[2:], self._views(late, views), strict=True)
@@ -431,7 +465,7 @@ class Accounts:
         """Which account a call would get now, and for each other one why not and for how long. Charges nothing."""
         request = AdmitRequest(pool=pool, cost=cost or {}, priority=priority, key=key)
         prepared = self._prepare(request, True, dry=True)
-        return self._views(prepared, self.transport.run(self._acquire, prepared.keys, prepared.args))
+        return self._views(prepared, self.transport.run_many([prepared.call])[0])
 
     @staticmethod
     def _views(prepared: _Prepared, reply: list[Any]) -> list[AccountView]:
@@ -504,6 +538,16 @@ class Accounts:
         return bool(self.transport.run(self._verb, [key], [now, verb, argument]))
 
 
+def _why_moved(up: bool, errors: float, use: float) -> str:
+    """Why concurrency went up or down, in words."""
+    if up:
+        return f"{1 - errors:.0%} of the calls succeeded and {use:.0%} of the quota is used"
+    reasons = [f"{errors:.0%} of the calls failed"] if errors > 0.2 else []
+    if use > 0.9:
+        reasons.append(f"{use:.0%} of the quota is used")
+    return " and ".join(reasons)
+
+
 def _reasons(reply: list[Any]) -> dict[str, int]:
     names = reply[2:]
     return {name.decode(): count for name, count in zip(names[::2], names[1::2], strict=True)}
@@ -557,7 +601,7 @@ def _state(
         until=until,
         why=why,
         health=found["health"],
-        successes=int(statistics.get(b"o:" + suffix, 0)),
+        successes=found["successes"],
         errors=errors,
         skips=skips,
         in_flight=found["busy"],

@@ -6,16 +6,18 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from .scripts import bulk
 from .types import MAX_COST, Outcome
 
 _HEAD = struct.Struct("<dddBB")
 _LEARNED = struct.Struct("<dddddB")
 _SCOPES = {"account": 0, "model": 0, "key": 1, "pool": 2}
+_EMPTY = bulk(b"")
 _LONGEST = 366 * 86400.0
 
 
-def pack(outcome: Outcome, random: float) -> list[bytes]:
-    """ARGV 2, 3, 4, then 6 to 9 of settle_lease.lua (5 is the lease)."""
+def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
+    """ARGV 2 to 9 of settle_lease.lua, as they are sent."""
     head = _HEAD.pack(
         _microseconds(outcome.retry_after),
         _microseconds(outcome.latency),
@@ -25,15 +27,20 @@ def pack(outcome: Outcome, random: float) -> list[bytes]:
     )
     usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
     learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
-    return [
-        head,
-        _text(outcome.category),
-        _text(outcome.error),
-        _text("\n".join(unit for unit, _ in usage)),
-        b"".join(struct.pack("<d", used) for _, used in usage),
-        _text("\n".join(unit for unit, _ in learned)),
-        b"".join(packed for _, packed in learned),
-    ]
+    if not usage and not learned and not outcome.error:
+        return b"%b%b$0\r\n\r\n%b%b" % (bulk(head), bulk(_text(outcome.category)), bulk(lease), 4 * _EMPTY)
+    return b"".join(
+        (
+            bulk(head),
+            bulk(_text(outcome.category)),
+            bulk(_text(outcome.error)),
+            bulk(lease),
+            bulk(_text("\n".join([unit for unit, _ in usage]))) if usage else _EMPTY,
+            bulk(b"".join([struct.pack("<d", used) for _, used in usage])) if usage else _EMPTY,
+            bulk(_text("\n".join([unit for unit, _ in learned]))) if learned else _EMPTY,
+            bulk(b"".join([packed for _, packed in learned])) if learned else _EMPTY,
+        )
+    )
 
 
 def _quota(unit: str, quota: object) -> bytes | None:

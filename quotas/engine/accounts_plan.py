@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from . import wire
 from .keys import Keys, plain, subject
+from .scripts import bulk
 from .types import AccountSpec, AdmitRequest, Limit, PoolSpec
 
 STRATEGIES = {
@@ -22,11 +24,10 @@ _ACCOUNT = struct.Struct("<dB")
 
 @dataclass(frozen=True, slots=True)
 class AccountKeys:
-    """One account's keys: its state and calls in flight, and a counter for each template of scope `account`."""
+    """One account's keys: its state, and a counter for each template of scope `account`."""
 
     account: AccountSpec
     state: bytes
-    flight: bytes
     counters: tuple[bytes, ...]
 
 
@@ -41,20 +42,24 @@ class PoolPlan:
         limits = [limit for limit in pool.limits if limit.limit is not None]
         self.own = tuple(limit for limit in limits if limit.scope != "custom")
         self.per_key = tuple(limit for limit in limits if limit.scope == "custom")
+        self._moves = any(limit.algorithm == "calendar" for limit in self.own)
+        self._asked: dict[tuple[object, ...], Asked] = {}
+        self._settling: dict[tuple[object, ...], tuple[int, bytes]] = {}
         self.state = keys.key("a", "p", pool.id)
         self.statistics = keys.key("a", "n", pool.id)
         self.accounts = tuple(
             AccountKeys(
                 account,
                 account_state_key(keys, account.id),
-                keys.key("a", "f", account.id),
                 tuple(keys.counter_of(limit, subject(limit.partition, account.id)[0]) for limit in self.own),
             )
             for account in pool.accounts
         )
         self.by_suffix = {plain(account.id): account for account in pool.accounts}
-        self.flat = [key for one in self.accounts for key in (one.state, one.flight, *one.counters)]
-        self.packed_accounts = b"".join(pack_account(one) for one in self.accounts)
+        self.key_count = len(self.accounts) * (1 + len(self.own))
+        self.packed_keys = b"".join(bulk(key) for one in self.accounts for key in (one.state, *one.counters))
+        self.packed_head = bulk(self.state) + bulk(self.statistics)
+        self.packed_accounts = pack_accounts(self.accounts)
         concurrency = pool.concurrency
         self.initial = -1.0 if concurrency is None else float(concurrency.initial)
         floor, ceiling = (0.0, 0.0) if concurrency is None else (concurrency.floor, concurrency.ceiling)
@@ -72,6 +77,31 @@ class PoolPlan:
             sum(1 for account in pool.accounts if account.enabled),
         )
 
+    def asked(self, request: AdmitRequest, now: int) -> Asked:
+        """What a call of this cost, priority and key asks; kept where it does not depend on the time or the key."""
+        early = waits_early(self.pool, request.priority)
+        templates = self.templates(request.key)
+        if templates is not self.own or self._moves:
+            return Asked(self, templates, costs_of(request), early, now)
+        kind = (early, *request.cost.items())
+        known = self._asked.get(kind)
+        if known is None:
+            if len(self._asked) > 4096:
+                self._asked.clear()
+            known = self._asked[kind] = Asked(self, templates, costs_of(request), early, now)
+        return known
+
+    def settling(self, one: AccountKeys, asked: Asked) -> tuple[int, bytes]:
+        """How many counters a call without a key has charged, and these as they are sent."""
+        kind = (one.state, asked.kind)
+        known = self._settling.get(kind)
+        if known is None:
+            if len(self._settling) > 4096:
+                self._settling.clear()
+            charged = [key for key, charges in zip(one.counters, asked.charged, strict=True) if charges]
+            known = self._settling[kind] = (len(charged), b"".join(map(bulk, charged)))
+        return known
+
     def templates(self, key: str) -> tuple[Limit, ...]:
         """The templates that hold for a call with this key (empty: none)."""
         if not key or not self.per_key:
@@ -79,14 +109,61 @@ class PoolPlan:
         return self.own + tuple(limit for limit in self.per_key if holds_for(limit, key))
 
 
+class Asked:
+    """What one kind of call asks of a pool's accounts, packed. `args` are ARGV 6 to 10 of acquire.lua."""
+
+    __slots__ = ("args", "charged", "kind", "packed", "specs", "templates")
+
+    def __init__(
+        self, plan: PoolPlan, templates: tuple[Limit, ...], costs: dict[str, int], early: bool, now: int
+    ) -> None:
+        pool = plan.pool
+        threshold = pool.pause_at if early and pool.pause_at is not None else 1.0
+        units = [("k:" if limit.scope == "custom" else "") + limit.unit for limit in templates]
+        self.templates = templates
+        self.kind = tuple(costs.items())
+        self.charged = [limit.algorithm == "concurrency" or costs.get(limit.unit, 0) > 0 for limit in templates]
+        self.specs = specs(templates, costs, now)
+        self.args: Sequence[bytes] = (
+            early_specs(templates, costs, threshold, now) if early else b"",
+            plan.figures,
+            plan.packed_accounts,
+            b"\x92" + _array([_text(unit) for unit in units]) + _map(costs),
+            wire.DOUBLE.pack(threshold),
+        )
+        self.packed = b"".join(map(bulk, self.args))
+
+    def packed_for(self, accounts: Sequence[AccountKeys]) -> bytes:
+        """The same arguments for some of the pool's accounts."""
+        early, figures, _, names, threshold = self.args
+        return b"".join(map(bulk, (early, figures, pack_accounts(accounts), names, threshold)))
+
+
+def _text(text: str) -> bytes:
+    """A string in msgpack."""
+    data = text.encode("utf-8", "surrogatepass")
+    return b"\xda" + len(data).to_bytes(2, "big") + data
+
+
+def _array(items: Sequence[bytes]) -> bytes:
+    return b"\xdc" + len(items).to_bytes(2, "big") + b"".join(items)
+
+
+def _map(costs: dict[str, int]) -> bytes:
+    pairs = [_text(unit) + b"\xcb" + struct.pack(">d", cost) for unit, cost in costs.items()]
+    return b"\xde" + len(pairs).to_bytes(2, "big") + b"".join(pairs)
+
+
 def account_state_key(keys: Keys, account_id: str) -> bytes:
     """Where an account's live state is."""
     return keys.key("a", "s", account_id)
 
 
-def pack_account(one: AccountKeys) -> bytes:
-    """Weight and whether it is enabled."""
-    return _ACCOUNT.pack(one.account.weight, one.account.enabled)
+def pack_accounts(accounts: Sequence[AccountKeys]) -> bytes:
+    """Weight and whether it is enabled, for each; nothing where all are enabled and weigh 1."""
+    if all(one.account.enabled and one.account.weight == 1 for one in accounts):
+        return b""
+    return b"".join([_ACCOUNT.pack(one.account.weight, one.account.enabled) for one in accounts])
 
 
 def holds_for(limit: Limit, key: str) -> bool:

@@ -61,7 +61,7 @@ def take(limiter: Charging, limits: Sequence[Limit], wanted: int, least: int = 1
     return (units if decision else 0), decision
 
 
-def _good_for(state: LimitState, algorithm: str) -> float:
+def good_for(state: LimitState, algorithm: str) -> float:
     """Seconds for which spending counts in the same window as the charge."""
     if algorithm in ("fixed_window", "calendar"):
         return state.reset_after
@@ -122,7 +122,7 @@ class PrepaidLease:
         self._reservation = decision.reservation
         self._size, self._left, self._taken = got, got - units, start
         enforced = [state for state in decision.limits if state.remaining is not None and state.mode != "shadow"]
-        life = min((_good_for(state, state.algorithm) for state in enforced), default=self._ttl)
+        life = min((good_for(state, state.algorithm) for state in enforced), default=self._ttl)
         self._ends = start + min(self._ttl, life)
         costs = {limit.name: max(limit.cost, 1) for limit in self._limits}
         self._room = min(

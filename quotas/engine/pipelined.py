@@ -29,6 +29,7 @@ from .types import Decision
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function off the event loop."""
+DEFAULT_TIMEOUT = 0.1
 TICKS = 4
 """Looks within one timeout; an answer is waited for by that many and at most one more."""
 _ENOUGH = 64 * 1024
@@ -136,12 +137,15 @@ class Connection(asyncio.Protocol):
 
 
 class Pipeline:
-    """Scripts over one connection of an event loop, opened when it is needed. One loop per instance."""
+    """Scripts over one connection of an event loop, opened when it is needed. One loop per instance.
 
-    def __init__(self, transport: Transport, in_thread: InThread, *, timeout: float) -> None:
+    `transport` tells the server and the timeout, 100 ms where it has none.
+    """
+
+    def __init__(self, transport: Transport, in_thread: InThread) -> None:
         self._source = transport
         self._in_thread = in_thread
-        self._timeout = timeout
+        self._timeout = transport.timeout or DEFAULT_TIMEOUT
         self._connection: Connection | None = None
         self._opening: asyncio.Future[Connection] | None = None
 

@@ -27,11 +27,28 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One run of a script."""
+    """One run of a script, by its keys and arguments or as the bytes that are sent (`packed`)."""
 
     script: Script
-    keys: Sequence[Key]
+    keys: Sequence[Key] = ()
     args: Sequence[Argument] = ()
+    packed: bytes = b""
+
+
+def bulk(data: bytes) -> bytes:
+    """One key or argument as the server reads it."""
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def packed(script: Script, keys: int, args: int, *parts: bytes) -> bytes:
+    """A run of a script as it is sent, from keys and arguments that are packed already, one or many to a part."""
+    return b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$%d\r\n%d\r\n%b" % (
+        keys + args + 3,
+        script.sha.encode(),
+        len(str(keys)),
+        keys,
+        b"".join(parts),
+    )
 
 
 def _joined(name: str, seen: set[str]) -> str:

@@ -178,6 +178,13 @@ class Transport:
             return self._checked(self._settled([payload], [script], [reply]))[0]
         return reply
 
+    def send(self, call: Call) -> Reply:
+        """Run one script that is packed already."""
+        reply = self.exchange(call.packed)[0]
+        if type(reply) is ScriptError:
+            return self._checked(self._settled([call.packed], [call.script], [reply]))[0]
+        return reply
+
     def run_many(self, calls: Iterable[Call]) -> list[Reply]:
         """Run many scripts in one pipeline, each atomic by itself; replies in order.
 
@@ -186,7 +193,7 @@ class Transport:
         """
         payloads, scripts = [], []
         for call in calls:
-            payloads.append(pack(("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)))
+            payloads.append(call.packed or pack(("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)))
             scripts.append(call.script)
         return self._checked(self._settled(payloads, scripts)) if payloads else []
 

@@ -227,6 +227,8 @@ class Admission:
     """The name of the pool that the account belongs to: one of the fallbacks' where the first had none."""
     probe: bool = False
     """True when this call decides whether a half-open breaker closes."""
+    half_opened: bool = False
+    """True for the first probe since the breaker half-opened (or since all earlier ones were lost)."""
     replayed: bool = False
     """True when the request's token was admitted before: the same lease, nothing was charged this time."""
 
@@ -268,6 +270,10 @@ class Settled:
     account_id: str = ""
     concurrency: tuple[int, int] | None = None
     """Where the account's adaptive concurrency moved: from, to."""
+    concurrency_why: str = ""
+    """Why it moved, in words."""
+    probe: bool = False
+    """True when the call was a probe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from quotas.models.policy import Policy
 from quotas.models.pool import Pool, PoolLimit
 from quotas.models.project import Project
 from quotas.models.provider import Provider
+from quotas.models.threshold import ThresholdMark
 from quotas.models.tier import Tier, TierUser
 from quotas.models.usage import UsageRollup
 
@@ -25,6 +26,7 @@ __all__ = [
     "PoolLimit",
     "Project",
     "Provider",
+    "ThresholdMark",
     "Tier",
     "TierUser",
     "UsageRollup",

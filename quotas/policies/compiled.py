@@ -31,6 +31,7 @@ class CompiledOverride:
 class CompiledPolicy:
     """`limit_for` makes the engine's `Limit` of it. Immutable and shared by all threads."""
 
+    pk: int
     id: str
     name: str
     scope: str
@@ -70,6 +71,7 @@ class CompiledPolicy:
                 exempt.add(_subject(policy.scope, subject, ipv6_prefix))
         adaptive = policy.adaptive
         return cls(
+            pk=policy.pk,
             id=f"p{policy.pk}",
             name=policy.name,
             scope=policy.scope,

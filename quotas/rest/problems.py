@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -137,6 +138,12 @@ def translate(exc: Exception) -> ProblemError:
             return ProblemError(
                 "unsupported-media-type", "Unsupported media type", 415, "Send the body as application/json."
             )
+        case exceptions.Throttled():
+            wait: float | None = getattr(exc, "wait", None)
+            headers = {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
+            return ProblemError("quota-exceeded", "Quota exceeded", 429, str(exc.detail), headers=headers)
+        case exceptions.APIException() if exc.status_code < 500 or exc.status_code == 503:
+            return ProblemError("refused", "Refused", exc.status_code, str(exc.detail))
         case RequestDataTooBig():
             return ProblemError("body-too-large", "Body too large", 413, str(exc))
         case SuspiciousOperation():

@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from quotas.rest.caller import Caller, caller_of
-from quotas.rest.problems import ProblemError
+from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer, StrictSerializer, body_of, query_of
 
 
@@ -19,6 +19,8 @@ class ApiView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        if any("\x00" in str(part) for part in kwargs.values()):
+            raise NotFound("There is no such thing.")  # PostgreSQL can't even be asked for it
         # WSGI tells an unknown length as no body at all, and a check without a body is a valid one.
         if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
             raise ProblemError("length-required", "Length required", 411, "Send the body with Content-Length.")

@@ -18,6 +18,7 @@ from quotas import policies
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, PoolSpec
 from quotas.models import Account
+from quotas.services import rollups
 
 MARK_LIFE = 7 * 86400
 MAX_TEXT = 500
@@ -66,10 +67,15 @@ def restore_if_lost() -> bool:
         if row.state == "disabled" or (row.until is not None and row.until > now) or row.health < 1
     ]
     changed = accounts().restore(states)
+    calendars = rollups.restore_calendars()
     engine = accounts()
     engine.transport.command("SET", engine.keys.key("a", "mark"), b"1", "EX", str(MARK_LIFE))
-    if changed:
-        logger.warning("Redis had lost its memory: the state of %s accounts is restored from SQL", changed)
+    if changed or calendars:
+        logger.warning(
+            "Redis had lost its memory: the state of %s accounts and the use of %s calendar quotas are restored from SQL",
+            changed,
+            calendars,
+        )
     return True
 
 

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quotas import events, policies
-from quotas.connection import limiter
+from quotas.connection import limiter, waiting_line
 from quotas.engine.limiter import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
-
-PAUSE = 0.005
-"""Seconds by which a waiting check comes after the moment it was told, for the rounding of clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +62,12 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
     limits = question.limits()
     if question.bypass and not question.dry_run:
         _tell_bypass(question, limits, actor)
-    deadline = time.monotonic() + question.max_wait
-    while True:
+    began = time.perf_counter()
+    if question.max_wait and not question.dry_run and not question.bypass:
+        decision = waiting_line().check(
+            limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
+        )
+    else:
         decision = limiter().check(
             limits,
             dry_run=question.dry_run,
@@ -75,18 +76,14 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
             token_body=token.body,
             reserve=reserve,
         )
-        wait = decision.retry_after
-        left = deadline - time.monotonic()
-        if decision.allowed or decision.impossible or wait is None or question.dry_run or wait > left:
-            break
-        time.sleep(min(wait + PAUSE, left))
-        limits = question.limits()  # policies may have been changed meanwhile
-    told(question, decision)
+    told(question, decision, time.perf_counter() - began)
     return decision
 
 
-def told(question: Check, decision: Decision) -> None:
-    """Emit what is to be told of a decision. Also called on an event loop: subscribers to it don't block."""
+def told(question: Check, decision: Decision, seconds: float) -> None:
+    """Emit what is to be told of a decision that took so long. Also called on an event loop: subscribers don't block."""
+    if not question.dry_run:
+        events.emit(events.LimitsChecked((decision,), seconds))
     if not decision.allowed:
         _tell_denial(question, decision)
 
@@ -112,10 +109,14 @@ def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token
             _tell_bypass(question, limits, actor)
         token = tokens[place] if tokens else Token()
         requests.append((place, CheckRequest(limits, question.dry_run, question.bypass, token.key, token.body)))
-    try:
-        decisions: Sequence[Decision | Refusal] = limiter().check_many(request for _, request in requests)
-    except LimiterUnavailable as refusal:
-        decisions = [refusal] * len(requests)
+    began = time.perf_counter()
+    decisions = limiter().check_many(request for _, request in requests)
+    told = [
+        decision
+        for (_, request), decision in zip(requests, decisions, strict=True)
+        if isinstance(decision, Decision) and not request.dry_run
+    ]
+    events.emit(events.LimitsChecked(told, time.perf_counter() - began))
     for (place, _), decision in zip(requests, decisions, strict=True):
         answers[place] = decision
         if isinstance(decision, Decision) and not decision.allowed:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from quotas import policies
-from quotas.connection import TIMEOUT, limiter
+from quotas.connection import limiter
 from quotas.engine import pipelined
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.fallback import ResilientLimiter
-from quotas.engine.limiter import CheckRequest, Limiter
+from quotas.engine.limiter import CheckRequest
 from quotas.engine.pipelined import InThread, Pipeline, PlainSocketNeeded
 from quotas.engine.types import Decision
 from quotas.services import limits
@@ -20,7 +22,7 @@ class AsyncChecks:
     def __init__(self, in_thread: InThread, waiting: InThread) -> None:
         self._in_thread = in_thread
         self._waiting = waiting
-        self._limiter: ResilientLimiter | Limiter | None = None
+        self._limiter: ResilientLimiter | None = None
         self._pipeline: Pipeline | None = None
         self._threads_only = False
 
@@ -31,32 +33,27 @@ class AsyncChecks:
         away, takes the way of `limits.check` itself, in a thread.
         """
         limiter_now = limiter()
-        if question.bypass or question.max_wait or self._threads_only or _is_open(limiter_now):
+        if question.bypass or question.max_wait or self._threads_only or limiter_now.breaker.is_open:
             in_thread = self._waiting if question.max_wait else self._in_thread
             return await in_thread(lambda: limits.check(question, actor=actor, token=token))
+        began = time.perf_counter()
         request = CheckRequest(question.limits(held), question.dry_run, False, token.key, token.body)
-        inner = limiter_now.limiter if isinstance(limiter_now, ResilientLimiter) else limiter_now
         if self._limiter is not limiter_now or self._pipeline is None:
             self.close()
-            self._limiter, self._pipeline = limiter_now, Pipeline(inner.transport, self._in_thread, timeout=TIMEOUT)
+            self._limiter = limiter_now
+            self._pipeline = Pipeline(limiter_now.limiter.transport, self._in_thread)
         try:
-            decision = await pipelined.check(inner, self._pipeline, request)
+            decision = await pipelined.check(limiter_now.limiter, self._pipeline, request)
         except PlainSocketNeeded:
             self._threads_only = True
             return await self._in_thread(lambda: limits.check(question, actor=actor, token=token))
         except LimiterUnavailable as error:
-            if not isinstance(limiter_now, ResilientLimiter):
-                raise
-            resilient, why = limiter_now, str(error)
-            decision = await self._in_thread(lambda: resilient.unanswered(request, why))
-        limits.told(question, decision)
+            why = str(error)
+            decision = await self._in_thread(lambda: limiter_now.unanswered(request, why))
+        limits.told(question, decision, time.perf_counter() - began)
         return decision
 
     def close(self) -> None:
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None
-
-
-def _is_open(limiter_now: ResilientLimiter | Limiter) -> bool:
-    return isinstance(limiter_now, ResilientLimiter) and limiter_now.breaker.is_open

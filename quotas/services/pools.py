@@ -34,6 +34,13 @@ class Report:
     latency: float | None = None
 
 
+def admit(request: AdmitRequest) -> Admission:
+    """Ask once, and tell what that has changed."""
+    admission = accounts().admit(request)
+    tell_admitted((admission,))
+    return admission
+
+
 def request_for(
     name: str, cost: Mapping[str, int] | None = None, *, priority: int = 5, key: str = "", token: str = ""
 ) -> AdmitRequest:
@@ -53,7 +60,7 @@ def acquire(
     """
     deadline = time.monotonic() + max_wait
     while True:
-        admission = accounts().admit(request_for(name, cost, priority=priority, key=key))
+        admission = admit(request_for(name, cost, priority=priority, key=key))
         wait = next_try(admission, deadline - time.monotonic())
         if wait is None:
             return admission
@@ -148,32 +155,37 @@ def tell(settled: Iterable[Settled]) -> None:
             continue
         config, account = found
         if one.transition:
-            after = {"opened": "open", "closed": "available", "pool_limited": "cooling_down"}.get(
-                one.transition, one.transition
-            )
-            state = state_of(config.spec, account.id)
-            before = "half_open" if one.transition == "closed" else "available"
-            events.emit(
-                events.AccountChanged(
-                    config.spec.name,
-                    account.name,
-                    before,
-                    after,
-                    state.why if state else one.outcome,
-                    state.until if state else None,
-                )
-            )
+            events.emit(_changed(config.spec, account, one))
             health.persist(config.spec)
         if one.concurrency:
             was, now = one.concurrency
-            logger.info(
-                "concurrency of %s/%s went from %s to %s after %s",
-                config.spec.name,
-                account.name,
-                was,
-                now,
-                one.outcome,
-            )
+            events.emit(events.ConcurrencyChanged(config.spec.name, account.name, was, now, one.concurrency_why))
+
+
+def tell_admitted(admissions: Iterable[Admission]) -> None:
+    """Emit what admissions have changed: a breaker half-opens when its first probe goes out."""
+    from quotas.services import health
+
+    for one in admissions:
+        if not one.half_opened or one.account_id is None:
+            continue
+        found = find_account(one.account_id)
+        if found is not None:
+            spec, account = found[0].spec, found[1]
+            events.emit(events.AccountChanged(spec.name, account.name, "open", "half_open", "a probe goes out"))
+            health.persist(spec)
+
+
+def _changed(spec: PoolSpec, account: AccountSpec, settled: Settled) -> events.Event:
+    states = accounts().states(spec)
+    if settled.transition == "pool_limited":
+        waits = [state.until for state in states if state.state != "disabled" and state.until is not None]
+        return events.PoolLimited(spec.name, account.name, settled.outcome, min(waits, default=None))
+    state = next((state for state in states if state.id == account.id), None)
+    before = "half_open" if settled.probe else "available"
+    after = {"opened": "open", "closed": "available"}.get(settled.transition, settled.transition)
+    why = (state.why if state else "") or settled.outcome
+    return events.AccountChanged(spec.name, account.name, before, after, why, state.until if state else None)
 
 
 def state_of(spec: PoolSpec, account_id: str) -> AccountState | None:

@@ -101,5 +101,5 @@ def _reset_policy(selection: Selection, policy: CompiledPolicy) -> int:
     if selection.key is not None and (partition or policy.scope not in PARTITIONED):
         return limiter().reset([policy.limit_for(selection.key, partition, 0, 0.0)])
     return reset_where(
-        limiter(), policy.template(), lambda partition, subject: selection.holds(policy, partition, subject)
+        limiter().limiter, policy.template(), lambda partition, subject: selection.holds(policy, partition, subject)
     )

@@ -55,7 +55,8 @@ class Ears:
                 assert answer.status_code == 200
                 fields: dict[str, str] = {}
                 for line in answer.iter_lines():
-                    self.listening.set()
+                    if line == ": listening":
+                        self.listening.set()
                     name, _, value = line.partition(": ")
                     if line:
                         fields[name] = value
@@ -124,26 +125,18 @@ def test_a_client_that_leaves_early_hurts_nobody(instance: Instance) -> None:
 
 def test_a_job_is_heard_of_by_its_project_only(instance: Instance) -> None:
     with instance.client() as client:
-        for slug in ("ours", "theirs"):
-            instance.manage("apikey", "create", "--name", slug, "--project", slug, "--scopes", "read,submit")
+        instance.manage("apply", "-", stdin=CONFIGURATION)
         made = instance.manage("apikey", "create", "--name", "o", "--project", "ours", "--scopes", "read,submit")
         ours = next(word for word in made.stdout.split() if word.startswith("sl_"))
         made = instance.manage("apikey", "create", "--name", "t", "--project", "theirs", "--scopes", "read,submit")
         theirs = next(word for word in made.stdout.split() if word.startswith("sl_"))
         with listening(instance, ours) as us, listening(instance, theirs) as them, listening(instance) as all_:
-            reset = client.post("/api/v1/queues/batch/pause", json={"reason": "test"})
-            assert reset.status_code == 200
+            assert client.post("/api/v1/queues/batch/pause", json={"reason": "test"}).status_code == 200
             wait_until(lambda: "queue.paused" in all_.names(), 10)
             client.post("/api/v1/queues/batch/resume", json={"reason": "test"})
-            job = {
-                "type": "http.request",
-                "queue": "batch",
-                "project": "ours",
-                "payload": {"pool": "none", "method": "GET", "path": "/"},
-            }
-            instance.manage("apply", "-", stdin=CONFIGURATION)
-            job["payload"] = {"pool": "nowhere", "method": "GET", "path": "/"}
-            submitted = client.post("/api/v1/jobs", json={**job, "max_attempts": 1})
+            payload = {"pool": "nowhere", "method": "GET", "path": "/"}
+            job = {"type": "http.request", "queue": "batch", "project": "ours", "payload": payload, "max_attempts": 1}
+            submitted = client.post("/api/v1/jobs", json=job)
             assert submitted.status_code == 202, submitted.text
             uid = submitted.json()["id"]
             wait_until(lambda: "job.dead" in us.names(job=uid), 30, lambda: str(us.heard))
@@ -157,6 +150,7 @@ def test_a_job_is_heard_of_by_its_project_only(instance: Instance) -> None:
 
 CONFIGURATION = """
 version: 1
+projects: [{slug: ours}, {slug: theirs}]
 providers: [{name: nowhere, dialect: generic, base_url: "http://127.0.0.1:9", auth_header: "Authorization: Bearer {credential}", timeout: 2s}]
 pools:
   - name: nowhere

@@ -20,8 +20,9 @@ ARGUMENTS = [
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # playwright's loop runs in the tests' own thread
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Not for the whole session: while it lives, an event loop runs in this thread, and no other test could start one."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

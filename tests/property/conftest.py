@@ -1,3 +1,9 @@
-"""Real servers for the property tests."""
+"""Real servers for the property tests, and no shrinking unless it is asked for: `--hypothesis-profile=shrink`."""
+
+from hypothesis import Phase, settings
 
 from tests.valkey import valkey_server  # noqa: F401
+
+settings.register_profile("shrink", deadline=None)
+settings.register_profile("sluice", deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+settings.load_profile("sluice")

@@ -25,7 +25,7 @@ def alike(mine: Decision, theirs: Decision) -> None:
     assert replace(mine, reservation=None) == replace(theirs, reservation=None)
 
 
-@settings(COMMON, max_examples=120)
+@settings(COMMON, max_examples=60)
 @given(st.data())
 def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject) -> None:
     clock = Clock()
@@ -51,9 +51,10 @@ def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject)
                     if local in model._reservations and clock.now >= model._reservations[local][0]:
                         continue  # the server's records expire by its own time
                     actual = {"tokens": data.draw(st.one_of(st.integers(0, 10), st.sampled_from(SIZES)))}
-                    one, other = model.settle(local, actual), limiter.settle(remote, actual)
+                    one = model.settle(local, actual)
                     if one is None:
-                        continue
+                        continue  # expired by the injected clock; the server's record may live on
+                    other = limiter.settle(remote, actual)
                     assert other is not None
                     assert replace(one, reservation="") == replace(other, reservation="")
                 case "change":
@@ -69,7 +70,7 @@ def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject)
         limiter.transport.close()
 
 
-@settings(COMMON, max_examples=100)
+@settings(COMMON, max_examples=40)
 @given(st.data())
 def test_the_retry_time_is_exact(valkey_server: Server, data: st.DataObject) -> None:
     clock = Clock()

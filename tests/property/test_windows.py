@@ -40,21 +40,21 @@ def busiest(passed: list[tuple[int, int, int]], window: int) -> int:
     return max((sum(c for t, _, c in passed if s <= t < s + window) for s, _, _ in passed), default=0)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.data(), limits(algorithms=("sliding_window",), small=True), st.booleans())
 def test_sliding_window_never_exceeds_in_any_true_window(data: st.DataObject, limit: Limit, back: bool) -> None:
     passed = admitted(data, limit, steps_back=back)
     assert busiest(passed, round(limit.window * MICRO)) <= (limit.limit or 0)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.data(), limits(algorithms=("sliding_window_counter",), small=True))
 def test_sliding_window_counter_stays_below_twice_its_limit(data: st.DataObject, limit: Limit) -> None:
     passed = admitted(data, limit)
     assert busiest(passed, round(limit.window * MICRO)) <= 2 * (limit.limit or 0)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.data(), limits(algorithms=("token_bucket",), small=True), st.booleans())
 def test_token_bucket_never_exceeds_burst_and_rate(data: st.DataObject, limit: Limit, back: bool) -> None:
     passed = admitted(data, limit, steps_back=back)
@@ -67,7 +67,7 @@ def test_token_bucket_never_exceeds_burst_and_rate(data: st.DataObject, limit: L
             assert (total - top) * window <= (moment - start) * rate
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.data(), limits(algorithms=("fixed_window", "calendar"), small=True))
 def test_periods_never_exceed(data: st.DataObject, limit: Limit) -> None:
     if limit.algorithm == "calendar":
@@ -82,7 +82,7 @@ def test_periods_never_exceed(data: st.DataObject, limit: Limit) -> None:
     assert all(total <= (limit.limit or 0) for total in totals.values())
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.data(), limits(algorithms=("concurrency",), small=True), st.booleans())
 def test_concurrency_never_exceeds(data: st.DataObject, limit: Limit, back: bool) -> None:
     passed = admitted(data, limit, steps_back=back)

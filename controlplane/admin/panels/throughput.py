@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count
 from django.utils import timezone
 
 from queues.models import Job
@@ -42,7 +42,8 @@ def _count(minute: datetime, projects: list[int] | None) -> dict[str, int]:
     ).order_by()
     if projects is not None:
         jobs = jobs.filter(project__in=projects)
-    return dict(jobs.values_list("status").annotate(Count("id")))
+    # Counted here: asked to group, SQLite would walk the whole index by status.
+    return Counter(jobs.values_list("status", flat=True))
 
 
 def chart(bars: list[tuple[datetime, dict[str, int]]], width: float = 600.0, height: float = 150.0) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class RetryPolicies(Kind):
             Member("max_attempts", readers.whole(1, 1000), 5),
             Member("jitter", readers.share, 0.1),
             Member("by_category", _by_category, dict, _show_by_category),
+            Member("auto_replays", readers.whole(0, 100), 0),
+            duration("auto_replay_after", readers.seconds(), 900.0),
         ),
         _check,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import close_old_connections
 
 from controlplane import processes
 from controlplane.embedded_valkey import DataDirInUse, DataDirLock, EmbeddedValkey
@@ -50,14 +51,17 @@ class Command(BaseCommand):
                 self._prepare(supervisor)
                 for spec in [processes.web(host, port), processes.dispatcher(), *processes.workers(workers)]:
                     supervisor.start(spec)
-                probe = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-                supervisor.until(lambda: is_ready(probe, port), READY_SECONDS, "/readyz is not green", every=0.2)
-                self.stdout.write(f"ready: http://{probe}:{port}")
-                self.stdout.flush()
                 if demo:
                     provider = free_port(SIMULATOR_PORT)
                     supervisor.start(processes.simulator(provider))
                     supervisor.start(processes.traffic(provider))
+                probe = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+                supervisor.until(lambda: is_ready(probe, port), READY_SECONDS, "/readyz is not green", every=0.2)
+                if demo:
+                    # Who is told that it is ready will ask for the demo's project at once.
+                    supervisor.until(demo_is_there, READY_SECONDS, "the demo's configuration is not there", every=0.2)
+                self.stdout.write(f"ready: http://{probe}:{port}")
+                self.stdout.flush()
                 supervisor.forever()
         except Stopped:
             pass
@@ -87,6 +91,14 @@ def locked() -> Iterator[DataDirLock]:
         yield lock
     finally:
         lock.release()
+
+
+def demo_is_there() -> bool:
+    """Whether the demo's configuration has been applied."""
+    from quotas.models import Project
+
+    close_old_connections()
+    return Project.objects.filter(slug="demo").exists()
 
 
 def say(name: str, line: str) -> None:

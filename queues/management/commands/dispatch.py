@@ -11,13 +11,14 @@ from queues.dispatcher.admission import Admissions
 from queues.dispatcher.loop import Dispatcher
 from queues.maintenance import Maintenance
 from queues.maintenance.courier import Courier
-from quotas.connection import accounts, limiter
+from quotas.connection import accounts, be_patient, limiter
 
 
 class Command(BaseCommand):
     help = "Release jobs that may run now. Several may run: one leads, the others stand by."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        be_patient()
         dispatcher = Dispatcher(Admissions(accounts(), limiter()), Maintenance())
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: dispatcher.stop())

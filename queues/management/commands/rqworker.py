@@ -11,6 +11,7 @@ from django_rq.workers import get_worker
 from rq.serializers import JSONSerializer
 
 from queues.worker.threaded import DEFAULT_PLACES
+from quotas.connection import be_patient
 
 LANES = ("io", "cpu")
 
@@ -33,6 +34,7 @@ class Command(BaseCommand):
         concurrency = options["concurrency"]
         if concurrency is not None and not 1 <= concurrency <= 1000:
             raise CommandError("--concurrency must be from 1 to 1000.")
+        be_patient()
         worker: Any = get_worker(lanes[0], name=options["name"], serializer=JSONSerializer)
         if lanes[0] == "io":
             worker.places = concurrency or DEFAULT_PLACES

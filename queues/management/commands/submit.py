@@ -84,7 +84,7 @@ class Command(BaseCommand):
             if not line.strip():
                 continue
             try:
-                data = json.loads(line.decode(), parse_constant=_no_constant)
+                data = json.loads(line.decode(), parse_constant=_no_constant, parse_float=_finite)
                 if isinstance(data, dict):
                     if options["type"] and "type" not in data:
                         data = {"type": options["type"], **(data if "payload" in data else {"payload": data})}
@@ -185,6 +185,13 @@ class Command(BaseCommand):
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0:
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def _line(error: FieldError, start: int) -> str:

@@ -3,7 +3,7 @@
 --
 -- How the accounts of a pool stand. Writes nothing.
 --
--- KEYS  1 the pool's state   2 the pool's statistics   then per account: its state, its calls in flight
+-- KEYS  1 the pool's state   2 the pool's statistics   then the accounts' states
 -- ARGV  1 now in microseconds, or '' for the server's own time
 --       2 '<dd' probes, most in flight at the start (-1: not limited)   3 per account '<B' enabled
 --
@@ -11,21 +11,22 @@
 
 local now = clock(ARGV[1])
 local probes, initial = struct.unpack('<dd', ARGV[2])
-local size = (#KEYS - 2) / 2
-local pool = state_unpack(redis.call('GET', KEYS[1]))
+local size = #KEYS - 2
+local stored = redis.call('MGET', KEYS[1], unpack(KEYS, 3))
+local pool = state_unpack(stored[1])
 local out = {string.format('%.0f', now), redis.call('HGETALL', KEYS[2])}
 for i = 1, size do
-  local s = state_unpack(redis.call('GET', KEYS[1 + 2 * i]))
-  local busy = redis.call('ZCOUNT', KEYS[2 + 2 * i], string.format('(%.0f', now), '+inf')
+  local s = state_unpack(stored[1 + i])
+  local busy = flights(s, now)
   local enabled = string.byte(ARGV[3], i) == 1
   local reason, ready = gate(s, enabled, probes, now)
   if reason ~= 'disabled' and pool.cd and pool.cd > now and pool.cd > (ready or 0) then
     reason, ready = 'cooldown', pool.cd
   end
-  local learned = {}
+  local quotas = {}
   for unit, q in pairs(s.q or {}) do
-    local level = learned_level(q, now)
-    learned[unit] = {
+    local level = learned().level(q, now)
+    quotas[unit] = {
       limit = q.l, window = q.w and q.w / 1e6, kind = q.k, remaining = level and math.max(0, math.floor(level)),
       reset_after = q.e and math.max(0, q.e - now) / 1e6, capacity = q.c,
     }
@@ -34,8 +35,8 @@ for i = 1, size do
   out[2 + i] = cjson.encode({
     reason = reason, left = ready and ready >= 0 and (ready - now) / 1e6 or nil, half_open = s.bo and s.bo <= now,
     disabled = s.di, why = s.cw, health = health_of(s, now), latency = s.la and s.la / 1e6, used = s.lu,
-    busy = busy, most = most >= 0 and most or nil, learned = learned, error = s.le, error_at = s.lt, error_kind = s.lk,
-    open = s.bo ~= nil,
+    busy = busy, most = most >= 0 and most or nil, learned = quotas, error = s.le, error_at = s.lt, error_kind = s.lk,
+    open = s.bo ~= nil, successes = s.on or 0,
   })
 end
 return out

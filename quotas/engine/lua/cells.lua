@@ -23,8 +23,8 @@
 -- cell_write(key, state, spec, now, cost, lease) -> tag1, tag2
 --     charges, decided or not (settling may overdraw), updates used, remaining and reset; the tags say where the
 --     charge went. `lease` is the id of the slot, for concurrency only. With cost 0 nothing is written.
--- cell_refund(key, spec, now, amount, tag1, tag2, lease) -> units given back
---     reads for itself; never into a window that the charge was not in, never below zero.
+-- cell_refund(key, spec, now, amount, tag1, tag2, lease, value) -> units given back
+--     reads for itself where no value is given; never into a window that the charge was not in, never below zero.
 --
 -- Use: read all, decide all, then write all. For example, per account of a pool:
 --     local spec, next = spec_unpack(ARGV[2], at)
@@ -501,6 +501,6 @@ local function cell_write(key, st, spec, now, cost, lease)
   return tag1, tag2
 end
 
-local function cell_refund(key, spec, now, amount, tag1, tag2, lease)
-  return cell(spec.algo).refund(key, cell_read(key, spec, now), spec, now, amount, tag1, tag2, lease)
+local function cell_refund(key, spec, now, amount, tag1, tag2, lease, value)
+  return cell(spec.algo).refund(key, cell_read(key, spec, now, value), spec, now, amount, tag1, tag2, lease)
 end

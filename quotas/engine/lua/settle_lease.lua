@@ -4,8 +4,8 @@
 --
 -- End a call through a lease: give its slot back, correct what it was charged, and learn from how it went.
 --
--- KEYS  1 the lease   2 the account's state   3 its calls in flight   4 the pool's state   5 the pool's statistics
---       6 the key's cooldown, or the lease again if it has none   7.. the counters charged, as the lease's first line
+-- KEYS  1 the lease   2 the account's state   3 the pool's state   4 the pool's statistics
+--       5 the key's cooldown, or the lease again if it has none   6.. the counters charged, as the lease's first line
 --       names them
 -- ARGV  1 now in microseconds, or '' for the server's own time
 --       2 '<dddBB' wait asked for by the provider and latency in microseconds (-1: not known), random 0..1,
@@ -16,7 +16,8 @@
 --       9 '<dddddB..' per learned unit: limit, remaining, reset, window (-1: not known), spare, 1 bucket 0 window
 --
 -- Returns nil for a lease that is not known, else {repeated 0|1, category, cooldown in microseconds (as text),
--- transition, concurrency before, after, account}. The first call counts; later ones get its answer for an hour. A late one
+-- transition, concurrency before, after, account,
+-- share of errors and of the quota used that moved it (thousandths), 1 for a probe}. The first call counts; later ones get its answer for an hour. A late one
 -- (the lease has expired) still counts for health and learning; only its slot was free already.
 --
 -- Rules. Units: what was not used comes back, what was used on top is charged; a call that was refused or not valid
@@ -26,20 +27,35 @@
 -- pool's maximum. Refusals of calls that began before the cooldown did are the same refusal. Breaker: only server,
 -- network and timeout errors move it, only by calls that began in the present epoch.
 
-local raw = redis.call('GET', KEYS[1])
+local stored = redis.call('MGET', KEYS[1], KEYS[2], unpack(KEYS, 6))
+local raw = stored[1]
 if not raw then return nil end
 if string.sub(raw, 1, 1) == '=' then
-  local kept = cmsgpack.unpack(string.sub(raw, 2))
-  return {1, kept[1], kept[2], '', 0, 0, kept[3]}
+  local category, kept, id = string.match(raw, '^=([^\n]*)\n([^\n]*)\n(.*)$')
+  return {1, category, kept, '', 0, 0, id, 0, 0, 0}
 end
 
 local now = clock(ARGV[1])
 local hint, latency, random, scope, refused = struct.unpack('<dddBB', ARGV[2])
 local category, text, lease = ARGV[3], ARGV[4], ARGV[5]
-local asked, epoch, probe, charges, costs, spec_ = unpack(cmsgpack.unpack(string.sub(raw, string.find(raw, '\n', 1, true) + 1)))
-local default, most, failures, window, open_for, probes, floor_, ceiling, initial, size = struct.unpack('<dddddddddd', spec_)
-local s = state_unpack(redis.call('GET', KEYS[2]))
-local id = string.match(KEYS[2], '[^:]+$')
+local record = string.find(raw, '\n', 1, true) + 1
+local asked, ends, epoch, probe, m, default, most, failures, window, open_for, probes, floor_, ceiling, initial, size,
+  specs = struct.unpack('<dddBBdddddddddd', raw, record)
+local tags = specs + 50 * m
+local charges = {} -- by template; false for one that costs nothing
+for j = 1, m do
+  local spec, after = spec_unpack(raw, specs)
+  specs = after
+  charges[j] = spec.cost > 0 and spec
+  if spec.cost > 0 then
+    spec.tag1, spec.tag2 = struct.unpack('<dd', raw, tags)
+    tags = tags + 16
+  end
+end
+local described = cmsgpack.unpack(string.sub(raw, tags))
+local units, costs = described[1], described[2]
+local s = state_unpack(stored[2])
+local id = owner_of(KEYS[2])
 local transition = ''
 local limited = category == 'rate_limited' or category == 'quota_exhausted'
 local broken = category == 'server' or category == 'network' or category == 'timeout'
@@ -47,73 +63,90 @@ local never = category == 'unused'
 local unused = limited or never or category == 'auth' or category == 'validation'
 
 -- The slot.
-redis.call('ZREM', KEYS[3], lease)
-local others = redis.call('ZCOUNT', KEYS[3], string.format('(%.0f', now), '+inf')
+flight_end(s, ends)
+local others = flights(s, now)
 s.nf = others
-s.pe = s.pe or {}
-for unit, cost in pairs(costs) do
-  local left = (s.pe[unit] or 0) - cost
-  s.pe[unit] = (others > 0 and left > 0) and left or nil
+if others == 0 then
+  s.pe = nil
+else
+  for unit, cost in pairs(costs) do
+    local left = (s.pe and s.pe[unit] or 0) - cost
+    if s.pe then s.pe[unit] = left > 0 and left or nil end
+  end
 end
 
 -- The units.
-local used, at = {}, 1
-for unit in string.gmatch(ARGV[6], '[^\n]+') do used[unit], at = struct.unpack('<d', ARGV[7], at) end
-local busiest = 0
-for i, charge in ipairs(charges) do
-  local packed, tag1, tag2, unit = unpack(charge)
-  local key = KEYS[6 + i]
-  local spec = spec_unpack(packed, 1)
-  local actual = used[unit] or (unused and (never or unit ~= 'requests') and 0) or spec.cost
-  if spec.algo == 6 then
-    cell_refund(key, spec, now, spec.cost, tag1, tag2, lease)
-  elseif actual < spec.cost then
-    cell_refund(key, spec, now, spec.cost - actual, tag1, tag2, lease)
-  elseif actual > spec.cost then
-    local st = cell_read(key, spec, now)
-    if not st.stale then
-      cell_decide(st, spec, now, 0)
-      cell_write(key, st, spec, now, actual - spec.cost, lease)
+local used
+if ARGV[6] ~= '' then
+  local at = 1
+  used = {}
+  for unit in string.gmatch(ARGV[6], '[^\n]+') do used[unit], at = struct.unpack('<d', ARGV[7], at) end
+end
+local function actual_of(unit, cost)
+  return used and used[unit] or unused and (never or unit ~= 'requests') and 0 or cost
+end
+local charged = 0
+for j = 1, #units do
+  local unit = units[j]
+  local spec = charges[j]
+  if spec then
+    charged = charged + 1
+    if string.sub(unit, 1, 2) == 'k:' then unit = string.sub(unit, 3) end
+    local key, value = KEYS[5 + charged], stored[2 + charged]
+    local actual = actual_of(unit, spec.cost)
+    if spec.algo == 6 then
+      cell_refund(key, spec, now, spec.cost, spec.tag1, spec.tag2, lease, value)
+    elseif actual < spec.cost then
+      cell_refund(key, spec, now, spec.cost - actual, spec.tag1, spec.tag2, lease, value)
+    elseif actual > spec.cost then
+      local st = cell_read(key, spec, now, value)
+      if not st.stale then
+        cell_decide(st, spec, now, 0)
+        cell_write(key, st, spec, now, actual - spec.cost, lease)
+      end
     end
   end
 end
-for unit, cost in pairs(costs) do
-  local q = s.q and s.q[unit]
-  local actual = used[unit] or (unused and (never or unit ~= 'requests') and 0) or cost
-  if q and actual ~= cost then learned_take(q, actual - cost, now) end
+if s.q then
+  for unit, cost in pairs(costs) do
+    local q, actual = s.q[unit], actual_of(unit, cost)
+    if q and actual ~= cost then learned().take(q, actual - cost, now) end
+  end
 end
 
 -- A call that was never made tells nothing of the account.
 if never then
   if s.pr then s.pr[lease] = nil end
   state_write(KEYS[2], s)
-  redis.call('SET', KEYS[1], '=' .. cmsgpack.pack({category, '0', id}), 'PX', '3600000')
-  return {0, category, '0', '', 0, 0, id}
+  redis.call('SET', KEYS[1], '=' .. category .. '\n0\n' .. id, 'PX', '3600000')
+  return {0, category, '0', '', 0, 0, id, 0, 0, 0}
 end
 
 -- What was learned, if the call began later than the one that is known.
-at = 1
-for unit in string.gmatch(ARGV[8], '[^\n]+') do
-  local limit, remaining, reset, per, spare, kind
-  limit, remaining, reset, per, spare, kind, at = struct.unpack('<dddddB', ARGV[9], at)
-  s.q = s.q or {}
-  local before = s.q[unit]
-  if not before or asked >= before.a then
-    local q = {a = asked, t = now, k = kind == 1 and 'bucket' or 'window'}
-    if limit >= 0 then q.l = limit end
-    if per > 0 then q.w = per end
-    if reset >= 0 then q.e = now + reset end
-    if remaining >= 0 then
-      -- What is on its way was not counted by this answer, as far as we know.
-      q.v = remaining - (s.pe[unit] or 0)
-      if kind == 1 and q.l and q.w then
-        -- The bucket may be smaller than a whole window's limit: it is full after `reset`.
-        local top = remaining + (reset > 0 and reset * limit / per or 0)
-        if reset < 0 or top > limit then top = limit end
-        q.c = math.max(1, math.ceil(top))
+if ARGV[8] ~= '' then
+  local at = 1
+  for unit in string.gmatch(ARGV[8], '[^\n]+') do
+    local limit, remaining, reset, per, spare, kind
+    limit, remaining, reset, per, spare, kind, at = struct.unpack('<dddddB', ARGV[9], at)
+    s.q = s.q or {}
+    local before = s.q[unit]
+    if not before or asked >= before.a then
+      local q = {a = asked, t = now, k = kind == 1 and 'bucket' or 'window'}
+      if limit >= 0 then q.l = limit end
+      if per > 0 then q.w = per end
+      if reset >= 0 then q.e = now + reset end
+      if remaining >= 0 then
+        -- What is on its way was not counted by this answer, as far as we know.
+        q.v = remaining - (s.pe and s.pe[unit] or 0)
+        if kind == 1 and q.l and q.w then
+          -- The bucket may be smaller than a whole window's limit: it is full after `reset`.
+          local top = remaining + (reset > 0 and reset * limit / per or 0)
+          if reset < 0 or top > limit then top = limit end
+          q.c = math.max(1, math.ceil(top))
+        end
       end
+      s.q[unit] = q
     end
-    s.q[unit] = q
   end
 end
 
@@ -130,14 +163,14 @@ if latency >= 0 and (category == 'ok' or broken) then
 end
 s.lu = now
 if category == 'ok' then
-  redis.call('HINCRBY', KEYS[5], 'o:' .. id, 1)
+  s.on = (s.on or 0) + 1
 else
-  redis.call('HINCRBY', KEYS[5], 'e:' .. id .. ':' .. category, 1)
+  redis.call('HINCRBY', KEYS[4], 'e:' .. id .. ':' .. category, 1)
   s.le, s.lt, s.lk = text, now, category
-end
-if not s.sx or now - s.sx > 86400000000 then
-  redis.call('PEXPIRE', KEYS[5], LIFE)
-  s.sx = now
+  if not s.sx or now - s.sx > 86400000000 then
+    redis.call('PEXPIRE', KEYS[4], LIFE)
+    s.sx = now
+  end
 end
 
 -- Cooldown.
@@ -155,12 +188,12 @@ local function lengthened(wait)
 end
 if limited then
   local wait = hint
-  if scope == 1 and KEYS[6] ~= KEYS[1] then
+  if scope == 1 and KEYS[5] ~= KEYS[1] then
     if wait < 0 then wait = default end
     cooldown = lengthened(wait < most and wait or most)
-    local known = tonumber(redis.call('GET', KEYS[6]) or 0)
+    local known = tonumber(redis.call('GET', KEYS[5]) or 0)
     if now + cooldown > known then
-      redis.call('SET', KEYS[6], string.format('%.0f', now + cooldown), 'PX', string.format('%.0f', math.ceil(cooldown / 1000)))
+      redis.call('SET', KEYS[5], string.format('%.0f', now + cooldown), 'PX', string.format('%.0f', math.ceil(cooldown / 1000)))
     else
       cooldown = known - now
     end
@@ -169,7 +202,7 @@ if limited then
     s.kc = s.kc + 1
     if s.kc >= 5 and others > 0 and s.kc > others then scope, s.kc = 0, 0 end
   end
-  if scope ~= 1 or KEYS[6] == KEYS[1] then
+  if scope ~= 1 or KEYS[5] == KEYS[1] then
     local same = s.ca and asked < s.ca
     if not same then s.cn = (s.cn or 0) + 1 end
     if wait < 0 then
@@ -182,7 +215,7 @@ if limited then
     if not s.cd or till > s.cd then s.cd, s.cw = till, category end
     cooldown = s.cd - now
     -- Several accounts refused at once until the same moment: they share one limit.
-    local pool = state_unpack(redis.call('GET', KEYS[4]))
+    local pool = state_unpack(redis.call('GET', KEYS[3]))
     if scope == 2 and hint >= 0 then
       if not pool.cd or till > pool.cd then
         if not pool.cd or pool.cd <= now then transition = 'pool_limited' end
@@ -208,7 +241,7 @@ if limited then
         transition, pool.all = 'pool_limited', now + cooldown
       end
     end
-    state_write(KEYS[4], pool)
+    state_write(KEYS[3], pool)
   end
 elseif broken then
   if hint >= 0 then
@@ -278,7 +311,7 @@ if refused == 1 and not s.di then
 end
 
 -- Concurrency: weighed after every twenty results or two seconds, whichever is later.
-local before, after = 0, 0
+local before, after, error_share, use = 0, 0, 0, 0
 if initial >= 0 then
   if category == 'ok' then s.cs = (s.cs or 0) + 1
   elseif broken or limited then s.cf = (s.cf or 0) + 1 end
@@ -286,19 +319,23 @@ if initial >= 0 then
   local results = (s.cs or 0) + (s.cf or 0)
   if results >= 20 and now - s.ct >= 2000000 then
     local most_used = 0
-    for i, charge in ipairs(charges) do
-      local spec = spec_unpack(charge[1], 1)
-      local top = spec.algo == 3 and spec.p1 or spec.limit
-      if spec.algo ~= 6 and top > 0 then
-        local st = cell_read(KEYS[6 + i], spec, now)
-        if not st.stale then
-          cell_decide(st, spec, now, 0)
-          if st.used / top > most_used then most_used = st.used / top end
+    local number = 0
+    for j = 1, m do
+      local spec = charges[j]
+      if spec then
+        number = number + 1
+        local top = spec.algo == 3 and spec.p1 or spec.limit
+        if spec.algo ~= 6 and top > 0 then
+          local st = cell_read(KEYS[5 + number], spec, now)
+          if not st.stale then
+            cell_decide(st, spec, now, 0)
+            if st.used / top > most_used then most_used = st.used / top end
+          end
         end
       end
     end
     for unit, q in pairs(s.q or {}) do
-      local level = costs[unit] and q.l and learned_level(q, now)
+      local level = costs[unit] and q.l and learned().level(q, now)
       if level and 1 - level / (q.c or q.l) > most_used then most_used = 1 - level / (q.c or q.l) end
     end
     local bad = (s.cf or 0) / results
@@ -310,7 +347,7 @@ if initial >= 0 then
       to = math.min(ceiling, current + 1)
     end
     if to ~= current then
-      before, after = current, to
+      before, after, error_share, use = current, to, math.floor(bad * 1000 + 0.5), math.floor(most_used * 1000 + 0.5)
       s.cc = to
     end
     s.cs, s.cf, s.ct = nil, nil, now
@@ -319,5 +356,5 @@ end
 
 state_write(KEYS[2], s)
 local kept = string.format('%.0f', cooldown)
-redis.call('SET', KEYS[1], '=' .. cmsgpack.pack({category, kept, id}), 'PX', '3600000')
-return {0, category, kept, transition, before, after, id}
+redis.call('SET', KEYS[1], '=' .. category .. '\n' .. kept .. '\n' .. id, 'PX', '3600000')
+return {0, category, kept, transition, before, after, id, error_share, use, probe}

@@ -80,6 +80,15 @@ def test_without_a_pool_only_limits_are_held(engine):
     assert not engine.accounts.admit(AdmitRequest(limits=[mine]))
 
 
+def test_a_token_without_a_pool_is_charged_once(engine):
+    own = bucket(10, id="p1", name="gate", scope="project", subject="acme")
+    first = engine.accounts.admit(AdmitRequest(limits=(own,), token="job.1"))
+    again = engine.accounts.admit(AdmitRequest(limits=(own,), token="job.1"))
+    other = engine.accounts.admit(AdmitRequest(limits=(own,), token="job.2"))
+    assert (first.allowed, again.allowed, again.replayed) == (True, True, True)
+    assert [answer.limits[0].remaining for answer in (first, again, other)] == [9, 9, 8]
+
+
 def test_a_callers_estimate_is_a_reservation_for_the_limiter_to_settle(engine, valkey, clock):
     mine = Limit("p", "mine", "user", "u", "fixed_window", 1000, unit="tokens", cost=400, window=60.0)
     admission = engine.accounts.admit(AdmitRequest(limits=[mine], pool=pool(1)))

@@ -17,7 +17,7 @@ POOL = pool(
     ("storm", "dead", "slow", "invalid", "fine"),
     dialect="openai",
     strategy="health",
-    breaker=BreakerSpec(failures=2, window=60.0, open_for=0.5),
+    breaker=BreakerSpec(failures=1, window=60.0, open_for=0.5),
     cooldown_default=0.5,
 )
 
@@ -74,7 +74,7 @@ def test_the_others_carry_the_load_and_all_recover_but_the_invalid_one(valkey_se
         )
         wasted = run_jobs(accounts, sim, 150, transitions)
         states = {state.id: state for state in accounts.states(POOL)}
-        assert wasted <= 60
+        assert wasted <= 100
         assert states["fine"].successes > states["slow"].successes
         assert states["fine"].successes + states["slow"].successes == 150
         assert states["storm"].errors.keys() == {"rate_limited"}

@@ -8,6 +8,7 @@ import http_sf
 import pytest
 
 from controlplane.models import AuditEntry
+from quotas import connection
 from quotas.models import CostRule, Network, Override, Project
 from tests.integration.api.conftest import api, policy
 
@@ -333,3 +334,63 @@ def test_check_makes_no_query(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         answer = caller.client.post("/api/v1/limits/check", "{}", content_type="application/json", headers=headers)
     assert answer.status_code == 200
+
+
+def test_blocks_are_charged_ahead_and_the_rest_is_refunded() -> None:
+    policy("per-user", "user", 100)
+    caller = api("check", "read", project="acme")
+    answer = caller.post("limits/leases", {"user": "u", "units": 60, "ttl": 5})
+    assert answer.status_code == 201
+    block = answer.json()
+    assert block["units"] == 60 and 0 < block["expires_in"] <= 5
+    rest = caller.post("limits/leases", {"user": "u", "units": 60}).json()
+    assert rest["units"] == 40, "near the limit fewer than asked"
+    assert caller.post("limits/leases", {"user": "u", "units": 1}).status_code == 429
+    path = f"/api/v1/limits/leases/{block['id']}"
+    headers = {"Authorization": f"Bearer {caller.token}"}
+    for _ in range(2):
+        back = caller.client.delete(path, '{"spent": 37}', content_type="application/json", headers=headers)
+        assert back.status_code == 200 and back.json() == {"id": block["id"], "spent": 37, "refunded": 23}
+    assert caller.get("limits/usage", policy="per-user", key="u").json()["results"][0]["used"] == 77
+    for bad in ("nobody", "requests.nobody"):
+        gone = caller.client.delete(
+            f"/api/v1/limits/leases/{bad}", '{"spent": 1}', content_type="application/json", headers=headers
+        )
+        assert gone.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"units": 0}, {"units": 1.5}, {"units": 1, "cost": 1}, {"units": 1, "ttl": 0}, {"units": 1, "unit": ""}],
+)
+def test_bad_blocks_are_400(body: dict[str, Any]) -> None:
+    assert api("check").post("limits/leases", body).status_code == 400
+
+
+def test_waiting_checks_pass_when_there_is_capacity_again() -> None:
+    policy("fast", "global", 1, algorithm="token_bucket", window=0.3)
+    caller = api("check")
+    assert caller.post("limits/check").status_code == 200
+    assert caller.post("limits/check", {"max_wait": 5}).status_code == 200
+    refused = caller.post("limits/check", {"max_wait": 0.01})
+    assert refused.status_code == 429
+
+
+def test_without_redis_each_policy_answers_its_own_way(settings: Any) -> None:
+    settings.LIMITER_REDIS_URL = "unix:///nowhere/valkey.sock"
+    connection.forget()
+    try:
+        opened = policy("open", "user", 2, on_redis_down="fail_open")
+        caller = api("check")
+        answers = [caller.post("limits/check", {"user": "u"}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429], "never unlimited"
+        assert answers[0].json()["degraded"] is True
+        opened.on_redis_down = "fail_closed"
+        opened.save()
+        closed = caller.post("limits/check", {"user": "u"})
+        assert closed.status_code == 503 and closed.json()["type"] == "/problems/limiter-unavailable"
+        assert int(closed["Retry-After"]) >= 1
+        batch = caller.post("limits/check-batch", {"checks": [{"user": "u"}, {}]}).json()["results"]
+        assert [item["status"] for item in batch] == [503, 200]
+    finally:
+        connection.forget()

@@ -38,8 +38,8 @@ def doc(**sections: Any) -> str:
 
 def test_everything_is_stored_once_and_audited() -> None:
     changes = apply(FULL)
-    assert len(changes) == 14
-    assert AuditEntry.objects.filter(verb__endswith=".create", actor="test").count() == 14
+    assert len(changes) == 15
+    assert AuditEntry.objects.filter(verb__endswith=".create", actor="test").count() == 15
     before = ConfigVersion.current()
     assert apply(FULL) == []
     assert ConfigVersion.current() == before
@@ -96,7 +96,7 @@ def test_what_is_still_named_is_not_pruned() -> None:
         apply(doc(tiers=[]), prune=True)
     job_of(Project.objects.get(slug="acme"))
     with pytest.raises(config.ConfigInvalid, match="project 'acme' can't be removed: job"):
-        apply(doc(projects=[], policies=[], overrides=[]), prune=True)
+        apply(doc(projects=[], policies=[], overrides=[], recurring=[]), prune=True)
     assert Policy.objects.count() == 4, "and nothing else is"
 
 
@@ -219,8 +219,11 @@ def test_rows_of_pool_limits_are_kept_where_only_the_limit_changes() -> None:
         ("lane: io}", "lane: gpu}", 26, "must be one of"),
         ("timeout: 600s", "timeout: -5", 26, "duration"),
         ("concurrency: 50", "concurrency: fifty", 26, "whole number"),
-        ("# lane: io | cpu\n", "\nrecurring: [{name: x}]\n", 27, "recurring jobs"),
-        ("# lane: io | cpu\n", "\nqueues2: [", 27, "not YAML"),
+        ("# lane: io | cpu\n", "\nalerts: [{name: x}]\n", 27, "can't keep alerts"),
+        ("0 3 * * *", "every night", 27, "cron expression"),
+        ("0 3 * * *", "0 3 * * * *", 27, "cron expression"),
+        ("project: acme, payload", "project: nobody, payload", 27, "no project 'nobody'"),
+        ("# lane: io | cpu\n", "\nqueues2: {]\n", 27, "not YAML"),
         ("# lane: io | cpu\n", "\nx: &a [*a]\n", 27, ""),
     ],
 )  # fmt: skip
@@ -259,7 +262,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(FULL)
     dry = run("apply", str(file), "--dry-run")
     assert "+ policy user-hourly" in dry and dry.rstrip().endswith("(dry run: nothing was changed)")
-    assert "14 added, 0 changed, 0 removed" in run("apply", str(file))
+    assert "15 added, 0 changed, 0 removed" in run("apply", str(file))
     assert run("apply", "-", stdin=run("export"), monkeypatch=monkeypatch) == "no changes\n"
     file.write_text(change(FULL, "limit: 1000,", "limit: 0,"))
     assert "    limit: 1000 → 0\n" in run("apply", str(file))

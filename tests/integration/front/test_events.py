@@ -38,7 +38,7 @@ class Listener:
             "query_string": query.encode(), "headers": [(b"host", b"localhost"), *named],
         }  # fmt: skip
         self.done = asyncio.run_coroutine_threadsafe(self._listen(), door.loop)
-        wait_for(lambda: self.text or self.done.done())
+        wait_for(lambda: "listening" in self.text or self.done.done())
 
     async def _listen(self) -> None:
         first = True

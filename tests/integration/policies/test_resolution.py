@@ -243,3 +243,20 @@ def test_health_columns_outdate_nothing(settings: Any) -> None:
     assert ConfigVersion.current() == before
     assert Account.objects.filter(pk=account.pk).update(health=0.5, enabled=False) == 1
     assert ConfigVersion.current() > before
+
+
+def test_pause_threshold_holds_the_named_priorities_back() -> None:
+    Project.objects.create(slug="acme")
+    policy("window", "project", 100, pause_at=0.8, pause="normal")
+    policy("bucket", "project", 100, algorithm="token_bucket", burst=50, pause_at=0.8, pause="low")
+    policy("plain", "project", 100)
+
+    def capacity(priority: int, requests: int = 1) -> dict[str, tuple[int | None, int | None]]:
+        limits = policies.resolve_job(project="acme", queue="batch", cost={"requests": requests}, priority=priority)
+        return {limit.name: (limit.limit, limit.burst) for limit in limits}
+
+    assert capacity(1) == {"window": (100, None), "bucket": (100, 50), "plain": (100, None)}
+    assert capacity(5) == {"window": (80, None), "bucket": (100, 50), "plain": (100, None)}
+    assert capacity(8) == {"window": (80, None), "bucket": (100, 40), "plain": (100, None)}, "the refill stays"
+    assert capacity(8, 90)["window"] == (90, None), "a large cost waits for an idle limit; it is not impossible"
+    assert policies.resolve(project="acme")[0].limit == 100, "a check has no priority and is not held back"

@@ -7,12 +7,11 @@ import pytest
 import quotas
 from quotas import limits, policies
 from quotas.models import Project
+from quotas.services.usage import Selection, usage
 from tests.integration.api.conftest import policy
 
 
 def used(name: str) -> int:
-    from quotas.services.usage import Selection, usage
-
     return sum(state.used for state in usage(Selection(policy=name)))
 
 
@@ -64,3 +63,17 @@ def test_waits_for_capacity() -> None:
     assert limits.check(max_wait=5)
     assert not limits.check(cost=1, max_wait=0)
     policies.forget()
+
+
+def test_lease_is_spent_in_memory_and_never_above_the_limit() -> None:
+    changed = policy("per-user", "user", 50)
+    with limits.lease(user="u", units=20) as lease:
+        assert sum(bool(lease.spend()) for _ in range(60)) == 50
+        changed.limit = 60
+        changed.save()
+        policies.forget()
+        assert sum(bool(lease.spend()) for _ in range(60)) == 10, "a changed policy holds from the next block on"
+    assert used("per-user") == 60
+    with limits.lease(user="w", units=20) as lease:
+        lease.spend(3)
+    assert sum(state.used for state in usage(Selection(policy="per-user", key="w"))) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -42,7 +43,8 @@ def secret(job: Any, token: str, city: str = "") -> None:
 
 
 @pytest.fixture(autouse=True)
-def empty(transactional_db: None, valkey: redis.Redis) -> Iterator[None]:
+def empty(transactional_db: None, valkey: redis.Redis, settings: Any) -> Iterator[None]:
+    settings.CALLBACK_NETWORKS = [ipaddress.ip_network("127.0.0.0/8")]  # as the embedded default has it
     client().connection_pool.disconnect()
     keyring.forget()
     Desk.renew_configuration()

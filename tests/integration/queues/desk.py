@@ -187,15 +187,31 @@ class Desk:
             worker.run()
         return started
 
+    def run_until_done_but(self, worker: Worker, left: int, seconds: float = 20.0) -> None:
+        """The same until only `left` jobs wait, which then get three more chances."""
+        deadline, chances = time.monotonic() + seconds, 3
+        while chances:
+            assert time.monotonic() < deadline, f"still waiting: {Job.objects.exclude(stage=Stage.DONE).count()}"
+            chances -= Job.objects.exclude(stage=Stage.DONE).count() <= left
+            worker.beat()
+            self.cycle()
+            worker.claim()
+            worker.run()
+
     def reconcile(self) -> None:
         """What the leader's reconciler finds once enough time has passed, whatever was lost."""
         reconciler = Reconciler()
-        for _ in range(4):
+        for _ in range(6):
             reconciler.run(clock.now())
             self.skip(4.0)
-        reconciler.run(clock.now())
-        self.skip(5.0)
-        reconciler.run(clock.now())
+
+    def reconcile_renewing(self, worker: Worker) -> None:
+        """The same, while this worker goes on renewing what it holds."""
+        reconciler = Reconciler()
+        for _ in range(8):
+            worker.beat()
+            reconciler.run(clock.now())
+            self.skip(4.0)
 
 
 def fresh(job: Job) -> Job:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
@@ -213,3 +215,26 @@ def test_sessions_without_staff_or_project_are_refused(client: Client) -> None:
     assert client.get("/api/things").status_code == 403
     user.sluice_projects.add(Project.objects.create(slug="acme"))
     assert client.get("/api/things").status_code == 200
+
+
+def test_known_key_is_believed_while_sql_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = make_key("check")
+    assert post(client, {"name": "x"}, key).status_code == 200
+
+    def away(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("the server closed the connection")
+
+    monkeypatch.setattr(ApiKey.objects, "select_related", away)
+    monkeypatch.setattr("quotas.rest.authentication.FRESH", 0.0)
+    assert post(client, {"name": "x"}, key).status_code == 200
+    stranger = post(client, {"name": "x"}, {"Authorization": "Bearer sl_nobody_secret"})
+    assert stranger.status_code == 503 and stranger.json()["type"] == "/problems/storage-unavailable"
+
+
+def test_changed_scopes_hold_within_a_second(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = make_key("check")
+    assert post(client, {"name": "x"}, key).status_code == 200
+    ApiKey.objects.update(scopes=["read"])
+    known = keyring._known["abc"]
+    monkeypatch.setitem(keyring._known, "abc", replace(known, looked_up=known.looked_up - 1.0))
+    assert post(client, {"name": "x"}, key).status_code == 403

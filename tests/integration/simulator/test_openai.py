@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import pytest
 
 from tests.integration.simulator.process import ROOT, Simulator
+from tests.valkey import wait_for
 
 
 def test_limits_headers_and_refusals_per_key():
@@ -186,3 +188,46 @@ def test_a_taken_port_is_an_error():
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
         assert ended.returncode == 1
         assert "cannot listen" in ended.stderr
+
+
+def test_it_ends_with_its_parent_when_asked():
+    script = (
+        "import subprocess, sys\n"
+        "command = [sys.executable, '-m', 'controlplane.simulator', '--port', '0', '--die-with-parent']\n"
+        "child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)\n"
+        "print(child.stdout.readline(), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    port = int(parent.stdout.readline().rpartition(":")[2])
+    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    parent.kill()
+    parent.communicate()
+    wait_for(lambda: _refused(port))
+
+
+def _refused(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_the_management_command_needs_no_database_and_no_redis():
+    env = {**os.environ, "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    command = [sys.executable, "manage.py", "simulate_upstream", "--port", "0", "--dialect", "telegram"]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("ready: http://127.0.0.1:")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    process.stdout.close()
+    bad = subprocess.run([*command, "--key", "k1:rpm=x"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+    assert bad.returncode != 0
+    assert "--key" in bad.stderr
+    assert "rpm" in bad.stderr
+    assert "Traceback" not in bad.stderr

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""How fast a full queue is drained: Sluice against RQ, Huey, Dramatiq and Celery, in turn, in the same run.
+
+    python bench/drain.py [--jobs 2000] [--seconds 0.05] [--rounds 3] [--peers rq,huey,dramatiq,celery] [--database URL]
+
+Each contender gets two worker processes of 50 threads (RQ: two SimpleWorkers, which run one job at a time), the same
+job (wait, then count itself in Redis), the same Valkey. The rate is that of the counter between its first and its
+last move. Sluice keeps its jobs in SQL, admits and fences each; none of the peers does. Peers are no part of the
+product: pip install huey 'dramatiq[redis]' celery.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.acceptance.instance import Instance  # noqa: E402
+from tests.valkey import run_server, valkey_binary  # noqa: E402
+
+COUNTER = "bench:done"
+
+
+def rate_of(client: redis.Redis, jobs: int) -> float:
+    """Jobs a second between the counter's first and last move."""
+    deadline = time.monotonic() + 300
+    first: tuple[float, int] | None = None
+    while True:
+        count, now = int(client.get(COUNTER) or 0), time.monotonic()  # type: ignore[arg-type]
+        if count and first is None:
+            first = (now, count)
+        if first is not None and count >= jobs:
+            return (count - first[1]) / max(now - first[0], 1e-6)
+        if now > deadline:
+            raise TimeoutError(f"{count} of {jobs} jobs done")
+        time.sleep(0.005)
+
+
+@contextmanager
+def processes(commands: list[list[str]], environ: dict[str, str]) -> Iterator[None]:
+    running = [
+        subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in commands
+    ]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def peer(name: str, url: str, jobs: int, seconds: float) -> float:
+    """Fill the peer's queue, then start its two workers."""
+    client = redis.Redis.from_url(url)
+    client.flushall()
+    environ = {
+        **os.environ,
+        "BENCH_REDIS_URL": url,
+        "BENCH_SECONDS": str(seconds),
+        "BENCH_PEER": name,
+        "PYTHONPATH": str(ROOT),
+    }
+    fill = {
+        "rq": "import redis, rq, os\nfrom bench import peers\nq = rq.Queue(connection=redis.Redis.from_url(os.environ['BENCH_REDIS_URL']))\n"
+        "q.enqueue_many([rq.Queue.prepare_data(peers.work, result_ttl=0) for _ in range(N)])",
+        "huey": "from bench import peers\nfor _ in range(N): peers.job()",
+        "dramatiq": "from bench import peers\nfor _ in range(N): peers.job.send()",
+        "celery": "from bench import peers\nfor _ in range(N): peers.job.delay()",
+    }[name]
+    subprocess.run([sys.executable, "-c", fill.replace("N)", f"{jobs})")], cwd=ROOT, env=environ, check=True)
+    module = [sys.executable, "-m"]
+    worker = {
+        "rq": [*module, "rq.cli", "worker", "--url", url, "--worker-class", "rq.SimpleWorker", "--quiet"],
+        "huey": [
+            str(Path(sys.executable).parent / "huey_consumer"),
+            "bench.peers.huey",
+            "-w",
+            "50",
+            "-k",
+            "thread",
+            "-q",
+        ],
+        "dramatiq": [*module, "dramatiq", "bench.peers", "--processes", "1", "--threads", "50"],
+        "celery": [*module, "celery", "-A", "bench.peers:app", "worker", "-P", "threads", "-c", "50", "-l", "ERROR"],
+    }[name]
+    with processes([worker, worker], environ):
+        return rate_of(client, jobs)
+
+
+class Ours:
+    """A running instance; its queue is paused while it is filled."""
+
+    def __init__(self, url: str, database: str | None) -> None:
+        environ = {
+            "SLUICE_TASK_MODULES": "bench.tasks",
+            "BENCH_REDIS_URL": url,
+            "REDIS_URL": url,
+            "SLUICE_LOG_LEVEL": "WARNING",
+        }
+        if database:
+            environ |= {
+                "DATABASE_URL": database,
+                "SLUICE_SECRET_KEY": "x" * 50,
+                "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=",
+            }
+        self.instance = Instance(environ=environ).start()
+        self.http = self.instance.client()
+        self.instance.manage("apply", "-", stdin="version: 1\nprojects: [{slug: bench}]\n")
+        self.client = redis.Redis.from_url(url)
+
+    def drain(self, jobs: int, seconds: float) -> float:
+        self.client.delete(COUNTER)
+        self._steer("pause")
+        kind = {"type": "bench.sleep", "payload": {"seconds": seconds}} if seconds else {"type": "bench.nothing"}
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+            file.write(
+                "".join(json.dumps({**kind, "idempotency_key": f"{time.time_ns()}-{n}"}) + "\n" for n in range(jobs))
+            )
+            file.flush()
+            self.instance.manage("submit", file.name, "--project", "bench")
+        self._steer("resume")
+        return rate_of(self.client, jobs)
+
+    def _steer(self, verb: str) -> None:
+        self.http.post(f"/api/v1/queues/batch/{verb}", json={"reason": "benchmark"}).raise_for_status()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=0.05, help="what a job waits; 0: jobs that do nothing")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", default="rq,huey,dramatiq,celery")
+    parser.add_argument("--database", default=None, help="a PostgreSQL URL; by default SQLite")
+    options = parser.parse_args()
+    names = [name for name in options.peers.split(",") if name]
+    rates: dict[str, list[float]] = {"sluice": [], **{name: [] for name in names}}
+    with run_server(valkey_binary()) as server, run_server(valkey_binary()) as own:
+        ours = Ours(own.url, options.database)
+        try:
+            contenders: dict[str, Callable[[], float]] = {"sluice": lambda: ours.drain(options.jobs, options.seconds)}
+            for name in names:
+                # RQ runs one job at a time: a quarter of the jobs tells its rate as well.
+                count = options.jobs // 4 if name == "rq" else options.jobs
+                contenders[name] = lambda name=name, count=count: peer(name, server.url, count, options.seconds)  # type: ignore[misc]
+            for _ in range(options.rounds):
+                for name, contender in contenders.items():
+                    rates[name].append(contender())
+        finally:
+            ours.instance.remove()
+    print(f"{options.jobs} jobs of {options.seconds * 1000:g} ms, 2 × 50 threads, median of {options.rounds}")
+    mine = statistics.median(rates["sluice"])
+    for name, found in rates.items():
+        median = statistics.median(found)
+        print(
+            f"{name:10} {median:8,.0f} jobs/s   (min {min(found):,.0f}, max {max(found):,.0f})   sluice is {mine / median:5.2f} ×"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Giving back what a worker could not finish before it had to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db import transaction
+
+from queues import clock
+from queues.connection import ring
+from queues.models import Attempt, Job, Transition
+from queues.registry import RunResult
+from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
+from queues.worker.claim import Claimed
+from queues.worker.engine import settle_engine
+from queues.worker.settle import Ended
+from quotas.engine.types import Outcome as Upstream
+
+WHY = "its worker stopped"
+
+
+def hand_back(claimed: Sequence[Claimed], worker: str) -> int:
+    """Return `claimed` to the front of their lanes; no attempt is charged. Returns how many were still this worker's.
+
+    Left alone is what asked for at most one delivery, and what is to be cancelled: when their leases run out, the
+    reconciler gives the one up and cancels the other.
+    """
+    by_id = {item.id: item for item in claimed}
+    with transaction.atomic():
+        rows = [
+            job
+            for job in Job.objects.filter(
+                id__in=by_id, stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, worker=worker, cancel_requested_at=None
+            )
+            .exclude(delivery_mode="at_most_once")
+            .order_by("id")
+            .select_for_update()
+            if job.delivery == by_id[job.pk].delivery
+        ]
+        now = clock.now()
+        Job.objects.filter(id__in=[job.pk for job in rows]).update(
+            stage=Stage.READY, status=Status.PENDING, reason=WHY, worker="", lease_until=None, account_lease="",
+            reservation="",
+        )  # fmt: skip
+        Attempt.objects.bulk_create(
+            [
+                Attempt(
+                    job=job,
+                    number=job.attempts_made,
+                    delivery=job.delivery,
+                    outcome=Outcome.LOST,
+                    counted=False,
+                    error="Its worker stopped before it was done.",
+                    worker=worker,
+                    dispatched_at=job.dispatched_at,
+                    started_at=job.started_at,
+                    ended_at=now,
+                )  # fmt: skip
+                for job in rows
+            ]
+        )
+        Transition.objects.bulk_create([Transition(job=job, at=now, state=Status.PENDING, reason=WHY) for job in rows])
+        back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows}
+        transaction.on_commit(lambda: ring(back, again=True, unblock=True))
+    lost = RunResult(Outcome.LOST, counted=False, upstream=Upstream("unknown"))
+    settle_engine([Ended(by_id[job.pk], lost) for job in rows])
+    return len(rows)

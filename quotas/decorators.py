@@ -1,0 +1,88 @@
+"""`@limited(...)`: policies held against one view, plain or async, function or method of a class-based view.
+
+@limited(cost={"requests": 5})
+def export(request): ...
+
+@method_decorator(limited(keys=lambda request, chat_id: {"chat": chat_id}), name="dispatch")
+class Messages(View): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.http import HttpRequest
+
+from quotas import enforcement
+from quotas.engine.types import Decision
+from quotas.services import limits
+from quotas.services.limits import Check
+
+Given = Any
+"""A value, or a callable(request, *args, **kwargs) that gives it."""
+
+
+def limited(
+    *,
+    cost: int | Mapping[str, int] | Callable[..., Any] | None = None,
+    user: str | Callable[..., Any] | None = None,
+    project: str | Callable[..., Any] | None = None,
+    endpoint: str | Callable[..., Any] | None = None,
+    keys: Mapping[str, str] | Callable[..., Any] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Check before the view runs: 429 (or 403, 422, 503) as a problem instead of its answer, else its answer with the
+    rate limit fields. What is not given comes from the request and the `SLUICE` settings.
+    """
+    given = {"cost": cost, "user": user, "project": project, "endpoint": endpoint, "keys": keys}
+
+    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        if iscoroutinefunction(view):
+
+            @wraps(view)
+            async def held_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                answer = await sync_to_async(lambda: enforcement.enforce(_asked(request, given, args, kwargs)))()
+                if isinstance(answer, enforcement.Refused):
+                    return answer.response
+                try:
+                    response = await view(request, *args, **kwargs)
+                finally:
+                    await sync_to_async(_settle)(answer)
+                enforcement.add_headers(response, answer)
+                return response
+
+            return held_async
+
+        @wraps(view)
+        def held(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            answer = enforcement.enforce(_asked(request, given, args, kwargs))
+            if isinstance(answer, enforcement.Refused):
+                return answer.response
+            try:
+                response = view(request, *args, **kwargs)
+            finally:
+                _settle(answer)
+            enforcement.add_headers(response, answer)
+            return response
+
+        return held
+
+    return decorate
+
+
+def _asked(request: HttpRequest, given: Mapping[str, Given], args: Any, kwargs: Any) -> Check:
+    named = {
+        name: value(request, *args, **kwargs) if callable(value) else value
+        for name, value in given.items()
+        if value is not None
+    }
+    if isinstance(named.get("cost"), int):
+        named["cost"] = {"requests": named["cost"]}
+    return enforcement.check_of(request, **named)
+
+
+def _settle(decision: Decision) -> None:
+    if decision.reservation is not None:
+        limits.settle(decision.reservation)

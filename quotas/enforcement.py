@@ -1,0 +1,122 @@
+"""Policies held against a Django project's own views: what the middleware, the throttle and the decorator share.
+
+Settings, all optional, in a dict `SLUICE`:
+
+    PROJECT          slug of the project that all requests count for
+    PROJECT_OF       dotted path of a callable(request) -> slug or None, instead
+    USER_OF          dotted path of a callable(request) -> the user's id or None; default: request.user's key
+    KEYS_OF          dotted path of a callable(request) -> {key name: value} for policies of scope custom
+    EXCLUDED_PATHS   endpoint patterns that are not checked, such as "/health" or "GET /static/*"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.module_loading import import_string
+
+from quotas.api import answers
+from quotas.clients import client_ip, user_of
+from quotas.engine.types import Decision
+from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.policies.patterns import compile_pattern
+from quotas.rest.problems import MEDIA_TYPE, document
+from quotas.services import limits
+from quotas.services.limits import Check
+
+ACTOR = "enforcement"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request may not go on: `response` says why."""
+
+    response: HttpResponse
+    retry_after: float | None = None
+
+
+def check_of(request: HttpRequest, **overrides: Any) -> Check:
+    """The check that a request stands for: its address, user, project, method and path."""
+    options = _options()
+    facts: dict[str, Any] = {
+        "ip": client_ip(request),
+        "user": (options.user_of or user_of)(request),
+        "project": options.project_of(request) if options.project_of else options.project,
+        "endpoint": request.path,
+        "method": request.method,
+        "keys": options.keys_of(request) if options.keys_of else {},
+    }
+    return Check(**{**facts, **overrides})
+
+
+def is_excluded(request: HttpRequest) -> bool:
+    method = request.method or ""
+    return any(pattern.matches(method, request.path) for pattern in _options().excluded)
+
+
+def enforce(asked: Check) -> Decision | Refused:
+    """Decide and charge. What can't be decided is refused: no error of ours lets a request past a limit."""
+    try:
+        decision = limits.check(asked, actor=ACTOR)
+    except LimiterUnavailable as error:
+        return Refused(_response(answers.refusal(error).document(), answers.refusal(error).headers), error.retry_after)
+    except NetworkDenied as error:
+        return Refused(_response(answers.refusal(error).document(), {}))
+    except UnknownProject:
+        body = document("forbidden", "Forbidden", 403, "The request belongs to no known project.")
+        return Refused(_response(body, {}))
+    if decision.allowed:
+        return decision
+    body = answers.body_of(decision)
+    body.setdefault("status", answers.status_of(decision))
+    return Refused(_response(body, answers.headers_of(decision)), decision.retry_after)
+
+
+def add_headers(response: HttpResponse, decision: Decision) -> None:
+    """The rate limit fields, unless an inner layer has told a tighter limit already."""
+    if "RateLimit" in response:
+        return
+    for name, value in answers.headers_of(decision).items():
+        response[name] = value
+
+
+def _response(body: Mapping[str, Any], headers: Mapping[str, str]) -> JsonResponse:
+    return JsonResponse(body, status=body["status"], headers=dict(headers), content_type=MEDIA_TYPE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    project: str | None
+    project_of: Callable[[HttpRequest], str | None] | None
+    user_of: Callable[[HttpRequest], str | None] | None
+    keys_of: Callable[[HttpRequest], Mapping[str, str]] | None
+    excluded: tuple[Any, ...]
+
+
+@lru_cache(maxsize=8)
+def _read(
+    project: str | None, project_of: str | None, user: str | None, keys: str | None, excluded: tuple[str, ...]
+) -> _Options:
+    return _Options(
+        project,
+        import_string(project_of) if project_of else None,
+        import_string(user) if user else None,
+        import_string(keys) if keys else None,
+        tuple(compile_pattern(text) for text in excluded),
+    )
+
+
+def _options() -> _Options:
+    given = getattr(settings, "SLUICE", {})
+    return _read(
+        given.get("PROJECT"),
+        given.get("PROJECT_OF"),
+        given.get("USER_OF"),
+        given.get("KEYS_OF"),
+        tuple(given.get("EXCLUDED_PATHS", ())),
+    )

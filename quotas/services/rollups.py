@@ -1,0 +1,118 @@
+"""Use over time, in SQL: for each policy and subject the highest use seen in each minute, hour and day.
+
+The same sampling tells of thresholds. Where Redis lost its memory, calendar quotas go on from their last sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from quotas import policies
+from quotas.connection import limiter
+from quotas.engine.periods import boundaries
+from quotas.engine.types import LimitState
+from quotas.models import UsageRollup
+from quotas.policies.compiled import CompiledPolicy
+from quotas.services import thresholds
+from quotas.services.usage import Selection, usage
+
+SUBJECTS = 2000
+"""Recent subjects of a policy that are sampled."""
+KEPT = {"minute": timedelta(days=2), "hour": timedelta(days=60), "day": timedelta(days=730)}
+Bucket = tuple[int, str, datetime, str, str]
+"""(policy, resolution, start, project, key)."""
+
+
+class Sampler:
+    """Of the one process that leads. `sample` is meant for every few seconds."""
+
+    def __init__(self) -> None:
+        self._highest: dict[Bucket, int] = {}
+        self._pruned: datetime | None = None
+
+    def sample(self, now: datetime | None = None) -> int:
+        """Read all counters once. Returns how many rows were written. Raises `LimiterUnavailable`."""
+        now = now or timezone.now()
+        starts = {resolution: start_of(resolution, now) for resolution in KEPT}
+        self._highest = {bucket: used for bucket, used in self._highest.items() if bucket[2] == starts[bucket[1]]}
+        rows: list[UsageRollup] = []
+        for policy in policies.snapshot().policies.values():
+            states = usage(Selection(policy=policy.name), most=SUBJECTS)
+            thresholds.watch(policy, states)
+            rows += self._rows(policy, states, starts)
+        UsageRollup.objects.bulk_create(
+            rows,
+            batch_size=500,
+            update_conflicts=True,
+            update_fields=["used", "limit"],
+            unique_fields=["policy", "resolution", "start", "project", "key"],
+        )
+        self._prune(now)
+        return len(rows)
+
+    def _rows(
+        self, policy: CompiledPolicy, states: Iterable[LimitState], starts: dict[str, datetime]
+    ) -> Iterable[UsageRollup]:
+        for state in states:
+            for resolution, start in starts.items():
+                bucket = (policy.pk, resolution, start, state.partition, state.key)
+                known = self._highest.get(bucket)
+                if known is not None and state.used <= known:
+                    continue
+                self._highest[bucket] = state.used
+                yield UsageRollup(
+                    policy_id=policy.pk,
+                    resolution=resolution,
+                    start=start,
+                    project=state.partition,
+                    key=state.key,
+                    used=state.used,
+                    limit=state.limit,
+                )
+
+    def _prune(self, now: datetime) -> None:
+        hour = start_of("hour", now)
+        if self._pruned == hour:
+            return
+        self._pruned = hour
+        for resolution, age in KEPT.items():
+            UsageRollup.objects.filter(resolution=resolution, start__lt=now - age).delete()
+
+
+def start_of(resolution: str, moment: datetime) -> datetime:
+    """The start of the minute, hour or day (UTC) that `moment` lies in."""
+    moment = moment.astimezone(UTC).replace(second=0, microsecond=0)
+    if resolution == "minute":
+        return moment
+    return moment.replace(minute=0) if resolution == "hour" else moment.replace(minute=0, hour=0)
+
+
+def restore_calendars() -> int:
+    """Charge calendar quotas with what was used in the present period, where Redis knows of nothing. Returns how many.
+
+    For when Redis has lost its memory; what was used since the last sample is lost with it.
+    """
+    restored = 0
+    snapshot = policies.snapshot()
+    now = snapshot.now()
+    for policy in snapshot.policies.values():
+        if policy.algorithm != "calendar" or policy.limit is None:
+            continue
+        _, start, _, _ = boundaries(policy.period, policy.timezone, int(now * 1e6))
+        begun = datetime.fromtimestamp(start / 1e6, UTC)
+        used: dict[tuple[str, str], int] = {}
+        for row in UsageRollup.objects.filter(policy_id=policy.pk, start__gte=begun):
+            subject = (row.project, row.key)
+            used[subject] = max(used.get(subject, 0), row.used)
+        for (project, key), count in used.items():
+            (state,) = limiter().peek([policy.limit_for(key, project, 0, now)])
+            if state.used:
+                continue
+            charge: dict[str, Any] = {"reserve": False}
+            limit = policy.limit_for(key, project, min(count, state.limit or 0), now)
+            restored += bool(limiter().check([limit], **charge))
+    return restored

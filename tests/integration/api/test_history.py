@@ -1,0 +1,94 @@
+"""Use over time, thresholds, and calendar quotas that survive the loss of Redis."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.utils import timezone
+
+from quotas import events, policies
+from quotas.models import ThresholdMark, UsageRollup
+from quotas.services import health
+from quotas.services.rollups import Sampler
+from tests.integration.api.conftest import api, policy
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[events.ThresholdCrossed]:
+    crossed: list[events.ThresholdCrossed] = []
+    monkeypatch.setattr(events, "_subscribers", [*events._subscribers, (events.ThresholdCrossed, crossed.append)])
+    return crossed
+
+
+def sample(sampler: Sampler, **moved: float) -> int:
+    policies.forget()
+    return sampler.sample(timezone.now() + timedelta(**moved))
+
+
+def test_highest_use_is_kept_by_minute_hour_and_day() -> None:
+    policy("per-user", "user", 10)
+    caller, sampler = api(project="acme"), Sampler()
+    caller.post("limits/check", {"user": "u", "cost": 4})
+    assert sample(sampler) == 3
+    assert sample(sampler) in (0, 1), "what did not rise is not written again, but in a new minute"
+    caller.post("limits/check", {"user": "u", "cost": 2})
+    sample(sampler)
+    caller.post("limits/reset", {"policy": "per-user", "reason": "test"})
+    sample(sampler)
+    rows = caller.get("limits/usage/history", resolution="day").json()["results"]
+    assert [(row["policy"], row["key"], row["used"], row["limit"]) for row in rows] == [("per-user", "u", 6, 10)]
+    assert rows[0]["ratio"] == 0.6 and rows[0]["start"].endswith("T00:00:00Z")
+    later = {"from": (timezone.now() + timedelta(days=2)).isoformat(), "resolution": "day"}
+    assert caller.get("limits/usage/history", **later).json()["results"] == []
+    assert api(project="other").get("limits/usage/history", resolution="day").json()["results"] == []
+    assert caller.get("limits/usage/history", resolution="year").status_code == 400
+
+
+def test_old_rows_are_pruned() -> None:
+    per_user = policy("per-user", "user", 10)
+    old = timezone.now() - timedelta(days=3)
+    for resolution in ("minute", "hour"):
+        UsageRollup.objects.create(policy=per_user, resolution=resolution, start=old, key="u", used=1)
+    sample(Sampler())
+    assert list(UsageRollup.objects.values_list("resolution", flat=True)) == ["hour"]
+
+
+def test_each_crossing_is_told_once_also_after_a_restart(told: list[events.ThresholdCrossed]) -> None:
+    policy("per-user", "user", 10, warn_at=[0.6, 0.8, 0.95])
+    caller = api(project="acme")
+    for cost, shares in ((5, []), (1, [0.6]), (1, []), (3, [0.95])):
+        caller.post("limits/check", {"user": "u", "cost": cost})
+        del told[:]
+        for _ in range(2):
+            sample(Sampler())
+        assert [event.share for event in told] == shares
+    event_facts = ThresholdMark.objects.get()
+    assert (event_facts.key, event_facts.share) == ("u", 0.95)
+    caller.post("limits/reset", {"policy": "per-user", "reason": "test"})
+    sample(Sampler())
+    assert not ThresholdMark.objects.exists()
+    caller.post("limits/check", {"user": "u", "cost": 10})
+    del told[:]
+    sample(Sampler())
+    assert [(event.share, event.used, event.project) for event in told] == [(0.95, 10, "acme")]
+
+
+def test_calendar_quotas_go_on_after_redis_lost_its_memory(valkey: redis.Redis) -> None:
+    policy("daily", "project", 100, algorithm="calendar", window=None, period="day", timezone="Europe/Berlin")
+    policy("hourly", "project", 100)
+    caller = api(project="acme")
+    health.flush()
+    caller.post("limits/check", {"cost": 70})
+    sample(Sampler())
+    valkey.flushall()
+    health.flush()
+    remaining: dict[str, Any] = {
+        state["policy"]: state["remaining"] for state in caller.post("limits/check", {"dry_run": True}).json()["limits"]
+    }
+    assert remaining == {"daily": 30, "hourly": 100}
+    health.flush()
+    assert caller.post("limits/check", {"cost": 30}).status_code == 200
+    assert caller.post("limits/check", {"cost": 1}).status_code == 429
