@@ -4,7 +4,7 @@
     python -m bench.accounts --utilisation [--jobs 2000]         4 accounts at the simulator, configured and learned
 
 The baseline of the first is redis-py with hiredis running a one-key script (INCR and PEXPIRE), interleaved in the same
-process over TCP: read the ratios of time, not the times. The second makes real calls with wrong estimates of tokens
+process over TCP. What is measured is CPU time, the caller's and the server's: read the ratios, not the times. The second makes real calls with wrong estimates of tokens
 and prints how much of the allowed rate was used, and how many calls the provider refused.
 """
 
@@ -23,6 +23,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import redis
+
 from quotas.engine.accounts import Accounts
 from quotas.engine.headers import read
 from quotas.engine.types import AccountSpec, AdmitRequest, Limit, Outcome, PoolSpec
@@ -30,6 +32,8 @@ from tests.valkey import run_server, valkey_binary
 
 RAW = "local n = redis.call('INCR', KEYS[1]) redis.call('PEXPIRE', KEYS[1], ARGV[1]) return n"
 PLENTY = 1_000_000_000
+TOGETHER = 50
+"""Admissions in one round trip, as the dispatcher makes them."""
 
 
 def bucket(unit: str, limit: int, burst: int | None = None) -> Limit:
@@ -42,13 +46,20 @@ def pool(size: int, limits: tuple[Limit, ...], strategy: str = "health") -> Pool
     return PoolSpec(name, name, "openai", strategy, accounts, limits, pause_at=None)
 
 
-def timed(step: Callable[[], object], count: int) -> list[float]:
-    times = []
+def cpu_of(step: Callable[[], object], client: redis.Redis, count: int = 100) -> tuple[float, float, float]:
+    """Microseconds of CPU per step: the caller's, the server's, and of that what its scripts took (by its own clock)."""
+
+    def server() -> tuple[float, float]:
+        found = client.info("cpu")
+        return found["used_cpu_user"] + found["used_cpu_sys"], client.info("commandstats")["cmdstat_evalsha"]["usec"]
+
+    used, scripts = server()
+    start = time.process_time()
     for _ in range(count):
-        start = time.perf_counter()
         step()
-        times.append(time.perf_counter() - start)
-    return times
+    mine = time.process_time() - start
+    used_after, scripts_after = server()
+    return mine / count * 1e6, (used_after - used) / count * 1e6, (scripts_after - scripts) / count
 
 
 def overhead(seconds: float, profile: bool) -> None:
@@ -66,27 +77,51 @@ def overhead(seconds: float, profile: bool) -> None:
         steps: dict[str, Callable[[], object]] = {"raw EVALSHA": lambda: client.evalsha(sha, 1, "raw", 60000)}
         for strategy in ("round_robin", "health", "most_headroom"):
             steps[f"acquire + settle, 10 accounts, {strategy}"] = pair(pool(10, limits, strategy))
+        steps["acquire + settle, 10 accounts, no limits"] = pair(pool(10, (), "health"))
         steps["acquire + settle, 200 accounts, health"] = pair(pool(200, limits))
         steps["acquire, 10 accounts, none free"] = lambda: accounts.admit(AdmitRequest(pool=full))
+
+        def together() -> None:
+            admitted = accounts.admit_many([AdmitRequest(pool=batched, cost={"tokens": 100})] * TOGETHER)
+            accounts.settle_many([(admission.lease or "", ok) for admission in admitted])
+
+        def raw_together() -> None:
+            pipeline = client.pipeline(transaction=False)
+            for _ in range(TOGETHER):
+                pipeline.evalsha(sha, 1, "raw", 60000)
+            pipeline.execute()
+
+        batched = pool(10, limits, "health")
+        batches: dict[str, Callable[[], object]] = {
+            f"raw EVALSHA, {TOGETHER} in a pipeline": raw_together,
+            f"acquire + settle, 10 accounts, {TOGETHER} together": together,
+        }
         if profile:
             found = cProfile.Profile()
-            found.runcall(timed, steps["acquire + settle, 10 accounts, health"], 3000)
+            found.runcall(cpu_of, steps["acquire + settle, 10 accounts, health"], client, 3000)
             pstats.Stats(found).sort_stats("tottime").print_stats(25)
             return
         for step in steps.values():
-            timed(step, 200)
-        rounds: dict[str, list[float]] = {name: [] for name in steps}
-        times: dict[str, list[float]] = {name: [] for name in steps}
+            step()
+            cpu_of(step, client, 200)
+        rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in steps}
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for name, step in steps.items():
-                found_times = timed(step, 100)
-                times[name] += found_times
-                rounds[name].append(statistics.median(found_times))
-        print(f"{'':48}{'p50 ms':>8}{'x raw':>8}")
-        for name, medians in rounds.items():
-            ratios = [one / raw for one, raw in zip(medians, rounds["raw EVALSHA"], strict=True)]
-            print(f"{name:48}{statistics.median(times[name]) * 1e3:8.3f}{statistics.median(ratios):8.2f}")
+                rounds[name].append(cpu_of(step, client))
+            for name, step in batches.items():
+                taken = cpu_of(step, client, 4)
+                rounds.setdefault(name, []).append((taken[0] / TOGETHER, taken[1] / TOGETHER, taken[2] / TOGETHER))
+        single = [mine + server for mine, server, _ in rounds["raw EVALSHA"]]
+        many = [mine + server for mine, server, _ in rounds[next(iter(batches))]]
+        print(f"{'CPU, microseconds':48}{'caller':>8}{'server':>8}{'scripts':>8}{'x raw':>8}")
+        for name, taken in rounds.items():
+            raw = many if name in batches else single
+            caller, served, scripts = (statistics.median(column) for column in zip(*taken, strict=True))
+            ratio = statistics.median(
+                (mine + server) / base for (mine, server, _), base in zip(taken, raw, strict=True)
+            )
+            print(f"{name:48}{caller:8.0f}{served:8.0f}{scripts:8.0f}{ratio:8.2f}")
 
 
 class Caller(threading.Thread):
