@@ -14,22 +14,20 @@ from granian.log import LogLevels
 
 from controlplane import parent_death
 
-TARGET = "controlplane.wsgi:application"
-INTERFACE = Interfaces.WSGI
+TARGET = "controlplane.asgi:application"
+INTERFACE = Interfaces.ASGI
 STOP_SECONDS = 5
 """What is being answered may take so long to end when the server stops."""
 
 
 def serve(host: str, port: int, workers: int = 1) -> None:
     """Serve until SIGTERM. `workers` are processes; each answers on a few threads."""
-    threads = min(8, 2 * (os.cpu_count() or 1) + 1)
     Granian(
         TARGET,
         address=host,
         port=port,
         interface=INTERFACE,
         workers=workers,
-        blocking_threads=threads,
         websockets=False,
         log_level=LogLevels.warning,
         workers_kill_timeout=STOP_SECONDS,

@@ -6,7 +6,7 @@ A subscriber runs in the emitter's thread and transaction, in the order of subsc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,7 @@ class LimitsChecked(Event):
 
 @dataclass(frozen=True, slots=True)
 class LimitDenied(Event):
-    """A check was refused."""
+    """A check was refused. Emitted on the hot path, also by event loops: whoever subscribes to it does not block."""
 
     policy: str
     scope: str
@@ -170,6 +170,7 @@ class LeaderChanged(Event):
 
 Subscriber = Callable[[Any], None]
 _subscribers: list[tuple[type[Event], Subscriber]] = []
+_finishers: list[Callable[[], object]] = []
 
 
 def subscribe(kind: type[Event], subscriber: Subscriber) -> None:
@@ -183,3 +184,21 @@ def emit(event: Event) -> None:
     for kind, subscriber in _subscribers:
         if isinstance(event, kind):
             subscriber(event)
+
+
+def emit_all(events: Iterable[Event]) -> None:
+    """`emit` each of them, in order."""
+    for event in events:
+        emit(event)
+
+
+def before_exit(finish: Callable[[], object]) -> None:
+    """Have `finish` called by `finish_all`: for subscribers that collect events and hand them on later."""
+    if finish not in _finishers:
+        _finishers.append(finish)
+
+
+def finish_all() -> None:
+    """Let the subscribers hand on what they have collected. For processes that end without an interpreter's exit."""
+    for finish in _finishers:
+        finish()

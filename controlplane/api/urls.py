@@ -3,12 +3,14 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from controlplane.api.audit import AuditView
+from controlplane.api.events import EventsView
 from controlplane.api.schema import DocsView, SchemaView
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("schema", SchemaView.as_view(), name="schema"),
     path("docs", DocsView.as_view(url_name="schema"), name="docs"),
     path("audit", AuditView.as_view()),
+    path("events", EventsView.as_view()),
     path("", include("quotas.api.urls")),
     path("", include("queues.api.urls")),
 ]

@@ -12,6 +12,7 @@ import redis
 from django.db import transaction
 
 from queues import connection
+from queues.announcement import announce
 from queues.dispatcher.candidate import Candidate, GroupKey
 from queues.models import Job, Transition
 from queues.states import Stage, Status
@@ -58,7 +59,7 @@ def defer(denied: Sequence[Denied], now: datetime) -> None:
             job.pk: job
             for job in Job.objects.filter(id__in=[item.candidate.id for item in told], stage=Stage.READY)
             .select_for_update()
-            .only("id", "status", "reason")
+            .only("id", "uid", "type", "queue_id", "project_id", "status", "reason")
         }
         steps = []
         for item in told:
@@ -74,6 +75,7 @@ def defer(denied: Sequence[Denied], now: datetime) -> None:
         if steps:
             Job.objects.bulk_update([step.job for step in steps], ["status", "reason"])
             Transition.objects.bulk_create(steps)
+            announce(step.job for step in steps)
 
 
 def _clock_time(moment: datetime) -> str:

@@ -13,6 +13,7 @@ import structlog
 from django.db import transaction
 
 from queues import registry
+from queues.announcement import announce
 from queues.connection import Group, belt, client, key, ring
 from queues.models import Attempt, Job, Transition
 from queues.services import letters
@@ -161,6 +162,7 @@ class Reconciler:
             if dead:
                 letters.write(dead, now)
             close(ended, now)
+            announce(rows)
         back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows if job.stage == Stage.READY}
         engine.settle_lost(leases, reservations)
         ring(back, again=True, unblock=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from queues import clock
+from queues.announcement import announce
 from queues.connection import ring
 from queues.errors import AlreadyFinished
 from queues.models import Job, Transition
@@ -39,8 +40,9 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
                 account_lease="", reservation="",
             )  # fmt: skip
             Transition.objects.create(job=job, at=now, state=Status.CANCELLED, reason=text[:500])
-            job.status = Status.CANCELLED
+            job.status, job.reason = Status.CANCELLED, text[:500]
             close([job], now)
+            announce([job])
             transaction.on_commit(lambda: _give_back(job, lease, reservation))
         if audited:
             events.emit(

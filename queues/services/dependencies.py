@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from django.db import transaction
 
 from queues import clock
+from queues.announcement import announce
 from queues.connection import ring
 from queues.models import Job, JobDependency, Transition
 from queues.services import batches, callbacks
@@ -35,6 +36,7 @@ def settle_ended(job_ids: Sequence[int]) -> None:
                 cancelled.append(job)
             elif all(status in FINAL for status, _ in others):
                 _release(job)
+    announce(cancelled)
     callbacks.note_jobs(cancelled, now)
     whole = batches.finish_ended(sorted({job.batch_id for job in cancelled if job.batch_id is not None}), now)
     callbacks.note_batches(whole, now)
@@ -52,6 +54,6 @@ def _release(job: Job) -> None:
 
 def _cancel(job: Job, reason: str) -> None:
     now = clock.now()
-    job.status = Status.CANCELLED
+    job.status, job.reason = Status.CANCELLED, reason
     Job.objects.filter(pk=job.pk).update(stage=Stage.DONE, status=job.status, reason=reason, finished_at=now)
     Transition.objects.create(job=job, at=now, state=Status.CANCELLED, reason=reason)

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from queues import clock, registry
+from queues.announcement import announce
 from queues.connection import ring
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
 from queues.models import Batch, DeadLetter, Job, Transition
@@ -51,6 +52,7 @@ def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str
             )
         )
         job.refresh_from_db()
+        announce([job])
         group = (job.queue_id, job.priority, job.project_id, job.pool)
         transaction.on_commit(lambda: ring([group], again=True))
     return job

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import redis
 import structlog
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connections
 
 from queues.states import Outcome
 from queues.worker import claim
@@ -82,22 +82,34 @@ class Bookkeeper:
         return batch, True
 
     def _settle(self, batch: list[Ended]) -> None:
-        """Engine first, since others wait for the capacity; then SQL, again and again until it is there."""
+        """Engine first, since others wait for the capacity; then SQL."""
         settle_engine(batch)
+        self._write(batch)
+        for item in batch:
+            self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
+        self.report.done += len(batch)
+        self.report.failed += sum(item.result.outcome == Outcome.FAILED for item in batch)
+
+    def _write(self, batch: list[Ended]) -> None:
+        """Write until SQL is there. What can't be written for another reason is set apart, so that it holds up no
+        other: its claim ends, and the reconciler finds it."""
         wait = 0.1
         while True:
             try:
                 close_old_connections()
                 settle(batch, self.report.name)
-                break
-            except DatabaseError as error:
+                return
+            except (OperationalError, InterfaceError) as error:
                 log.warning("worker.sql_away", error=type(error).__name__, deliveries=len(batch))
                 time.sleep(wait)
                 wait = min(wait * 2, 2.0)
-        for item in batch:
-            self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
-        self.report.done += len(batch)
-        self.report.failed += sum(item.result.outcome == Outcome.FAILED for item in batch)
+            except Exception:
+                if len(batch) == 1:
+                    log.exception("worker.unsettled", job=batch[0].claimed.job.uid)
+                    return
+                for item in batch:
+                    self._write([item])
+                return
 
     def _tick(self) -> None:
         """Heartbeat and cancels, each at its own pace. SQL away is tried again with the next tick."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from django.db import connection, transaction
 
 from queues import clock, config
+from queues.announcement import announce
 from queues.models import Job
 from queues.registry import JobContext
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
@@ -62,6 +63,7 @@ def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
                     for job in jobs
                 ],
             )
+        announce(jobs, Status.EXECUTING, "")
     return [_claimed(job) for job in jobs]
 
 

@@ -25,7 +25,7 @@ from queues.worker.parcel import deliveries
 from queues.worker.report import HEARTBEAT, Report
 from queues.worker.running import perform, timed_out
 from queues.worker.settle import Ended, settle
-from quotas import connection
+from quotas import connection, events
 from quotas.engine.types import Outcome as Upstream
 
 log = structlog.get_logger(__name__)
@@ -111,6 +111,7 @@ class ForkingWorker(LeanWorker):
             self._settle([Ended(item, perform(item))])
             code = 0
         finally:
+            events.finish_all()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from django.db import connection, transaction
 
 from queues import clock, config
+from queues.announcement import announce
 from queues.connection import Group, ring
 from queues.models import Attempt, Job, JobDependency, Transition
 from queues.payloads import kept, storable
@@ -102,7 +103,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
             if (pk, delivery) in by_delivery
         ]
         now = clock.now()
-        rows, attempts, steps, dead, finished, back, timed = [], [], [], [], [], set(), False
+        rows, attempts, steps, dead, finished, changed, back, timed = [], [], [], [], [], [], set(), False
         for pk, delivery, cancel_asked_at in held:
             item = _storable(by_delivery[pk, delivery])
             job, result = item.claimed.job, item.result
@@ -118,6 +119,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
                 steps.append(Transition(job=job, at=now, state=fate.status, reason=fate.reason))
             if fate.status == Status.DEAD:
                 dead.append(job)
+            changed.append(job)
             if fate.final:
                 finished.append(job)
             elif fate.stage == Stage.READY:
@@ -132,6 +134,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
         if dead:
             letters.write(dead, now)
         close(finished, now)
+        announce(changed)
         transaction.on_commit(lambda: _tell(back, timed))
     return len(held)
 

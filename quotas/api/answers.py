@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import http_sf
 
-from quotas.engine.types import Decision, LimitState, Settlement
+from quotas.engine.types import Decision, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest.problems import ProblemError, document
 
@@ -91,12 +92,12 @@ def headers_of(decision: Decision) -> dict[str, str]:
     reset = retry if retry is not None else math.ceil(first.reset_after)
     remaining = max(0, first.remaining or 0)
     ordered = [first, *(state for state in told if state is not first)][:MAX_FIELDS]
-    headers["RateLimit-Policy"] = http_sf.ser([(state.policy, _policy(state)) for state in ordered])
-    parameters = {"r": _sf(remaining)}
-    if decision.allowed or retry is not None:
-        parameters["t"] = _sf(reset)  # a limit of 0 has no time at which it is whole
-    told_first: list[Any] = [(first.policy, parameters)]
-    headers["RateLimit"] = http_sf.ser(told_first)
+    headers["RateLimit-Policy"] = ", ".join(
+        [_policy(state.policy, state.limit or 0, state.unit, state.window) for state in ordered]
+    )
+    # A limit of 0 has no time at which it is whole.
+    until = f";t={_sf(reset)}" if decision.allowed or retry is not None else ""
+    headers["RateLimit"] = f"{_name(first.policy)};r={_sf(remaining)}{until}"
     headers["X-RateLimit-Limit"] = str(first.limit)
     headers["X-RateLimit-Remaining"] = str(remaining)
     headers["X-RateLimit-Reset"] = str(reset)
@@ -108,13 +109,23 @@ def whole_seconds(seconds: float) -> int:
     return max(1, math.ceil(seconds))
 
 
-def _policy(state: LimitState) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"q": _sf(state.limit or 0)}
-    if state.unit != "requests":
-        parameters["qu"] = state.unit
-    if state.window:
-        parameters["w"] = _sf(math.ceil(state.window))
-    return parameters
+@lru_cache(maxsize=4096)
+def _policy(name: str, limit: int, unit: str, window: float) -> str:
+    """A member of `RateLimit-Policy`. Kept, since serialising one costs as much as the rest of an answer."""
+    parameters: dict[str, Any] = {"q": _sf(limit)}
+    if unit != "requests":
+        parameters["qu"] = unit
+    if window:
+        parameters["w"] = _sf(math.ceil(window))
+    member: list[Any] = [(name, parameters)]
+    return http_sf.ser(member)
+
+
+@lru_cache(maxsize=4096)
+def _name(policy: str) -> str:
+    """A policy's name as a structured field's string."""
+    member: list[Any] = [(policy, {})]
+    return http_sf.ser(member)
 
 
 def _sf(number: int) -> int:

@@ -171,11 +171,15 @@ def _plainly_right(data: dict[str, Any]) -> bool:
             if kind is not str or not 0 < len(value) <= _PLAIN_LENGTHS[name]:
                 return False
         elif name == "cost":
-            counts = value.values() if kind is dict and len(value) <= 16 else (value,)
-            if kind is dict and not all(0 < len(unit) <= 32 for unit in value):
+            if kind is not dict:
+                if kind is not int or not 0 <= value <= MAX_COST:
+                    return False
+                continue
+            if len(value) > 16:
                 return False
-            if not all(type(count) is int and 0 <= count <= MAX_COST for count in counts):
-                return False
+            for unit, count in value.items():
+                if not 0 < len(unit) <= 32 or type(count) is not int or not 0 <= count <= MAX_COST:
+                    return False
         elif name == "project":
             if kind is not str or not 0 < len(value) <= 63:
                 return False

@@ -43,13 +43,18 @@ class CheckView(ApiView):
 
     scopes = {"POST": "check"}
 
-    @documents.decided(operation_id="check", request=CheckBody, summary="May this be done now?")
-    def post(self, request: Request) -> Response:
+    def asked(self, request: Request) -> tuple[Check, Token]:
+        """What the request asks, and its idempotency. Raises what becomes a problem."""
         caller = self.caller
         asked = question(request.data, caller.project_slug)
         _permit(caller, asked)
+        return asked, _token(caller, request)
+
+    @documents.decided(operation_id="check", request=CheckBody, summary="May this be done now?")
+    def post(self, request: Request) -> Response:
+        asked, token = self.asked(request)
         try:
-            decision = limits.check(asked, actor=caller.name, token=_token(caller, request))
+            decision = limits.check(asked, actor=self.caller.name, token=token)
         except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
             raise answers.refusal(error) from None
         except IdempotencyConflict:

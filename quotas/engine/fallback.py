@@ -133,6 +133,11 @@ class ResilientLimiter:
                 answers.append(error)
         return answers
 
+    def unanswered(self, request: CheckRequest, why: str) -> Decision:
+        """The answer to a check that its caller has asked the server in vain. Raises as `check` does."""
+        self.breaker.failed(why)
+        return self._locally(request)
+
     def _locally(self, request: CheckRequest) -> Decision:
         """Hold the request against this process's share of its limits."""
         closed = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -114,14 +114,27 @@ class Limiter:
         IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when the cost is an estimate
         or a concurrency limit applies).
         """
-        prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
+        run = self.transport.run
+        steps = self.steps(CheckRequest(limits, dry_run, bypass, token, token_body, reserve))
+        try:
+            call = next(steps)
+            while True:
+                call = steps.send(run(call.script, call.keys, call.args))
+        except StopIteration as done:
+            return done.value
+
+    def steps(self, request: CheckRequest) -> Generator[Call, Reply, Decision]:
+        """A check without the way to the server: yields what to run, is sent the reply, returns the decision."""
+        limits = request.limits
+        asked = (limits, request.dry_run, request.bypass, request.token, request.token_body, request.reserve)
+        prepared = self._prepare(*asked)
         if not prepared.held:
-            return wire.decide(limits, [wire.unlimited(limit) for limit in limits], [], True, bypassed=bypass)
-        reply = self.transport.run(self._check, prepared.keys, prepared.args)
+            return wire.decide(limits, [wire.unlimited(limit) for limit in limits], [], True, bypassed=request.bypass)
+        reply = yield Call(self._check, prepared.keys, prepared.args)
         if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
             self._learn(reply)
-            prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
-            reply = self.transport.run(self._check, prepared.keys, prepared.args)
+            prepared = self._prepare(*asked)
+            reply = yield Call(self._check, prepared.keys, prepared.args)
         return self._decode(prepared, reply)
 
     def check_many(self, requests: Iterable[CheckRequest]) -> list[Decision]:

@@ -82,6 +82,10 @@ class Wire:
     def close(self) -> None:
         self.connection.disconnect()
 
+    def socket(self) -> socket.socket | None:
+        """The open socket, for who reads and writes it himself; None where it is not a plain one (TLS)."""
+        return self._sock if type(self._sock) is socket.socket else None
+
 
 class Transport:
     """Runs scripts and commands on the server of a redis-py client (plain, Sentinel, unix socket, TLS or cluster).
@@ -108,7 +112,8 @@ class Transport:
             return self.redis.get_redis_connection(node).connection_pool
         return self.redis.connection_pool
 
-    def _open(self) -> Wire:
+    def open(self) -> Wire:
+        """A new connection that is its caller's own. Raises OSError and RedisError."""
         pool = self._pool()
         kwargs = dict(pool.connection_kwargs)
         kwargs |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "health_check_interval": 0}
@@ -122,7 +127,7 @@ class Transport:
             try:
                 wire = self._idle.pop()
             except IndexError:
-                return self._open()
+                return self.open()
             if not wire.stale():
                 return wire
             wire.close()

@@ -143,6 +143,10 @@ class Keeper:
                 self._lock.release()
         return held
 
+    def held(self) -> tuple[Snapshot | None, float]:
+        """The snapshot as it is, and the seconds since SQL was looked at; asks nobody, so an event loop may call it."""
+        return self._snapshot, time.monotonic() - self._next_look + CHECK_EVERY
+
     def forget(self) -> None:
         """Read anew at the next use."""
         with self._lock:

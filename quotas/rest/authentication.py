@@ -47,6 +47,20 @@ class _Known:
     looked_up: float
 
 
+def _parts(token: str) -> tuple[str, str] | None:
+    """Prefix and secret of `sl_<prefix>_<secret>`; None for what has another form."""
+    kind, _, rest = token.partition("_")
+    prefix, _, secret = rest.partition("_")
+    return None if kind != "sl" or not prefix or not secret or len(token) > 200 else (prefix, secret)
+
+
+def _holder(known: _Known | None, secret: str, now: datetime) -> Caller | None:
+    matches = hmac.compare_digest(hash_secret(secret), known.secret_hash if known else "")
+    if known is None or not matches or (known.expires_at is not None and known.expires_at <= now):
+        return None
+    return known.caller
+
+
 class KeyRing:
     """Keys looked up lately, bounded, for one process. Safe under threads."""
 
@@ -55,31 +69,38 @@ class KeyRing:
         self._touched: dict[int, datetime] = {}
         self._lock = threading.Lock()
 
-    def find(self, token: str) -> Caller | None:
-        """The caller whose key `token` is, or None."""
-        kind, _, rest = token.partition("_")
-        prefix, _, secret = rest.partition("_")
-        if kind != "sl" or not prefix or not secret or len(token) > 200:
+    def find(self, token: str, no_older: float = FRESH) -> Caller | None:
+        """The caller whose key `token` is, or None. SQL is asked where what is known is older than that (seconds)."""
+        parts = _parts(token)
+        if parts is None:
             return None
-        known = self._lookup(prefix)
-        matches = hmac.compare_digest(hash_secret(secret), known.secret_hash if known else "")
-        if known is None or not matches:
-            return None
+        known = self._lookup(parts[0], no_older)
         now = timezone.now()
-        if known.expires_at is not None and known.expires_at <= now:
-            return None
-        self._touch(known.caller.key_id, now)
-        return known.caller
+        caller = _holder(known, parts[1], now)
+        if caller is not None:
+            self._touch(caller.key_id, now)
+        return caller
+
+    def held(self, token: str) -> tuple[Caller | None, float]:
+        """The caller as far as memory knows, and the seconds since SQL was asked about the key.
+
+        For an event loop: nobody is asked. None for whatever `find` would have to look up or would refuse.
+        """
+        parts = _parts(token)
+        known = self._known.get(parts[0]) if parts is not None else None
+        if parts is None or known is None:
+            return None, float("inf")
+        return _holder(known, parts[1], timezone.now()), time.monotonic() - known.looked_up
 
     def forget(self) -> None:
         with self._lock:
             self._known.clear()
             self._touched.clear()
 
-    def _lookup(self, prefix: str) -> _Known | None:
+    def _lookup(self, prefix: str, no_older: float) -> _Known | None:
         known = self._known.get(prefix)
         now = time.monotonic()
-        if known is not None and now - known.looked_up < FRESH:
+        if known is not None and now - known.looked_up < no_older:
             return known
         try:
             row = ApiKey.objects.select_related("project").filter(prefix=prefix, revoked_at=None).first()

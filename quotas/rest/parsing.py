@@ -41,9 +41,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The body is not UTF-8 at byte {error.start}.") from None
     try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite, parse_int=_whole
-        )
+        if text.startswith("\ufeff"):
+            raise InvalidRequest("The body is not JSON: it begins with a byte order mark.")
+        value = _decode(text)
     except _Suspect:
         _explain(text)
     except json.JSONDecodeError as error:
@@ -85,6 +85,11 @@ def _whole(text: str) -> int:
     if len(text) > 400:  # longer than any finite float
         raise _Suspect
     return int(text)
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite, parse_int=_whole
+).decode
 
 
 class _Bad:

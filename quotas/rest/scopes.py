@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from rest_framework.views import APIView
 
 
+def refusal(needed: str | None) -> str:
+    """What a caller without the scope is told."""
+    return f"This needs the scope {needed!r}."
+
+
 class HasScope(BasePermission):
     """A view has `scopes = {"GET": "read", "POST": "submit"}`; a method that it does not list is refused."""
 
@@ -23,5 +28,5 @@ class HasScope(BasePermission):
         if not hasattr(view, method.lower()):
             return True  # goes on to its 405
         needed = getattr(view, "scopes", {}).get(method)
-        self.message = f"This needs the scope {needed!r}."
+        self.message = refusal(needed)
         return method == "OPTIONS" or (needed is not None and request.auth.may(needed))

@@ -76,11 +76,16 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
             token_body=token.body,
             reserve=reserve,
         )
+    told(question, decision, time.perf_counter() - began)
+    return decision
+
+
+def told(question: Check, decision: Decision, seconds: float) -> None:
+    """Emit what is to be told of a decision that took so long. Also called on an event loop: subscribers don't block."""
     if not question.dry_run:
-        events.emit(events.LimitsChecked((decision,), time.perf_counter() - began))
+        events.emit(events.LimitsChecked((decision,), seconds))
     if not decision.allowed:
         _tell_denial(question, decision)
-    return decision
 
 
 Refusal = UnknownProject | NetworkDenied | LimiterUnavailable

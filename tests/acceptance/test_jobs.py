@@ -165,10 +165,9 @@ def test_a_pause_holds_within_a_second_and_a_resume_goes_on(calm: World, pause: 
 
 @pytest.mark.timeout(240)
 def test_a_worker_that_is_asked_to_stop_hands_back_what_it_cannot_finish() -> None:
-    with world("--latency", "1500", SLUICE_GRACE="0.2") as one:
+    with world("--latency", "5000", SLUICE_GRACE="0.2") as one:
         batch = one.submit(120, max_attempts=1)
-        one.wait_for(batch, 5)
-        wait_until(lambda: one.get("queue/status")["active_requests"] > 5, 30)
+        wait_until(lambda: one.totals(batch).get("executing", 0) > 20, 30)
         for pid in one.instance.pids("worker-io"):
             os.kill(pid, signal.SIGTERM)
         one.wait_for(batch, 120)

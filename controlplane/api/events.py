@@ -1,0 +1,99 @@
+"""`GET /api/v1/events`: live events as a stream (Server-Sent Events, WHATWG HTML 9.2).
+
+The view says who may listen and from where on; the front door does the streaming (`controlplane.front.streams`),
+since a thread per listener is what a WSGI server would need.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from django.http import HttpResponse
+from django.utils.dateparse import parse_datetime
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from quotas.rest.problems import InvalidRequest, ProblemError
+from quotas.rest.serializers import QuerySerializer
+from quotas.rest.views import ApiView
+
+STREAMS = "sluice.streams"
+"""In the WSGI environment: whether a server stands in front that can stream."""
+_ID = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", re.ASCII)
+
+Position = tuple[int, int]
+"""A stream id: milliseconds and a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a listener may hear. `project` None: everything. `after` None: what comes from now on."""
+
+    project: str | None
+    after: Position | None
+
+
+class EventStream(HttpResponse):
+    """An answer whose body is streamed by the front door."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        super().__init__(content_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self.subscription = subscription
+
+
+class EventsQuery(QuerySerializer):
+    since = serializers.CharField(required=False, max_length=64, help_text="An event's id, or a time (ISO 8601).")
+    project = serializers.CharField(required=False, max_length=63, help_text="Only this project's events.")
+
+
+class EventsView(ApiView):
+    """What happens, as it happens; a project's key hears of its own project only."""
+
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="events",
+        parameters=[EventsQuery],
+        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+        summary="Live events (Server-Sent Events)",
+    )
+    def get(self, request: Request) -> HttpResponse:
+        query = self.query(EventsQuery)
+        after = None
+        if "since" in query:
+            after = _position(query["since"], "?since")
+        last = request.headers.get("Last-Event-ID")
+        if last:  # a browser that comes back: later than what its address says
+            after = _position(last, "Last-Event-ID")
+        project = self._project(query.get("project"))
+        if not request.META.get(STREAMS):
+            raise ProblemError(
+                "streaming-unavailable", "Streaming unavailable", 503, "Live events need the ASGI server."
+            )
+        return EventStream(Subscription(project, after))
+
+    def _project(self, named: str | None) -> str | None:
+        from quotas.rest.caller import resolve_project
+
+        found = resolve_project(self.request, named)
+        return found.slug if found is not None else None
+
+
+def _position(text: str, place: str) -> Position:
+    found = _ID.fullmatch(text)
+    if found is not None:
+        return min(int(found[1]), 2**63), min(int(found[2] or 0), 2**63)
+    try:
+        moment = parse_datetime(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        detail = "must be an event's id or a time with its zone (ISO 8601)"
+        error = {"pointer": place, "detail": detail}
+        if place.startswith("?"):
+            error["parameter"] = place[1:]
+        raise InvalidRequest(f"{place}: {detail}", [error])
+    return max(0, int(moment.timestamp() * 1000) - 1), 2**63

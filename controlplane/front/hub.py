@@ -1,0 +1,156 @@
+"""One reader of the event stream per process, and the last events in memory for all who listen here.
+
+A listener has a position and nothing else: what it lacks it takes from memory, or from Redis where that is further
+back. So a slow one holds up nobody and fills no queue, and one that comes back goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import redis.asyncio
+import structlog
+from django.conf import settings
+from redis.exceptions import RedisError
+
+from controlplane.api.events import Position
+from controlplane.observability.stream import stream_key
+
+REMEMBERED = 2_000
+PAGE = 500
+BLOCK = 5.0
+"""Seconds that a read waits for news."""
+LONGEST_WAIT = 2.0
+BEGINNING: Position = (0, 0)
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, as it is sent."""
+
+    id: Position
+    project: str
+    frame: bytes
+
+
+class Hub:
+    """Reads while it is started; listeners ask `after` and wait for `news`."""
+
+    def __init__(self) -> None:
+        self._redis: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=2 * BLOCK, socket_connect_timeout=2, health_check_interval=0
+        )
+        self._recent: deque[Event] = deque()
+        self._known_from: Position = BEGINNING
+        """Whatever came later than this is in `_recent`."""
+        self._task: asyncio.Task[None] | None = None
+        self._news: asyncio.Future[None] | None = None
+        self.tail: Position | None = None
+        """The newest event's id; None until it is known."""
+        self.memory = 0
+        """Another number: Redis lost the stream, and positions begin anew."""
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._read())
+
+    async def stop(self) -> None:
+        """Forget everything and let the connection go."""
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # More than once: where a cancel meets the client's own timeout, one of the two gets lost.
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.2)
+        self.tail = None
+        self._recent.clear()
+        await self._redis.aclose()
+
+    def news(self) -> asyncio.Future[None]:
+        """Done when there is something new."""
+        if self._news is None:
+            self._news = asyncio.get_running_loop().create_future()
+        return self._news
+
+    async def after(self, position: Position) -> list[Event]:
+        """Events later than `position`, oldest first, at most a page. Raises RedisError where they can't be read."""
+        if position >= self._known_from:
+            found: list[Event] = []
+            for event in reversed(self._recent):
+                if event.id <= position:
+                    break
+                found.append(event)
+            return found[-1 : -PAGE - 1 : -1]
+        rows: Any = await self._redis.xrange(stream_key(), f"({position[0]}-{position[1]}", "+", count=PAGE)
+        return [event_of(*row) for row in rows]
+
+    async def _read(self) -> None:
+        wait = 0.05
+        me = asyncio.current_task()
+        while self._task is me:
+            try:
+                if self.tail is None:
+                    self._begin(await self._last() or BEGINNING)
+                assert self.tail is not None
+                position = f"{self.tail[0]}-{self.tail[1]}"
+                # `None` or [[name, rows]], with RESP3 {name: [rows]}.
+                found: Any = await self._redis.xread({stream_key(): position}, count=PAGE, block=int(BLOCK * 1000))
+                wait = 0.05
+                rows = list(found.values())[0][0] if isinstance(found, dict) and found else found[0][1] if found else []
+                if rows:
+                    self._take([event_of(*row) for row in rows])
+                else:
+                    await self._look_back()
+            except RedisError as error:
+                log.warning("events.unread", error=type(error).__name__)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+
+    async def _last(self) -> Position | None:
+        rows: Any = await self._redis.xrevrange(stream_key(), count=1)
+        return event_of(*rows[0]).id if rows else None
+
+    async def _look_back(self) -> None:
+        """Nothing new for a while: is that so because the stream began anew with lower ids (a clock set back)?"""
+        last = await self._last()
+        if last is not None and self.tail is not None and last < self.tail:
+            self.memory += 1
+            self._begin(BEGINNING)
+
+    def _begin(self, tail: Position) -> None:
+        self.tail = self._known_from = tail
+        self._recent.clear()
+        self._tell()
+
+    def _take(self, events: list[Event]) -> None:
+        self._recent.extend(events)
+        while len(self._recent) > REMEMBERED:
+            self._known_from = self._recent.popleft().id
+        self.tail = events[-1].id
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+        self._news = None
+
+
+def event_of(raw_id: bytes, fields: Any) -> Event:
+    """An entry of the stream in the form in which it is sent (text/event-stream)."""
+    milliseconds, _, number = raw_id.partition(b"-")
+    at = datetime.fromtimestamp(int(milliseconds) / 1000, UTC).isoformat(timespec="milliseconds")
+    name, project = fields[b"n"].decode(), fields[b"p"].decode()
+    told = {
+        "event": name,
+        "project": project or None,
+        "at": at.replace("+00:00", "Z"),
+        "data": json.loads(fields[b"d"]),
+    }
+    text = json.dumps(told, separators=(",", ":"))
+    frame = f"id: {raw_id.decode()}\nevent: {name}\ndata: {text}\n\n".encode()
+    return Event((int(milliseconds), int(number)), project, frame)

@@ -1,0 +1,260 @@
+"""Live events: what happens in any process goes to one capped stream in Redis, from which `GET /api/v1/events` reads.
+
+    emit() -> put() into this process's buffer -> a thread writes what is there, 20 ms after the first -> XADD ...
+
+The emitter is never held up and never fails: where Redis is away events wait in the buffer, and where that is full
+they are dropped and counted. Denials, of which there may be thousands a second, are told once per policy and key and
+second, with their count.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import structlog
+from django.db import connection as sql
+from django.db import transaction
+
+from queues.connection import client, key
+from quotas import events
+from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.transport import ScriptError, Transport, pack
+
+KEPT = 20_000
+"""Events in the stream, about: that far back a client may ask."""
+BUFFERED = 10_000
+"""Events in the buffer of one process."""
+BATCH = 500
+PACE = 0.02
+"""Seconds between the first event in the buffer and the write."""
+TOGETHER = 1.0
+"""Seconds for which denials of the same policy and key are counted together."""
+MOST_DENIALS = 1_000
+"""Keys that are counted at a time; denials of further ones are told without their key."""
+TIMEOUT = 1.0
+LONGEST_WAIT = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+def stream_key() -> str:
+    return key("events")
+
+
+def dropped_key() -> str:
+    return key("events:dropped")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event on its way: its name, the slug of the project that may see it (empty: the platform only), its data."""
+
+    name: str
+    project: str
+    data: dict[str, Any]
+
+
+def entry_of(event: events.Event) -> Entry | None:
+    """How an event is told to the outside; None for those that are not."""
+    data: dict[str, Any]
+    match event:
+        case events.JobChanged():
+            if event.status == "dead":
+                return None  # told with its letter
+            data = {
+                "job": event.job, "queue": event.queue, "type": event.type, "status": event.status,
+                "reason": event.reason,
+            }  # fmt: skip
+            return Entry(f"job.{event.status}", event.project, data)
+        case events.LimitDenied():
+            data = {"policy": event.policy, "scope": event.scope, "key": event.key, "retry_after": event.retry_after}
+            return Entry("limit.denied", event.project, {**data, "count": 1})
+        case events.LimitBypassed():
+            return Entry("limit.bypassed", event.project, {"policy": event.policy, "actor": event.actor})
+        case events.LimiterDegraded():
+            return Entry("limit.degraded", "", {"error": event.error})
+        case events.LimiterRecovered():
+            return Entry("limit.recovered", "", {"seconds": event.seconds})
+        case events.ThresholdCrossed():
+            used = {"share": event.share, "used": event.used, "limit": event.limit}
+            return Entry("limit.threshold", event.project, {"policy": event.policy, "key": event.key, **used})
+        case events.AccountChanged():
+            data = {
+                "pool": event.pool, "account": event.account, "before": event.before, "after": event.after,
+                "why": event.why, "until_in": event.until,
+            }  # fmt: skip
+            return Entry(_account_name(event.before, event.after), event.project, data)
+        case events.JobDied():
+            data = {
+                "job": event.job, "queue": event.queue, "type": event.type, "status": "dead",
+                "dead_letter": event.letter, "category": event.category, "severity": event.severity,
+            }  # fmt: skip
+            return Entry("job.dead", event.project, data)
+        case events.PoolLimited():
+            data = {"pool": event.pool, "account": event.account, "why": event.why, "until_in": event.until}
+            return Entry("account.pool_limited", event.project, data)
+        case events.ConcurrencyChanged():
+            moved = {"before": event.before, "after": event.after, "why": event.why}
+            return Entry("account.concurrency", event.project, {"pool": event.pool, "account": event.account, **moved})
+        case events.QueueChanged():
+            name = "resumed" if event.state == "running" else event.state
+            return Entry(f"queue.{name}", event.project, {"queue": event.queue, "state": event.state, "why": event.why})
+    return None
+
+
+def _account_name(before: str, after: str) -> str:
+    if after in ("open", "half_open"):
+        return "breaker.opened" if after == "open" else "breaker.half_open"
+    if after == "available" and before in ("open", "half_open"):
+        return "breaker.closed"
+    return f"account.{after}"
+
+
+class Publisher:
+    """This process's buffer and the thread that empties it. Safe under threads and forks."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        """Nothing of a parent's: it tells its events itself."""
+        self._buffer: deque[Entry] = deque()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._denials: dict[tuple[str, str, str, str], Entry] = {}
+        self._transport: Transport | None = None
+
+    def tell(self, event: events.Event) -> None:
+        """A subscriber. What was emitted in a transaction is told when that is committed."""
+        if isinstance(event, events.LimitDenied):
+            self._denied(event)
+            return
+        entry = entry_of(event)
+        if entry is None:
+            return
+        if sql.in_atomic_block:
+            transaction.on_commit(lambda: self.put(entry))
+        else:
+            self.put(entry)
+
+    def put(self, entry: Entry) -> None:
+        """Never blocks for long, never fails."""
+        if len(self._buffer) >= BUFFERED:
+            self.dropped += 1
+            return
+        self._buffer.append(entry)
+        if not self._wake.is_set():
+            self._start()
+
+    def _denied(self, event: events.LimitDenied) -> None:
+        """The first of its kind is told at once, those of the next second together."""
+        with self._lock:
+            subject = event.key if len(self._denials) < MOST_DENIALS else ""
+            place = (event.policy, event.scope, subject, event.project)
+            waiting = self._denials.get(place)
+            if waiting is not None:
+                waiting.data["count"] += 1
+                waiting.data["retry_after"] = event.retry_after
+                return
+            entry = entry_of(event)
+            assert entry is not None
+            entry.data["key"] = subject
+            self._denials[place] = Entry(entry.name, entry.project, {**entry.data, "count": 0})
+        self.put(entry)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep_writing, name="event-stream", daemon=True)
+                self._thread.start()
+                atexit.register(self.flush)
+        self._wake.set()
+
+    def _keep_writing(self) -> None:
+        since, pause = 0.0, threading.Event()
+        while True:
+            self._wake.wait(TOGETHER if self._denials else None)
+            pause.wait(PACE)
+            self._wake.clear()
+            since += PACE if self._buffer else TOGETHER
+            if since >= TOGETHER:
+                since = 0.0
+                self._collect_denials()
+            wait = 0.1
+            while self._buffer and not self.flush():
+                pause.wait(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+
+    def _collect_denials(self) -> None:
+        with self._lock:
+            collected, self._denials = self._denials, {}
+        for entry in collected.values():
+            if entry.data["count"]:
+                self.put(entry)
+
+    def flush(self) -> bool:
+        """Write what is in the buffer. False where Redis does not take it; it is kept then."""
+        with self._writing:
+            while self._buffer:
+                batch = list(islice(self._buffer, BATCH))
+                try:
+                    done = self._write(batch)
+                except LimiterUnavailable as error:
+                    log.warning("events.unwritten", error=str(error), waiting=len(self._buffer))
+                    return False
+                for _ in range(done):
+                    self._buffer.popleft()
+                if done < len(batch):
+                    return False
+        return True
+
+    def _write(self, batch: list[Entry]) -> int:
+        """How many of `batch` are in the stream now, from its beginning on."""
+        if self._transport is None:
+            self._transport = Transport(client(), timeout=TIMEOUT)
+        name = stream_key()
+        commands = [
+            pack(
+                ("XADD", name, "MAXLEN", "~", KEPT, "*", "n", entry.name, "p", entry.project, "d", _encode(entry.data))
+            )
+            for entry in batch
+        ]
+        dropped = self.dropped
+        if dropped:
+            commands.append(pack(("INCRBY", dropped_key(), dropped)))
+        replies = self._transport.exchange(b"".join(commands), len(commands))
+        failed = next((n for n, reply in enumerate(replies[: len(batch)]) if type(reply) is ScriptError), None)
+        if failed is not None:
+            log.warning("events.refused", error=str(replies[failed]))
+            return failed
+        if dropped:
+            self.dropped -= dropped
+            log.warning("events.dropped", events=dropped)
+        return len(batch)
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+publisher = Publisher()
+TOLD = (
+    events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered, events.ThresholdCrossed,
+    events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
+)  # fmt: skip
+
+
+def connect() -> None:
+    for kind in TOLD:
+        events.subscribe(kind, publisher.tell)
+    events.before_exit(publisher.flush)

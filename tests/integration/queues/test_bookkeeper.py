@@ -1,0 +1,31 @@
+"""One delivery that can't be written holds up no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from queues import config
+from queues.models import Job, RetryPolicy
+from queues.states import Stage, Status
+from queues.worker.bookkeeper import Bookkeeper
+from queues.worker.settle import Ended
+from tests.integration.queues.desk import OK, Desk, failed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_fault_in_one_settle_is_that_ones_alone(desk: Desk) -> None:
+    jobs = desk.submit(3)
+    worker = desk.worker(places=5)
+    desk.cycle()
+    claimed = worker.claim()
+    # A strategy that no code knows: only the failed delivery needs it.
+    RetryPolicy.objects.update(by_category={"server": {"strategy": "prayer"}})
+    config.snapshot.forget()
+    books = Bookkeeper(worker.report, lambda deliveries: None, lambda: set())
+
+    books._settle([Ended(claimed[0], OK), Ended(claimed[1], failed("server")), Ended(claimed[2], OK)])
+
+    rows = [Job.objects.get(pk=job.pk) for job in jobs]
+    assert [row.status for row in rows] == [Status.COMPLETED, Status.EXECUTING, Status.COMPLETED]
+    assert rows[1].stage == Stage.RUNNING, "its claim ends, and the reconciler takes it from there"
