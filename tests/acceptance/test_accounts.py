@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,23 @@ class Outside:
         found: dict[str, Any] = self.client.get(f"/api/v1/jobs/{uid}").json()
         return found
 
+    def events(self, since: str, until: Callable[[list[tuple[str, dict[str, Any]]]], bool]) -> list[Any]:
+        """Live events as (name, data) from `since` on, until there are those that are waited for."""
+        heard: list[tuple[str, dict[str, Any]]] = []
+        name = ""
+        with self.client.stream("GET", "/api/v1/events", params={"since": since}, timeout=60) as answer:
+            assert answer.status_code == 200
+            deadline = time.monotonic() + 60
+            for line in answer.iter_lines():
+                if line.startswith("event:"):
+                    name = line[6:].strip()
+                elif line.startswith("data:"):
+                    heard.append((name, json.loads(line[5:])["data"]))
+                    if until(heard):
+                        return heard
+                assert time.monotonic() < deadline, heard[-20:]
+        raise AssertionError("the stream has ended")
+
     def ended(self, *uids: str, seconds: float = 90.0) -> list[dict[str, Any]]:
         """The jobs, when all of them have come to an end."""
         final = ("completed", "dead", "cancelled")
@@ -240,8 +259,6 @@ def test_all_limited_tells_the_remaining_minimum_over_all_causes_also_to_a_job(o
 
 
 def _unix(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text).timestamp()
 
 
@@ -365,7 +382,8 @@ async def call_async(lease):
     return call(lease)
 pool = pools.get("wrapped")
 tell = lambda status: print("status", status.kind, status.attempt, status.of, str(status))
-print("sync", pool.call(call, tokens=10, request_id="chat_1", on_status=tell, max_wait=30).status_code)
+for _ in range(2):  # by turns: one of them meets the account that is refused
+    print("sync", pool.call(call, tokens=10, request_id="chat_1", on_status=tell, max_wait=30).status_code)
 print("async", asyncio.run(pool.call_async(call_async, tokens=10, on_status=tell, max_wait=30)).status_code)
 try:
     pool.call(call, request_id="chat_2", on_status=tell, attempts=2, max_wait=30)
@@ -416,6 +434,7 @@ def test_a_conversation_stays_on_its_account_while_it_can(outside: Outside) -> N
 
 def test_a_storm_fails_no_job_is_explained_and_passes_but_for_the_invalid_key(outside: Outside) -> None:
     stormy = [credential("stormy", number) for number in range(1, 5)]
+    begin = datetime.now(UTC).isoformat()
     outside.sim.faults(
         {"key": stormy[0], "status": 429, "headers": {"retry-after": "2"}},
         {"key": stormy[1], "status": 503},
@@ -442,6 +461,16 @@ def test_a_storm_fails_no_job_is_explained_and_passes_but_for_the_invalid_key(ou
         ]
 
     wait_until(recovered, 60, lambda: str(outside.client.get("/api/v1/pools/stormy").json()))
+    last = outside.submit("stormy")
+    outside.ended(last)
+    heard = outside.events(begin, lambda all_: all_[-1][0] == "job.completed" and all_[-1][1]["job"] == last)
+    told = Counter(
+        (name, data["account"]) for name, data in heard if data.get("pool") == "stormy" and "account" in data
+    )
+    assert told["account.disabled", "stormy-4"] == 1, "one event"
+    assert told["breaker.opened", "stormy-2"] >= 1 and told["breaker.closed", "stormy-2"] == 1
+    assert told["breaker.half_open", "stormy-2"] == told["breaker.opened", "stormy-2"]
+    assert SECRET not in str(heard)
 
 
 # B1: no secret anywhere
