@@ -43,12 +43,11 @@ class CheckRequest:
 
 @dataclass(slots=True)
 class _Prepared:
-    """A check on its way: limits in order of report, those that limit, and the script's arguments."""
+    """A check on its way: limits in order of report, those that limit, and the call of the script."""
 
     limits: Sequence[Limit]
     held: list[Limit]
-    keys: list[bytes]
-    args: list[bytes | str]
+    call: Call
     reservation: str | None
     bypass: bool
 
@@ -91,6 +90,7 @@ class Limiter:
         self.clock = clock
         self.transport = Transport(redis, tag=self.keys.tag, timeout=timeout)
         self._check = load("check")
+        self._peek = load("check", read_only=True)
         self._settle = load("settle")
         self._ahead = 0
         """Microseconds by which the server's clock was seen ahead of ours: for calendar boundaries only."""
@@ -114,12 +114,12 @@ class Limiter:
         IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when the cost is an estimate
         or a concurrency limit applies).
         """
-        run = self.transport.run
+        send = self.transport.send
         steps = self.steps(CheckRequest(limits, dry_run, bypass, token, token_body, reserve))
         try:
             call = next(steps)
             while True:
-                call = steps.send(run(call.script, call.keys, call.args))
+                call = steps.send(send(call))
         except StopIteration as done:
             return done.value
 
@@ -130,11 +130,11 @@ class Limiter:
         prepared = self._prepare(*asked)
         if not prepared.held:
             return wire.decide(limits, [wire.unlimited(limit) for limit in limits], [], True, bypassed=request.bypass)
-        reply = yield Call(self._check, prepared.keys, prepared.args)
+        reply = yield prepared.call
         if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
             self._learn(reply)
             prepared = self._prepare(*asked)
-            reply = yield Call(self._check, prepared.keys, prepared.args)
+            reply = yield prepared.call
         return self._decode(prepared, reply)
 
     def check_many(self, requests: Iterable[CheckRequest]) -> list[Decision]:
@@ -142,14 +142,14 @@ class Limiter:
         asked = list(requests)
         prepared = [self._prepare(r.limits, r.dry_run, r.bypass, r.token, r.token_body, r.reserve) for r in asked]
         sent = [p for p in prepared if p.held]
-        replies = self.transport.run_many([Call(self._check, p.keys, p.args) for p in sent])
+        replies = self.transport.run_many([p.call for p in sent])
         for i, reply in enumerate(replies):
             if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
                 self._learn(reply)
                 at = next(n for n, p in enumerate(prepared) if p is sent[i])
                 r = asked[at]
                 prepared[at] = self._prepare(r.limits, r.dry_run, r.bypass, r.token, r.token_body, r.reserve)
-                replies[i] = self.transport.run(self._check, prepared[at].keys, prepared[at].args)
+                replies[i] = self.transport.send(prepared[at].call)
         answers = iter(replies)
         return [
             self._decode(p, next(answers))
@@ -211,7 +211,8 @@ class Limiter:
             digest(token_body) if token else b"",
             *members,
         ]
-        return _Prepared(limits, held, keys, args, reservation, bypass)
+        call = Call(self._peek if dry_run else self._check, keys, args)
+        return _Prepared(limits, held, call, reservation, bypass)
 
     def _decode(self, prepared: _Prepared, reply: Reply) -> Decision:
         limits = prepared.limits
@@ -242,9 +243,9 @@ class Limiter:
         counters = known.split(b" ")
         held = prepared.held
         limits = prepared.limits
-        if counters != prepared.keys[: len(held)]:
+        if counters != prepared.call.keys[: len(held)]:
             # The policies were changed since: answer for those that are still the same.
-            by_key = dict(zip(prepared.keys, held, strict=False))
+            by_key = dict(zip(prepared.call.keys, held, strict=False))
             places = [(n, by_key[key]) for n, key in enumerate(counters) if key in by_key]
             size, start = wire.STATE.size, wire.STATUS.size
             answer = answer[:start] + b"".join(answer[start + n * size : start + (n + 1) * size] for n, _ in places)
@@ -326,7 +327,7 @@ class Limiter:
             hashed, partition, name = parse_member(member)
             shown.append((partition, name))
             key = self.keys.counter_of(template, hashed)
-            calls.append(Call(self._check, [key, index], [now, head + spec, b"", b"", member]))
+            calls.append(Call(self._peek, [key, index], [now, head + spec, b"", b"", member]))
         for (partition, name), reply in zip(shown, self.transport.run_many(calls), strict=True):
             status, moment = wire.STATUS.unpack_from(reply)
             if status == wire.STALE:

@@ -32,8 +32,7 @@
 --     cell_decide(state, spec, now, cost)
 --     if state.allowed then cell_write(KEYS[i], state, spec, now, cost, lease) end
 --
--- Tables are built with all their fields at once and a cell's functions are made only when its algorithm is asked for:
--- a script begins anew at each call, and both show in the time of a check.
+-- Tables are built with all their fields at once: it shows in the time of a check.
 --
 -- Clocks: when the server's time goes back, what was charged "in the future" counts as charged now (nothing is given
 -- away), and a window that had begun stays the present one until time catches up (the longest delay is the step).
@@ -464,20 +463,9 @@ local function concurrency()
   }
 end
 
-local cells = {}
-
-local function cell(algo)
-  local made = cells[algo]
-  if made then return made end
-  if algo == 1 then made = sliding_window()
-  elseif algo == 2 then made = sliding_window_counter()
-  elseif algo == 3 then made = token_bucket()
-  elseif algo == 4 then made = period(false)
-  elseif algo == 5 then made = period(true)
-  else made = concurrency() end
-  cells[algo] = made
-  return made
-end
+local cells = {
+  sliding_window(), sliding_window_counter(), token_bucket(), period(false), period(true), concurrency(),
+}
 
 -- The spec at `at` in the packed string, and where the next one begins.
 local function spec_unpack(packed, at)
@@ -488,19 +476,19 @@ end
 local function cell_read(key, spec, now, value)
   local algo = spec.algo
   if value == nil and algo ~= 6 then value = call('GET', key) end
-  return cell(algo).read(key, spec, now, value)
+  return cells[algo].read(key, spec, now, value)
 end
 
-local function cell_decide(st, spec, now, cost) cell(spec.algo).decide(st, spec, now, cost) end
+local function cell_decide(st, spec, now, cost) cells[spec.algo].decide(st, spec, now, cost) end
 
 local function cell_write(key, st, spec, now, cost, lease)
   if cost == 0 then return 0, 0 end
-  local tag1, tag2 = cell(spec.algo).write(key, st, spec, now, cost, lease)
+  local tag1, tag2 = cells[spec.algo].write(key, st, spec, now, cost, lease)
   local free = (spec.algo == 3 and spec.p1 or spec.limit) - st.used
   st.remaining = free > 0 and free or 0
   return tag1, tag2
 end
 
 local function cell_refund(key, spec, now, amount, tag1, tag2, lease, value)
-  return cell(spec.algo).refund(key, cell_read(key, spec, now, value), spec, now, amount, tag1, tag2, lease)
+  return cells[spec.algo].refund(key, cell_read(key, spec, now, value), spec, now, amount, tag1, tag2, lease)
 end

@@ -1,5 +1,6 @@
 -- include: clock.lua
 -- include: cells.lua
+-- read-only: dry
 --
 -- Hold one request against all of its limits: either every limit is charged, or none is.
 --
@@ -20,8 +21,10 @@
 -- A denied check writes nothing. A shadow limit never denies; above its limit it is not charged.
 --
 -- Example, one fixed window of 10 per second with cost 1, no reservation, no token:
---   EVALSHA sha 2 {sl}:l:7:0:fw:requests:h {sl}:i:7:0:fw:requests '' <head><spec> '' '' member
+--   FCALL sluice_check_<digest> 2 {sl}:l:7:0:fw:requests:h {sl}:i:7:0:fw:requests '' <head><spec> '' '' member
 --   -> 1, now; bits 1, used 1, remaining 9, retry 0, reset 412345
+
+-- at each call:
 
 local now = clock(ARGV[1])
 local n, flags, life, bound, at = struct.unpack('<BBdd', ARGV[2])
