@@ -39,6 +39,11 @@ class Script:
     function: str
     library: Library = field(repr=False)
     read_only: bool = False
+    sent: bytes = field(init=False, repr=False)
+    """Command and function as they are sent."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sent", bulk(self.command) + bulk(self.function.encode()))
 
     @property
     def command(self) -> bytes:
@@ -67,15 +72,12 @@ def bulk(data: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
+EMPTY = bulk(b"")
+
+
 def packed(script: Script, keys: int, args: int, *parts: bytes) -> bytes:
     """A run of a script as it is sent, from keys and arguments that are packed already, one or many to a part."""
-    return b"*%d\r\n%b%b%b%b" % (
-        keys + args + 3,
-        bulk(script.command),
-        bulk(script.function.encode()),
-        bulk(b"%d" % keys),
-        b"".join(parts),
-    )
+    return b"*%d\r\n%b$%d\r\n%d\r\n%b" % (keys + args + 3, script.sent, len(str(keys)), keys, b"".join(parts))
 
 
 def _joined(name: str, seen: set[str]) -> str:
