@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from quotas.engine.types import Limit
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 PARTITIONED = frozenset({"user", "project", "endpoint", "custom"})
 """Scopes whose counters are kept apart by project; a queue is shared by those who use it."""
 
+_kept = lru_cache(maxsize=8192)(Limit)
+"""The same limit for the same policy, subject and cost: what is sent of it is packed once."""
 _FIRST_PAUSED = {"low": 7, "normal": 4, "all": 0}
 
 
@@ -125,7 +128,7 @@ class CompiledPolicy:
                 burst = share  # the refill stays as it is
             else:
                 limit = share
-        return Limit(
+        return _kept(
             self.id,
             self.name,
             self.scope,
