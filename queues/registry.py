@@ -50,6 +50,8 @@ class RunResult:
     upstream: Any = None
     """`quotas.engine.types.Outcome` for the account, where one was used."""
     actual: Mapping[str, int] = field(default_factory=dict)
+    returned: bool = False
+    """It was not even begun, since this worker can't; another one may."""
 
 
 class JobType(Protocol):
