@@ -92,6 +92,16 @@ def names() -> list[str]:
     return sorted(_types)
 
 
+MAX_LOSSES = 2
+"""Lost deliveries after which even a trusted type runs alone."""
+
+
+def is_suspect(name: str, losses: int) -> bool:
+    """Whether a job of this type may be what took its worker down, after so many workers that it was lost with."""
+    job_type = get(name)
+    return job_type is None or not job_type.trusted or losses >= MAX_LOSSES
+
+
 def load_builtin() -> None:
     """Import what comes with the product and the modules of `SLUICE_TASK_MODULES`."""
     from django.conf import settings
