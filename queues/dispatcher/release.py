@@ -50,7 +50,10 @@ def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int])
         leader.fence()
         ids = [item.candidate.id for item in granted]
         waiting = dict(
-            Job.objects.filter(id__in=ids, stage=Stage.READY).select_for_update().values_list("id", "delivery")
+            Job.objects.filter(id__in=ids, stage=Stage.READY)
+            .order_by("id")
+            .select_for_update()
+            .values_list("id", "delivery")
         )
         now = clock.now()
         rows = [

@@ -87,7 +87,9 @@ class Reconciler:
         with transaction.atomic():
             rows = [
                 job
-                for job in Job.objects.filter(id__in=[pk for pk, _ in orphans], stage=Stage.BELT).select_for_update()
+                for job in Job.objects.filter(id__in=[pk for pk, _ in orphans], stage=Stage.BELT)
+                .order_by("id")
+                .select_for_update()
                 if (job.pk, job.delivery) in orphans
             ]
             Job.objects.filter(id__in=[job.pk for job in rows]).update(

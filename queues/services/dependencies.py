@@ -24,7 +24,9 @@ def settle_ended(job_ids: Sequence[int]) -> None:
         waiting = list(
             Job.objects.filter(
                 pk__in=JobDependency.objects.filter(after_id__in=ended).values("job_id"), stage=Stage.HELD
-            ).select_for_update()
+            )
+            .order_by("pk")
+            .select_for_update()
         )
         ended = []
         for job in waiting:

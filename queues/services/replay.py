@@ -12,10 +12,12 @@ from queues.announcement import announce
 from queues.connection import ring
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
 from queues.models import Batch, DeadLetter, Job, Transition
+from queues.services.deadlock import again_after_deadlock
 from queues.states import Stage, Status
 from quotas import events
 
 
+@again_after_deadlock
 def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str, Any] | None = None) -> Job:
     """Put a dead job back in line with its attempts anew; it keeps its id and goes through the same quotas.
 

@@ -15,6 +15,7 @@ from queues.connection import Group, ring
 from queues.errors import FieldError, IdempotencyConflict, InvalidJob, UnknownJobType
 from queues.models import Batch, Job, JobDependency
 from queues.services import capacity
+from queues.services.deadlock import again_after_deadlock
 from queues.specs import JobSpec, read_cost, read_job
 from queues.states import FINAL, Stage, Status
 from quotas import policies
@@ -146,13 +147,21 @@ def _payload_digest(spec: JobSpec) -> str:
     return digest_of(dict(spec.payload))
 
 
-def _dependencies(spec: JobSpec, project: Project, pointer: str) -> list[Job]:
-    """The jobs that `after` names; they must be the project's own."""
-    if not spec.after:
-        return []
-    # Held until the commit: one that ends meanwhile would not see that somebody waits for it.
-    rows = Job.objects.filter(uid__in=spec.after, project=project).order_by("pk").select_for_update(no_key=True)
-    found = {job.uid: job for job in rows}
+def lock_dependencies(specs: Sequence[JobSpec], project: Project) -> dict[str, Job]:
+    """The project's jobs that `after` names anywhere in `specs`, by id.
+
+    Held until the commit: one that ends meanwhile would not see that somebody waits for it. All at once and in one
+    order, and before batches and queues, as those do that end jobs.
+    """
+    uids = {uid for spec in specs for uid in spec.after}
+    if not uids:
+        return {}
+    rows = Job.objects.filter(uid__in=uids, project=project).order_by("pk").select_for_update(no_key=True)
+    return {job.uid: job for job in rows}
+
+
+def _dependencies(spec: JobSpec, found: Mapping[str, Job], pointer: str) -> list[Job]:
+    """The jobs that `after` names, of those that were found."""
     errors = [
         FieldError(f"{pointer}/after/{position}", "There is no such job in this project.")
         for position, uid in enumerate(spec.after)
@@ -192,6 +201,7 @@ def check(spec: JobSpec) -> None:
     _resolve(spec, "", _known_pools())
 
 
+@again_after_deadlock
 def submit_specs(
     project: Project,
     specs: Sequence[JobSpec],
@@ -239,6 +249,8 @@ def _insert(
             # One at a time: of two twins that come at once, neither would see the other.
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         now = clock.now()
+        awaited = lock_dependencies(specs, project)
+        named = batches.lock(project, [spec.batch for spec in specs if spec.batch]) if lookup_batches else {}
         capacity.lock([queue.id for queue, _ in resolved])
         existing = _existing(project, specs, pointers)
         answers: list[Accepted | None] = [None] * len(specs)
@@ -261,14 +273,14 @@ def _insert(
                 continue
             into = batch
             if lookup_batches and spec.batch:
-                into = batches.open_for(project, spec.batch, f"{pointers[position]}/batch")
+                into = batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
             job = _row(spec, project, queue, job_type, into, now, pointers[position])
             if job.unique_key is not None:
                 twin = _twin(job, now) or next((row for row in rows if row.unique_key == job.unique_key), None)
                 if twin is not None:
                     answers[position] = Accepted(twin, created=False)
                     continue
-            others = _dependencies(spec, project, pointers[position])
+            others = _dependencies(spec, awaited, pointers[position])
             if others:
                 waits_for.append((job, others))
             if key:

@@ -445,3 +445,48 @@ def test_a_batch_ends_when_its_last_jobs_end_at_the_same_moment(desk: Desk) -> N
 def test_on_which_database() -> None:
     """So that a report shows what the races above ran on."""
     assert connection.vendor in ("sqlite", "postgresql")
+
+
+def test_a_batch_grows_behind_its_own_jobs_while_they_end(desk: Desk) -> None:
+    """Those that end jobs hold jobs and then batches; so must those that add to a batch what waits for its jobs."""
+    project = desk.project()
+    worker = desk.worker(places=100)
+    rounds = []
+    for _ in range(20):
+        batch, ids, _ = batches.submit_bulk(project, [spec(), spec()], stays_open=True)
+        rounds.append((batch, ids))
+    desk.cycle()
+    claimed = {item.context.id: item for item in worker.claim()}
+
+    def one(turn: int) -> Any:
+        batch, ids = rounds[turn // 4]
+        match turn % 4:
+            case 0:
+                return worker.settle([claimed[uid] for uid in ids])
+            case 1:
+                return batches.submit_bulk(project, [spec(after=ids[::-1])], uid=batch.uid)
+            case 2:
+                return submit_specs(project, [spec(after=ids, batch=batch.uid)])
+            case _:
+                return batches.seal(batch)
+
+    answers = at_once(80, one, threads=8)
+    wrong = [answer for answer in answers if isinstance(answer, Exception) and not isinstance(answer, BatchClosed)]
+    assert not wrong
+    assert not Job.objects.filter(stage=Stage.HELD).exists()
+    desk.run_until_done(worker)
+    assert not Batch.objects.filter(finished_at=None).exists()
+
+
+def test_jobs_with_batches_and_whole_batches_come_at_the_same_time(desk: Desk) -> None:
+    project = desk.project()
+    desk.queue("q", max_size=1000)
+    batch, _, _ = batches.submit_bulk(project, [spec(queue="q")], stays_open=True)
+
+    def one(turn: int) -> Any:
+        if turn % 2:
+            return batches.submit_bulk(project, [spec(queue="q")], uid=batch.uid)
+        return submit_specs(project, [spec(queue="q", batch=batch.uid)])
+
+    assert not [answer for answer in at_once(60, one) if isinstance(answer, Exception)]
+    assert batch.jobs.count() == 61
