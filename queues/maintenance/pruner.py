@@ -47,5 +47,6 @@ def _remove(rows) -> int:  # type: ignore[no-untyped-def]
             child.objects.filter(job_id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
         JobDependency.objects.filter(job_id__in=ids).delete()
         JobDependency.objects.filter(after_id__in=ids).delete()
+        Batch.objects.filter(then_id__in=ids).update(then=None)
         Job.objects.filter(id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
     return len(ids)

@@ -12,10 +12,10 @@ from django.db import transaction
 from queues import clock
 from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
 from queues.models import Batch, Job
-from queues.services import callbacks
+from queues.services import callbacks, dependencies
 from queues.services.deadlock import again_after_deadlock
 from queues.specs import JobSpec
-from queues.states import FINAL
+from queues.states import FINAL, Stage
 from quotas.models import Project
 
 
@@ -45,13 +45,15 @@ def submit_bulk(
     uid: str | None = None,
     stays_open: bool = False,
     callback_url: str = "",
+    then: JobSpec | None = None,
     idempotency_key: str | None = None,
     request_hash: str = "",
     pointer: str = "/jobs",
 ) -> tuple[Batch, list[str], bool]:
     """Accept a batch whole or not at all. Returns the batch, the jobs' ids in order, and whether it was new.
 
-    `uid` adds to a batch that exists; `stays_open` lets it grow until it is sealed.
+    `uid` adds to a batch that exists; `stays_open` lets it grow until it is sealed. `then` is a job that is accepted
+    with the others and held until all of them have ended, however they did.
     """
     from queues.services.submit import lock_dependencies, submit_specs
 
@@ -85,6 +87,11 @@ def submit_bulk(
                 request_hash=request_hash,
                 created_at=clock.now(),
             )
+        if then is not None:
+            held = replace(then, held=f"waits for batch {batch.uid} to be complete")
+            (last,) = submit_specs(project, [held], pointers=["/batch/then"], lookup_batches=False)
+            Batch.objects.filter(pk=batch.pk).update(then=last.job)
+            batch.then = last.job
         accepted = submit_specs(project, specs, batch=batch, pointer=pointer, lookup_batches=False)
     return batch, [answer.job.uid for answer in accepted], True
 
@@ -108,4 +115,13 @@ def finish_ended(batch_ids: Sequence[int], now: datetime) -> list[int]:
             pk=pk, open=False, finished_at__isnull=True
         ).update(finished_at=now):
             finished.append(pk)
+    if finished:
+        _go_on(finished)
     return finished
+
+
+def _go_on(batch_ids: Sequence[int]) -> None:
+    """Release the jobs that waited for these batches; once, whatever is replayed in them later."""
+    waiting = Job.objects.filter(closes__in=batch_ids, stage=Stage.HELD).order_by("pk")
+    for job in waiting.select_for_update(of=("self",)):
+        dependencies.release(job)

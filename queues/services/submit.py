@@ -38,6 +38,12 @@ def lane_of(user: str, keys: Mapping[str, str]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
+def level_of(priority: int, levels: int) -> int:
+    """The priority that stands for all of its level in a queue of so many: ten keep all apart, with three they are
+    `high` (1), `normal` (5) and `low` (8), with one (5) there is one line."""
+    return (priority * levels // 10 * 10 + 5) // levels
+
+
 def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config.QueueSpec, registry.JobType]:
     """Look up names; raises `InvalidJob` with all that is unknown."""
     errors: list[FieldError] = []
@@ -87,6 +93,7 @@ def _row(
 ) -> Job:
     cost = dict(spec.cost) if spec.cost is not None else _estimate(spec, job_type, pointer)
     cost.setdefault("requests", 1)
+    held = spec.held or ("waits for other jobs" if spec.after else "")
     not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
     if not_before is not None and not_before <= now:
         not_before = None
@@ -97,7 +104,7 @@ def _row(
         type=spec.type,
         payload=dict(spec.payload),
         pool=job_type.pool(spec.payload) or "",
-        priority=spec.priority,
+        priority=level_of(spec.priority, queue.priority_levels),
         user=spec.user,
         keys=dict(spec.keys),
         cost=cost,
@@ -110,11 +117,11 @@ def _row(
         idempotency_key=spec.idempotency_key,
         request_hash=spec.digest if spec.idempotency_key else "",
         status=Status.PENDING,
-        stage=Stage.HELD if spec.after else Stage.SCHEDULED if not_before else Stage.READY,
+        stage=Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,
         lane=lane_of(spec.user, spec.keys),
         not_before=not_before,
         created_at=now,
-        reason="waits for other jobs" if spec.after else "waits for its time" if not_before else "",
+        reason=held or ("waits for its time" if not_before else ""),
     )
     if spec.unique_for is not None:
         seed = (
@@ -208,13 +215,14 @@ def submit_specs(
     *,
     batch: Batch | None = None,
     pointer: str = "",
+    pointers: Sequence[str] | None = None,
     lookup_batches: bool = True,
 ) -> list[Accepted]:
-    """Accept all of `specs` or none. `pointer` is where the list stands in the request.
+    """Accept all of `specs` or none. `pointer` is where the list stands in the request, `pointers` where each one does.
 
     Raises `InvalidJob`, `QueueFull`, `QueueTooSmall`, `QueueDraining`, `IdempotencyConflict`, `BatchClosed`.
     """
-    pointers = [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
+    pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
     pools = _known_pools()
     errors: list[FieldError] = []
     resolved = []

@@ -23,8 +23,8 @@ from queues.worker.settle import Ended, settle
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_PLACES = int(os.environ.get("SLUICE_CPU_CONCURRENCY", "0")) or max(os.cpu_count() or 1, 4)
-"""Jobs at once. Above the number of cores on small machines: what died with a worker of the lane `io` waits for this
+DEFAULT_PLACES = int(os.environ.get("SLUICE_CPU_CONCURRENCY", "0")) or 16
+"""Jobs at once. Above the number of cores on most machines: what died with a worker of the lane `io` waits for this
 one, and most of that waits for others and not for the processor."""
 LOOK = 0.05
 """Seconds between two looks at the children where nothing else is to be done."""
