@@ -28,7 +28,7 @@ class Maintenance:
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
             (1.0, recurring.submit_due),
-            (60.0, pruner.prune),
+            (pruner.pace(), pruner.prune),
             (15.0, sweeper.sweep),
             (15.0, auto_replay.replay_due),
             (5.0, self._keep_books),

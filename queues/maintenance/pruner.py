@@ -17,6 +17,11 @@ SLICE = 1000
 """Rows deleted in one transaction, so that nobody waits long."""
 
 
+def pace() -> float:
+    """Seconds between two slices: a tenth of the time that rows are kept, from one second to a minute."""
+    return min(max(settings.RETENTION_DAYS * 86400 / 10, 1.0), 60.0)
+
+
 def prune(now: datetime) -> None:
     """One slice of what is too old or too much, and worker rows of yesterday."""
     removed = _remove(_deletable().filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).order_by("id"))
