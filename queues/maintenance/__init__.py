@@ -9,7 +9,7 @@ from datetime import datetime
 import structlog
 
 from queues.connection import Group
-from queues.maintenance import pruner, reconciler
+from queues.maintenance import pruner, reconciler, sweeper
 from queues.services import auto_replay, bulk, recurring
 from quotas.engine.errors import LimiterUnavailable
 from quotas.services import health, rollups
@@ -28,7 +28,8 @@ class Maintenance:
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
             (1.0, recurring.submit_due),
-            (60.0, pruner.prune),
+            (pruner.pace(), pruner.prune),
+            (15.0, sweeper.sweep),
             (15.0, auto_replay.replay_due),
             (5.0, self._keep_books),
         ]

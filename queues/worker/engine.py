@@ -17,7 +17,7 @@ from quotas.services import pools
 log = structlog.get_logger(__name__)
 
 REFUSED = frozenset({"rate_limited", "quota_exhausted"})
-"""Categories of calls that the provider did not do: the caller is charged nothing."""
+"""Categories of calls that the provider did not do: the caller is charged nothing, as for what was never begun."""
 
 
 def settle_engine(ended: Sequence[Ended]) -> None:
@@ -50,7 +50,7 @@ def _tell(settled: list[Settled]) -> None:
 
 
 def _actual(item: Ended) -> dict[str, int]:
-    if item.result.category in REFUSED:
+    if item.result.category in REFUSED or item.result.returned:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
     return dict(item.result.actual)
 
