@@ -104,6 +104,7 @@ class HistoryRow(s.Serializer[Any]):
     unit = s.CharField()
     start = s.DateTimeField()
     used = s.IntegerField(help_text="The highest that was seen.")
+    denied = s.IntegerField(help_text="Checks that the policy refused; in shadow mode, would have refused.")
     limit = s.IntegerField(allow_null=True)
     ratio = s.FloatField(allow_null=True)
 

@@ -209,7 +209,7 @@ class HistoryQuery(PageQuery):
 
 
 class HistoryView(ApiView):
-    """The highest use of each key in each minute, hour or day, newest first."""
+    """The highest use of each key in each minute, hour or day and how often it was refused, newest first."""
 
     scopes = {"GET": "read"}
 
@@ -305,6 +305,7 @@ def _history(row: UsageRollup) -> dict[str, Any]:
         "unit": row.policy.unit,
         "start": row.start.isoformat().replace("+00:00", "Z"),
         "used": row.used,
+        "denied": row.denied,
         "limit": row.limit,
         "ratio": None if row.limit is None else 1.0 if row.limit == 0 else round(row.used / row.limit, 6),
     }

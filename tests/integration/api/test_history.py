@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from quotas import events, policies
 from quotas.models import ThresholdMark, UsageRollup
-from quotas.services import health
+from quotas.services import denials, health
 from quotas.services.rollups import Sampler
+from quotas.tally import Tally, flush_all
 from tests.integration.api.conftest import api, policy
 
 
@@ -45,6 +46,39 @@ def test_highest_use_is_kept_by_minute_hour_and_day() -> None:
     assert caller.get("limits/usage/history", **later).json()["results"] == []
     assert api(project="other").get("limits/usage/history", resolution="day").json()["results"] == []
     assert caller.get("limits/usage/history", resolution="year").status_code == 400
+
+
+def test_refusals_are_counted_in_the_process_and_added_up_by_who_samples() -> None:
+    flush_all()
+    denials.tally.take()  # other tests' refusals
+    policy("per-user", "user", 2)
+    policy("trial", "project", 1, mode="shadow")
+    caller = api(project="acme")
+    for _ in range(2):
+        caller.post("limits/check", {"user": "u"})
+    for _ in range(3):
+        assert caller.post("limits/check", {"user": "u"}).status_code == 429
+    caller.post("limits/check-batch", {"checks": [{"user": "u"}, {"user": "u", "dry_run": True}, {"user": "v"}]})
+    for refused in (6, 7):  # u was refused four times; the shadow policy let two of six checks past
+        flush_all()
+        sample(Sampler())
+        rows = caller.get("limits/usage/history", resolution="hour").json()["results"]
+        found = {(row["policy"], row["key"]): (row["used"], row["denied"]) for row in rows}
+        assert found == {
+            ("per-user", "u"): (2, refused - 2),
+            ("per-user", "v"): (1, 0),
+            ("trial", "acme"): (1, refused),
+        }
+        caller.post("limits/check", {"user": "u"})
+
+
+def test_too_many_refused_subjects_are_counted_together() -> None:
+    tally = Tally("test", most=3)
+    tally.note(("p", "", str(n)) for n in range(5))
+    tally.note([("p", "", "1")])
+    tally.flush()
+    assert tally.take() == {("p", "", "0"): 1, ("p", "", "1"): 2, ("p", "", "2"): 1, ("p", "", ""): 2}
+    assert tally.take() == {}
 
 
 def test_old_rows_are_pruned() -> None:
