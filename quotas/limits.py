@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import CostExceedsLimit, LimitExceeded
 from quotas.services import limits as service
+from quotas.services import outcomes
 from quotas.services.blocks import PolicyLease
 from quotas.services.limits import Check
 
@@ -57,6 +58,19 @@ class Reservation:
             self.settlement = service.settle(self.decision.reservation, actual)
         return self.settlement
 
+    def report(
+        self,
+        *,
+        status: int | None = None,
+        error: str = "",
+        latency: float | None = None,
+        headers: object = None,
+        dialect: str = "generic",
+    ) -> list[str]:
+        """Tell how the call went, for adaptive policies; see `limits.report`."""
+        told = outcomes.outcome_of(status=status, error=error, latency=latency, headers_told=headers, dialect=dialect)
+        return outcomes.of_policies((state.policy for state in self.decision.limits), told)
+
 
 @contextmanager
 def reserve(
@@ -85,6 +99,32 @@ def reserve(
         yield reservation
     finally:
         reservation.settle()
+
+
+def report(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    status: int | None = None,
+    error: str = "",
+    latency: float | None = None,
+    headers: object = None,
+    dialect: str = "generic",
+    count: int = 1,
+) -> list[str]:
+    """Tell how `count` calls went, so that the adaptive policies that apply can move. Returns their names.
+
+    `status` and `headers` of the answer, or `error` (`timeout`, `network`) where none came; `latency` in seconds;
+    `dialect` says how the header fields are read (`quotas.engine.headers.DIALECTS`). Costs no round trip. Raises
+    `UnknownProject`, `NetworkDenied`.
+    """
+    asked = _asked(project, user, ip, endpoint, method, keys, None, False, 0.0)
+    told = outcomes.outcome_of(status=status, error=error, latency=latency, headers_told=headers, dialect=dialect)
+    return outcomes.report(asked, told, count)
 
 
 def lease(
