@@ -45,7 +45,7 @@ class Sampler:
         rows: list[UsageRollup] = []
         for policy in policies.snapshot().policies.values():
             states = usage(Selection(policy=policy.name), most=SUBJECTS)
-            thresholds.watch(policy, states)
+            thresholds.watch(policy, states, now)
             rows += self._rows(policy, states, starts)
         _upsert(rows, ["used", "limit"])
         refused = _refusals(starts, denials.tally.take())

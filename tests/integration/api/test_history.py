@@ -110,6 +110,30 @@ def test_each_crossing_is_told_once_also_after_a_restart(told: list[events.Thres
     assert [(event.share, event.used, event.project) for event in told] == [(0.95, 10, "acme")]
 
 
+def test_resets_and_new_periods_are_told_anew_and_a_falling_use_is_not(told: list[events.ThresholdCrossed]) -> None:
+    policy("hourly", "user", 10, unit="tokens", warn_at=[0.5, 0.8], window=365 * 86400)
+    caller = api(project="acme")
+
+    def crossings(tokens: int) -> list[float]:
+        held.append(caller.post("limits/check", {"user": "u", "cost": {"tokens": tokens}}).json()["reservation"])
+        del told[:]
+        sample(Sampler())
+        return [event.share for event in told]
+
+    held: list[str] = []
+    assert crossings(9) == [0.8]
+    # Reset and used again before anybody looked: its use was never seen below the mark.
+    caller.post("limits/reset", {"policy": "hourly", "key": "u", "reason": "test"})
+    assert crossings(6) == [0.5]
+    assert crossings(3) == [0.8]
+    caller.post("limits/settle", {"reservation": held[-1], "actual": {"tokens": 0}})
+    assert crossings(0) == [], "it fell to 60 %: that is no crossing"
+    assert crossings(3) == [0.8]
+    ThresholdMark.objects.update(since=timezone.now() - timedelta(days=366))
+    assert crossings(0) == [0.8], "what was told in the last period"
+    assert crossings(0) == []
+
+
 def test_calendar_quotas_go_on_after_redis_lost_its_memory(valkey: redis.Redis) -> None:
     policy("daily", "project", 100, algorithm="calendar", window=None, period="day", timezone="Europe/Berlin")
     policy("hourly", "project", 100)
