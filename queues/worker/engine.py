@@ -12,7 +12,7 @@ from queues.worker.settle import Ended
 from quotas.connection import accounts, limiter
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Outcome, Settled
-from quotas.services import pools
+from quotas.services import outcomes, pools
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,11 @@ def settle_engine(ended: Sequence[Ended]) -> None:
     ]
     try:
         if leases:
-            _tell([settled for settled in accounts().settle_many(leases) if settled is not None])
+            found = accounts().settle_many(leases)
+            _tell([settled for settled in found if settled is not None])
+            for (_, outcome), settled in zip(leases, found, strict=True):
+                if settled is not None and not settled.repeated:
+                    outcomes.of_account(settled.account_id, outcome)
         for item in ended:
             reservation = item.claimed.job.reservation
             if reservation:
