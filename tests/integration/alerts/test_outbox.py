@@ -14,7 +14,8 @@ from controlplane.alerts.outbox import WAITS, send_due
 from controlplane.alerts.sender import Sender
 from controlplane.models import Alert, AlertNotice, AuditEntry
 from queues import clock
-from tests.integration.alerts.conftest import Receiver, rule
+from tests.integration.alerts.conftest import rule
+from tests.receiver import Receiver
 from tests.valkey import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from controlplane import config
 from controlplane.models import AlertRule, AuditEntry
 from quotas import policies
+from quotas.connection import accounts
 from quotas.models import Account, ConfigVersion, Network, Override, Policy, Pool, PoolLimit, Project, Tier
 from tests.integration.config.make import default_queues, job_of
 
@@ -129,6 +130,20 @@ def test_credentials_stay_where_the_variable_is_not_set(monkeypatch: pytest.Monk
     assert Account.objects.get(name="a2").credential.reveal() == "another"  # type: ignore[attr-defined]
     assert Account.objects.get(name="a1").credential.reveal() == "first-credential"  # type: ignore[attr-defined]
     assert "another" not in str(list(AuditEntry.objects.values_list()))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_another_credential_brings_a_refused_account_back(valkey: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(FULL)
+    row = Account.objects.get(name="a1")
+    engine = accounts()
+    engine.disable(str(row.pk), "auth")
+    assert [state.state for state in engine.states(policies.pool_spec("llm"))] == ["disabled", "available"]
+    apply(FULL)
+    assert engine.states(policies.pool_spec("llm"))[0].state == "disabled", "it is the same one"
+    monkeypatch.setenv("SIM_KEY_1", "renewed")
+    apply(FULL)
+    assert engine.states(policies.pool_spec("llm"))[0].state == "available"
 
 
 def test_an_alerts_address_is_never_shown_and_stays_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
