@@ -256,6 +256,17 @@ def test_a_token_is_admitted_once(engine):
     assert sum(state.in_flight for state in engine.accounts.states(spec)) == 2
 
 
+def test_what_was_given_back_is_charged_when_it_is_asked_for_again(engine):
+    spec = pool(1, bucket(100, "tokens"))
+    first = engine.take(spec, cost={"tokens": 60}, token="job.1")
+    assert engine.take(spec, cost={"tokens": 60}, token="job.1").lease == first.lease
+    engine.accounts.forget("job.1")
+    engine.settle(first.lease, Outcome("unused"))
+    again = engine.take(spec, cost={"tokens": 60}, token="job.1")
+    assert (again.allowed, again.replayed) == (True, False)
+    assert not engine.take(spec, cost={"tokens": 60})
+
+
 def test_many_in_one_pipeline(engine):
     spec = pool(2, bucket(2))
     answers = engine.accounts.admit_many([AdmitRequest(pool=spec) for _ in range(6)])
