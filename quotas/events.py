@@ -178,6 +178,38 @@ class LeaderChanged(Event):
     token: int
 
 
+@dataclass(frozen=True, slots=True)
+class AlertRaised(Event):
+    """Something has gone wrong, or has become worse; `subject` says what it is about."""
+
+    alert: str
+    kind: str
+    subject: str
+    severity: str
+    summary: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertResolved(Event):
+    """What was wrong is over, by itself or because an operator said so."""
+
+    alert: str
+    kind: str
+    subject: str
+    severity: str
+    summary: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStarted(Event):
+    """A process of ours begins its work, so that what belongs beside it can begin. `leads`: whether it leads now."""
+
+    role: str
+    leads: Callable[[], bool]
+
+
 Subscriber = Callable[[Any], None]
 _subscribers: list[tuple[type[Event], Subscriber]] = []
 _finishers: list[Callable[[], object]] = []

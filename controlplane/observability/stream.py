@@ -109,6 +109,13 @@ def entry_of(event: events.Event) -> Entry | None:
         case events.QueueChanged():
             name = "resumed" if event.state == "running" else event.state
             return Entry(f"queue.{name}", event.project, {"queue": event.queue, "state": event.state, "why": event.why})
+        case events.AlertRaised() | events.AlertResolved():
+            data = {
+                "alert": event.alert, "kind": event.kind, "subject": event.subject, "severity": event.severity,
+                "summary": event.summary, "count": event.count,
+            }  # fmt: skip
+            name = "alert.raised" if isinstance(event, events.AlertRaised) else "alert.resolved"
+            return Entry(name, event.project, data)
     return None
 
 
@@ -254,6 +261,7 @@ publisher = Publisher()
 TOLD = (
     events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered, events.ThresholdCrossed,
     events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
+    events.AlertRaised, events.AlertResolved,
 )  # fmt: skip
 
 

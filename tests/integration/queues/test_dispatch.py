@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -16,6 +17,8 @@ from queues.services import control
 from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import Stage, Status
+from queues.worker import engine
+from quotas import policies
 from quotas.engine.types import Outcome
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
@@ -419,6 +422,30 @@ def test_what_was_reserved_is_given_back_when_a_release_finds_the_job_gone(desk:
     desk.dispatcher._admissions.admit = admit  # type: ignore[method-assign]
     desk.cycle()
     assert on_belt() == [second.pk]
+
+
+def test_what_was_given_back_is_charged_when_it_is_admitted_after_all(desk: Desk) -> None:
+    """Behind a job that has to wait, smaller ones of its lane are admitted and given back."""
+    policy = desk.policy("tokens", "project", 100, unit="tokens")
+    desk.pool(limits=[{"unit": "tokens", "algorithm": "fixed_window", "limit": 1000, "window": 3600.0}])
+    jobs = [desk.submit(user="u", cost={"tokens": cost}, **CALL)[0] for cost in (60, 70, 30)]
+    worker = desk.worker()
+    desk.cycle()
+    desk.cycle()
+    assert on_belt() == [jobs[0].pk]
+    policy.limit = 1000
+    policy.save()
+    desk.renew_configuration()
+    desk.cycle()
+    assert on_belt() == [job.pk for job in jobs]
+    claimed = worker.claim()
+    assert len({item.job.account_lease for item in claimed}) == 3
+    (compiled,) = policies.snapshot().policies.values()
+    states = engine.limiter().peek([compiled.limit_for("acme", "acme", 0, time.time())])
+    assert [state.used for state in states] == [160]
+    (view,) = engine.accounts().explain(policies.pool_spec("llm"), {"tokens": 841})
+    assert not view.available, "160 are charged to the account, too"
+    assert engine.accounts().explain(policies.pool_spec("llm"), {"tokens": 840})[0].available
 
 
 def test_slots_are_free_again_when_jobs_end(desk: Desk) -> None:
