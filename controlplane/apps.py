@@ -9,10 +9,10 @@ class ControlplaneConfig(AppConfig):
     verbose_name = "Control plane"
 
     def ready(self) -> None:
-        from controlplane.admin.roles import make_roles
         from controlplane.alerts import subscriber as alerts
         from controlplane.audit import subscriber
         from controlplane.observability import check_counts, stream
+        from controlplane.roles import make_roles
 
         subscriber.connect()
         check_counts.connect()

@@ -4,8 +4,12 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
-from controlplane.admin.dashboard import live_view
 from quotas.rest import problems
+
+# Here and not when Django starts: workers and the dispatcher have no pages, and a third less memory without them.
+admin.autodiscover()
+
+from controlplane.admin.dashboard import live_view  # noqa: E402
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/live/<slug:name>", live_view, name="admin-live"),

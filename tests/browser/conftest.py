@@ -34,7 +34,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def day(transactional_db: None, valkey: Any) -> Day:
     from controlplane.admin.dashboard import forget
-    from controlplane.admin.roles import make_roles
+    from controlplane.roles import make_roles
 
     forget()
     make_roles()

@@ -19,6 +19,8 @@ LANES = ("io", "cpu")
 
 class Command(BaseCommand):
     help = "Run jobs of one lane: `io` (threads) or `cpu` (a process for each job; also where suspects run)."
+    requires_system_checks: list[str] = []
+    """They would load every page, of which this process has none."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("lanes", nargs="*", metavar="LANE", help="io (default) or cpu; exactly one")

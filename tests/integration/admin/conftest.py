@@ -14,7 +14,7 @@ SignIn = Callable[[str], Client]
 @pytest.fixture
 def day(db: None, valkey: redis.Redis) -> Day:
     from controlplane.admin.dashboard import forget
-    from controlplane.admin.roles import make_roles
+    from controlplane.roles import make_roles
 
     forget()
     make_roles()
