@@ -42,6 +42,10 @@ class LeanWorker(BaseWorker):
         self.asked_to_stop = False
         """By a signal, and not by itself to make room for a fresh one."""
 
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        self._install_signal_handlers()  # before anybody is told of it: from then on it may be asked to stop
+        super().bootstrap(*args, **kwargs)
+
     @property
     def lane(self) -> str:
         return self.queues[0].name

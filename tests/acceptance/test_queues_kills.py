@@ -190,7 +190,8 @@ def _sigterm(place: Place, jobs: int, times: int, grace: str) -> None:
         asked: list[str] = []
         for _ in range(times):
             pause(0.3, 1.5, draw)
-            name = draw.choice([one for one in workers.living("io") if one not in asked])
+            known = {name for (name,) in place.rows("SELECT name FROM queues_workerprocess")}
+            name = draw.choice([one for one in workers.living("io") if one in known and one not in asked])
             workers.signal(name, signal.SIGTERM)
             asked.append(name)
             workers.start("io", "--concurrency", "10")
