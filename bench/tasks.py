@@ -30,3 +30,9 @@ def sleep(job: JobContext, seconds: float = 0.05) -> None:
 def nothing(job: JobContext) -> None:
     """What a job costs that does nothing."""
     client().incr(COUNTER)
+
+
+@task(name="bench.stamp", queue="batch")
+def stamp(job: JobContext) -> None:
+    """Says when it began."""
+    client().rpush("bench:started", f"{time.time():.6f}")

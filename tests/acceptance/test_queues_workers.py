@@ -63,6 +63,17 @@ def test_forked_jobs_run_side_by_side(place: Place) -> None:
         wait_until(lambda: client.get(forked).json()["results"] == [], 30)
 
 
+def test_a_worker_that_was_killed_is_started_again_under_its_name(place: Place) -> None:
+    with fleet(place.instance) as workers:
+        known = "SELECT count(*) FROM queues_workerprocess WHERE name = 'io-the-same' AND pid = ?"
+        for _ in range(2):
+            workers.start("io", name="io-the-same")
+            process = workers.processes["io-the-same"]
+            wait_until(lambda pid=process.pid: place.rows(known, pid) == [(1,)], 20)
+            assert process.poll() is None
+            workers.kill("io-the-same")
+
+
 def test_a_worker_makes_room_after_so_many_jobs_and_finishes_what_it_has(place: Place) -> None:
     """It alone takes what is submitted: the instance's own worker is stopped meanwhile."""
     own = place.instance.pids("worker-io")[0]
