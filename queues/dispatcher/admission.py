@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from queues import config
 from queues.dispatcher.candidate import Candidate
@@ -53,6 +53,8 @@ class Admissions:
             priority=candidate.priority,
         )
         name = candidate.pool or queue.pool
+        if any(limit.algorithm == "concurrency" for limit in limits):
+            limits = _held_long_enough(limits, (candidate.timeout or queue.timeout) + MARGIN)
         return Asked(candidate, limits, policies.pool_spec(name) if name else None)
 
     def admit(self, asked: Sequence[Asked]) -> list[Admission]:
@@ -84,6 +86,18 @@ class Admissions:
             self._accounts.settle(admission.lease, UNUSED)
         if admission.reservation:
             self._limiter.settle(admission.reservation, dict.fromkeys([*candidate.cost, "requests"], 0))
+
+
+MARGIN = 30.0
+"""Seconds from a release to its start and from an end to its settling."""
+
+
+def _held_long_enough(limits: tuple[Limit, ...], seconds: float) -> tuple[Limit, ...]:
+    """Slots that don't run out under a job that still runs: it gives them back when it ends, or the reconciler does."""
+    return tuple(
+        replace(limit, lease_ttl=seconds) if limit.algorithm == "concurrency" and limit.lease_ttl < seconds else limit
+        for limit in limits
+    )
 
 
 def _fallbacks(pool: PoolSpec | None) -> tuple[PoolSpec, ...]:
