@@ -24,11 +24,16 @@ def work() -> None:
     client().incr("bench:done")
 
 
+def stamp_now() -> None:
+    client().rpush("bench:started", f"{time.time():.6f}")
+
+
 if PEER == "huey":
     from huey import RedisHuey
 
     huey = RedisHuey("bench", url=URL, results=False)
     job = huey.task()(work)
+    stamp = huey.task()(stamp_now)
 elif PEER == "dramatiq":
     import dramatiq
     from dramatiq.brokers.redis import RedisBroker

@@ -30,3 +30,16 @@ def sleep(job: JobContext, seconds: float = 0.05) -> None:
 def nothing(job: JobContext) -> None:
     """What a job costs that does nothing."""
     client().incr(COUNTER)
+
+
+@task(name="bench.stamp", queue="batch")
+def stamp(job: JobContext) -> None:
+    """Says when it began."""
+    client().rpush("bench:started", f"{time.time():.6f}")
+
+
+@task(name="bench.describe", queue="batch")
+def describe(job: JobContext, name: str, description: str) -> dict[str, object]:
+    """Real input, little work: a package's description in one line, and how many words it has."""
+    first, _, rest = description.partition("\n")
+    return {"name": name, "summary": first[:200], "words": len(rest.split())}

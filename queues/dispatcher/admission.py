@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from queues import config
 from queues.dispatcher.candidate import Candidate
@@ -16,6 +16,8 @@ from quotas.services.pools import tell_admitted
 
 UNUSED = Outcome("unused")
 """Settles a lease whose call was never made: everything reserved is given back."""
+MARGIN = 30.0
+"""Seconds from a release to its start and from an end to its settling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Admissions:
             priority=candidate.priority,
         )
         name = candidate.pool or queue.pool
+        if any(limit.algorithm == "concurrency" for limit in limits):
+            limits = _held_long_enough(limits, (candidate.timeout or queue.timeout) + MARGIN)
         return Asked(candidate, limits, policies.pool_spec(name) if name else None)
 
     def admit(self, asked: Sequence[Asked]) -> list[Admission]:
@@ -91,6 +95,14 @@ class Admissions:
 def _token(candidate: Candidate) -> str:
     """Names the next delivery of a job, so that asking twice for it charges once."""
     return f"{candidate.uid}.{candidate.delivery + 1}"
+
+
+def _held_long_enough(limits: tuple[Limit, ...], seconds: float) -> tuple[Limit, ...]:
+    """Slots that don't run out under a job that still runs: it gives them back when it ends, or the reconciler does."""
+    return tuple(
+        replace(limit, lease_ttl=seconds) if limit.algorithm == "concurrency" and limit.lease_ttl < seconds else limit
+        for limit in limits
+    )
 
 
 def _fallbacks(pool: PoolSpec | None) -> tuple[PoolSpec, ...]:

@@ -27,6 +27,7 @@ COLUMNS = (
     "suspect",
     "created_at",
     "status",
+    "timeout",
 )
 
 
@@ -46,6 +47,7 @@ class Candidate:
     suspect: bool
     created_at: datetime
     status: str
+    timeout: float | None
 
     @property
     def group(self) -> GroupKey:

@@ -141,6 +141,8 @@ class Dispatcher:
         return self._sleep(now)
 
     def _hear(self, rings: bell.Rings) -> None:
+        if rings.unblock:
+            config.snapshot.outdate()  # a pause holds for all that was submitted behind it
         config.current()
         versions = (config.snapshot.version, policies.snapshot().version)
         if versions != self._versions or rings.unblock:

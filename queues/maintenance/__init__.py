@@ -11,6 +11,7 @@ import structlog
 from queues.connection import Group
 from queues.maintenance import pruner, reconciler, sweeper
 from queues.services import auto_replay, bulk, recurring
+from queues.worker import engine
 from quotas.engine.errors import LimiterUnavailable
 from quotas.services import adaptive, health, rollups
 
@@ -31,6 +32,7 @@ class Maintenance:
             (1.0, recurring.submit_due),
             (pruner.pace(), pruner.prune),
             (15.0, sweeper.sweep),
+            (2.0, _pay),
             (15.0, auto_replay.replay_due),
             (5.0, self._keep_books),
             (1.0, self._adapt),
@@ -66,6 +68,10 @@ class Maintenance:
     def due_in(self) -> float:
         """Seconds until the next task."""
         return max(min(self._next) - time.monotonic(), 0.0)
+
+
+def _pay(now: datetime) -> None:
+    engine.pay()
 
 
 def _bulk_actions(now: datetime) -> None:

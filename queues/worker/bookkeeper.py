@@ -13,7 +13,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, close_old
 
 from queues.states import Outcome
 from queues.worker import claim
-from queues.worker.engine import settle_engine
+from queues.worker.engine import pay, settle_engine
 from queues.worker.report import HEARTBEAT, Report
 from queues.worker.settle import Ended, settle
 
@@ -117,6 +117,7 @@ class Bookkeeper:
         try:
             if moment - self._beat >= HEARTBEAT:
                 close_old_connections()
+                pay()
                 self.report.beat(self._in_hand() | {pk for pk, _ in list(self._unwritten)})
                 self._beat = moment
             if moment - self._looked >= LOOK_FOR_CANCELS and self._in_hand():

@@ -13,6 +13,7 @@ from django.db import connections
 
 from queues.registry import RunResult
 from queues.states import Outcome
+from queues.worker import engine
 from queues.worker.claim import Claimed
 from queues.worker.running import perform
 from queues.worker.settle import Ended
@@ -79,13 +80,23 @@ def _live(claimed: Claimed, settle: Callable[[list[Ended]], None], parent: int) 
             signal.signal(number, signal.SIG_DFL)
         # The parent's sockets are the parent's.
         connection.forget()
+        engine.forget()
         settle([Ended(claimed, perform(claimed))])
         code = 0
+        _pay()
     finally:
         events.finish_all()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _pay() -> None:
+    """Slots that could not be given back are tried again for some seconds: nobody else knows of them."""
+    for _ in range(5):
+        if not engine.pay():
+            return
+        time.sleep(1.0)
 
 
 def _died(claimed: Claimed, status: int) -> RunResult:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 from django.db import DatabaseError
@@ -20,29 +22,64 @@ REFUSED = frozenset({"rate_limited", "quota_exhausted"})
 """Categories of calls that the provider did not do: the caller is charged nothing, as for what was never begun."""
 
 
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """What is to be told of one delivery: its account's lease and how the call went, its reservation and its use."""
+
+    lease: str
+    outcome: Outcome
+    reservation: str
+    actual: Mapping[str, int]
+
+
+_owed: deque[Debt] = deque(maxlen=10_000)
+"""What could not be told while Redis was away, to be told when it is back: slots would be held until they run out."""
+
+
 def settle_engine(ended: Sequence[Ended]) -> None:
     """Settle the leases and reservations of deliveries that ended.
 
-    Where Redis is away they run out by themselves; both calls are idempotent, and the job's own end does not wait.
+    Both calls are idempotent. Where Redis is away the job's own end does not wait; it is made up for by `pay`.
     """
-    leases = [
-        (item.claimed.job.account_lease, item.result.upstream or Outcome("unknown"))
+    _settle([
+        Debt(
+            item.claimed.job.account_lease, item.result.upstream or Outcome("unknown"), item.claimed.job.reservation,
+            _actual(item),
+        )
         for item in ended
-        if item.claimed.job.account_lease
-    ]
+        if item.claimed.job.account_lease or item.claimed.job.reservation
+    ])  # fmt: skip
+
+
+def pay() -> int:
+    """Tell what is owed, if anything is; returns how much is still owed then."""
+    if _owed:
+        debts = list(_owed)
+        _owed.clear()
+        _settle(debts)
+    return len(_owed)
+
+
+def forget() -> None:
+    """In a forked process: its parent's debts are its parent's."""
+    _owed.clear()
+
+
+def _settle(debts: Sequence[Debt]) -> None:
     try:
+        leases = [(debt.lease, debt.outcome) for debt in debts if debt.lease]
         if leases:
             found = accounts().settle_many(leases)
             _tell([settled for settled in found if settled is not None])
             for (_, outcome), settled in zip(leases, found, strict=True):
                 if settled is not None and not settled.repeated:
                     outcomes.of_account(settled.account_id, outcome)
-        for item in ended:
-            reservation = item.claimed.job.reservation
-            if reservation:
-                limiter().settle(reservation, _actual(item))
+        for debt in debts:
+            if debt.reservation:
+                limiter().settle(debt.reservation, debt.actual)
     except LimiterUnavailable as error:
-        log.warning("worker.engine_away", error=str(error), deliveries=len(ended))
+        _owed.extend(debts)
+        log.warning("worker.engine_away", error=str(error), deliveries=len(debts), owed=len(_owed))
 
 
 def _tell(settled: list[Settled]) -> None:
@@ -61,20 +98,16 @@ def _actual(item: Ended) -> dict[str, int]:
 
 def give_back(job: Job, lease: str, reservation: str) -> None:
     """Return what was reserved for a delivery that never ran."""
-    try:
-        if lease:
-            accounts().settle(lease, Outcome("unused"))
-        if reservation:
-            limiter().settle(reservation, dict.fromkeys([*job.cost, "requests"], 0))
-    except LimiterUnavailable as error:
-        log.warning("worker.engine_away", error=str(error), deliveries=1)
+    if lease or reservation:
+        _settle([Debt(lease, Outcome("unused"), reservation, dict.fromkeys([*job.cost, "requests"], 0))])
 
 
 def settle_lost(leases: Sequence[str], reservations: Sequence[str]) -> None:
     """End what deliveries held whose workers are gone: the calls may have been made, so the estimates stand."""
-    try:
-        accounts().settle_many([(lease, Outcome("unknown")) for lease in leases if lease])
-        for reservation in filter(None, reservations):
-            limiter().settle(reservation, {})
-    except LimiterUnavailable as error:
-        log.warning("worker.engine_away", error=str(error), deliveries=len(leases))
+    _settle(
+        [
+            Debt(lease, Outcome("unknown"), reservation, {})
+            for lease, reservation in zip(leases, reservations, strict=True)
+            if lease or reservation
+        ]
+    )

@@ -113,6 +113,7 @@ class ForkingWorker(LeanWorker):
             return
         try:
             close_old_connections()
+            engine.pay()
             self._report.beat([child.claimed.id for child in self._children])
             self._reported = time.monotonic()
         except DatabaseError as error:

@@ -44,6 +44,16 @@ class LeanWorker(BaseWorker):
         self.asked_to_stop = False
         """By a signal, and not by itself to make room for a fresh one."""
 
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        self._install_signal_handlers()  # before anybody is told of it: from then on it may be asked to stop
+        super().bootstrap(*args, **kwargs)
+
+    def register_birth(self) -> None:
+        """A name that RQ knows is taken over: whoever had it was killed a moment ago and is started again. Should both
+        live, nothing is done twice, since each delivery has one number and each renews only what it has in hand."""
+        self.connection.delete(self.key)
+        super().register_birth()
+
     @property
     def lane(self) -> str:
         return self.queues[0].name

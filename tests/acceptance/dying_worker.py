@@ -43,7 +43,9 @@ def main() -> None:
         connections.close_all()
         pid = os.fork()
         if pid == 0:
-            worker: Any = get_worker(lane, name=f"dying-{number}", serializer=JSONSerializer, worker_class=Dying)
+            worker: Any = get_worker(
+                lane, name=f"dying-{os.getppid()}-{number}", serializer=JSONSerializer, worker_class=Dying
+            )
             worker.places = 50
             worker.work(logging_level="WARNING")
             os._exit(1)

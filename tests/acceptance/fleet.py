@@ -23,12 +23,13 @@ class Fleet:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.killed: dict[str, float] = {}
         self._count = 0
+        self._prefix = os.urandom(2).hex()
         self._log = open(instance.data_dir / "fleet.log", "ab")  # noqa: SIM115
 
-    def start(self, lane: str = "io", *options: str) -> str:
+    def start(self, lane: str = "io", *options: str, name: str = "") -> str:
         """One more worker; its name."""
         self._count += 1
-        name = f"{lane}-{self._count}"
+        name = name or f"{lane}-{self._prefix}-{self._count}"
         command = [sys.executable, "manage.py", "rqworker", lane, "--name", name, *options]
         self.processes[name] = subprocess.Popen(
             command, cwd=BASE_DIR, env=self.environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,6 +27,8 @@ class Place:
         self.instance = instance
         self.postgres = postgres
         self.redis = redis
+        self.scratch = Path()
+        """A directory that the test and its tasks share, where there is one."""
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Straight from SQL, with `?` for values: what no face can gloss over."""

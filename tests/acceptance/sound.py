@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +14,19 @@ from tests.acceptance.shapes import Place
 FINAL = ("completed", "dead", "cancelled")
 
 
+@dataclass(frozen=True)
+class Try:
+    """One attempt as SQL has it; times in seconds since 1970."""
+
+    job: str
+    number: int
+    outcome: str
+    counted: bool
+    worker: str
+    error: str
+    started_at: float
+
+
 def seconds(value: Any) -> float:
     """SQL's time as seconds since 1970."""
     if isinstance(value, str):
@@ -19,39 +34,55 @@ def seconds(value: Any) -> float:
     return value.replace(tzinfo=UTC).timestamp() if value.tzinfo is None else value.timestamp()
 
 
-def counts(place: Place) -> dict[str, int]:
-    """Jobs by status."""
-    return dict(place.rows("SELECT status, count(*) FROM queues_job GROUP BY status"))
+def statuses(place: Place, ids: Collection[str]) -> dict[str, str]:
+    """Of those of the jobs that are there."""
+    wanted = set(ids)
+    return {uid: status for uid, status in place.rows("SELECT uid, status FROM queues_job") if uid in wanted}
 
 
-def wait_for_the_end(place: Place, within: float = 120.0) -> None:
-    """Until no job is left that has not ended."""
+def counts(place: Place, ids: Collection[str]) -> Counter[str]:
+    """Of these jobs, by status."""
+    return Counter(statuses(place, ids).values())
 
-    def left() -> list[tuple[Any, ...]]:
-        return place.rows(
-            "SELECT status, stage, reason, count(*) FROM queues_job WHERE stage <> 5 GROUP BY status, stage, reason"
-        )
+
+def attempts(place: Place, ids: Collection[str]) -> list[Try]:
+    """All attempts of these jobs, each job's in order."""
+    wanted = set(ids)
+    rows = place.rows(
+        "SELECT uid, number, outcome, counted, a.worker, a.error, a.started_at FROM queues_attempt a"
+        " JOIN queues_job j ON j.id = a.job_id ORDER BY a.job_id, number"
+    )
+    return [
+        Try(uid, number, outcome, bool(counted), worker, error, seconds(started))
+        for uid, number, outcome, counted, worker, error, started in rows
+        if uid in wanted
+    ]
+
+
+def wait_for_the_end(place: Place, ids: Collection[str], within: float = 120.0) -> None:
+    """Until each of the jobs has ended."""
+
+    def left() -> Counter[str]:
+        return Counter({status: count for status, count in counts(place, ids).items() if status not in FINAL})
 
     wait_until(lambda: not left(), within, lambda: f"left: {left()}\n{place.instance.output}")
 
 
 def assert_sound(place: Place, accepted: Collection[str], *, dead: int = 0, cancelled: int = 0) -> None:
     """Accepted = finished + dead + cancelled; each completed job has exactly one attempt that succeeded."""
-    rows = dict(place.rows("SELECT uid, status FROM queues_job"))
-    lost = set(accepted) - rows.keys()
-    assert not lost, f"accepted and gone: {lost}"
-    assert set(rows.values()) <= set(FINAL), counts(place)
-    assert (counts(place).get("dead", 0), counts(place).get("cancelled", 0)) == (dead, cancelled), counts(place)
-    doubled = place.rows(
-        "SELECT job_id, count(*) FROM queues_attempt WHERE outcome = 'succeeded' GROUP BY job_id HAVING count(*) <> 1"
-    )
-    assert not doubled, f"settled twice: {doubled}"
-    never = place.rows(
-        "SELECT uid FROM queues_job WHERE status = 'completed' AND NOT EXISTS"
-        " (SELECT 1 FROM queues_attempt WHERE job_id = queues_job.id AND outcome = 'succeeded')"
-    )
-    assert not never, f"completed without an attempt: {never}"
+    ended = statuses(place, accepted)
+    assert not set(accepted) - ended.keys(), "accepted and gone"
+    found = Counter(ended.values())
+    assert found == Counter(completed=len(ended) - dead - cancelled, dead=dead, cancelled=cancelled), found
+    succeeded = Counter(one.job for one in attempts(place, accepted) if one.outcome == "succeeded")
+    completed = {uid for uid, status in ended.items() if status == "completed"}
+    assert succeeded == Counter(completed), "once each, no more and no less"
     assert_nothing_is_held(place)
+
+
+def charged(place: Place, ids: Collection[str]) -> int:
+    """Attempts that count against a job's maximum though nothing was wrong with it."""
+    return sum(one.counted and one.outcome != "succeeded" for one in attempts(place, ids))
 
 
 def assert_nothing_is_held(place: Place) -> None:
@@ -77,15 +108,12 @@ def _on_redis(place: Place) -> int:
         return lanes + sum(1 for _ in redis.scan_iter("rq:job:*", count=1000))
 
 
-def slowest_orphan(place: Place, killed: Mapping[str, float]) -> float:
+def slowest_orphan(place: Place, ids: Collection[str], killed: Mapping[str, float]) -> float:
     """The longest time from a worker's death to the next start of a job that it ran, in seconds."""
     longest = 0.0
-    for job, number, worker in place.rows("SELECT job_id, number, worker FROM queues_attempt WHERE outcome = 'lost'"):
-        if worker not in killed:
-            continue
-        following = place.rows(
-            "SELECT started_at FROM queues_attempt WHERE job_id = ? AND number > ? ORDER BY number", job, number
-        )
-        assert following, f"job {job} ran no more after attempt {number}"
-        longest = max(longest, seconds(following[0][0]) - killed[worker])
+    tries = attempts(place, ids)
+    for one, following in zip(tries, [*tries[1:], None], strict=True):
+        if one.outcome == "lost" and one.worker in killed:
+            assert following is not None and following.job == one.job, f"{one.job} ran no more after {one.number}"
+            longest = max(longest, following.started_at - killed[one.worker])
     return longest

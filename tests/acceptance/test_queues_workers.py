@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,19 +12,13 @@ from tests.acceptance.fleet import fleet
 from tests.acceptance.instance import wait_until
 from tests.acceptance.shapes import EMBEDDED, Place
 from tests.acceptance.sound import assert_sound, counts, wait_for_the_end
-from tests.acceptance.test_queues_kills import submit, yard
-
-QUEUES = """
-version: 1
-queues: [{name: forked, lane: cpu, timeout: 60s}, {name: threaded, lane: io, timeout: 60s}]
-"""
+from tests.acceptance.yard import submit, yard
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One instance with a worker of each lane."""
     with yard(EMBEDDED, tmp_path_factory.mktemp("scratch"), "--workers", "1") as made:
-        made.instance.manage("apply", "-", stdin=QUEUES)
         yield made
 
 
@@ -68,17 +63,31 @@ def test_forked_jobs_run_side_by_side(place: Place) -> None:
         wait_until(lambda: client.get(forked).json()["results"] == [], 30)
 
 
-def test_a_worker_makes_room_after_so_many_jobs_and_finishes_what_it_has(tmp_path: Path) -> None:
-    with yard(EMBEDDED, tmp_path) as place, fleet(place.instance, SLUICE_GRACE="0.1") as workers:
+def test_a_worker_that_was_killed_is_started_again_under_its_name(place: Place) -> None:
+    with fleet(place.instance) as workers:
+        known = "SELECT count(*) FROM queues_workerprocess WHERE name = 'io-the-same' AND pid = ?"
+        for _ in range(2):
+            workers.start("io", name="io-the-same")
+            process = workers.processes["io-the-same"]
+            wait_until(lambda pid=process.pid: place.rows(known, pid) == [(1,)], 20)
+            assert process.poll() is None
+            workers.kill("io-the-same")
+
+
+def test_a_worker_makes_room_after_so_many_jobs_and_finishes_what_it_has(place: Place) -> None:
+    """It alone takes what is submitted: the instance's own worker is stopped meanwhile."""
+    own = place.instance.pids("worker-io")[0]
+    os.kill(own, signal.SIGSTOP)
+    with fleet(place.instance, SLUICE_GRACE="0.1") as workers:
         first = workers.start("io", "--concurrency", "5", "--max-jobs", "8")
         ids = submit(place, 5, "t.once", payload={"seconds": 1.5}) + submit(
             place, 7, "t.once", payload={"seconds": 0.1}
         )
         wait_until(lambda: workers.processes[first].poll() is not None, 60)
         assert workers.processes[first].returncode == 0
-        assert counts(place).get("dead", 0) == 0, "nothing was left behind that may not run twice"
-        workers.start("io")
-        wait_for_the_end(place)
+        os.kill(own, signal.SIGCONT)
+        assert counts(place, ids)["dead"] == 0, "nothing was left behind that may not run twice"
+        wait_for_the_end(place, ids)
         assert_sound(place, ids)
         ((done,),) = place.rows("SELECT jobs_done FROM queues_workerprocess WHERE name = ?", first)
         assert 7 <= done <= 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -557,3 +558,44 @@ def test_a_dead_worker_s_parcels_are_taken_off_redis(desk: Desk) -> None:
     assert client().llen(belt("io").intermediate_queue_key) == 0
     desk.run_until_done(desk.worker("w2"))
     assert {row.status for row in Job.objects.all()} == {Status.COMPLETED}
+
+
+# Slots
+
+
+def test_a_job_s_slot_lasts_as_long_as_the_job_may(desk: Desk) -> None:
+    """Longer than the policy's own `lease_ttl`, which is for callers that forget to settle."""
+    desk.policy("inflight", "project", 1, algorithm="concurrency", window=None, lease_ttl=1.0)
+    desk.submit(2, timeout=600)
+    worker = desk.worker()
+    desk.cycle()
+    (first,) = worker.claim()
+    time.sleep(1.2)  # Redis's own clock: the policy's lease would be over
+    desk.cycle()
+    assert worker.claim() == [], "it still runs"
+    worker.settle([first])
+    desk.cycle()
+    assert len(worker.claim()) == 1
+
+
+def test_a_slot_is_given_back_when_redis_is_there_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from queues.worker import engine
+    from quotas.engine.errors import LimiterUnavailable
+
+    desk.policy("inflight", "project", 1, algorithm="concurrency", window=None)
+    desk.submit(2)
+    worker = desk.worker()
+    desk.cycle()
+
+    def away() -> None:
+        raise LimiterUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "limiter", away)
+        worker.settle(worker.claim())
+        assert engine.pay() == 1
+    desk.cycle()
+    assert worker.claim() == []
+    assert engine.pay() == 0
+    desk.cycle()
+    assert len(worker.claim()) == 1

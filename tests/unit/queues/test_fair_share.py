@@ -21,7 +21,7 @@ def candidate(project: int, priority: int = 5, age: float = 0.0, lane: str = "",
     number = fields.get("id") or next(_ids)
     return Candidate(
         id=number, uid=str(number), queue_id=1, priority=priority, project_id=project, pool="", lane=lane, user="",
-        keys={}, cost={}, delivery=0, suspect=False, created_at=NOW - timedelta(seconds=age), status="pending",
+        keys={}, cost={}, delivery=0, suspect=False, created_at=NOW - timedelta(seconds=age), status="pending", timeout=None,
     )  # fmt: skip
 
 
