@@ -11,12 +11,14 @@ from typing import Any
 
 import redis
 import structlog
-from rq.exceptions import DequeueTimeout, StopRequested
+from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import Job as RQJob
 from rq.queue import Queue
+from rq.utils import as_text
 from rq.worker.base import BaseWorker
 
 from queues.ids import new_id
+from queues.worker.parcel import Parcel
 
 log = structlog.get_logger(__name__)
 
@@ -92,20 +94,28 @@ class LeanWorker(BaseWorker):
                 continue
             try:
                 self.heartbeat()
-                return self.queue_class.dequeue_any(  # type: ignore[return-value]
-                    self._ordered_queues,
-                    None if burst else 1,
-                    connection=self.connection,
-                    job_class=self.job_class,
-                    serializer=self.serializer,
-                    death_penalty_class=self.death_penalty_class,
-                )
+                taken = self._take(None if burst else 1)
+                if taken is not None or burst:
+                    return taken
             except DequeueTimeout:
                 wait = 0.2
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 log.warning("worker.redis_away", error=type(error).__name__)
                 time.sleep(wait)
                 wait = min(wait * 2, 1.0)
+
+    def _take(self, seconds: int | None) -> tuple[RQJob, Queue] | None:
+        """The next parcel, by way of RQ's intermediate list, so that a kill right here loses none; None where `seconds`
+        is None and the queue is empty."""
+        queue = self.queues[0]
+        while True:
+            found = self.queue_class.lmove(self.connection, queue.key, seconds)
+            if found is None:
+                return None
+            try:
+                return Parcel.fetch(as_text(found[1]), connection=self.connection, serializer=self.serializer), queue
+            except NoSuchJobError:
+                continue  # its deliveries were given up and are released anew
 
     def forget(self, rq_job: RQJob) -> None:
         """Take a parcel off Redis: its deliveries are claimed in SQL now, or stale."""

@@ -19,6 +19,7 @@ from queues.models import Attempt, Job, JobDependency, Transition
 from queues.payloads import kept, storable
 from queues.registry import RunResult
 from queues.retry import next_delay
+from queues.rows import locked
 from queues.services import batches, callbacks, dependencies, letters
 from queues.states import Outcome, Stage, Status
 from queues.worker.claim import Claimed
@@ -88,6 +89,9 @@ _UPDATE = (
 )
 
 
+HELD = ("id", "delivery", "worker", "cancel_requested_at")
+
+
 def settle(ended: Sequence[Ended], worker: str) -> int:
     """Write how deliveries ended; returns how many were still this worker's."""
     # By delivery too: a worker may hold one that was given up and its successor at the same time.
@@ -96,11 +100,8 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
     with transaction.atomic():
         held = [
             (pk, delivery, asked_at)
-            for pk, delivery, asked_at in Job.objects.filter(id__in=ids, stage=Stage.RUNNING, worker=worker)
-            .order_by("id")
-            .select_for_update()
-            .values_list("id", "delivery", "cancel_requested_at")
-            if (pk, delivery) in by_delivery
+            for pk, delivery, holder, asked_at in locked(HELD, ids, Stage.RUNNING)
+            if holder == worker and (pk, delivery) in by_delivery
         ]
         now = clock.now()
         rows, attempts, steps, dead, finished, changed, back, timed = [], [], [], [], [], [], set(), False

@@ -6,6 +6,7 @@ import ipaddress
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from quotas.engine.types import Limit
@@ -20,6 +21,8 @@ PARTITIONED = frozenset({"user", "project", "endpoint", "custom"})
 """Scopes whose counters are kept apart by project; a queue is shared by those who use it."""
 
 NOTHING_MOVED: Mapping[int, tuple[int, int]] = {}
+_kept = lru_cache(maxsize=8192)(Limit)
+"""The same limit for the same policy, subject and cost: what is sent of it is packed once."""
 _FIRST_PAUSED = {"low": 7, "normal": 4, "all": 0}
 
 
@@ -143,7 +146,7 @@ class CompiledPolicy:
                 burst = share  # the refill stays as it is
             else:
                 limit = share
-        return Limit(
+        return _kept(
             self.id,
             self.name,
             self.scope,
