@@ -76,7 +76,10 @@ def test_the_retry_time_is_exact(valkey_server: Server, data: st.DataObject) -> 
     clock = Clock()
     with valkey_server.client() as client:
         limiter = Limiter(client, prefix=f"retry{next(run)}", clock=clock)
-        policies = [replace(data.draw(limits(id=f"p{n}", small=True)), mode="enforce") for n in range(2)]
+        policies = [
+            replace(data.draw(limits(id=f"p{n}", small=True)), mode="enforce")
+            for n in range(data.draw(st.integers(1, 4)))
+        ]
         for _ in range(data.draw(st.integers(1, 12))):
             clock.now += data.draw(gaps(policies[0].window))
             asked = [replace(p, cost=data.draw(costs(p))) for p in policies]
@@ -87,6 +90,8 @@ def test_the_retry_time_is_exact(valkey_server: Server, data: st.DataObject) -> 
             assert wait > 0
             now = clock.now
             clock.now = now + wait - 1
+            assert not limiter.check(asked, dry_run=True)
+            clock.now = now + (ceil(denied.retry_after) - 1) * MICRO  # a second before `Retry-After`
             assert not limiter.check(asked, dry_run=True)
             clock.now = now + ceil(denied.retry_after) * MICRO
             assert limiter.check(asked, dry_run=True)
