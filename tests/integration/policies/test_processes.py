@@ -16,6 +16,7 @@ from django.conf import settings
 
 from quotas.models import Policy
 from quotas.policies.snapshot import CHECK_EVERY
+from tests.postgres import url_of
 
 POLICIES = 1000
 RELOAD = 20
@@ -42,13 +43,6 @@ class Watcher:
         assert self.process.stdout is not None
         found: dict[str, Any] = json.loads(self.process.stdout.readline())
         return found
-
-
-def url_of(database: dict[str, Any]) -> str:
-    """The test database, for another process."""
-    if database["ENGINE"].endswith("sqlite3"):
-        return f"sqlite:///{database['NAME']}"
-    return f"postgresql://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
 
 
 @pytest.fixture
