@@ -8,14 +8,17 @@ from functools import lru_cache
 import redis
 from django.conf import settings
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 from quotas import events
 from quotas.engine.accounts import Accounts
+from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
 from quotas.engine.line import SharedLine
 from quotas.engine.waiting import WaitingLine
+from quotas.redis_url import client
 
 _patience: float | None = None
 
@@ -33,16 +36,19 @@ def _timeout() -> float:
 
 
 @lru_cache(maxsize=1)
-def limiter_redis() -> redis.Redis:
-    """The process's client of `LIMITER_REDIS_URL`."""
-    return redis.Redis.from_url(
-        settings.LIMITER_REDIS_URL,
-        socket_timeout=_timeout(),
-        socket_connect_timeout=_timeout(),
-        retry=Retry(NoBackoff(), 0),  # a charge is never repeated blindly
-        health_check_interval=0,
-        max_connections=256,
-    )
+def limiter_redis() -> redis.Redis | RedisCluster:
+    """The process's client of `LIMITER_REDIS_URL`. Raises LimiterUnavailable where a cluster names no nodes yet."""
+    try:
+        return client(
+            settings.LIMITER_REDIS_URL,
+            socket_timeout=_timeout(),
+            socket_connect_timeout=_timeout(),
+            retry=Retry(NoBackoff(), 0),  # a charge is never repeated blindly
+            health_check_interval=0,
+            max_connections=256,
+        )
+    except redis.RedisError as error:
+        raise LimiterUnavailable(type(error).__name__) from error
 
 
 @lru_cache(maxsize=1)

@@ -9,8 +9,10 @@ class Messages(View): ...
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import wraps
+from inspect import isawaitable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -37,34 +39,39 @@ def limited(
     given = {"cost": cost, "user": user, "project": project, "endpoint": endpoint, "keys": keys}
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(view)
+        async def held_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            answer = await sync_to_async(lambda: enforcement.enforce(_asked(request, given, args, kwargs)))()
+            if isinstance(answer, enforcement.Refused):
+                return answer.response
+            passed = enforcement.Passed(answer)
+            try:
+                response = view(request, *args, **kwargs)
+                if isawaitable(response):
+                    response = await response
+            except BaseException as error:  # a cancelled request frees its slot too
+                await passed.ended_async(error=error)
+                raise
+            await passed.ended_async(response)
+            enforcement.add_headers(response, answer)
+            return response
+
         if iscoroutinefunction(view):
-
-            @wraps(view)
-            async def held_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                answer = await sync_to_async(lambda: enforcement.enforce(_asked(request, given, args, kwargs)))()
-                if isinstance(answer, enforcement.Refused):
-                    return answer.response
-                passed = enforcement.Passed(answer)
-                try:
-                    response = await view(request, *args, **kwargs)
-                except BaseException as error:  # a cancelled request frees its slot too
-                    await passed.ended_async(error=error)
-                    raise
-                await passed.ended_async(response)
-                enforcement.add_headers(response, answer)
-                return response
-
             return held_async
 
         @wraps(view)
         def held(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            if (
+                _on_event_loop()
+            ):  # `dispatch` of a class with async handlers is a plain function that returns a coroutine
+                return held_async(request, *args, **kwargs)
             answer = enforcement.enforce(_asked(request, given, args, kwargs))
             if isinstance(answer, enforcement.Refused):
                 return answer.response
             passed = enforcement.Passed(answer)
             try:
                 response = view(request, *args, **kwargs)
-            except BaseException as error:  # a cancelled request frees its slot too
+            except BaseException as error:
                 passed.ended(error=error)
                 raise
             passed.ended(response)
@@ -74,6 +81,15 @@ def limited(
         return held
 
     return decorate
+
+
+def _on_event_loop() -> bool:
+    """Whether this thread runs a loop; Django calls plain views in threads that don't."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _asked(request: HttpRequest, given: Mapping[str, Given], args: Any, kwargs: Any) -> Check:

@@ -111,3 +111,10 @@ def _answers(url: str) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def url_of(database: dict[str, Any]) -> str:
+    """The `DATABASE_URL` by which another process reaches a test's database, SQLite's too."""
+    if database["ENGINE"].endswith("sqlite3"):
+        return f"sqlite:///{database['NAME']}"
+    return f"postgresql://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"

@@ -10,6 +10,7 @@ import redis
 from django.conf import settings
 
 from controlplane.doctor.finding import Finding, error, ok, warning
+from quotas.redis_url import one_server
 
 OLDEST = (7, 0)
 """The first with function libraries."""
@@ -23,16 +24,15 @@ def examine() -> Iterator[Finding]:
 
 
 def _server(subject: str, url: str) -> Iterator[Finding]:
-    client = redis.Redis.from_url(url, socket_timeout=3.0, socket_connect_timeout=3.0, decode_responses=True)
     try:
+        client = one_server(url, socket_timeout=3.0, socket_connect_timeout=3.0, decode_responses=True)
         info: dict[str, Any] = client.info()  # type: ignore[assignment]
         seconds, micros = client.time()  # type: ignore[misc]
     except redis.RedisError as problem:
         remedy = "Start `manage.py up`." if settings.EMBEDDED_REDIS else "Check REDIS_URL and the server."
         yield error(subject, f"{type(problem).__name__}: not reachable.", remedy)
         return
-    finally:
-        client.close()
+    client.close()
     yield _version(subject, info)
     yield _persistence(subject, info)
     policy = info.get("maxmemory_policy", "")

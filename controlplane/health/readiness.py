@@ -13,6 +13,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from queues.models import Leadership, WorkerProcess
+from quotas.redis_url import one_server
 
 WORKER_FRESH = timedelta(seconds=30)
 REDIS_PATIENCE = 1.0
@@ -33,7 +34,7 @@ def _sql() -> str:
 
 
 def _redis(url: str) -> str:
-    client = redis.Redis.from_url(url, socket_timeout=REDIS_PATIENCE, socket_connect_timeout=REDIS_PATIENCE)
+    client = one_server(url, socket_timeout=REDIS_PATIENCE, socket_connect_timeout=REDIS_PATIENCE)
     try:
         client.ping()
         return ""

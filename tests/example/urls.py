@@ -9,6 +9,7 @@ urlpatterns = [
     path("health", views.plain),
     path("export", views.export),
     path("chats/<str:chat>/send", views.send),
+    path("rooms/<str:room>", views.Room.as_view()),
     path("orders", views.Orders.as_view()),
     path("search", views.Search.as_view()),
 ]

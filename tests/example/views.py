@@ -42,6 +42,20 @@ class Orders(View):
         return HttpResponse("orders")
 
 
+@method_decorator(limited(keys=lambda request, room: {"chat": room}), name="dispatch")
+class Room(View):
+    """Async handlers behind a decorated `dispatch`, and one that costs more by itself."""
+
+    async def get(self, request: HttpRequest, room: str) -> HttpResponse:
+        await asyncio.sleep(0)
+        return HttpResponse("room")
+
+    @method_decorator(limited(cost=2))
+    async def post(self, request: HttpRequest, room: str) -> HttpResponse:
+        await asyncio.sleep(0)
+        return HttpResponse("said")
+
+
 class Search(APIView):
     authentication_classes = ()
     permission_classes = ()

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from math import ceil
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,19 @@ run = itertools.count()
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
+@pytest.fixture(
+    params=[
+        "valkey_server",
+        pytest.param("redis7_server", marks=pytest.mark.long),
+        pytest.param("cluster_server", marks=pytest.mark.long),
+    ]
+)
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each kind of server; all of them where the long tests run."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
 def alike(mine: Decision, theirs: Decision) -> None:
     assert (mine.reservation is None) == (theirs.reservation is None)
     assert replace(mine, reservation=None) == replace(theirs, reservation=None)
@@ -27,10 +41,10 @@ def alike(mine: Decision, theirs: Decision) -> None:
 
 @settings(COMMON, max_examples=60)
 @given(st.data())
-def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject) -> None:
+def test_scripts_and_reference_agree(server: Server, data: st.DataObject) -> None:
     clock = Clock()
     model = ReferenceLimiter(clock=clock)
-    with valkey_server.client() as client:
+    with server.client() as client:
         limiter = Limiter(client, prefix=f"agree{next(run)}", clock=clock)
         policies = [data.draw(limits(id=f"p{n}")) for n in range(data.draw(st.integers(1, 4)))]
         open_reservations: list[tuple[str, str]] = []
@@ -72,11 +86,14 @@ def test_scripts_and_reference_agree(valkey_server: Server, data: st.DataObject)
 
 @settings(COMMON, max_examples=40)
 @given(st.data())
-def test_the_retry_time_is_exact(valkey_server: Server, data: st.DataObject) -> None:
+def test_the_retry_time_is_exact(server: Server, data: st.DataObject) -> None:
     clock = Clock()
-    with valkey_server.client() as client:
+    with server.client() as client:
         limiter = Limiter(client, prefix=f"retry{next(run)}", clock=clock)
-        policies = [replace(data.draw(limits(id=f"p{n}", small=True)), mode="enforce") for n in range(2)]
+        policies = [
+            replace(data.draw(limits(id=f"p{n}", small=True)), mode="enforce")
+            for n in range(data.draw(st.integers(1, 4)))
+        ]
         for _ in range(data.draw(st.integers(1, 12))):
             clock.now += data.draw(gaps(policies[0].window))
             asked = [replace(p, cost=data.draw(costs(p))) for p in policies]
@@ -88,6 +105,8 @@ def test_the_retry_time_is_exact(valkey_server: Server, data: st.DataObject) -> 
             now = clock.now
             clock.now = now + wait - 1
             assert not limiter.check(asked, dry_run=True)
+            clock.now = now + (ceil(denied.retry_after) - 1) * MICRO  # a second before `Retry-After`
+            assert not limiter.check(asked, dry_run=True)
             clock.now = now + ceil(denied.retry_after) * MICRO
             assert limiter.check(asked, dry_run=True)
             clock.now = now + wait
@@ -97,10 +116,10 @@ def test_the_retry_time_is_exact(valkey_server: Server, data: st.DataObject) -> 
 
 @settings(COMMON, max_examples=60)
 @given(st.data(), limits(small=True))
-def test_a_step_back_locks_nobody_out(valkey_server: Server, data: st.DataObject, limit: Limit) -> None:
+def test_a_step_back_locks_nobody_out(server: Server, data: st.DataObject, limit: Limit) -> None:
     clock = Clock()
     limit = replace(limit, mode="enforce")
-    with valkey_server.client() as client:
+    with server.client() as client:
         limiter = Limiter(client, prefix=f"back{next(run)}", clock=clock)
         while limiter.check([replace(limit, cost=1)]):
             pass

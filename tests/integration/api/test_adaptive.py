@@ -21,6 +21,7 @@ from quotas.services import outcomes
 from quotas.services.adaptive import Controller
 from quotas.tally import flush_all
 from tests.integration.api.conftest import Api, api, policy
+from tests.postgres import url_of
 from tests.valkey import wait_for
 
 BOUNDS = {"floor": 10, "ceiling": 200, "samples": 10}
@@ -230,11 +231,8 @@ def test_a_move_is_in_force_in_other_processes_without_reading_the_configuration
     policy("upstream", "user", 100, adaptive=BOUNDS)
     policies.forget()
     caller, clock = api(project="acme"), Clock()
-    database = django_settings.DATABASES["default"]
     environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "controlplane.settings"}
-    environ["DATABASE_URL"] = (
-        f"sqlite:///{database['NAME']}" if "sqlite" in database["ENGINE"] else os.environ["DATABASE_URL"]
-    )
+    environ["DATABASE_URL"] = url_of(django_settings.DATABASES["default"])
     watchers = [
         subprocess.Popen(
             [sys.executable, "-c", WATCH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ,

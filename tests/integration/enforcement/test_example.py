@@ -13,6 +13,7 @@ from django.test import AsyncClient, Client
 
 from quotas import connection, policies
 from quotas.models import Network, Project
+from quotas.services.usage import Selection, usage
 from tests.integration.api.conftest import empty, policy
 
 __all__ = ["empty"]
@@ -128,6 +129,25 @@ def test_async_forms(held: None) -> None:
 
     # The middleware and the decorator both count: the chat's view is charged twice.
     assert asyncio.run(main()) == [200, 200, 429]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_async_handlers_of_a_class(settings: Any) -> None:
+    policy("all", "global", 4)
+    policy("per-chat", "custom", 2, key_name="chat")
+    policy("slots", "project", 3, algorithm="concurrency", window=None)
+    policies.forget()
+
+    async def main() -> list[int]:
+        client = AsyncClient()
+        answers = [await client.get("/rooms/7"), await client.get("/rooms/7"), await client.get("/rooms/7")]
+        # The class's own check and the method's: three of `all`, of which two were used.
+        answers += [await client.post("/rooms/8"), await client.get("/rooms/9"), await client.get("/rooms/10")]
+        assert answers[0]["X-RateLimit-Remaining"] == "1", "of the tightest policy, this chat's"
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(main()) == [200, 200, 429, 429, 200, 429]
+    assert usage(Selection(policy="slots")) == [], "each slot was given back"
 
 
 def test_without_redis_nothing_gets_past_a_closed_policy(held: None, settings: Any) -> None:

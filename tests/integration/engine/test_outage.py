@@ -119,3 +119,74 @@ def test_a_reservation_of_an_outage_is_settled_where_it_was_made(
     settled = resilient.settle(held.reservation, {"tokens": 10})
     assert settled and settled.refunded == {"tokens": 30}
     own_server.process.send_signal(signal.SIGCONT)
+
+
+def test_a_check_whose_answer_was_lost_is_charged_once_by_its_token(own_server: Server) -> None:
+    """The server runs what was sent to it though the caller has given up: a repetition finds the first answer."""
+    with own_server.client() as client:
+        limiter = Limiter(client, timeout=0.2)
+        first = limit("warm", limit=5, window=3600.0)
+        limiter.check([first])
+        own_server.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(LimiterUnavailable):
+            limiter.check([CLOSED], token="order-7", token_body="b")
+        own_server.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: limiter_used(limiter) == 1, 15)
+        again = limiter.check([CLOSED], token="order-7", token_body="b")
+        assert again.allowed and again.replayed and again.limits[0].used == 1
+        assert limiter_used(limiter) == 1
+        limiter.transport.close()
+
+
+def limiter_used(limiter: Limiter) -> int:
+    try:
+        return limiter.peek([CLOSED])[0].used
+    except LimiterUnavailable:
+        return -1
+
+
+def test_many_callers_at_the_moment_of_a_hang(own_server: Server, events: list[str]) -> None:
+    """Whoever was asking waits for one timeout; all others are answered at once, within the policy's limit."""
+    limits = limit("wide", limit=500, window=3600.0, on_redis_down="fail_open")
+    with own_server.client() as client:
+        resilient = ResilientLimiter(
+            Limiter(client, timeout=0.1), probe_every=0.25, on_event=lambda kind, why: events.append(kind)
+        )
+        transport = resilient.limiter.transport
+        hung, stop = [0], threading.Event()
+        exchange, lock = transport.exchange, threading.Lock()
+
+        def watched(payload: bytes, count: int = 1) -> list[object]:
+            try:
+                return exchange(payload, count)
+            except LimiterUnavailable:
+                with lock:
+                    hung[0] += 1
+                raise
+
+        transport.exchange = watched  # type: ignore[method-assign]
+        degraded: list[bool] = []
+
+        def ask() -> None:
+            while not stop.is_set():
+                decision = resilient.check([limits])
+                if decision.degraded:
+                    degraded.append(decision.allowed)
+
+        threads = [threading.Thread(target=ask) for _ in range(32)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: resilient.limiter.transport._idle)
+        own_server.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: len(degraded) > 2000, 60)
+        asked_in_vain = hung[0]
+        stop.set()
+        for thread in threads:
+            thread.join()
+        # Each caller waited once at most; after that one probe at a time.
+        assert asked_in_vain <= 32 + 60 / 0.25
+        assert sum(degraded) <= 500, "bounded by the policy's own limit"
+        own_server.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: not resilient.check([limits], dry_run=True).degraded, 1.0)
+        assert events == ["unavailable", "recovered"]
+        transport.close()
