@@ -37,6 +37,7 @@
 --   -> {'\1<now>', '\1' 0 0 0}
 
 local NEVER = -1
+local byte = string.byte
 
 -- Facts of the call under way, for the functions below; each call sets all of them before it uses any.
 local keys, now, n, m, size, strategy, life, initial
@@ -236,8 +237,21 @@ end
 local function choose()
   if strategy == 5 then read_all() end
   local best, best_group, best_measure, best_turn
+  local plain = strategy <= 3 and weights == '' and not halted and not bound_to
+  local recently = now - life * 1000
   for i = 1, size do
-    local group, measure, its_turn = look(i)
+    local raw, group, measure, its_turn = raws[i], 1, 0, 0
+    if plain and (not raw or byte(raw) == 0) then -- all is well with it: what `look` would say, without asking
+      local lu, nf = -1, 0
+      if raw then
+        its_turn, lu, nf = unpack_head('<ddd', raw, 2)
+        if its_turn > turn then turn = its_turn end
+      end
+      if strategy == 2 then measure = lu > recently and nf + 1 or 1
+      elseif strategy == 3 then measure = lu >= 0 and lu or 0 end
+    else
+      group, measure, its_turn = look(i)
+    end
     if group and (not best or group < best_group or group == best_group and (measure < best_measure
         or measure == best_measure and its_turn < best_turn)) then
       best, best_group, best_measure, best_turn = i, group, measure, its_turn
