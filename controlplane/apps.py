@@ -10,10 +10,12 @@ class ControlplaneConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.admin.roles import make_roles
+        from controlplane.alerts import subscriber as alerts
         from controlplane.audit import subscriber
         from controlplane.observability import check_counts, stream
 
         subscriber.connect()
         check_counts.connect()
         stream.connect()
+        alerts.connect()
         post_migrate.connect(make_roles, sender=self, dispatch_uid="sluice.roles")

@@ -39,6 +39,10 @@ CALLBACK_NETWORKS = [
     ipaddress.ip_network(net)
     for net in env.list("SLUICE_CALLBACK_NETWORKS", default=["127.0.0.0/8", "::1/128"] if EMBEDDED_SQL else [])
 ]
+ALERT_CALM = env.float("SLUICE_ALERT_CALM", default=30.0)
+"""Seconds for which what was wrong must be over before its alert ends."""
+ALERT_ERROR_RATE = env.float("SLUICE_ALERT_ERROR_RATE", default=0.2)
+ALERT_BACKLOG_AGE = env.float("SLUICE_ALERT_BACKLOG_AGE", default=600.0)
 
 INSTALLED_APPS = [
     "unfold",
@@ -95,6 +99,7 @@ if EMBEDDED_SQL:
 else:
     DATABASES = {"default": env.db("DATABASE_URL")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["ENGINE"] = "controlplane.sqlite3"
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,

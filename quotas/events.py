@@ -89,6 +89,16 @@ class ThresholdCrossed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LimitAdapted(Event):
+    """An adaptive policy's limit has moved, and why. `project` is the one that the policy is bound to."""
+
+    policy: str
+    before: int
+    after: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class AccountChanged(Event):
     """An account went from one state to another, as the API names them.
 
@@ -166,6 +176,38 @@ class LeaderChanged(Event):
 
     holder: str
     token: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRaised(Event):
+    """Something has gone wrong, or has become worse; `subject` says what it is about."""
+
+    alert: str
+    kind: str
+    subject: str
+    severity: str
+    summary: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertResolved(Event):
+    """What was wrong is over, by itself or because an operator said so."""
+
+    alert: str
+    kind: str
+    subject: str
+    severity: str
+    summary: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStarted(Event):
+    """A process of ours begins its work, so that what belongs beside it can begin. `leads`: whether it leads now."""
+
+    role: str
+    leads: Callable[[], bool]
 
 
 Subscriber = Callable[[Any], None]

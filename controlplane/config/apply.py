@@ -63,9 +63,7 @@ def _read(root: Node) -> list[Section]:
     mistakes: list[Mistake] = []
     known = {"version"} | {kind.section for kind in kinds.ALL}
     for name, node in root.data.items():
-        if name in kinds.NOT_YET and node.data not in (None, []):
-            mistakes.append(node.wrong(f"this version can't keep {kinds.NOT_YET[name]} yet; remove the section"))
-        elif name not in known and name not in kinds.NOT_YET:
+        if name not in known:
             mistakes.append(node.wrong(f"there is no such section; known are {', '.join(sorted(known))}"))
     version = root.data.get("version")
     if version is None:

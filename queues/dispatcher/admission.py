@@ -68,7 +68,7 @@ class Admissions:
                     cost=asked[position].candidate.cost,
                     priority=asked[position].candidate.priority,
                     key=next(iter(asked[position].candidate.keys.values()), ""),
-                    token=f"{asked[position].candidate.uid}.{asked[position].candidate.delivery + 1}",
+                    token=_token(asked[position].candidate),
                 )
                 for position in pending
             ]
@@ -79,11 +79,18 @@ class Admissions:
         return [answer for answer in answers if answer is not None]
 
     def give_back(self, candidate: Candidate, admission: Admission) -> None:
-        """Return an admission that was not used."""
+        """Return an admission that was not used. Its token goes first: what it stands for is charged no more."""
+        if admission.lease or admission.reservation:
+            self._accounts.forget(_token(candidate))
         if admission.lease:
             self._accounts.settle(admission.lease, UNUSED)
         if admission.reservation:
             self._limiter.settle(admission.reservation, dict.fromkeys([*candidate.cost, "requests"], 0))
+
+
+def _token(candidate: Candidate) -> str:
+    """Names the next delivery of a job, so that asking twice for it charges once."""
+    return f"{candidate.uid}.{candidate.delivery + 1}"
 
 
 def _fallbacks(pool: PoolSpec | None) -> tuple[PoolSpec, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -23,7 +25,7 @@ from quotas.admin.dialogs import asking, back, why
 from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.models import Account
-from quotas.services import operate
+from quotas.services import credentials, operate
 
 STATES = {
     "available": "success",
@@ -137,6 +139,11 @@ class AccountAdmin(SluiceAdmin):
         if change and not self.has_change_permission(request, obj):
             form.base_fields.pop("credential", None)
         return form
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if change and "credential" in form.changed_data:
+            transaction.on_commit(partial(credentials.renewed, obj.pk))
 
     @display(description="State", ordering="state", label=STATES)
     def shown_state(self, row: Account) -> str:

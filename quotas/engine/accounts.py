@@ -195,7 +195,7 @@ class Accounts:
         heads: list[bytes] = []
         if request.token and not dry:
             flags |= _TOKEN
-            heads.append(self.keys.key("a", "t", digest(request.token)))
+            heads.append(self._token_key(request.token))
         slots = [limit.lease_ttl for limit in held if limit.algorithm == "concurrency" and limit.cost]
         if slots:
             life = max(slots)
@@ -423,6 +423,17 @@ class Accounts:
             if reply is not None:
                 settled[number] = self._settled(*given[number], reply)
         return settled
+
+    def forget(self, token: str) -> None:
+        """What was admitted under this token is given back: asked again, it is admitted anew and not answered alike.
+
+        Before its lease is settled: whoever dies in between leaves units reserved until the lease expires, and none
+        that nobody pays for.
+        """
+        self.transport.command("DEL", self._token_key(token))
+
+    def _token_key(self, token: str) -> bytes:
+        return self.keys.key("a", "t", digest(token))
 
     def _settling(self, lease: str, outcome: Outcome, keys: tuple[int, bytes]) -> Call:
         now = _UNTOLD if self.clock is None else bulk(b"%d" % self.clock())

@@ -284,7 +284,9 @@ class Limiter:
             settled = self.transport.run(self._settle, [key, *counters], [now, amounts, reservation, note])
             if settled is None:
                 return None
-            return self._settlement(reservation, settled, repeated=not settled.startswith(b"=" + note.encode()))
+            repeated = not settled.startswith(b"=" + note.encode())
+            found = self._settlement(reservation, settled, repeated=repeated)
+            return found if repeated else replace(found, limits=tuple(map(self.keys.limit_of, counters)))
         return self._settlement(reservation, record, repeated=True)
 
     @staticmethod

@@ -112,14 +112,16 @@ class Transport:
             return self.redis.get_redis_connection(node).connection_pool
         return self.redis.connection_pool
 
-    def open(self) -> Wire:
-        """A new connection that is its caller's own. Raises OSError and RedisError."""
+    def open(self, timeout: float | None = None) -> Wire:
+        """A new connection that is its caller's own, perhaps with another timeout. Raises OSError and RedisError."""
         pool = self._pool()
         kwargs = dict(pool.connection_kwargs)
         kwargs |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "health_check_interval": 0}
         kwargs.pop("retry_on_error", None)
         if self.timeout is not None:
             kwargs |= {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
+        if timeout is not None:
+            kwargs["socket_timeout"] = timeout
         return Wire(pool.connection_class(**kwargs))
 
     def _take(self) -> Wire:

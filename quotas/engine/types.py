@@ -128,6 +128,8 @@ class Settlement:
     actual: Mapping[str, int]
     refunded: Mapping[str, int]
     repeated: bool = False
+    limits: tuple[str, ...] = ()
+    """Ids of the limits that the reservation was charged by; empty where it was settled before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 from cryptography.fernet import InvalidToken
+from django.apps import apps
 from django.db import transaction
 from django.db.models import Model
 
 from quotas import events
-from quotas.errors import QuotaError
-from quotas.models import Account, Project
-from quotas.models.encrypted import Ciphertext, cipher
+from quotas.errors import LimiterUnavailable, QuotaError
+from quotas.models.encrypted import Ciphertext, EncryptedTextField, cipher
 
-FIELDS: tuple[tuple[type[Model], str], ...] = ((Account, "credential"), (Project, "webhook_secret"))
+logger = logging.getLogger(__name__)
 
 
 class Unreadable(QuotaError):
@@ -22,6 +25,14 @@ class Unreadable(QuotaError):
         self.rows = rows
 
 
+def secret_fields() -> Iterator[tuple[type[Model], str]]:
+    """Every encrypted column, whichever app it belongs to."""
+    for model in apps.get_models():
+        for field in model._meta.concrete_fields:
+            if isinstance(field, EncryptedTextField):
+                yield model, field.name
+
+
 def rotate(*, actor: str, reason: str = "") -> int:
     """Encrypt every stored secret with the first of the keys, so that older ones can be taken away. Returns how many.
 
@@ -29,7 +40,7 @@ def rotate(*, actor: str, reason: str = "") -> int:
     """
     done, unreadable = 0, []
     with transaction.atomic():
-        for model, field in FIELDS:
+        for model, field in secret_fields():
             rows = model._default_manager.exclude(**{field: None}).order_by("pk").values_list("pk", field)
             for pk, stored in rows.iterator(chunk_size=500):
                 text = str.__str__(stored)
@@ -43,3 +54,30 @@ def rotate(*, actor: str, reason: str = "") -> int:
             raise Unreadable(unreadable)
         events.emit(events.OperatorActed(actor, "credentials.rotate", "credentials", None, {"rotated": done}, reason))
     return done
+
+
+def renewed(account_id: int) -> bool:
+    """An account has got another credential: where the last one had been refused, it is lent again. True if so.
+
+    One that an operator has disabled stays so. Call it after the commit.
+    """
+    from quotas import policies
+    from quotas.connection import accounts
+    from quotas.services import health, pools
+
+    policies.forget()
+    found = pools.find_account(str(account_id))
+    if found is None:
+        return False
+    spec = found[0].spec
+    try:
+        before = pools.state_of(spec, str(account_id))
+        if not found[1].enabled or before is None or (before.state, before.why) != ("disabled", "auth"):
+            return False
+        accounts().enable(str(account_id))
+        health.persist(spec)
+    except LimiterUnavailable as error:
+        logger.warning("account %s has another credential and has to be enabled by hand: %s", account_id, error)
+        return False
+    events.emit(events.AccountChanged(spec.name, found[1].name, "disabled", "available", "another credential"))
+    return True

@@ -1,5 +1,6 @@
 """The sections of a configuration file, in the order in which they are written to SQL."""
 
+from controlplane.config.kinds.alerts import Alerts
 from controlplane.config.kinds.base import Kind
 from controlplane.config.kinds.policies import Overrides, Policies
 from controlplane.config.kinds.queues import Queues, RetryPolicies
@@ -20,7 +21,5 @@ ALL: tuple[Kind, ...] = (
     RetryPolicies(),
     Queues(),
     RecurringJobs(),
+    Alerts(),
 )
-
-NOT_YET = {"alerts": "alerts"}
-"""Sections of the format that this version can't keep: refused, never dropped in silence."""

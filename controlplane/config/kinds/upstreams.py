@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
+
+from django.db import transaction
 
 from controlplane.config import readers
 from controlplane.config.document import Node
@@ -16,6 +19,7 @@ from quotas.models.encrypted import Ciphertext, CredentialUnreadable
 from quotas.models.policy import PausedPriorities
 from quotas.models.pool import Strategy
 from quotas.models.provider import DIALECTS
+from quotas.services import credentials
 
 DEFAULT_HEADER = "Authorization: Bearer {credential}"
 
@@ -219,7 +223,7 @@ class Pools(Kind):
                 setattr(row, f"{group}_{name}", value)
         row.save()
         _save_limits(row, item["limits"])
-        _save_accounts(row, item["accounts"])
+        _save_accounts(row, item["accounts"], self._changed_credentials(item))
 
     def remove(self, item: Item) -> None:
         Pool.objects.get(name=item["name"]).delete()
@@ -271,10 +275,12 @@ def _save_limits(pool: Pool, wanted: list[Item]) -> None:
         limit.delete()
 
 
-def _save_accounts(pool: Pool, wanted: list[Item]) -> None:
+def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
     rows = {account.name: account for account in pool.accounts.all()}
     for item in wanted:
         account = rows.pop(item["name"], None) or Account(pool=pool, name=item["name"])
+        if item["name"] in changed:
+            transaction.on_commit(partial(credentials.renewed, account.pk))
         account.weight = item["weight"]
         account.credential_env = item["credential_env"] or ""
         if item["enabled"] is not None:

@@ -11,6 +11,7 @@ from queues.dispatcher.admission import Admissions
 from queues.dispatcher.loop import Dispatcher
 from queues.maintenance import Maintenance
 from queues.maintenance.courier import Courier
+from quotas import events
 from quotas.connection import accounts, be_patient, limiter
 
 
@@ -22,7 +23,12 @@ class Command(BaseCommand):
         dispatcher = Dispatcher(Admissions(accounts(), limiter()), Maintenance())
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: dispatcher.stop())
-        courier = Courier(lambda: dispatcher.leader.token is not None)
+
+        def leads() -> bool:
+            return dispatcher.leader.token is not None
+
+        courier = Courier(leads)
         courier.start()
+        events.emit(events.ProcessStarted("dispatcher", leads))
         dispatcher.run()
         courier.stop()

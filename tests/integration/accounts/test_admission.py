@@ -49,6 +49,70 @@ def test_the_earliest_time_is_the_least_over_accounts_of_the_most_over_causes(en
     assert engine.take(spec).account_id == "a2"
 
 
+def test_what_is_told_is_the_remaining_minimum_over_all_causes(engine, clock):
+    """Nine accounts, each held back by something else, each for another time."""
+    causes = {
+        "cooldown": 100.0, "breaker": 90.0, "window": 80.0, "bucket": 70.0, "probe": 60.0, "chat": 50.0, "step": 40.0,
+        "learned": 30.0, "flight": 20.0,
+    }  # fmt: skip
+    templates = (
+        bucket(1, id="w", unit="windows", algorithm="fixed_window", window=86400.0),
+        bucket(100, id="b", unit="tokens", window=100.0),
+        bucket(1, id="c", unit="chats", scope="custom", algorithm="fixed_window", window=86400.0),
+    )
+    spec = pool(tuple(causes), *templates, lease_ttl=60.0, concurrency=ConcurrencySpec(5, 1, 5), pause_at=None)
+    cost = {"requests": 1, "windows": 0, "tokens": 50, "chats": 0}
+
+    def one(name, **fields):
+        return pool((name,), *templates, lease_ttl=fields.pop("ttl", 60.0), concurrency=spec.concurrency, **fields)
+
+    def refuse(name, wait, **fields):
+        taken = engine.take(one(name), cost={"tokens": 0}, **fields)
+        scope = "key" if fields else "account"
+        return engine.settle(taken.lease, Outcome("rate_limited", retry_after=wait, scope=scope)).cooldown
+
+    told = {}
+    told["cooldown"] = refuse("cooldown", causes["cooldown"])
+    told["chat"] = refuse("chat", causes["chat"], key="chat-1")
+    told["breaker"] = causes["breaker"]
+    engine.accounts.trip("breaker", causes["breaker"])
+    engine.accounts.trip("probe", 0.001)
+    told["bucket"] = 50.0
+    assert engine.take(one("bucket"), cost={"tokens": 100}, key="chat-9")
+    for unit, name in (("step", "step"), ("learned", "learned")):
+        kind, wait = ("window", causes[name]) if unit == "step" else ("bucket", causes[name])
+        quota = {"limit": 60, "remaining": 0, "reset_after": wait, "window": 60.0 if kind == "bucket" else wait}
+        if kind == "bucket":
+            quota["window"] = 60 * wait  # one call in `wait` seconds
+        taken = engine.take(one(name), cost={"tokens": 0}, key="chat-9")
+        engine.settle(taken.lease, Outcome("ok", learned={"requests": {**quota, "kind": kind}}))
+        told[name] = wait
+    for _ in range(5):
+        assert engine.take(one("flight", ttl=causes["flight"]), cost={"tokens": 0}, key="chat-9")
+    told["flight"] = causes["flight"]
+    clock.move(0.002)
+    assert engine.take(one("probe"), cost={"tokens": 0}, key="chat-9").probe
+    told["probe"] = 60.0
+    del causes["window"]  # held by the caller's side below
+    whole = pool(tuple(causes), *templates, lease_ttl=60.0, concurrency=spec.concurrency, pause_at=None)
+    waits = {view.id: view.wait for view in engine.accounts.explain(whole, cost, key="chat-1")}
+    assert waits.keys() == told.keys()
+    for name in waits:
+        # `concurrency` is told as the soonest that a call may end, never later than its lease.
+        assert waits[name] == pytest.approx(told[name], abs=0.01) or (name == "flight" and waits[name] <= 20.0), name
+    start = clock.now
+    left = dict(waits)
+    while left:
+        denied = engine.take(pool(tuple(left), *templates, lease_ttl=60.0, concurrency=spec.concurrency, pause_at=None),
+                             cost=cost, key="chat-1")  # fmt: skip
+        passed = (clock.now - start) / 1e6
+        soonest = min(left, key=left.get)
+        if soonest != "flight":
+            assert denied.retry_after == pytest.approx(left[soonest] - passed, abs=0.001), (soonest, denied.reasons)
+        del left[soonest]
+        clock.move(1.5)
+
+
 def test_callers_limits_and_pool_are_charged_together_or_not_at_all(engine):
     mine = Limit("p", "mine", "user", "u", "fixed_window", 1, window=60.0)
     spec = pool(1, bucket(2))
@@ -190,6 +254,17 @@ def test_a_token_is_admitted_once(engine):
     assert (again.lease, again.account_id, again.replayed) == (first.lease, first.account_id, True)
     assert engine.take(spec, token="job-2").lease != first.lease
     assert sum(state.in_flight for state in engine.accounts.states(spec)) == 2
+
+
+def test_what_was_given_back_is_charged_when_it_is_asked_for_again(engine):
+    spec = pool(1, bucket(100, "tokens"))
+    first = engine.take(spec, cost={"tokens": 60}, token="job.1")
+    assert engine.take(spec, cost={"tokens": 60}, token="job.1").lease == first.lease
+    engine.accounts.forget("job.1")
+    engine.settle(first.lease, Outcome("unused"))
+    again = engine.take(spec, cost={"tokens": 60}, token="job.1")
+    assert (again.allowed, again.replayed) == (True, False)
+    assert not engine.take(spec, cost={"tokens": 60})
 
 
 def test_many_in_one_pipeline(engine):

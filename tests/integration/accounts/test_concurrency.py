@@ -19,16 +19,14 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def ask(port, spec, requests, threads, start, answers):
-    """In a process of its own: `threads` threads ask `requests` times each, all at once."""
+    """In a process of its own: `threads` threads ask `requests` times each, in all processes at once."""
     import redis
 
     accounts = Accounts(redis.Redis(port=port))
     granted = []
-    barrier = threading.Barrier(threads)
 
     def work():
-        start.wait()
-        barrier.wait()
+        start.wait(60)
         for cost in requests:
             admission = accounts.admit(AdmitRequest(pool=spec, cost=cost))
             if admission:
@@ -43,12 +41,11 @@ def ask(port, spec, requests, threads, start, answers):
 
 
 def race(server, spec, requests, processes, threads):
-    start, answers = SPAWN.Event(), SPAWN.Queue()
+    start, answers = SPAWN.Barrier(processes * threads), SPAWN.Queue()
     args = (server.port, spec, requests, threads, start, answers)
     workers = [SPAWN.Process(target=ask, args=args) for _ in range(processes)]
     for worker in workers:
         worker.start()
-    start.set()
     granted = [lease for _ in workers for lease in answers.get(timeout=60)]
     for worker in workers:
         worker.join(30)
@@ -63,12 +60,20 @@ def test_a_token_limit_is_given_out_exactly(valkey_server: Server, valkey):  # n
     view = accounts.explain(pool(1, limit), {"tokens": 1})[0]
     assert (view.available, view.reason) == (False, "tokens")
     assert accounts.states(pool(1, limit))[0].in_flight == 10
+    # The 150 that were refused have used nothing: what one call gives back is there, to the last token.
+    accounts.settle(granted[0], Outcome("ok", usage={"tokens": 37}))
+    for cost, passes in ((64, False), (63, True), (1, False)):
+        admission = accounts.admit(AdmitRequest(pool=pool(1, limit), cost={"tokens": cost}))
+        assert admission.allowed is passes
+    oversize = accounts.admit(AdmitRequest(pool=pool(1, limit), cost={"tokens": 1001}))
+    assert (oversize.impossible, oversize.retry_after) == (True, None)
 
 
 def test_an_open_breaker_that_expires_lets_exactly_one_probe_through(valkey_server: Server, valkey):  # noqa: F811
     spec = pool(1, breaker=BreakerSpec(failures=1, open_for=0.2))
     accounts = Accounts(valkey)
-    accounts.trip("a1", 0.2)
+    failed = accounts.admit(AdmitRequest(pool=spec)).lease
+    assert accounts.settle(failed, Outcome("server", status=503)).transition == "opened"
     wait_for(lambda: accounts.states(spec)[0].state == "half_open")
     granted = race(valkey_server, spec, [{}] * 10, processes=2, threads=8)
     assert len(granted) == 1

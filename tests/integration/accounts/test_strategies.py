@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -50,6 +51,37 @@ def test_round_robin_when_one_account_has_less_room(engine):
     engine.call(pool(1, lean))
     counts = shares(engine, spec, 31)
     assert spread(counts) <= 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_round_robin_through_any_history(engine, clock, seed):
+    """Of three accounts one or two are limited for a while, others are added and removed meanwhile: even to one."""
+    chance = random.Random(seed)
+    names = ["a1", "a2", "a3"]
+    limited: set[str] = set()
+    for number in range(4, 34):
+        happening = chance.choice(["limit", "limit", "free", "free", "add", "remove"])
+        if happening == "limit" and len(limited & set(names)) < min(2, len(names) - 1):
+            account = chance.choice([name for name in names if name not in limited])
+            only = pool((account,))
+            engine.call(only, Outcome("rate_limited", status=429, retry_after=chance.uniform(100, 900)))
+            limited.add(account)
+        elif happening == "free" and limited:
+            account = chance.choice(sorted(limited))
+            engine.accounts.clear_cooldown(account)
+            limited.discard(account)
+        elif happening == "add":
+            names.insert(chance.randrange(len(names) + 1), f"a{number}")
+        elif happening == "remove" and len(names) > 3:
+            gone = chance.choice(names)
+            names.remove(gone)
+        free = set(names) - limited
+        if not free:
+            continue
+        counts = shares(engine, pool(tuple(names)), chance.randrange(2, 14))
+        assert set(counts) <= free
+        assert max(counts.values()) - min(counts[name] for name in free) <= 1, (happening, counts)
+        clock.move(0.1)
 
 
 def test_weighted_random_follows_the_weights_within_three_sigma(engine):

@@ -11,7 +11,7 @@ from quotas import events, policies
 from quotas.connection import accounts
 from quotas.engine.types import Outcome
 from quotas.models import Account
-from quotas.services import pools
+from quotas.services import credentials, operate, pools
 from quotas.services.pools import Report
 from tests.acceptance.instance import wait_until
 from tests.integration.api.test_pools import SECRET, make_pool
@@ -104,3 +104,21 @@ def test_concurrency_tells_from_where_to_where_and_why(told: list[Any]) -> None:
     assert isinstance(event, events.ConcurrencyChanged)
     assert (event.pool, event.account, event.before, event.after) == (spec.name, "llm-1", 10, 8)
     assert event.why.endswith("% of the calls failed")
+
+
+def test_another_credential_brings_a_refused_account_back_and_no_other(told: list[Any]) -> None:
+    make_pool(accounts=2)
+    for _ in range(2):
+        call(401)
+    refused, stopped = Account.objects.order_by("pk")
+    operate.disable(stopped, actor="user:eve", reason="not paid")
+    told.clear()
+    for account in (refused, stopped):
+        account.credential = "sk-renewed"  # type: ignore[assignment]
+        account.save()
+        credentials.renewed(account.pk)
+    assert [(event.account, event.before, event.after) for event in told] == [("llm-1", "disabled", "available")]
+    assert call(200) == "llm-1"
+    states = {row.name: row.state for row in Account.objects.all()}
+    assert states == {"llm-1": "available", "llm-2": "disabled"}
+    assert not credentials.renewed(refused.pk), "it was not refused since"

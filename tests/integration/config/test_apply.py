@@ -12,8 +12,9 @@ import yaml
 from django.core.management import CommandError, call_command
 
 from controlplane import config
-from controlplane.models import AuditEntry
+from controlplane.models import AlertRule, AuditEntry
 from quotas import policies
+from quotas.connection import accounts
 from quotas.models import Account, ConfigVersion, Network, Override, Policy, Pool, PoolLimit, Project, Tier
 from tests.integration.config.make import default_queues, job_of
 
@@ -38,8 +39,8 @@ def doc(**sections: Any) -> str:
 
 def test_everything_is_stored_once_and_audited() -> None:
     changes = apply(FULL)
-    assert len(changes) == 15
-    assert AuditEntry.objects.filter(verb__endswith=".create", actor="test").count() == 15
+    assert len(changes) == 16
+    assert AuditEntry.objects.filter(verb__endswith=".create", actor="test").count() == 16
     before = ConfigVersion.current()
     assert apply(FULL) == []
     assert ConfigVersion.current() == before
@@ -131,6 +132,41 @@ def test_credentials_stay_where_the_variable_is_not_set(monkeypatch: pytest.Monk
     assert "another" not in str(list(AuditEntry.objects.values_list()))
 
 
+@pytest.mark.django_db(transaction=True)
+def test_another_credential_brings_a_refused_account_back(valkey: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(FULL)
+    row = Account.objects.get(name="a1")
+    engine = accounts()
+    engine.disable(str(row.pk), "auth")
+    assert [state.state for state in engine.states(policies.pool_spec("llm"))] == ["disabled", "available"]
+    apply(FULL)
+    assert engine.states(policies.pool_spec("llm"))[0].state == "disabled", "it is the same one"
+    monkeypatch.setenv("SIM_KEY_1", "renewed")
+    apply(FULL)
+    assert engine.states(policies.pool_spec("llm"))[0].state == "available"
+
+
+def test_an_alerts_address_is_never_shown_and_stays_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    created = config.apply(FULL, actor="test")
+    rule = AlertRule.objects.get(name="ops")
+    assert rule.to.reveal().startswith("webhook+https://user:hush-word@")  # type: ignore[attr-defined]
+    assert apply(doc(alerts=[{"name": "ops", "when": ["breaker_opened"]}])) == ["change alert rule ops"]
+    again = AlertRule.objects.get(name="ops")
+    assert (again.when, again.to.reveal()) == (["breaker_opened"], rule.to.reveal())  # type: ignore[attr-defined]
+    given = doc(alerts=[{"name": "ops", "when": ["breaker_opened"], "to_env": "OPS_ADDRESS"}])
+    assert apply(given) == ["change alert rule ops"], "the variable is not set: only its name is new"
+    monkeypatch.setenv("OPS_ADDRESS", "webhook+https://hush-host/")
+    changed = config.apply(given, actor="test")
+    assert AlertRule.objects.get().to.reveal() == "webhook+https://hush-host/"  # type: ignore[attr-defined]
+    assert apply(given) == []
+    stored = str(list(AlertRule.objects.values_list("to"))) + str(list(AuditEntry.objects.values_list()))
+    assert "hush" not in str([*map(str, created), *map(str, changed)]) + config.export() + stored
+    assert "to_env: OPS_ADDRESS" in config.export()
+    with pytest.raises(config.ConfigInvalid) as invalid:
+        apply(doc(alerts=[{"name": "new", "when": ["breaker_opened"], "to": "https://hush-mistake/"}]))
+    assert "hush" not in str(invalid.value)
+
+
 def test_new_account_needs_its_credential(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SIM_KEY_2")
     with pytest.raises(config.ConfigInvalid, match="'a2' needs a credential: SIM_KEY_2 is not set"):
@@ -219,7 +255,12 @@ def test_rows_of_pool_limits_are_kept_where_only_the_limit_changes() -> None:
         ("lane: io}", "lane: gpu}", 26, "must be one of"),
         ("timeout: 600s", "timeout: -5", 26, "duration"),
         ("concurrency: 50", "concurrency: fifty", 26, "whole number"),
-        ("# lane: io | cpu\n", "\nalerts: [{name: x}]\n", 27, "can't keep alerts"),
+        ("name: ops, when", "name: ops, to_env: OPS, when", 28, "one of them is enough"),
+        ("[breaker_opened, all", "[breaker_broke, all", 28, "must be one of"),
+        ("[breaker_opened, all_accounts_limited, dead_letter_critical]", "[]", 28, "kind of alert"),
+        ("webhook+https://user", "https://user", 28, "begins with webhook+https://"),
+        ("webhook+https://user:hush-word@hooks.example.com/ops/hush-path", "webhook+https://", 28, "with a host"),
+        (', to: "webhook+https://user:hush-word@hooks.example.com/ops/hush-path"', "", 28, "needs an address"),
         ("0 3 * * *", "every night", 27, "cron expression"),
         ("0 3 * * *", "0 3 * * * *", 27, "cron expression"),
         ("project: acme, payload", "project: nobody, payload", 27, "no project 'nobody'"),
@@ -262,7 +303,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(FULL)
     dry = run("apply", str(file), "--dry-run")
     assert "+ policy user-hourly" in dry and dry.rstrip().endswith("(dry run: nothing was changed)")
-    assert "15 added, 0 changed, 0 removed" in run("apply", str(file))
+    assert "16 added, 0 changed, 0 removed" in run("apply", str(file))
     assert run("apply", "-", stdin=run("export"), monkeypatch=monkeypatch) == "no changes\n"
     file.write_text(change(FULL, "limit: 1000,", "limit: 0,"))
     assert "    limit: 1000 → 0\n" in run("apply", str(file))

@@ -1,0 +1,186 @@
+"""Alerts: what is wrong now, and what was."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from unfold.contrib.filters.admin import ChoicesDropdownFilter
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+
+from controlplane.alerts import ledger
+from controlplane.alerts.kinds import KINDS
+from controlplane.models import Alert
+from quotas.admin.base import ReadOnlyAdmin
+from quotas.admin.bulk import Refused, bulk_action
+from quotas.admin.dialogs import asking, back, why
+from quotas.admin.spans import spell_span
+from quotas.admin.trail import actor_of
+from quotas.admin.visibility import project_ids
+from quotas.models import Project
+
+
+class OverFilter(admin.SimpleListFilter):
+    title = "over"
+    parameter_name = "over"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("all", "all"), ("yes", "over")]
+
+    def choices(self, changelist: Any) -> Any:
+        found = list(super().choices(changelist))
+        found[0]["display"] = "open"
+        return found
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() is None:
+            # A chosen row stays the action's, whatever became of it meanwhile.
+            return queryset.filter(resolved_at=None) if request.method == "GET" else queryset
+        return queryset if self.value() == "all" else queryset.exclude(resolved_at=None)
+
+
+class KindFilter(admin.SimpleListFilter):
+    title = "kind"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(kind, kind.replace("_", " ")) for kind in KINDS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
+def _acknowledge(request: HttpRequest, alert: Alert, reason: str) -> None:
+    if not ledger.acknowledge(alert, actor=actor_of(request), reason=reason):
+        raise Refused(f"{alert} is acknowledged or over already")
+
+
+def _resolve(request: HttpRequest, alert: Alert, reason: str) -> None:
+    if not ledger.resolve(alert, actor=actor_of(request), reason=reason):
+        raise Refused(f"{alert} is over already")
+
+
+@admin.register(Alert)
+class AlertAdmin(ReadOnlyAdmin):
+    shared = True  # of a project's members, those with their project
+    list_display = ["shown_severity", "shown_kind", "subject", "summary", "shown_state", "opened_at", "count"]
+    list_display_links = ["shown_severity", "shown_kind", "subject"]
+    list_filter = [OverFilter, KindFilter, ("severity", ChoicesDropdownFilter)]
+    search_fields = ["subject__startswith"]
+    search_help_text = "The beginning of a subject, such as `llm/`"
+    sortable_by = ()
+    actions_detail = ["acknowledge", "resolve"]
+    actions = [
+        bulk_action(
+            "Acknowledge alerts",
+            question="Acknowledge {count} alerts? They stay open until they are over.",
+            done="{count} alerts acknowledged.",
+            act=_acknowledge,
+        ),
+        bulk_action(
+            "Resolve alerts",
+            question="Resolve {count} alerts? They are opened again by something new only.",
+            done="{count} alerts resolved.",
+            act=_resolve,
+        ),
+    ]
+    fieldsets = [
+        (None, {"fields": [("shown_severity", "shown_kind"), "subject", "summary"]}),
+        ("When", {"fields": [("opened_at", "last_seen"), ("count", "shown_state"), ("shown_acknowledged",)]}),
+        ("Told", {"fields": ["shown_notices"]}),
+    ]
+    readonly_fields = ["shown_severity", "shown_kind", "shown_state", "shown_acknowledged", "shown_notices"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        mine = project_ids(request.user)
+        if mine is None:
+            return rows
+        return rows.filter(project__in=Project.objects.filter(pk__in=mine).values("slug"))
+
+    @display(
+        description="Severity", label={"info": "info", "warning": "warning", "critical": "danger"}, ordering="severity"
+    )
+    def shown_severity(self, row: Alert) -> str:
+        return row.severity
+
+    @display(description="Kind")
+    def shown_kind(self, row: Alert) -> str:
+        return KINDS.get(row.kind, row.kind)
+
+    @display(description="State", label={"open": "danger", "acknowledged": "info", "over": "success"})
+    def shown_state(self, row: Alert) -> str:
+        return "over" if row.resolved_at else "acknowledged" if row.acknowledged_at else "open"
+
+    @display(description="Looked after by")
+    def shown_acknowledged(self, row: Alert) -> str:
+        told = []
+        if row.acknowledged_at:
+            told.append(f"acknowledged by {row.acknowledged_by} at {row.acknowledged_at:%Y-%m-%d %H:%M:%S}")
+        if row.resolved_at:
+            how = f"resolved by {row.resolved_by}" if row.resolved_by else "over by itself"
+            told.append(f"{how} at {row.resolved_at:%Y-%m-%d %H:%M:%S}")
+        return ", ".join(told) or "nobody yet"
+
+    @display(description="Notices")
+    def shown_notices(self, row: Alert) -> Any:
+        lines = []
+        for notice in row.notices.select_related("rule").order_by("pk")[:50]:
+            if notice.delivered_at:
+                state = f"delivered at {notice.delivered_at:%Y-%m-%d %H:%M:%S}"
+            elif notice.due_at is None:
+                state = notice.error
+            else:
+                next_try = max(notice.due_at - timezone.now(), timedelta())
+                state = f"next try in {spell_span(next_try)}" + (f", last: {notice.error}" if notice.error else "")
+            lines.append((notice.event, notice.rule.name, state))
+        if not lines:
+            return "no rule asks for this kind"
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{} to {}: {}</li>", lines))
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        """Only those that would change something."""
+        row = self.get_object(request, str(object_id))
+        able = set()
+        if row is not None and row.resolved_at is None:
+            able = {"resolve"} if row.acknowledged_at else {"acknowledge", "resolve"}
+        prefix = "controlplane_alert_"
+        return [
+            one
+            for one in super().get_actions_detail(request, object_id)
+            if one.action_name.removeprefix(prefix) in able
+        ]
+
+    @action(
+        description="Acknowledge",
+        url_path="acknowledge",
+        icon="visibility",
+        permissions=["operate"],
+        dialog=asking("Look after this alert?", "It stays open until it is over.", "Acknowledge"),
+    )
+    def acknowledge(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        row = self.row(request, object_id)
+        ledger.acknowledge(row, actor=actor_of(request), reason=why(form))
+        messages.success(request, f"{row} is acknowledged.")
+        return back(request, reverse("admin:controlplane_alert_change", args=[row.pk]))
+
+    @action(
+        description="Resolve",
+        url_path="resolve",
+        icon="check",
+        variant=ActionVariant.SUCCESS,
+        permissions=["operate"],
+        dialog=asking("Resolve this alert?", "It is opened again by something new only.", "Resolve"),
+    )
+    def resolve(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        row = self.row(request, object_id)
+        ledger.resolve(row, actor=actor_of(request), reason=why(form))
+        messages.success(request, f"{row} is resolved.")
+        return back(request, reverse("admin:controlplane_alert_change", args=[row.pk]))

@@ -1,0 +1,110 @@
+"""Alert rules: who is told of what. The address goes in and never comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminPasswordWidget
+
+from controlplane.alerts import channels, outbox
+from controlplane.alerts.kinds import KINDS
+from controlplane.models import AlertNotice, AlertRule
+from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.dialogs import asking, back, why
+from quotas.admin.trail import actor_of
+
+ADDRESS_HELP = (
+    "webhook+https://… posts JSON; mailto://, slack://, tgram://, … as apprise writes them. Encrypted at rest, never"
+    " shown again."
+)
+
+
+class AlertRuleForm(ReasonForm):
+    when = forms.MultipleChoiceField(choices=tuple(KINDS.items()), widget=UnfoldAdminCheckboxSelectMultipleWidget)
+    to = forms.CharField(
+        required=False,
+        strip=True,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False),
+        help_text=f"{ADDRESS_HELP} Blank keeps the present one.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial.pop("to", None)
+        if self.instance.pk is None and "to" in self.fields:
+            self.fields["to"].required = True
+            self.fields["to"].help_text = ADDRESS_HELP
+
+    def clean_to(self) -> Any:
+        given = self.cleaned_data["to"]
+        if not given:
+            return self.instance.to
+        if wrong := channels.problem(given):
+            raise forms.ValidationError(f"This {wrong}.")
+        return given
+
+
+@admin.register(AlertRule)
+class AlertRuleAdmin(SluiceAdmin):
+    form = AlertRuleForm
+    list_display = ["name", "shown_when", "enabled", "shown_last"]
+    search_fields = ["name"]
+    actions_detail = ["send_test"]
+    fieldsets = [(None, {"fields": [("name", "enabled"), "when", "to"]})]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("to")
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        if change and not self.has_change_permission(request, obj):
+            form.base_fields.pop("to", None)
+        return form
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Who may not set an address does not see its field: read-only, it would show what is stored."""
+        sets = super().get_fieldsets(request, obj)
+        if obj is None or self.has_change_permission(request, obj):
+            return sets
+        return [(None, {"fields": [("name", "enabled"), "shown_when"]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        may = obj is None or self.has_change_permission(request, obj)
+        return super().get_readonly_fields(request, obj) if may else ["name", "enabled", "shown_when"]
+
+    @display(description="When")
+    def shown_when(self, row: AlertRule) -> str:
+        return ", ".join(kind.replace("_", " ") for kind in row.when)
+
+    @display(description="Last notice")
+    def shown_last(self, row: AlertRule) -> str:
+        last = AlertNotice.objects.filter(rule=row).order_by("-pk").first()
+        if last is None:
+            return "none yet"
+        if last.delivered_at:
+            return f"delivered at {last.delivered_at:%Y-%m-%d %H:%M:%S}"
+        return last.error or "on its way"
+
+    @action(
+        description="Send a test",
+        url_path="test",
+        icon="send",
+        permissions=["change"],
+        dialog=asking(
+            "Send a test notice?", "It goes to this rule's address at once, as an alert that is over.", "Send"
+        ),
+    )
+    def send_test(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        row = AlertRule.objects.get(pk=self.row(request, object_id).pk)
+        error = outbox.send_test(row, actor=actor_of(request), reason=why(form))
+        if error:
+            messages.error(request, f"{row}: not delivered, {error}.")
+        else:
+            messages.success(request, f"{row}: the test was delivered.")
+        return back(request, reverse("admin:controlplane_alertrule_change", args=[row.pk]))

@@ -1,0 +1,120 @@
+"""Alerts opened, seen again, acknowledged and ended. The notices that this causes are rows of the same transaction."""
+
+from __future__ import annotations
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+
+from controlplane.alerts.kinds import Trouble, rank
+from controlplane.models import Alert, AlertNotice, AlertRule
+from queues import clock
+from quotas import events
+
+MAX_SUMMARY = 500
+
+
+def report(trouble: Trouble, times: int = 1) -> Alert:
+    """Open an alert, or note on the open one that it was seen again. A severity that rises is told like a new one."""
+    with transaction.atomic():
+        alert = _open_one(trouble)
+        if alert is None:
+            try:
+                with transaction.atomic():
+                    return _open(trouble, times)
+            except IntegrityError:  # another process was first
+                alert = _open_one(trouble)
+                if alert is None:
+                    raise
+        return _seen_again(alert, trouble, times)
+
+
+def _open_one(trouble: Trouble) -> Alert | None:
+    rows = Alert.objects.filter(kind=trouble.kind, subject=trouble.subject[:300], resolved_at=None)
+    return rows.select_for_update().first()
+
+
+def _open(trouble: Trouble, times: int) -> Alert:
+    now = clock.now()
+    alert = Alert.objects.create(
+        kind=trouble.kind,
+        subject=trouble.subject[:300],
+        project=trouble.project,
+        severity=trouble.severity,
+        summary=trouble.summary[:MAX_SUMMARY],
+        facts=trouble.facts,
+        opened_at=now,
+        last_seen=now,
+        count=times,
+    )
+    _tell(alert, "raised")
+    return alert
+
+
+def _seen_again(alert: Alert, trouble: Trouble, times: int) -> Alert:
+    worse = rank(trouble.severity) > rank(alert.severity)
+    values: dict[str, object] = {"last_seen": clock.now(), "count": F("count") + times}
+    if worse or rank(trouble.severity) == rank(alert.severity):
+        values |= {"summary": trouble.summary[:MAX_SUMMARY], "facts": trouble.facts}
+    if worse:
+        values |= {"severity": trouble.severity, "acknowledged_at": None, "acknowledged_by": ""}
+    Alert.objects.filter(pk=alert.pk).update(**values)
+    alert.refresh_from_db()
+    if worse:
+        _tell(alert, "raised")
+    return alert
+
+
+def end(alert: Alert) -> bool:
+    """What was wrong is over. False if somebody else has ended it."""
+    return _end(alert, "")
+
+
+def resolve(alert: Alert, *, actor: str, reason: str) -> bool:
+    """An operator ends it. It is opened again only by something new."""
+    with transaction.atomic():
+        ended = _end(alert, actor)
+        if ended:
+            _audit(alert, "alert.resolve", actor, reason, {"resolved": False}, {"resolved": True})
+    return ended
+
+
+def acknowledge(alert: Alert, *, actor: str, reason: str) -> bool:
+    """Somebody looks after it; it stays open until it is over. False where it was acknowledged or is over."""
+    with transaction.atomic():
+        rows = Alert.objects.filter(pk=alert.pk, acknowledged_at=None, resolved_at=None)
+        done = bool(rows.update(acknowledged_at=clock.now(), acknowledged_by=actor[:200]))
+        if done:
+            _audit(alert, "alert.acknowledge", actor, reason, {"acknowledged": False}, {"acknowledged": True})
+    alert.refresh_from_db()
+    return done
+
+
+def _end(alert: Alert, by: str) -> bool:
+    with transaction.atomic():
+        rows = Alert.objects.filter(pk=alert.pk, resolved_at=None)
+        ended = bool(rows.update(resolved_at=clock.now(), resolved_by=by[:200]))
+        alert.refresh_from_db()
+        if ended:
+            _tell(alert, "resolved")
+    return ended
+
+
+def _tell(alert: Alert, event: str) -> None:
+    """To the outbox for those whose rule asks for it, and to the live streams."""
+    rules = [rule for rule in AlertRule.objects.filter(enabled=True).defer("to") if alert.kind in rule.when]
+    now = clock.now()
+    AlertNotice.objects.bulk_create(
+        AlertNotice(alert=alert, rule=rule, event=event, created_at=now, due_at=now) for rule in rules
+    )
+    kind = events.AlertRaised if event == "raised" else events.AlertResolved
+    events.emit(
+        kind(alert.uid, alert.kind, alert.subject, alert.severity, alert.summary, alert.count, project=alert.project)
+    )
+
+
+def _audit(alert: Alert, verb: str, actor: str, reason: str, before: dict[str, bool], after: dict[str, bool]) -> None:
+    events.emit(
+        events.OperatorActed(
+            actor, verb, f"alert:{alert.kind}/{alert.subject}", before, after, reason, project=alert.project
+        )
+    )

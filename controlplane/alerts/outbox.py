@@ -1,0 +1,123 @@
+"""Sending what is due, again and again until it is taken or a day has passed. Safe in any number of processes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from django.db.models import Exists, OuterRef
+
+from controlplane.alerts import channels
+from controlplane.alerts.kinds import KINDS
+from controlplane.models import Alert, AlertNotice, AlertRule
+from queues import clock
+from quotas import events
+from quotas.models.encrypted import CredentialUnreadable
+
+WAITS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 21600, 28800)
+"""Seconds between two tries; about a day in all."""
+LEASE = timedelta(seconds=60)
+"""How long a sender holds a notice before another one may try it."""
+
+log = structlog.get_logger(__name__)
+
+
+def send_due(count: int = 5) -> int:
+    """Send what is due; returns how many were tried. Of one alert a rule gets the notices in their order."""
+    now = clock.now()
+    earlier = AlertNotice.objects.filter(
+        alert=OuterRef("alert"), rule=OuterRef("rule"), pk__lt=OuterRef("pk"), due_at__isnull=False
+    )
+    due = AlertNotice.objects.filter(due_at__lte=now).exclude(Exists(earlier)).select_related("alert", "rule")
+    tried = 0
+    for notice in due.order_by("due_at", "pk")[:count]:
+        # Taking it is moving it on: whoever comes second finds it no longer due.
+        if AlertNotice.objects.filter(pk=notice.pk, due_at=notice.due_at).update(due_at=now + LEASE):
+            _try(notice)
+            tried += 1
+    return tried
+
+
+def _try(notice: AlertNotice) -> None:
+    error = _deliver(notice)
+    now, tries = clock.now(), notice.tries + 1
+    fields: dict[str, Any]
+    if not error:
+        fields = {"due_at": None, "delivered_at": now, "error": ""}
+    elif tries > len(WAITS):
+        fields = {"due_at": None, "error": f"given up: {error}"}
+        log.warning("alert.notice_given_up", rule=notice.rule.name, notice=notice.uid, error=error)
+    else:
+        fields = {"due_at": now + timedelta(seconds=WAITS[tries - 1]), "error": error}
+        log.info("alert.notice_waits", rule=notice.rule.name, notice=notice.uid, error=error, tries=tries)
+    AlertNotice.objects.filter(pk=notice.pk).update(tries=tries, **fields)
+
+
+def send_test(rule: AlertRule, *, actor: str, reason: str) -> str:
+    """One notice that means nothing, sent at once. Returns what went wrong; nothing is kept but the audit entry."""
+    now = clock.now()
+    alert = Alert(
+        uid="test", kind="test", subject=rule.name, severity="info", summary="A test: nothing is wrong.",
+        opened_at=now, last_seen=now, resolved_at=now, resolved_by=actor,
+    )  # fmt: skip
+    notice = AlertNotice(alert=alert, rule=rule, event="resolved", created_at=now)
+    error = _deliver(notice)
+    after = {"delivered": not error, **({"error": error} if error else {})}
+    events.emit(events.OperatorActed(actor, "alert_rule.test", f"alert_rule:{rule.name}", None, after, reason))
+    return error
+
+
+def _deliver(notice: AlertNotice) -> str:
+    """One try; what went wrong, or nothing."""
+    try:
+        address = notice.rule.to.reveal()  # type: ignore[attr-defined]
+        channels.deliver(address, notice.uid, title_of(notice), text_of(notice), document_of(notice))
+    except channels.NotDelivered as refused:
+        return str(refused)
+    except CredentialUnreadable:
+        return "the address can't be read with the keys in SLUICE_CREDENTIAL_KEYS"
+    return ""
+
+
+def title_of(notice: AlertNotice) -> str:
+    alert = notice.alert
+    word = "over" if notice.event == "resolved" else alert.severity
+    return f"[{word}] {KINDS.get(alert.kind, alert.kind)}: {alert.subject}"
+
+
+def text_of(notice: AlertNotice) -> str:
+    alert = notice.alert
+    lines = [alert.summary, f"Since {alert.opened_at:%Y-%m-%d %H:%M:%S} UTC, seen {alert.count} times."]
+    if notice.event == "resolved" and alert.resolved_at is not None:
+        lines.append(f"Over since {alert.resolved_at:%Y-%m-%d %H:%M:%S} UTC.")
+    return "\n".join(lines)
+
+
+def document_of(notice: AlertNotice) -> dict[str, Any]:
+    """What a webhook gets."""
+    return {"type": f"alert.{notice.event}", "timestamp": moment(notice.created_at), "data": shape(notice.alert)}
+
+
+def shape(alert: Alert) -> dict[str, Any]:
+    """An alert as the API shows it."""
+    return {
+        "id": alert.uid,
+        "kind": alert.kind,
+        "subject": alert.subject,
+        "project": alert.project,
+        "severity": alert.severity,
+        "summary": alert.summary,
+        "facts": alert.facts,
+        "opened_at": moment(alert.opened_at),
+        "last_seen": moment(alert.last_seen),
+        "count": alert.count,
+        "acknowledged_at": moment(alert.acknowledged_at),
+        "acknowledged_by": alert.acknowledged_by,
+        "resolved_at": moment(alert.resolved_at),
+        "resolved_by": alert.resolved_by,
+    }
+
+
+def moment(at: Any) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

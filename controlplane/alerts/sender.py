@@ -1,0 +1,59 @@
+"""A thread beside the leading dispatcher that watches and delivers, so that a slow receiver holds up nobody."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from django.db import DatabaseError, close_old_connections
+
+from controlplane.alerts.outbox import send_due
+from controlplane.alerts.watch import Watch
+
+PAUSE = 1.0
+EVERY = 5.0
+"""Seconds between two looks."""
+
+log = structlog.get_logger(__name__)
+
+
+class Sender:
+    """Works while `leads` says so."""
+
+    def __init__(self, leads: Callable[[], bool]) -> None:
+        self._leads = leads
+        self._watch = Watch()
+        self._next = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            sent = 0
+            if self._leads():
+                try:
+                    close_old_connections()
+                    sent = self.work()
+                except DatabaseError as error:
+                    log.warning("alerts.waiting", error=type(error).__name__)
+                except Exception:
+                    # One alert that can't be told must not end all others; it is tried again when its lease ends.
+                    log.exception("alerts.fault")
+            if not sent:
+                self._stopping.wait(PAUSE)
+
+    def work(self) -> int:
+        """Look if it is time, and send what is due; how many were tried."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY
+            self._watch.look()
+        return send_due()

@@ -1,0 +1,161 @@
+"""What is wrong according to SQL, and what is over. Level-triggered, so that no lost event leaves an alert out or open.
+
+An alert ends when what it says has not been so for `SLUICE_ALERT_CALM` seconds. One that an operator has resolved is
+opened again by something new only, not because it still is so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import Count, Max, Min, QuerySet
+from django.db.models.functions import Coalesce
+
+from controlplane.alerts import ledger, sentences
+from controlplane.alerts.kinds import Trouble, rank
+from controlplane.models import Alert
+from queues import clock
+from queues.models import DeadLetter, Job, Queue
+from queues.states import WAITING_STAGES, Stage
+from quotas.models import Account, ThresholdMark
+
+KEPT = timedelta(days=90)
+"""How long alerts that are over are kept."""
+SLOW = 3
+"""What has to be counted is counted at every third look."""
+NEARLY_FULL, NO_LONGER = 0.8, 0.6
+SPAN = 60.0
+"""Seconds over which calls are counted for the error rate."""
+ENOUGH = 20
+FAILURES = ("server", "network", "timeout", "unknown", "auth")
+Place = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Watch:
+    """Looks every few seconds, in the one process that leads."""
+
+    _looks: int = 0
+    _counted: list[Trouble] = field(default_factory=list)
+    _gone: dict[Place, float] = field(default_factory=dict)
+    _calls: deque[tuple[float, dict[str, tuple[int, int]]]] = field(default_factory=deque)
+
+    def look(self) -> None:
+        now = clock.now()
+        known = {(alert.kind, alert.subject): alert for alert in Alert.objects.filter(resolved_at=None)}
+        if self._looks % SLOW == 0:
+            self._counted = [*_backlogs(now, known), *_letters()]
+            Alert.objects.filter(resolved_at__lt=now - KEPT).delete()
+        self._looks += 1
+        rows = list(Account.objects.select_related("pool").defer("credential"))
+        found = [*_accounts(rows), *_pools(rows, now), *self._errors(rows, known), *_marks(), *self._counted]
+        present = {trouble.place: trouble for trouble in found}
+        for place, trouble in present.items():
+            alert = known.get(place)
+            if alert is None:
+                if not _was_waved_through(trouble):
+                    ledger.report(trouble)
+            elif rank(trouble.severity) > rank(alert.severity):
+                ledger.report(trouble)
+        self._end(known, present)
+
+    def _end(self, known: dict[Place, Alert], present: dict[Place, Trouble]) -> None:
+        moment = time.monotonic()
+        self._gone = {place: since for place, since in self._gone.items() if place in known and place not in present}
+        for place, alert in known.items():
+            if place in present:
+                continue
+            if moment - self._gone.setdefault(place, moment) >= settings.ALERT_CALM:
+                ledger.end(alert)
+
+    def _errors(self, rows: Iterable[Account], known: dict[Place, Alert]) -> Iterator[Trouble]:
+        """Failures among the calls of the last minute. Counts that went back begin anew."""
+        moment = time.monotonic()
+        good: Counter[str] = Counter()
+        bad: Counter[str] = Counter()
+        for row in rows:
+            good[row.pool.name] += row.successes
+            bad[row.pool.name] += sum(row.errors.get(category, 0) for category in FAILURES)
+        self._calls.append((moment, {pool: (good[pool], bad[pool]) for pool in good}))
+        while len(self._calls) > 2 and self._calls[1][0] <= moment - SPAN:
+            self._calls.popleft()
+        since, before = self._calls[0]
+        for pool in good:
+            succeeded, failed = (now - then for now, then in zip(
+                (good[pool], bad[pool]), before.get(pool, (good[pool], bad[pool])), strict=True
+            ))  # fmt: skip
+            calls = succeeded + failed
+            if min(succeeded, failed) < 0 or calls < ENOUGH:
+                continue
+            trouble = sentences.error_rate(pool, failed, calls, moment - since)
+            bound = settings.ALERT_ERROR_RATE / (2 if trouble.place in known else 1)
+            if failed / calls > bound:
+                yield trouble
+
+
+def _was_waved_through(trouble: Trouble) -> bool:
+    """Whether an operator has resolved the last one of its kind and subject."""
+    last = Alert.objects.filter(kind=trouble.kind, subject=trouble.subject[:300]).order_by("-pk").first()
+    return last is not None and last.resolved_at is not None and last.resolved_by != ""
+
+
+def _accounts(rows: Iterable[Account]) -> Iterator[Trouble]:
+    for row in rows:
+        if row.state in ("open", "half_open"):
+            yield sentences.breaker_opened(row.pool.name, row.name, row.why)
+        elif row.state == "disabled" and row.why == "auth" and row.enabled:
+            yield sentences.auth_failed(row.pool.name, row.name)
+
+
+def _pools(rows: Iterable[Account], now: datetime) -> Iterator[Trouble]:
+    pools: dict[str, list[Account]] = {}
+    for row in rows:
+        if row.enabled:
+            pools.setdefault(row.pool.name, []).append(row)
+    for name, accounts in pools.items():
+        states = Counter(row.state for row in accounts if not _is_over(row, now))
+        free = len(accounts) - states["cooling_down"] - states["open"] - states["half_open"] - states["disabled"]
+        if not free and states["cooling_down"] + states["open"]:
+            ends = [(row.until - now) / timedelta(seconds=1) for row in accounts if row.until and row.until > now]
+            told = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
+            yield sentences.pool_limited(name, told, min(ends, default=None))
+
+
+def _is_over(row: Account, now: datetime) -> bool:
+    return row.state == "cooling_down" and row.until is not None and row.until <= now
+
+
+def _marks() -> Iterator[Trouble]:
+    for mark in ThresholdMark.objects.select_related("policy"):
+        yield sentences.threshold(mark.policy.name, mark.project, mark.key, mark.share)
+
+
+def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
+    """Queues that are nearly full, or whose oldest job could have run long ago."""
+    waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
+    counts = dict(waiting.values_list("queue").annotate(Count("id")))
+    ready: QuerySet[Job] = Job.objects.filter(stage=Stage.READY).order_by()
+    since = dict(ready.values_list("queue").annotate(since=Min(Coalesce("not_before", "created_at"))))
+    for queue in Queue.objects.all():
+        count = counts.get(queue.pk, 0)
+        age = (now - since[queue.pk]) / timedelta(seconds=1) if queue.pk in since and not queue.paused_at else 0.0
+        trouble = sentences.backlog(queue.name, count, queue.max_size, age)
+        is_open = trouble.place in known
+        share = NO_LONGER if is_open else NEARLY_FULL
+        patience = settings.ALERT_BACKLOG_AGE / (2 if is_open else 1)
+        if age > patience or (queue.max_size and count >= share * queue.max_size):
+            yield trouble
+
+
+def _letters() -> Iterator[Trouble]:
+    rows = DeadLetter.objects.filter(handled_at=None, severity="critical").order_by()
+    for project, queue, count, last in rows.values_list("project__slug", "queue__name").annotate(
+        Count("id"), Max("id")
+    ):
+        letter = DeadLetter.objects.only("category", "type").get(pk=last)
+        yield sentences.letters(project, queue, letter.category, letter.type, count)
