@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +23,11 @@ def rendered(data: Any) -> bytes:
     if not text.isascii():
         text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return text.encode()
+
+
+@lru_cache(maxsize=256)
+def _lower(name: str) -> bytes:
+    return name.lower().encode("latin-1")
 
 
 def security_headers() -> list[tuple[bytes, bytes]]:
@@ -62,6 +68,6 @@ class Answer:
             *fixed,
         ]
         for name, value in self.headers:
-            headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+            headers.append((_lower(name), value.encode("latin-1")))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})

@@ -33,6 +33,7 @@ from quotas.rest.caller import Caller
 from quotas.rest.idempotency import IdempotencyMismatch
 from quotas.rest.parsing import parse_object
 from quotas.rest.views import ApiView
+from quotas.services.limits import Check, Token
 from quotas.services.limits_async import AsyncChecks
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ _LEAN = re.compile(r"/api/v1/(?:pools/(?P<pool>[^/%]+)/acquire|leases/(?P<lease>
 _JSON = "application/json"
 LARGE = 64 * 1024
 """Bytes from which a body is parsed in a thread."""
+KEPT, REPEATED = 4096, 1024
+"""How many questions are remembered by their bodies, and the most bytes that such a body has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Lean:
         self._threads = threads
         self._known = Known(threads)
         self._checks = AsyncChecks(threads.short, threads.waiting)
+        self._questions: dict[tuple[bytes, str, bool], tuple[Check, Token]] = {}
         self._fixed = [(b"allow", b"POST, OPTIONS"), *security_headers()]
         self._challenge = ApiKeyAuthentication().authenticate_header(None)  # type: ignore[arg-type]
 
@@ -112,10 +116,12 @@ class Lean:
         kind = headers.get("content-type", "")
         if body and kind != _JSON and not kind.startswith("application/json;"):
             raise exceptions.UnsupportedMediaType(kind)
+        if route is _CHECK and len(body) < LARGE and "idempotency-key" not in headers:
+            return await self._check(caller, *self._asked(caller, body, path, headers))
         data = parse_object(body) if len(body) < LARGE else await self._threads.short(lambda: parse_object(body))
         request = LeanRequest(path, _Named(headers), caller, data)
         if route is _CHECK:
-            return await self._check(request)
+            return await self._check(caller, *self._view_of(request).asked(request))  # type: ignore[arg-type]
         return await self._view(route, request)
 
     async def _caller(self, authorization: str) -> Caller:
@@ -128,13 +134,29 @@ class Lean:
             raise refused
         return caller
 
-    async def _check(self, request: LeanRequest) -> Answer:
+    @staticmethod
+    def _view_of(request: LeanRequest) -> limits.CheckView:
         view = limits.CheckView()
         view.request = request  # type: ignore[assignment]
-        asked, token = view.asked(request)  # type: ignore[arg-type]
+        return view
+
+    def _asked(self, caller: Caller, body: bytes, path: str, headers: dict[str, str]) -> tuple[Check, Token]:
+        """What a body asks. The same bytes with the same rights ask the same, so that is looked up first."""
+        kind = (body, caller.project_slug, caller.may("bypass"))
+        known = self._questions.get(kind)
+        if known is None:
+            request = LeanRequest(path, _Named(headers), caller, parse_object(body))
+            known = self._view_of(request).asked(request)  # type: ignore[arg-type]
+            if len(body) <= REPEATED:
+                if len(self._questions) >= KEPT:
+                    self._questions.clear()
+                self._questions[kind] = known
+        return known
+
+    async def _check(self, caller: Caller, asked: Check, token: Token) -> Answer:
         held = await self._known.configuration()
         try:
-            decision = await self._checks.check(asked, held, actor=request.auth.name, token=token)
+            decision = await self._checks.check(asked, held, actor=caller.name, token=token)
         except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
             raise answers.refusal(error) from None
         except IdempotencyConflict:

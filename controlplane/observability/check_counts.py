@@ -7,7 +7,6 @@ import json
 import os
 import threading
 from bisect import bisect_left
-from collections import Counter
 
 import redis
 import structlog
@@ -17,6 +16,8 @@ from quotas import events
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 EVERY = 1.0
+_BOUND_NAMES = [("seconds", place) for place in range(len(BOUNDS) + 1)]
+_SECONDS = ("seconds", "sum")
 log = structlog.get_logger(__name__)
 
 
@@ -29,12 +30,12 @@ class CheckCounts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sums: Counter[str] = Counter()
+        self._sums: dict[tuple[str | int, ...], float] = {}
         self._pid = 0
 
     def record(self, event: events.LimitsChecked) -> None:
         """A subscriber: notes each policy's part in each decision, and the time that the call took."""
-        names = []
+        names: list[tuple[str | int, ...]] = []
         for decision in event.decisions:
             for state in decision.limits:
                 if decision.allowed:
@@ -43,18 +44,20 @@ class CheckCounts:
                     outcome = "denied"
                 else:
                     continue  # another policy refused: nothing was charged here
-                names.append(f'["total", {json.dumps(state.policy)}, "{state.scope}", "{outcome}"]')
+                names.append(("total", state.policy, state.scope, outcome))
+        names.append(_BOUND_NAMES[bisect_left(BOUNDS, event.seconds)])
         with self._lock:
             if self._pid != os.getpid():
                 self._begin()
-            self._sums.update(names)
-            self._sums[f'["seconds", {bisect_left(BOUNDS, event.seconds)}]'] += 1
-            self._sums['["seconds", "sum"]'] += event.seconds  # type: ignore[assignment]
+            sums = self._sums
+            for name in names:
+                sums[name] = sums.get(name, 0) + 1
+            sums[_SECONDS] = sums.get(_SECONDS, 0.0) + event.seconds
 
     def flush(self) -> None:
         """Add to Redis what was counted; where it does not answer, the counts are kept for the next time."""
         with self._lock:
-            sums, self._sums = self._sums, Counter()
+            sums, self._sums = self._sums, {}
         if not sums:
             return
         try:
@@ -63,12 +66,13 @@ class CheckCounts:
                 client.pipeline(transaction=True) as pipeline,
             ):
                 for name, amount in sums.items():
-                    pipeline.hincrbyfloat(key(), name, amount)
+                    pipeline.hincrbyfloat(key(), json.dumps(name), amount)
                 pipeline.execute()
         except redis.RedisError as error:
             log.warning("metrics.counts_kept", error=type(error).__name__)
             with self._lock:
-                self._sums.update(sums)
+                for name, amount in sums.items():
+                    self._sums[name] = self._sums.get(name, 0) + amount
 
     def _begin(self) -> None:
         """The first count of this process: what a parent counted is the parent's."""

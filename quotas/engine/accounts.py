@@ -103,6 +103,7 @@ class Accounts:
         self._plans: OrderedDict[int, PoolPlan] = OrderedDict()
         self._leases: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._random = chance or random.Random()
+        self._lease_prefix = self.keys.key("a", "l") + b":"
 
     # -- admitting -----------------------------------------------------------------------------------------------
 
@@ -149,7 +150,38 @@ class Accounts:
     def _turn(request: AdmitRequest, turn: int) -> AdmitRequest:
         return request if turn == 0 else replace(request, pool=request.fallbacks[turn - 1])
 
+    def _plain(self, request: AdmitRequest) -> _Prepared | None:
+        """An admission of nothing but an account, whose bytes are known but for its lease; None for any other."""
+        pool = request.pool
+        if pool is None or request.limits or request.key or request.token or self.clock is not None:
+            return None
+        plan = self.plan(pool)
+        asked = plan.known(request)
+        if asked is None or len(plan.accounts) > SAMPLED_ABOVE or pool.strategy == "weighted_random":
+            return None
+        if asked.around is None:
+            figures = _HEAD.pack(
+                0, _POOLED | (_PAUSED if pool.paused else 0), len(asked.templates), len(plan.accounts), plan.strategy, 0.0,
+                float(round(pool.lease_ttl * 1000)), RESERVATION_LIFE * 1000, INDEX_SIZE, plan.initial,
+            )  # fmt: skip
+            asked.around = (
+                packed(self._acquire, 3 + plan.key_count, 10, plan.packed_head),
+                plan.packed_keys + _UNTOLD + bulk(figures),
+                _UNTOLD + bulk(asked.specs) + asked.packed,
+            )
+        lease = secrets.token_urlsafe(15)
+        lease_key = self._lease_prefix + lease.encode()
+        before, between, after = asked.around
+        payload = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b" % (
+            before, len(lease_key), lease_key, between, len(lease), lease.encode(), after,
+        )  # fmt: skip
+        call = Call(self._acquire, (), (), payload)
+        return _Prepared(request, [], (), plan, asked, plan.accounts, call, lease, lease_key, None, False)
+
     def _prepare(self, request: AdmitRequest, whole: bool = False, *, dry: bool = False) -> _Prepared:
+        plain = None if dry else self._plain(request)
+        if plain is not None:
+            return plain
         ordered = in_order(request.limits)
         held = [limit for limit in ordered if limit.limit is not None]
         counters = [self.keys.counter(limit) for limit in held]
@@ -173,7 +205,7 @@ class Accounts:
             heads.append(self.keys.reservation(reservation))
         elif slots:
             slot = secrets.token_urlsafe(15)
-        lease_key = self.keys.key("a", "l", lease)
+        lease_key = self._lease_prefix + lease.encode()
         counters += [self.keys.index(limit) for limit in held]
         asked: Asked | None = None
         accounts: Sequence[AccountKeys] = ()

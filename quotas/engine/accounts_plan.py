@@ -91,6 +91,10 @@ class PoolPlan:
             known = self._asked[kind] = Asked(self, templates, costs_of(request), early, now)
         return known
 
+    def known(self, request: AdmitRequest) -> Asked | None:
+        """What a call without a key asks, where that was asked before and does not depend on the time."""
+        return self._asked.get((waits_early(self.pool, request.priority), *request.cost.items()))
+
     def settling(self, one: AccountKeys, asked: Asked) -> tuple[int, bytes]:
         """How many counters a call without a key has charged, and these as they are sent."""
         kind = (one.state, asked.kind)
@@ -112,7 +116,7 @@ class PoolPlan:
 class Asked:
     """What one kind of call asks of a pool's accounts, packed. `args` are ARGV 6 to 10 of acquire.lua."""
 
-    __slots__ = ("args", "charged", "kind", "packed", "specs", "templates")
+    __slots__ = ("args", "around", "charged", "kind", "packed", "specs", "templates")
 
     def __init__(
         self, plan: PoolPlan, templates: tuple[Limit, ...], costs: dict[str, int], early: bool, now: int
@@ -132,6 +136,8 @@ class Asked:
             wire.DOUBLE.pack(threshold),
         )
         self.packed = b"".join(map(bulk, self.args))
+        self.around: tuple[bytes, bytes, bytes] | None = None
+        """A whole admission but for its lease: what is sent before, between and after its two places."""
 
     def packed_for(self, accounts: Sequence[AccountKeys]) -> bytes:
         """The same arguments for some of the pool's accounts."""

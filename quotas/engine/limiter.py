@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class CheckRequest:
 
 
 @dataclass(slots=True)
-class _Prepared:
+class Prepared:
     """A check on its way: limits in order of report, those that limit, and the call of the script."""
 
     limits: Sequence[Limit]
@@ -63,11 +63,6 @@ def in_order(limits: Sequence[Limit]) -> Sequence[Limit]:
             return sorted(limits, key=lambda limit: _RANK.get(limit.scope, _LAST))
         last = rank
     return limits
-
-
-def _unlimited(limits: Sequence[Limit], bypass: bool) -> Decision:
-    """The answer where nothing limits."""
-    return wire.decide(limits, [wire.unlimited(limit) for limit in limits], [], True, bypassed=bypass)
 
 
 def wants_reservation(limits: Iterable[Limit]) -> bool:
@@ -124,54 +119,49 @@ class Limiter:
         send = self.transport.send
         prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
         if not prepared.held:
-            return _unlimited(limits, bypass)
+            return self.decode(prepared, b"")
         reply = send(prepared.call)
-        if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
-            self._learn(reply)
+        if self.is_stale(reply):
             prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
             reply = send(prepared.call)
-        return self._decode(prepared, reply)
-
-    def steps(self, request: CheckRequest) -> Generator[Call, Reply, Decision]:
-        """A check without the way to the server: yields what to run, is sent the reply, returns the decision."""
-        limits = request.limits
-        asked = (limits, request.dry_run, request.bypass, request.token, request.token_body, request.reserve)
-        prepared = self._prepare(*asked)
-        if not prepared.held:
-            return _unlimited(limits, request.bypass)
-        reply = yield prepared.call
-        if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
-            self._learn(reply)
-            prepared = self._prepare(*asked)
-            reply = yield prepared.call
-        return self._decode(prepared, reply)
+        return self.decode(prepared, reply)
 
     def check_many(self, requests: Iterable[CheckRequest]) -> list[Decision]:
         """Many checks in one round trip, in order, each all or nothing by itself."""
         asked = list(requests)
-        prepared = [self._prepare(r.limits, r.dry_run, r.bypass, r.token, r.token_body, r.reserve) for r in asked]
-        sent = [p for p in prepared if p.held]
-        replies = self.transport.run_many([p.call for p in sent])
-        for i, reply in enumerate(replies):
-            if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
-                self._learn(reply)
-                at = next(n for n, p in enumerate(prepared) if p is sent[i])
-                r = asked[at]
-                prepared[at] = self._prepare(r.limits, r.dry_run, r.bypass, r.token, r.token_body, r.reserve)
-                replies[i] = self.transport.send(prepared[at].call)
-        answers = iter(replies)
-        return [self._decode(p, next(answers)) if p.held else _unlimited(p.limits, p.bypass) for p in prepared]
+        prepared = [self.prepare(request) for request in asked]
+        sent = [place for place, one in enumerate(prepared) if one.held]
+        replies: dict[int, Reply] = dict(
+            zip(sent, self.transport.run_many([prepared[place].call for place in sent]), strict=True)
+        )
+        for place, reply in replies.items():
+            if self.is_stale(reply):
+                prepared[place] = self.prepare(asked[place])
+                replies[place] = self.transport.send(prepared[place].call)
+        return [self.decode(one, replies.get(place, b"")) for place, one in enumerate(prepared)]
+
+    # A check without the way to the server, for who goes it himself: prepare, send `call` unless nothing is held, once
+    # more where the reply is stale, decode.
+
+    def prepare(self, request: CheckRequest) -> Prepared:
+        """What is to be sent for a check."""
+        asked = request
+        return self._prepare(asked.limits, asked.dry_run, asked.bypass, asked.token, asked.token_body, asked.reserve)
+
+    def is_stale(self, reply: Reply) -> bool:
+        """Whether nothing was done since calendar periods are not those of the server's clock; they will be next time."""
+        if len(reply) != wire.STATUS.size or reply[0] != wire.STALE:
+            return False
+        self._ahead = int(wire.STATUS.unpack_from(reply)[1]) - time.time_ns() // 1000
+        return True
 
     def now(self) -> int:
         """A guess at the server's time in microseconds, without asking it."""
         return self.clock() if self.clock else time.time_ns() // 1000 + self._ahead
 
-    def _learn(self, reply: bytes) -> None:
-        self._ahead = int(wire.STATUS.unpack_from(reply)[1]) - time.time_ns() // 1000
-
     def _prepare(
         self, limits: Sequence[Limit], dry_run: bool, bypass: bool, token: str, token_body: str, reserve: bool | None
-    ) -> _Prepared:
+    ) -> Prepared:
         limits = in_order(limits)
         now = self.now()
         keys = self.keys
@@ -224,10 +214,13 @@ class Limiter:
         parts += members
         script = self._peek if dry_run else self._check
         call = Call(script, (), (), packed(script, sent, 4 + count, *parts))
-        return _Prepared(limits, held, counters, call, reservation, bypass)
+        return Prepared(limits, held, counters, call, reservation, bypass)
 
-    def _decode(self, prepared: _Prepared, reply: Reply) -> Decision:
+    def decode(self, prepared: Prepared, reply: Reply) -> Decision:
+        """The decision that a reply is; `reply` does not matter where nothing was held and so nothing sent."""
         limits = prepared.limits
+        if not prepared.held:
+            return wire.decide(limits, [wire.unlimited(limit) for limit in limits], [], True, bypassed=prepared.bypass)
         reservation = prepared.reservation
         replayed = type(reply) is list
         if replayed:
@@ -249,7 +242,7 @@ class Limiter:
         )
 
     @staticmethod
-    def _remembered(prepared: _Prepared, answer: bytes, names: bytes) -> tuple[bytes, str | None, Sequence[Limit]]:
+    def _remembered(prepared: Prepared, answer: bytes, names: bytes) -> tuple[bytes, str | None, Sequence[Limit]]:
         """An earlier answer to the same token: (answer, reservation, limits that it is about)."""
         known, _, lease = names.partition(b"\n")
         counters = known.split(b" ")

@@ -11,7 +11,6 @@ the timeout, all who wait on it get LimiterUnavailable.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -228,11 +227,11 @@ class Pipeline:
 
 async def check(limiter: Limiter, pipeline: Pipeline, request: CheckRequest) -> Decision:
     """`Limiter.check` over a pipeline. Raises what it raises, and PlainSocketNeeded."""
-    steps = limiter.steps(request)
-    with contextlib.closing(steps):
-        try:
-            call = next(steps)
-            while True:
-                call = steps.send(await pipeline.run(call))
-        except StopIteration as done:
-            return done.value
+    prepared = limiter.prepare(request)
+    if not prepared.held:
+        return limiter.decode(prepared, b"")
+    reply = await pipeline.run(prepared.call)
+    if limiter.is_stale(reply):
+        prepared = limiter.prepare(request)
+        reply = await pipeline.run(prepared.call)
+    return limiter.decode(prepared, reply)

@@ -1,8 +1,9 @@
 """Lua scripts, as functions of one library: found by name, called by name, loaded where a server does not have them.
 
-A file in `lua/` is a script: lines `-- include: <file>` name what it uses, and what stands below the line
-`-- at each call:` is run with KEYS and ARGV. Everything else is made once per server and lives between calls: closures,
-tables for looking things up, and bounded caches of what depends on arguments only, never on keys' values or time.
+A file in `lua/` that no other one includes is a script: lines `-- include: <file>` name what it uses, and what stands
+below the line `-- at each call:` (all of it, without that line) is run with KEYS and ARGV. Everything else is made once
+per server and lives between calls: closures, tables for looking things up, and bounded caches of what depends on
+arguments only, never on keys' values or time.
 """
 
 from __future__ import annotations
@@ -102,12 +103,14 @@ def _scripts() -> dict[tuple[str, bool], Script]:
     Nothing but `redis.register_function` is there while a library is loaded, so all is made at the first call.
     """
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(LUA.glob("*.lua"))}
-    texts = {name: text for name, text in texts.items() if BODY in text}
+    used = {name.removesuffix(".lua") for text in texts.values() for name in INCLUDE.findall(text)}
+    texts = {name: text for name, text in texts.items() if name not in used}
     seen: set[str] = set()
     parts = ["local made\nlocal function make()\nlocal scripts = {}\n"]
     for name, text in texts.items():
         parts.append(_included(text, seen))
-        made, _, body = INCLUDE.sub("", text).partition(BODY)
+        made, found, body = INCLUDE.sub("", text).partition(BODY)
+        made, body = (made, body) if found else ("", made)
         parts.append(f"do\n{made}scripts.{name} = function(KEYS, ARGV)\n{body}\nend\nend\n")
     parts.append("return scripts\nend\n")
     digest = hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

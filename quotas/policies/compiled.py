@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 PARTITIONED = frozenset({"user", "project", "endpoint", "custom"})
 """Scopes whose counters are kept apart by project; a queue is shared by those who use it."""
 
-_kept = lru_cache(maxsize=8192)(Limit)
-"""The same limit for the same policy, subject and cost: what is sent of it is packed once."""
 NOTHING_MOVED: Mapping[int, tuple[int, int]] = {}
 _FIRST_PAUSED = {"low": 7, "normal": 4, "all": 0}
 
@@ -33,7 +31,7 @@ class CompiledOverride:
     """Unix time by SQL's clock."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CompiledPolicy:
     """`limit_for` makes the engine's `Limit` of it. Immutable and shared by all threads."""
 
@@ -146,25 +144,7 @@ class CompiledPolicy:
                 burst = share  # the refill stays as it is
             else:
                 limit = share
-        return _kept(
-            self.id,
-            self.name,
-            self.scope,
-            subject,
-            self.algorithm,
-            limit,
-            self.unit,
-            cost,
-            project if self.scope in PARTITIONED else "",
-            self.window,
-            burst,
-            self.period,
-            self.timezone,
-            self.mode,
-            self.on_redis_down,
-            self.generation,
-            self.lease_ttl,
-        )
+        return _limit(self, subject, project if self.scope in PARTITIONED else "", limit, burst, cost)
 
     def template(self) -> Limit:
         """The policy without a subject, to list or clear its counters by."""
@@ -179,6 +159,32 @@ class CompiledPolicy:
 
     def exempts_address(self, address: addresses.Address) -> bool:
         return any(address in net for net in self.exempt_networks)
+
+
+@lru_cache(maxsize=8192)
+def _limit(
+    policy: CompiledPolicy, subject: str, partition: str, limit: int | None, burst: int | None, cost: int
+) -> Limit:
+    """Kept, since what the limiter sends of a limit is packed once and stays with it."""
+    return Limit(
+        policy.id,
+        policy.name,
+        policy.scope,
+        subject,
+        policy.algorithm,
+        limit,
+        policy.unit,
+        cost,
+        partition,
+        policy.window,
+        burst,
+        policy.period,
+        policy.timezone,
+        policy.mode,
+        policy.on_redis_down,
+        policy.generation,
+        policy.lease_ttl,
+    )
 
 
 def effective(

@@ -1,5 +1,8 @@
--- One account's live state, and what follows from it. A library, included by the scripts about accounts, after
--- clock.lua and cells.lua. Times are microseconds.
+-- include: clock.lua
+-- include: cells.lua
+--
+-- One account's live state, and what follows from it. A library, included by the scripts about accounts.
+-- Times are microseconds.
 --
 -- A state is a table; every member may be missing. It is stored as a packed head, which is all that picking an account
 -- looks at (state_peek), and the rest with cmsgpack, which is read for the few that are weighed (state_load):
@@ -242,4 +245,40 @@ local function learned()
 
   made_learned = {level = level_of, wait = wait_of, take = take}
   return made_learned
+end
+
+-- What arguments say, by their bytes: the same for every call of one kind to one pool.
+local asks, asked_for = {}, 0
+local lists, listed_for = {}, 0
+
+-- Units and costs of a call: the units of the templates, costs by unit, which units a configured limit holds, and the reason of each.
+local function ask_of(packed)
+  local made = asks[packed]
+  if made then return made end
+  local units, costs = unpack(cmsgpack.unpack(packed))
+  made = {units = units, costs = costs, held = {}, reasons = {}}
+  for j = 1, #units do
+    made.held[units[j]] = true
+    made.reasons[j] = string.sub(units[j], 1, 2) == 'k:' and 'key' or units[j]
+  end
+  if asked_for >= 1000 then asks, asked_for = {}, 0 end
+  asks[packed], asked_for = made, asked_for + 1
+  return made
+end
+
+-- Specs, each with a table that holds its state during a call.
+local function specs_of(packed)
+  local made = lists[packed]
+  if made then return made end
+  made = {}
+  local at, size = 1, #packed
+  while at < size do
+    local spec
+    spec, at = spec_unpack(packed, at)
+    spec.state = {}
+    made[#made + 1] = spec
+  end
+  if listed_for >= 1000 then lists, listed_for = {}, 0 end
+  lists[packed], listed_for = made, listed_for + 1
+  return made
 end

@@ -24,7 +24,7 @@
 -- cell_write(key, state, spec, now, cost, lease) -> tag1, tag2
 --     charges, decided or not (settling may overdraw), updates used, remaining and reset; the tags say where the
 --     charge went. `lease` is the id of the slot, for concurrency only. With cost 0 nothing is written.
--- cell_refund(key, spec, now, amount, tag1, tag2, lease, value) -> units given back
+-- cell_refund(key, spec, now, amount, tag1, tag2, lease, value) -> units given back; uses spec.state where there is one
 --     reads for itself where no value is given; never into a window that the charge was not in, never below zero.
 --
 -- Use: read all, decide all, then write all. For example, per account of a pool:
@@ -490,5 +490,5 @@ local function cell_write(key, st, spec, now, cost, lease)
 end
 
 local function cell_refund(key, spec, now, amount, tag1, tag2, lease, value)
-  return spec.cell.refund(key, cell_read(key, spec, now, value), spec, now, amount, tag1, tag2, lease)
+  return spec.cell.refund(key, cell_read(key, spec, now, value, spec.state), spec, now, amount, tag1, tag2, lease)
 end

@@ -27,6 +27,19 @@
 -- pool's maximum. Refusals of calls that began before the cooldown did are the same refusal. Breaker: only server,
 -- network and timeout errors move it, only by calls that began in the present epoch.
 
+
+local function backoff(first, last, count)
+  local wait = first
+  for _ = 2, count do
+    wait = wait * 2
+    if wait >= last then break end
+  end
+  return wait < last and wait or last
+end
+
+-- Where the charges of the call under way went, by template.
+local tag1, tag2 = {}, {}
+
 -- at each call:
 
 local stored = redis.call('MGET', KEYS[1], KEYS[2], unpack(KEYS, 6))
@@ -44,18 +57,15 @@ local record = string.find(raw, '\n', 1, true) + 1
 local asked, ends, epoch, probe, m, default, most, failures, window, open_for, probes, floor_, ceiling, initial, size,
   specs = struct.unpack('<dddBBdddddddddd', raw, record)
 local tags = specs + 50 * m
-local charges = {} -- by template; false for one that costs nothing
+local templates = specs_of(string.sub(raw, specs, tags - 1))
 for j = 1, m do
-  local spec, after = spec_unpack(raw, specs)
-  specs = after
-  charges[j] = spec.cost > 0 and spec
-  if spec.cost > 0 then
-    spec.tag1, spec.tag2 = struct.unpack('<dd', raw, tags)
+  if templates[j].cost > 0 then
+    tag1[j], tag2[j] = unpack_('<dd', raw, tags)
     tags = tags + 16
   end
 end
-local described = cmsgpack.unpack(string.sub(raw, tags))
-local units, costs = described[1], described[2]
+local ask = ask_of(string.sub(raw, tags))
+local units, costs = ask.units, ask.costs
 local s = state_unpack(stored[2])
 local id = owner_of(KEYS[2])
 local transition = ''
@@ -88,20 +98,20 @@ local function actual_of(unit, cost)
   return used and used[unit] or unused and (never or unit ~= 'requests') and 0 or cost
 end
 local charged = 0
-for j = 1, #units do
-  local unit = units[j]
-  local spec = charges[j]
-  if spec then
+for j = 1, m do
+  local spec = templates[j]
+  if spec.cost > 0 then
     charged = charged + 1
-    if string.sub(unit, 1, 2) == 'k:' then unit = string.sub(unit, 3) end
+    local unit = units[j]
+    if ask.reasons[j] == 'key' then unit = string.sub(unit, 3) end
     local key, value = KEYS[5 + charged], stored[2 + charged]
     local actual = actual_of(unit, spec.cost)
     if spec.algo == 6 then
-      cell_refund(key, spec, now, spec.cost, spec.tag1, spec.tag2, lease, value)
+      cell_refund(key, spec, now, spec.cost, tag1[j], tag2[j], lease, value)
     elseif actual < spec.cost then
-      cell_refund(key, spec, now, spec.cost - actual, spec.tag1, spec.tag2, lease, value)
+      cell_refund(key, spec, now, spec.cost - actual, tag1[j], tag2[j], lease, value)
     elseif actual > spec.cost then
-      local st = cell_read(key, spec, now, value)
+      local st = cell_read(key, spec, now, value, spec.state)
       if not st.stale then
         cell_decide(st, spec, now, 0)
         cell_write(key, st, spec, now, actual - spec.cost, lease)
@@ -177,14 +187,6 @@ end
 
 -- Cooldown.
 local cooldown = 0
-local function backoff(first, last, count)
-  local wait = first
-  for _ = 2, count do
-    wait = wait * 2
-    if wait >= last then break end
-  end
-  return wait < last and wait or last
-end
 local function lengthened(wait)
   return math.min(most, math.ceil(wait * (1 + 0.1 * random)))
 end
@@ -323,10 +325,10 @@ if initial >= 0 then
     local most_used = 0
     local number = 0
     for j = 1, m do
-      local spec = charges[j]
-      if spec then
+      local spec = templates[j]
+      if spec.cost > 0 then
         number = number + 1
-        local top = spec.algo == 3 and spec.p1 or spec.limit
+        local top = spec.top
         if spec.algo ~= 6 and top > 0 then
           local st = cell_read(KEYS[5 + number], spec, now)
           if not st.stale then
