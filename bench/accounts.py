@@ -51,7 +51,9 @@ def cpu_of(step: Callable[[], object], client: redis.Redis, count: int = 100) ->
 
     def server() -> tuple[float, float]:
         found = client.info("cpu")
-        return found["used_cpu_user"] + found["used_cpu_sys"], client.info("commandstats")["cmdstat_evalsha"]["usec"]
+        stats = client.info("commandstats")
+        scripts = sum(stats.get(f"cmdstat_{name}", {"usec": 0})["usec"] for name in ("evalsha", "fcall", "fcall_ro"))
+        return found["used_cpu_user"] + found["used_cpu_sys"], scripts
 
     used, scripts = server()
     start = time.process_time()

@@ -41,6 +41,7 @@ class QueueSpec:
     paused: bool
     paused_reason: str
     draining: bool
+    priority_levels: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ def _load() -> QueueConfig:
             paused=row.paused_at is not None,
             paused_reason=row.paused_reason,
             draining=row.draining_at is not None,
+            priority_levels=row.priority_levels,
         )
         for row in Queue.objects.select_related("retry_policy", "pool")
     }

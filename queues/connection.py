@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -22,6 +23,20 @@ BELL_LENGTH = 1000
 def client() -> redis.Redis:
     """The process's client. Commands fail after 5 s; nothing is repeated blindly."""
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=2, health_check_interval=0)
+
+
+RING_TIMEOUT = 0.25
+"""Seconds that a caller waits for the bell at most: its job is accepted already."""
+SILENCE = 1.0
+"""Seconds without a try after one that failed: where Redis hangs, not each caller finds that out anew."""
+_silent_until = float("-inf")
+
+
+@lru_cache(maxsize=1)
+def _ringer() -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.REDIS_URL, socket_timeout=RING_TIMEOUT, socket_connect_timeout=RING_TIMEOUT, health_check_interval=0
+    )
 
 
 @lru_cache(maxsize=4)
@@ -44,11 +59,15 @@ def ring(groups: Iterable[Group] = (), *, again: bool = False, unblock: bool = F
     `unblock` says that capacity may be free before its time (a settle, a reset, a resume). A ring is a hint: where
     Redis is away the dispatcher finds the rows by itself, so its absence is logged and no error.
     """
+    global _silent_until
+    if time.monotonic() < _silent_until:
+        return
     message = json.dumps({"groups": [list(group) for group in groups], "again": again, "unblock": unblock})
     try:
-        with client().pipeline(transaction=False) as pipeline:
+        with _ringer().pipeline(transaction=False) as pipeline:
             pipeline.lpush(key("bell"), message)
             pipeline.ltrim(key("bell"), 0, BELL_LENGTH - 1)
             pipeline.execute()
     except redis.RedisError as error:
+        _silent_until = time.monotonic() + SILENCE
         log.warning("bell.unheard", error=type(error).__name__)

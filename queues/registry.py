@@ -50,6 +50,8 @@ class RunResult:
     upstream: Any = None
     """`quotas.engine.types.Outcome` for the account, where one was used."""
     actual: Mapping[str, int] = field(default_factory=dict)
+    returned: bool = False
+    """It was not even begun, since this worker can't; another one may."""
 
 
 class JobType(Protocol):
@@ -88,6 +90,16 @@ def get(name: str) -> JobType | None:
 
 def names() -> list[str]:
     return sorted(_types)
+
+
+MAX_LOSSES = 2
+"""Lost deliveries after which even a trusted type runs alone."""
+
+
+def is_suspect(name: str, losses: int) -> bool:
+    """Whether a job of this type may be what took its worker down, after so many workers that it was lost with."""
+    job_type = get(name)
+    return job_type is None or not job_type.trusted or losses >= MAX_LOSSES
 
 
 def load_builtin() -> None:

@@ -14,6 +14,8 @@ from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status
 from quotas.models import Project
 
 RATE_SPAN = timedelta(seconds=60)
+STORY_SPAN = timedelta(minutes=5)
+STORY_LENGTH = 1000
 
 
 def timeline(job: Job) -> list[dict[str, Any]]:
@@ -79,6 +81,9 @@ def _wait(job: Job) -> tuple[str | None, datetime | None]:
         case Stage.BELT:
             return "a free thread of a worker", None
         case Stage.HELD:
+            batch = Batch.objects.filter(then=job).values_list("uid", flat=True).first()
+            if batch is not None:
+                return f"batch {batch} to be complete", None
             left = job.dependencies.exclude(after__status__in=FINAL).values_list("after__uid", flat=True)[:5]
             return f"jobs {', '.join(left)}", None
         case Stage.SCHEDULED:
@@ -171,10 +176,37 @@ def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:
         "oldest_age": (now - oldest) / timedelta(seconds=1) if oldest else None,
         "rate_in": round(recent / RATE_SPAN.total_seconds(), 3),
         "rate_out": round(rate_of(jobs), 3),
+        **how_it_went(jobs, now),
         "dead_letters": DeadLetter.objects.filter(
             queue=queue, handled_at=None, **({"project": project} if project else {})
         ).count(),
     }
+
+
+def how_it_went(jobs: QuerySet[Job], now: datetime) -> dict[str, Any]:
+    """Of the last of `jobs` that ended within `STORY_SPAN`: seconds of waiting and running (`p50`, `p95`), and the
+    shares that completed and that died. None where there are none."""
+    ended = jobs.filter(stage=Stage.DONE, finished_at__gt=now - STORY_SPAN).order_by("-finished_at")
+    rows = list(
+        ended.values_list("status", "created_at", "first_started_at", "started_at", "finished_at")[:STORY_LENGTH]
+    )
+    waits = [max((first - made).total_seconds(), 0.0) for _, made, first, _, _ in rows if first]
+    runs = [max((end - begun).total_seconds(), 0.0) for _, _, _, begun, end in rows if begun and end]
+    decided = [status for status, *_ in rows if status != Status.CANCELLED]
+    completed = sum(status == Status.COMPLETED for status in decided)
+    return {
+        "wait": _spread(waits),
+        "run": _spread(runs),
+        "success_rate": round(completed / len(decided), 4) if decided else None,
+        "failure_rate": round(1 - completed / len(decided), 4) if decided else None,
+    }
+
+
+def _spread(values: list[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    values.sort()
+    return {f"p{share}": round(values[min(len(values) * share // 100, len(values) - 1)], 3) for share in (50, 95)}
 
 
 def _id_floor(now: datetime) -> int:

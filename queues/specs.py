@@ -50,6 +50,8 @@ class JobSpec:
     unique_for: float | None = None
     unique_key: str | None = None
     idempotency_key: str | None = None
+    held: str = ""
+    """Why it waits until somebody releases it, though it names no other jobs: set by us, never by a caller."""
     digest: str = ""
     """Hash of the body, to tell a repeated request from another one under the same idempotency key."""
 

@@ -6,3 +6,8 @@ from django.apps import AppConfig
 class QuotasConfig(AppConfig):
     name = "quotas"
     verbose_name = "Limits and accounts"
+
+    def ready(self) -> None:
+        from quotas.services import denials
+
+        denials.connect()

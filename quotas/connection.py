@@ -14,6 +14,7 @@ from quotas import events
 from quotas.engine.accounts import Accounts
 from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
+from quotas.engine.line import SharedLine
 from quotas.engine.waiting import WaitingLine
 
 _patience: float | None = None
@@ -53,8 +54,10 @@ def limiter() -> ResilientLimiter:
 
 @lru_cache(maxsize=1)
 def waiting_line() -> WaitingLine:
-    """Blocking checks, in order of arrival."""
-    return WaitingLine(limiter())
+    """Blocking checks, in order of arrival in all processes together."""
+    resilient = limiter()
+    keys = resilient.limiter.keys
+    return WaitingLine(resilient, SharedLine(resilient.ask, keys), keys=keys)
 
 
 class _Outage:

@@ -17,8 +17,6 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest
 
 from quotas import enforcement
-from quotas.engine.types import Decision
-from quotas.services import limits
 from quotas.services.limits import Check
 
 Given = Any
@@ -46,10 +44,13 @@ def limited(
                 answer = await sync_to_async(lambda: enforcement.enforce(_asked(request, given, args, kwargs)))()
                 if isinstance(answer, enforcement.Refused):
                     return answer.response
+                passed = enforcement.Passed(answer)
                 try:
                     response = await view(request, *args, **kwargs)
-                finally:
-                    await sync_to_async(_settle)(answer)
+                except BaseException as error:  # a cancelled request frees its slot too
+                    await passed.ended_async(error=error)
+                    raise
+                await passed.ended_async(response)
                 enforcement.add_headers(response, answer)
                 return response
 
@@ -60,10 +61,13 @@ def limited(
             answer = enforcement.enforce(_asked(request, given, args, kwargs))
             if isinstance(answer, enforcement.Refused):
                 return answer.response
+            passed = enforcement.Passed(answer)
             try:
                 response = view(request, *args, **kwargs)
-            finally:
-                _settle(answer)
+            except BaseException as error:  # a cancelled request frees its slot too
+                passed.ended(error=error)
+                raise
+            passed.ended(response)
             enforcement.add_headers(response, answer)
             return response
 
@@ -81,8 +85,3 @@ def _asked(request: HttpRequest, given: Mapping[str, Given], args: Any, kwargs: 
     if isinstance(named.get("cost"), int):
         named["cost"] = {"requests": named["cost"]}
     return enforcement.check_of(request, **named)
-
-
-def _settle(decision: Decision) -> None:
-    if decision.reservation is not None:
-        limits.settle(decision.reservation)

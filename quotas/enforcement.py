@@ -11,22 +11,27 @@ Settings, all optional, in a dict `SLUICE`:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.module_loading import import_string
+from rest_framework.exceptions import APIException
 
+from quotas import policies
 from quotas.api import answers
 from quotas.clients import client_ip, user_of
-from quotas.engine.types import Decision
+from quotas.engine.types import Decision, Outcome
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.policies.patterns import compile_pattern
 from quotas.rest.problems import MEDIA_TYPE, document
-from quotas.services import limits
+from quotas.services import limits, outcomes
 from quotas.services.limits import Check
 
 ACTOR = "enforcement"
@@ -75,6 +80,37 @@ def enforce(asked: Check) -> Decision | Refused:
     body = answers.body_of(decision)
     body.setdefault("status", answers.status_of(decision))
     return Refused(_response(body, answers.headers_of(decision)), decision.retry_after)
+
+
+class Passed:
+    """A request that was let through: when its view has ended, slots are freed and adaptive policies hear of it."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self._began = time.perf_counter()
+
+    def ended(self, response: HttpResponse | None = None, error: BaseException | None = None) -> None:
+        """The view answered, or raised `error`."""
+        if self.decision.reservation is not None:
+            limits.settle(self.decision.reservation)
+        failed = response.status_code >= 500 if response is not None else _is_failure(error)
+        outcome = Outcome("server" if failed else "ok", latency=time.perf_counter() - self._began)
+        outcomes.of_policies((state.policy for state in self.decision.limits), outcome)
+
+    async def ended_async(self, response: HttpResponse | None = None, error: BaseException | None = None) -> None:
+        """`ended`, in a thread where it may have to ask Redis or SQL."""
+        held, _ = policies.keeper.held()
+        if self.decision.reservation is not None or held is None or held.adaptive:
+            await sync_to_async(self.ended)(response, error)
+
+
+def _is_failure(error: BaseException | None) -> bool:
+    """Whether it is no answer below 500 that Django or REST framework makes of it, and no client that went away."""
+    if isinstance(error, APIException):
+        return error.status_code >= 500
+    return isinstance(error, Exception) and not isinstance(
+        error, Http404 | PermissionDenied | BadRequest | SuspiciousOperation
+    )
 
 
 def add_headers(response: HttpResponse, decision: Decision) -> None:

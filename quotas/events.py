@@ -89,6 +89,16 @@ class ThresholdCrossed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LimitAdapted(Event):
+    """An adaptive policy's limit has moved, and why. `project` is the one that the policy is bound to."""
+
+    policy: str
+    before: int
+    after: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class AccountChanged(Event):
     """An account went from one state to another, as the API names them.
 

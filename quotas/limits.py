@@ -4,18 +4,21 @@ decision = limits.check(project="acme", user="u-17", cost={"tokens": 800})   # t
 with limits.reserve(project="acme", cost={"tokens": 800}) as reservation:
     ...
     reservation.settle(tokens=512)
+decision = await limits.check_async(project="acme", max_wait=5)                # and `async with limits.reserve_async(..)`
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import CostExceedsLimit, LimitExceeded
 from quotas.services import limits as service
+from quotas.services import outcomes
 from quotas.services.blocks import PolicyLease
 from quotas.services.limits import Check
+from quotas.threads import in_thread
 
 ACTOR = "python"
 
@@ -41,21 +44,60 @@ def check(
     return service.check(asked, actor=ACTOR)
 
 
+async def check_async(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    cost: int | Mapping[str, int] | None = None,
+    dry_run: bool = False,
+    max_wait: float = 0.0,
+) -> Decision:
+    """`check` for an event loop: Redis is asked, and capacity waited for, in a thread."""
+    asked = _asked(project, user, ip, endpoint, method, keys, cost, dry_run, max_wait)
+    return await in_thread(lambda: service.check(asked, actor=ACTOR), waits=max_wait > 0)
+
+
 class Reservation:
     """Units that were charged ahead. What is not settled when its block ends counts as it was reserved."""
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.settlement: Settlement | None = None
+        self.later = False
+        """In an `async with` block Redis is not asked before its end."""
+        self._actual: dict[str, int] = {}
 
     def settle(self, **actual: int) -> Settlement | None:
         """Tell the actual use by unit: the difference is given back or charged. The first call counts.
 
-        None where the reservation has expired: nothing was changed.
+        None where the reservation has expired, so that nothing was changed, and in `async with` before the block ends.
         """
+        if not self._actual:
+            self._actual = actual
+        return None if self.later else self.end()
+
+    def end(self) -> Settlement | None:
+        """Settle by what was told, once."""
         if self.settlement is None and self.decision.reservation is not None:
-            self.settlement = service.settle(self.decision.reservation, actual)
+            self.settlement = service.settle(self.decision.reservation, self._actual)
         return self.settlement
+
+    def report(
+        self,
+        *,
+        status: int | None = None,
+        error: str = "",
+        latency: float | None = None,
+        headers: object = None,
+        dialect: str = "generic",
+    ) -> list[str]:
+        """Tell how the call went, for adaptive policies; see `limits.report`."""
+        told = outcomes.outcome_of(status=status, error=error, latency=latency, headers_told=headers, dialect=dialect)
+        return outcomes.of_policies((state.policy for state in self.decision.limits), told)
 
 
 @contextmanager
@@ -75,16 +117,68 @@ def reserve(
     Raises `LimitExceeded` (with `retry_after` and `decision`), `CostExceedsLimit`, and what `check` raises.
     """
     asked = _asked(project, user, ip, endpoint, method, keys, cost, False, max_wait)
+    reservation = _reserved(asked)
+    try:
+        yield reservation
+    finally:
+        reservation.end()
+
+
+@asynccontextmanager
+async def reserve_async(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    cost: int | Mapping[str, int] | None = None,
+    max_wait: float = 0.0,
+) -> AsyncIterator[Reservation]:
+    """`reserve` for `async with`. What is told with `settle` goes out when the block ends."""
+    asked = _asked(project, user, ip, endpoint, method, keys, cost, False, max_wait)
+    reservation = await in_thread(lambda: _reserved(asked), waits=max_wait > 0)
+    reservation.later = True
+    try:
+        yield reservation
+    finally:
+        await in_thread(reservation.end)
+
+
+def _reserved(asked: Check) -> Reservation:
     decision = service.check(asked, actor=ACTOR, reserve=True)
     if decision.impossible:
         raise CostExceedsLimit(decision)
     if not decision.allowed:
         raise LimitExceeded(decision.retry_after, decision)
-    reservation = Reservation(decision)
-    try:
-        yield reservation
-    finally:
-        reservation.settle()
+    return Reservation(decision)
+
+
+def report(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    status: int | None = None,
+    error: str = "",
+    latency: float | None = None,
+    headers: object = None,
+    dialect: str = "generic",
+    count: int = 1,
+) -> list[str]:
+    """Tell how `count` calls went, so that the adaptive policies that apply can move. Returns their names.
+
+    `status` and `headers` of the answer, or `error` (`timeout`, `network`) where none came; `latency` in seconds;
+    `dialect` says how the header fields are read (`quotas.engine.headers.DIALECTS`). Costs no round trip. Raises
+    `UnknownProject`, `NetworkDenied`.
+    """
+    asked = _asked(project, user, ip, endpoint, method, keys, None, False, 0.0)
+    told = outcomes.outcome_of(status=status, error=error, latency=latency, headers_told=headers, dialect=dialect)
+    return outcomes.report(asked, told, count)
 
 
 def lease(

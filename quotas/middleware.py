@@ -3,7 +3,7 @@
     MIDDLEWARE = [..., "django.contrib.auth.middleware.AuthenticationMiddleware", "quotas.middleware.RateLimitMiddleware"]
 
 Behind authentication, so that users are known. Limits are reported in the order ip, user, project, endpoint. Slots of
-`concurrency` policies and estimates are given back when the answer is there.
+`concurrency` policies are given back when the answer is there, and adaptive policies hear of its status and time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from quotas import enforcement
-from quotas.engine.types import Decision
-from quotas.services import limits
 
 Next = Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
@@ -39,10 +37,13 @@ class RateLimitMiddleware:
         answer = enforcement.enforce(enforcement.check_of(request))
         if isinstance(answer, enforcement.Refused):
             return answer.response
+        passed = enforcement.Passed(answer)
         try:
             response: HttpResponse = self.get_response(request)  # type: ignore[assignment]
-        finally:
-            _settle(answer)
+        except BaseException as error:  # a cancelled request frees its slot too
+            passed.ended(error=error)
+            raise
+        passed.ended(response)
         enforcement.add_headers(response, answer)
         return response
 
@@ -53,14 +54,12 @@ class RateLimitMiddleware:
         answer = await sync_to_async(lambda: enforcement.enforce(enforcement.check_of(request)))()
         if isinstance(answer, enforcement.Refused):
             return answer.response
+        passed = enforcement.Passed(answer)
         try:
             response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
-        finally:
-            await sync_to_async(_settle)(answer)
+        except BaseException as error:  # a cancelled request frees its slot too
+            await passed.ended_async(error=error)
+            raise
+        await passed.ended_async(response)
         enforcement.add_headers(response, answer)
         return response
-
-
-def _settle(decision: Decision) -> None:
-    if decision.reservation is not None:
-        limits.settle(decision.reservation)

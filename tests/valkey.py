@@ -72,6 +72,11 @@ class Server:
             return redis.RedisCluster(host="127.0.0.1", port=self.port, **options)  # type: ignore[abstract, arg-type]
         return redis.Redis(host="127.0.0.1", port=self.port, **options)  # type: ignore[arg-type]
 
+    def start_again(self) -> None:
+        """The same server on the same port and directory, after `stop`."""
+        self.process = subprocess.Popen(self.process.args, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent)  # noqa: PLW1509
+        wait_for(lambda: _answers(self.port))
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()

@@ -11,7 +11,8 @@ from django.conf import settings
 
 from controlplane.doctor.finding import Finding, error, ok, warning
 
-OLDEST = (6, 2)
+OLDEST = (7, 0)
+"""The first with function libraries."""
 CLOCK_SECONDS = 5.0
 
 
@@ -51,7 +52,7 @@ def _version(subject: str, info: dict[str, Any]) -> Finding:
     version = str(info.get(f"{name.lower()}_version") or info["redis_version"])
     numbers = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     if numbers < OLDEST:
-        return error(subject, f"{name} {version} is too old.", "Use Redis 6.2, Valkey 7.2 or newer.")
+        return error(subject, f"{name} {version} is too old.", "Use Redis 7.0, Valkey 7.2 or newer.")
     return ok(subject, f"{name} {version}, {info.get('used_memory_human', '?')} in use")
 
 

@@ -85,6 +85,9 @@ def entry_of(event: events.Event) -> Entry | None:
         case events.ThresholdCrossed():
             used = {"share": event.share, "used": event.used, "limit": event.limit}
             return Entry("limit.threshold", event.project, {"policy": event.policy, "key": event.key, **used})
+        case events.LimitAdapted():
+            data = {"policy": event.policy, "before": event.before, "after": event.after, "why": event.why}
+            return Entry("limit.adapted", event.project, data)
         case events.AccountChanged():
             data = {
                 "pool": event.pool, "account": event.account, "before": event.before, "after": event.after,
@@ -257,7 +260,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 publisher = Publisher()
 TOLD = (
     events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered, events.ThresholdCrossed,
-    events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
+    events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
     events.AlertRaised, events.AlertResolved,
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from quotas.rest.views import ApiView
 
 
 def batch_of(view: ApiView, uid: str) -> Batch:
-    batch = view.caller.visible(Batch.objects.select_related("project")).filter(uid=uid).first()
+    batch = view.caller.visible(Batch.objects.select_related("project", "then")).filter(uid=uid).first()
     if batch is None:
         raise NotFound("There is no such batch, or it is not yours.")
     return batch

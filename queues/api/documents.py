@@ -99,6 +99,7 @@ class BatchRequest(s.Serializer):
     callback_url = s.URLField(required=False)
     id = s.CharField(required=False, help_text="Add to this batch.")
     open = s.BooleanField(required=False, help_text="More will come, until it is sealed.")
+    then = JobRequest(required=False, help_text="Runs when all of them have ended, however they did.")
 
 
 class BulkRequest(s.Serializer):
@@ -111,6 +112,7 @@ class BatchAnswer(s.Serializer):
     name = s.CharField()
     project = s.CharField()
     open = s.BooleanField()
+    then = s.CharField(allow_null=True, help_text="The job that runs when the batch is complete.")
     total = s.IntegerField()
     totals = s.DictField(child=s.IntegerField())
     rate = s.FloatField(help_text="Jobs a second.")
@@ -144,6 +146,11 @@ class Explanation(s.Serializer):
     timeline = Step(many=True)
 
 
+class Spread(s.Serializer):
+    p50 = s.FloatField(help_text="Seconds.")
+    p95 = s.FloatField()
+
+
 class QueueAnswer(s.Serializer):
     name = s.CharField()
     state = s.ChoiceField(choices=["running", "paused", "draining"])
@@ -160,6 +167,10 @@ class QueueAnswer(s.Serializer):
     oldest_age = s.FloatField(allow_null=True)
     rate_in = s.FloatField()
     rate_out = s.FloatField()
+    wait = Spread(allow_null=True, help_text="From acceptance to the first start, over the last five minutes.")
+    run = Spread(allow_null=True, help_text="From the last start to the end, over the last five minutes.")
+    success_rate = s.FloatField(allow_null=True, help_text="Of the jobs that ended in the last five minutes.")
+    failure_rate = s.FloatField(allow_null=True)
     dead_letters = s.IntegerField()
 
 
@@ -210,6 +221,8 @@ class WorkerShape(s.Serializer):
     busy = s.IntegerField()
     jobs_done = s.IntegerField()
     jobs_failed = s.IntegerField()
+    success_rate = s.FloatField(allow_null=True)
+    rate = s.FloatField(help_text="Jobs a second since it started.")
     started_at = s.DateTimeField()
     last_seen = s.DateTimeField()
 

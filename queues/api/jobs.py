@@ -177,6 +177,7 @@ class JobsBulk(ApiView):
             project = resolve_project(request, slug, required=True)
             assert project is not None
             check_url(batch["callback_url"], "/batch/callback_url")
+            check_url(batch["then"].callback_url if batch["then"] else "", "/batch/then/callback_url")
             made, ids, created = batches.submit_bulk(
                 project,
                 self._bound(jobs, project),
@@ -197,6 +198,8 @@ class JobsBulk(ApiView):
         if not isinstance(about, dict):
             found.append(FieldError("/batch", "Must be an object."))
             about = {}
+        about = dict(about)
+        then = _read_then(about, found)
         kinds = {"name": str, "callback_url": str, "id": str, "open": bool}
         for name, value in about.items():
             if name not in kinds:
@@ -221,14 +224,14 @@ class JobsBulk(ApiView):
                 specs.append(read_job(item, f"/jobs/{position}"))
             except InvalidJob as error:
                 found += error.errors
-        slugs = {spec.project for spec in specs}
+        slugs = {spec.project for spec in [*specs, *([then] if then else [])]}
         if len(slugs) > 1:
             found.append(FieldError("/jobs", "All jobs of a batch are of one project."))
         if found:
             raise InvalidJob(found)
         fields = {
             "name": about.get("name", ""), "callback_url": about.get("callback_url", ""), "uid": about.get("id"),
-            "stays_open": about.get("open", False),
+            "stays_open": about.get("open", False), "then": then,
         }  # fmt: skip
         return fields, specs, next(iter(slugs), None)
 
@@ -239,3 +242,21 @@ class JobsBulk(ApiView):
             if spec.batch is not None:
                 raise InvalidJob([FieldError(f"/jobs/{position}/batch", "The batch stands at the top.")])
         return jobs
+
+
+def _read_then(about: dict[str, Any], found: list[FieldError]) -> JobSpec | None:
+    """The job that runs when the batch is complete, taken out of the batch's members."""
+    data = about.pop("then", None)
+    if data is None:
+        return None
+    if "id" in about:
+        found.append(FieldError("/batch/then", "Belongs to a new batch."))
+    try:
+        spec = read_job(data, "/batch/then")
+    except InvalidJob as error:
+        found += error.errors
+        return None
+    for name in ("after", "batch", "idempotency_key", "unique_for"):
+        if getattr(spec, name):
+            found.append(FieldError(f"/batch/then/{name}", "Has no meaning here: it waits for the batch."))
+    return spec

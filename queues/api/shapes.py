@@ -90,6 +90,7 @@ def batch_shape(batch: Batch) -> dict[str, Any]:
         "name": batch.name,
         "project": batch.project.slug,
         "open": batch.open,
+        "then": batch.then.uid if batch.then else None,
         **facts,
         "eta": moment(facts["eta"]),
         "created_at": moment(batch.created_at),
@@ -143,6 +144,8 @@ def worker_shape(worker: WorkerProcess, alive: bool) -> dict[str, Any]:
         "busy": worker.busy,
         "jobs_done": worker.jobs_done,
         "jobs_failed": worker.jobs_failed,
+        "success_rate": round(1 - worker.jobs_failed / worker.jobs_done, 4) if worker.jobs_done else None,
+        "rate": round(worker.jobs_done / max((worker.seen_at - worker.started_at).total_seconds(), 1.0), 3),
         "started_at": moment(worker.started_at),
         "last_seen": moment(worker.seen_at),
     }

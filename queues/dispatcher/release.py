@@ -12,7 +12,7 @@ from queues.connection import belt
 from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.leader import Leader
 from queues.ids import new_id
-from queues.models import Job
+from queues.rows import locked
 from queues.states import Stage
 from quotas.engine.types import Admission
 
@@ -49,9 +49,7 @@ def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int])
     with transaction.atomic():
         leader.fence()
         ids = [item.candidate.id for item in granted]
-        waiting = dict(
-            Job.objects.filter(id__in=ids, stage=Stage.READY).select_for_update().values_list("id", "delivery")
-        )
+        waiting = dict(locked(("id", "delivery"), ids, Stage.READY))
         now = clock.now()
         rows = [
             (Stage.BELT, item.delivery, parcel_id, now, _int(item.admission.account_id), item.admission.lease or "",

@@ -58,6 +58,7 @@ def defer(denied: Sequence[Denied], now: datetime) -> None:
         rows = {
             job.pk: job
             for job in Job.objects.filter(id__in=[item.candidate.id for item in told], stage=Stage.READY)
+            .order_by("id")
             .select_for_update()
             .only("id", "uid", "type", "queue_id", "project_id", "status", "reason")
         }

@@ -9,10 +9,10 @@ from datetime import datetime
 import structlog
 
 from queues.connection import Group
-from queues.maintenance import pruner, reconciler
+from queues.maintenance import pruner, reconciler, sweeper
 from queues.services import auto_replay, bulk, recurring
 from quotas.engine.errors import LimiterUnavailable
-from quotas.services import health, rollups
+from quotas.services import adaptive, health, rollups
 
 log = structlog.get_logger(__name__)
 
@@ -24,13 +24,16 @@ class Maintenance:
         self._reconciler = reconciler.Reconciler()
         self._health_log = health.HealthLog()
         self._sampler = rollups.Sampler()
+        self._controller = adaptive.Controller()
         self._tasks: list[tuple[float, Callable[[datetime], object]]] = [
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
             (1.0, recurring.submit_due),
-            (60.0, pruner.prune),
+            (pruner.pace(), pruner.prune),
+            (15.0, sweeper.sweep),
             (15.0, auto_replay.replay_due),
             (5.0, self._keep_books),
+            (1.0, self._adapt),
         ]
         self._next = [time.monotonic() + every for every, _ in self._tasks]
 
@@ -40,6 +43,13 @@ class Maintenance:
             health.flush()
             self._health_log.run_due()
             self._sampler.sample()
+        except LimiterUnavailable as error:
+            log.warning("maintenance.engine_away", error=str(error))
+
+    def _adapt(self, now: datetime) -> None:
+        """Move adaptive limits; without Redis nothing is known of outcomes, and they stay where they are."""
+        try:
+            self._controller.run()
         except LimiterUnavailable as error:
             log.warning("maintenance.engine_away", error=str(error))
 

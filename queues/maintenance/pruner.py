@@ -17,6 +17,11 @@ SLICE = 1000
 """Rows deleted in one transaction, so that nobody waits long."""
 
 
+def pace() -> float:
+    """Seconds between two slices: a tenth of the time that rows are kept, from one second to a minute."""
+    return min(max(settings.RETENTION_DAYS * 86400 / 10, 1.0), 60.0)
+
+
 def prune(now: datetime) -> None:
     """One slice of what is too old or too much, and worker rows of yesterday."""
     removed = _remove(_deletable().filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).order_by("id"))
@@ -47,5 +52,6 @@ def _remove(rows) -> int:  # type: ignore[no-untyped-def]
             child.objects.filter(job_id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
         JobDependency.objects.filter(job_id__in=ids).delete()
         JobDependency.objects.filter(after_id__in=ids).delete()
+        Batch.objects.filter(then_id__in=ids).update(then=None)
         Job.objects.filter(id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
     return len(ids)

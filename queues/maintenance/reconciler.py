@@ -27,8 +27,6 @@ BELT_PATIENCE = timedelta(seconds=3)
 """A parcel may be on its way to the belt for so long."""
 LEASE = timedelta(seconds=15)
 LANES = ("io", "cpu")
-MAX_LOSSES = 2
-"""Lost deliveries after which even a trusted type runs alone."""
 
 
 def _held() -> set[str]:
@@ -89,7 +87,9 @@ class Reconciler:
         with transaction.atomic():
             rows = [
                 job
-                for job in Job.objects.filter(id__in=[pk for pk, _ in orphans], stage=Stage.BELT).select_for_update()
+                for job in Job.objects.filter(id__in=[pk for pk, _ in orphans], stage=Stage.BELT)
+                .order_by("id")
+                .select_for_update()
                 if (job.pk, job.delivery) in orphans
             ]
             Job.objects.filter(id__in=[job.pk for job in rows]).update(
@@ -147,10 +147,8 @@ class Reconciler:
                     dead.append(job)
                     ended.append(job)
                 else:
-                    job_type = registry.get(job.type)
-                    trusted = job_type is not None and job_type.trusted
                     job.stage, job.status, job.reason = Stage.READY, Status.PENDING, "its worker was lost"
-                    job.suspect = job.suspect or not trusted or job.losses >= MAX_LOSSES
+                    job.suspect = job.suspect or registry.is_suspect(job.type, job.losses)
                 steps.append(Transition(job=job, at=now, state=job.status, reason=job.reason))
             Job.objects.bulk_update(
                 rows,

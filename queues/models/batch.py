@@ -10,6 +10,14 @@ class Batch(models.Model):
     project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="batches")
     name = models.CharField(max_length=200, blank=True)
     callback_url = models.URLField(max_length=1000, blank=True)
+    then = models.ForeignKey(
+        "queues.Job",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="closes",
+        help_text="Runs when the batch is complete, however its jobs ended.",
+    )
     open = models.BooleanField(default=False, help_text="More jobs may come; it is not complete before it is sealed.")
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)
     request_hash = models.CharField(max_length=64, blank=True)

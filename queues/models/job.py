@@ -61,6 +61,7 @@ class Job(models.Model):
     attempts_counted = models.PositiveIntegerField(default=0, help_text="Attempts that count against the maximum.")
     deaths = models.PositiveSmallIntegerField(default=0, help_text="Workers that died while running it, alone.")
     losses = models.PositiveSmallIntegerField(default=0, help_text="Deliveries whose worker was lost.")
+    returns = models.PositiveSmallIntegerField(default=0, help_text="Deliveries to workers that did not know its type.")
     suspect = models.BooleanField(default=False, help_text="Runs alone in a forked process.")
     replays = models.PositiveIntegerField(default=0)
     edits = models.PositiveIntegerField(default=0, help_text="Replays with another payload.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,15 +12,23 @@ from django.db import transaction
 from queues import clock
 from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
 from queues.models import Batch, Job
-from queues.services import callbacks
+from queues.services import callbacks, dependencies
+from queues.services.deadlock import again_after_deadlock
 from queues.specs import JobSpec
-from queues.states import FINAL
+from queues.states import FINAL, Stage
 from quotas.models import Project
 
 
-def open_for(project: Project, uid: str, pointer: str) -> Batch:
-    """The project's batch that takes more jobs; raises `InvalidJob` or `BatchClosed`."""
-    batch = Batch.objects.filter(project=project, uid=uid).select_for_update(no_key=True).first()
+def lock(project: Project, uids: Collection[str]) -> dict[str, Batch]:
+    """Those of the project's batches, by id, held until the transaction ends. After jobs and before queues."""
+    if not uids:
+        return {}
+    rows = Batch.objects.filter(project=project, uid__in=set(uids)).order_by("pk")
+    return {batch.uid: batch for batch in rows.select_for_update(no_key=True)}
+
+
+def open_one(batch: Batch | None, pointer: str) -> Batch:
+    """A batch that takes more jobs; raises `InvalidJob` where there is none, `BatchClosed`."""
     if batch is None:
         raise InvalidJob([FieldError(pointer, "There is no such batch in this project.")])
     if batch.finished_at is not None and not batch.open:
@@ -28,6 +36,7 @@ def open_for(project: Project, uid: str, pointer: str) -> Batch:
     return batch
 
 
+@again_after_deadlock
 def submit_bulk(
     project: Project,
     specs: Sequence[JobSpec],
@@ -36,15 +45,17 @@ def submit_bulk(
     uid: str | None = None,
     stays_open: bool = False,
     callback_url: str = "",
+    then: JobSpec | None = None,
     idempotency_key: str | None = None,
     request_hash: str = "",
     pointer: str = "/jobs",
 ) -> tuple[Batch, list[str], bool]:
     """Accept a batch whole or not at all. Returns the batch, the jobs' ids in order, and whether it was new.
 
-    `uid` adds to a batch that exists; `stays_open` lets it grow until it is sealed.
+    `uid` adds to a batch that exists; `stays_open` lets it grow until it is sealed. `then` is a job that is accepted
+    with the others and held until all of them have ended, however they did.
     """
-    from queues.services.submit import submit_specs
+    from queues.services.submit import lock_dependencies, submit_specs
 
     with transaction.atomic():
         if idempotency_key is not None and uid is None:
@@ -55,7 +66,8 @@ def submit_bulk(
                     raise IdempotencyConflict()
                 return known, list(known.jobs.order_by("pk").values_list("uid", flat=True)), False
         if uid is not None:
-            batch = open_for(project, uid, "/batch/id")
+            lock_dependencies(specs, project)
+            batch = open_one(lock(project, [uid]).get(uid), "/batch/id")
             if idempotency_key is not None:
                 seed = hashlib.blake2b(f"{uid}\x00{idempotency_key}".encode(), digest_size=16).hexdigest()
                 # The key stands on the jobs: a batch that grows is asked to do so with many keys.
@@ -75,10 +87,16 @@ def submit_bulk(
                 request_hash=request_hash,
                 created_at=clock.now(),
             )
+        if then is not None:
+            held = replace(then, held=f"waits for batch {batch.uid} to be complete")
+            (last,) = submit_specs(project, [held], pointers=["/batch/then"], lookup_batches=False)
+            Batch.objects.filter(pk=batch.pk).update(then=last.job)
+            batch.then = last.job
         accepted = submit_specs(project, specs, batch=batch, pointer=pointer, lookup_batches=False)
     return batch, [answer.job.uid for answer in accepted], True
 
 
+@again_after_deadlock
 def seal(batch: Batch) -> None:
     """No more jobs come; a batch whose jobs have all ended is complete now."""
     with transaction.atomic():
@@ -97,4 +115,13 @@ def finish_ended(batch_ids: Sequence[int], now: datetime) -> list[int]:
             pk=pk, open=False, finished_at__isnull=True
         ).update(finished_at=now):
             finished.append(pk)
+    if finished:
+        _go_on(finished)
     return finished
+
+
+def _go_on(batch_ids: Sequence[int]) -> None:
+    """Release the jobs that waited for these batches; once, whatever is replayed in them later."""
+    waiting = Job.objects.filter(closes__in=batch_ids, stage=Stage.HELD).order_by("pk")
+    for job in waiting.select_for_update(of=("self",)):
+        dependencies.release(job)

@@ -9,10 +9,12 @@ from queues.announcement import announce
 from queues.connection import ring
 from queues.errors import AlreadyFinished
 from queues.models import Job, Transition
+from queues.services.deadlock import again_after_deadlock
 from queues.states import Stage, Status
 from quotas import events
 
 
+@again_after_deadlock
 def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) -> Job:
     """End a job that waits at once; ask the worker of one that runs to end it, which takes about a second.
 

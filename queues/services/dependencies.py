@@ -10,13 +10,14 @@ from queues import clock
 from queues.announcement import announce
 from queues.connection import ring
 from queues.models import Job, JobDependency, Transition
-from queues.services import batches, callbacks
 from queues.states import FINAL, Stage, Status
 
 
 def settle_ended(job_ids: Sequence[int]) -> None:
     """Look at all that waits for the ended jobs `job_ids`: what waits for nothing more goes in line; where one of
     them died or was cancelled, what waited for it is cancelled with that reason, and so on down the line."""
+    from queues.services import batches, callbacks
+
     ended = list(job_ids)
     cancelled: list[Job] = []
     now = clock.now()
@@ -24,7 +25,9 @@ def settle_ended(job_ids: Sequence[int]) -> None:
         waiting = list(
             Job.objects.filter(
                 pk__in=JobDependency.objects.filter(after_id__in=ended).values("job_id"), stage=Stage.HELD
-            ).select_for_update()
+            )
+            .order_by("pk")
+            .select_for_update()
         )
         ended = []
         for job in waiting:
@@ -35,14 +38,15 @@ def settle_ended(job_ids: Sequence[int]) -> None:
                 ended.append(job.pk)
                 cancelled.append(job)
             elif all(status in FINAL for status, _ in others):
-                _release(job)
+                release(job)
     announce(cancelled)
     callbacks.note_jobs(cancelled, now)
     whole = batches.finish_ended(sorted({job.batch_id for job in cancelled if job.batch_id is not None}), now)
     callbacks.note_batches(whole, now)
 
 
-def _release(job: Job) -> None:
+def release(job: Job) -> None:
+    """Let a held job go in line, or wait for its time if that is still to come."""
     now = clock.now()
     timed = job.not_before is not None and job.not_before > now
     Job.objects.filter(pk=job.pk, stage=Stage.HELD).update(

@@ -12,10 +12,12 @@ from queues.announcement import announce
 from queues.connection import ring
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
 from queues.models import Batch, DeadLetter, Job, Transition
+from queues.services.deadlock import again_after_deadlock
 from queues.states import Stage, Status
 from quotas import events
 
 
+@again_after_deadlock
 def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str, Any] | None = None) -> Job:
     """Put a dead job back in line with its attempts anew; it keeps its id and goes through the same quotas.
 
@@ -38,7 +40,7 @@ def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str
         text = f"replayed by {actor}" + (f": {reason}" if reason else "")
         Job.objects.filter(pk=job.pk).update(
             stage=Stage.READY, status=Status.PENDING, reason=text[:500], category="", error="", finished_at=None,
-            attempts_counted=0, deaths=0, losses=0, replays=job.replays + 1, not_before=None, cancel_requested_at=None,
+            attempts_counted=0, deaths=0, losses=0, returns=0, replays=job.replays + 1, not_before=None, cancel_requested_at=None,
             **changed,
         )  # fmt: skip
         if job.batch_id is not None:

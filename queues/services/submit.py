@@ -15,6 +15,7 @@ from queues.connection import Group, ring
 from queues.errors import FieldError, IdempotencyConflict, InvalidJob, UnknownJobType
 from queues.models import Batch, Job, JobDependency
 from queues.services import capacity
+from queues.services.deadlock import again_after_deadlock
 from queues.specs import JobSpec, read_cost, read_job
 from queues.states import FINAL, Stage, Status
 from quotas import policies
@@ -35,6 +36,12 @@ def lane_of(user: str, keys: Mapping[str, str]) -> str:
         return ""
     text = "\x00".join([user, *(f"{name}\x01{value}" for name, value in sorted(keys.items()))])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def level_of(priority: int, levels: int) -> int:
+    """The priority that stands for all of its level in a queue of so many: ten keep all apart, with three they are
+    `high` (1), `normal` (5) and `low` (8), with one (5) there is one line."""
+    return (priority * levels // 10 * 10 + 5) // levels
 
 
 def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config.QueueSpec, registry.JobType]:
@@ -86,6 +93,7 @@ def _row(
 ) -> Job:
     cost = dict(spec.cost) if spec.cost is not None else _estimate(spec, job_type, pointer)
     cost.setdefault("requests", 1)
+    held = spec.held or ("waits for other jobs" if spec.after else "")
     not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
     if not_before is not None and not_before <= now:
         not_before = None
@@ -96,7 +104,7 @@ def _row(
         type=spec.type,
         payload=dict(spec.payload),
         pool=job_type.pool(spec.payload) or "",
-        priority=spec.priority,
+        priority=level_of(spec.priority, queue.priority_levels),
         user=spec.user,
         keys=dict(spec.keys),
         cost=cost,
@@ -109,11 +117,11 @@ def _row(
         idempotency_key=spec.idempotency_key,
         request_hash=spec.digest if spec.idempotency_key else "",
         status=Status.PENDING,
-        stage=Stage.HELD if spec.after else Stage.SCHEDULED if not_before else Stage.READY,
+        stage=Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,
         lane=lane_of(spec.user, spec.keys),
         not_before=not_before,
         created_at=now,
-        reason="waits for other jobs" if spec.after else "waits for its time" if not_before else "",
+        reason=held or ("waits for its time" if not_before else ""),
     )
     if spec.unique_for is not None:
         seed = (
@@ -146,13 +154,21 @@ def _payload_digest(spec: JobSpec) -> str:
     return digest_of(dict(spec.payload))
 
 
-def _dependencies(spec: JobSpec, project: Project, pointer: str) -> list[Job]:
-    """The jobs that `after` names; they must be the project's own."""
-    if not spec.after:
-        return []
-    # Held until the commit: one that ends meanwhile would not see that somebody waits for it.
-    rows = Job.objects.filter(uid__in=spec.after, project=project).order_by("pk").select_for_update(no_key=True)
-    found = {job.uid: job for job in rows}
+def lock_dependencies(specs: Sequence[JobSpec], project: Project) -> dict[str, Job]:
+    """The project's jobs that `after` names anywhere in `specs`, by id.
+
+    Held until the commit: one that ends meanwhile would not see that somebody waits for it. All at once and in one
+    order, and before batches and queues, as those do that end jobs.
+    """
+    uids = {uid for spec in specs for uid in spec.after}
+    if not uids:
+        return {}
+    rows = Job.objects.filter(uid__in=uids, project=project).order_by("pk").select_for_update(no_key=True)
+    return {job.uid: job for job in rows}
+
+
+def _dependencies(spec: JobSpec, found: Mapping[str, Job], pointer: str) -> list[Job]:
+    """The jobs that `after` names, of those that were found."""
     errors = [
         FieldError(f"{pointer}/after/{position}", "There is no such job in this project.")
         for position, uid in enumerate(spec.after)
@@ -192,19 +208,21 @@ def check(spec: JobSpec) -> None:
     _resolve(spec, "", _known_pools())
 
 
+@again_after_deadlock
 def submit_specs(
     project: Project,
     specs: Sequence[JobSpec],
     *,
     batch: Batch | None = None,
     pointer: str = "",
+    pointers: Sequence[str] | None = None,
     lookup_batches: bool = True,
 ) -> list[Accepted]:
-    """Accept all of `specs` or none. `pointer` is where the list stands in the request.
+    """Accept all of `specs` or none. `pointer` is where the list stands in the request, `pointers` where each one does.
 
     Raises `InvalidJob`, `QueueFull`, `QueueTooSmall`, `QueueDraining`, `IdempotencyConflict`, `BatchClosed`.
     """
-    pointers = [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
+    pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
     pools = _known_pools()
     errors: list[FieldError] = []
     resolved = []
@@ -239,6 +257,8 @@ def _insert(
             # One at a time: of two twins that come at once, neither would see the other.
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         now = clock.now()
+        awaited = lock_dependencies(specs, project)
+        named = batches.lock(project, [spec.batch for spec in specs if spec.batch]) if lookup_batches else {}
         capacity.lock([queue.id for queue, _ in resolved])
         existing = _existing(project, specs, pointers)
         answers: list[Accepted | None] = [None] * len(specs)
@@ -261,14 +281,14 @@ def _insert(
                 continue
             into = batch
             if lookup_batches and spec.batch:
-                into = batches.open_for(project, spec.batch, f"{pointers[position]}/batch")
+                into = batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
             job = _row(spec, project, queue, job_type, into, now, pointers[position])
             if job.unique_key is not None:
                 twin = _twin(job, now) or next((row for row in rows if row.unique_key == job.unique_key), None)
                 if twin is not None:
                     answers[position] = Accepted(twin, created=False)
                     continue
-            others = _dependencies(spec, project, pointers[position])
+            others = _dependencies(spec, awaited, pointers[position])
             if others:
                 waits_for.append((job, others))
             if key:

@@ -49,7 +49,8 @@ class DjangoTask:
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
         task = self._find(payload["path"])
         if task is None:
-            return RunResult(Outcome.FAILED, category="code", error=f"There is no task {payload['path']!r} here.")
+            error = f"There is no task {payload['path']!r} in this worker."
+            return RunResult(Outcome.LOST, category="code", error=error, counted=False, returned=True)
         try:
             arguments = [*([job] if task.takes_context else []), *payload.get("args", [])]
             return RunResult(Outcome.SUCCEEDED, result=plain(task.call(*arguments, **payload.get("kwargs", {}))))

@@ -12,6 +12,7 @@ from queues import clock, config
 from queues.announcement import announce
 from queues.models import Job
 from queues.registry import JobContext
+from queues.rows import locked_jobs
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from queues.worker.parcel import Delivery
 from quotas import policies
@@ -42,13 +43,7 @@ def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
     """Those of `deliveries` that are still to be run, marked as running here; stale ones are passed over."""
     wanted = dict(deliveries)
     with transaction.atomic():
-        jobs = [
-            job
-            for job in Job.objects.filter(id__in=wanted, stage=Stage.BELT)
-            .order_by("id")
-            .select_for_update(of=("self",))
-            if job.delivery == wanted[job.pk]
-        ]
+        jobs = [job for job in locked_jobs(wanted, Stage.BELT) if job.delivery == wanted[job.pk]]
         now = clock.now()
         for job in jobs:
             job.attempts_made += 1

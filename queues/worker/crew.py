@@ -60,10 +60,12 @@ class Crew:
             if running is not None:
                 running.interrupt(JobCancelled)
 
-    def drain(self, seconds: float) -> list[Claimed]:
-        """Wait for what runs, at most `seconds`; returns what is not done then."""
+    def drain(self, in_a_hurry: Callable[[float], bool]) -> list[Claimed]:
+        """Wait for what runs until `in_a_hurry(since)` says that it is enough; returns what is not done then."""
+        since = time.monotonic()
         with self._changed:
-            self._changed.wait_for(lambda: not self._running, timeout=seconds)
+            while self._running and not in_a_hurry(since):
+                self._changed.wait(WATCH)
             self._stopping.set()
             left = [running.claimed for running in self._running.values()]
         self._pool.shutdown(wait=False, cancel_futures=True)

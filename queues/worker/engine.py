@@ -12,12 +12,12 @@ from queues.worker.settle import Ended
 from quotas.connection import accounts, limiter
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Outcome, Settled
-from quotas.services import pools
+from quotas.services import outcomes, pools
 
 log = structlog.get_logger(__name__)
 
 REFUSED = frozenset({"rate_limited", "quota_exhausted"})
-"""Categories of calls that the provider did not do: the caller is charged nothing."""
+"""Categories of calls that the provider did not do: the caller is charged nothing, as for what was never begun."""
 
 
 def settle_engine(ended: Sequence[Ended]) -> None:
@@ -32,7 +32,11 @@ def settle_engine(ended: Sequence[Ended]) -> None:
     ]
     try:
         if leases:
-            _tell([settled for settled in accounts().settle_many(leases) if settled is not None])
+            found = accounts().settle_many(leases)
+            _tell([settled for settled in found if settled is not None])
+            for (_, outcome), settled in zip(leases, found, strict=True):
+                if settled is not None and not settled.repeated:
+                    outcomes.of_account(settled.account_id, outcome)
         for item in ended:
             reservation = item.claimed.job.reservation
             if reservation:
@@ -50,7 +54,7 @@ def _tell(settled: list[Settled]) -> None:
 
 
 def _actual(item: Ended) -> dict[str, int]:
-    if item.result.category in REFUSED:
+    if item.result.category in REFUSED or item.result.returned:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
     return dict(item.result.actual)
 

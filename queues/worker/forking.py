@@ -1,45 +1,45 @@
-"""The worker of the lane `cpu`: one forked process per job. Also where suspects run, so that they die alone."""
+"""The worker of the lane `cpu`: a forked process for each job. Also where suspects run, so that they die alone."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 import time
-from collections.abc import Collection
 from typing import Any
 
 import structlog
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import DatabaseError, close_old_connections
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
-from queues.registry import RunResult
-from queues.states import Outcome
 from queues.worker import claim, engine
+from queues.worker.child import Child, cancelled, lost
 from queues.worker.claim import Claimed
 from queues.worker.hand_back import hand_back
-from queues.worker.lean import GRACE, LeanWorker
+from queues.worker.lean import LeanWorker
 from queues.worker.parcel import deliveries
 from queues.worker.report import HEARTBEAT, Report
-from queues.worker.running import perform, timed_out
+from queues.worker.running import timed_out
 from queues.worker.settle import Ended, settle
-from quotas import connection, events
-from quotas.engine.types import Outcome as Upstream
 
 log = structlog.get_logger(__name__)
 
-PR_SET_PDEATHSIG = 1
+DEFAULT_PLACES = int(os.environ.get("SLUICE_CPU_CONCURRENCY", "0")) or 16
+"""Jobs at once. Above the number of cores on most machines: what died with a worker of the lane `io` waits for this
+one, and most of that waits for others and not for the processor."""
 LOOK = 0.05
-"""Seconds between two looks at the child."""
+"""Seconds between two looks at the children where nothing else is to be done."""
+LOOK_FOR_CANCELS = 1.0
 
 
 class ForkingWorker(LeanWorker):
     """An RQ worker that runs each job in a process of its own. It has no threads that a fork could catch in a lock."""
 
+    places = DEFAULT_PLACES
+
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         super().bootstrap(*args, **kwargs)
+        self._children: list[Child] = []
+        self._looked = float("-inf")
         self._report = Report(self.name, self.lane, self.places)
         self._report.begin()
         self._reported = time.monotonic()
@@ -51,19 +51,17 @@ class ForkingWorker(LeanWorker):
     def unsubscribe(self) -> None:
         """Nothing was subscribed."""
 
-    def ready_for_more(self) -> bool:
-        self._beat(())
-        return True
+    @property
+    def patience(self) -> float:
+        return 0.2 if self._children else 1.0
 
-    def _beat(self, held: Collection[int]) -> None:
-        if time.monotonic() - self._reported < HEARTBEAT:
-            return
-        try:
-            close_old_connections()
-            self._report.beat(held)
-            self._reported = time.monotonic()
-        except DatabaseError as error:
-            log.warning("worker.no_heartbeat", error=type(error).__name__)
+    def ready_for_more(self) -> bool:
+        self._look_after()
+        if len(self._children) < self.places:
+            return True
+        youngest = max(child.begun for child in self._children)
+        time.sleep(LOOK if time.monotonic() - youngest > 1.0 else LOOK / 10)
+        return False
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         try:
@@ -73,84 +71,52 @@ class ForkingWorker(LeanWorker):
             log.warning("worker.claim_failed", error=type(error).__name__)
             return
         self.forget(job)
+        self.recycling.taken += len(claimed)
         for position, item in enumerate(claimed):
+            while not self._stop_requested and not self.ready_for_more():
+                pass
             if self._stop_requested:
                 hand_back(claimed[position:], self.name)
                 return
-            self._run_alone(item)
+            self._children.append(Child(item, self._settle))
 
-    def _run_alone(self, item: Claimed) -> None:
-        """Fork, watch, and settle in the child's place where it could not."""
-        connections.close_all()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._child(item, parent)
-        self._horse_pid = pid
-        ending = self._watch(pid, item)
-        self._horse_pid = 0
-        self._report.done += 1
-        if ending is not None:
-            self._report.failed += 1
-            self._settle([Ended(item, ending)])
+    def _look_after(self) -> None:
+        """Bury who has ended, end whom it must, be seen."""
+        for child in [child for child in self._children if child.ended()]:
+            self._children.remove(child)
+            self._report.done += 1
+            if child.ending is not None:
+                self._report.failed += 1
+                self._settle([Ended(child.claimed, child.ending)])
+        for child in self._children:
+            if child.overdue():
+                child.end(timed_out(child.claimed))
+            elif self.recycling.too_fat(child.pid):
+                child.end(lost(child.claimed, f"Its process took more than {self.recycling.memory:g} MiB."))
+        self._look_for_cancels()
+        self._beat()
 
-    def _child(self, item: Claimed, parent: int) -> None:
-        """The job's own process; never returns."""
-        code = 1
+    def _look_for_cancels(self) -> None:
+        if not self._children or time.monotonic() - self._looked < LOOK_FOR_CANCELS:
+            return
+        self._looked = time.monotonic()
         try:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-            os.setpgrp()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
-            # The parent's sockets are the parent's.
-            connection.forget()
-            self._settle([Ended(item, perform(item))])
-            code = 0
-        finally:
-            events.finish_all()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-
-    def _watch(self, pid: int, item: Claimed) -> RunResult | None:
-        """Wait for the child; None where it has settled by itself, else how its job ended."""
-        begun = looked = time.monotonic()
-        stopping_since: float | None = None
-        ending: RunResult | None = None
-        while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return None if status == 0 else ending or _died(item, status)
-            moment = time.monotonic()
-            if ending is None and moment - begun > item.context.timeout:
-                ending = timed_out(item)
-                os.kill(pid, signal.SIGKILL)
-            if ending is None and moment - looked >= 1.0:
-                looked = moment
-                if self._is_cancelled(item):
-                    ending = RunResult(
-                        Outcome.CANCELLED, error="Cancelled while it ran.", counted=False, upstream=Upstream("unknown")
-                    )
-                    os.kill(pid, signal.SIGKILL)
-            if self._stop_requested and ending is None:
-                stopping_since = stopping_since or moment
-                if moment - stopping_since > GRACE:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                    hand_back([item], self.name)
-                    return None
-            self._beat([item.id])
-            time.sleep(LOOK if moment - begun > 1.0 else LOOK / 10)
-
-    def _is_cancelled(self, item: Claimed) -> bool:
-        try:
-            return (item.id, item.delivery) in claim.cancelled(self.name)
+            asked = set(claim.cancelled(self.name))
         except DatabaseError:
-            return False  # asked again in a second
+            return  # asked again in a second
+        for child in self._children:
+            if (child.claimed.id, child.claimed.delivery) in asked:
+                child.end(cancelled())
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._reported < HEARTBEAT:
+            return
+        try:
+            close_old_connections()
+            self._report.beat([child.claimed.id for child in self._children])
+            self._reported = time.monotonic()
+        except DatabaseError as error:
+            log.warning("worker.no_heartbeat", error=type(error).__name__)
 
     def _settle(self, ended: list[Ended]) -> None:
         engine.settle_engine(ended)
@@ -166,17 +132,26 @@ class ForkingWorker(LeanWorker):
                 wait = min(wait * 2, 2.0)
 
     def teardown(self) -> None:
+        """Let what runs end within the grace period, hand back the rest without charging an attempt."""
+        left = self._finish()
         try:
+            if left:
+                returned = hand_back(left, self.name)
+                log.warning("worker.handed_back", name=self.name, jobs=returned)
             self._report.end()
         except DatabaseError as error:
             log.warning("worker.stop_unreported", error=type(error).__name__)
         super().teardown()
         log.info("worker.stopped", name=self.name)
 
-
-def _died(item: Claimed, status: int) -> RunResult:
-    how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
-    upstream = Upstream("unknown") if item.endpoint else None
-    return RunResult(
-        Outcome.LOST, category="poison", error=f"Its process died ({how}).", counted=False, upstream=upstream
-    )
+    def _finish(self) -> list[Claimed]:
+        since = time.monotonic()
+        while self._children:
+            self._look_after()
+            if self.in_a_hurry(since):
+                break
+            time.sleep(LOOK)
+        left = [child.claimed for child in self._children]
+        for child in self._children:
+            child.abandon()
+        return left

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from django.db import transaction
+from django.db.models import F
 
 from queues import clock
 from queues.connection import ring
 from queues.models import Attempt, Job, Transition
-from queues.registry import RunResult
+from queues.registry import RunResult, is_suspect
 from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
 from queues.worker.claim import Claimed
 from queues.worker.engine import settle_engine
@@ -17,10 +18,13 @@ from queues.worker.settle import Ended
 from quotas.engine.types import Outcome as Upstream
 
 WHY = "its worker stopped"
+TOO_LARGE = "its worker grew too large"
 
 
-def hand_back(claimed: Sequence[Claimed], worker: str) -> int:
+def hand_back(claimed: Sequence[Claimed], worker: str, *, suspect: bool = False) -> int:
     """Return `claimed` to the front of their lanes; no attempt is charged. Returns how many were still this worker's.
+
+    `suspect`: the worker had to stop, and any of them may be the cause, as with a worker that died under them.
 
     Left alone is what asked for at most one delivery, and what is to be cancelled: when their leases run out, the
     reconciler gives the one up and cancels the other.
@@ -37,11 +41,13 @@ def hand_back(claimed: Sequence[Claimed], worker: str) -> int:
             .select_for_update()
             if job.delivery == by_id[job.pk].delivery
         ]
-        now = clock.now()
+        now, why = clock.now(), TOO_LARGE if suspect else WHY
         Job.objects.filter(id__in=[job.pk for job in rows]).update(
-            stage=Stage.READY, status=Status.PENDING, reason=WHY, worker="", lease_until=None, account_lease="",
-            reservation="",
+            stage=Stage.READY, status=Status.PENDING, reason=why, worker="", lease_until=None, account_lease="",
+            reservation="", losses=F("losses") + int(suspect),
         )  # fmt: skip
+        blamed = [job.pk for job in rows if suspect and is_suspect(job.type, job.losses + 1)]
+        Job.objects.filter(id__in=blamed).update(suspect=True)
         Attempt.objects.bulk_create(
             [
                 Attempt(
@@ -59,7 +65,7 @@ def hand_back(claimed: Sequence[Claimed], worker: str) -> int:
                 for job in rows
             ]
         )
-        Transition.objects.bulk_create([Transition(job=job, at=now, state=Status.PENDING, reason=WHY) for job in rows])
+        Transition.objects.bulk_create([Transition(job=job, at=now, state=Status.PENDING, reason=why) for job in rows])
         back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows}
         transaction.on_commit(lambda: ring(back, again=True, unblock=True))
     lost = RunResult(Outcome.LOST, counted=False, upstream=Upstream("unknown"))

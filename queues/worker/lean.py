@@ -11,12 +11,15 @@ from typing import Any
 
 import redis
 import structlog
-from rq.exceptions import DequeueTimeout, StopRequested
+from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import Job as RQJob
 from rq.queue import Queue
+from rq.utils import as_text
 from rq.worker.base import BaseWorker
 
 from queues.ids import new_id
+from queues.worker.parcel import Parcel
+from queues.worker.recycling import FAR_TOO_MUCH, Recycling
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +40,9 @@ class LeanWorker(BaseWorker):
         super().__init__(queues, **options)
         self.log_job_description = False
         self._beaten = float("-inf")
+        self.recycling = Recycling()
+        self.asked_to_stop = False
+        """By a signal, and not by itself to make room for a fresh one."""
 
     @property
     def lane(self) -> str:
@@ -47,7 +53,8 @@ class LeanWorker(BaseWorker):
         from rq.utils import now
 
         self._shutdown_requested_date = now()
-        self._stop_requested = True
+        self._stop_requested = self.asked_to_stop = True
+        self._asked_at = time.monotonic()
         signal.signal(signal.SIGINT, self.request_force_stop)
         signal.signal(signal.SIGTERM, self.request_force_stop)
 
@@ -79,6 +86,34 @@ class LeanWorker(BaseWorker):
         """Whether to take a parcel now; may wait up to a second."""
         return True
 
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for a parcel before looking at something else."""
+        return 1.0
+
+    def make_room(self) -> None:
+        """Take nothing more where this process has done its share or grown too large."""
+        if self._stop_requested:
+            return
+        why = "jobs" if self.recycling.done() else "memory" if self.recycling.fat() else ""
+        if why:
+            log.info("worker.makes_room", name=self.name, why=why)
+            self._stop_requested = True
+
+    def in_a_hurry(self, since: float) -> bool:
+        """Whether what still runs is waited for no longer. `since`: monotonic seconds when the waiting began.
+
+        A worker that was asked to stop, or is too large, gives its jobs the grace period; one that has just done its
+        share waits for them.
+        """
+        if self.recycling.fat(FAR_TOO_MUCH):
+            return True
+        if self.asked_to_stop:
+            since = max(since, self._asked_at)
+        elif not self.recycling.fat():
+            return False
+        return time.monotonic() - since > GRACE
+
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
@@ -86,26 +121,35 @@ class LeanWorker(BaseWorker):
         burst = timeout is None
         wait = 0.2
         while True:
+            self.make_room()
             if self._stop_requested:
                 raise StopRequested()
             if not self.ready_for_more():
                 continue
             try:
                 self.heartbeat()
-                return self.queue_class.dequeue_any(  # type: ignore[return-value]
-                    self._ordered_queues,
-                    None if burst else 1,
-                    connection=self.connection,
-                    job_class=self.job_class,
-                    serializer=self.serializer,
-                    death_penalty_class=self.death_penalty_class,
-                )
+                taken = self._take(None if burst else self.patience)
+                if taken is not None or burst:
+                    return taken
             except DequeueTimeout:
                 wait = 0.2
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 log.warning("worker.redis_away", error=type(error).__name__)
                 time.sleep(wait)
                 wait = min(wait * 2, 1.0)
+
+    def _take(self, seconds: float | None) -> tuple[RQJob, Queue] | None:
+        """The next parcel, by way of RQ's intermediate list, so that a kill right here loses none; None where `seconds`
+        is None and the queue is empty."""
+        queue = self.queues[0]
+        while True:
+            found = self.queue_class.lmove(self.connection, queue.key, seconds)  # type: ignore[arg-type]
+            if found is None:
+                return None
+            try:
+                return Parcel.fetch(as_text(found[1]), connection=self.connection, serializer=self.serializer), queue
+            except NoSuchJobError:
+                continue  # its deliveries were given up and are released anew
 
     def forget(self, rq_job: RQJob) -> None:
         """Take a parcel off Redis: its deliveries are claimed in SQL now, or stale."""

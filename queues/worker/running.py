@@ -82,12 +82,7 @@ def perform(claimed: Claimed) -> RunResult:
     job = claimed.job
     job_type = registry.get(job.type)
     if job_type is None:
-        return RunResult(
-            Outcome.FAILED,
-            category="code",
-            error=f"No job type {job.type!r} is known to this worker.",
-            upstream=_unused(claimed),
-        )
+        return not_here(f"No job type {job.type!r} is known to the worker {job.worker}.", _unused(claimed))
     if job.account_lease and claimed.endpoint is None:
         # Its account was taken away between admission and start: back in line, for another one.
         return RunResult(
@@ -110,6 +105,11 @@ def perform(claimed: Claimed) -> RunResult:
             traceback=traceback.format_exc()[-20_000:],
             upstream=_unknown(claimed),
         )
+
+
+def not_here(why: str, upstream: Upstream | None = None) -> RunResult:
+    """This process lacks what the job needs (it began before a deployment, perhaps): another one may have it."""
+    return RunResult(Outcome.LOST, category="code", error=why, counted=False, upstream=upstream, returned=True)
 
 
 def _unused(claimed: Claimed) -> Upstream | None:

@@ -19,6 +19,7 @@ from queues.models import Attempt, Job, JobDependency, Transition
 from queues.payloads import kept, storable
 from queues.registry import RunResult
 from queues.retry import next_delay
+from queues.rows import locked
 from queues.services import batches, callbacks, dependencies, letters
 from queues.states import Outcome, Stage, Status
 from queues.worker.claim import Claimed
@@ -49,6 +50,8 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fa
         return Fate(Stage.DONE, Status.COMPLETED, final=True)
     if cancelled or result.outcome == Outcome.CANCELLED:
         return Fate(Stage.DONE, Status.CANCELLED, "cancelled while it ran", final=True)
+    if result.returned:
+        return _fate_of_returned(job, result, now)
     if result.outcome == Outcome.LOST:
         return _fate_of_lost(job)
     if not result.counted:
@@ -73,6 +76,22 @@ MAX_DEATHS = 2
 """Forked processes that a job may take down with it before it is given up as poison."""
 
 
+MAX_RETURNS = 20
+"""Workers that may pass a job on because they don't know its type; with the waits in between, some 15 minutes."""
+LONGEST_RETURN = 60.0
+
+
+def _fate_of_returned(job: Job, result: RunResult, now: datetime) -> Fate:
+    """Another worker may know what this one doesn't: while a deployment goes on, some are newer than others."""
+    if job.returns + 1 >= MAX_RETURNS:
+        return Fate(Stage.DONE, Status.DEAD, f"{result.error} So it was {job.returns + 1} times."[:500], final=True)
+    wait = min(2.0**job.returns, LONGEST_RETURN)
+    return Fate(
+        Stage.SCHEDULED, Status.PENDING, f"{result.error} It is tried again in {wait:g} s."[:500],
+        now + timedelta(seconds=wait),
+    )  # fmt: skip
+
+
 def _fate_of_lost(job: Job) -> Fate:
     """Its process died under it, and nothing else ran there: that is the job's own doing."""
     if job.delivery_mode == "at_most_once":
@@ -84,8 +103,11 @@ def _fate_of_lost(job: Job) -> Fate:
 
 _UPDATE = (
     "UPDATE queues_job SET stage=%s, status=%s, reason=%s, not_before=%s, attempts_counted=%s, result=%s, category=%s,"
-    " error=%s, finished_at=%s, lease_until=NULL, worker='', account_lease='', reservation='', suspect=%s, deaths=%s WHERE id=%s"
+    " error=%s, finished_at=%s, lease_until=NULL, worker='', account_lease='', reservation='', suspect=%s, deaths=%s, returns=%s WHERE id=%s"
 )
+
+
+HELD = ("id", "delivery", "worker", "cancel_requested_at")
 
 
 def settle(ended: Sequence[Ended], worker: str) -> int:
@@ -96,11 +118,8 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
     with transaction.atomic():
         held = [
             (pk, delivery, asked_at)
-            for pk, delivery, asked_at in Job.objects.filter(id__in=ids, stage=Stage.RUNNING, worker=worker)
-            .order_by("id")
-            .select_for_update()
-            .values_list("id", "delivery", "cancel_requested_at")
-            if (pk, delivery) in by_delivery
+            for pk, delivery, holder, asked_at in locked(HELD, ids, Stage.RUNNING)
+            if holder == worker and (pk, delivery) in by_delivery
         ]
         now = clock.now()
         rows, attempts, steps, dead, finished, changed, back, timed = [], [], [], [], [], [], set(), False
@@ -113,9 +132,9 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
             rows.append(
                 (fate.stage, fate.status, fate.reason, fate.not_before, job.attempts_counted,
                  None if job.result is None else _json(job.result), job.category, job.error, job.finished_at,
-                 job.suspect, job.deaths, pk)
+                 job.suspect, job.deaths, job.returns, pk)
             )  # fmt: skip
-            if fate.status in (Status.RETRYING, Status.RATE_LIMITED, Status.CANCELLED):
+            if fate.status in (Status.RETRYING, Status.RATE_LIMITED, Status.CANCELLED, Status.PENDING):
                 steps.append(Transition(job=job, at=now, state=fate.status, reason=fate.reason))
             if fate.status == Status.DEAD:
                 dead.append(job)
@@ -178,7 +197,9 @@ def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
     """Set the job's own fields as the fate has them."""
     if result.counted and result.outcome == Outcome.FAILED:
         job.attempts_counted += 1
-    if result.outcome == Outcome.LOST:
+    if result.returned:
+        job.returns += 1
+    elif result.outcome == Outcome.LOST:
         job.deaths += 1
         job.suspect = True
     job.stage, job.status, job.reason = fate.stage, fate.status, fate.reason

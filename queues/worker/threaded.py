@@ -14,7 +14,7 @@ from queues.worker import claim
 from queues.worker.bookkeeper import Bookkeeper
 from queues.worker.crew import Crew
 from queues.worker.hand_back import hand_back
-from queues.worker.lean import GRACE, LeanWorker
+from queues.worker.lean import LeanWorker
 from queues.worker.parcel import deliveries
 from queues.worker.report import Report
 
@@ -41,19 +41,23 @@ class ThreadedWorker(LeanWorker):
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Claim a parcel's deliveries and hand them to the threads; does not wait for them."""
         try:
-            self._crew.take(claim.claim(deliveries(job), self.name))
+            claimed = claim.claim(deliveries(job), self.name)
         except DatabaseError as error:
             # Not claimed, not lost: the rows stay on the belt in SQL, and the reconciler releases them anew.
             log.warning("worker.claim_failed", error=type(error).__name__)
             return
+        self._crew.take(claimed)
+        self.recycling.taken += len(claimed)
         self.forget(job)
 
     def teardown(self) -> None:
         """Finish within the grace period, hand back the rest without charging an attempt."""
-        left = self._crew.drain(GRACE)
+        left = self._crew.drain(self.in_a_hurry)
+        # Too large, and not because somebody else asked: one of these may be the cause, and runs alone next time.
+        blamed = not self.asked_to_stop and self.recycling.fat()
         self._books.stop()
         if left:
-            returned = hand_back(left, self.name)
+            returned = hand_back(left, self.name, suspect=blamed)
             log.warning("worker.handed_back", name=self.name, jobs=returned)
         super().teardown()
         log.info("worker.stopped", name=self.name)

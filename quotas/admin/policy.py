@@ -22,7 +22,8 @@ from quotas.admin.spans import spell
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
-from quotas.policies.compiled import CompiledPolicy
+from quotas.policies.adaptive import AdaptiveRule
+from quotas.policies.compiled import CompiledPolicy, effective
 from quotas.services import usage
 
 RESTARTING = ("algorithm", "window", "period", "timezone", "unit")
@@ -65,14 +66,13 @@ class PolicyForm(ReasonForm):
         for name in ("exempt", "excluded_paths"):
             if not isinstance(given.get(name) or [], list):
                 self.add_error(name, "A list.")
-        adaptive = given.get("adaptive")
-        if adaptive is not None and not (
-            isinstance(adaptive, dict)
-            and set(adaptive) == {"floor", "ceiling"}
-            and all(type(bound) is int for bound in adaptive.values())
-            and 0 <= adaptive["floor"] <= adaptive["ceiling"]
-        ):
-            self.add_error("adaptive", 'Two bounds: {"floor": 10, "ceiling": 100}.')
+        if given.get("adaptive") is not None:
+            try:
+                given["adaptive"] = AdaptiveRule.of(given["adaptive"]).document()
+            except ValueError as error:
+                self.add_error("adaptive", str(error))
+            if given.get("limit") is None:
+                self.add_error("adaptive", "An adaptive policy needs a limit to start from.")
         return given
 
     def clean_timezone(self) -> str:
@@ -115,7 +115,7 @@ class PolicyAdmin(SluiceAdmin):
         ("mode", ChoicesDropdownFilter),
         ("project", AutocompleteSelectFilter),
     ]
-    list_select_related = ["project", "tier"]
+    list_select_related = ["project", "tier", "adapted"]
     search_fields = ["name", "match", "key_name"]
     autocomplete_fields = ["project", "tier"]
     inlines = [OverrideInline]
@@ -191,6 +191,10 @@ class PolicyAdmin(SluiceAdmin):
             span = f" a {row.period}"
         else:
             span = f" in {spell(row.window or 0)}"
+        if row.adaptive and hasattr(row, "adapted"):
+            moved = {row.pk: (row.adapted.configured, row.adapted.effective)}
+            now = effective(row.pk, row.limit, AdaptiveRule.of(row.adaptive), moved)
+            return f"{row.limit:,} {row.unit}{span}, now {now:,}"
         return f"{row.limit:,} {row.unit}{span}"
 
     @display(description="Mode", ordering="mode", label={"enforce": "success", "shadow": "warning"})

@@ -10,7 +10,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.headers import DIALECTS
+from quotas.engine.types import MAX_COST, Outcome
 from quotas.models.names import name_validator
 from quotas.policies import addresses
 from quotas.rest.fields import (
@@ -23,6 +24,7 @@ from quotas.rest.fields import (
     SubjectsField,
 )
 from quotas.rest.serializers import StrictSerializer
+from quotas.services import outcomes
 from quotas.services.limits import Check
 
 MAX_WAIT = 60.0
@@ -84,9 +86,31 @@ class SpentBody(StrictSerializer):
     spent = StrictIntegerField(min_value=0, max_value=10_000_000, help_text="Units that were spent of the block.")
 
 
+class OutcomeBody(StrictSerializer):
+    """How a call went, for adaptive policies: an answer's status, or the error where there was none."""
+
+    status = StrictIntegerField(required=False, min_value=100, max_value=599)
+    error = serializers.ChoiceField(required=False, choices=["timeout", "network"])
+    latency = SecondsField(required=False, max_value=86400)
+    headers = serializers.DictField(
+        required=False, child=serializers.CharField(allow_blank=True, max_length=8192), help_text="Of the answer."
+    )
+    dialect = serializers.ChoiceField(default="generic", choices=DIALECTS, help_text="How its fields are read.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "status" not in attrs and "error" not in attrs:
+            raise serializers.ValidationError("Tell a status, or an error.")
+        return attrs
+
+
+class ReportBody(SubjectBody, OutcomeBody):
+    count = StrictIntegerField(default=1, min_value=1, max_value=1_000_000, help_text="How many calls went like this.")
+
+
 class SettleBody(StrictSerializer):
     reservation = StrictCharField(max_length=100)
     actual = CostField(required=False, help_text="Units used; those that are not named: as reserved.")
+    outcome = OutcomeBody(required=False, help_text="How the call went, for adaptive policies.")
 
 
 class ResetBody(StrictSerializer):
@@ -127,6 +151,17 @@ def question(data: Any, own_project: str) -> Check:
 def subject(data: dict[str, Any], own_project: str) -> Check:
     """The check of a validated `SubjectBody`."""
     return _check({name: data.get(name) for name in SubjectBody._declared_fields}, own_project)
+
+
+def outcome(data: dict[str, Any]) -> Outcome:
+    """The outcome of a validated `OutcomeBody`."""
+    return outcomes.outcome_of(
+        status=data.get("status"),
+        error=data.get("error", ""),
+        latency=data.get("latency"),
+        headers_told=data.get("headers"),
+        dialect=data["dialect"],
+    )
 
 
 def questions(data: Any, own_project: str) -> list[Check]:

@@ -78,6 +78,14 @@ class BlockEnd(s.Serializer[Any]):
     refunded = s.IntegerField()
 
 
+class Standing(s.Serializer[Any]):
+    configured = s.IntegerField(help_text="The limit as it is written down; `limit` is where it is now.")
+    floor = s.IntegerField()
+    ceiling = s.IntegerField()
+    why = s.CharField(help_text="Why it moved last; empty where it has not.")
+    since = s.DateTimeField(allow_null=True)
+
+
 class UsageRow(s.Serializer[Any]):
     policy = s.CharField()
     scope = s.CharField()
@@ -90,10 +98,15 @@ class UsageRow(s.Serializer[Any]):
     remaining = s.IntegerField(allow_null=True)
     ratio = s.FloatField(allow_null=True)
     reset_after = s.FloatField()
+    adaptive = Standing(allow_null=True)
 
 
 class Usage(s.Serializer[Any]):
     results = UsageRow(many=True)
+
+
+class Heard(s.Serializer[Any]):
+    heard = s.ListField(child=s.CharField(), help_text="Adaptive policies that it counts for.")
 
 
 class HistoryRow(s.Serializer[Any]):
@@ -104,6 +117,7 @@ class HistoryRow(s.Serializer[Any]):
     unit = s.CharField()
     start = s.DateTimeField()
     used = s.IntegerField(help_text="The highest that was seen.")
+    denied = s.IntegerField(help_text="Checks that the policy refused; in shadow mode, would have refused.")
     limit = s.IntegerField(allow_null=True)
     ratio = s.FloatField(allow_null=True)
 

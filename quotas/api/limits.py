@@ -15,9 +15,11 @@ from quotas.api.check_body import (
     BlockBody,
     CheckBatchBody,
     CheckBody,
+    ReportBody,
     ResetBody,
     SettleBody,
     SpentBody,
+    outcome,
     question,
     questions,
     subject,
@@ -32,7 +34,7 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
-from quotas.services import blocks, limits
+from quotas.services import adaptive, blocks, limits, outcomes
 from quotas.services import usage as usage_service
 from quotas.services.limits import Check, Token
 from quotas.services.usage import Selection
@@ -112,7 +114,28 @@ class SettleView(ApiView):
             raise answers.refusal(error) from None
         if settled is None:
             raise NotFound("The reservation is unknown or has expired; nothing was changed.", "unknown-reservation")
+        if "outcome" in body:
+            outcomes.of_reservation(settled.limits, outcome(body["outcome"]))
         return Response(answers.settlement(settled))
+
+
+class OutcomesView(ApiView):
+    """Tell how calls went, so that adaptive policies can move."""
+
+    scopes = {"POST": "check"}
+
+    @extend_schema(
+        operation_id="report_outcome", request=ReportBody, responses=documents.Heard, summary="Tell how calls went"
+    )
+    def post(self, request: Request) -> Response:
+        body, caller = self.body(ReportBody), self.caller
+        asked = subject(body, caller.project_slug)
+        _permit(caller, asked)
+        try:
+            heard = outcomes.report(asked, outcome(body), body["count"])
+        except (UnknownProject, NetworkDenied) as error:
+            raise answers.refusal(error) from None
+        return Response({"heard": heard})
 
 
 class BlocksView(ApiView):
@@ -189,7 +212,8 @@ class UsageView(ApiView):
             states = usage_service.usage(_selection(request, query), most=query["limit"])
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
-        return Response({"results": [_usage(state) for state in states]})
+        standings = adaptive.standings()
+        return Response({"results": [_usage(state, standings.get(state.policy)) for state in states]})
 
 
 class HistoryQuery(PageQuery):
@@ -209,7 +233,7 @@ class HistoryQuery(PageQuery):
 
 
 class HistoryView(ApiView):
-    """The highest use of each key in each minute, hour or day, newest first."""
+    """The highest use of each key in each minute, hour or day and how often it was refused, newest first."""
 
     scopes = {"GET": "read"}
 
@@ -305,12 +329,13 @@ def _history(row: UsageRollup) -> dict[str, Any]:
         "unit": row.policy.unit,
         "start": row.start.isoformat().replace("+00:00", "Z"),
         "used": row.used,
+        "denied": row.denied,
         "limit": row.limit,
         "ratio": None if row.limit is None else 1.0 if row.limit == 0 else round(row.used / row.limit, 6),
     }
 
 
-def _usage(state: LimitState) -> dict[str, Any]:
+def _usage(state: LimitState, moved: adaptive.Standing | None) -> dict[str, Any]:
     ratio = None if state.limit is None else 1.0 if state.limit == 0 else round(state.used / state.limit, 6)
     return {
         "policy": state.policy,
@@ -324,4 +349,15 @@ def _usage(state: LimitState) -> dict[str, Any]:
         "remaining": state.remaining,
         "ratio": ratio,
         "reset_after": round(state.reset_after, 6),
+        "adaptive": None if moved is None else _standing(moved),
+    }
+
+
+def _standing(moved: adaptive.Standing) -> dict[str, Any]:
+    return {
+        "configured": moved.configured,
+        "floor": moved.floor,
+        "ceiling": moved.ceiling,
+        "why": moved.why,
+        "since": moved.since.isoformat().replace("+00:00", "Z") if moved.since else None,
     }

@@ -8,6 +8,7 @@ urlpatterns = [
     path("limits/check", limits.CheckView.as_view()),
     path("limits/check-batch", limits.CheckBatchView.as_view()),
     path("limits/settle", limits.SettleView.as_view()),
+    path("limits/outcomes", limits.OutcomesView.as_view()),
     path("limits/leases", limits.BlocksView.as_view()),
     path("limits/leases/<str:lease>", limits.BlockView.as_view()),
     path("limits/usage", limits.UsageView.as_view()),

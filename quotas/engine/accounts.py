@@ -96,9 +96,10 @@ class Accounts:
         self.clock = clock
         self.transport = Transport(redis, tag=self.keys.tag, timeout=timeout)
         self._acquire = load("acquire")
+        self._look = load("acquire", read_only=True)
         self._settle = load("settle_lease")
         self._verb = load("account_verb")
-        self._states = load("account_states")
+        self._states = load("account_states", read_only=True)
         self._plans: OrderedDict[int, PoolPlan] = OrderedDict()
         self._leases: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._random = chance or random.Random()
@@ -210,8 +211,9 @@ class Accounts:
             )
         if held:
             specs = b"".join([wire.pack_spec(limit, now) for limit in held]) + specs
+        script = self._look if dry else self._acquire
         payload = packed(
-            self._acquire,
+            script,
             3 + len(heads) + len(counters) + key_count,
             10 + len(held),
             first,
@@ -226,7 +228,7 @@ class Accounts:
             pool_args,
             b"".join([bulk(subject(limit.partition, limit.subject)[1]) for limit in held]),
         )
-        call = Call(self._acquire, packed=payload)
+        call = Call(script, packed=payload)
         return _Prepared(request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled)
 
     def _pool_keys(

@@ -19,6 +19,7 @@ from typing import TypeVar
 from .errors import LimiterUnavailable
 from .limiter import CheckRequest, Limiter
 from .reference import ReferenceLimiter
+from .transport import Transport
 from .types import Decision, Limit, LimitState, Settlement
 
 T = TypeVar("T")
@@ -190,6 +191,10 @@ class ResilientLimiter:
         """As Limiter.reset_policy; clears this process's own counters too."""
         self.local.reset_policy(limit_id)
         return self._asked(lambda: self.limiter.reset_policy(limit_id))
+
+    def ask(self, ask: Callable[[Transport], T]) -> T:
+        """What `ask` makes of the way to the server. Raises LimiterUnavailable, at once while the server is away."""
+        return self._asked(lambda: ask(self.limiter.transport))
 
     def _asked(self, ask: Callable[[], T]) -> T:
         if not self.breaker.allows():

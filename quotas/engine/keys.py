@@ -107,6 +107,11 @@ class Keys:
         """The unit that a counter's key says."""
         return counter.split(b":")[5].decode()
 
+    @staticmethod
+    def limit_of(counter: bytes) -> str:
+        """The limit's id that the counter's key says; an odd one as its hash."""
+        return counter.split(b":")[2].decode()
+
     def reservation(self, reservation: str) -> bytes:
         return f"{self.tag}:r:{plain(reservation)}".encode()
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from . import wire
 from .errors import IdempotencyConflict, LimiterUnavailable
-from .keys import Keys, digest, parse_member, subject
-from .scripts import Call, load
+from .keys import Keys, digest, parse_member
+from .packed_limit import PackedLimit
+from .scripts import EMPTY, Call, bulk, load, packed
 from .transport import Reply, Transport
 from .types import SCOPE_ORDER, Decision, Limit, LimitState, Settlement
 
@@ -43,12 +44,12 @@ class CheckRequest:
 
 @dataclass(slots=True)
 class _Prepared:
-    """A check on its way: limits in order of report, those that limit, and the script's arguments."""
+    """A check on its way: limits in order of report, those that limit, and the call of the script."""
 
     limits: Sequence[Limit]
     held: list[Limit]
-    keys: list[bytes]
-    args: list[bytes | str]
+    counters: list[bytes]
+    call: Call
     reservation: str | None
     bypass: bool
 
@@ -62,6 +63,11 @@ def in_order(limits: Sequence[Limit]) -> Sequence[Limit]:
             return sorted(limits, key=lambda limit: _RANK.get(limit.scope, _LAST))
         last = rank
     return limits
+
+
+def _unlimited(limits: Sequence[Limit], bypass: bool) -> Decision:
+    """The answer where nothing limits."""
+    return wire.decide(limits, [wire.unlimited(limit) for limit in limits], [], True, bypassed=bypass)
 
 
 def wants_reservation(limits: Iterable[Limit]) -> bool:
@@ -91,6 +97,7 @@ class Limiter:
         self.clock = clock
         self.transport = Transport(redis, tag=self.keys.tag, timeout=timeout)
         self._check = load("check")
+        self._peek = load("check", read_only=True)
         self._settle = load("settle")
         self._ahead = 0
         """Microseconds by which the server's clock was seen ahead of ours: for calendar boundaries only."""
@@ -114,14 +121,16 @@ class Limiter:
         IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when the cost is an estimate
         or a concurrency limit applies).
         """
-        run = self.transport.run
-        steps = self.steps(CheckRequest(limits, dry_run, bypass, token, token_body, reserve))
-        try:
-            call = next(steps)
-            while True:
-                call = steps.send(run(call.script, call.keys, call.args))
-        except StopIteration as done:
-            return done.value
+        send = self.transport.send
+        prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
+        if not prepared.held:
+            return _unlimited(limits, bypass)
+        reply = send(prepared.call)
+        if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
+            self._learn(reply)
+            prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
+            reply = send(prepared.call)
+        return self._decode(prepared, reply)
 
     def steps(self, request: CheckRequest) -> Generator[Call, Reply, Decision]:
         """A check without the way to the server: yields what to run, is sent the reply, returns the decision."""
@@ -129,12 +138,12 @@ class Limiter:
         asked = (limits, request.dry_run, request.bypass, request.token, request.token_body, request.reserve)
         prepared = self._prepare(*asked)
         if not prepared.held:
-            return wire.decide(limits, [wire.unlimited(limit) for limit in limits], [], True, bypassed=request.bypass)
-        reply = yield Call(self._check, prepared.keys, prepared.args)
+            return _unlimited(limits, request.bypass)
+        reply = yield prepared.call
         if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
             self._learn(reply)
             prepared = self._prepare(*asked)
-            reply = yield Call(self._check, prepared.keys, prepared.args)
+            reply = yield prepared.call
         return self._decode(prepared, reply)
 
     def check_many(self, requests: Iterable[CheckRequest]) -> list[Decision]:
@@ -142,21 +151,16 @@ class Limiter:
         asked = list(requests)
         prepared = [self._prepare(r.limits, r.dry_run, r.bypass, r.token, r.token_body, r.reserve) for r in asked]
         sent = [p for p in prepared if p.held]
-        replies = self.transport.run_many([Call(self._check, p.keys, p.args) for p in sent])
+        replies = self.transport.run_many([p.call for p in sent])
         for i, reply in enumerate(replies):
             if len(reply) == wire.STATUS.size and reply[0] == wire.STALE:
                 self._learn(reply)
                 at = next(n for n, p in enumerate(prepared) if p is sent[i])
                 r = asked[at]
                 prepared[at] = self._prepare(r.limits, r.dry_run, r.bypass, r.token, r.token_body, r.reserve)
-                replies[i] = self.transport.run(self._check, prepared[at].keys, prepared[at].args)
+                replies[i] = self.transport.send(prepared[at].call)
         answers = iter(replies)
-        return [
-            self._decode(p, next(answers))
-            if p.held
-            else wire.decide(p.limits, [wire.unlimited(limit) for limit in p.limits], [], True, bypassed=p.bypass)
-            for p in prepared
-        ]
+        return [self._decode(p, next(answers)) if p.held else _unlimited(p.limits, p.bypass) for p in prepared]
 
     def now(self) -> int:
         """A guess at the server's time in microseconds, without asking it."""
@@ -169,49 +173,58 @@ class Limiter:
         self, limits: Sequence[Limit], dry_run: bool, bypass: bool, token: str, token_body: str, reserve: bool | None
     ) -> _Prepared:
         limits = in_order(limits)
+        now = self.now()
+        keys = self.keys
         held: list[Limit] = []
         counters: list[bytes] = []
+        specs = [b""]
+        parts: list[bytes] = []
         indexes: list[bytes] = []
         members: list[bytes] = []
-        specs: list[bytes] = []
-        now = self.now()
-        policy = self.keys.policy
+        reserves, leases = False, []
         for limit in limits:
             if limit.limit is None:
                 continue
-            prefix, index = policy(limit.id, limit.generation, limit.algorithm, limit.unit)
-            hashed, member = subject(limit.partition, limit.subject)
+            one = limit.packed
+            if one is None or one.keys is not keys or not one.since <= now < one.until:
+                one = PackedLimit.of(limit, keys, now)
             held.append(limit)
-            counters.append(prefix + hashed)
-            indexes.append(index)
-            members.append(member)
-            specs.append(wire.pack_spec(limit, now))
-        if len(set(counters)) != len(counters):
+            counters.append(one.counter)
+            parts.append(one.counter_sent)
+            indexes.append(one.index_sent)
+            members.append(one.member_sent)
+            specs.append(one.spec)
+            if one.reserves:
+                reserves = True
+                if one.lends:
+                    leases.append(limit.lease_ttl)
+        count = len(held)
+        if len(set(counters)) != count:
             raise ValueError("one check names the same counter twice")
-        keys = counters + indexes
+        parts += indexes
         flags = (wire.DRY_RUN if dry_run else 0) | (wire.BYPASS if bypass else 0)
-        reservation, slot, life = None, "", RESERVATION_LIFE
+        reservation, slot, life, body = None, EMPTY, RESERVATION_LIFE, EMPTY
         if not dry_run:
-            leases = [limit.lease_ttl for limit in held if limit.algorithm == "concurrency" and limit.cost]
             if leases:
                 life = max(leases)
-            if wants_reservation(held) if reserve is None else reserve:
-                slot = reservation = secrets.token_urlsafe(15)
-                keys.append(self.keys.reservation(reservation))
+            if reserves if reserve is None else reserve:
+                reservation = secrets.token_urlsafe(15)
+                slot = bulk(reservation.encode())
+                parts.append(bulk(keys.reservation(reservation)))
                 flags |= wire.RESERVE
             elif leases:
-                slot = secrets.token_urlsafe(15)
+                slot = bulk(secrets.token_urlsafe(15).encode())
             if token:
-                keys.append(self.keys.token(token))
+                parts.append(bulk(keys.token(token)))
+                body = bulk(digest(token_body).encode())
                 flags |= wire.TOKEN
-        args = [
-            b"" if self.clock is None else b"%d" % now,
-            wire.HEAD.pack(len(held), flags, life * 1000, INDEX_SIZE) + b"".join(specs),
-            slot,
-            digest(token_body) if token else b"",
-            *members,
-        ]
-        return _Prepared(limits, held, keys, args, reservation, bypass)
+        sent = len(parts)
+        specs[0] = wire.HEAD.pack(count, flags, life * 1000, INDEX_SIZE)
+        parts += (EMPTY if self.clock is None else bulk(b"%d" % now), bulk(b"".join(specs)), slot, body)
+        parts += members
+        script = self._peek if dry_run else self._check
+        call = Call(script, (), (), packed(script, sent, 4 + count, *parts))
+        return _Prepared(limits, held, counters, call, reservation, bypass)
 
     def _decode(self, prepared: _Prepared, reply: Reply) -> Decision:
         limits = prepared.limits
@@ -242,9 +255,9 @@ class Limiter:
         counters = known.split(b" ")
         held = prepared.held
         limits = prepared.limits
-        if counters != prepared.keys[: len(held)]:
+        if counters != prepared.counters:
             # The policies were changed since: answer for those that are still the same.
-            by_key = dict(zip(prepared.keys, held, strict=False))
+            by_key = dict(zip(prepared.counters, held, strict=True))
             places = [(n, by_key[key]) for n, key in enumerate(counters) if key in by_key]
             size, start = wire.STATE.size, wire.STATUS.size
             answer = answer[:start] + b"".join(answer[start + n * size : start + (n + 1) * size] for n, _ in places)
@@ -278,7 +291,9 @@ class Limiter:
             settled = self.transport.run(self._settle, [key, *counters], [now, amounts, reservation, note])
             if settled is None:
                 return None
-            return self._settlement(reservation, settled, repeated=not settled.startswith(b"=" + note.encode()))
+            repeated = not settled.startswith(b"=" + note.encode())
+            found = self._settlement(reservation, settled, repeated=repeated)
+            return found if repeated else replace(found, limits=tuple(map(self.keys.limit_of, counters)))
         return self._settlement(reservation, record, repeated=True)
 
     @staticmethod
@@ -326,7 +341,7 @@ class Limiter:
             hashed, partition, name = parse_member(member)
             shown.append((partition, name))
             key = self.keys.counter_of(template, hashed)
-            calls.append(Call(self._check, [key, index], [now, head + spec, b"", b"", member]))
+            calls.append(Call(self._peek, [key, index], [now, head + spec, b"", b"", member]))
         for (partition, name), reply in zip(shown, self.transport.run_many(calls), strict=True):
             status, moment = wire.STATUS.unpack_from(reply)
             if status == wire.STALE:

@@ -21,10 +21,12 @@ import hiredis
 import redis as redis_py
 from redis.cluster import RedisCluster
 
+from . import library
 from .errors import LimiterUnavailable
+from .library import Library
 from .limiter import CheckRequest, Limiter
-from .scripts import Call
-from .transport import UNAVAILABLE, Reply, ScriptError, Transport, Wire, pack
+from .scripts import Call, pack
+from .transport import UNAVAILABLE, Reply, ScriptError, Transport, Wire
 from .types import Decision
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -157,22 +159,27 @@ class Pipeline:
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self._open()
-        payload = pack(("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args))
+        payload = call.payload()
         reply = await connection.ask(payload)
         if type(reply) is not ScriptError:
             return reply
-        if str(reply).startswith("NOSCRIPT"):
-            loaded = connection.ask(pack(("SCRIPT", "LOAD", call.script.source)))
-            again = connection.ask(payload)
-            await loaded
-            reply = await again
+        if library.not_found(str(reply)):
+            await self._load(connection, call.script.library)
+            reply = await connection.ask(payload)
             if type(reply) is not ScriptError:
                 return reply
         message = str(reply)
-        if message.startswith((*UNAVAILABLE, "NOSCRIPT", "MOVED", "ASK")):
+        if message.startswith((*UNAVAILABLE, "MOVED", "ASK")) or library.not_found(message):
             connection.fail(message)  # after a failover the address may mean another server
             raise LimiterUnavailable(message)
         raise reply
+
+    @staticmethod
+    async def _load(connection: Connection, wanted: Library) -> None:
+        """Load a library and delete its surplus versions. A failure shows in the call that is repeated."""
+        _, listed = await asyncio.gather(*[connection.ask(pack(command)) for command in library.commands(wanted)])
+        for command in library.surplus(wanted, listed):
+            connection.ask(pack(command))
 
     async def _open(self) -> Connection:
         """One at a time; whoever comes meanwhile waits for the same one."""

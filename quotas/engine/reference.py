@@ -173,7 +173,7 @@ class ReferenceLimiter:
                     refunded[unit] = back
             settled = Settlement(reservation, actual, refunded)
             self._settled[reservation] = (now + 600 * MICROSECONDS, settled)
-            return settled
+            return replace(settled, limits=tuple(charge.limit.id for charge in charges))
 
     def _settle(self, charge: _Charge, actual: int, now: int, lease: str) -> int:
         spec, key = charge.spec, charge.key

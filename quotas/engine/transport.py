@@ -2,8 +2,8 @@
 
 redis-py opens, authenticates and selects; from there on this module packs with hiredis, writes and reads the socket
 itself (redis-py's own path costs as much as a whole check). It never repeats what the server may have run: not after
-a timeout, not after a lost connection. NOSCRIPT, MOVED and LOADING answers mean that nothing was run; NOSCRIPT is
-answered by loading the script, MOVED by asking the cluster again, once.
+a timeout, not after a lost connection. "Function not found", MOVED and LOADING answers mean that nothing was run; the
+first is answered by loading the library, MOVED by asking the cluster again, once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import struct
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hiredis
@@ -24,12 +24,12 @@ from redis.cluster import RedisCluster
 from redis.connection import ConnectionPool
 from redis.retry import Retry
 
+from . import library
 from .errors import LimiterUnavailable
-from .scripts import Argument, Call, Key, Script
+from .library import Library
+from .scripts import Argument, Call, Key, Script, pack
 
 Reply = Any
-pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
-"""One command as the server reads it."""
 UNAVAILABLE = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY", "NOREPLICAS")
 """Answers of a server that can't serve now. None of them has run the script to its end."""
 
@@ -112,14 +112,16 @@ class Transport:
             return self.redis.get_redis_connection(node).connection_pool
         return self.redis.connection_pool
 
-    def open(self) -> Wire:
-        """A new connection that is its caller's own. Raises OSError and RedisError."""
+    def open(self, timeout: float | None = None) -> Wire:
+        """A new connection that is its caller's own, perhaps with another timeout. Raises OSError and RedisError."""
         pool = self._pool()
         kwargs = dict(pool.connection_kwargs)
         kwargs |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "health_check_interval": 0}
         kwargs.pop("retry_on_error", None)
         if self.timeout is not None:
             kwargs |= {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
+        if timeout is not None:
+            kwargs["socket_timeout"] = timeout
         return Wire(pool.connection_class(**kwargs))
 
     def _take(self) -> Wire:
@@ -172,17 +174,14 @@ class Transport:
 
     def run(self, script: Script, keys: Sequence[Key], args: Sequence[Argument] = ()) -> Reply:
         """Run one script, loading it if the server does not have it."""
-        payload = pack(("EVALSHA", script.sha, len(keys), *keys, *args))
-        reply = self.exchange(payload)[0]
-        if type(reply) is ScriptError:
-            return self._checked(self._settled([payload], [script], [reply]))[0]
-        return reply
+        return self.send(Call(script, keys, args))
 
     def send(self, call: Call) -> Reply:
-        """Run one script that is packed already."""
-        reply = self.exchange(call.packed)[0]
+        """Run one script, loading it if the server does not have it."""
+        payload = call.payload()
+        reply = self.exchange(payload)[0]
         if type(reply) is ScriptError:
-            return self._checked(self._settled([call.packed], [call.script], [reply]))[0]
+            return self._checked(self._settled([payload], [call.script], [reply]))[0]
         return reply
 
     def run_many(self, calls: Iterable[Call]) -> list[Reply]:
@@ -193,7 +192,7 @@ class Transport:
         """
         payloads, scripts = [], []
         for call in calls:
-            payloads.append(call.packed or pack(("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)))
+            payloads.append(call.payload())
             scripts.append(call.script)
         return self._checked(self._settled(payloads, scripts)) if payloads else []
 
@@ -209,15 +208,20 @@ class Transport:
         if any(str(replies[i]).startswith(("MOVED", "ASK")) for i in again) and isinstance(self.redis, RedisCluster):
             self.close()
             self.redis.nodes_manager.initialize()
-        sources = {script.source for i in again if (script := scripts[i]) is not None}
-        loads = [pack(("SCRIPT", "LOAD", source)) for source in sources]
-        fresh = self.exchange(b"".join([*loads, *(payloads[i] for i in again)]), len(loads) + len(again))
-        for reply in fresh[: len(loads)]:
-            if type(reply) is ScriptError:
-                self._checked([reply])
-        for i, reply in zip(again, fresh[len(loads) :], strict=True):
+        libraries = {script.library for i in again if (script := scripts[i]) is not None}
+        first = [pack(command) for library in libraries for command in self._load(library)]
+        fresh = self.exchange(b"".join([*first, *(payloads[i] for i in again)]), len(first) + len(again))
+        # Whether a version that is too many could be deleted is no concern of this call.
+        for i, reply in zip(again, fresh[len(first) :], strict=True):
             replies[i] = reply
         return replies
+
+    def _load(self, wanted: Library) -> list[tuple[str, ...]]:
+        """Load a library; returns the commands that delete its surplus versions."""
+        loaded, listed = self.exchange(b"".join(map(pack, library.commands(wanted))), 2)
+        if type(loaded) is ScriptError and not library.already_loaded(str(loaded)):
+            self._checked([loaded])
+        return library.surplus(wanted, listed)
 
     def _checked(self, replies: list[Reply]) -> list[Reply]:
         for reply in replies:
@@ -231,7 +235,7 @@ class Transport:
 
 
 def _not_run(message: str) -> bool:
-    return message.startswith(("NOSCRIPT", "MOVED", "ASK"))
+    return library.not_found(message) or message.startswith(("MOVED", "ASK"))
 
 
 _living: weakref.WeakSet[Transport] = weakref.WeakSet()

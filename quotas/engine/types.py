@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Algorithm = Literal[
     "sliding_window", "sliding_window_counter", "token_bucket", "fixed_window", "calendar", "concurrency"
@@ -72,6 +72,8 @@ class Limit:
     generation: int = 0
     lease_ttl: float = 60.0
     """Seconds that a `concurrency` slot lives without being settled."""
+    packed: Any = field(default=None, init=False, repr=False, compare=False)
+    """What the limiter sends of it, once it has been asked for (`PackedLimit`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class Settlement:
     actual: Mapping[str, int]
     refunded: Mapping[str, int]
     repeated: bool = False
+    limits: tuple[str, ...] = ()
+    """Ids of the limits that the reservation was charged by; empty where it was settled before."""
 
 
 @dataclass(frozen=True, slots=True)

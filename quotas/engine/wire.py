@@ -66,6 +66,11 @@ def pack_spec(limit: Limit, now: int) -> bytes:
     return _timed(limit.algorithm, limit.limit, limit.cost, limit.window, limit.burst, limit.mode, limit.lease_ttl)
 
 
+def present(limit: Limit, now: int) -> tuple[int, int]:
+    """Begin and end of a calendar limit's present period, in microseconds."""
+    return boundaries(limit.period, limit.timezone, now)[1:3]
+
+
 def capacity(limit: Limit) -> int | None:
     """The most that is ever available at once; None where nothing limits."""
     if limit.algorithm == "token_bucket" and limit.limit and limit.burst is not None:
@@ -96,6 +101,12 @@ def unlimited(limit: Limit) -> LimitState:
         partition=limit.partition,
         window=limit.window,
     )
+
+
+class _Decision:
+    """A Decision being filled in, as `_State` is a LimitState."""
+
+    __slots__ = tuple(field.name for field in fields(Decision))
 
 
 class _State:
@@ -176,10 +187,18 @@ def decide(
         for limit, state in zip(limits, states, strict=True):
             if state.remaining is None or state.mode == "shadow":
                 continue
-            share = state.remaining / (capacity(limit) or 1)
+            whole = limit.limit
+            if limit.algorithm == "token_bucket":
+                whole = capacity(limit)
+            share = state.remaining / (whole or 1)
             if share < least:
                 least, binding = share, state.policy
-        return Decision(True, tuple(states), 0.0, binding, degraded, bypassed, reservation, False, replayed)
+        done = _Decision()
+        done.allowed, done.limits, done.retry_after, done.binding = True, tuple(states), 0.0, binding  # type: ignore[attr-defined]
+        done.degraded, done.bypassed, done.reservation = degraded, bypassed, reservation  # type: ignore[attr-defined]
+        done.impossible, done.replayed = False, replayed  # type: ignore[attr-defined]
+        done.__class__ = Decision  # type: ignore[assignment]
+        return done  # type: ignore[return-value]
     wait: float | None = 0.0
     rank = -1.0
     never = False

@@ -1,6 +1,7 @@
 """What limits, accounts and keys are made of, in SQL."""
 
 from quotas.models.account import Account
+from quotas.models.adaptive import AdaptiveState
 from quotas.models.api_key import ApiKey
 from quotas.models.config_version import ConfigVersion
 from quotas.models.cost_rule import CostRule
@@ -16,6 +17,7 @@ from quotas.models.usage import UsageRollup
 
 __all__ = [
     "Account",
+    "AdaptiveState",
     "ApiKey",
     "ConfigVersion",
     "CostRule",

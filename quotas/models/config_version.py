@@ -13,10 +13,22 @@ class ConfigVersion(models.Model):
     """One row. Changed in the transaction of the change itself: a snapshot can't miss one."""
 
     version = models.BigIntegerField(default=0)
+    moved = models.BigIntegerField(default=0)
+    """Goes up when an adaptive limit moves: no configuration, and so no reason to read all of it again."""
 
     @classmethod
     def current(cls) -> int:
-        return cls.objects.values_list("version", flat=True).filter(pk=1).first() or 0
+        return cls.numbers()[0]
+
+    @classmethod
+    def numbers(cls) -> tuple[int, int]:
+        """(version, moved)"""
+        return cls.objects.values_list("version", "moved").filter(pk=1).first() or (0, 0)
+
+    @classmethod
+    def tell_moved(cls) -> None:
+        if not cls.objects.filter(pk=1).update(moved=F("moved") + 1):
+            cls.objects.get_or_create(pk=1, defaults={"moved": 1})
 
     @classmethod
     def bump(cls) -> None:

@@ -97,7 +97,9 @@ class Policy(Versioned):
         default=list, blank=True, help_text="Endpoint patterns that this policy does not hold for."
     )
     adaptive = models.JSONField(
-        null=True, blank=True, help_text='Bounds of an adaptive limit: {"floor": 10, "ceiling": 100}.'
+        null=True,
+        blank=True,
+        help_text='Bounds of a limit that moves by itself, and by what: {"floor": 10, "ceiling": 100, "errors": 0.2}.',
     )
     generation = models.PositiveIntegerField(default=0, editable=False)
 

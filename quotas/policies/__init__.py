@@ -24,6 +24,11 @@ def forget() -> None:
     keeper.forget()
 
 
+def outdate() -> None:
+    """Look at SQL with the next use."""
+    keeper.outdate()
+
+
 def resolve(
     *,
     project: str | None = None,
@@ -151,6 +156,7 @@ __all__ = [
     "Snapshot",
     "cost_of",
     "forget",
+    "outdate",
     "pool_config",
     "pool_names",
     "pool_spec",

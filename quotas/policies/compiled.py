@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from quotas.engine.types import Limit
 from quotas.policies import addresses
+from quotas.policies.adaptive import AdaptiveRule
 from quotas.policies.patterns import Pattern, compile_pattern
 
 if TYPE_CHECKING:
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 PARTITIONED = frozenset({"user", "project", "endpoint", "custom"})
 """Scopes whose counters are kept apart by project; a queue is shared by those who use it."""
 
+_kept = lru_cache(maxsize=8192)(Limit)
+"""The same limit for the same policy, subject and cost: what is sent of it is packed once."""
+NOTHING_MOVED: Mapping[int, tuple[int, int]] = {}
 _FIRST_PAUSED = {"low": 7, "normal": 4, "all": 0}
 
 
@@ -59,17 +65,26 @@ class CompiledPolicy:
     warn_at: tuple[float, ...] = ()
     pause_at: float | None = None
     pause: str = "low"
-    adaptive: tuple[int, int] | None = None
+    adaptive: AdaptiveRule | None = None
+    configured: int | None = None
+    """The limit as it is written down; `limit` is where an adaptive one is now."""
 
     @classmethod
-    def of(cls, policy: Policy, overrides: list[Override], ipv6_prefix: int) -> CompiledPolicy:
+    def of(
+        cls,
+        policy: Policy,
+        overrides: list[Override],
+        ipv6_prefix: int,
+        moved: Mapping[int, tuple[int, int]] = NOTHING_MOVED,
+    ) -> CompiledPolicy:
+        """`moved`: (configured, effective) limits of adaptive policies, by primary key."""
         exempt, networks = set(), []
         for subject in map(str, policy.exempt):
             if policy.scope == "ip" and "/" in subject:
                 networks.append(ipaddress.ip_network(subject, strict=False))
             else:
                 exempt.add(_subject(policy.scope, subject, ipv6_prefix))
-        adaptive = policy.adaptive
+        adaptive = AdaptiveRule.of(policy.adaptive) if policy.adaptive and policy.limit is not None else None
         return cls(
             pk=policy.pk,
             id=f"p{policy.pk}",
@@ -77,7 +92,7 @@ class CompiledPolicy:
             scope=policy.scope,
             unit=policy.unit,
             algorithm=policy.algorithm,
-            limit=policy.limit,
+            limit=effective(policy.pk, policy.limit, adaptive, moved),
             window=policy.window or 0.0,
             burst=policy.burst,
             period=policy.period,
@@ -104,8 +119,14 @@ class CompiledPolicy:
             warn_at=tuple(sorted(policy.warn_at)),
             pause_at=policy.pause_at,
             pause=policy.pause,
-            adaptive=(adaptive["floor"], adaptive["ceiling"]) if adaptive else None,
+            adaptive=adaptive,
+            configured=policy.limit,
         )
+
+    def moved_to(self, moved: Mapping[int, tuple[int, int]]) -> CompiledPolicy:
+        """The policy with its limit where it is now."""
+        limit = effective(self.pk, self.configured, self.adaptive, moved)
+        return self if limit == self.limit else replace(self, limit=limit)
 
     def limit_for(self, subject: str, project: str, cost: int, now: float, priority: int | None = None) -> Limit:
         """This policy against one subject.
@@ -125,7 +146,7 @@ class CompiledPolicy:
                 burst = share  # the refill stays as it is
             else:
                 limit = share
-        return Limit(
+        return _kept(
             self.id,
             self.name,
             self.scope,
@@ -158,6 +179,16 @@ class CompiledPolicy:
 
     def exempts_address(self, address: addresses.Address) -> bool:
         return any(address in net for net in self.exempt_networks)
+
+
+def effective(
+    pk: int, configured: int | None, rule: AdaptiveRule | None, moved: Mapping[int, tuple[int, int]]
+) -> int | None:
+    """The limit that holds: the configured one, or where the controller has moved it to since it was configured so."""
+    if rule is None or configured is None:
+        return configured
+    began, now = moved.get(pk, (None, 0))
+    return rule.clamp(now if began == configured else configured)
 
 
 def _subject(scope: str, text: str, ipv6_prefix: int) -> str:

@@ -1,7 +1,8 @@
 """All configuration that decisions need, read from SQL once and kept by each process.
 
 A change is seen within half a second: `ConfigVersion` is asked for at most that often, by one thread, while the
-others go on with what they have. Where SQL does not answer, the snapshot stays as it is.
+others go on with what they have. Where SQL does not answer, the snapshot stays as it is. An adaptive limit that has
+moved is no change of configuration: only those limits are read then.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
@@ -19,6 +20,7 @@ from django.utils import timezone
 
 from quotas.engine.types import Limit
 from quotas.models import (
+    AdaptiveState,
     ConfigVersion,
     CostRule,
     Network,
@@ -63,6 +65,10 @@ class Snapshot:
     pools: Mapping[str, PoolConfig]
     read_at: float
     """SQL's clock in Unix time when it was read, and `started` the process's own at that moment."""
+    moved: int = 0
+    """That of `ConfigVersion`: how often adaptive limits have moved."""
+    adaptive: Mapping[str, CompiledPolicy] = field(default_factory=dict)
+    """The adaptive policies, by name."""
     started: float = field(default_factory=time.monotonic)
 
     def now(self) -> float:
@@ -75,12 +81,13 @@ class Snapshot:
 
 def read() -> Snapshot:
     """A new snapshot from SQL. The version is read first: what changes meanwhile makes this one old."""
-    version = ConfigVersion.current()
+    version, moved = ConfigVersion.numbers()
+    limits = _moved_limits()
     overrides: dict[int, list[Override]] = defaultdict(list)
     for row in Override.objects.select_related("project"):
         overrides[row.policy_id].append(row)
     compiled = [
-        CompiledPolicy.of(policy, overrides[policy.pk], settings.IPV6_PREFIX)
+        CompiledPolicy.of(policy, overrides[policy.pk], settings.IPV6_PREFIX, limits)
         for policy in Policy.objects.filter(enabled=True).select_related("project", "tier")
     ]
     tiers: dict[str, list[str]] = defaultdict(list)
@@ -103,7 +110,24 @@ def read() -> Snapshot:
         cost_rules=tuple(rules),
         pools=read_pools(),
         read_at=_sql_now(),
+        moved=moved,
+        adaptive={policy.name: policy for policy in compiled if policy.adaptive is not None},
     )
+
+
+def with_moved_limits(held: Snapshot, moved: int) -> Snapshot:
+    """The snapshot with its adaptive limits where they are now: one small query, whatever else is configured."""
+    limits = _moved_limits()
+    changed = {name: policy.moved_to(limits) for name, policy in held.adaptive.items()}
+    policies = {**held.policies, **changed}
+    return replace(held, policies=policies, index=PolicyIndex(policies.values()), moved=moved, adaptive=changed)
+
+
+def _moved_limits() -> dict[int, tuple[int, int]]:
+    return {
+        policy: (configured, effective)
+        for policy, configured, effective in AdaptiveState.objects.values_list("policy_id", "configured", "effective")
+    }
 
 
 def _sql_now() -> float:
@@ -133,8 +157,11 @@ class Keeper:
         if self._lock.acquire(blocking=False):
             try:
                 self._next_look = time.monotonic() + CHECK_EVERY
-                if ConfigVersion.current() != held.version:
+                version, moved = ConfigVersion.numbers()
+                if version != held.version:
                     return self._renew()
+                if moved != held.moved:
+                    held = self._snapshot = with_moved_limits(held, moved)
             except (DatabaseError, InterfaceError) as error:
                 logger.warning(
                     "SQL does not answer; limits stay as of version %s: %s", held.version, type(error).__name__
@@ -151,6 +178,10 @@ class Keeper:
         """Read anew at the next use."""
         with self._lock:
             self._snapshot = None
+
+    def outdate(self) -> None:
+        """Look at the numbers with the next use."""
+        self._next_look = 0.0
 
     def _renew(self) -> Snapshot:
         self._snapshot = read()

@@ -15,6 +15,7 @@ from quotas.engine.accounts import AccountView
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
+from quotas.services import outcomes
 
 PAUSE = 0.005
 """Seconds by which a waiting call comes after the moment it was told, for the rounding of clocks."""
@@ -89,6 +90,8 @@ def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
     settled = accounts().settle(lease, outcome)
     if settled is not None:
         tell([settled])
+        if not settled.repeated:
+            outcomes.of_account(settled.account_id, outcome)
     return settled
 
 

@@ -1,11 +1,12 @@
-"""Use over time, in SQL: for each policy and subject the highest use seen in each minute, hour and day.
+"""Use over time, in SQL: for each policy and subject the highest use seen in each minute, hour and day, and how often it
+was refused.
 
 The same sampling tells of thresholds. Where Redis lost its memory, calendar quotas go on from their last sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from quotas.engine.periods import boundaries
 from quotas.engine.types import LimitState
 from quotas.models import UsageRollup
 from quotas.policies.compiled import CompiledPolicy
-from quotas.services import thresholds
+from quotas.services import denials, thresholds
 from quotas.services.usage import Selection, usage
 
 SUBJECTS = 2000
@@ -25,6 +26,8 @@ SUBJECTS = 2000
 KEPT = {"minute": timedelta(days=2), "hour": timedelta(days=60), "day": timedelta(days=730)}
 Bucket = tuple[int, str, datetime, str, str]
 """(policy, resolution, start, project, key)."""
+Subject = tuple[int, str, str]
+"""(policy, project, key)."""
 
 
 class Sampler:
@@ -42,17 +45,13 @@ class Sampler:
         rows: list[UsageRollup] = []
         for policy in policies.snapshot().policies.values():
             states = usage(Selection(policy=policy.name), most=SUBJECTS)
-            thresholds.watch(policy, states)
+            thresholds.watch(policy, states, now)
             rows += self._rows(policy, states, starts)
-        UsageRollup.objects.bulk_create(
-            rows,
-            batch_size=500,
-            update_conflicts=True,
-            update_fields=["used", "limit"],
-            unique_fields=["policy", "resolution", "start", "project", "key"],
-        )
+        _upsert(rows, ["used", "limit"])
+        refused = _refusals(starts, denials.tally.take())
+        _upsert(refused, ["denied"])
         self._prune(now)
-        return len(rows)
+        return len(rows) + len(refused)
 
     def _rows(
         self, policy: CompiledPolicy, states: Iterable[LimitState], starts: dict[str, datetime]
@@ -81,6 +80,53 @@ class Sampler:
         self._pruned = hour
         for resolution, age in KEPT.items():
             UsageRollup.objects.filter(resolution=resolution, start__lt=now - age).delete()
+
+
+def _upsert(rows: list[UsageRollup], columns: list[str]) -> None:
+    UsageRollup.objects.bulk_create(
+        rows,
+        batch_size=500,
+        update_conflicts=True,
+        update_fields=columns,
+        unique_fields=["policy", "resolution", "start", "project", "key"],
+    )
+
+
+def _refusals(starts: dict[str, datetime], counts: Mapping[tuple[str, ...], int]) -> list[UsageRollup]:
+    """The present buckets' rows with the refusals added that were counted since the last sample."""
+    if not counts:
+        return []
+    known = policies.snapshot().policies
+    told: dict[Subject, int] = {}
+    limits: dict[int, int | None] = {}
+    for (name, project, key), count in counts.items():
+        if name in known:
+            told[known[name].pk, project, key] = count
+            limits[known[name].pk] = known[name].limit
+    keys = sorted({key for _, _, key in told})
+    rows = []
+    for resolution, start in starts.items():
+        before: dict[Subject, int] = {}
+        for at in range(0, len(keys), 500):
+            found = UsageRollup.objects.filter(resolution=resolution, start=start, key__in=keys[at : at + 500])
+            before |= {
+                (policy, project, key): denied
+                for policy, project, key, denied in found.values_list("policy_id", "project", "key", "denied")
+            }
+        for subject, count in told.items():
+            policy, project, key = subject
+            rows.append(
+                UsageRollup(
+                    policy_id=policy,
+                    resolution=resolution,
+                    start=start,
+                    project=project,
+                    key=key,
+                    denied=before.get(subject, 0) + count,
+                    limit=limits[policy],
+                )
+            )
+    return rows
 
 
 def start_of(resolution: str, moment: datetime) -> datetime:

@@ -1,22 +1,28 @@
-"""Tells, once each, when a subject's use goes over a share of its limit."""
+"""Tells, once each, when a subject's use goes over a share of its limit.
+
+What was told is kept in SQL, so that no restart tells it again. It is told anew after a reset (which forgets it), in a
+new period of a fixed window or a calendar quota, and where a use that fell below a share by itself crosses it again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.utils import timezone
 
 from quotas import events
+from quotas.engine.keys import SHOWN
 from quotas.engine.types import LimitState
 from quotas.models import ThresholdMark
 from quotas.policies.compiled import CompiledPolicy
 
 
-def watch(policy: CompiledPolicy, states: Iterable[LimitState]) -> int:
-    """Compare with what was told; a use that fell below its mark (a reset, a new period) is told of again later.
-
-    Returns how many crossings there were.
-    """
+def watch(policy: CompiledPolicy, states: Iterable[LimitState], now: datetime | None = None) -> int:
+    """Compare with what was told. Returns how many crossings there were."""
     if not policy.warn_at:
         return 0
+    now = now or timezone.now()
     marks = {(mark.project, mark.key): mark for mark in ThresholdMark.objects.filter(policy_id=policy.pk)}
     crossed = 0
     for state in states:
@@ -24,6 +30,9 @@ def watch(policy: CompiledPolicy, states: Iterable[LimitState]) -> int:
             continue
         mark = marks.pop((state.partition, state.key), None)
         reached = max((share for share in policy.warn_at if state.used >= share * state.limit), default=0.0)
+        if mark is not None and mark.since < _begin(state, now):
+            mark.delete()
+            mark = None
         told = mark.share if mark is not None else 0.0
         if reached > told:
             ThresholdMark.objects.update_or_create(
@@ -44,3 +53,20 @@ def watch(policy: CompiledPolicy, states: Iterable[LimitState]) -> int:
     if marks:  # nothing is used there any more
         ThresholdMark.objects.filter(pk__in=[mark.pk for mark in marks.values()]).delete()
     return crossed
+
+
+def _begin(state: LimitState, now: datetime) -> datetime:
+    """When the present period began; for limits without periods the dawn of time."""
+    if state.algorithm not in ("fixed_window", "calendar"):
+        return datetime.min.replace(tzinfo=now.tzinfo)
+    return now + timedelta(seconds=state.reset_after - state.window)
+
+
+def forget(policies: Iterable[CompiledPolicy], project: str | None = None, key: str | None = None) -> None:
+    """What was told of these subjects is told anew: their counters were reset."""
+    marks = ThresholdMark.objects.filter(policy__in=[policy.pk for policy in policies])
+    if project is not None:
+        marks = marks.filter(project__in=["", project])
+    if key is not None:
+        marks = marks.filter(key=key[:SHOWN])
+    marks.delete()

@@ -12,6 +12,7 @@ from quotas.engine.keys import SHOWN
 from quotas.engine.subjects import reset_where
 from quotas.engine.types import LimitState
 from quotas.policies.compiled import PARTITIONED, CompiledPolicy
+from quotas.services import thresholds
 from quotas.services.acting import acting
 
 
@@ -89,7 +90,9 @@ def reset(selection: Selection, *, actor: str, reason: str) -> int:
     }
     target = " ".join(f"{name}:{value}" for name, value in named.items() if value is not None) or "all"
     with acting(actor, "limit.reset", target, reason, selection.project or selection.visible_to or "") as act:
-        cleared = sum(_reset_policy(selection, policy) for policy in selection.policies())
+        chosen = selection.policies()
+        cleared = sum(_reset_policy(selection, policy) for policy in chosen)
+        thresholds.forget(chosen, selection.project or selection.visible_to, selection.key)
         act.after = {"reset": cleared}
     return cleared
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.counter import Counter
+from tests.acceptance.counter import counter as open_counter
 from tests.acceptance.instance import Instance, running
 
 
@@ -21,3 +23,10 @@ def fresh_instance() -> Iterator[Instance]:
     """An instance of the test's own, started and ready: kill what you like."""
     with running() as instance:
         yield instance
+
+
+@pytest.fixture(scope="session")
+def counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
+    """One instance with the tests' own job types, for all that only use it."""
+    with open_counter(tmp_path_factory.mktemp("scratch")) as made:
+        yield made

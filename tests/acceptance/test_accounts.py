@@ -458,7 +458,7 @@ def test_a_storm_fails_no_job_is_explained_and_passes_but_for_the_invalid_key(ou
     assert carried["stormy-5"] + carried["stormy-6"] >= 25, carried
     refused, dead, slow, invalid = (outside.account(f"stormy-{number}") for number in range(1, 5))
     assert refused["errors"]["rate_limited"] >= 1 and refused["last_error"]
-    assert dead["errors"]["server"] >= 2 and dead["last_error"]
+    assert dead["errors"]["server"] >= 1 and dead["last_error"]
     assert (slow["errors"], slow["state"]) == ({}, "available") and slow["latency"] > 1.4
     assert invalid["state"] == "disabled" and invalid["why"] and invalid["last_error"]
     assert 1 <= invalid["errors"]["auth"] <= 10, "those that were on their way"

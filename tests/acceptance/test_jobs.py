@@ -238,7 +238,14 @@ def test_submit_interrupted_and_resumed_doubles_nothing(calm: World, tmp_path: P
     before = calm.get("queue/status")["total_requests"]
     command = [sys.executable, "manage.py", "submit", str(file), "--project", "acme"]
     process = subprocess.Popen(
-        command, cwd=BASE_DIR, env=calm.instance.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=BASE_DIR,
+        env=calm.instance.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts its background jobs deaf to SIGINT, and the tests may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_until(lambda: calm.get("queue/status")["total_requests"] == before + 1000, 60)
     process.send_signal(signal.SIGINT)

@@ -17,6 +17,10 @@ def plain(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
+def broken(request: HttpRequest) -> HttpResponse:
+    raise RuntimeError("as views do now and then")
+
+
 async def plain_async(request: HttpRequest) -> HttpResponse:
     await asyncio.sleep(0)
     return HttpResponse("ok")

@@ -8,6 +8,7 @@ from django.http import Http404
 
 from controlplane.admin.panels.limits import ratio, share, tone
 from quotas.models import Policy, Project
+from quotas.services import adaptive
 from quotas.services.usage import Selection, usage
 
 ROWS = 10
@@ -25,4 +26,5 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
         states = [state for slug in slugs for state in usage(Selection(policy=policy.name, visible_to=slug), most=READ)]
     states.sort(key=ratio, reverse=True)
     rows = [{"state": state, "share": share(state), "tone": tone(state)} for state in states]
-    return {"rows": rows[:ROWS], "more": max(0, len(rows) - ROWS), "policies": 1}
+    moved = adaptive.standings().get(policy.name)
+    return {"rows": rows[:ROWS], "more": max(0, len(rows) - ROWS), "policies": 1, "moved": moved}

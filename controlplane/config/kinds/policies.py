@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from controlplane.config import readers
 from controlplane.config.document import Mistake, Node
@@ -13,6 +14,7 @@ from controlplane.config.records import Item, Member, Record, duration
 from quotas.engine.types import ALGORITHMS
 from quotas.models import Override, Policy, Project, Tier
 from quotas.models.policy import Mode, OnRedisDown, PausedPriorities, Scope, default_warnings
+from quotas.policies.adaptive import AdaptiveRule
 
 _PLAIN = (
     "name", "enabled", "scope", "key_name", "match", "unit", "algorithm", "limit", "window", "burst", "period",
@@ -20,12 +22,25 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def _bounds(node: Node) -> dict[str, int]:
-    record = Record((Member("floor", readers.whole(1)), Member("ceiling", readers.whole(1))))
-    item = record.read(node)
-    if item["floor"] > item["ceiling"]:
-        raise node.wrong("the floor is above the ceiling")
-    return item
+def _adaptive(node: Node) -> dict[str, Any]:
+    record = Record(
+        (
+            Member("floor", readers.whole(1)),
+            Member("ceiling", readers.whole(1)),
+            Member("errors", readers.positive_share, 0.2),
+            Member("latency", readers.nullable(readers.seconds(0.001, 3600.0)), None),
+            Member("use", readers.positive_share, 0.9),
+            Member("pool", readers.nullable(readers.name), None),
+            Member("increase", readers.positive_share, 0.05),
+            Member("decrease", readers.positive_share, 0.3),
+            Member("interval", readers.seconds(1.0, 3600.0), 5.0),
+            Member("samples", readers.whole(1, 1_000_000), 10),
+        )
+    )
+    try:
+        return AdaptiveRule.of(record.read(node)).document()
+    except ValueError as error:
+        raise node.wrong(str(error)) from None
 
 
 def _check(node: Node, item: Item) -> None:
@@ -85,7 +100,7 @@ class Policies(Kind):
             Member("pause", readers.choice(PausedPriorities.values), "low"),
             Member("exempt", readers.listed(readers.text(1024)), list),
             Member("excluded_paths", readers.listed(readers.pattern), list),
-            Member("adaptive", readers.nullable(_bounds), None),
+            Member("adaptive", readers.nullable(_adaptive), None),
         ),
         _check,
     )
@@ -95,6 +110,8 @@ class Policies(Kind):
             yield "projects", item["project"], "project"
         if item["tier"] is not None:
             yield "tiers", item["tier"], "tier"
+        if item["adaptive"] is not None and item["adaptive"].get("pool"):
+            yield "pools", item["adaptive"]["pool"], "adaptive"
 
     def stored(self) -> dict[str, Item]:
         return {row.name: self._item(row) for row in Policy.objects.select_related("project", "tier")}
@@ -104,6 +121,7 @@ class Policies(Kind):
         values["project"] = row.project.slug if row.project else None
         values["tier"] = row.tier.name if row.tier else None
         values["warn_at"] = list(row.warn_at)
+        values["adaptive"] = AdaptiveRule.of(row.adaptive).document() if row.adaptive else None
         return {member.name: values[member.name] for member in self.record.members}
 
     def save(self, item: Item, before: Item | None) -> None:

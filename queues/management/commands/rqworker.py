@@ -10,6 +10,7 @@ from django.db import connections
 from django_rq.workers import get_worker
 from rq.serializers import JSONSerializer
 
+from queues.worker.forking import DEFAULT_PLACES as CPU_PLACES
 from queues.worker.threaded import DEFAULT_PLACES
 from quotas.connection import be_patient
 
@@ -22,8 +23,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("lanes", nargs="*", metavar="LANE", help="io (default) or cpu; exactly one")
         parser.add_argument(
-            "--concurrency", type=int, default=None, help=f"jobs at once on the lane io (default {DEFAULT_PLACES})"
+            "--concurrency",
+            type=int,
+            default=None,
+            help=f"jobs at once (default: {DEFAULT_PLACES} threads, or {CPU_PLACES} processes on the lane cpu)",
         )
+        parser.add_argument("--max-jobs", type=int, default=None, help="end after about so many jobs")
+        parser.add_argument("--max-memory", type=float, default=None, help="end above so many MiB; so do forked jobs")
         parser.add_argument("--name", default=None, help="a name of its own; it must be unlike every other worker's")
         parser.add_argument("--burst", action="store_true", help="stop when the belt is empty")
 
@@ -36,7 +42,11 @@ class Command(BaseCommand):
             raise CommandError("--concurrency must be from 1 to 1000.")
         be_patient()
         worker: Any = get_worker(lanes[0], name=options["name"], serializer=JSONSerializer)
-        if lanes[0] == "io":
-            worker.places = concurrency or DEFAULT_PLACES
+        worker.places = concurrency or worker.places
+        for name in ("jobs", "memory"):
+            given = options[f"max_{name}"]
+            if given is not None and given < 0:
+                raise CommandError(f"--max-{name} can't be negative.")
+            setattr(worker.recycling, name, getattr(worker.recycling, name) if given is None else given)
         connections.close_all()
         worker.work(burst=options["burst"], logging_level="WARNING")

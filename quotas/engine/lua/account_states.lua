@@ -1,5 +1,6 @@
 -- include: clock.lua
 -- include: account.lua
+-- read-only: always
 --
 -- How the accounts of a pool stand. Writes nothing.
 --
@@ -8,6 +9,8 @@
 --       2 '<dd' probes, most in flight at the start (-1: not limited)   3 per account '<B' enabled
 --
 -- Returns {now, statistics (a flat list), then per account: a JSON object}.
+
+-- at each call:
 
 local now = clock(ARGV[1])
 local probes, initial = struct.unpack('<dd', ARGV[2])

@@ -11,6 +11,8 @@
 --
 -- Returns 1 if that changed anything, else 0. `restore` only adds: what is live wins over what was stored.
 
+-- at each call:
+
 local now = clock(ARGV[1])
 local verb, given = ARGV[2], ARGV[3]
 local s = state_unpack(redis.call('GET', KEYS[1]))

@@ -1,6 +1,7 @@
 -- include: clock.lua
 -- include: cells.lua
 -- include: account.lua
+-- read-only: dry
 --
 -- Admit one call for both sides: hold it against its caller's limits and give it one of the pool's accounts, or
 -- neither. Either everything is charged or nothing is.
@@ -32,8 +33,10 @@
 -- one per account instead ('' if none). A known token answers what it answered: {limits, pool, '=', lease, reservation}.
 --
 -- Example, one account with one bucket, no caller's limits:
---   EVALSHA sha 5 {sl}:a:p:llm {sl}:a:n:llm {sl}:a:l:XYZ {sl}:a:s:a1 {sl}:l:llm-0:0:tb:requests:h ...
+--   FCALL sluice_acquire_<digest> 5 {sl}:a:p:llm {sl}:a:n:llm {sl}:a:l:XYZ {sl}:a:s:a1 {sl}:l:llm-0:0:tb:requests:h ...
 --   -> {'\1<now>', '\1' 0 0 0}
+
+-- at each call:
 
 local now = clock(ARGV[1])
 local n, flags, m, size, strategy, random, life, reservation_life, bound, initial =

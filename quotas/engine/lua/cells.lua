@@ -13,9 +13,10 @@
 --           5: four ascending boundaries of periods, the present one being p2..p3
 --           6: p1 = how long a lease lives
 --
--- cell_read(key, spec, now, value) -> state          writes nothing; `value` is what GET or MGET said of the key, where
+-- cell_read(key, spec, now, value, into) -> state    writes nothing; `value` is what GET or MGET said of the key, where
 --                                                    the caller has it (one MGET over all counters is the fast way;
---                                                    it says false for a concurrency key, which is read apart)
+--                                                    it says false for a concurrency key, which is read apart);
+--                                                    `into`: a table that only ever held states of this algorithm
 -- cell_decide(state, spec, now, cost)                sets in the state:
 --     allowed, impossible (cost > capacity), used, remaining, retry (microseconds until this cost would pass,
 --     0 when it passes now, -1 never), reset (microseconds until whole again), stale (calendar: no boundary fits now),
@@ -32,8 +33,8 @@
 --     cell_decide(state, spec, now, cost)
 --     if state.allowed then cell_write(KEYS[i], state, spec, now, cost, lease) end
 --
--- Tables are built with all their fields at once and a cell's functions are made only when its algorithm is asked for:
--- a script begins anew at each call, and both show in the time of a check.
+-- Specs may be kept between calls, and the tables that hold states may be used again: reading and deciding set every
+-- field anew that is read later. What an earlier call left in them is never looked at.
 --
 -- Clocks: when the server's time goes back, what was charged "in the future" counts as charged now (nothing is given
 -- away), and a window that had begun stays the present one until time catches up (the longest delay is the step).
@@ -41,6 +42,7 @@
 local MAX = 9007199254740991
 local MARGIN = 10000 -- milliseconds that a key outlives its meaning, for clock steps and late refunds
 local RING = 60
+local SHORTEST = 5000000 -- microseconds that a bucket is kept at least, lest its end be moved by each charge
 local FAR = 3155760000000000 -- a century in microseconds: no longer wait is told
 local SPEC = '<BBdddddd'
 local fmod, floor = math.fmod, math.floor
@@ -102,7 +104,7 @@ local function rewrite(key, value) call('SETRANGE', key, 0, value) end
 -- What follows from use and capacity alone; false when the wait is still to be found.
 local function judge(st, limit, capacity, used, cost)
   local free = capacity - used
-  st.used = used
+  st.used, st.impossible, st.allowed = used, false, false
   st.remaining = free > 0 and limit > 0 and free or 0
   if cost == 0 or (cost <= free and limit > 0) then
     st.allowed = true
@@ -124,18 +126,16 @@ end
 -- at most 1/60 of the window late. Value: msgpack {first sub-bucket, total, count, count, ...}, up to the newest.
 local function sliding_window()
   return {
-    read = function(key, spec, now, v)
-      local width = ceildiv(spec.p1, RING)
-      local b = floor(now / width)
-      local st = {
-        allowed = false, impossible = false, used = 0, remaining = 0, retry = 0, reset = 0, fresh = true,
-        width = width, bucket = b, size = 0, ring = false, lo = 3, n = 0, first = b, total = 0,
-      }
-      if not v then return st end
+    read = function(st, key, spec, now, v)
+      local width = spec.width
+      local b = (now - now % width) / width
+      st.retry, st.reset = 0, 0
+      st.fresh, st.bucket, st.size, st.ring, st.lo, st.n, st.first, st.total = true, b, 0, false, 3, 0, b, 0
+      if not v then return end
       local ring = cmsgpack.unpack(v)
       local first, total, size = ring[1], ring[2], #ring
       local last = first + size - 3
-      if last < b - RING then return st end
+      if last < b - RING then return end
       st.fresh = floor(last / 8) ~= floor(b / 8)
       if last == b then st.size = #v end
       if last > b then -- time went back: what lies ahead was charged by now
@@ -153,11 +153,10 @@ local function sliding_window()
         first = first + 1
       end
       st.ring, st.lo, st.n, st.first, st.total = ring, lo, size - lo + 1, first, total
-      return st
     end,
     decide = function(st, spec, now, cost)
       local total = st.total
-      local ring, lo, width = st.ring, st.lo, st.width
+      local ring, lo, width = st.ring, st.lo, spec.width
       if total > 0 then
         local i = lo + st.n - 1
         while ring[i] == 0 do i = i - 1 end
@@ -189,7 +188,7 @@ local function sliding_window()
       local total = add(st.total, cost)
       ring[size] = ring[size] + (total - st.total)
       ring[2] = total
-      st.used, st.total, st.reset = total, total, (b + RING + 1) * st.width - now
+      st.used, st.total, st.reset = total, total, (b + RING + 1) * spec.width - now
       local value = cmsgpack.pack(ring)
       if st.size == 0 or #value < st.size then keep(key, value, st.reset) else rewrite(key, value) end
       return b, 0
@@ -207,7 +206,7 @@ local function sliding_window()
       if kept[2] == 0 then
         call('DEL', key)
       else
-        keep(key, cmsgpack.pack(kept), (st.first + st.n + RING) * st.width - now)
+        keep(key, cmsgpack.pack(kept), (st.first + st.n + RING) * spec.width - now)
       end
       return back
     end,
@@ -219,9 +218,9 @@ end
 -- Value: '<ddd' start, current, previous.
 local function sliding_window_counter()
   return {
-    read = function(key, spec, now, v)
+    read = function(st, key, spec, now, v)
       local window = spec.p1
-      local start, current, previous, fresh = now - fmod(now, window), 0, 0, true
+      local start, current, previous, fresh = now - now % window, 0, 0, true
       if v then
         local s, c, p = unpack_('<ddd', v)
         if s >= start then
@@ -230,10 +229,8 @@ local function sliding_window_counter()
           previous = c
         end
       end
-      return {
-        allowed = false, impossible = false, used = 0, remaining = 0, retry = 0, reset = 0, fresh = fresh,
-        start = start, current = current, previous = previous, behind = 0,
-      }
+      st.retry, st.reset, st.fresh = 0, 0, fresh
+      st.start, st.current, st.previous, st.behind = start, current, previous, 0
     end,
     decide = function(st, spec, now, cost)
       local window, start, current, previous = spec.p1, st.start, st.current, st.previous
@@ -296,17 +293,18 @@ local function token_bucket()
     if now + whole <= st.kept then
       rewrite(key, pack('<ddddd', st.used, st.rem, spec.p3, now, st.kept))
     else -- for twice the time, so that the next charges need not move the end again
-      keep(key, pack('<ddddd', st.used, st.rem, spec.p3, now, now + 2 * whole), 2 * whole)
+      local life = 2 * whole
+      if life < SHORTEST then life = SHORTEST end
+      keep(key, pack('<ddddd', st.used, st.rem, spec.p3, now, now + life), life)
     end
     return whole
   end
   return {
-    read = function(key, spec, now, v)
+    read = function(st, key, spec, now, v)
+      st.retry, st.reset = 0, 0
       if not v then
-        return {
-          allowed = false, impossible = false, used = 0, remaining = 0, retry = 0, reset = 0, fresh = true,
-          rem = 0, ahead = 0, kept = 0,
-        }
+        st.used, st.fresh, st.rem, st.ahead, st.kept = 0, true, 0, 0, 0
+        return
       end
       local used, rem, per, time, kept = unpack_('<ddddd', v)
       local rate, den = spec.p2, spec.p3
@@ -324,11 +322,8 @@ local function token_bucket()
           if q >= used then used, rem = 0, 0 else used, rem = used - q, r end
         end
       end
-      return {
-        allowed = false, impossible = false, used = used, remaining = 0, retry = 0, reset = 0,
-        fresh = dt * 8 * rate > spec.limit * den, rem = rem, ahead = dt < 0 and -dt or 0,
-        kept = kept,
-      }
+      st.used, st.rem, st.ahead, st.kept = used, rem, dt < 0 and -dt or 0, kept
+      st.fresh = dt * 8 * rate > spec.limit * den
     end,
     decide = function(st, spec, now, cost)
       local used = st.used
@@ -365,15 +360,20 @@ end
 -- one is in force says the server.
 local function period(calendar)
   return {
-    read = function(key, spec, now, v)
+    read = function(st, key, spec, now, v)
       local start, stop
+      st.retry, st.reset = 0, 0
       if calendar then
         local p2, p3 = spec.p2, spec.p3
         start, stop = p2, p3
         if now < p2 then start, stop = spec.p1, p2 elseif now >= p3 then start, stop = p3, spec.p4 end
-        if now < start or now >= stop then return {stale = true, used = 0, allowed = false} end
+        st.stale = now < start or now >= stop
+        if st.stale then
+          st.used, st.allowed = 0, false
+          return
+        end
       else
-        start = now - fmod(now, spec.p1)
+        start = now - now % spec.p1
         stop = start + spec.p1
       end
       local used, fresh = 0, true
@@ -392,10 +392,7 @@ local function period(calendar)
           end
         end
       end
-      return {
-        allowed = false, impossible = false, used = used, remaining = 0, retry = 0, reset = 0, fresh = fresh,
-        start = start, stop = stop,
-      }
+      st.used, st.fresh, st.start, st.stop = used, fresh, start, stop
     end,
     decide = function(st, spec, now, cost)
       if st.stale then return end
@@ -431,13 +428,11 @@ end
 local function concurrency()
   local text = string.format
   return {
-    read = function(key, spec, now)
+    read = function(st, key, spec, now)
       local used, last = call('ZCOUNT', key, text('(%.0f', now), '+inf'), 0
       if used > 0 then last = tonumber(call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]) end
-      return {
-        allowed = false, impossible = false, used = used, remaining = 0, retry = 0, reset = used > 0 and last - now or 0,
-        fresh = used == 0 or fmod(now, 16) == 0, key = key, last = last,
-      }
+      st.used, st.retry, st.reset, st.key, st.last = used, 0, used > 0 and last - now or 0, key, last
+      st.fresh = used == 0 or now % 16 == 0
     end,
     decide = function(st, spec, now, cost)
       if judge(st, spec.limit, spec.limit, st.used, cost) then return end
@@ -464,43 +459,36 @@ local function concurrency()
   }
 end
 
-local cells = {}
-
-local function cell(algo)
-  local made = cells[algo]
-  if made then return made end
-  if algo == 1 then made = sliding_window()
-  elseif algo == 2 then made = sliding_window_counter()
-  elseif algo == 3 then made = token_bucket()
-  elseif algo == 4 then made = period(false)
-  elseif algo == 5 then made = period(true)
-  else made = concurrency() end
-  cells[algo] = made
-  return made
-end
+local cells = {
+  sliding_window(), sliding_window_counter(), token_bucket(), period(false), period(true), concurrency(),
+}
 
 -- The spec at `at` in the packed string, and where the next one begins.
 local function spec_unpack(packed, at)
   local algo, shadow, limit, cost, p1, p2, p3, p4, after = unpack_(SPEC, packed, at)
-  return {algo = algo, shadow = shadow, limit = limit, cost = cost, p1 = p1, p2 = p2, p3 = p3, p4 = p4}, after
+  return {
+    algo = algo, shadow = shadow, limit = limit, cost = cost, p1 = p1, p2 = p2, p3 = p3, p4 = p4,
+    cell = cells[algo], width = algo == 1 and ceildiv(p1, RING), top = algo == 3 and p1 or limit,
+  }, after
 end
 
-local function cell_read(key, spec, now, value)
-  local algo = spec.algo
-  if value == nil and algo ~= 6 then value = call('GET', key) end
-  return cell(algo).read(key, spec, now, value)
+local function cell_read(key, spec, now, value, into)
+  if value == nil and spec.algo ~= 6 then value = call('GET', key) end
+  local st = into or {}
+  spec.cell.read(st, key, spec, now, value)
+  return st
 end
 
-local function cell_decide(st, spec, now, cost) cell(spec.algo).decide(st, spec, now, cost) end
+local function cell_decide(st, spec, now, cost) spec.cell.decide(st, spec, now, cost) end
 
 local function cell_write(key, st, spec, now, cost, lease)
   if cost == 0 then return 0, 0 end
-  local tag1, tag2 = cell(spec.algo).write(key, st, spec, now, cost, lease)
-  local free = (spec.algo == 3 and spec.p1 or spec.limit) - st.used
+  local tag1, tag2 = spec.cell.write(key, st, spec, now, cost, lease)
+  local free = spec.top - st.used
   st.remaining = free > 0 and free or 0
   return tag1, tag2
 end
 
 local function cell_refund(key, spec, now, amount, tag1, tag2, lease, value)
-  return cell(spec.algo).refund(key, cell_read(key, spec, now, value), spec, now, amount, tag1, tag2, lease)
+  return spec.cell.refund(key, cell_read(key, spec, now, value), spec, now, amount, tag1, tag2, lease)
 end

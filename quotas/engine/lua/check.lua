@@ -1,5 +1,6 @@
 -- include: clock.lua
 -- include: cells.lua
+-- read-only: dry
 --
 -- Hold one request against all of its limits: either every limit is charged, or none is.
 --
@@ -20,77 +21,108 @@
 -- A denied check writes nothing. A shadow limit never denies; above its limit it is not charged.
 --
 -- Example, one fixed window of 10 per second with cost 1, no reservation, no token:
---   EVALSHA sha 2 {sl}:l:7:0:fw:requests:h {sl}:i:7:0:fw:requests '' <head><spec> '' '' member
+--   FCALL sluice_check_<digest> 2 {sl}:l:7:0:fw:requests:h {sl}:i:7:0:fw:requests '' <head><spec> '' '' member
 --   -> 1, now; bits 1, used 1, remaining 9, retry 0, reset 412345
 
-local now = clock(ARGV[1])
-local n, flags, life, bound, at = struct.unpack('<BBdd', ARGV[2])
-local dry, bypass = flags % 2 >= 1, flags % 4 >= 2
-local reserve, token = flags % 8 >= 4, flags >= 8
-local token_key = token and KEYS[2 * n + (reserve and 2 or 1)]
 
-if token then
-  local known = redis.call('GET', token_key)
-  if known then
-    local body, keys, answer = unpack(cmsgpack.unpack(known))
-    if body ~= ARGV[4] then return struct.pack('<Bd', 3, now) end
-    return {answer, keys}
-  end
-end
+-- ARGV 2 unpacked, by its bytes: the same for all subjects of the same policies. Each spec comes with the table that
+-- holds its state during a call.
+local plans, planned = {}, 0
 
-local specs, states = {}, {}
-local status = 1
-local values = redis.call('MGET', unpack(KEYS, 1, n))
-for i = 1, n do
-  local spec
-  spec, at = spec_unpack(ARGV[2], at)
-  local st = cell_read(KEYS[i], spec, now, values[i])
-  if st.stale then return struct.pack('<Bd', 2, now) end
-  cell_decide(st, spec, now, spec.cost)
-  if not st.allowed and spec.shadow == 0 and not bypass then status = 0 end
-  specs[i], states[i] = spec, st
-end
-
-if status == 1 and not dry then
-  local record = {}
+local function plan_of(packed)
+  local made = plans[packed]
+  if made then return made end
+  local n, flags, life, bound, at = unpack_('<BBdd', packed)
+  made = {
+    n = n, dry = flags % 2 >= 1, bypass = flags % 4 >= 2, reserve = flags % 8 >= 4, token = flags >= 8,
+    life = life, bound = bound, specs = {}, answer = '<Bd' .. string.rep('Bi8i8i8i8', n),
+  }
   for i = 1, n do
-    local spec, st = specs[i], states[i]
-    local cost = spec.cost
+    local spec
+    spec, at = spec_unpack(packed, at)
+    spec.state = {}
+    made.specs[i] = spec
+  end
+  if planned >= 1000 then plans, planned = {}, 0 end
+  plans[packed], planned = made, planned + 1
+  return made
+end
+
+local function listed(index, now, reset, member, bound)
+  if call('ZADD', index, now, member) == 1 then call('ZREMRANGEBYRANK', index, 0, -1 - bound) end
+  call('PEXPIRE', index, floor(reset / 500) + 3600000)
+end
+
+local function charge(plan, now, KEYS, ARGV)
+  local specs, n, slot = plan.specs, plan.n, ARGV[3]
+  local record = plan.reserve and {}
+  for i = 1, n do
+    local spec = specs[i]
+    local st, cost = spec.state, spec.cost
     if st.allowed and cost > 0 then
-      local tag1, tag2 = cell_write(KEYS[i], st, spec, now, cost, ARGV[3])
-      if st.fresh then
-        local index = KEYS[n + i]
-        if redis.call('ZADD', index, now, ARGV[4 + i]) == 1 then
-          redis.call('ZREMRANGEBYRANK', index, 0, -1 - bound)
-        end
-        redis.call('PEXPIRE', index, math.floor(st.reset / 500) + 3600000)
-      end
-      if reserve then
+      local tag1, tag2 = cell_write(KEYS[i], st, spec, now, cost, slot)
+      if st.fresh then listed(KEYS[n + i], now, st.reset, ARGV[4 + i], plan.bound) end
+      if record then
         record[#record + 1] = {
-          KEYS[i], struct.pack(SPEC, spec.algo, 0, spec.limit, cost, spec.p1, spec.p2, spec.p3, spec.p4), tag1, tag2,
+          KEYS[i], pack(SPEC, spec.algo, 0, spec.limit, cost, spec.p1, spec.p2, spec.p3, spec.p4), tag1, tag2,
         }
       end
     end
   end
-  if reserve then
+  if record then
     local keys = {}
     for i = 1, #record do keys[i] = record[i][1] end
-    redis.call('SET', KEYS[2 * n + 1], table.concat(keys, ' ') .. '\n' .. cmsgpack.pack(record),
-      'PX', life)
+    call('SET', KEYS[2 * n + 1], table.concat(keys, ' ') .. '\n' .. cmsgpack.pack(record), 'PX', plan.life)
   end
 end
 
-local out = {struct.pack('<Bd', status, now)}
-for i = 1, n do
-  local st = states[i]
-  out[i + 1] = struct.pack('<Bi8i8i8i8', (st.allowed and 1 or 0) + (st.impossible and 2 or 0),
-    st.used, st.remaining, st.retry, st.reset)
+local figures = {}
+
+local function answered(plan, status, now)
+  figures[1], figures[2] = status, now
+  local at, specs = 2, plan.specs
+  for i = 1, plan.n do
+    local st = specs[i].state
+    figures[at + 1] = (st.allowed and 1 or 0) + (st.impossible and 2 or 0)
+    figures[at + 2], figures[at + 3], figures[at + 4], figures[at + 5] = st.used, st.remaining, st.retry, st.reset
+    at = at + 5
+  end
+  return pack(plan.answer, unpack(figures, 1, at))
 end
-local answer = table.concat(out)
-if token and status == 1 and not dry then
+
+-- at each call:
+
+local now = clock(ARGV[1])
+local plan = plan_of(ARGV[2])
+local n, specs, token = plan.n, plan.specs, plan.token
+local token_key = token and KEYS[2 * n + (plan.reserve and 2 or 1)]
+
+if token then
+  local known = call('GET', token_key)
+  if known then
+    local body, keys, answer = unpack(cmsgpack.unpack(known))
+    if body ~= ARGV[4] then return pack('<Bd', 3, now) end
+    return {answer, keys}
+  end
+end
+
+local status = 1
+local values = call('MGET', unpack(KEYS, 1, n))
+for i = 1, n do
+  local spec = specs[i]
+  local st, cell = spec.state, spec.cell
+  cell.read(st, KEYS[i], spec, now, values[i])
+  if st.stale then return pack('<Bd', 2, now) end
+  cell.decide(st, spec, now, spec.cost)
+  if not st.allowed and spec.shadow == 0 and not plan.bypass then status = 0 end
+end
+
+local charges = status == 1 and not plan.dry
+if charges then charge(plan, now, KEYS, ARGV) end
+local answer = answered(plan, status, now)
+if token and charges then
   local keys = {}
   for i = 1, n do keys[i] = KEYS[i] end
-  redis.call('SET', token_key, cmsgpack.pack({ARGV[4], table.concat(keys, ' ') .. '\n' .. ARGV[3], answer}),
-    'PX', 600000)
+  call('SET', token_key, cmsgpack.pack({ARGV[4], table.concat(keys, ' ') .. '\n' .. ARGV[3], answer}), 'PX', 600000)
 end
 return answer

@@ -14,6 +14,8 @@
 -- '=' note '\n' '<d...' units given back per counter (negative: charged in addition). The first call counts; later
 -- ones get the same answer. Extra charges may overdraw. Slots of concurrency limits are released in any case.
 
+-- at each call:
+
 local record = redis.call('GET', KEYS[1])
 if not record then return nil end
 if string.sub(record, 1, 1) == '=' then return record end

@@ -27,6 +27,8 @@
 -- pool's maximum. Refusals of calls that began before the cooldown did are the same refusal. Breaker: only server,
 -- network and timeout errors move it, only by calls that began in the present epoch.
 
+-- at each call:
+
 local stored = redis.call('MGET', KEYS[1], KEYS[2], unpack(KEYS, 6))
 local raw = stored[1]
 if not raw then return nil end

@@ -37,9 +37,9 @@ def test_a_whole_round_on_every_server(server):
         first = accounts.admit(request)
         assert first
         assert accounts.admit(request).lease == first.lease
-        client.script_flush()
+        client.function_flush()
         assert accounts.settle(first.lease, Outcome("rate_limited", retry_after=5.0, scope="key")).cooldown >= 5
-        client.script_flush()
+        client.function_flush()
         moved = accounts.admit(AdmitRequest(pool=POOL, cost={"tokens": 10}, key="chat"))
         assert moved.account_id != first.account_id
         learned = {"tokens": {"limit": 900, "remaining": 5, "reset_after": 9.0, "window": 60.0, "kind": "bucket"}}

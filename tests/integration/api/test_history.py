@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from quotas import events, policies
 from quotas.models import ThresholdMark, UsageRollup
-from quotas.services import health
+from quotas.services import denials, health
 from quotas.services.rollups import Sampler
+from quotas.tally import Tally, flush_all
 from tests.integration.api.conftest import api, policy
 
 
@@ -47,6 +48,39 @@ def test_highest_use_is_kept_by_minute_hour_and_day() -> None:
     assert caller.get("limits/usage/history", resolution="year").status_code == 400
 
 
+def test_refusals_are_counted_in_the_process_and_added_up_by_who_samples() -> None:
+    flush_all()
+    denials.tally.take()  # other tests' refusals
+    policy("per-user", "user", 2)
+    policy("trial", "project", 1, mode="shadow")
+    caller = api(project="acme")
+    for _ in range(2):
+        caller.post("limits/check", {"user": "u"})
+    for _ in range(3):
+        assert caller.post("limits/check", {"user": "u"}).status_code == 429
+    caller.post("limits/check-batch", {"checks": [{"user": "u"}, {"user": "u", "dry_run": True}, {"user": "v"}]})
+    for refused in (6, 7):  # u was refused four times; the shadow policy let two of six checks past
+        flush_all()
+        sample(Sampler())
+        rows = caller.get("limits/usage/history", resolution="hour").json()["results"]
+        found = {(row["policy"], row["key"]): (row["used"], row["denied"]) for row in rows}
+        assert found == {
+            ("per-user", "u"): (2, refused - 2),
+            ("per-user", "v"): (1, 0),
+            ("trial", "acme"): (1, refused),
+        }
+        caller.post("limits/check", {"user": "u"})
+
+
+def test_too_many_refused_subjects_are_counted_together() -> None:
+    tally = Tally("test", most=3)
+    tally.note(("p", "", str(n)) for n in range(5))
+    tally.note([("p", "", "1")])
+    tally.flush()
+    assert tally.take() == {("p", "", "0"): 1, ("p", "", "1"): 2, ("p", "", "2"): 1, ("p", "", ""): 2}
+    assert tally.take() == {}
+
+
 def test_old_rows_are_pruned() -> None:
     per_user = policy("per-user", "user", 10)
     old = timezone.now() - timedelta(days=3)
@@ -74,6 +108,30 @@ def test_each_crossing_is_told_once_also_after_a_restart(told: list[events.Thres
     del told[:]
     sample(Sampler())
     assert [(event.share, event.used, event.project) for event in told] == [(0.95, 10, "acme")]
+
+
+def test_resets_and_new_periods_are_told_anew_and_a_falling_use_is_not(told: list[events.ThresholdCrossed]) -> None:
+    policy("hourly", "user", 10, unit="tokens", warn_at=[0.5, 0.8], window=365 * 86400)
+    caller = api(project="acme")
+
+    def crossings(tokens: int) -> list[float]:
+        held.append(caller.post("limits/check", {"user": "u", "cost": {"tokens": tokens}}).json()["reservation"])
+        del told[:]
+        sample(Sampler())
+        return [event.share for event in told]
+
+    held: list[str] = []
+    assert crossings(9) == [0.8]
+    # Reset and used again before anybody looked: its use was never seen below the mark.
+    caller.post("limits/reset", {"policy": "hourly", "key": "u", "reason": "test"})
+    assert crossings(6) == [0.5]
+    assert crossings(3) == [0.8]
+    caller.post("limits/settle", {"reservation": held[-1], "actual": {"tokens": 0}})
+    assert crossings(0) == [], "it fell to 60 %: that is no crossing"
+    assert crossings(3) == [0.8]
+    ThresholdMark.objects.update(since=timezone.now() - timedelta(days=366))
+    assert crossings(0) == [0.8], "what was told in the last period"
+    assert crossings(0) == []
 
 
 def test_calendar_quotas_go_on_after_redis_lost_its_memory(valkey: redis.Redis) -> None:

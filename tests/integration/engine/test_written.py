@@ -48,9 +48,9 @@ def test_every_key_has_an_end(on_server: Limiter, client: redis.Redis) -> None:
 
 def test_many_checks_in_one_pipeline_survive_a_script_flush(on_server: Limiter, client: redis.Redis) -> None:
     requests = [CheckRequest([limit("a", limit=3)]) for _ in range(5)] + [CheckRequest([])]
-    client.script_flush()
+    client.function_flush()
     assert [bool(d) for d in on_server.check_many(requests)] == [True] * 3 + [False] * 2 + [True]
-    client.script_flush()
+    client.function_flush()
     assert not on_server.check([limit("a", limit=3)])
 
 

@@ -107,7 +107,7 @@ def test_scripts_that_the_server_forgot_are_loaded(door: Door, own_redis: Server
     key = api("check", project="acme")
     with own_redis.client() as client:
         for _ in range(2):
-            client.script_flush()
+            client.function_flush()
             assert check(door, key, user="u").status == 200
 
 

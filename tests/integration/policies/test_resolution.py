@@ -227,7 +227,7 @@ def test_without_sql_the_snapshot_stays(monkeypatch: Any) -> None:
     def away() -> int:
         raise OperationalError("the server closed the connection")
 
-    monkeypatch.setattr(ConfigVersion, "current", away)
+    monkeypatch.setattr(ConfigVersion, "numbers", away)
     monkeypatch.setattr(policies.keeper, "_next_look", 0.0)
     assert [limit.name for limit in policies.resolve()] == ["one"]
 

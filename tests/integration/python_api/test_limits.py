@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 import quotas
 from quotas import limits, policies
+from quotas.errors import CostExceedsLimit
 from quotas.models import Project
 from quotas.services.usage import Selection, usage
 from tests.integration.api.conftest import policy
@@ -77,3 +80,30 @@ def test_lease_is_spent_in_memory_and_never_above_the_limit() -> None:
     with limits.lease(user="w", units=20) as lease:
         lease.spend(3)
     assert sum(state.used for state in usage(Selection(policy="per-user", key="w"))) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_async_forms() -> None:
+    policy("fast", "global", 10, algorithm="token_bucket", window=1.0, burst=1)
+    policy("spend", "project", 1000, unit="tokens")
+    policy("one", "project", 1, algorithm="concurrency", window=None)
+    Project.objects.create(slug="acme")
+    policies.forget()
+
+    async def main() -> list[int]:
+        async with limits.reserve_async(project="acme", cost={"tokens": 100}, max_wait=20) as held:
+            held.settle(tokens=30)
+        assert held.settlement is not None and held.settlement.refunded == {"tokens": 70}
+        with pytest.raises(CostExceedsLimit):
+            async with limits.reserve_async(project="acme", cost={"tokens": 1001}):
+                pytest.fail("entered")
+        order: list[int] = []
+
+        async def wait(number: int) -> None:
+            if await limits.check_async(user="u", max_wait=20):
+                order.append(number)
+
+        await asyncio.gather(*map(wait, range(8)))
+        return order
+
+    assert sorted(asyncio.run(main())) == list(range(8)), "each of them, though only one passes at a time"

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from queues import clock
-from queues.connection import client
+from queues.connection import belt, client
 from queues.dispatcher import bell
 from queues.dispatcher.leader import LeadershipLost
 from queues.models import DeadLetter, Job, Leadership, Transition
 from queues.services import control
+from queues.services.submit import submit_specs
+from queues.specs import read_job
 from queues.states import Stage, Status
 from queues.worker import engine
 from quotas import policies
 from quotas.engine.types import Outcome
-from tests.integration.queues.desk import OK, Desk, failed, fresh
+from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
 CALL: dict[str, Any] = {"type": "http.request", "payload": {"pool": "llm", "path": "/"}}
 
@@ -80,8 +82,51 @@ def test_order_holds_when_redis_loses_its_memory(desk: Desk) -> None:
     assert started == [job.pk for job in jobs]
 
 
-def test_high_overtakes_thousands_of_low(desk: Desk) -> None:
-    desk.submit(2000, priority="low")
+def test_order_holds_through_a_pause(desk: Desk) -> None:
+    queue = desk.queue("q")
+    jobs = desk.submit(10, queue="q", user="u")
+    worker = desk.worker(places=3)
+    started: list[int] = []
+
+    def round_() -> None:
+        worker.beat()
+        desk.cycle()
+        started.extend(item.id for item in worker.claim())
+        worker.run()
+
+    round_()
+    control.pause(queue, actor="t", reason="r")
+    desk.renew_configuration()
+    jobs += desk.submit(10, queue="q", user="u")
+    round_()
+    assert len(started) <= 6, "what was on the belt starts, and no more"
+    control.resume(queue, actor="t", reason="r")
+    desk.renew_configuration()
+    jobs += desk.submit(5, queue="q", user="u")
+    while len(started) < 25:
+        round_()
+    assert started == [job.pk for job in jobs]
+
+
+def test_order_holds_when_redis_is_restarted_with_what_it_had(desk: Desk) -> None:
+    """Its belt comes back a little old: parcels that were put there last are gone."""
+    jobs = desk.submit(12)
+    worker = desk.worker(places=3)
+    desk.cycle()
+    client().rpop(belt("io").key)
+    started: list[int] = []
+    while len(started) < 12:
+        desk.reconcile_renewing(worker)
+        desk.cycle()
+        started += [item.id for item in worker.claim()]
+        worker.run()
+    assert sorted(started) == [job.pk for job in jobs]
+    behind = started.index(jobs[-1].pk)
+    assert behind == 11, "what was lost is released before what was never released"
+
+
+def test_high_overtakes_ten_thousand_low(desk: Desk) -> None:
+    desk.submit(10_000, priority="low")
     worker = desk.worker(places=4)
     desk.cycle()
     (high,) = desk.submit(priority="high")
@@ -110,16 +155,16 @@ def test_low_priority_is_not_starved(desk: Desk) -> None:
 
 
 def test_one_blocked_chat_holds_up_no_other(desk: Desk) -> None:
-    """A policy on a custom key: the first chat's is used up, 200 others go on."""
-    desk.policy("chat", "custom", 1, key_name="chat")
+    """A policy on a custom key: the first chat's is used up for a minute, 999 others go on."""
+    desk.policy("chat", "custom", 1, key_name="chat", window=60.0)
     desk.submit(50, keys={"chat": "busy"})
-    for number in range(200):
-        desk.submit(keys={"chat": f"c{number}"})
-    worker = desk.worker(places=300)
+    others = [{"type": "test.echo", "keys": {"chat": f"c{number}"}} for number in range(999)]
+    submit_specs(desk.project(), [read_job(body) for body in others])
+    worker = desk.worker(places=1100)
     desk.cycle()
     started = Counter(item.job.keys["chat"] for item in worker.claim())
     assert started["busy"] == 1
-    assert len(started) == 201
+    assert len(started) == 1000
 
 
 def test_many_blocked_chats_hold_up_nobody_behind_them(desk: Desk) -> None:
@@ -208,6 +253,46 @@ def test_a_small_project_behind_a_large_one_starts_at_once(desk: Desk) -> None:
     worker.settle()
     desk.cycle(anew=False)
     assert job.pk in on_belt()
+
+
+def rounds_until_started(desk: Desk, worker: Worker, wanted: list[Job]) -> list[int]:
+    """For each of the jobs, in which round it started; all that starts in a round ends in it."""
+    left, found = {job.pk for job in wanted}, []
+    for number in range(1, 1000):
+        worker.beat()
+        desk.cycle(anew=False)
+        claimed = worker.claim()
+        found += [number for item in claimed if item.id in left]
+        worker.settle(claimed)
+        if len(found) == len(left):
+            return sorted(found)
+    raise AssertionError(f"{len(found)} of {len(left)} started")
+
+
+def test_twenty_jobs_behind_twenty_thousand_wait_twice_as_long_at_most(desk: Desk) -> None:
+    """Than on an idle system, that is: half of the places are theirs from the first round on."""
+    desk.pool("llm", concurrency_initial=1000)
+    worker = desk.worker(places=10)
+    idle = rounds_until_started(desk, worker, desk.submit(20, project="b", **CALL))
+    desk.submit(20_000, project="a", **CALL)
+    rounds_until_started(desk, worker, desk.submit(1, project="a", priority="high", **CALL))
+    behind = rounds_until_started(desk, worker, desk.submit(20, project="b", **CALL))
+    assert behind[18] <= 2 * idle[18], (idle, behind)
+
+
+def test_a_throttled_or_paused_project_does_not_even_slow_another_down(desk: Desk) -> None:
+    worker = desk.worker(places=10)
+    idle = rounds_until_started(desk, worker, desk.submit(50, project="b"))
+    a = desk.project("a")
+    desk.policy("one-for-a", "project", 1, project=a, window=3600.0)
+    parked = desk.queue("parked")
+    control.pause(parked, actor="t", reason="r")
+    desk.submit(3000, project="a")
+    desk.submit(3000, project="a", queue="parked", priority="high")
+    desk.renew_configuration()
+    desk.cycle()
+    worker.settle(worker.claim())
+    assert rounds_until_started(desk, worker, desk.submit(50, project="b")) == idle
 
 
 # How many

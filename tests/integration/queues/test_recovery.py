@@ -10,6 +10,7 @@ from queues import clock
 from queues.connection import belt, client
 from queues.errors import AlreadyFinished
 from queues.maintenance.pruner import prune
+from queues.maintenance.sweeper import sweep
 from queues.models import Attempt, Callback, DeadLetter, Job, Transition, WorkerProcess
 from queues.services import cancel, replay
 from queues.states import Outcome, Stage, Status
@@ -276,8 +277,32 @@ def test_a_task_may_raise_what_it_likes(desk: Desk, type_of: Any, what: BaseExce
     assert type(what).__name__ in fresh(job).error
 
 
-def test_a_type_that_the_worker_does_not_know(desk: Desk, type_of: Any) -> None:
+def test_a_type_that_a_worker_does_not_know_goes_to_another_one(desk: Desk, type_of: Any) -> None:
     from queues import registry
+
+    @type_of("test.known")
+    def known(job: Any) -> None: ...
+
+    desk.policy("inflight", "project", 10, algorithm="concurrency", window=None)
+    (job,) = desk.submit(type="test.known", max_attempts=1)
+    known_type = registry._types.pop("test.known")
+    old = desk.worker("old")
+    desk.cycle()
+    old.claim()
+    old.run()
+    row = fresh(job)
+    assert (row.stage, row.status, row.attempts_counted, row.suspect) == (Stage.SCHEDULED, Status.PENDING, 0, False)
+    assert row.reason == "No job type 'test.known' is known to the worker old. It is tried again in 1 s."
+    registry.register(known_type)
+    desk.skip(2)
+    desk.run_until_done(desk.worker("new"))
+    assert fresh(job).status == Status.COMPLETED
+    assert list(Attempt.objects.values_list("outcome", "counted")) == [("lost", False), ("succeeded", True)]
+
+
+def test_a_type_that_no_worker_knows_is_given_up(desk: Desk, type_of: Any) -> None:
+    from queues import registry
+    from queues.worker.settle import MAX_RETURNS
 
     @type_of("test.known")
     def known(job: Any) -> None: ...
@@ -285,10 +310,19 @@ def test_a_type_that_the_worker_does_not_know(desk: Desk, type_of: Any) -> None:
     (job,) = desk.submit(type="test.known")
     del registry._types["test.known"]
     worker = desk.worker()
-    desk.cycle()
-    worker.claim()
-    worker.run()
-    assert (fresh(job).status, fresh(job).category) == (Status.DEAD, "code")
+    for _ in range(MAX_RETURNS):
+        desk.cycle()
+        worker.claim()
+        worker.run()
+        desk.skip(61)
+        worker.beat()
+    row = fresh(job)
+    assert (row.status, row.category, row.attempts_counted, row.deaths) == (Status.DEAD, "code", 0, 0)
+    assert row.reason.endswith(f"So it was {MAX_RETURNS} times.")
+    registry.register(known)
+    replay.retry(row, actor="t")
+    desk.run_until_done(worker)
+    assert fresh(job).status == Status.COMPLETED
 
 
 def test_an_account_that_goes_between_admission_and_start(desk: Desk) -> None:
@@ -504,3 +538,22 @@ def test_a_lost_worker_s_slots_are_free_again(desk: Desk) -> None:
     again = desk.worker("w2")
     desk.cycle()
     assert len(again.claim()) == 1
+
+
+# What dead workers leave on Redis
+
+
+def test_a_dead_worker_s_parcels_are_taken_off_redis(desk: Desk) -> None:
+    """Taken with BLMOVE by a worker that dies: the job runs again, and the parcel is nobody's."""
+    desk.submit(3)
+    desk.worker("w1")
+    desk.cycle()
+    taken = client().lmove(belt("io").key, belt("io").intermediate_queue_key)
+    assert taken is not None
+    assert sweep(clock.now()) == 0, "its jobs are released: somebody may be about to claim them"
+    desk.reconcile()
+    assert sweep(clock.now()) == 1
+    assert client().keys("rq:job:*") == []
+    assert client().llen(belt("io").intermediate_queue_key) == 0
+    desk.run_until_done(desk.worker("w2"))
+    assert {row.status for row in Job.objects.all()} == {Status.COMPLETED}

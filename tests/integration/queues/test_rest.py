@@ -132,6 +132,27 @@ def test_bulk_and_batch(desk: Desk, platform: Api) -> None:
     assert platform.post("jobs", body(batch=uid)).status_code == 409
 
 
+def test_a_job_that_follows_its_batch(desk: Desk, platform: Api) -> None:
+    made = platform.post("jobs/bulk", {"batch": {"then": body(payload={"n": "last"})}, "jobs": [body()]}).json()
+    last = made["batch"]["then"]
+    assert platform.get(f"jobs/{last}").json()["status"] == "pending"
+    assert "to be complete" in platform.get(f"jobs/{last}/explain").json()["waits_for"]
+    desk.run_until_done(desk.worker())
+    assert platform.get(f"jobs/{last}").json()["status"] == "completed"
+    assert platform.get(f"batches/{made['batch']['id']}").json()["then"] == last
+    for then, pointer in [
+        (body(after=[last]), "#/batch/then/after"),
+        (body(nonsense=1), "#/batch/then/nonsense"),
+        ([], "#/batch/then"),
+        (body(type="nobody"), "#/batch/then/type"),
+    ]:
+        answer = platform.post("jobs/bulk", {"batch": {"then": then}, "jobs": [body()]})
+        assert answer.status_code == 400, answer.json()
+        assert answer.json()["errors"][0]["pointer"].startswith(pointer), answer.json()
+    grown = platform.post("jobs/bulk", {"batch": {"id": made["batch"]["id"], "then": body()}, "jobs": [body()]})
+    assert grown.status_code == 400
+
+
 @pytest.mark.parametrize(
     ("sent", "pointer"),
     [
@@ -378,6 +399,31 @@ def test_queue_rows_and_statistics(desk: Desk, platform: Api) -> None:
     assert set(stats) == {"stats", "total_queued", "total_failed", "queues"}
     assert set(stats["stats"]) == {"high", "normal", "low", "retry", "dlq"}
     assert stats["stats"]["dlq"] == DeadLetter.objects.count()
+
+
+def test_how_it_went(desk: Desk, platform: Api) -> None:
+    """Waiting and running times, shares of success and failure, for a queue and for each worker."""
+    assert platform.get("queues/batch").json()["wait"] is None
+    desk.submit(4, project="a")
+    worker = desk.worker("w9")
+    desk.skip(3)
+    worker.beat()
+    desk.cycle()
+    claimed = worker.claim()
+    desk.skip(2)
+    worker.settle(claimed[:3])
+    worker.settle(claimed[3:], failed("code"))
+    worker.report.done, worker.report.failed = 4, 1
+    worker.beat()
+    row = platform.get("queues/batch").json()
+    assert (row["success_rate"], row["failure_rate"]) == (0.75, 0.25)
+    assert 3.0 <= row["wait"]["p50"] <= row["wait"]["p95"] < 60.0
+    assert 2.0 <= row["run"]["p50"] < 60.0
+    assert row["rate_out"] > 0 and row["rate_in"] > 0
+    (one,) = platform.get("workers").json()["results"]
+    assert (one["success_rate"], one["rate"] > 0) == (0.75, True)
+    desk.skip(400)
+    assert platform.get("queues/batch").json()["success_rate"] is None
 
 
 def test_pause_and_resume_are_audited(platform: Api) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 
+from queues import selectors
 from queues.connection import client
 from queues.errors import BatchClosed, IdempotencyConflict, InvalidJob, QueueDraining, QueueFull, QueueTooSmall
-from queues.models import Batch, Job
-from queues.services import batches, control
+from queues.models import Batch, DeadLetter, Job
+from queues.services import batches, control, replay
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
@@ -445,3 +446,116 @@ def test_a_batch_ends_when_its_last_jobs_end_at_the_same_moment(desk: Desk) -> N
 def test_on_which_database() -> None:
     """So that a report shows what the races above ran on."""
     assert connection.vendor in ("sqlite", "postgresql")
+
+
+def test_a_batch_grows_behind_its_own_jobs_while_they_end(desk: Desk) -> None:
+    """Those that end jobs hold jobs and then batches; so must those that add to a batch what waits for its jobs."""
+    project = desk.project()
+    worker = desk.worker(places=100)
+    rounds = []
+    for _ in range(20):
+        batch, ids, _ = batches.submit_bulk(project, [spec(), spec()], stays_open=True)
+        rounds.append((batch, ids))
+    desk.cycle()
+    claimed = {item.context.id: item for item in worker.claim()}
+
+    def one(turn: int) -> Any:
+        batch, ids = rounds[turn // 4]
+        match turn % 4:
+            case 0:
+                return worker.settle([claimed[uid] for uid in ids])
+            case 1:
+                return batches.submit_bulk(project, [spec(after=ids[::-1])], uid=batch.uid)
+            case 2:
+                return submit_specs(project, [spec(after=ids, batch=batch.uid)])
+            case _:
+                return batches.seal(batch)
+
+    answers = at_once(80, one, threads=8)
+    wrong = [answer for answer in answers if isinstance(answer, Exception) and not isinstance(answer, BatchClosed)]
+    assert not wrong
+    assert not Job.objects.filter(stage=Stage.HELD).exists()
+    desk.run_until_done(worker)
+    assert not Batch.objects.filter(finished_at=None).exists()
+
+
+def test_jobs_with_batches_and_whole_batches_come_at_the_same_time(desk: Desk) -> None:
+    project = desk.project()
+    desk.queue("q", max_size=1000)
+    batch, _, _ = batches.submit_bulk(project, [spec(queue="q")], stays_open=True)
+
+    def one(turn: int) -> Any:
+        if turn % 2:
+            return batches.submit_bulk(project, [spec(queue="q")], uid=batch.uid)
+        return submit_specs(project, [spec(queue="q", batch=batch.uid)])
+
+    assert not [answer for answer in at_once(60, one) if isinstance(answer, Exception)]
+    assert batch.jobs.count() == 61
+
+
+# What follows a batch
+
+
+def test_a_job_runs_when_its_batch_is_complete_however_it_ended(desk: Desk) -> None:
+    desk.queue("q", max_size=3)
+    project = desk.project()
+    batch, ids, _ = batches.submit_bulk(
+        project, [spec(queue="q"), spec(queue="q", max_attempts=1)], then=spec(queue="q", payload={"n": "last"})
+    )
+    with pytest.raises(QueueFull):
+        desk.submit(queue="q")
+    last = Job.objects.get(pk=Batch.objects.get(pk=batch.pk).then_id)
+    assert (last.stage, last.batch_id) == (Stage.HELD, None)
+    assert selectors.explain(last)["waits_for"] == f"batch {batch.uid} to be complete"
+    worker = desk.worker()
+    desk.cycle()
+    one, two = worker.claim()
+    worker.settle([one])
+    assert fresh(last).stage == Stage.HELD
+    worker.settle([two], failed("code"))
+    assert fresh(last).stage == Stage.READY
+    desk.run_until_done(worker)
+    replay.replay(DeadLetter.objects.get().pk, actor="t")
+    desk.run_until_done(worker)
+    assert Batch.objects.get().finished_at is not None
+    assert fresh(last).attempts_made == 1, "once, though the batch was complete twice"
+    assert len(ids) == 2
+
+
+def test_what_follows_an_open_batch_waits_for_its_seal(desk: Desk) -> None:
+    batch, _, _ = batches.submit_bulk(desk.project(), [spec()], stays_open=True, then=spec(delay=30))
+    worker = desk.worker()
+    desk.run_until_done_but(worker, 1)
+    batches.seal(batch)
+    last = Job.objects.get(closes=batch)
+    assert last.stage == Stage.SCHEDULED, "its own time is still to come"
+    desk.skip(31)
+    desk.run_until_done(desk.worker("w2"))
+    assert fresh(last).status == Status.COMPLETED
+
+
+def test_what_follows_a_batch_may_be_cancelled_and_pruned(desk: Desk, settings: Any) -> None:
+    from queues import clock
+    from queues.maintenance.pruner import prune
+    from queues.services import cancel
+
+    settings.RETENTION_DAYS = 1
+    batch, _, _ = batches.submit_bulk(desk.project(), [spec()], then=spec())
+    cancel.cancel(Job.objects.get(closes=batch).pk, actor="t")
+    desk.run_until_done(desk.worker())
+    desk.skip(86400 * 2)
+    prune(clock.now())
+    assert not Job.objects.exists()
+    assert not Batch.objects.exists()
+
+
+# Levels of priority
+
+
+@pytest.mark.parametrize(
+    ("levels", "kept"),
+    [(10, list(range(10))), (3, [1, 1, 1, 1, 5, 5, 5, 8, 8, 8]), (2, [2] * 5 + [7] * 5), (1, [5] * 10)],
+)
+def test_a_queue_has_as_many_lines_as_levels(desk: Desk, levels: int, kept: list[int]) -> None:
+    desk.queue("q", priority_levels=levels)
+    assert [desk.submit(queue="q", priority=asked)[0].priority for asked in range(10)] == kept

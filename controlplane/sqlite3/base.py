@@ -1,0 +1,71 @@
+"""Django's SQLite back end, whose write transactions take turns at a lock of the file's own.
+
+SQLite lets one writer in at a time and makes the others sleep, longer each time and up to a tenth of a second: under
+load they oversleep their turn, and who is unlucky does so again and again. Here a transaction first takes a lock
+beside the database and looks for it every half millisecond. SQLite's own lock stays what keeps the data whole: a
+program that knows nothing of the turn (the `sqlite3` shell, a backup) only makes others wait as before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from typing import IO
+
+from django.db.backends.sqlite3 import base
+from django.db.utils import OperationalError
+
+LOOK = 0.0005
+"""Seconds between two looks at whose turn it is."""
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection to SQLite. `OPTIONS["timeout"]` (seconds) bounds the wait for a turn, too."""
+
+    _turn: IO[bytes] | None = None
+    """The open lock file: closed, and so given up, with whatever forgets this connection."""
+
+    def _start_transaction_under_autocommit(self) -> None:
+        self._take_turn()
+        try:
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+        except BaseException:
+            self._end_turn()
+            raise
+
+    def _take_turn(self) -> None:
+        if self._turn is None:
+            if self.is_in_memory_db():
+                return
+            self._turn = open(f"{self.settings_dict['NAME']}-turn", "ab")  # noqa: SIM115
+        deadline = time.monotonic() + self.settings_dict["OPTIONS"].get("timeout", 5.0)
+        while True:
+            try:
+                fcntl.flock(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OperationalError("database is locked") from None
+                time.sleep(LOOK)
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def _commit(self) -> None:
+        super()._commit()  # type: ignore[misc]  # where this fails, Django rolls back, and that ends the turn
+        self._end_turn()
+
+    def _rollback(self) -> None:
+        try:
+            super()._rollback()  # type: ignore[misc]
+        finally:
+            self._end_turn()
+
+    def _close(self) -> None:
+        try:
+            super()._close()  # type: ignore[misc]
+        finally:
+            if self._turn is not None:
+                self._turn.close()
+                self._turn = None

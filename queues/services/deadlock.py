@@ -1,0 +1,47 @@
+"""Beginning anew where the database chose this transaction to end a deadlock."""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import structlog
+from django.db import OperationalError, connection
+
+log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TRIES = 5
+STATES = frozenset({"40P01", "40001"})
+"""PostgreSQL's `deadlock_detected` and `serialization_failure`. On SQLite writers come one at a time."""
+
+
+def is_deadlock(error: OperationalError) -> bool:
+    return getattr(error.__cause__, "sqlstate", None) in STATES
+
+
+def again_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
+    """Rows are locked in one order everywhere (projects, jobs by id, batches, queues), so that deadlocks are rare; a
+    job that waits for others may still be met from two sides. Nothing was written then, and all of it is done again.
+    Inside a transaction of the caller's own the error is the caller's."""
+
+    @functools.wraps(act)
+    def acting(*args: P.args, **kwargs: P.kwargs) -> R:
+        if connection.in_atomic_block:
+            return act(*args, **kwargs)
+        for turn in range(1, TRIES + 1):
+            try:
+                return act(*args, **kwargs)
+            except OperationalError as error:
+                if turn == TRIES or not is_deadlock(error):
+                    raise
+                log.info("sql.deadlock", act=act.__name__, turn=turn)
+                time.sleep(random.uniform(0.0, 0.02 * turn))
+        raise AssertionError("not reached")
+
+    return acting

@@ -1,0 +1,57 @@
+"""When a worker makes room for a fresh one: after so many jobs, or above so much memory.
+
+Both are off unless asked for, by `SLUICE_MAX_JOBS` and `SLUICE_MAX_MEMORY` (MiB, for each worker process and for each
+forked job) or the options of `rqworker`. Whatever keeps workers running (`up`, systemd, an orchestrator) starts the
+next one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from dataclasses import dataclass, field
+
+LOOK = 0.5
+"""Seconds between two looks at the memory."""
+FAR_TOO_MUCH = 2.0
+"""Times the limit: from there on nothing is waited for any more."""
+
+
+def resident(pid: int | None = None) -> float:
+    """Resident memory of a process (None: this one) in MiB; 0 where the system doesn't tell, or where it is gone."""
+    try:
+        with open(f"/proc/{pid or 'self'}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+@dataclass
+class Recycling:
+    """A worker's own limits; 0 means none. `jobs` is spread by a tenth, so that a fleet isn't renewed all at once."""
+
+    jobs: int = field(default_factory=lambda: int(os.environ.get("SLUICE_MAX_JOBS", "0")))
+    memory: float = field(default_factory=lambda: float(os.environ.get("SLUICE_MAX_MEMORY", "0")))
+    taken: int = 0
+    _looked: float = float("-inf")
+    _resident: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._spread = random.uniform(0.9, 1.1)
+
+    def done(self) -> bool:
+        """Whether it has taken as many jobs as it should."""
+        return self.jobs > 0 and self.taken >= max(round(self.jobs * self._spread), 1)
+
+    def fat(self, times: float = 1.0) -> bool:
+        """Whether this process holds more memory than `times` its limit."""
+        if self.memory <= 0:
+            return False
+        if time.monotonic() - self._looked >= LOOK:
+            self._resident, self._looked = resident(), time.monotonic()
+        return self._resident > self.memory * times
+
+    def too_fat(self, pid: int) -> bool:
+        """Whether a forked job holds more memory than the limit."""
+        return self.memory > 0 and resident(pid) > self.memory

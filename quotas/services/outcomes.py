@@ -1,0 +1,110 @@
+"""How calls went, for the adaptive policies that they were held against or that follow their pool.
+
+Noted in the process and added up in Redis once a second; `services.adaptive` decides by it. Where no policy is
+adaptive this costs a look into an empty dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from quotas import policies
+from quotas.engine import headers
+from quotas.engine.types import Outcome
+from quotas.policies.adaptive import ROOM
+from quotas.policies.compiled import CompiledPolicy
+from quotas.services.limits import Check
+from quotas.tally import Tally
+
+tally = Tally("outcomes")
+"""(policy's name, part of `policies.adaptive.Outcomes`)"""
+FAILED = frozenset({"server", "network", "timeout", "rate_limited", "quota_exhausted"})
+SILENT = frozenset({"unused", "unknown"})
+"""Calls that were never made, or of which nobody knows."""
+
+
+def outcome_of(
+    *,
+    status: int | None = None,
+    error: str = "",
+    latency: float | None = None,
+    headers_told: object = None,
+    dialect: str = "generic",
+) -> Outcome:
+    """What a caller tells of a call: the answer's status and fields, or that it had a `timeout` or `network` error."""
+    if status is None:
+        return headers.failed(error, latency=latency) if error else Outcome("ok", latency=latency)
+    return headers.read(dialect, status, headers_told, latency=latency)
+
+
+def report(question: Check, outcome: Outcome, count: int = 1) -> list[str]:
+    """Tell how calls went that the question stands for. Returns the adaptive policies that heard of it.
+
+    Raises what `Check.limits` raises.
+    """
+    held = policies.snapshot()
+    if not held.adaptive:
+        return []
+    return of_policies((limit.name for limit in question.limits(held)), outcome, count)
+
+
+def of_policies(names: Iterable[str], outcome: Outcome, count: int = 1) -> list[str]:
+    """Tell it to those of the named policies that are adaptive; returns them."""
+    adaptive = policies.snapshot().adaptive
+    if not adaptive or outcome.category in SILENT:
+        return []
+    heard = [policy for name in names if (policy := adaptive.get(name)) is not None]
+    for policy in heard:
+        tally.note(((policy.name, part) for part in _parts(policy, outcome)), count)
+    return [policy.name for policy in heard]
+
+
+def of_reservation(limit_ids: Iterable[str], outcome: Outcome) -> list[str]:
+    """Tell it to the adaptive policies that a reservation was charged by."""
+    ids = set(limit_ids)
+    return of_policies([policy.name for policy in policies.snapshot().adaptive.values() if policy.id in ids], outcome)
+
+
+def of_account(account_id: str, outcome: Outcome) -> list[str]:
+    """Tell it to the adaptive policies that follow the account's pool."""
+    held = policies.snapshot()
+    followers: dict[str, list[str]] = {}
+    for policy in held.adaptive.values():
+        if policy.adaptive is not None and policy.adaptive.pool is not None:
+            followers.setdefault(policy.adaptive.pool, []).append(policy.name)
+    for pool, names in followers.items():
+        config = held.pools.get(pool)
+        if config is not None and any(account.id == account_id for account in config.spec.accounts):
+            return of_policies(names, outcome)
+    return []
+
+
+def _parts(policy: CompiledPolicy, outcome: Outcome) -> list[str]:
+    rule = policy.adaptive
+    assert rule is not None
+    parts = ["seen"]
+    if outcome.category in FAILED:
+        parts.append("failed")
+    if outcome.latency is not None and rule.latency is not None:
+        parts.append("timed")
+        if outcome.latency > rule.latency:
+            parts.append("slow")
+    used = _used_share(outcome.learned)
+    if used is not None:
+        parts.append("told")
+        if used > rule.use:
+            parts.append("tight")
+        elif used < ROOM * rule.use:
+            parts.append("roomy")
+    return parts
+
+
+def _used_share(learned: Mapping[str, object]) -> float | None:
+    """The greatest share of a quota that the upstream says is used; None where it says nothing."""
+    shares = []
+    for quota in learned.values():
+        if isinstance(quota, Mapping):
+            limit, remaining = quota.get("limit"), quota.get("remaining")
+            if isinstance(limit, int) and isinstance(remaining, int) and limit > 0:
+                shares.append(1 - min(remaining, limit) / limit)
+    return max(shares, default=None)

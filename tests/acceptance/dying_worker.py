@@ -1,0 +1,56 @@
+"""Workers that kill themselves with a parcel in hand: `python -m tests.acceptance.dying_worker LANE WHERE COUNT`.
+
+One loaded process forks them one after the other, which is as real as a start of its own and a hundred times cheaper:
+each connects anew, takes a parcel off the belt with BLMOVE, and is gone. WHERE is `taken` (nothing claimed yet) or
+`claimed` (claimed in SQL, nothing begun). For each death it prints the time and the ids of the jobs in hand.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+
+def main() -> None:
+    lane, where, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    import django
+
+    django.setup()
+    from django.db import connections
+    from django_rq.workers import get_worker
+    from rq.serializers import JSONSerializer
+
+    from queues import registry
+    from queues.worker import claim as claims
+    from queues.worker.parcel import deliveries
+    from queues.worker.threaded import ThreadedWorker
+
+    assert registry.names()
+
+    class Dying(ThreadedWorker):
+        def execute_job(self, job: Any, queue: Any) -> None:
+            taken = deliveries(job)
+            if where == "claimed":
+                claims.claim(taken, self.name)
+            print("dead", f"{time.time():.3f}", *(pk for pk, _ in taken), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for number in range(count):
+        connections.close_all()
+        pid = os.fork()
+        if pid == 0:
+            worker: Any = get_worker(lane, name=f"dying-{number}", serializer=JSONSerializer, worker_class=Dying)
+            worker.places = 50
+            worker.work(logging_level="WARNING")
+            os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            sys.exit(f"worker {number} ended otherwise: {status}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Job types for instances under test: `SLUICE_TASK_MODULES=tests.acceptance.tasks`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from queues import JobError, task
+
+SCRATCH = Path(os.environ.get("ACCEPTANCE_SCRATCH", "/nonexistent"))
+"""A directory that the test and its tasks share."""
+
+
+def note(name: str, text: str) -> None:
+    """One line into a file of the scratch directory; whole also where many processes write."""
+    with open(SCRATCH / name, "a") as file:
+        file.write(f"{text}\n")
+
+
+@task(name="t.echo", redact=("password",))
+def echo(job: Any, text: str = "", password: str = "") -> dict[str, Any]:
+    """Answers at once."""
+    return {"text": text, "attempt": job.attempt}
+
+
+@task(name="t.sleep")
+def sleep(job: Any, seconds: float = 0.1) -> None:
+    """Takes its time, interruptible between two short naps."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, 0.05))
+
+
+@task(name="t.asleep")
+async def asleep(job: Any, text: str) -> str:
+    """An async function."""
+    import asyncio
+
+    await asyncio.sleep(0.01)
+    return text
+
+
+@task(name="t.stubborn")
+def stubborn(job: Any, seconds: float = 60.0) -> None:
+    """Sits in one long C call, deaf to everything but a signal."""
+    time.sleep(seconds)
+
+
+@task(name="t.once", delivery="at_most_once")
+def once(job: Any, seconds: float = 30.0) -> None:
+    """Asks for one delivery at most."""
+    note("once", f"{job.id} {job.attempt}")
+    sleep.function(job, seconds)
+
+
+@task(name="t.fail")
+def fail(job: Any, category: str = "server", times: int = 1_000_000) -> str:
+    """Fails in its first `times` attempts."""
+    if job.attempt <= times:
+        raise JobError("told to fail", category=category)
+    return "at last"
+
+
+@task(name="t.until")
+def until(job: Any, name: str) -> str:
+    """Fails for as long as a file of this name isn't in the scratch directory."""
+    if not (SCRATCH / name).exists():
+        raise JobError("it is not there", category="server")
+    return "it is there"
+
+
+@task(name="t.exit")
+def leave(job: Any) -> None:
+    """Poison: ends the process without a word."""
+    os._exit(7)
+
+
+@task(name="t.segfault")
+def segfault(job: Any) -> None:
+    """Poison: reads where nothing is."""
+    ctypes.string_at(0)
+
+
+@task(name="t.hungry")
+def hungry(job: Any, megabytes: int = 2000) -> None:
+    """Poison: takes memory and never gives it back."""
+    held = []
+    for _ in range(megabytes // 8):
+        held.append(bytearray(os.urandom(1024)) * 8192)
+        time.sleep(0.01)
+    time.sleep(600)
+
+
+@task(name="t.mark")
+def mark(job: Any, name: str) -> None:
+    """Leaves a line, so that its runs can be counted."""
+    note(name, f"{job.id} {job.attempt} {time.time():.3f}")
+
+
+def _die_before_the_kick() -> None:
+    """In a web process of a test that asks for it: dead between the commit of a submit and the dispatcher's kick."""
+    from queues.services import submit
+
+    real = submit.ring
+
+    def ring(*args: Any, **options: Any) -> None:
+        trap = SCRATCH / "die-before-the-kick"
+        if trap.exists():
+            trap.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*args, **options)
+
+    submit.ring = ring
+
+
+if SCRATCH.exists():
+    _die_before_the_kick()

@@ -1,0 +1,84 @@
+"""Workers from outside: cancels and timeouts on both lanes, recycling, several jobs at once, one command to start one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.fleet import fleet
+from tests.acceptance.instance import wait_until
+from tests.acceptance.shapes import EMBEDDED, Place
+from tests.acceptance.sound import assert_sound, counts, wait_for_the_end
+from tests.acceptance.test_queues_kills import submit, yard
+
+QUEUES = """
+version: 1
+queues: [{name: forked, lane: cpu, timeout: 60s}, {name: threaded, lane: io, timeout: 60s}]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One instance with a worker of each lane."""
+    with yard(EMBEDDED, tmp_path_factory.mktemp("scratch"), "--workers", "1") as made:
+        made.instance.manage("apply", "-", stdin=QUEUES)
+        yield made
+
+
+def state(place: Place, uid: str) -> tuple[str, str]:
+    ((status, category),) = place.rows("SELECT status, category FROM queues_job WHERE uid = ?", uid)
+    return status, category
+
+
+@pytest.mark.parametrize(("queue", "type"), [("threaded", "t.sleep"), ("forked", "t.sleep"), ("forked", "t.stubborn")])
+def test_a_running_job_is_cancelled(place: Place, queue: str, type: str) -> None:
+    """In a thread at its next Python instruction; in a process of its own by force, whatever it sits in."""
+    (uid,) = submit(place, 1, type, queue=queue, payload={"seconds": 60.0})
+    wait_until(lambda: state(place, uid)[0] == "executing", 30)
+    with place.instance.client() as client:
+        assert client.post(f"/api/v1/jobs/{uid}/cancel", json={"reason": "test"}).status_code == 200
+        wait_until(lambda: state(place, uid)[0] == "cancelled", 20)
+        again = client.post(f"/api/v1/jobs/{uid}/cancel", json={})
+        assert again.status_code == 409
+        steps = client.get(f"/api/v1/jobs/{uid}/timeline").json()["results"]
+        (attempt,) = client.get(f"/api/v1/jobs/{uid}").json()["attempts"]
+    assert (attempt["outcome"], attempt["counted"]) == ("cancelled", False)
+    assert steps[-1]["state"] == "cancelled" and steps[-1]["reason"] == "cancelled while it ran"
+
+
+@pytest.mark.parametrize(("queue", "type"), [("threaded", "t.sleep"), ("forked", "t.sleep"), ("forked", "t.stubborn")])
+def test_a_job_that_takes_too_long_is_ended(place: Place, queue: str, type: str) -> None:
+    (uid,) = submit(place, 1, type, queue=queue, payload={"seconds": 60.0}, timeout=0.5, max_attempts=1)
+    wait_until(lambda: state(place, uid) == ("dead", "timeout"), 30, lambda: str(state(place, uid)))
+    with place.instance.client() as client:
+        job = client.get(f"/api/v1/jobs/{uid}").json()
+    assert job["error"] == "Not done within 0.5 s."
+    assert [attempt["category"] for attempt in job["attempts"]] == ["timeout"]
+
+
+def test_forked_jobs_run_side_by_side(place: Place) -> None:
+    submit(place, 3, "t.sleep", queue="forked", payload={"seconds": 20.0}, user="side")
+    with place.instance.client() as client:
+        forked = "/api/v1/jobs?status=executing&queue=forked"
+        wait_until(lambda: len(client.get(forked).json()["results"]) == 3, 30)
+        for row in client.get(forked).json()["results"]:
+            client.post(f"/api/v1/jobs/{row['id']}/cancel", json={})
+        wait_until(lambda: client.get(forked).json()["results"] == [], 30)
+
+
+def test_a_worker_makes_room_after_so_many_jobs_and_finishes_what_it_has(tmp_path: Path) -> None:
+    with yard(EMBEDDED, tmp_path) as place, fleet(place.instance, SLUICE_GRACE="0.1") as workers:
+        first = workers.start("io", "--concurrency", "5", "--max-jobs", "8")
+        ids = submit(place, 5, "t.once", payload={"seconds": 1.5}) + submit(
+            place, 7, "t.once", payload={"seconds": 0.1}
+        )
+        wait_until(lambda: workers.processes[first].poll() is not None, 60)
+        assert workers.processes[first].returncode == 0
+        assert counts(place).get("dead", 0) == 0, "nothing was left behind that may not run twice"
+        workers.start("io")
+        wait_for_the_end(place)
+        assert_sound(place, ids)
+        ((done,),) = place.rows("SELECT jobs_done FROM queues_workerprocess WHERE name = ?", first)
+        assert 7 <= done <= 12
