@@ -21,33 +21,53 @@ AGEING_AFTER = timedelta(seconds=30)
 
 
 class FairShare:
-    """Virtual times of the projects, kept from cycle to cycle."""
+    """Virtual times of the projects, kept from cycle to cycle.
+
+    What is drawn is charged at once, since the next draw depends on it, and is then either `confirmed` or `refunded`.
+    Only what is confirmed moves the present on: many are drawn for which there is no place, and if those did, a project
+    would be pulled up to where the others are each time that it is not its turn, and would lose what it is owed.
+    """
 
     def __init__(self) -> None:
         self._times: dict[tuple[int, int], float] = {}
         self._present: dict[int, float] = {}
+        self._begun: dict[int, float] = {}
+        """Virtual start times of what was drawn and is neither confirmed nor refunded."""
         self._since_ageing = 0
+        self._aged_ids: set[int] = set()
+        self._ageing_owed = False
+        """The one that had waited too long found no place: the next round begins with it."""
 
     def _time(self, priority: int, project_id: int) -> float:
         return max(self._times.get((priority, project_id), 0.0), self._present.get(priority, 0.0))
 
-    def started(self, candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> None:
-        """Charge a start to the candidate's project."""
-        project = projects.get(candidate.project_id)
-        weight = max(project.weight if project else 1, 1)
+    def _draw(self, candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> None:
         begun = self._time(candidate.priority, candidate.project_id)
+        self._begun[candidate.id] = begun
+        self._times[candidate.priority, candidate.project_id] = begun + 1.0 / _weight(candidate, projects)
+
+    def confirm(self, candidate: Candidate) -> None:
+        """It starts."""
+        begun = self._begun.pop(candidate.id, 0.0)
         self._present[candidate.priority] = max(self._present.get(candidate.priority, 0.0), begun)
-        self._times[candidate.priority, candidate.project_id] = begun + 1.0 / weight
+        self._aged_ids.discard(candidate.id)
 
     def refund(self, candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> None:
-        """Take a charge back: it was not admitted after all."""
-        project = projects.get(candidate.project_id)
-        self._times[candidate.priority, candidate.project_id] -= 1.0 / max(project.weight if project else 1, 1)
+        """It does not start after all: its turn is still to come."""
+        self._begun.pop(candidate.id, None)
+        self._times[candidate.priority, candidate.project_id] -= 1.0 / _weight(candidate, projects)
+        if candidate.id in self._aged_ids:
+            self._aged_ids.discard(candidate.id)
+            self._ageing_owed = True
+        else:
+            self._since_ageing = max(self._since_ageing - 1, 0)
 
     def order(
         self, groups: list[Group], taken: set[int], projects: Mapping[int, ProjectSpec], now: datetime
     ) -> Iterator[tuple[Group, Candidate]]:
         """Draw candidates one after the other. What is drawn leaves its group and is charged to its project."""
+        if self._ageing_owed:
+            self._since_ageing, self._ageing_owed = AGEING_SHARE, False
         heap: list[tuple[int, float, int, int]] = []
         for position, group in enumerate(groups):
             self._push(heap, group, position, taken)
@@ -60,7 +80,7 @@ class FairShare:
                 continue
             # Virtual time may have moved since this entry was made: then it goes back to its right place.
             fresh = self._time(candidate.priority, candidate.project_id)
-            if heap and self._since_ageing and (candidate.priority, fresh, candidate.id) > heap[0][:3]:
+            if heap and aged is None and (candidate.priority, fresh, candidate.id) > heap[0][:3]:
                 heapq.heappush(heap, (candidate.priority, fresh, candidate.id, position))
                 _, _, _, position = heapq.heappop(heap)
                 group = groups[position]
@@ -70,7 +90,9 @@ class FairShare:
             group.rows.popleft()
             taken.add(candidate.id)
             self._since_ageing += 1
-            self.started(candidate, projects)
+            if aged is not None:
+                self._aged_ids.add(candidate.id)
+            self._draw(candidate, projects)
             yield group, candidate
             if group.held_until == 0.0:
                 self._push(heap, group, position, taken)
@@ -92,3 +114,8 @@ class FairShare:
         heap.remove(oldest)
         heapq.heapify(heap)
         return oldest[3]
+
+
+def _weight(candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> int:
+    project = projects.get(candidate.project_id)
+    return max(project.weight if project else 1, 1)

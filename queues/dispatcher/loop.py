@@ -242,6 +242,7 @@ class Dispatcher:
                 continue
             asked = self._resolve(group, candidate)
             if asked is None:
+                self._share.refund(candidate, cfg.projects)
                 continue
             places.take(queue, lane)
             asked_of[pool] = asked_of.get(pool, 0) + 1
@@ -277,6 +278,7 @@ class Dispatcher:
             candidate = asked.candidate
             queue = cfg.queues[candidate.queue_id]
             if answer.allowed and (group.key, candidate.lane) not in closed:
+                self._share.confirm(candidate)
                 granted.append(Granted(candidate, answer))
                 continue
             places.give(queue, lane_for(candidate))

@@ -449,13 +449,21 @@ def test_a_storm_fails_no_job_is_explained_and_passes_but_for_the_invalid_key(ou
         {"key": stormy[2], "latency": 1.5},
         {"invalid_key": stormy[3]},
     )
+    jobs: list[dict[str, Any]] = []
+
+    def met() -> bool:
+        """Whether each of the four was asked often enough to show what is wrong with it."""
+        jobs.extend(outside.ended(*[outside.submit("stormy") for _ in range(40)], seconds=150))
+        errors = [outside.account(f"stormy-{number}")["errors"] for number in (1, 2, 4)]
+        return bool(errors[0] and errors[1].get("server", 0) >= 2 and errors[2])
+
     try:
-        jobs = outside.ended(*[outside.submit("stormy") for _ in range(40)], seconds=150)
+        wait_until(met, 150, lambda: str(outside.client.get("/api/v1/pools/stormy").json()))
     finally:
         outside.sim.faults({"invalid_key": stormy[3]})
-    assert Counter(job["status"] for job in jobs) == {"completed": 40}
+    assert {job["status"] for job in jobs} == {"completed"}
     carried = Counter(job["attempts"][-1]["account"].rpartition("/")[2] for job in jobs)
-    assert carried["stormy-5"] + carried["stormy-6"] >= 25, carried
+    assert carried["stormy-5"] + carried["stormy-6"] >= 0.6 * len(jobs), carried
     refused, dead, slow, invalid = (outside.account(f"stormy-{number}") for number in range(1, 5))
     assert refused["errors"]["rate_limited"] >= 1 and refused["last_error"]
     assert dead["errors"]["server"] >= 1 and dead["last_error"]

@@ -153,16 +153,19 @@ def test_many_callers_at_the_moment_of_a_hang(own_server: Server, events: list[s
             Limiter(client, timeout=0.1), probe_every=0.25, on_event=lambda kind, why: events.append(kind)
         )
         transport = resilient.limiter.transport
-        hung, stop = [0], threading.Event()
+        hung, served, stop = [0], [0], threading.Event()
         exchange, lock = transport.exchange, threading.Lock()
 
         def watched(payload: bytes, count: int = 1) -> list[object]:
             try:
-                return exchange(payload, count)
+                replies = exchange(payload, count)
             except LimiterUnavailable:
                 with lock:
                     hung[0] += 1
                 raise
+            with lock:
+                served[0] += 1
+            return replies
 
         transport.exchange = watched  # type: ignore[method-assign]
         degraded: list[bool] = []
@@ -176,7 +179,7 @@ def test_many_callers_at_the_moment_of_a_hang(own_server: Server, events: list[s
         threads = [threading.Thread(target=ask) for _ in range(32)]
         for thread in threads:
             thread.start()
-        wait_for(lambda: resilient.limiter.transport._idle)
+        wait_for(lambda: served[0] >= 100)
         own_server.process.send_signal(signal.SIGSTOP)
         wait_for(lambda: len(degraded) > 2000, 60)
         asked_in_vain = hung[0]

@@ -37,7 +37,31 @@ def projects(**weights: int) -> dict[int, ProjectSpec]:
 
 
 def draw(share: FairShare, groups: list[Group], known: dict[int, ProjectSpec], number: int) -> list[Candidate]:
-    return [item for _, item in islice(share.order(groups, set(), known, NOW), number)]
+    """Draw so many and start them all."""
+    drawn = [item for _, item in islice(share.order(groups, set(), known, NOW), number)]
+    for item in drawn:
+        share.confirm(item)
+    return drawn
+
+
+def start_one(share: FairShare, groups: list[Group], known: dict[int, ProjectSpec]) -> Candidate:
+    """A round as the dispatcher has it with one place: what is drawn behind the first one finds none."""
+    started: Candidate | None = None
+    back: list[tuple[Group, Candidate]] = []
+    for group in groups:
+        group.held_until = 0.0
+    for group, item in share.order(groups, set(), known, NOW):
+        if started is None:
+            started = item
+            continue
+        share.refund(item, known)
+        back.append((group, item))
+        group.held_until = 1.0
+    for group, item in back:
+        group.put_back([item])
+    assert started is not None
+    share.confirm(started)
+    return started
 
 
 @pytest.mark.parametrize(("weight", "other"), [(3, 1), (1, 1), (10, 1), (2, 3)])
@@ -95,13 +119,32 @@ def test_a_refund_gives_the_turn_back() -> None:
     started: Counter[int] = Counter()
     denied = 0
     while started.total() < 100:
-        (item,) = draw(share, [ones, twos], known, 1)
+        _, item = next(share.order([ones, twos], set(), known, NOW))
         if item.project_id == 2 and denied <= started[2]:
             denied += 1
             share.refund(item, known)
         else:
+            share.confirm(item)
             started[item.project_id] += 1
     assert abs(started[1] - started[2]) <= 2
+
+
+@pytest.mark.parametrize(("weight", "other"), [(3, 1), (1, 1), (2, 3)])
+def test_weights_hold_where_there_is_one_place(weight: int, other: int) -> None:
+    """Whoever finds no place keeps what it is owed."""
+    share, known = FairShare(), projects(p1=weight, p2=other)
+    groups = [group(*(candidate(1) for _ in range(300))), group(*(candidate(2) for _ in range(300)))]
+    started = Counter(start_one(share, groups, known).project_id for _ in range(100))
+    wanted = 100 * weight / (weight + other)
+    assert abs(started[1] - wanted) <= 2
+
+
+def test_ageing_counts_starts_and_not_draws() -> None:
+    share = FairShare()
+    old = [candidate(2, priority=9, age=AGEING_AFTER.total_seconds() + 1, id=number) for number in range(-150, -100)]
+    high = group(*(candidate(1, priority=0) for _ in range(1000)))
+    started = Counter(start_one(share, [high, group(*old)], projects(p1=1, p2=1)).priority for _ in range(200))
+    assert 8 <= started[9] <= 11
 
 
 def test_what_waits_too_long_gets_one_start_in_so_many() -> None:
