@@ -8,6 +8,7 @@ class QuotasConfig(AppConfig):
     verbose_name = "Limits and accounts"
 
     def ready(self) -> None:
-        from quotas.services import denials
+        from quotas.services import denials, touched
 
         denials.connect()
+        touched.connect()

@@ -17,6 +17,25 @@ class ReasonDialog(BaseDialogForm):
     reason = forms.CharField(max_length=500, help_text="Goes into the audit trail.", widget=UnfoldAdminTextInputWidget)
 
 
+class ResetDialog(ReasonDialog):
+    """Asks whose counters, and why."""
+
+    key = forms.CharField(
+        required=False,
+        max_length=1024,
+        strip=False,
+        help_text="A user, an address, a project, a key's value; blank: every subject.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+    project = forms.CharField(
+        required=False,
+        max_length=63,
+        help_text="A project's slug; blank: in every project.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+    field_order = ["key", "project", "reason"]
+
+
 class PayloadDialog(BaseDialogForm):
     """Asks for another payload, and why. The job's own stands in it at first."""
 

@@ -17,7 +17,7 @@ from unfold.enums import ActionVariant
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
-from quotas.admin.dialogs import asking, back, why
+from quotas.admin.dialogs import ResetDialog, asking, back, why
 from quotas.admin.spans import spell
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
@@ -168,11 +168,17 @@ class PolicyAdmin(SluiceAdmin):
         icon="restart_alt",
         variant=ActionVariant.WARNING,
         permissions=["operate"],
-        dialog=asking("Reset all counters of this policy?", "What was used is forgotten, for every subject.", "Reset"),
+        dialog=asking(
+            "Reset counters of this policy?",
+            "What was used is forgotten: of one subject, or of all.",
+            "Reset",
+            ResetDialog,
+        ),
     )
     def reset(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         policy = self.row(request, object_id)
-        chosen = usage.Selection(policy=policy.name)
+        given = form.cleaned_data
+        chosen = usage.Selection(policy=policy.name, key=given["key"] or None, project=given["project"] or None)
         cleared = usage.reset(chosen, actor=actor_of(request), reason=why(form))
         messages.success(request, f"{cleared} counter{'s' * (cleared != 1)} reset.")
         return back(request, reverse("admin:quotas_policy_change", args=[policy.pk]))

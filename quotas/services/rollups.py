@@ -14,15 +14,17 @@ from django.utils import timezone
 
 from quotas import policies
 from quotas.connection import limiter
+from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.limiter import CheckRequest
 from quotas.engine.periods import boundaries
 from quotas.engine.types import LimitState
 from quotas.models import UsageRollup
 from quotas.policies.compiled import CompiledPolicy
-from quotas.services import denials, thresholds
+from quotas.services import denials, thresholds, touched
 from quotas.services.usage import Selection, usage
 
 SUBJECTS = 2000
-"""Recent subjects of a policy that are sampled."""
+"""Recent subjects of a policy that are sampled, beside those that were noted as touched."""
 KEPT = {"minute": timedelta(days=2), "hour": timedelta(days=60), "day": timedelta(days=730)}
 Bucket = tuple[int, str, datetime, str, str]
 """(policy, resolution, start, project, key)."""
@@ -43,8 +45,10 @@ class Sampler:
         starts = {resolution: start_of(resolution, now) for resolution in KEPT}
         self._highest = {bucket: used for bucket, used in self._highest.items() if bucket[2] == starts[bucket[1]]}
         rows: list[UsageRollup] = []
+        noted = _noted(touched.tally.take())
         for policy in policies.snapshot().policies.values():
             states = usage(Selection(policy=policy.name), most=SUBJECTS)
+            states += _states(policy, noted.get(policy.name, set()) - {(one.partition, one.key) for one in states})
             thresholds.watch(policy, states, now)
             rows += self._rows(policy, states, starts)
         _upsert(rows, ["used", "limit"])
@@ -80,6 +84,28 @@ class Sampler:
         self._pruned = hour
         for resolution, age in KEPT.items():
             UsageRollup.objects.filter(resolution=resolution, start__lt=now - age).delete()
+
+
+def _noted(counts: Iterable[tuple[str, ...]]) -> dict[str, set[tuple[str, str]]]:
+    """{policy's name: {(project, key)}}"""
+    noted: dict[str, set[tuple[str, str]]] = {}
+    for name, project, key in counts:
+        if key:
+            noted.setdefault(name, set()).add((project, key))
+    return noted
+
+
+def _states(policy: CompiledPolicy, subjects: Iterable[tuple[str, str]]) -> list[LimitState]:
+    """How subjects stand that are known by name."""
+    now = policies.snapshot().now()
+    asked = [CheckRequest([policy.limit_for(key, project, 0, now)], dry_run=True) for project, key in sorted(subjects)]
+    states: list[LimitState] = []
+    for start in range(0, len(asked), 500):
+        for decision in limiter().check_many(asked[start : start + 500]):
+            if isinstance(decision, LimiterUnavailable):
+                raise decision
+            states += [state for state in decision.limits if state.used]
+    return states
 
 
 def _upsert(rows: list[UsageRollup], columns: list[str]) -> None:

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from quotas import events, policies
 from quotas.models import ThresholdMark, UsageRollup
-from quotas.services import denials, health
+from quotas.services import denials, health, rollups, touched
 from quotas.services.rollups import Sampler
 from quotas.tally import Tally, flush_all
 from tests.integration.api.conftest import api, policy
@@ -132,6 +132,32 @@ def test_resets_and_new_periods_are_told_anew_and_a_falling_use_is_not(told: lis
     ThresholdMark.objects.update(since=timezone.now() - timedelta(days=366))
     assert crossings(0) == [0.8], "what was told in the last period"
     assert crossings(0) == []
+
+
+def test_more_subjects_than_a_sample_reads_are_kept_and_told_too(
+    told: list[events.ThresholdCrossed], valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush_all()
+    touched.tally.take()
+    monkeypatch.setattr(rollups, "SUBJECTS", 3)
+    policy("daily", "user", 100, algorithm="calendar", window=None, period="day")
+    policy("hourly", "user", 10)
+    caller = api(project="acme")
+    for n in range(10):
+        caller.post("limits/check", {"user": f"u-{n}", "cost": 1 + n})
+    health.flush()
+    flush_all()
+    sample(Sampler())
+    days = UsageRollup.objects.filter(policy__name="daily", resolution="day")
+    assert dict(days.values_list("key", "used")) == {f"u-{n}": 1 + n for n in range(10)}
+    assert {event.key for event in told if event.policy == "hourly"} == {f"u-{n}" for n in range(5, 10)}
+    valkey.flushall()
+    health.flush()
+    used = {
+        n: caller.post("limits/check", {"user": f"u-{n}", "cost": 0}).json()["limits"][0]["remaining"]
+        for n in range(10)
+    }
+    assert used == {n: 99 - n for n in range(10)}
 
 
 def test_calendar_quotas_go_on_after_redis_lost_its_memory(valkey: redis.Redis) -> None:
