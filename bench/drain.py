@@ -105,6 +105,18 @@ def peer(name: str, url: str, jobs: int, seconds: float) -> float:
         return rate_of(client, jobs)
 
 
+@contextmanager
+def sql(options: argparse.Namespace) -> Iterator[str | None]:
+    """The database that was asked for; None: SQLite."""
+    if not options.postgres:
+        yield options.database
+        return
+    from tests.postgres import run_postgres
+
+    with run_postgres("fsync=on", "max_connections=200") as url:
+        yield url
+
+
 class Ours:
     """A running instance; its queue is paused while it is filled."""
 
@@ -150,11 +162,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", default="rq,huey,dramatiq,celery")
     parser.add_argument("--database", default=None, help="a PostgreSQL URL; by default SQLite")
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, started here")
     options = parser.parse_args()
     names = [name for name in options.peers.split(",") if name]
     rates: dict[str, list[float]] = {"sluice": [], **{name: [] for name in names}}
-    with run_server(valkey_binary()) as server, run_server(valkey_binary()) as own:
-        ours = Ours(own.url, options.database)
+    with run_server(valkey_binary()) as server, run_server(valkey_binary()) as own, sql(options) as database:
+        ours = Ours(own.url, database)
         try:
             contenders: dict[str, Callable[[], float]] = {"sluice": lambda: ours.drain(options.jobs, options.seconds)}
             for name in names:

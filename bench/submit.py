@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -161,13 +160,15 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=50, help="jobs one by one in each round")
     parser.add_argument("--bulk", type=int, default=5000, help="jobs in each bulk, 10,000 at most")
     parser.add_argument("--database", default=None, help="a PostgreSQL URL; by default SQLite")
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, started here")
     options = parser.parse_args()
+    from bench.drain import sql
     from tests.valkey import run_server, valkey_binary
 
     with (
         run_server(valkey_binary()) as server,
-        tempfile.TemporaryDirectory(),
-        instance(server.url, options.database) as running,
+        sql(options) as database,
+        instance(server.url, database) as running,
     ):
         one_by_one(running, options.rounds, options.single)
         in_bulk(running, server.url, max(options.rounds // 5, 3), options.bulk)

@@ -19,6 +19,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from controlplane.admin.panels import (
+    account,
     accounts,
     lately,
     letters,
@@ -31,6 +32,7 @@ from controlplane.admin.panels import (
     workers,
 )
 from quotas.admin.visibility import project_ids
+from quotas.errors import LimiterUnavailable
 
 log = structlog.get_logger(__name__)
 FRESH = 1.5
@@ -62,6 +64,7 @@ PANELS: dict[str, Panel] = {
     "letters": Panel(letters.figures, "queues.view_deadletter", 5, title="Dead letters", column="left"),
     "workers": Panel(workers.figures, "queues.view_workerprocess", platform=True, title="Workers", column="right"),
     "lately": Panel(lately.figures, "controlplane.view_auditentry", 5, platform=True, title="Lately", column="bottom"),
+    "account": Panel(account.figures, "quotas.view_account", platform=True),
     "policy": Panel(policy.figures, "quotas.view_policy"),
     "queue": Panel(queue.figures, "queues.view_queue"),
 }
@@ -86,7 +89,7 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
     pk = request.GET.get("pk", "")
     try:
         figures = _figures(name, panel, project_ids(request.user), int(pk) if pk.isdecimal() else None)
-    except redis.RedisError as error:
+    except (redis.RedisError, LimiterUnavailable) as error:
         log.warning("dashboard.panel_failed", panel=name, error=type(error).__name__)
         return TemplateResponse(request, "admin/live/unavailable.html", {})
     response = TemplateResponse(request, f"admin/live/{name}.html", {**figures, "user": request.user})

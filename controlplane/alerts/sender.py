@@ -1,4 +1,4 @@
-"""A thread beside the leading dispatcher that watches and delivers, so that a slow receiver holds up nobody."""
+"""A thread beside the leading dispatcher that watches, delivers, and keeps accounts' history: it holds up nobody."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from django.db import DatabaseError, close_old_connections
 
 from controlplane.alerts.outbox import send_due
 from controlplane.alerts.watch import Watch
+from controlplane.observability.account_history import AccountHistory
+from queues import clock
 
 PAUSE = 1.0
 EVERY = 5.0
@@ -25,6 +27,7 @@ class Sender:
     def __init__(self, leads: Callable[[], bool]) -> None:
         self._leads = leads
         self._watch = Watch()
+        self._history = AccountHistory()
         self._next = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -56,4 +59,5 @@ class Sender:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
             self._watch.look()
+            self._history.note(clock.now())
         return send_due()

@@ -1,8 +1,9 @@
-"""The audit trail, alerts, and who is told of them."""
+"""The audit trail, alerts and who is told of them, accounts over time."""
 
+from controlplane.models.account_sample import AccountSample
 from controlplane.models.alert import Alert
 from controlplane.models.alert_notice import AlertNotice
 from controlplane.models.alert_rule import AlertRule
 from controlplane.models.audit_entry import AuditEntry
 
-__all__ = ["Alert", "AlertNotice", "AlertRule", "AuditEntry"]
+__all__ = ["AccountSample", "Alert", "AlertNotice", "AlertRule", "AuditEntry"]

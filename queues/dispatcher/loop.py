@@ -254,6 +254,12 @@ class Dispatcher:
     def _resolve(self, group: Group, candidate: Candidate) -> Asked | None:
         try:
             return self._admissions.resolve(candidate)
+        except (KeyError, UnknownPool, UnknownProject):
+            # Submitted by a process that has read newer configuration than this one.
+            config.snapshot.outdate()
+            policies.outdate()
+        try:
+            return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject) as error:
             # Its pool or project was taken away: nothing but a change of configuration helps, and that unblocks.
             log.warning("dispatcher.unresolvable", job=candidate.uid, missing=str(error))

@@ -177,10 +177,10 @@ class HttpRequest:
         upstream = dialects.read(
             lease.dialect,
             status,
-            response.headers.items(),
+            list(response.headers.items()),
             content,
             settings=lease.settings,
-            secrets=[lease.credential] if status >= 400 else (),
+            secrets=[lease.credential],
             latency=latency,
         )
         text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))

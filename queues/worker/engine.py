@@ -14,7 +14,7 @@ from queues.worker.settle import Ended
 from quotas.connection import accounts, limiter
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Outcome, Settled
-from quotas.services import outcomes, pools
+from quotas.services import last_answers, outcomes, pools
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +74,7 @@ def _settle(debts: Sequence[Debt]) -> None:
             for (_, outcome), settled in zip(leases, found, strict=True):
                 if settled is not None and not settled.repeated:
                     outcomes.of_account(settled.account_id, outcome)
+                    last_answers.note(settled.account_id, outcome)
         for debt in debts:
             if debt.reservation:
                 limiter().settle(debt.reservation, debt.actual)

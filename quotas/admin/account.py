@@ -77,6 +77,7 @@ def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger
 @admin.register(Account)
 class AccountAdmin(SluiceAdmin):
     form = AccountForm
+    change_form_outer_before_template = "admin/sluice/account_live.html"
     list_display = ["name", "pool", "shown_state", "shown_until", "why", "shown_health", "calls", "shown_used"]
     list_filter = [("pool", RelatedDropdownFilter), StateFilter]
     list_select_related = ["pool"]
@@ -101,19 +102,11 @@ class AccountAdmin(SluiceAdmin):
         ),
     ]
     readonly_fields = [
-        "shown_state", "shown_until", "why", "shown_health", "calls", "shown_errors", "shown_latency", "shown_learned",
         "shown_used", "shown_error",
     ]  # fmt: skip
     fieldsets = [
         (None, {"fields": [("pool", "name"), ("weight", "enabled"), "credential", "disabled_reason"]}),
-        (
-            "State",
-            {"fields": [("shown_state", "shown_until"), "why", ("shown_health", "shown_latency")]},
-        ),
-        (
-            "What it did",
-            {"fields": [("calls", "shown_used"), "shown_errors", "shown_error", "shown_learned"]},
-        ),
+        ("What it did", {"fields": [("shown_used", "shown_error")]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -122,7 +115,7 @@ class AccountAdmin(SluiceAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Who may not set a credential does not see its field: read-only, it would show what is stored."""
         sets = super().get_fieldsets(request, obj)
-        sets = [part for part in sets if obj is not None or part[0] not in ("State", "What it did")]
+        sets = [part for part in sets if obj is not None or part[0] != "What it did"]
         if obj is None or self.has_change_permission(request, obj):
             return sets
         return [
@@ -171,22 +164,6 @@ class AccountAdmin(SluiceAdmin):
     def calls(self, row: Account) -> str:
         errors = sum(count for count in row.errors.values() if isinstance(count, int))
         return f"{row.successes:,} ok, {errors:,} failed"
-
-    @display(description="Failures by kind")
-    def shown_errors(self, row: Account) -> str:
-        return ", ".join(f"{kind}: {count:,}" for kind, count in sorted(row.errors.items())) or "none"
-
-    @display(description="Latency")
-    def shown_latency(self, row: Account) -> str:
-        return "–" if row.latency is None else f"{row.latency * 1000:.0f} ms"
-
-    @display(description="Learned quota")
-    def shown_learned(self, row: Account) -> str:
-        told = []
-        for unit, quota in sorted(row.learned.items()):
-            if isinstance(quota, dict):
-                told.append(f"{unit}: {quota.get('remaining', '?')} of {quota.get('limit', '?')} left")
-        return ", ".join(told) or "nothing yet"
 
     @display(description="Last used", ordering="last_used")
     def shown_used(self, row: Account) -> str:

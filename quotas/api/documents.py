@@ -172,6 +172,17 @@ class Account(s.Serializer[Any]):
         return fields
 
 
+class LastAnswer(s.Serializer[Any]):
+    at = s.DateTimeField()
+    status = s.IntegerField()
+    outcome = s.CharField(help_text="`ok` or a category.")
+    headers = s.DictField(child=s.CharField(), help_text="Those about limits, redacted.")
+
+
+class AccountDetail(Account):
+    last_answer = LastAnswer(allow_null=True)
+
+
 class Accounts(s.Serializer[Any]):
     results = Account(many=True)
     next = s.CharField(allow_null=True)

@@ -23,7 +23,7 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
-from quotas.services import operate, pools
+from quotas.services import last_answers, operate, pools
 
 PRIORITIES = {"high": 1, "normal": 5, "low": 8}
 _MAX_BODY = 1_000_000
@@ -254,10 +254,10 @@ class AccountView(ApiView):
 
     scopes = {"GET": "read"}
 
-    @extend_schema(operation_id="get_account", responses=documents.Account, summary="One account")
+    @extend_schema(operation_id="get_account", responses=documents.AccountDetail, summary="One account")
     def get(self, request: Request, account: str) -> Response:
         self.query()
-        return Response(_live(lambda: _one(_account(account))))
+        return Response(_live(lambda: {**_one(_account(account)), "last_answer": _last_answer(account)}))
 
 
 _VERBS: dict[str, Callable[..., None]] = {
@@ -376,6 +376,13 @@ def _states(pool: str) -> dict[str, AccountState]:
 
 def _one(row: Account) -> dict[str, Any]:
     return shown_account(row, _states(row.pool.name).get(str(row.pk)))
+
+
+def _last_answer(account_id: str) -> dict[str, Any] | None:
+    last = last_answers.of(account_id)
+    if last is None:
+        return None
+    return {"at": _iso(last.at), "status": last.status, "outcome": last.outcome, "headers": dict(last.headers)}
 
 
 def _pool(name: str) -> Pool:

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from .types import Limit
 
 ALGORITHM_CODES = {
-    "sliding_window": "sw",
+    "sliding_window": "sr",
     "sliding_window_counter": "sc",
     "token_bucket": "tb",
     "fixed_window": "fw",

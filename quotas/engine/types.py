@@ -258,6 +258,8 @@ class Outcome:
     """Quota read from headers: {unit: {"limit", "remaining", "reset_after", "window"?}}."""
     error: str = ""
     """A short redacted message."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """The header fields about limits, redacted: to be shown, not to be decided by."""
 
 
 @dataclass(frozen=True, slots=True)

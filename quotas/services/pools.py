@@ -15,7 +15,7 @@ from quotas.engine.accounts import AccountView
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
-from quotas.services import outcomes
+from quotas.services import last_answers, outcomes
 
 PAUSE = 0.005
 """Seconds by which a waiting call comes after the moment it was told, for the rounding of clocks."""
@@ -92,6 +92,7 @@ def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
         tell([settled])
         if not settled.repeated:
             outcomes.of_account(settled.account_id, outcome)
+            last_answers.note(settled.account_id, outcome)
     return settled
 
 

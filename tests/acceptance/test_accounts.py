@@ -642,6 +642,10 @@ def admin_pages(outside: Outside) -> dict[str, bytes]:
             pages[path] = page.content
             for link in sorted(set(re.findall(rf'href="({path}[^"/?]+/change/)', page.text)))[:12]:
                 pages[link] = browser.get(link).content
+                if found := re.fullmatch(r"/admin/quotas/account/(\d+)/change/", link):
+                    live = f"/admin/live/account?pk={found[1]}"
+                    pages[live] = browser.get(live).content
+                    assert b"Last answer" in pages[live]
     assert sum("/account/" in path for path in pages) > 2
     return pages
 

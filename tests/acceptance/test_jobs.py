@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -255,42 +253,3 @@ def test_submit_interrupted_and_resumed_doubles_nothing(calm: World, tmp_path: P
     for _ in range(2):
         calm.instance.manage("submit", str(file), "--project", "acme")
         assert calm.get("queue/status")["total_requests"] == before + 2500
-
-
-# The long ones
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_twenty_kills_at_random_among_two_hundred_jobs() -> None:
-    with world("--latency", "300") as one:
-        one.apply(rpm=120)
-        draw = random.Random(20)
-        batch = one.submit(200, max_attempts=1)
-        for _ in range(20):
-            pids = one.instance.pids("worker-io")
-            if pids:
-                os.kill(draw.choice(pids), signal.SIGKILL)
-            until = time.monotonic() + draw.uniform(0.5, 4.0)
-            wait_until(lambda until=until: time.monotonic() > until, 10)
-        one.apply(rpm=6000)
-        one.wait_for(batch, 200, 300)
-        one.assert_sound(batch, 200)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-def test_a_worker_stopped_past_its_lease_settles_nothing_when_it_goes_on() -> None:
-    with world("--latency", "500") as one:
-        batch = one.submit(150, max_attempts=1)
-        one.wait_for(batch, 10)
-        stopped = one.instance.pids("worker-io")[0]
-        os.kill(stopped, signal.SIGSTOP)
-        until = time.monotonic() + 25.0
-        wait_until(lambda: time.monotonic() > until, 40)
-        os.kill(stopped, signal.SIGCONT)
-        one.wait_for(batch, 150, 120)
-        one.assert_sound(batch, 150)
-        for row in one.get(f"jobs?batch={batch}&limit=500")["results"]:
-            outcomes = [attempt["outcome"] for attempt in one.get(f"jobs/{row['id']}")["attempts"]]
-            assert outcomes.count("succeeded") == 1

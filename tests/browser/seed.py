@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
+from controlplane.models import AccountSample
 from queues.models import Attempt, Batch, DeadLetter, Job, Leadership, Queue, Transition, WorkerProcess
 from queues.services.defaults import create_defaults
 from queues.states import Stage, Status
@@ -112,6 +113,14 @@ def _pool(now: datetime) -> tuple[Pool, Account]:
             learned={"requests": {"limit": 500, "remaining": 212, "reset_after": 31}}, last_used=now, latency=0.412,
             last_error="503 overloaded", last_error_at=now, **fields,
         )  # fmt: skip
+    AccountSample.objects.bulk_create(
+        AccountSample(
+            account=accounts["a2"], at=now.replace(second=0, microsecond=0) - timedelta(minutes=ago),
+            health=1.0 - 0.4 * (30 < ago < 50), state="open" if 40 < ago < 50 else "available",
+            succeeded=20 + ago % 7, failed=3 * (30 < ago < 50), latency=0.4,
+        )
+        for ago in range(1, 90)
+    )  # fmt: skip
     return pool, accounts["a2"]
 
 

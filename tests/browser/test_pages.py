@@ -35,6 +35,18 @@ def test_the_dashboard_shows_what_happens(visit: Open, day: Day) -> None:
     assert root.strangers == [], "nothing is loaded from elsewhere"
 
 
+def test_an_account_shows_its_health_over_time(visit: Open, day: Day) -> None:
+    root = visit("root")
+    assert root.go(f"quotas/account/{day.account.pk}/change/").status == 200
+    live = root.page.locator("#account-live")
+    live.locator("svg .sl-line").first.wait_for()
+    assert live.locator(".sl-mark.sl-open").count() == 9 + 1, "nine minutes, and the legend"
+    assert live.locator("rect.sl-bar-dead").count() == 19
+    assert "Last answer" in live.inner_text() and CREDENTIAL not in root.page.content()
+    root.shot("account-live")
+    assert root.complaints == []
+
+
 LISTS = (
     "queues/queue", "queues/job", "queues/batch", "queues/deadletter", "queues/workerprocess", "queues/bulkaction",
     "queues/retrypolicy", "quotas/policy", "quotas/override", "quotas/tier", "quotas/costrule", "quotas/network",

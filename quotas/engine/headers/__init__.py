@@ -25,6 +25,7 @@ from quotas.engine.headers import (
     shopify,
     slack,
     telegram,
+    told,
 )
 from quotas.engine.headers.answer import Answer
 from quotas.engine.headers.reading import LIMITED, Reading
@@ -80,6 +81,7 @@ def read(
         usage=reading.usage,
         learned=learned,
         error=redaction.short(reading.message, secrets),
+        told=told.fields_of(answer, secrets),
     )
 
 

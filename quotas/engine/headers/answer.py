@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Set
 from functools import cached_property
 from typing import Any
 
@@ -96,7 +96,7 @@ def _pairs(headers: object) -> Iterator[tuple[str, str]]:
         items = multi()
     elif isinstance(headers, Mapping):
         items = headers.items()
-    elif isinstance(headers, list | tuple):
+    elif isinstance(headers, list | tuple | Set | ItemsView):  # urllib3's view of items is a set
         items = headers
     else:
         return

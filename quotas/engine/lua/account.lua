@@ -18,6 +18,7 @@
 --   q {unit = {l limit, c capacity, v level, t when, w window, e end of a stepping window, a when asked, k kind,
 --      n, u since when the window after it is used, unseen, and how much}}
 --   pe {unit = units in flight}
+--   x {unit = by how much calls of late took more than was reserved for them, at the most}
 --   kc, ks keys refused since ks
 --   le last error, lt when, lk its category
 --   sx when the statistics' life was last prolonged
@@ -210,13 +211,15 @@ local function learned()
     return q.v
   end
 
-  -- Whether a learned quota has room for `cost`: nil, or until when it has not (-1 never).
-  local function wait_of(q, cost, now)
+  -- Whether a learned quota has room for `cost`: nil, or until when it has not (-1 never). `more`: what a call may take
+  -- beyond its estimate, as far as is known; a tenth of the bucket is kept for that at the most.
+  local function wait_of(q, cost, now, more)
     local level = level_of(q, now)
     if not level or cost == 0 then return nil end
     local top = q.c or q.l
     if q.k == 'bucket' and q.l and q.w then
       local margin = top >= 40 and 2 or 0 -- calls arrive with jitter: an exactly empty bucket refuses some
+      if more then margin = margin + math.min(more, floor(top / 10)) end
       if cost > top then return -1 end
       if cost + margin > top then margin = 0 end
       if level >= cost + margin then return nil end

@@ -87,7 +87,8 @@ local function weigh_learned(a, q, unit, cost)
     if q.k == 'window' and q.v and q.v < cost and q.e and now < q.e then forbid(a, unit, q.e) end
     return
   end
-  local till = learned().wait(q, cost, now)
+  -- Each of the calls that are out may take more than was reserved for it, and so may this one.
+  local till = learned().wait(q, cost, now, a.s.x and a.s.x[unit] and a.s.x[unit] * (1 + a.s.nf))
   if till then
     if till == NEVER then a.impossible = true end
     forbid(a, unit, till)

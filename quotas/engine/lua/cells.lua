@@ -123,90 +123,116 @@ end
 
 -- 1 sliding_window: a conservative ring of 60 sub-buckets. A charge counts from its sub-bucket until that
 -- sub-bucket's END lies a whole window back, so no true window ever holds more than the limit, and a unit comes back
--- at most 1/60 of the window late. Value: msgpack {first sub-bucket, total, count, count, ...}, up to the newest.
+-- at most 1/60 of the window late. Value: '<Bddd' width, newest sub-bucket, total, count in the newest; then the counts
+-- of those before it, oldest first, each of 2 or 8 bytes as the width says. While the newest stays the newest only the
+-- head is read and written.
 local function sliding_window()
+  local HEAD, SIZE = '<Bddd', 25
+  local FORMS = {[2] = '<H', [8] = '<d'}
+
+  -- The counts as a table from `first` on; what lies before the window is left out, what lies ahead (time went back) was
+  -- charged by now.
+  local function expand(st)
+    if st.counts then return st.counts end
+    local counts, form, at, v = {}, FORMS[st.width], SIZE + 1 + st.gone * st.width, st.value
+    for i = 1, st.last - st.first do counts[i], at = unpack_(form, v, at) end
+    counts[#counts + 1] = st.count
+    st.counts = counts
+    return counts
+  end
+
+  -- The value of a table of counts, the last of which is that of sub-bucket `last`.
+  local function compact(st, last, counts, total)
+    local width = total < 65536 and 2 or 8
+    local parts, form = {pack(HEAD, width, last, total, counts[#counts])}, FORMS[width]
+    for i = 1, #counts - 1 do parts[i + 1] = pack(form, counts[i]) end
+    return table.concat(parts)
+  end
+
   return {
     read = function(st, key, spec, now, v)
-      local width = spec.width
-      local b = (now - now % width) / width
-      st.retry, st.reset = 0, 0
-      st.fresh, st.bucket, st.size, st.ring, st.lo, st.n, st.first, st.total = true, b, 0, false, 3, 0, b, 0
+      local b = (now - now % spec.width) / spec.width
+      st.retry, st.reset, st.bucket, st.counts = 0, 0, b, nil
+      st.fresh, st.last, st.first, st.total, st.count, st.gone, st.value = true, b, b, 0, 0, 0, false
       if not v then return end
-      local ring = cmsgpack.unpack(v)
-      local first, total, size = ring[1], ring[2], #ring
-      local last = first + size - 3
+      local width, last, total, count = unpack_(HEAD, v)
       if last < b - RING then return end
+      local first, gone = last - (#v - SIZE) / width, 0
       st.fresh = floor(last / 8) ~= floor(b / 8)
-      if last == b then st.size = #v end
-      if last > b then -- time went back: what lies ahead was charged by now
-        local kept, ahead = {first < b and first or b, total}, 0
-        for i = 3, size do
-          if first + i - 3 < b then kept[i] = ring[i] else ahead = ahead + ring[i] end
+      if first < b - RING then
+        local at, passed = SIZE + 1, 0
+        gone = b - RING - first
+        for _ = 1, gone do
+          passed, at = unpack_(FORMS[width], v, at)
+          total = total - passed
         end
-        kept[#kept + 1] = ahead
-        ring, first, size = kept, kept[1], #kept
+        first = first + gone
       end
-      local lo = 3
-      while lo < size and (first < b - RING or ring[lo] == 0) do
-        total = total - ring[lo]
-        lo = lo + 1
-        first = first + 1
+      st.width, st.last, st.first, st.total, st.count, st.gone, st.value = width, last, first, total, count, gone, v
+      if last > b then -- time went back
+        local counts = expand(st)
+        if first > b then first = b end
+        local kept, ahead = {}, 0
+        for n = 1, #counts do
+          if st.first + n - 1 < b then kept[n] = counts[n] else ahead = ahead + counts[n] end
+        end
+        kept[b - first + 1] = ahead
+        st.counts, st.first, st.last, st.count, st.value = kept, first, b, ahead, false
       end
-      st.ring, st.lo, st.n, st.first, st.total = ring, lo, size - lo + 1, first, total
     end,
     decide = function(st, spec, now, cost)
-      local total = st.total
-      local ring, lo, width = st.ring, st.lo, spec.width
+      local total, width = st.total, spec.width
       if total > 0 then
-        local i = lo + st.n - 1
-        while ring[i] == 0 do i = i - 1 end
-        st.reset = (st.first + i - lo + RING + 1) * width - now
+        local newest = st.last
+        if st.count == 0 then
+          local counts = expand(st)
+          local i = #counts
+          while counts[i] == 0 do i = i - 1 end
+          newest = st.first + i - 1
+        end
+        st.reset = (newest + RING + 1) * width - now
       end
       if judge(st, spec.limit, spec.limit, total, cost) then return end
-      local need, freed, i = total - (spec.limit - cost), 0, lo
+      local counts, need, freed, i = expand(st), total - (spec.limit - cost), 0, 1
       while true do
-        freed = freed + ring[i]
+        freed = freed + counts[i]
         if freed >= need then break end
         i = i + 1
       end
-      st.retry = (st.first + i - lo + RING + 1) * width - now
+      st.retry = (st.first + i - 1 + RING + 1) * width - now
     end,
     write = function(key, st, spec, now, cost)
-      local b, ring = st.bucket, st.ring
-      if st.n == 0 then
-        ring = {b, 0, 0}
+      local b, last, total = st.bucket, st.last, add(st.total, cost)
+      local more = total - st.total
+      st.used, st.reset = total, (b + RING + 1) * spec.width - now
+      if not st.value and not st.counts then -- there was nothing
+        keep(key, pack(HEAD, 2, b, total, more), st.reset)
+      elseif st.value and last == b then
+        rewrite(key, pack(HEAD, st.width, b, total, st.count + more))
+      elseif st.value and (st.width == 8 or st.count < 65536) then
+        local older = string.sub(st.value, SIZE + 1 + st.gone * st.width)
+        local before = pack(FORMS[st.width], st.count) .. string.rep('\0', (b - last - 1) * st.width)
+        keep(key, pack(HEAD, st.width, b, total, more) .. older .. before, st.reset)
       else
-        local lo, first = st.lo, st.first
-        if lo > 3 then
-          local moved = {first, 0}
-          for i = lo, lo + st.n - 1 do moved[i - lo + 3] = ring[i] end
-          ring = moved
-        end
-        for i = first + st.n, b do ring[i - first + 3] = 0 end
+        local counts = expand(st)
+        for n = last + 1, b do counts[n - st.first + 1] = 0 end
+        counts[#counts] = counts[#counts] + more
+        keep(key, compact(st, b, counts, total), st.reset)
       end
-      local size = b - ring[1] + 3
-      local total = add(st.total, cost)
-      ring[size] = ring[size] + (total - st.total)
-      ring[2] = total
-      st.used, st.total, st.reset = total, total, (b + RING + 1) * spec.width - now
-      local value = cmsgpack.pack(ring)
-      if st.size == 0 or #value < st.size then keep(key, value, st.reset) else rewrite(key, value) end
+      st.total, st.counts, st.value = total, nil, false
       return b, 0
     end,
     refund = function(key, st, spec, now, amount, bucket)
-      local at = bucket - st.first
-      if at < 0 or at >= st.n then return 0 end
-      local ring, lo = st.ring, st.lo
-      local back = ring[lo + at]
+      if bucket < st.first or bucket > st.last or st.total == 0 then return 0 end
+      local counts, at = expand(st), bucket - st.first + 1
+      local back = counts[at]
       if amount < back then back = amount end
       if back == 0 then return 0 end
-      local kept = {st.first, st.total - back}
-      for i = lo, lo + st.n - 1 do kept[i - lo + 3] = ring[i] end
-      kept[at + 3] = kept[at + 3] - back
-      if kept[2] == 0 then
+      counts[at] = counts[at] - back
+      if st.total == back then
         call('DEL', key)
       else
-        keep(key, cmsgpack.pack(kept), (st.first + st.n + RING) * spec.width - now)
+        keep(key, compact(st, st.last, counts, st.total - back), (st.last + 1 + RING) * spec.width - now)
       end
       return back
     end,

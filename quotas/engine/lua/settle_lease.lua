@@ -126,6 +126,19 @@ if s.q then
   end
 end
 
+-- By how much estimates fall short: the most of late, fading by a fiftieth with each call.
+if used then
+  for unit, cost in pairs(costs) do
+    local actual = used[unit]
+    if actual then
+      local most_more = math.max((s.x and s.x[unit] or 0) * 0.98, actual - cost)
+      s.x = s.x or {}
+      s.x[unit] = most_more >= 1 and math.floor(most_more) or nil
+      if not next(s.x) then s.x = nil end
+    end
+  end
+end
+
 -- A call that was never made tells nothing of the account.
 if never then
   if s.pr then s.pr[lease] = nil end

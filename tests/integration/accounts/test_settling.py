@@ -327,6 +327,27 @@ def test_calls_on_their_way_are_taken_off_what_is_learned(engine):
     assert engine.state(spec).learned["requests"]["remaining"] == 2
 
 
+def test_what_calls_take_beyond_their_estimate_is_kept_back_of_a_learned_bucket(engine, clock):
+    spec = pool(1, pause_at=None)
+    cost = {"tokens": 50}
+
+    def told(remaining: int, used: int) -> Outcome:
+        quota = {"limit": 60_000, "remaining": remaining, "reset_after": 0.1, "window": 60.0, "kind": "bucket"}
+        return Outcome("ok", status=200, usage={"tokens": used}, learned={"tokens": quota})
+
+    engine.call(spec, told(100, 50), cost=cost)
+    assert engine.take(spec, cost=cost), "estimates were right so far"
+    clock.move(30)
+    engine.call(spec, told(100, 130), cost=cost)
+    denied = engine.take(spec, cost=cost)
+    assert denied.reasons == {"tokens": 1} and 0 < denied.retry_after < 0.1, "80 more are kept for it"
+    for _ in range(300):
+        clock.move(1)
+        engine.call(spec, told(5000, 50), cost=cost)
+    engine.call(spec, told(100, 50), cost=cost)
+    assert engine.take(spec, cost=cost), "what has not been so for long is forgotten"
+
+
 def test_a_learned_window_steps(engine, clock):
     spec = pool(1, pause_at=None)
     headers = {

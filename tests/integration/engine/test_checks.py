@@ -8,6 +8,7 @@ import pytest
 
 from quotas.engine.errors import IdempotencyConflict
 from quotas.engine.limiter import Limiter
+from quotas.engine.reference import ReferenceLimiter
 
 from .conftest import Clock, limit
 
@@ -95,3 +96,20 @@ def test_usage_lists_subjects_and_reset_clears_them(limiter: Limiter) -> None:
     assert limiter.reset_policy("a") == 5
     assert list(limiter.usage([limit("a")])) == []
     assert limiter.peek([limit("b")])[0].used == 1
+
+
+def test_a_sliding_window_holds_small_and_huge_counts_side_by_side(on_server: Limiter, clock: Clock) -> None:
+    model = ReferenceLimiter(clock=clock)
+    for number, cost in enumerate((1, 70_000, 3, 2**40, 5, 65_535, 65_536, 7, 2**50, 1)):
+        one = limit("ring", "sliding_window", limit=2**52, cost=cost, unit="tokens")
+        for each in (on_server, model):
+            decision = each.check([one], reserve=True)
+            assert decision and decision.reservation
+            if number % 3 == 2:
+                each.settle(decision.reservation, {"tokens": cost // 2})
+        assert on_server.peek([one]) == model.peek([one])
+        clock.move((0.4, 1.0, 7.0, -2.0)[number % 4])
+    for _ in range(70):
+        one = limit("ring", "sliding_window", limit=2**52, cost=2**52, unit="tokens")
+        assert on_server.peek([one]) == model.peek([one])
+        clock.move(1.0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
+import urllib3
 
 from quotas.engine.headers import DIALECTS, failed, read
 
@@ -415,3 +417,24 @@ def test_calls_without_an_answer():
     assert failed("timeout").category == "timeout"
     assert failed("network", "connect to https://u:p@host failed").error == "connect to https://[redacted]@host failed"
     assert failed("odd").category == "unknown"
+
+
+def _urllib3(pairs):
+    fields = urllib3.HTTPHeaderDict()
+    for name, value in pairs:
+        fields.add(name, value)
+    return fields
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        dict, list, tuple, lambda pairs: dict(pairs).items(), _urllib3, lambda pairs: _urllib3(pairs).items(),
+        httpx.Headers, lambda pairs: httpx.Headers(pairs).multi_items(),
+        lambda pairs: [(name.encode(), value.encode()) for name, value in pairs],
+    ],
+)  # fmt: skip
+def test_headers_are_read_in_the_form_of_every_client(form):
+    pairs = [("x-ratelimit-limit-requests", "600"), ("x-ratelimit-remaining-requests", "27"), ("retry-after", "3")]
+    outcome = read("openai", 429, form(pairs), None)
+    assert outcome.learned["requests"]["remaining"] == 27 and outcome.retry_after == 3.0

@@ -1,0 +1,106 @@
+"""One account, live: state and why, health over time, what its provider told, what passed it over."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.http import Http404
+from django.utils import timezone
+
+from controlplane.admin.panels.throughput import nice
+from controlplane.models import AccountSample
+from quotas import policies
+from quotas.connection import accounts
+from quotas.engine.types import AccountState
+from quotas.models import Account
+from quotas.services import last_answers
+
+MINUTES = 120
+WIDTH, HEALTH, CALLS = 600.0, 90.0, 50.0
+"""The chart in its own coordinates: health above, calls below."""
+
+
+def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
+    row = Account.objects.select_related("pool").defer("credential").filter(pk=pk or 0).first()
+    if row is None:
+        raise Http404
+    config = policies.snapshot().pools.get(row.pool.name)
+    states = accounts().states(config.spec) if config is not None else []
+    state = next((one for one in states if one.id == str(row.pk)), AccountState(str(row.pk), row.name))
+    now = timezone.now()
+    samples = AccountSample.objects.filter(account=row, at__gt=now - timedelta(minutes=MINUTES)).order_by("at")
+    return {
+        "state": state,
+        "named": state.state.replace("_", " "),
+        "why": (row.disabled_reason or state.why) if state.state == "disabled" else state.why,
+        "until": now + timedelta(seconds=state.until) if state.until else None,
+        "percent": round(state.health * 100),
+        "tone": _tone(state.health),
+        "errors": sorted(state.errors.items()),
+        "skips": sorted(state.skips.items()),
+        "quotas": [_quota(unit, quota) for unit, quota in sorted(state.learned.items()) if isinstance(quota, dict)],
+        "answer": last_answers.of(str(row.pk)),
+        "chart": chart(list(samples), now.replace(second=0, microsecond=0)),
+    }
+
+
+def _tone(share: float) -> str:
+    return "good" if share >= 0.8 else "fair" if share >= 0.4 else "poor"
+
+
+def _quota(unit: str, quota: dict[str, Any]) -> dict[str, Any]:
+    limit, remaining = quota.get("limit"), quota.get("remaining")
+    share = None if not limit or remaining is None else max(0.0, min(1.0, remaining / limit))
+    return {
+        "unit": unit,
+        "limit": limit,
+        "remaining": remaining,
+        "capacity": quota.get("capacity"),
+        "window": quota.get("window"),
+        "kind": {"bucket": "refills", "window": "steps"}.get(str(quota.get("kind")), ""),
+        "reset_after": quota.get("reset_after"),
+        "left": None if share is None else round(share * 100),
+        "tone": "" if share is None else "good" if share > 0.3 else "fair" if share > 0.1 else "poor",
+    }
+
+
+def chart(samples: list[AccountSample], now: datetime) -> dict[str, Any]:
+    """A line of the lowest health of each minute and bars of calls, for the last two hours."""
+    step = WIDTH / MINUTES
+    start = now - timedelta(minutes=MINUTES)
+    top = nice(max([sample.succeeded + sample.failed for sample in samples], default=0))
+    lines: list[list[str]] = []
+    bars, marks, last = [], [], -2
+    for sample in samples:
+        minute = round((sample.at - start) / timedelta(minutes=1))
+        x = minute * step
+        if minute != last + 1:
+            lines.append([])  # nobody looked meanwhile: the line is broken
+        last = minute
+        lines[-1].append(f"{x + step / 2:.1f},{HEALTH * (1 - max(0.0, min(1.0, sample.health))):.1f}")
+        told = f"{sample.at:%H:%M}: health {sample.health:.2f}, {sample.succeeded:,} ok, {sample.failed:,} failed"
+        if sample.state != "available":
+            state = sample.state.replace("_", " ")
+            marks.append(
+                {"x": round(x, 1), "width": round(step, 1), "state": sample.state, "title": f"{told}; {state}"}
+            )
+        base = HEALTH + 14 + CALLS
+        for count, kind in ((sample.succeeded, "completed"), (sample.failed, "dead")):
+            if count:
+                tall = max(count * CALLS / top, 1.0)
+                base -= tall
+                bars.append(
+                    {"x": round(x + step * 0.1, 1), "y": round(base, 1), "width": round(step * 0.8, 1),
+                     "height": round(tall, 1), "kind": kind, "title": told}
+                )  # fmt: skip
+    return {
+        "lines": [" ".join(points) for points in lines if len(points) > 1],
+        "dots": [points[0].split(",") for points in lines if len(points) == 1],
+        "bars": bars,
+        "marks": marks,
+        "top": top,
+        "first": start,
+        "last": now,
+        "any": bool(samples),
+    }

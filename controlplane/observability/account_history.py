@@ -1,0 +1,81 @@
+"""Writes each minute how every account stood: the worst that was seen, and how many calls went well or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from controlplane.models import AccountSample
+from quotas.models import Account
+
+KEPT = timedelta(days=2)
+WORST = ("available", "paused", "half_open", "cooling_down", "open", "disabled")
+"""States, from good to bad."""
+
+
+@dataclass(slots=True)
+class _Minute:
+    """What was seen of one account. Counts that went back (Redis lost its memory) begin anew."""
+
+    health: float
+    state: str
+    first: tuple[int, int]
+    last: tuple[int, int]
+    latency: float | None
+
+
+@dataclass(slots=True)
+class AccountHistory:
+    """Of the one process that leads; `note` is meant for every few seconds."""
+
+    _start: datetime | None = None
+    _seen: dict[int, _Minute] = field(default_factory=dict)
+    _before: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def note(self, now: datetime, rows: Iterable[Account] | None = None) -> int:
+        """Look at all accounts; returns how many samples were written, when a minute is over."""
+        minute = now.replace(second=0, microsecond=0)
+        written = 0
+        if self._start is not None and minute != self._start:
+            written = self._write(self._start, now)
+        self._start = minute
+        for row in Account.objects.defer("credential") if rows is None else rows:
+            counts = (row.successes, sum(row.errors.values()))
+            state = row.state if row.enabled else "disabled"
+            seen = self._seen.get(row.pk)
+            if seen is None:
+                first = self._before.get(row.pk, counts)
+                self._seen[row.pk] = _Minute(row.health, state, first, counts, row.latency)
+                continue
+            seen.health = min(seen.health, row.health)
+            seen.state = max(seen.state, state, key=_badness)
+            seen.last, seen.latency = counts, row.latency
+        return written
+
+    def _write(self, start: datetime, now: datetime) -> int:
+        known = set(Account.objects.filter(pk__in=self._seen).values_list("pk", flat=True))
+        samples = [
+            AccountSample(
+                account_id=pk,
+                at=start,
+                health=round(seen.health, 3),
+                state=seen.state,
+                succeeded=max(seen.last[0] - seen.first[0], 0),
+                failed=max(seen.last[1] - seen.first[1], 0),
+                latency=seen.latency,
+            )
+            for pk, seen in self._seen.items()
+            if pk in known
+        ]
+        # Two leaders in one minute: the first one's sample stays.
+        AccountSample.objects.bulk_create(samples, batch_size=500, ignore_conflicts=True)
+        self._before = {pk: seen.last for pk, seen in self._seen.items()}
+        self._seen = {}
+        if start.minute == 0:
+            AccountSample.objects.filter(at__lt=now - KEPT).delete()
+        return len(samples)
+
+
+def _badness(state: str) -> int:
+    return WORST.index(state) if state in WORST else 0
