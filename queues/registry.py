@@ -69,6 +69,9 @@ class JobType(Protocol):
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         """The pool whose account it needs, or None."""
 
+    def model(self, payload: Mapping[str, Any]) -> str:
+        """Which of the provider's models it asks for, empty where that can't be told."""
+
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         """Estimated units where the caller gave none."""
 

@@ -67,6 +67,9 @@ class Task:
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         return self._pool
 
+    def model(self, payload: Mapping[str, Any]) -> str:
+        return ""
+
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         cost = self._cost(**payload) if callable(self._cost) else self._cost
         if cost is None:

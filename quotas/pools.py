@@ -52,14 +52,16 @@ class Pool:
         priority: int = 5,
         max_wait: float = 0.0,
         key: str = "",
+        model: str = "",
     ) -> Lease:
-        """Lend an account, waiting up to `max_wait` seconds; a context manager.
+        """Lend an account, waiting up to `max_wait` seconds; a context manager. `model`: what of the provider's is asked
+        for, so that a refusal of one model holds up no other.
 
         Raises `NoAccountAvailable` (with `retry_after` and `reasons`), `CostExceedsLimit`, `PoolDisabled`,
         `LimiterUnavailable`.
         """
         admission = service.acquire(
-            self.name, units(cost, tokens, requests), priority=priority, key=key, max_wait=max_wait
+            self.name, units(cost, tokens, requests), priority=priority, key=key, model=model, max_wait=max_wait
         )
         return self._lease(admission)
 
@@ -73,12 +75,13 @@ class Pool:
         priority: int = 5,
         max_wait: float = 0.0,
         key: str = "",
+        model: str = "",
     ) -> AsyncIterator[Lease]:
         """`acquire` for `async with`; waiting holds no thread."""
         asked = units(cost, tokens, requests)
         deadline = time.monotonic() + max_wait
         while True:
-            admission = await self._admit_async(asked, priority, key)
+            admission = await self._admit_async(asked, priority, key, model)
             wait = service.next_try(admission, deadline - time.monotonic())
             if wait is None:
                 break
@@ -100,6 +103,7 @@ class Pool:
         cost: Mapping[str, int] | None = None,
         priority: int = 5,
         key: str = "",
+        model: str = "",
         request_id: str = "",
         on_status: OnStatus | None = None,
         attempts: int = DEFAULT_ATTEMPTS,
@@ -115,7 +119,7 @@ class Pool:
         plan = Plan(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
         while True:
-            admission = service.admit(service.request_for(self.name, asked, priority=priority, key=key))
+            admission = service.admit(service.request_for(self.name, asked, priority=priority, key=key, model=model))
             if not admission.allowed:
                 time.sleep(plan.before(self._waitable(admission)))
                 continue
@@ -142,6 +146,7 @@ class Pool:
         cost: Mapping[str, int] | None = None,
         priority: int = 5,
         key: str = "",
+        model: str = "",
         request_id: str = "",
         on_status: OnStatus | None = None,
         attempts: int = DEFAULT_ATTEMPTS,
@@ -151,7 +156,7 @@ class Pool:
         plan = Plan(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
         while True:
-            admission = await self._admit_async(asked, priority, key)
+            admission = await self._admit_async(asked, priority, key, model)
             if not admission.allowed:
                 await asyncio.sleep(plan.before(self._waitable(admission)))
                 continue
@@ -174,9 +179,9 @@ class Pool:
         """Every account as it stands."""
         return accounts().states(policies.pool_spec(self.name))
 
-    async def _admit_async(self, cost: Mapping[str, int], priority: int, key: str) -> Admission:
+    async def _admit_async(self, cost: Mapping[str, int], priority: int, key: str, model: str) -> Admission:
         def admit() -> Admission:
-            return service.admit(service.request_for(self.name, cost, priority=priority, key=key))
+            return service.admit(service.request_for(self.name, cost, priority=priority, key=key, model=model))
 
         return await sync_to_async(admit, thread_sensitive=False)()
 

@@ -73,6 +73,7 @@ class Admissions:
                     priority=asked[position].candidate.priority,
                     key=next(iter(asked[position].candidate.keys.values()), ""),
                     token=_token(asked[position].candidate),
+                    model=asked[position].candidate.model,
                 )
                 for position in pending
             ]

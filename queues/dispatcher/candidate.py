@@ -28,6 +28,7 @@ COLUMNS = (
     "created_at",
     "status",
     "timeout",
+    "model",
 )
 
 
@@ -48,6 +49,7 @@ class Candidate:
     created_at: datetime
     status: str
     timeout: float | None
+    model: str = ""
 
     @property
     def group(self) -> GroupKey:

@@ -315,7 +315,7 @@ class Dispatcher:
         if _by_something_in_flight(answer):
             seconds = min(seconds, SLOT_BLOCK)
         until = time.monotonic() + max(seconds, 0.001)
-        if answer.bound_by == "pool" and asked.pool is not None and not _by_key_only(answer):
+        if answer.bound_by == "pool" and asked.pool is not None and not _by_part_only(answer):
             self._pools[asked.pool.name, candidate.priority] = until
             group.held_until = until
         else:
@@ -346,6 +346,6 @@ def _by_something_in_flight(answer: Admission) -> bool:
     return bool({"concurrency", "half_open", "probing"} & set(answer.reasons))
 
 
-def _by_key_only(answer: Admission) -> bool:
-    """Bound by the limit of one key (a chat), which says nothing of the pool's other work."""
-    return bool(answer.reasons) and set(answer.reasons) <= {"key"}
+def _by_part_only(answer: Admission) -> bool:
+    """Bound by one key (a chat) or one model, which says nothing of the pool's other work."""
+    return bool(answer.reasons) and ("model" in answer.reasons or set(answer.reasons) <= {"key"})

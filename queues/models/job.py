@@ -26,6 +26,11 @@ class Job(models.Model):
     pool = models.CharField(
         max_length=63, blank=True, help_text="The pool that its payload or type names; blank: the queue's."
     )
+    model = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="The provider's model that its payload names: a refusal may be about that.",
+    )
     priority = models.PositiveSmallIntegerField(default=5)
     user = models.CharField(max_length=1024, blank=True)
     keys = models.JSONField(default=dict)

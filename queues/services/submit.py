@@ -30,10 +30,10 @@ class Accepted:
     created: bool
 
 
-def lane_of(user: str, keys: Mapping[str, str]) -> str:
-    """The line in which jobs of one user and one set of keys wait; empty where there is neither."""
+def lane_of(user: str, keys: Mapping[str, str], model: str = "") -> str:
+    """The line in which jobs of one user and one set of keys wait; where there is neither, those of one model."""
     if not user and not keys:
-        return ""
+        return hashlib.blake2b(f"\x02{model}".encode(), digest_size=12).hexdigest() if model else ""
     text = "\x00".join([user, *(f"{name}\x01{value}" for name, value in sorted(keys.items()))])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -97,6 +97,7 @@ def _row(
     not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
     if not_before is not None and not_before <= now:
         not_before = None
+    model = job_type.model(spec.payload)
     job = Job(
         project=project,
         queue_id=queue.id,
@@ -104,6 +105,7 @@ def _row(
         type=spec.type,
         payload=dict(spec.payload),
         pool=job_type.pool(spec.payload) or "",
+        model=model,
         priority=level_of(spec.priority, queue.priority_levels),
         user=spec.user,
         keys=dict(spec.keys),
@@ -118,7 +120,7 @@ def _row(
         request_hash=spec.digest if spec.idempotency_key else "",
         status=Status.PENDING,
         stage=Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,
-        lane=lane_of(spec.user, spec.keys),
+        lane=lane_of(spec.user, spec.keys, model),
         not_before=not_before,
         created_at=now,
         reason=held or ("waits for its time" if not_before else ""),

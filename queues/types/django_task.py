@@ -43,6 +43,9 @@ class DjangoTask:
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         return None
 
+    def model(self, payload: Mapping[str, Any]) -> str:
+        return ""
+
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         return {"requests": 1}
 

@@ -19,6 +19,8 @@ from queues.states import Outcome as AttemptOutcome
 from quotas.engine import headers as dialects
 from quotas.engine.types import Outcome
 
+MAX_MODEL = 200
+MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]+)")
 FIELDS = frozenset({"pool", "method", "path", "headers", "json", "body", "expect"})
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OWN_HEADERS = frozenset(
@@ -112,6 +114,15 @@ class HttpRequest:
 
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         return payload.get("pool")
+
+    def model(self, payload: Mapping[str, Any]) -> str:
+        """The body's member `model`, or the path's part behind `models/` or `deployments/`."""
+        body = payload.get("json")
+        named = body.get("model") if isinstance(body, Mapping) else None
+        if isinstance(named, str):
+            return named[:MAX_MODEL]
+        found = MODEL_IN_PATH.search(str(payload.get("path", "")))
+        return found[1][:MAX_MODEL] if found else ""
 
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         return {"requests": 1}

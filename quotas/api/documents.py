@@ -160,6 +160,7 @@ class Account(s.Serializer[Any]):
     in_flight = s.IntegerField()
     concurrency = s.IntegerField(allow_null=True)
     learned = s.DictField()
+    models = s.DictField(child=s.DateTimeField(), help_text="Models that were refused, each until when.")
     latency = s.FloatField(allow_null=True)
     last_used = s.DateTimeField(allow_null=True)
     last_error = s.CharField()

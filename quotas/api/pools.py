@@ -48,6 +48,9 @@ class AcquireBody(StrictSerializer):
     priority = PriorityField(default=5)
     max_wait = SecondsField(default=0, max_value=60.0, help_text="Seconds to wait for an account.")
     key = StrictCharField(required=False, max_length=1024, help_text="A chat or conversation.")
+    model = StrictCharField(
+        required=False, max_length=200, help_text="The provider's model: a refusal of one holds up no other."
+    )
 
 
 class ReportBody(StrictSerializer):
@@ -78,7 +81,12 @@ class AcquireView(ApiView):
         body = self.body(AcquireBody)
         try:
             admission = pools.acquire(
-                pool, body.get("cost"), priority=body["priority"], key=body.get("key", ""), max_wait=body["max_wait"]
+                pool,
+                body.get("cost"),
+                priority=body["priority"],
+                key=body.get("key", ""),
+                model=body.get("model", ""),
+                max_wait=body["max_wait"],
             )
         except UnknownPool:
             raise _no_pool(pool) from None
@@ -174,6 +182,7 @@ class ExplainQuery(QuerySerializer):
     money = serializers.IntegerField(required=False, min_value=0, max_value=2**53 - 1)
     priority = serializers.CharField(default="normal", max_length=10)
     key = serializers.CharField(default="", max_length=1024, trim_whitespace=False, allow_blank=True)
+    model = serializers.CharField(default="", max_length=200, trim_whitespace=False, allow_blank=True)
 
     def validate_priority(self, value: str) -> int:
         return PriorityField().to_internal_value(int(value) if value.isascii() and value.isdigit() else value)
@@ -194,7 +203,7 @@ class ExplainView(ApiView):
         query = self.query(ExplainQuery)
         cost: dict[str, int] = {unit: query[unit] for unit in ("requests", "tokens", "money") if unit in query}
         try:
-            views = pools.explain(pool, cost, priority=query["priority"], key=query["key"])
+            views = pools.explain(pool, cost, priority=query["priority"], key=query["key"], model=query["model"])
         except UnknownPool:
             raise _no_pool(pool) from None
         except LimiterUnavailable as error:
@@ -333,6 +342,7 @@ def shown_account(row: Account, state: AccountState | None) -> dict[str, Any]:
         "in_flight": live.in_flight,
         "concurrency": live.concurrency,
         "learned": dict(live.learned),
+        "models": {name: _until(seconds) for name, seconds in live.models.items()},
         "latency": live.latency,
         "last_used": _unix(live.last_used),
         "last_error": live.last_error,

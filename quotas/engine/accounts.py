@@ -505,10 +505,10 @@ class Accounts:
         return [_state(pool, one, json.loads(text), view, statistics, moment) for one, text, view in rows]
 
     def explain(
-        self, pool: PoolSpec, cost: dict[str, int] | None = None, *, priority: int = 5, key: str = ""
+        self, pool: PoolSpec, cost: dict[str, int] | None = None, *, priority: int = 5, key: str = "", model: str = ""
     ) -> list[AccountView]:
         """Which account a call would get now, and for each other one why not and for how long. Charges nothing."""
-        request = AdmitRequest(pool=pool, cost=cost or {}, priority=priority, key=key)
+        request = AdmitRequest(pool=pool, cost=cost or {}, priority=priority, key=key, model=model)
         prepared = self._prepare(request, True, dry=True)
         return self._views(prepared, self.transport.run_many([prepared.call])[0])
 
@@ -652,6 +652,7 @@ def _state(
         in_flight=found["busy"],
         concurrency=found.get("most"),
         learned=found["learned"] or {},
+        models=found["models"] or {},
         latency=found.get("latency"),
         last_used=None if used is None else used / 1e6,
         last_error=found.get("error") or "",

@@ -11,7 +11,7 @@ from .types import MAX_COST, Outcome
 
 _HEAD = struct.Struct("<dddBB")
 _LEARNED = struct.Struct("<dddddB")
-_SCOPES = {"account": 0, "model": 0, "key": 1, "pool": 2}
+_SCOPES = {"account": 0, "key": 1, "pool": 2, "model": 3}
 _EMPTY = bulk(b"")
 _LONGEST = 366 * 86400.0
 

@@ -88,18 +88,18 @@ class PoolPlan:
         early = waits_early(self.pool, request.priority)
         templates = self.templates(request.key)
         if templates is not self.own or self._moves:
-            return Asked(self, templates, costs_of(request), early, now)
-        kind = (early, *request.cost.items())
+            return Asked(self, templates, costs_of(request), early, now, request.model)
+        kind = (early, request.model, *request.cost.items())
         known = self._asked.get(kind)
         if known is None:
             if len(self._asked) > 4096:
                 self._asked.clear()
-            known = self._asked[kind] = Asked(self, templates, costs_of(request), early, now)
+            known = self._asked[kind] = Asked(self, templates, costs_of(request), early, now, request.model)
         return known
 
     def known(self, request: AdmitRequest) -> Asked | None:
         """What a call without a key asks, where that was asked before and does not depend on the time."""
-        return self._asked.get((waits_early(self.pool, request.priority), *request.cost.items()))
+        return self._asked.get((waits_early(self.pool, request.priority), request.model, *request.cost.items()))
 
     def settling(self, one: AccountKeys, asked: Asked) -> tuple[int, bytes]:
         """How many counters a call without a key has charged, and these as they are sent."""
@@ -125,7 +125,13 @@ class Asked:
     __slots__ = ("args", "around", "charged", "kind", "packed", "specs", "templates")
 
     def __init__(
-        self, plan: PoolPlan, templates: tuple[Limit, ...], costs: dict[str, int], early: bool, now: int
+        self,
+        plan: PoolPlan,
+        templates: tuple[Limit, ...],
+        costs: dict[str, int],
+        early: bool,
+        now: int,
+        model: str = "",
     ) -> None:
         pool = plan.pool
         threshold = pool.pause_at if early and pool.pause_at is not None else 1.0
@@ -138,7 +144,7 @@ class Asked:
             early_specs(templates, costs, threshold, now) if early else b"",
             plan.figures,
             plan.packed_accounts,
-            b"\x92" + _array([_text(unit) for unit in units]) + _map(costs),
+            b"\x93" + _array([_text(unit) for unit in units]) + _map(costs) + _text(model),
             wire.DOUBLE.pack(threshold),
         )
         self.packed = b"".join(map(bulk, self.args))

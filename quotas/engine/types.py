@@ -204,6 +204,8 @@ class AdmitRequest:
     """Idempotency token: the same token is never charged twice while its lease lives."""
     fallbacks: Sequence[PoolSpec] = ()
     """Pools to try in this order when `pool` has no account for the call."""
+    model: str = ""
+    """What of the provider's is asked for: a refusal that is about one model holds up no other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,8 @@ class AccountState:
     skips: Mapping[str, int] = field(default_factory=dict)
     in_flight: int = 0
     concurrency: int | None = None
+    models: Mapping[str, float] = field(default_factory=dict)
+    """Models that were refused: seconds until each may be asked for again."""
     learned: Mapping[str, object] = field(default_factory=dict)
     latency: float | None = None
     last_used: float | None = None

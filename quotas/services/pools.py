@@ -43,17 +43,31 @@ def admit(request: AdmitRequest) -> Admission:
 
 
 def request_for(
-    name: str, cost: Mapping[str, int] | None = None, *, priority: int = 5, key: str = "", token: str = ""
+    name: str,
+    cost: Mapping[str, int] | None = None,
+    *,
+    priority: int = 5,
+    key: str = "",
+    token: str = "",
+    model: str = "",
 ) -> AdmitRequest:
     """An admission to the pool or, in their order, to its fallbacks. Raises `UnknownPool`."""
     spec = policies.pool_spec(name)
     known = policies.snapshot().pools
     fallbacks = tuple(known[other].spec for other in spec.fallback if other in known)
-    return AdmitRequest(pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks)
+    return AdmitRequest(
+        pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks, model=model
+    )
 
 
 def acquire(
-    name: str, cost: Mapping[str, int] | None = None, *, priority: int = 5, key: str = "", max_wait: float = 0.0
+    name: str,
+    cost: Mapping[str, int] | None = None,
+    *,
+    priority: int = 5,
+    key: str = "",
+    model: str = "",
+    max_wait: float = 0.0,
 ) -> Admission:
     """Lend an account of the pool, waiting up to `max_wait` seconds for one.
 
@@ -61,7 +75,7 @@ def acquire(
     """
     deadline = time.monotonic() + max_wait
     while True:
-        admission = admit(request_for(name, cost, priority=priority, key=key))
+        admission = admit(request_for(name, cost, priority=priority, key=key, model=model))
         wait = next_try(admission, deadline - time.monotonic())
         if wait is None:
             return admission
@@ -196,9 +210,11 @@ def state_of(spec: PoolSpec, account_id: str) -> AccountState | None:
     return next((state for state in accounts().states(spec) if state.id == account_id), None)
 
 
-def explain(name: str, cost: Mapping[str, int], *, priority: int = 5, key: str = "") -> list[AccountView]:
+def explain(
+    name: str, cost: Mapping[str, int], *, priority: int = 5, key: str = "", model: str = ""
+) -> list[AccountView]:
     """Which account a call would get now, and for each other why not. Raises `UnknownPool`."""
-    return accounts().explain(policies.pool_spec(name), dict(cost), priority=priority, key=key)
+    return accounts().explain(policies.pool_spec(name), dict(cost), priority=priority, key=key, model=model)
 
 
 def facts(state: AccountState) -> dict[str, Any]:

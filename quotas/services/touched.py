@@ -1,7 +1,7 @@
 """Subjects that the next sample should look at, however many a policy has: noted by the processes that charge them.
 
 The index of a policy names those that came last; a calendar quota must be written down for all that use it, and a
-threshold told for whoever is near one. Only these two are noted, once a second and subject.
+threshold told for whoever is near one. Only these two are noted, and handed on once a second.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ NEAR = 0.4
 
 def note(event: events.LimitsChecked) -> None:
     """A subscriber, on the hot path."""
+    subjects = []
     for decision in event.decisions:
         if not decision.allowed:
             continue
@@ -25,7 +26,9 @@ def note(event: events.LimitsChecked) -> None:
             if left is None or len(state.key) >= SHOWN:
                 continue  # where only the beginning of a name is kept, it names no counter
             if state.algorithm == "calendar" or left <= NEAR * (state.limit or 0):
-                tally.note(((state.policy, state.partition, state.key),))
+                subjects.append((state.policy, state.partition, state.key))
+    if subjects:
+        tally.note(subjects)
 
 
 def connect() -> None:

@@ -121,6 +121,17 @@ def test_a2_one_request_is_held_against_all_scopes_and_charged_by_all_or_none(cl
     assert {row["policy"]: row["used"] for row in usage(client, project="rows")} == before
 
 
+def test_a2_odd_subjects_never_share_a_counter_and_equal_ones_always_do(client: httpx.Client) -> None:
+    odd = ["a:c", "a", "c", "{x}", "x", "a\nc", "a c", "*", "rows", "\u00e9", "e\u0301", "1", "01", "A", "a%3Ac"]
+    long = "y" * 1023
+    for subject in (*odd, long + "1", long + "2"):
+        assert check(client, "rows", keys={"bot": subject}).status_code == 200, subject
+    for subject in (*odd, long + "1", long + "2"):
+        assert check(client, "rows", keys={"bot": subject}).status_code == 429, subject
+    refused = check(client, "rows", keys={"bot": "y" * 10_240})
+    assert refused.status_code == 400, "not cut to a name that another one has"
+
+
 def usage(client: httpx.Client, **query: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = client.get("/api/v1/limits/usage", params=query).json()["results"]
     return rows

@@ -19,7 +19,7 @@
 --      n, u since when the window after it is used, unseen, and how much}}
 --   pe {unit = units in flight}
 --   x {unit = by how much calls of late took more than was reserved for them, at the most}
---   kc, ks keys refused since ks
+--   kc, ks keys refused since ks; md {model = until when it is refused}
 --   le last error, lt when, lk its category
 --   sx when the statistics' life was last prolonged
 
@@ -254,12 +254,13 @@ end
 local asks, asked_for = {}, 0
 local lists, listed_for = {}, 0
 
--- Units and costs of a call: the units of the templates, costs by unit, which units a configured limit holds, and the reason of each.
+-- Units and costs of a call: the units of the templates, costs by unit, which units a configured limit holds, and the
+-- reason of each; which model it asks for (nil: none was named).
 local function ask_of(packed)
   local made = asks[packed]
   if made then return made end
-  local units, costs = unpack(cmsgpack.unpack(packed))
-  made = {units = units, costs = costs, held = {}, reasons = {}}
+  local units, costs, model = unpack(cmsgpack.unpack(packed))
+  made = {units = units, costs = costs, held = {}, reasons = {}, model = model ~= '' and model or nil}
   for j = 1, #units do
     made.held[units[j]] = true
     made.reasons[j] = string.sub(units[j], 1, 2) == 'k:' and 'key' or units[j]

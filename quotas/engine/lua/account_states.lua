@@ -34,12 +34,16 @@ for i = 1, size do
       reset_after = q.e and math.max(0, q.e - now) / 1e6, capacity = q.c,
     }
   end
+  local models = {}
+  for name, ends in pairs(s.md or {}) do
+    if ends > now then models[name] = (ends - now) / 1e6 end
+  end
   local most = s.cc or initial
   out[2 + i] = cjson.encode({
     reason = reason, left = ready and ready >= 0 and (ready - now) / 1e6 or nil, half_open = s.bo and s.bo <= now,
     disabled = s.di, why = s.cw, health = health_of(s, now), latency = s.la and s.la / 1e6, used = s.lu,
     busy = busy, most = most >= 0 and most or nil, learned = quotas, error = s.le, error_at = s.lt, error_kind = s.lk,
-    open = s.bo ~= nil, successes = s.on or 0,
+    open = s.bo ~= nil, successes = s.on or 0, models = models,
   })
 end
 return out

@@ -19,8 +19,8 @@ local s = state_unpack(redis.call('GET', KEYS[1]))
 local changed = 0
 
 if verb == 'clear_cooldown' then
-  if (s.cd and s.cd > now) or (s.sc and s.sc > now) then changed = 1 end
-  s.cd, s.ca, s.cw, s.cn, s.sc, s.sn = nil, nil, nil, nil, nil, nil
+  if (s.cd and s.cd > now) or (s.sc and s.sc > now) or s.md then changed = 1 end
+  s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
 elseif verb == 'trip' then
   s.bo, s.be, s.pr, s.pk = now + tonumber(given), (s.be or 0) + 1, nil, nil
   changed = 1

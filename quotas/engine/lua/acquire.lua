@@ -19,7 +19,7 @@
 --       7  what the lease keeps for its settling: '<dddddddddd' cooldown default, cooldown max, failures, window,
 --          open_for, probes, floor, ceiling, initial, accounts (times in microseconds)
 --       8  per account '<dB' weight, enabled; '' if all are enabled and weigh 1
---       9  msgpack {{units of the m limits, those per key marked 'k:'}, {unit = cost}}
+--       9  msgpack {{units of the m limits, those per key marked 'k:'}, {unit = cost}, the model or ''}
 --       10 share of a learned quota that holds for this priority ('<d')
 --       11.. n index members
 -- Flags: 1 dry run with one line per account, 2 don't count skips, 4 reserve, 8 token, 16 key, 32 sticky, 64 pool,
@@ -135,6 +135,8 @@ local function weigh(i, only)
     local till = call('GET', keys[k])
     if till and tonumber(till) > now then forbid(a, 'key', tonumber(till)) end
   end
+  local refused = asked.model and s.md and s.md[asked.model]
+  if refused and refused > now then forbid(a, 'model', refused) end
   a.cells = {}
   local stored, before = counters, (i - 1) * m
   if m > 0 and not stored then stored, before = call('MGET', unpack(keys, k + 1, k + m)), 0 end

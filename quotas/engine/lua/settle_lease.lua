@@ -9,7 +9,7 @@
 --       names them
 -- ARGV  1 now in microseconds, or '' for the server's own time
 --       2 '<dddBB' wait asked for by the provider and latency in microseconds (-1: not known), random 0..1,
---         scope (0 account or model, 1 key, 2 pool), 1 if the account's credential was refused
+--         scope (0 account, 1 key, 2 pool, 3 model), 1 if the account's credential was refused
 --       3 category ('ok' or an error's)   4 error text   5 the lease's id
 --       6 units of actual use, newline separated   7 '<d..' their amounts
 --       8 learned units, newline separated
@@ -27,6 +27,24 @@
 -- pool's maximum. Refusals of calls that began before the cooldown did are the same refusal. Breaker: only server,
 -- network and timeout errors move it, only by calls that began in the present epoch.
 
+
+-- A model's cooldown in the account's own state; of more than 64 the one that ends first is forgotten.
+local function refuse_model(s, model, till, now)
+  local models = s.md or {}
+  local count, first = 0, nil
+  for name, ends in pairs(models) do
+    if ends <= now then
+      models[name] = nil
+    else
+      count = count + 1
+      if not first or ends < models[first] then first = name end
+    end
+  end
+  if count >= 64 and not models[model] then models[first] = nil end
+  models[model] = math.max(models[model] or 0, till)
+  s.md = models
+  return models[model] - now
+end
 
 local function backoff(first, last, count)
   local wait = first
@@ -72,6 +90,7 @@ local transition = ''
 local limited = category == 'rate_limited' or category == 'quota_exhausted'
 local broken = category == 'server' or category == 'network' or category == 'timeout'
 local never = category == 'unused'
+local by_model = scope == 3 and limited and ask.model
 local unused = limited or never or category == 'auth' or category == 'validation'
 
 -- The slot.
@@ -180,7 +199,7 @@ if category == 'ok' then
   health_move(s, now, 1)
 elseif broken or refused == 1 then
   health_move(s, now, -1)
-elseif (limited and scope ~= 1) or category == 'unknown' then
+elseif (limited and scope ~= 1 and not by_model) or category == 'unknown' then
   health_move(s, now, -0.5)
 end
 if latency >= 0 and (category == 'ok' or broken) then
@@ -203,7 +222,10 @@ local cooldown = 0
 local function lengthened(wait)
   return math.min(most, math.ceil(wait * (1 + 0.1 * random)))
 end
-if limited then
+if by_model then
+  local wait = hint >= 0 and hint or (category == 'quota_exhausted' and 5 or 1) * default
+  cooldown = refuse_model(s, by_model, now + lengthened(wait < most and wait or most), now)
+elseif limited then
   local wait = hint
   if scope == 1 and KEYS[5] ~= KEYS[1] then
     if wait < 0 then wait = default end

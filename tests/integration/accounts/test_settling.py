@@ -443,3 +443,50 @@ def test_a_lease_that_was_never_used_leaves_no_trace(engine):
         assert engine.settle(lease, Outcome("unused")).cooldown == 0.0
     state = engine.state(spec)
     assert (state.in_flight, state.successes, state.errors, state.health) == (0, 0, {}, 1.0)
+
+
+def refused_model(seconds: float = 30.0) -> Outcome:
+    return Outcome("rate_limited", status=429, scope="model", retry_after=seconds)
+
+
+def test_a_refused_model_holds_up_no_other_one(engine, clock):
+    spec = pool(1)
+    engine.call(spec, refused_model(30), model="large")
+    denied = engine.take(spec, model="large")
+    assert (denied.reasons, denied.retry_after) == ({"model": 1}, pytest.approx(30.0, abs=3.0))
+    assert denied.retry_after >= 30.0, "never shortened"
+    assert engine.take(spec, model="small") and engine.take(spec), "neither another one, nor a call that names none"
+    state = engine.state(spec)
+    assert state.state == "available" and state.health == 1.0 and set(state.models) == {"large"}
+    clock.move(denied.retry_after)
+    assert engine.take(spec, model="large") and not engine.state(spec).models
+
+
+def test_a_refused_model_goes_on_at_another_account(engine):
+    spec = pool(2)
+    refused, _ = engine.call(spec, refused_model(), model="large")
+    assert {engine.call(spec, model="large")[0] for _ in range(4)} == {"a1", "a2"} - {refused}
+    assert {engine.call(spec, model="small")[0] for _ in range(4)} == {"a1", "a2"}
+
+
+def test_a_refusal_about_a_model_that_nobody_named_is_the_accounts(engine):
+    spec = pool(1)
+    engine.call(spec, refused_model(30))
+    assert engine.take(spec, model="large").reasons == {"cooldown": 1}
+
+
+def test_a_shorter_refusal_of_a_model_does_not_end_a_longer_one(engine):
+    spec = pool(1)
+    first, second = engine.take(spec, model="m"), engine.take(spec, model="m")
+    engine.settle(first.lease, refused_model(60))
+    engine.settle(second.lease, refused_model(1))
+    assert engine.take(spec, model="m").retry_after >= 60.0
+
+
+def test_refused_models_are_bounded_and_cleared_with_the_cooldown(engine):
+    spec = pool(1, cooldown_max=3600.0)
+    for number in range(80):
+        engine.call(spec, refused_model(100 + number), model=f"m{number}")
+    assert len(engine.state(spec).models) == 64
+    assert engine.accounts.clear_cooldown("a1") and not engine.state(spec).models
+    assert engine.take(spec, model="m79")

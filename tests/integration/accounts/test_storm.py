@@ -86,11 +86,14 @@ def test_the_others_carry_the_load_and_all_recover_but_the_invalid_one(valkey_se
         sim.faults()
         wait_for(lambda: accounts.states(POOL)[0].state == "available")
         wait_for(lambda: accounts.states(POOL)[1].state in ("half_open", "available"))
-        assert run_jobs(accounts, sim, 60, transitions) <= 1
+        wasted, calm = 0, 0
+        while not all(state.successes for state in accounts.states(POOL) if state.id != "invalid"):
+            # Their health lets them have few at first: as few as there are calls side by side.
+            assert (calm := calm + 1) <= 20, accounts.states(POOL)
+            wasted += run_jobs(accounts, sim, 60, transitions)
+        assert wasted <= 1
         states = {state.id: state for state in accounts.states(POOL)}
         assert {name for name, state in states.items() if state.state == "available"} == set(states) - {"invalid"}
-        assert states["storm"].successes > 0
-        assert states["dead"].successes > 0
         assert sum(state.in_flight for state in states.values()) == 0
     accounts.transport.close()
 

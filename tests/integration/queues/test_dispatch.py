@@ -194,6 +194,30 @@ def test_a_chat_limited_on_its_account_holds_up_no_other(desk: Desk) -> None:
     assert len(started) == 41
 
 
+def test_a_refused_model_holds_up_no_other_one(desk: Desk) -> None:
+    """A 429 about one of the provider's models: jobs that ask for another go on, behind it in the same queue."""
+    desk.pool("llm")
+    bodies = [{"model": name} for name in ("large", "large", "small", "small")]
+    jobs = [
+        desk.submit(type="http.request", payload={**CALL["payload"], "method": "POST", "json": body})[0]
+        for body in bodies
+    ]
+    assert [job.model for job in jobs] == ["large", "large", "small", "small"]
+    worker = desk.worker(places=1)
+    desk.cycle()
+    (first,) = worker.claim()
+    refused = Outcome("rate_limited", status=429, scope="model", retry_after=60.0)
+    worker.settle(result=failed("rate_limited", counted=False, upstream=refused))
+    assert first.id == jobs[0].pk
+    for job in jobs[2:]:
+        desk.cycle()
+        assert [item.id for item in worker.claim()] == [job.pk]
+        worker.settle()
+    desk.cycle()
+    waiting = fresh(jobs[0])
+    assert waiting.status == "rate_limited" and "model" in waiting.reason, waiting.reason
+
+
 def test_a_throttled_project_costs_another_nothing(desk: Desk) -> None:
     a = desk.project("a")
     desk.policy("none-for-a", "project", 0, project=a)

@@ -92,3 +92,20 @@ def test_each_mistake_is_named_by_its_place(member: str, value: Any, pointer: st
 
 def test_json_or_body_not_both() -> None:
     assert pointers(json={}, body="") == ["/payload/body"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "model"),
+    [
+        ({"path": "/v1/chat/completions", "json": {"model": "gpt-4o"}}, "gpt-4o"),
+        ({"path": "/v1beta/models/gemini-2.0-flash:generateContent", "json": {"contents": []}}, "gemini-2.0-flash"),
+        ({"path": "/openai/deployments/mine/chat/completions?api-version=1"}, "mine"),
+        ({"path": "/v1/models"}, ""),
+        ({"path": "/x", "json": {"model": 7}}, ""),
+        ({"path": "/x", "json": [1]}, ""),
+        ({"path": "/x", "body": "model=a"}, ""),
+        ({"path": "/x", "json": {"model": "m" * 500}}, "m" * 200),
+    ],
+)
+def test_which_model_is_asked_for(payload: dict[str, Any], model: str) -> None:
+    assert HttpRequest().model(payload) == model
