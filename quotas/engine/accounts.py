@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     import redis as redis_py
     from redis.cluster import RedisCluster
 
-SAMPLED_ABOVE = 64
-"""Pools of more accounts than this choose among a random sample; only when all of that is busy are all weighed."""
 SAMPLE = 16
+"""Of so many drawn at random a large pool chooses; only when all of them are busy are all weighed."""
 
 _HEAD = struct.Struct("<BBBHBddddd")
 _POOL = struct.Struct("<BhdB")
@@ -157,7 +156,7 @@ class Accounts:
             return None
         plan = self.plan(pool)
         asked = plan.known(request)
-        if asked is None or len(plan.accounts) > SAMPLED_ABOVE or pool.strategy == "weighted_random":
+        if asked is None or plan.sampled or pool.strategy == "weighted_random":
             return None
         if asked.around is None:
             figures = _HEAD.pack(
@@ -218,7 +217,8 @@ class Accounts:
         else:
             pool = plan.pool
             asked = plan.asked(request, now)
-            accounts, sampled = plan.accounts, len(plan.accounts) > SAMPLED_ABOVE and not whole
+            bound = pool.sticky and bool(request.key)  # its account must be among those that are offered
+            accounts, sampled = plan.accounts, plan.sampled and not whole and not bound
             if sampled:
                 accounts = self._random.sample(plan.accounts, SAMPLE)
             flags |= _POOLED | (_PAUSED if pool.paused else 0) | (_QUIET if sampled else 0)

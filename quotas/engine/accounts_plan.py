@@ -18,6 +18,10 @@ STRATEGIES = {
         ("round_robin", "health", "least_recently_used", "weighted_random", "most_headroom"), start=1
     )
 }
+SAMPLED_ABOVE = 64
+"""Pools of more accounts than this choose among a random sample."""
+TURNS_ABOVE = 128
+"""The same for `round_robin`: turns are even to one only where everybody is looked at."""
 _FIGURES = struct.Struct("<dddddddddd")
 _ACCOUNT = struct.Struct("<dB")
 
@@ -55,6 +59,8 @@ class PoolPlan:
             )
             for account in pool.accounts
         )
+        most = TURNS_ABOVE if pool.strategy == "round_robin" else SAMPLED_ABOVE
+        self.sampled = len(self.accounts) > most
         self.by_suffix = {plain(account.id): account for account in pool.accounts}
         self.key_count = len(self.accounts) * (1 + len(self.own))
         self.packed_keys = b"".join(bulk(key) for one in self.accounts for key in (one.state, *one.counters))

@@ -369,8 +369,15 @@ def test_odd_ids_and_keys_do_not_mix(engine):
 
 
 def test_large_pools_choose_among_a_sample_and_weigh_all_when_it_is_busy(engine):
-    spec = pool(100, bucket(1))
-    taken = [engine.take(spec).account_id for _ in range(100)]
-    assert len(set(taken)) == 100
+    spec = pool(150, bucket(1))
+    taken = [engine.take(spec).account_id for _ in range(150)]
+    assert len(set(taken)) == 150
     denied = engine.take(spec)
-    assert (denied.retry_after, denied.reasons) == (60.0, {"requests": 100})
+    assert (denied.retry_after, denied.reasons) == (60.0, {"requests": 150})
+
+
+def test_a_sticky_key_finds_its_account_in_a_large_pool_too(engine):
+    spec = pool(150, sticky=True)
+    first = {key: engine.take(spec, key=key).account_id for key in ("c1", "c2", "c3")}
+    for _ in range(5):
+        assert {key: engine.take(spec, key=key).account_id for key in first} == first

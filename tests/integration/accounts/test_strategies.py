@@ -37,6 +37,15 @@ def test_round_robin_stays_even_under_skips(engine, clock, limited):
     assert spread(shares(engine, spec, 31)) <= 1
 
 
+def test_round_robin_is_even_in_a_large_pool_too(engine):
+    spec = pool(128)
+    for number in range(3, 129, 3):
+        engine.accounts.trip(f"a{number}", 1000)
+    counts = shares(engine, spec, 3 * 86 + 40)
+    assert len(counts) == 86
+    assert spread(counts) == 1
+
+
 def test_round_robin_with_accounts_coming_and_going(engine):
     assert spread(shares(engine, pool(3), 10)) <= 1
     assert spread(shares(engine, pool(4), 13)) <= 1
