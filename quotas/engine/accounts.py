@@ -541,9 +541,9 @@ class Accounts:
         """End the cooldown that a whole pool has since its accounts were refused together. True if it had one."""
         return self._do_at(self.plan(pool).state, "clear_cooldown")
 
-    def trip(self, account_id: str, open_for: float = 60.0) -> bool:
+    def trip(self, account_id: str, open_for: float = 60.0, why: str = "operator") -> bool:
         """Open an account's breaker for `open_for` seconds."""
-        return self._do(account_id, "trip", b"%d" % round(open_for * 1e6))
+        return self._do(account_id, "trip", struct.pack("<d", round(open_for * 1e6)) + why.encode("utf-8", "replace"))
 
     def close(self, account_id: str) -> bool:
         """Close an account's breaker. Calls that began before count for it no more. True if it was open."""
@@ -565,14 +565,14 @@ class Accounts:
         changed = 0
         for state in states:
             left = state.until or 0.0
-            why = (state.why or "restored") if state.state == "disabled" else ""
             figures = struct.pack(
-                "<ddd",
+                "<dddB",
                 left * 1e6 if state.state == "cooling_down" else -1,
                 (left or 0.001) * 1e6 if state.state in ("open", "half_open") else -1,
                 state.health if state.health < 1 else -1,
+                state.state == "disabled",
             )
-            changed += self._do(state.id, "restore", figures + why.encode("utf-8", "replace"))
+            changed += self._do(state.id, "restore", figures + (state.why or "restored").encode("utf-8", "replace"))
         return changed
 
     def _do(self, account_id: str, verb: str, argument: bytes = b"") -> bool:
@@ -666,7 +666,7 @@ def _named(pool: PoolSpec, found: dict[str, Any], view: AccountView) -> tuple[st
     if reason == "disabled":
         return "disabled", None, found.get("disabled") or "configuration"
     if reason == "breaker_open":
-        return "open", left, "too many failures"
+        return "open", left, found.get("opened") or "too many failures"
     if found.get("half_open") and reason != "cooldown":
         return "half_open", left, "waits for a probe" if reason is None else "a probe is out"
     if reason == "cooldown":
