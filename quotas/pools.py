@@ -13,9 +13,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
-
-from asgiref.sync import sync_to_async
 
 from quotas import policies
 from quotas.calls import CallFailed, CallStatus, Plan, units
@@ -24,6 +23,7 @@ from quotas.engine.types import AccountState, Admission, Outcome
 from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled
 from quotas.leases import Lease, failure, lent
 from quotas.services import pools as service
+from quotas.threads import in_thread, off_loop
 
 R = TypeVar("R")
 DEFAULT_ATTEMPTS = 5
@@ -90,9 +90,9 @@ class Pool:
         try:
             yield lease
         except BaseException as error:
-            await sync_to_async(lease.end, thread_sensitive=False)(error)
+            await in_thread(partial(lease.end, error))
             raise
-        await sync_to_async(lease.end, thread_sensitive=False)(None)
+        await in_thread(partial(lease.end, None))
 
     def call(
         self,
@@ -163,12 +163,11 @@ class Pool:
             lease, response, error = self._lease(admission), None, None
             try:
                 response = await fn(lease)
-                outcome = await sync_to_async(_settled, thread_sensitive=False)(lease, response)
+                outcome = await in_thread(partial(_settled, lease, response))
             except Exception as raised:
-                outcome = await sync_to_async(_failed, thread_sensitive=False)(lease, raised)
-                error = raised
+                outcome, error = await in_thread(partial(_failed, lease, raised)), raised
             except BaseException as raised:
-                lease.end(raised)  # cancelled: no further await
+                off_loop(partial(lease.end, raised))  # cancelled: no further await
                 raise
             wait = plan.after(outcome, lease.account)
             if wait is None:
@@ -183,7 +182,7 @@ class Pool:
         def admit() -> Admission:
             return service.admit(service.request_for(self.name, cost, priority=priority, key=key, model=model))
 
-        return await sync_to_async(admit, thread_sensitive=False)()
+        return await in_thread(admit)
 
     def _lease(self, admission: Admission) -> Lease:
         if not admission.allowed:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import quotas
-from quotas import CallStatus, pools
+from quotas import CallStatus, policies, pools
 from quotas.connection import accounts
 from quotas.leases import Lease
 from tests.integration.api.test_pools import SECRET, make_pool
@@ -142,11 +142,18 @@ def test_async_forms() -> None:
         seen.append(lease.account)
         return Answer(429, {"Retry-After": "60"}) if len(seen) == 1 else Answer(200)
 
+    async def hang(lease: Lease) -> None:
+        seen.append("hung")
+        await asyncio.sleep(60)
+
     async def main() -> None:
         async with pools.get("llm").acquire_async(tokens=1) as lease:
             assert lease.account
         answer = await pools.get("llm").call_async(fn, on_status=told.append)
         assert answer.status_code == 200
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pools.get("llm").call_async(hang), 0.5)
+        assert seen[-1] == "hung" and sum(state.in_flight for state in pools.get("llm").states()) == 0
         with pytest.raises(ConnectionError):
             async with pools.get("llm").acquire_async():
                 raise ConnectionResetError
@@ -154,7 +161,7 @@ def test_async_forms() -> None:
             async with pools.get("llm").acquire_async(key="x"), pools.get("llm").acquire_async(cost={"tokens": 1}):
                 raise quotas.NoAccountAvailable(1.0, {})
 
-    pools.get("llm")  # the snapshot is read here: a coroutine may not ask SQL
+    policies.forget()  # what is configured is read in the loop, too
     asyncio.run(main())
     assert [status.kind for status in told] == ["retry", "recovered"]
     assert sum(state.in_flight for state in pools.get("llm").states()) == 0
