@@ -49,9 +49,8 @@ class Lease:
 
     def settle_response(self, response: Any, *, usage: Mapping[str, int] | None = None) -> Outcome:
         """Settle by an answer: any object with `status_code` (or `status`) and `headers`."""
-        status = getattr(response, "status_code", None)
-        status = getattr(response, "status", None) if status is None else status
-        body = _body_of(response) if isinstance(status, int) and status >= 400 else None
+        status = _status_of(response)
+        body = _body_of(response) if status is not None and status >= 400 else None
         return self.settle(status=status, headers=getattr(response, "headers", None), body=body, usage=usage)
 
     def settle(
@@ -115,6 +114,15 @@ def failure(error: BaseException, lease: Lease) -> Outcome:
 def lent(admission: Admission, pool: str) -> Lease:
     """The lease of an admission that was granted."""
     return Lease(admission, policies.pool_config(admission.pool or pool))
+
+
+def _status_of(response: Any) -> int | None:
+    status = getattr(response, "status_code", None)
+    status = getattr(response, "status", None) if status is None else status
+    try:
+        return None if status is None else int(status)
+    except (TypeError, ValueError):
+        return None
 
 
 def _body_of(response: Any) -> object:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import email.message
+import http
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +45,22 @@ def test_lease_has_what_a_call_needs() -> None:
         assert lease.settle_response(Answer(429, {"Retry-After": "7"})).category == "rate_limited"
     (state,) = pools.get("llm").states()
     assert state.in_flight == 0 and state.state == "cooling_down" and state.errors == {"rate_limited": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "category"),
+    [
+        (SimpleNamespace(status="200", headers=None), "ok"),
+        (SimpleNamespace(status_code=429, headers=[("Retry-After", "7")]), "rate_limited"),
+        (SimpleNamespace(status=http.HTTPStatus.SERVICE_UNAVAILABLE, headers=email.message.Message()), "server"),
+        (SimpleNamespace(status_code="many", headers=3), "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_answers_of_any_client_settle(answer: Any, category: str) -> None:
+    make_pool(accounts=1)
+    with pools.get("llm").acquire() as lease:
+        assert lease.settle_response(answer).category == category
 
 
 def test_unsettled_lease_ends_with_its_block() -> None:
