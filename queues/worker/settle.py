@@ -18,7 +18,7 @@ from queues.connection import Group, ring
 from queues.models import Attempt, Job, JobDependency, Transition
 from queues.payloads import kept, storable
 from queues.registry import RunResult
-from queues.retry import next_delay
+from queues.retry import limited_delay, next_delay
 from queues.rows import locked
 from queues.services import batches, callbacks, dependencies, letters
 from queues.states import Outcome, Stage, Status
@@ -55,8 +55,7 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fa
     if result.outcome == Outcome.LOST:
         return _fate_of_lost(job)
     if not result.counted:
-        # It met a limit or a dead account: back in line, where admission knows how long that lasts.
-        return Fate(Stage.READY, Status.RATE_LIMITED, f"{result.category}: {result.error}"[:500])
+        return _fate_of_limited(job, result, now)
     if job.delivery_mode == "at_most_once":
         reason = f"{result.category}: {result.error}"[:420]
         return Fate(Stage.DONE, Status.DEAD, f"{reason}; it asked for at most one delivery", final=True)
@@ -70,6 +69,18 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fa
         Stage.SCHEDULED, Status.RETRYING, f"{reason}; attempt {failures + 1} of {job.max_attempts} in {delay:.1f} s",
         now + timedelta(seconds=delay),
     )  # fmt: skip
+
+
+def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
+    """It met a limit or a dead account. With an account it goes back in line, where admission knows how long that
+    lasts; without one nobody else knows, so that it has a time of its own."""
+    told = f"{result.category}: {result.error}"
+    if job.account_lease:
+        return Fate(Stage.READY, Status.RATE_LIMITED, told[:500])
+    policy = config.current().queues[job.queue_id].retry
+    meetings = job.attempts_made - job.attempts_counted
+    at = now + timedelta(seconds=limited_delay(policy, result.category, meetings, hint=result.retry_after))
+    return Fate(Stage.SCHEDULED, Status.RATE_LIMITED, f"{told[:420]}, until {at:%Y-%m-%dT%H:%M:%SZ}", at)
 
 
 MAX_DEATHS = 2
