@@ -19,7 +19,11 @@ class Batch(models.Model):
         help_text="Runs when the batch is complete, however its jobs ended.",
     )
     open = models.BooleanField(default=False, help_text="More jobs may come; it is not complete before it is sealed.")
+    sealed = models.BooleanField(default=False, help_text="Somebody said that no more jobs come.")
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)
+    answer = models.JSONField(
+        null=True, editable=False, help_text="The ids that the first request got, for its repetitions: a batch grows."
+    )
     request_hash = models.CharField(max_length=64, blank=True)
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from queues.models import BulkAction, DeadLetter, Job, Queue
+from queues.models import BulkAction, Callback, DeadLetter, Job, Queue
 from queues.services import bulk
 from queues.states import Status
 from quotas.models import Project
@@ -130,6 +130,57 @@ def test_bulk_and_batch(desk: Desk, platform: Api) -> None:
     sealed = platform.post(f"batches/{uid}/seal").json()
     assert (sealed["open"], sealed["totals"]["completed"], sealed["finished_at"] is None) == (False, 5, False)
     assert platform.post("jobs", body(batch=uid)).status_code == 409
+
+
+def test_a_sealed_batch_takes_no_more_though_its_jobs_go_on(desk: Desk, platform: Api) -> None:
+    open_one = {"batch": {"open": True}, "jobs": [body()]}
+    uid = platform.post("jobs/bulk", open_one).json()["batch"]["id"]
+    more = {"batch": {"id": uid}, "jobs": [body()] * 2}
+    grown = platform.post("jobs/bulk", more, Idempotency_Key="g")
+    platform.post(f"batches/{uid}/seal")
+    assert platform.post("jobs/bulk", {"batch": {"id": uid}, "jobs": [body()]}).status_code == 409
+    assert platform.post("jobs", body(batch=uid)).status_code == 409
+    again = platform.post("jobs/bulk", more, Idempotency_Key="g")
+    assert (grown.status_code, again.status_code) == (202, 200), "what was accepted is answered alike for ever"
+    assert again.json()["ids"] == grown.json()["ids"]
+    assert Job.objects.count() == 3
+
+
+def test_a_repeated_bulk_is_answered_alike_though_its_batch_has_grown(desk: Desk, platform: Api) -> None:
+    twice = {"batch": {"open": True}, "jobs": [body(payload={"n": n}) for n in range(2)]}
+    first = platform.post("jobs/bulk", twice, Idempotency_Key="k")
+    platform.post("jobs/bulk", {"batch": {"id": first.json()["batch"]["id"]}, "jobs": [body()]})
+    second = platform.post("jobs/bulk", twice, Idempotency_Key="k")
+    assert (first.status_code, second.status_code) == (202, 200)
+    assert second.json()["ids"] == first.json()["ids"]
+
+
+def test_a_batch_of_jobs_that_were_accepted_before_is_complete(desk: Desk, platform: Api) -> None:
+    """Nothing of it will ever end, so that nothing would ever start what follows it."""
+    known = body(idempotency_key="once")
+    single = platform.post("jobs", known).json()["id"]
+    made = platform.post(
+        "jobs/bulk",
+        {"batch": {"then": body(payload={"n": "last"}), "callback_url": "http://127.0.0.1:9/"}, "jobs": [known, known]},
+    ).json()
+    assert (made["ids"], made["batch"]["total"]) == ([single] * 2, 0)
+    assert made["batch"]["finished_at"] is not None
+    assert Callback.objects.count() == 1
+    desk.run_until_done(desk.worker())
+    assert platform.get(f"jobs/{made['batch']['then']}").json()["status"] == "completed"
+
+
+def test_what_belongs_to_a_new_batch_is_not_passed_over(desk: Desk, platform: Api) -> None:
+    uid = platform.post("jobs/bulk", {"batch": {"name": None, "callback_url": None}, "jobs": [body()]}).json()["batch"][
+        "id"
+    ]
+    for member in ({"name": "x"}, {"callback_url": "http://127.0.0.1:9/"}, {"then": body()}):
+        answer = platform.post("jobs/bulk", {"batch": {"id": uid, **member}, "jobs": [body()]})
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["pointer"] == f"#/batch/{next(iter(member))}"
+    kept_open = platform.post("jobs/bulk", {"batch": {"id": uid, "open": True}, "jobs": [body()]})
+    assert (kept_open.status_code, kept_open.json()["batch"]["open"]) == (202, True)
+    assert platform.post("jobs/bulk", {"batch": None, "jobs": [body()]}).status_code == 202
 
 
 def test_a_job_that_follows_its_batch(desk: Desk, platform: Api) -> None:
