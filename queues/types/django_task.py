@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from django.utils.module_loading import import_string
 
+from queues import loops
 from queues.errors import FieldError, JobError
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
@@ -56,7 +58,12 @@ class DjangoTask:
             return RunResult(Outcome.LOST, category="code", error=error, counted=False, returned=True)
         try:
             arguments = [*([job] if task.takes_context else []), *payload.get("args", [])]
-            return RunResult(Outcome.SUCCEEDED, result=plain(task.call(*arguments, **payload.get("kwargs", {}))))
+            keywords = payload.get("kwargs", {})
+            if inspect.iscoroutinefunction(task.func):
+                value = loops.run(task.func(*arguments, **keywords))  # a loop of ours can be interrupted
+            else:
+                value = task.call(*arguments, **keywords)
+            return RunResult(Outcome.SUCCEEDED, result=plain(value))
         except JobError as error:
             limited = error.category in ("rate_limited", "quota_exhausted")
             return RunResult(
