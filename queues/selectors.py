@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Max, Min, QuerySet
 
 from queues import clock, config
 from queues.dispatcher import waits
-from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition
+from queues.dispatcher.places import FRESH
+from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition, WorkerProcess
 from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
 from quotas.models import Project
 
@@ -47,8 +49,12 @@ def timeline(job: Job) -> list[dict[str, Any]]:
 
 
 def explain(job: Job) -> dict[str, Any]:
-    """What a job waits for, until when, in plain words: `waits_for`, `until`, `ahead`, `estimated_start`, `timeline`."""
-    waits_for, until = _wait(job)
+    """What a job waits for, until when, in plain words: `waits_for`, `until`, `ahead`, `estimated_start`, `timeline`.
+
+    `estimated_start` is None where only somebody's doing helps (a pause, an empty pool), or where nothing has ended
+    lately to reckon with.
+    """
+    wait = _wait(job)
     ahead = 0
     if job.stage == Stage.READY:
         ahead = Job.objects.filter(
@@ -59,45 +65,82 @@ def explain(job: Job) -> dict[str, Any]:
             pool=job.pool,
             id__lt=job.pk,
         ).count()
-    start = until
-    if job.stage == Stage.READY and ahead:
-        rate = rate_of(Job.objects.filter(queue_id=job.queue_id, project_id=job.project_id))
-        if rate:
-            start = clock.now() + timedelta(seconds=ahead / rate)
     return {
         "status": job.status,
-        "waits_for": waits_for,
-        "until": until,
+        "waits_for": wait.what,
+        "until": wait.until,
         "ahead": ahead,
-        "estimated_start": start,
+        "estimated_start": _estimated_start(job, wait, ahead),
         "timeline": timeline(job),
     }
 
 
-def _wait(job: Job) -> tuple[str | None, datetime | None]:
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What holds a job back. `foreseen`: it passes with time or with other jobs' ends."""
+
+    what: str | None = None
+    until: datetime | None = None
+    foreseen: bool = False
+    in_turn: bool = False
+    """It waits for a place that others hold now."""
+
+
+def _estimated_start(job: Job, wait: Wait, ahead: int) -> datetime | None:
+    if job.stage == Stage.SCHEDULED:
+        return wait.until
+    if job.stage == Stage.BELT:
+        return clock.now()
+    if job.stage != Stage.READY or not wait.foreseen:
+        return None
+    now = clock.now()
+    start = max(wait.until or now, now)
+    before = ahead + wait.in_turn
+    if not before:
+        return start
+    rate = rate_of(Job.objects.filter(queue_id=job.queue_id, project_id=job.project_id))
+    return max(start, now + timedelta(seconds=before / rate)) if rate else None
+
+
+def _wait(job: Job) -> Wait:
     match job.stage:
         case Stage.DONE | Stage.RUNNING:
-            return None, None
+            return Wait()
         case Stage.BELT:
-            return "a free thread of a worker", None
+            return Wait("a free thread of a worker", foreseen=True)
         case Stage.HELD:
             batch = Batch.objects.filter(then=job).values_list("uid", flat=True).first()
             if batch is not None:
-                return f"batch {batch} to be complete", None
+                return Wait(f"batch {batch} to be complete")
             left = job.dependencies.exclude(after__status__in=FINAL).values_list("after__uid", flat=True)[:5]
-            return f"jobs {', '.join(left)}", None
+            return Wait(f"jobs {', '.join(left)}")
         case Stage.SCHEDULED:
-            return job.reason or "its time", job.not_before
-    queue = config.current().queues[job.queue_id]
-    if queue.paused:
-        return f"queue {queue.name} to be resumed: {queue.paused_reason}", None
+            return Wait(job.reason.removeprefix("waits for ") or "its time", job.not_before, foreseen=True)
+    return _wait_in_line(job)
+
+
+def _wait_in_line(job: Job) -> Wait:
+    """From the rows themselves: what a process remembers of a queue may be older than its pause."""
+    queue = Queue.objects.get(pk=job.queue_id)
+    if queue.paused_at is not None:
+        return Wait(f"queue {queue.name} to be resumed: {queue.paused_reason}")
+    if queue.concurrency == 0:
+        return Wait(f"queue {queue.name} to run anything: its concurrency is 0")
     told = waits.told((job.queue_id, job.priority, job.project_id, job.pool))
     if told is not None:
         until = told["until"]
-        return str(told["reason"]), datetime.fromtimestamp(until, tz=clock.now().tzinfo) if isinstance(
-            until, float
-        ) else None
-    return "its turn", None
+        if not isinstance(until, float):
+            return Wait(str(told["reason"]))
+        return Wait(str(told["reason"]), datetime.fromtimestamp(until, tz=UTC), foreseen=True)
+    if queue.concurrency is not None:
+        busy = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, queue_id=queue.pk).count()
+        if busy >= queue.concurrency:
+            return Wait(f"a place in queue {queue.name}, which runs {queue.concurrency} at once", None, True, True)
+    lane = "cpu" if job.suspect else queue.lane
+    alive = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=clock.now() - FRESH, lane=lane)
+    if not alive.exists():
+        return Wait(f"a worker of the lane {lane}: none is alive")
+    return Wait("its turn", foreseen=True)
 
 
 def rate_of(rows: QuerySet[Job]) -> float:
@@ -119,7 +162,7 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
     binding = None
     if left:
-        groups = (
+        groups = list(
             Job.objects.filter(batch=batch, stage=Stage.READY)
             .order_by()
             .values_list("queue_id", "priority", "project_id", "pool")
@@ -127,6 +170,9 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
         )
         told = [wait for group in groups if (wait := waits.told(group)) is not None]
         binding = str(told[0]["reason"]) if told else None
+        if binding is None and groups:
+            paused = Queue.objects.filter(pk__in=[group[0] for group in groups], paused_at__isnull=False).first()
+            binding = f"queue {paused.name} is paused" if paused is not None else None
     return {
         "total": sum(totals.values()),
         "totals": totals,

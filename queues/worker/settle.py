@@ -44,12 +44,13 @@ class Fate:
     final: bool = False
 
 
-def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fate:
-    """What becomes of a job after `result`; `job` has its counters as they were before."""
+def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fate:
+    """What becomes of a job after `result`; `job` has its counters as they were before. `cancelled`: by whom and why,
+    empty where nobody asked for it."""
     if result.outcome == Outcome.SUCCEEDED:
         return Fate(Stage.DONE, Status.COMPLETED, final=True)
     if cancelled or result.outcome == Outcome.CANCELLED:
-        return Fate(Stage.DONE, Status.CANCELLED, "cancelled while it ran", final=True)
+        return Fate(Stage.DONE, Status.CANCELLED, f"{cancelled or 'cancelled'}, while it ran", final=True)
     if result.returned:
         return _fate_of_returned(job, result, now)
     if result.outcome == Outcome.LOST:
@@ -118,7 +119,7 @@ _UPDATE = (
 )
 
 
-HELD = ("id", "delivery", "worker", "cancel_requested_at")
+HELD = ("id", "delivery", "worker", "cancel_requested_at", "reason")
 
 
 def settle(ended: Sequence[Ended], worker: str) -> int:
@@ -128,16 +129,16 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
     ids = {item.claimed.id for item in ended}
     with transaction.atomic():
         held = [
-            (pk, delivery, asked_at)
-            for pk, delivery, holder, asked_at in locked(HELD, ids, Stage.RUNNING)
+            (pk, delivery, "" if asked_at is None else reason or "cancelled")
+            for pk, delivery, holder, asked_at, reason in locked(HELD, ids, Stage.RUNNING)
             if holder == worker and (pk, delivery) in by_delivery
         ]
         now = clock.now()
         rows, attempts, steps, dead, finished, changed, back, timed = [], [], [], [], [], [], set(), False
-        for pk, delivery, cancel_asked_at in held:
+        for pk, delivery, cancelled in held:
             item = _storable(by_delivery[pk, delivery])
             job, result = item.claimed.job, item.result
-            fate = decide(job, result, now, cancelled=cancel_asked_at is not None)
+            fate = decide(job, result, now, cancelled=cancelled)
             _carry(job, result, fate, now)
             attempts.append(_attempt(item, now))
             rows.append(
