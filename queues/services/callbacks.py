@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import http.client
 import ipaddress
 import json
 import secrets
@@ -44,11 +45,14 @@ def check_url(url: str, pointer: str) -> None:
     """
     if not url:
         return
+    if not url.isprintable() or " " in url:
+        raise InvalidJob([FieldError(pointer, "Must hold no space and no control character.")])
     try:
         parts = urlsplit(url)
         host = parts.hostname
-        _ = parts.port
-    except ValueError:
+        if parts.port == 0 or not (host or "").encode("idna"):
+            host = None
+    except ValueError:  # the port, the brackets, or a name that can't be one
         parts, host = None, None
     if parts is None or parts.scheme not in ("http", "https") or not host or parts.username is not None:
         raise InvalidJob([FieldError(pointer, "Must be an http or https URL without a user.")])
@@ -143,7 +147,8 @@ def _try(callback: Callback) -> None:
         error = "" if 200 <= status < 300 else f"HTTP {status}"
     except AddressRefused as refused:
         error = str(refused) or str(AddressRefused.__doc__)
-    except (urllib3.exceptions.HTTPError, OSError) as failed:
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as failed:
+        # The last two: what can't even be asked for, such as a name that is none.
         error = type(failed).__name__
     now = clock.now()
     tries = callback.tries + 1
@@ -173,7 +178,7 @@ def _post(callback: Callback) -> int:
     body = json.dumps(_body(callback), separators=(",", ":")).encode()
     stamp = int(clock.now().timestamp())
     headers = {
-        "Host": parts.netloc,
+        "Host": parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode(),
         "Content-Type": "application/json",
         "User-Agent": "sluice",
         "webhook-id": callback.uid,

@@ -164,12 +164,27 @@ def test_a_rolled_back_end_tells_nobody(project: Project, receiver: Receiver) ->
         "ftp://example.com/", "http://", "http://user:pass@example.com/", "http://10.0.0.1/", "http://192.168.1.1/x",
         "http://169.254.169.254/latest/meta-data", "http://[::ffff:10.0.0.1]/", "http://[fd00::1]/", "http://0.0.0.0/",
         "http://224.0.0.1/", "http://example.com:99999/", "javascript:alert(1)",
+        "http://example.com/a b", "http://example.com/\r\nX: y", "http://exa mple.com/", "http://a..b/", "http://example.com:0/",
+        f"http://{'x' * 64}.example.com/",
     ],
 )  # fmt: skip
 def test_addresses_that_are_refused(url: str) -> None:
     with pytest.raises(InvalidJob) as caught:
         check_url(url, "/callback_url")
     assert caught.value.errors[0].pointer == "/callback_url"
+
+
+@pytest.mark.parametrize("url", ["http://a..b/", "http://127.0.0.1:9/\x7f", "http://\u2603.invalid/"])
+def test_an_address_that_cannot_be_asked_for_is_given_up_like_any_other(project: Project, url: str) -> None:
+    """Taken in from Python, where nobody looks at it, or before such were refused."""
+    ended_job(url)
+    assert send_due() == 1
+    callback = Callback.objects.get()
+    assert (callback.tries, callback.delivered_at) == (1, None)
+    assert callback.error
+    Callback.objects.update(tries=len(callbacks.WAITS), due_at=timezone.now())
+    send_due()
+    assert Callback.objects.get().due_at is None
 
 
 def test_a_name_that_means_a_private_address_is_not_called(
