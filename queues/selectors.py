@@ -282,14 +282,25 @@ def open_letters(project: Project | None = None) -> int:
     return (rows if project is None else rows.filter(project=project)).count()
 
 
-def letter_groups(rows: QuerySet[DeadLetter]) -> list[dict[str, Any]]:
-    """Letters that failed alike, the most frequent first: count, first and last time, an example."""
+def traceback_of(letter: DeadLetter) -> str | None:
+    """The traceback of the last attempt before the letter that left one."""
+    told = Attempt.objects.filter(job=letter.job_id, ended_at__lte=letter.created_at).exclude(traceback="")
+    return told.order_by("-number").values_list("traceback", flat=True).first()
+
+
+def letter_groups(rows: QuerySet[DeadLetter], *, below: int | None = None, count: int = 500) -> list[dict[str, Any]]:
+    """Letters that failed alike: count, first and last time, an example. In the order of their first letters, whose
+    ids are `first`, newest first and `below` that one only."""
     grouped = (
         rows.order_by()
         .values("fingerprint", "category", "severity", "type")
-        .annotate(count=Count("id"), first_at=Min("created_at"), last_at=Max("created_at"), example=Max("id"))
-        .order_by("-count")[:500]
-    )
+        .annotate(
+            count=Count("id"), first_at=Min("created_at"), last_at=Max("created_at"), first=Min("id"), example=Max("id")
+        )
+    )  # fmt: skip
+    if below is not None:
+        grouped = grouped.filter(first__lt=below)
+    grouped = grouped.order_by("-first")[:count]
     examples = {row.pk: row for row in DeadLetter.objects.filter(pk__in=[group["example"] for group in grouped])}
     return [
         {**group, "error": examples[group["example"]].error, "example": examples[group["example"]].uid}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from queues.errors import CATEGORIES
 from queues.models import BulkAction, Callback, DeadLetter, Job, Queue
 from queues.services import bulk
 from queues.states import Status
@@ -262,7 +263,7 @@ def test_bad_jobs_are_refused_and_nothing_is_changed(platform: Api, sent: Any, s
         "jobs?cursor=abc", "jobs?created_after=yesterday", "jobs?status=dead&status=pending", "dead-letters?severity=bad",
         "jobs?created_after=9999-12-31T23:59:59-23:00",
         "dead-letters?x=1", "queue/requests?limit=-1", "queue/status?x=1", "queues?x=1", "workers?x=1",
-        "dead-letters/groups?cursor=x",
+        "dead-letters/groups?cursor=x", "queues?limit=0", "workers?limit=501", "dead-letters?category=bad",
     ],
 )  # fmt: skip
 def test_bad_queries_are_refused(platform: Api, path: str) -> None:
@@ -536,10 +537,52 @@ def test_groups(desk: Desk, platform: Api) -> None:
     kill(desk, 3)
     kill(desk, 1, category="server")
     groups = platform.get("dead-letters/groups").json()["results"]
-    assert [(group["category"], group["count"]) for group in groups] == [("code", 3), ("server", 1)]
-    found = platform.get("dead-letters", fingerprint=groups[0]["fingerprint"]).json()["results"]
+    assert [(group["category"], group["count"]) for group in groups] == [("server", 1), ("code", 3)]
+    found = platform.get("dead-letters", fingerprint=groups[1]["fingerprint"]).json()["results"]
     assert len(found) == 3
     assert {"id", "job", "category", "severity", "fingerprint", "error", "attempts", "created_at"} <= set(found[0])
+
+
+@pytest.mark.parametrize("path", ["queues", "workers", "dead-letters/groups", "dead-letters", "jobs", "queue/requests"])
+def test_every_list_comes_page_by_page_while_it_grows(desk: Desk, platform: Api, path: str) -> None:
+    def grow(number: int) -> None:
+        desk.worker(f"more-{number}")
+        desk.queue(f"q{number}")
+        kill(desk, category=CATEGORIES[number], type="test.echo")
+
+    for number in range(5):
+        grow(number)
+    whole = platform.get(path, limit=500).json()
+    assert whole["next"] is None
+    seen: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = platform.get(path, limit=2, **cursor).json()
+        assert len(answer["results"]) <= 2
+        seen += answer["results"]
+        if answer["next"] is None:
+            break
+        cursor = {"cursor": answer["next"]}
+        if len(seen) == 2:
+            grow(5)
+            kill(desk, category=CATEGORIES[0])  # one more in a group that is still to come
+    name = {"queues": "name", "workers": "name", "dead-letters/groups": "fingerprint"}.get(path, "id")
+    assert [row[name] for row in seen] == [row[name] for row in whole["results"]]
+
+
+def test_a_letter_shows_its_traceback(desk: Desk, platform: Api, type_of: Any) -> None:
+    def wrong(job: Any) -> None:
+        raise ValueError("what went wrong")
+
+    type_of("test.wrong")(wrong)
+    desk.submit(project="a", type="test.wrong", max_attempts=1)
+    desk.run_until_done(desk.worker())
+    (row,) = platform.get("dead-letters").json()["results"]
+    found = platform.get(f"dead-letters/{row['id']}").json()["traceback"]
+    assert found.startswith("Traceback")
+    assert "what went wrong" in found
+    (other,) = kill(desk)
+    assert platform.get(f"dead-letters/{other.uid}").json()["traceback"] is None
 
 
 def test_bulk_replay_takes_each_letter_at_most_once(desk: Desk, platform: Api) -> None:
