@@ -52,7 +52,7 @@ def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config
     if job_type is None:
         known = ", ".join(registry.names())
         raise UnknownJobType([FieldError(f"{pointer}/type", f"No job type {spec.type!r}. Known: {known}.")])
-    name = spec.queue or job_type.queue or "batch"
+    name = spec.queue if spec.queue is not None else job_type.queue or "batch"
     queue = queues.get(name)
     if queue is None:
         config.snapshot.outdate()
@@ -260,7 +260,9 @@ def _insert(
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         now = clock.now()
         awaited = lock_dependencies(specs, project)
-        named = batches.lock(project, [spec.batch for spec in specs if spec.batch]) if lookup_batches else {}
+        named = (
+            batches.lock(project, [spec.batch for spec in specs if spec.batch is not None]) if lookup_batches else {}
+        )
         capacity.lock([queue.id for queue, _ in resolved])
         existing = _existing(project, specs, pointers)
         answers: list[Accepted | None] = [None] * len(specs)
@@ -282,7 +284,7 @@ def _insert(
                 repeats.append((position, seen[key]))
                 continue
             into = batch
-            if lookup_batches and spec.batch:
+            if lookup_batches and spec.batch is not None:
                 into = batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
             job = _row(spec, project, queue, job_type, into, now, pointers[position])
             if job.unique_key is not None:

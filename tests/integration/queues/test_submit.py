@@ -559,3 +559,11 @@ def test_what_follows_a_batch_may_be_cancelled_and_pruned(desk: Desk, settings: 
 def test_a_queue_has_as_many_lines_as_levels(desk: Desk, levels: int, kept: list[int]) -> None:
     desk.queue("q", priority_levels=levels)
     assert [desk.submit(queue="q", priority=asked)[0].priority for asked in range(10)] == kept
+
+
+def test_blank_is_not_absent(desk: Desk) -> None:
+    for fields in ({"queue": ""}, {"batch": ""}):
+        with pytest.raises(InvalidJob):
+            desk.submit(**fields)
+    (job,) = desk.submit(queue=None, batch=None, delivery=None, keys=None, cost=None)
+    assert (job.queue.name, job.delivery_mode) == ("batch", "at_least_once")
