@@ -331,10 +331,13 @@ def _hold(waits_for: Sequence[tuple[Job, list[Job]]]) -> None:
 
 
 def submit(type: str, *, project: str, **fields: Any) -> Job:
-    """Submit one job from Python; `fields` are those of `POST jobs`. Returns the `Job`, new or found.
+    """Submit one job from Python; `fields` are those of `POST jobs`, `run_at` may be a `datetime` with its zone.
+    Returns the `Job`, new or found.
 
     Raises `InvalidJob`, `UnknownJobType`, `QueueFull` and the other errors of this package.
     """
+    if isinstance(fields.get("run_at"), datetime):
+        fields["run_at"] = fields["run_at"].isoformat()
     spec = read_job(
         {"type": type, "project": project, **{name: value for name, value in fields.items() if value is not None}}
     )
