@@ -11,7 +11,7 @@ from django.db import transaction
 
 from queues import clock
 from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
-from queues.models import Batch, Job
+from queues.models import Batch, BatchAnswer, Job
 from queues.services import callbacks, dependencies
 from queues.services.deadlock import again_after_deadlock
 from queues.specs import JobSpec
@@ -65,10 +65,10 @@ def submit_bulk(
             if known is not None:
                 if known.request_hash != request_hash:
                     raise IdempotencyConflict()
-                ids = known.answer
-                if ids is None:
-                    ids = list(known.jobs.order_by("pk").values_list("uid", flat=True))
-                return known, ids, False
+                told = BatchAnswer.objects.filter(batch=known).values_list("ids", flat=True).first()
+                if told is None:
+                    told = list(known.jobs.order_by("pk").values_list("uid", flat=True))
+                return known, told, False
         if uid is not None:
             lock_dependencies(specs, project)
             found = lock(project, [uid]).get(uid)
@@ -99,7 +99,7 @@ def submit_bulk(
         accepted = submit_specs(project, specs, batch=batch, pointer=pointer, lookup_batches=False)
         ids = [answer.job.uid for answer in accepted]
         if batch.idempotency_key is not None and uid is None:
-            Batch.objects.filter(pk=batch.pk).update(answer=ids)
+            BatchAnswer.objects.create(batch=batch, ids=ids)
         if uid is None and not any(answer.created for answer in accepted):
             # Each was accepted before, in its own right: nothing of this batch will ever end and complete it.
             now = clock.now()
