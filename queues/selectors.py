@@ -214,7 +214,7 @@ def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:
         by_priority[priority_band(priority)] += count
     first = waiting.aggregate(first=Min("id"))["first"]
     oldest = Job.objects.filter(pk=first).values_list("created_at", flat=True).first() if first else None
-    recent = jobs.filter(created_at__gt=now - RATE_SPAN, id__gt=_id_floor(now)).count()
+    recent = created_after(jobs, now - RATE_SPAN).count()
     return {
         "waiting": sum(by_priority.values()),
         "by_priority": by_priority,
@@ -255,10 +255,19 @@ def _spread(values: list[float]) -> dict[str, float] | None:
     return {f"p{share}": round(values[min(len(values) * share // 100, len(values) - 1)], 3) for share in (50, 95)}
 
 
-def _id_floor(now: datetime) -> int:
-    """An id below those of the last minute, found in a few steps over the primary key: the table has no index by time."""
+OUT_OF_ORDER = timedelta(minutes=2)
+"""By so much a job with a lower id may at most be the younger one: what is accepted together has the time of its beginning."""
+
+
+def created_after(rows: QuerySet[Job], moment: datetime) -> QuerySet[Job]:
+    """Those of `rows` that were accepted behind `moment`, without reading all that are older."""
+    return rows.filter(created_at__gt=moment, id__gt=_id_floor(moment - OUT_OF_ORDER))
+
+
+def _id_floor(edge: datetime) -> int:
+    """An id below those since `edge`, found in a few steps over the primary key: the table has no index by time."""
     newest = Job.objects.order_by("-id").values_list("id", flat=True).first() or 0
-    step, edge = 1024, now - RATE_SPAN
+    step = 1024
     floor = newest
     while floor > 0:
         floor = max(newest - step, 0)

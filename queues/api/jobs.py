@@ -97,7 +97,7 @@ class Jobs(ApiView):
         if "batch" in query:
             rows = rows.filter(batch__uid=query["batch"])
         if "created_after" in query:
-            rows = rows.filter(created_at__gt=query["created_after"])
+            rows = selectors.created_after(rows, query["created_after"])
         if "q" in query:
             rows = rows.filter(Q(uid__startswith=query["q"]) | Q(type__icontains=query["q"]) | Q(user=query["q"]))
         return Response(page(rows, query, job_row, order="id"))
