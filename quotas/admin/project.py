@@ -16,6 +16,7 @@ from quotas.models import Project
 @admin.register(Project)
 class ProjectAdmin(SluiceAdmin):
     project_lookup = "pk"
+    ordering = ["slug"]  # told apart, since the model's own is not used where rows are counted by group
     list_display = ["slug", "name", "weight", "tier", "keys_in_force", "created_at"]
     list_filter = ["tier"]
     search_fields = ["slug", "name"]
