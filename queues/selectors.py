@@ -126,8 +126,7 @@ def _wait_in_line(job: Job) -> Wait:
         return Wait(f"queue {queue.name} to be resumed: {queue.paused_reason}")
     if queue.concurrency == 0:
         return Wait(f"queue {queue.name} to run anything: its concurrency is 0")
-    told = waits.told((job.queue_id, job.priority, job.project_id, job.pool))
-    if told is not None:
+    for told in waits.told([(job.queue_id, job.priority, job.project_id, job.pool)]):
         until = told["until"]
         if not isinstance(until, float):
             return Wait(str(told["reason"]))
@@ -168,7 +167,7 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
             .values_list("queue_id", "priority", "project_id", "pool")
             .distinct()[:10]
         )
-        told = [wait for group in groups if (wait := waits.told(group)) is not None]
+        told = waits.told(groups)
         binding = str(told[0]["reason"]) if told else None
         if binding is None and groups:
             paused = Queue.objects.filter(pk__in=[group[0] for group in groups], paused_at__isnull=False).first()

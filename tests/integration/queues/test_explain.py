@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
-from queues import clock, selectors
+import pytest
+import redis
+
+from queues import clock, connection, selectors
 from queues.models import Job
 from queues.services import cancel, control
 from queues.states import Status
@@ -128,3 +132,25 @@ def test_who_cancelled_what_ran_and_why_stays_told(desk: Desk) -> None:
     steps = [(step["state"], step["reason"]) for step in selectors.timeline(row)]
     assert ("executing", "cancel asked for by key:ops: wrong customer") in steps
     assert steps[-1] == ("cancelled", "cancelled by key:ops: wrong customer, while it ran")
+
+
+def test_where_redis_hangs_only_the_first_finds_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the dispatcher tells of waits is a hint: pages that want it don't wait for it one after the other."""
+    desk.worker()
+    (job,) = desk.submit()
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        asked = []
+
+        def hurried() -> redis.Redis:
+            asked.append(1)
+            return redis.Redis(
+                port=hanging.getsockname()[1],
+                socket_timeout=connection.HINT_TIMEOUT,
+                socket_connect_timeout=connection.HINT_TIMEOUT,
+            )
+
+        monkeypatch.setattr(connection, "_hurried", hurried)
+        monkeypatch.setattr(connection, "SILENCE", 600.0)
+        monkeypatch.setattr(connection, "_silent_until", float("-inf"))
+        assert [told(job)["waits_for"] for _ in range(3)] == ["its turn"] * 3
+    assert len(asked) == 1
