@@ -252,7 +252,8 @@ class HistoryView(ApiView):
             resolution=query["resolution"], policy__name__in=[policy.name for policy in selection.policies()]
         )
         if selection.key is not None:
-            rows = rows.filter(key=selection.key)
+            address = Q(policy__scope="ip", key=selection.subject("ip"))
+            rows = rows.filter(address | Q(key=selection.key))
         if selection.project is not None:
             bound = [policy.name for policy in selection.policies() if policy.project == selection.project]
             rows = rows.filter(Q(project=selection.project) | Q(project="", policy__name__in=bound))

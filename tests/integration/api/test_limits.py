@@ -10,6 +10,7 @@ import pytest
 from controlplane.models import AuditEntry
 from quotas import connection
 from quotas.models import CostRule, Network, Override, Project
+from quotas.services.rollups import Sampler
 from tests.integration.api.conftest import api, policy
 
 
@@ -407,3 +408,33 @@ def test_without_redis_each_policy_answers_its_own_way(settings: Any) -> None:
         assert [item["status"] for item in batch] == [503, 200]
     finally:
         connection.forget()
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff{}", b"[" * 100_000, b'\xef\xbb\xbf{"user": "u"}'])
+def test_what_is_no_json_is_told_as_a_mistake_of_the_whole_body(body: bytes) -> None:
+    answer = api().post("limits/check", body)
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["#"]
+
+
+def test_a_shadow_policy_does_not_shorten_a_block() -> None:
+    policy("trial", "user", 2, algorithm="sliding_window", window=60, mode="shadow")
+    policy("users", "user", 10, algorithm="token_bucket")
+    block = api().post("limits/leases", {"user": "u", "units": 5, "ttl": 7})
+    assert block.status_code == 201
+    assert block.json()["expires_in"] == 7, "the bucket of `users` has no end that would shorten it"
+
+
+@pytest.mark.parametrize(
+    ("counted", "written"),
+    [("2001:db9::1", "2001:0db9:0:0:7::2"), ("2001:db9::1", "2001:db9::/64"), ("::ffff:198.18.0.1", "198.18.0.1")],
+)
+def test_addresses_are_found_and_reset_in_any_spelling(counted: str, written: str) -> None:
+    policy("addresses", "ip", 10)
+    caller = api()
+    caller.post("limits/check", {"ip": counted})
+    for query in ({"key": written}, {"key": written, "policy": "addresses"}):
+        assert [row["used"] for row in caller.get("limits/usage", **query).json()["results"]] == [1]
+    Sampler().sample()
+    assert [row["used"] for row in caller.get("limits/usage/history", key=written).json()["results"]] == [1]
+    assert caller.post("limits/reset", {"key": written, "reason": "test"}).json() == {"reset": 1}
