@@ -47,9 +47,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except _Suspect:
         _explain(text)
     except json.JSONDecodeError as error:
-        raise InvalidRequest.at(
-            "#", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
+        raise InvalidRequest.at("#", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise InvalidRequest.at("#", "is nested too deeply") from None
     if not isinstance(value, dict):

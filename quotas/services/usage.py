@@ -88,6 +88,16 @@ def _recent(selection: Selection, chosen: list[CompiledPolicy]) -> Iterator[Limi
             yield state
 
 
+def ratio(state: LimitState) -> float | None:
+    """The share of what may be used at once that is used; None where nothing limits."""
+    policy = policies.snapshot().policies.get(state.policy)
+    return share(state.used, state.limit if policy is None else policy.capacity(state.limit))
+
+
+def share(used: int, capacity: int | None) -> float | None:
+    return None if capacity is None else round(used / capacity, 6) if capacity else 1.0
+
+
 def reset(selection: Selection, *, actor: str, reason: str) -> int:
     """Clear the selected counters. Returns how many there were."""
     named = {
@@ -100,7 +110,9 @@ def reset(selection: Selection, *, actor: str, reason: str) -> int:
     with acting(actor, "limit.reset", target, reason, selection.project or selection.visible_to or "") as act:
         chosen = selection.policies()
         cleared = sum(_reset_policy(selection, policy) for policy in chosen)
-        thresholds.forget(chosen, selection.project or selection.visible_to, selection.key)
+        for scope in {policy.scope for policy in chosen}:
+            of_scope = [policy for policy in chosen if policy.scope == scope]
+            thresholds.forget(of_scope, selection.project or selection.visible_to, selection.subject(scope))
         act.after = {"reset": cleared}
     return cleared
 
