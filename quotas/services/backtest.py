@@ -67,7 +67,9 @@ def backtest(policy: CompiledPolicy, begin: datetime, end: datetime, visible_to:
     Raises `NothingRecorded`, `TooMuchRecorded`.
     """
     source = _source(policy, visible_to)
-    resolution = next((name for name, age in KEPT.items() if begin >= timezone.now() - age), "day")
+    now = timezone.now()
+    begin = max(begin, now - KEPT["day"])  # nothing older is kept
+    resolution = next(name for name, age in KEPT.items() if begin >= now - age)
     begin = start_of(resolution, begin)
     length = LENGTHS[resolution]
     counts = policy.unit == "requests"

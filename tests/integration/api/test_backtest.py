@@ -137,6 +137,15 @@ def test_the_resolution_is_the_finest_that_is_still_kept() -> None:
         assert answer.json()["resolution"] == resolution
 
 
+def test_times_that_are_out_of_all_bounds_are_cut_to_what_is_kept() -> None:
+    policy("per-user", "user", 20)
+    begin, end = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    answer = ask(api(), {"algorithm": "calendar", "window": None, "period": "month"}, begin=begin, end=end)
+    assert answer.status_code == 200
+    assert answer.json()["from"] >= (timezone.now() - timedelta(days=731)).isoformat()
+    assert ask(api(), {}, begin=begin, end=begin + timedelta(days=1)).json()["results"] == []
+
+
 def test_nothing_comparable_is_said_so() -> None:
     policy("per-user", "user", 20)
     for changed in ({"scope": "ip"}, {"unit": "tokens"}, {"algorithm": "concurrency", "window": None}):
