@@ -77,7 +77,7 @@ def enforce(asked: Check) -> Decision | Refused:
         return Refused(_response(body, {}))
     if decision.allowed:
         return decision
-    body = answers.body_of(decision)
+    body = answers.body_of(decision, asked.project)
     body.setdefault("status", answers.status_of(decision))
     return Refused(_response(body, answers.headers_of(decision)), decision.retry_after)
 

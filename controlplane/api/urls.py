@@ -4,6 +4,7 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from controlplane.api.alerts import AlertsView, AlertView, alert_action
 from controlplane.api.audit import AuditView
+from controlplane.api.backtest import BacktestView
 from controlplane.api.events import EventsView
 from controlplane.api.schema import DocsView, SchemaView
 
@@ -16,6 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("alerts/<str:uid>/acknowledge", alert_action("acknowledge").as_view()),
     path("alerts/<str:uid>/resolve", alert_action("resolve").as_view()),
     path("events", EventsView.as_view()),
+    path("limits/backtest", BacktestView.as_view()),
     path("", include("quotas.api.urls")),
     path("", include("queues.api.urls")),
 ]

@@ -163,7 +163,7 @@ class Lean:
             raise IdempotencyMismatch from None
         kind = _JSON if decision.allowed else problems.MEDIA_TYPE
         fields = answers.headers_of(decision).items()
-        return Answer(answers.status_of(decision), rendered(answers.body_of(decision)), kind, fields)
+        return Answer(answers.status_of(decision), rendered(answers.body_of(decision, asked.project)), kind, fields)
 
     async def _view(self, route: Route, request: LeanRequest) -> Answer:
         def run() -> Answer:

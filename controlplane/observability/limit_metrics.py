@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from controlplane.observability import check_counts
 from controlplane.observability.buckets import cumulative
-from quotas.services.usage import Selection, usage
+from quotas.services.usage import Selection, ratio, usage
 
 MOST = 5_000
 """Subjects that are looked at for the ratio of use."""
@@ -51,7 +51,7 @@ def _ratios() -> Metric:
     for state in usage(Selection(), most=MOST):
         if state.limit:
             place = (state.policy, state.partition)
-            most[place] = max(most.get(place, 0.0), state.used / state.limit)
-    for (policy, project), ratio in sorted(most.items()):
-        family.add_metric([policy, project], ratio)
+            most[place] = max(most.get(place, 0.0), ratio(state) or 0.0)
+    for (policy, project), most_used in sorted(most.items()):
+        family.add_metric([policy, project], most_used)
     return family

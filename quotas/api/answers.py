@@ -8,6 +8,7 @@ from typing import Any
 
 import http_sf
 
+from quotas.api.seals import sealed
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest.problems import ProblemError, document
@@ -18,15 +19,16 @@ MAX_FIELDS = 20
 """Policies that are named in `RateLimit-Policy`; more are in the body."""
 
 
-def members(decision: Decision) -> dict[str, Any]:
+def members(decision: Decision, project: str | None) -> dict[str, Any]:
     """The members that an allowed and a denied answer share."""
+    reservation = decision.reservation
     return {
         "allowed": decision.allowed,
         "retry_after": decision.retry_after,
         "binding": decision.binding,
         "degraded": decision.degraded,
         "bypassed": decision.bypassed,
-        "reservation": decision.reservation,
+        "reservation": None if reservation is None else sealed(reservation, project),
         "limits": [
             {
                 "policy": state.policy,
@@ -50,17 +52,17 @@ def status_of(decision: Decision) -> int:
     return 200 if decision.allowed else 422 if decision.impossible else 429
 
 
-def body_of(decision: Decision) -> dict[str, Any]:
-    """The answer's body: the members, and for a denial the problem around them."""
+def body_of(decision: Decision, project: str | None) -> dict[str, Any]:
+    """The answer's body: the members, and for a denial the problem around them; `project` is the one asked about."""
     if decision.allowed:
-        return members(decision)
+        return members(decision, project)
     if decision.impossible:
         return document(
             "cost-exceeds-limit",
             "Cost exceeds limit",
             422,
             f"The cost is greater than the policy {decision.binding!r} could ever admit.",
-            **members(decision),
+            **members(decision, project),
         )
     when = (
         "it refuses everything."
@@ -74,7 +76,7 @@ def body_of(decision: Decision) -> dict[str, Any]:
         429,
         f"The policy {decision.binding!r} is used up; {when}",
         None,
-        **{"violated-policies": violated, **members(decision)},
+        **{"violated-policies": violated, **members(decision, project)},
     )
 
 
@@ -153,9 +155,10 @@ def refusal(error: UnknownProject | NetworkDenied | LimiterUnavailable) -> Probl
             )
 
 
-def settlement(settled: Settlement) -> dict[str, Any]:
+def settlement(settled: Settlement, told: str) -> dict[str, Any]:
+    """`told`: the reservation's id as the caller knows it."""
     return {
-        "reservation": settled.reservation,
+        "reservation": told,
         "actual": dict(settled.actual),
         "refunded": dict(settled.refunded),
     }

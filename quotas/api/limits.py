@@ -24,6 +24,7 @@ from quotas.api.check_body import (
     questions,
     subject,
 )
+from quotas.api.seals import opened, sealed
 from quotas.engine.types import Decision, LimitState
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.models import UsageRollup
@@ -61,7 +62,7 @@ class CheckView(ApiView):
             raise answers.refusal(error) from None
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
-        return _decided(decision)
+        return _decided(decision, asked)
 
 
 class CheckBatchView(ApiView):
@@ -93,8 +94,8 @@ class CheckBatchView(ApiView):
             decisions = limits.check_many([check for _, check in permitted], actor=caller.name, tokens=tokens)
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
-        for (place, _), decision in zip(permitted, decisions, strict=True):
-            results[place] = _result(decision)
+        for (place, check), decision in zip(permitted, decisions, strict=True):
+            results[place] = _result(decision, check)
         return Response({"results": results})
 
 
@@ -109,14 +110,15 @@ class SettleView(ApiView):
     def post(self, request: Request) -> Response:
         body = self.body(SettleBody)
         try:
-            settled = limits.settle(body["reservation"], body.get("actual"))
+            reservation = opened(body["reservation"], self.caller)
+            settled = limits.settle(reservation, body.get("actual")) if reservation else None
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         if settled is None:
             raise NotFound("The reservation is unknown or has expired; nothing was changed.", "unknown-reservation")
         if "outcome" in body:
             outcomes.of_reservation(settled.limits, outcome(body["outcome"]))
-        return Response(answers.settlement(settled))
+        return Response(answers.settlement(settled, body["reservation"]))
 
 
 class OutcomesView(ApiView):
@@ -157,9 +159,9 @@ class BlocksView(ApiView):
         except blocks.NotDivisible as error:
             raise ProblemError("not-divisible", "Not divisible", 422, str(error)) from None
         if not block.units:
-            return _decided(block.decision)
+            return _decided(block.decision, asked)
         lease = {
-            "id": f"{body['unit']}.{block.id}",
+            "id": f"{body['unit']}.{sealed(block.id, asked.project)}",
             "units": block.units,
             "unit": body["unit"],
             "expires_in": round(block.expires_in, 6),
@@ -177,9 +179,10 @@ class BlockView(ApiView):
     )
     def delete(self, request: Request, lease: str) -> Response:
         body = self.body(SpentBody)
-        unit, _, reservation = lease.rpartition(".")
+        unit, _, told = lease.rpartition(".")
+        reservation = opened(told, self.caller)
         try:
-            settled = blocks.give_back(reservation, {unit: body["spent"]}) if unit else None
+            settled = blocks.give_back(reservation, {unit: body["spent"]}) if unit and reservation else None
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         if settled is None:
@@ -252,7 +255,8 @@ class HistoryView(ApiView):
             resolution=query["resolution"], policy__name__in=[policy.name for policy in selection.policies()]
         )
         if selection.key is not None:
-            rows = rows.filter(key=selection.key)
+            address = Q(policy__scope="ip", key=selection.subject("ip"))
+            rows = rows.filter(address | Q(key=selection.key))
         if selection.project is not None:
             bound = [policy.name for policy in selection.policies() if policy.project == selection.project]
             rows = rows.filter(Q(project=selection.project) | Q(project="", policy__name__in=bound))
@@ -281,9 +285,9 @@ class ResetView(ApiView):
         return Response({"reset": cleared})
 
 
-def _decided(decision: Decision) -> Response:
+def _decided(decision: Decision, asked: Check) -> Response:
     return Response(
-        answers.body_of(decision),
+        answers.body_of(decision, asked.project),
         answers.status_of(decision),
         headers=answers.headers_of(decision),
         content_type=None if decision.allowed else problems.MEDIA_TYPE,
@@ -306,9 +310,9 @@ def _token(caller: Caller, request: Request) -> Token:
     return Token(f"{space}\n{request.path}\n{key}", fingerprint(request.data))
 
 
-def _result(decision: Decision | limits.Refusal) -> dict[str, Any]:
+def _result(decision: Decision | limits.Refusal, asked: Check) -> dict[str, Any]:
     if isinstance(decision, Decision):
-        return {**answers.body_of(decision), "status": answers.status_of(decision)}
+        return {**answers.body_of(decision, asked.project), "status": answers.status_of(decision)}
     return {"allowed": False, **answers.refusal(decision).document()}
 
 
@@ -336,12 +340,11 @@ def _history(row: UsageRollup) -> dict[str, Any]:
         "used": row.used,
         "denied": row.denied,
         "limit": row.limit,
-        "ratio": None if row.limit is None else 1.0 if row.limit == 0 else round(row.used / row.limit, 6),
+        "ratio": usage_service.share(row.used, row.policy.capacity(row.limit)),
     }
 
 
 def _usage(state: LimitState, moved: adaptive.Standing | None) -> dict[str, Any]:
-    ratio = None if state.limit is None else 1.0 if state.limit == 0 else round(state.used / state.limit, 6)
     return {
         "policy": state.policy,
         "scope": state.scope,
@@ -352,7 +355,7 @@ def _usage(state: LimitState, moved: adaptive.Standing | None) -> dict[str, Any]
         "limit": state.limit,
         "used": state.used,
         "remaining": state.remaining,
-        "ratio": ratio,
+        "ratio": usage_service.ratio(state),
         "reset_after": round(state.reset_after, 6),
         "adaptive": None if moved is None else _standing(moved),
     }

@@ -109,3 +109,7 @@ class Policy(Versioned):
 
     def __str__(self) -> str:
         return self.name
+
+    def capacity(self, limit: int | None) -> int | None:
+        """The most that may be used at once under this limit: a token bucket's burst, else the limit itself."""
+        return self.burst if limit and self.algorithm == Algorithm.TOKEN_BUCKET and self.burst is not None else limit

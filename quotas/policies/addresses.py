@@ -33,6 +33,14 @@ def subject(address: Address, ipv6_prefix: int) -> str:
     return str(ipaddress.ip_network((int(address), ipv6_prefix), strict=False)) if address.version == 6 else ""
 
 
+def counted(text: str, ipv6_prefix: int) -> str:
+    """What is counted of an address in any of its spellings; a network, or what is no address, stays as it is."""
+    try:
+        return subject(parse(text), ipv6_prefix)
+    except BadAddress:
+        return text
+
+
 class NetworkList:
     """Allow and deny entries; the longest prefix that holds an address decides, and of two equal ones `deny`."""
 

@@ -146,6 +146,10 @@ class CompiledPolicy:
                 limit = share
         return _limit(self, subject, project if self.scope in PARTITIONED else "", limit, burst, cost)
 
+    def capacity(self, limit: int | None) -> int | None:
+        """The most that may be used at once under this limit: a token bucket's burst, else the limit itself."""
+        return self.burst if limit and self.algorithm == "token_bucket" and self.burst is not None else limit
+
     def template(self) -> Limit:
         """The policy without a subject, to list or clear its counters by."""
         return self.limit_for("", "", 0, 0.0)

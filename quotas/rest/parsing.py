@@ -39,19 +39,17 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The body is not UTF-8 at byte {error.start}.") from None
+        raise InvalidRequest.at("#", f"is not UTF-8 at byte {error.start}") from None
     try:
         if text.startswith("\ufeff"):
-            raise InvalidRequest("The body is not JSON: it begins with a byte order mark.")
+            raise InvalidRequest.at("#", "is not JSON: it begins with a byte order mark")
         value = _decode(text)
     except _Suspect:
         _explain(text)
     except json.JSONDecodeError as error:
-        raise InvalidRequest(
-            f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
+        raise InvalidRequest.at("#", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
+        raise InvalidRequest.at("#", "is nested too deeply") from None
     if not isinstance(value, dict):
         raise InvalidRequest.at("#", "must be a JSON object")
     if b"\\u" in body:  # NUL and lone surrogates can come in as escapes only
@@ -116,7 +114,7 @@ def _explain(text: str) -> NoReturn:
         parse_int=lambda found: _Bad(found) if len(found) > 400 else 0,
     )
     _walk(whole, ())
-    raise InvalidRequest("The body is not JSON.")
+    raise InvalidRequest.at("#", "is not JSON")
 
 
 def _walk(value: Any, path: tuple[str | int, ...]) -> None:

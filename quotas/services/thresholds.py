@@ -26,10 +26,11 @@ def watch(policy: CompiledPolicy, states: Iterable[LimitState], now: datetime | 
     marks = {(mark.project, mark.key): mark for mark in ThresholdMark.objects.filter(policy_id=policy.pk)}
     crossed = 0
     for state in states:
-        if not state.limit:
+        capacity = policy.capacity(state.limit)
+        if not capacity:
             continue
         mark = marks.pop((state.partition, state.key), None)
-        reached = max((share for share in policy.warn_at if state.used >= share * state.limit), default=0.0)
+        reached = max((share for share in policy.warn_at if state.used >= share * capacity), default=0.0)
         if mark is not None and mark.since < _begin(state, now):
             mark.delete()
             mark = None
@@ -39,9 +40,7 @@ def watch(policy: CompiledPolicy, states: Iterable[LimitState], now: datetime | 
                 policy_id=policy.pk, project=state.partition, key=state.key, defaults={"share": reached}
             )
             events.emit(
-                events.ThresholdCrossed(
-                    policy.name, state.key, reached, state.used, state.limit, project=state.partition
-                )
+                events.ThresholdCrossed(policy.name, state.key, reached, state.used, capacity, project=state.partition)
             )
             crossed += 1
         elif reached < told and mark is not None:

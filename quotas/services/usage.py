@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from django.conf import settings
+
 from quotas import policies
 from quotas.connection import limiter
 from quotas.engine.keys import SHOWN
 from quotas.engine.subjects import reset_where
 from quotas.engine.types import LimitState
+from quotas.policies import addresses
 from quotas.policies.compiled import PARTITIONED, CompiledPolicy
 from quotas.services import thresholds
 from quotas.services.acting import acting
@@ -40,8 +43,13 @@ class Selection:
             and (owner is None or policy.project == owner or policy.scope in PARTITIONED)
         ]
 
+    def subject(self, scope: str) -> str | None:
+        """The key as policies of that scope count it: an address may be written in several ways."""
+        return addresses.counted(self.key, settings.IPV6_PREFIX) if self.key and scope == "ip" else self.key
+
     def holds(self, policy: CompiledPolicy, partition: str, subject: str) -> bool:
-        if self.key is not None and subject != self.key[:SHOWN]:
+        wanted = self.subject(policy.scope)
+        if wanted is not None and subject != wanted[:SHOWN]:
             return False
         if policy.scope not in PARTITIONED:
             return self.project in (None, policy.project)
@@ -63,7 +71,7 @@ def _exact(selection: Selection, policy: CompiledPolicy) -> Iterable[LimitState]
     if policy.scope in PARTITIONED and not partition:
         return ()  # each project may have such a key
     now = policies.snapshot().now()
-    return limiter().peek([policy.limit_for(selection.key or "", partition, 0, now)])
+    return limiter().peek([policy.limit_for(selection.subject(policy.scope) or "", partition, 0, now)])
 
 
 def _recent(selection: Selection, chosen: list[CompiledPolicy]) -> Iterator[LimitState]:
@@ -80,6 +88,16 @@ def _recent(selection: Selection, chosen: list[CompiledPolicy]) -> Iterator[Limi
             yield state
 
 
+def ratio(state: LimitState) -> float | None:
+    """The share of what may be used at once that is used; None where nothing limits."""
+    policy = policies.snapshot().policies.get(state.policy)
+    return share(state.used, state.limit if policy is None else policy.capacity(state.limit))
+
+
+def share(used: int, capacity: int | None) -> float | None:
+    return None if capacity is None else round(used / capacity, 6) if capacity else 1.0
+
+
 def reset(selection: Selection, *, actor: str, reason: str) -> int:
     """Clear the selected counters. Returns how many there were."""
     named = {
@@ -92,7 +110,9 @@ def reset(selection: Selection, *, actor: str, reason: str) -> int:
     with acting(actor, "limit.reset", target, reason, selection.project or selection.visible_to or "") as act:
         chosen = selection.policies()
         cleared = sum(_reset_policy(selection, policy) for policy in chosen)
-        thresholds.forget(chosen, selection.project or selection.visible_to, selection.key)
+        for scope in {policy.scope for policy in chosen}:
+            of_scope = [policy for policy in chosen if policy.scope == scope]
+            thresholds.forget(of_scope, selection.project or selection.visible_to, selection.subject(scope))
         act.after = {"reset": cleared}
     return cleared
 
@@ -101,8 +121,9 @@ def _reset_policy(selection: Selection, policy: CompiledPolicy) -> int:
     if selection.key is None and selection.project is None and selection.visible_to is None:
         return limiter().reset_policy(policy.id)
     partition = selection.visible_to or selection.project or policy.project
-    if selection.key is not None and (partition or policy.scope not in PARTITIONED):
-        return limiter().reset([policy.limit_for(selection.key, partition, 0, 0.0)])
+    subject = selection.subject(policy.scope)
+    if subject is not None and (partition or policy.scope not in PARTITIONED):
+        return limiter().reset([policy.limit_for(subject, partition, 0, 0.0)])
     return reset_where(
         limiter().limiter, policy.template(), lambda partition, subject: selection.holds(policy, partition, subject)
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from quotas.engine.types import LimitState
 from quotas.models import Policy, Project
+from quotas.services import usage as usage_service
 from quotas.services.usage import Selection, usage
 
 ROWS = 12
@@ -26,7 +27,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
 
 
 def ratio(state: LimitState) -> float:
-    return state.used / state.limit if state.limit else 0.0
+    return usage_service.ratio(state) or 0.0
 
 
 def share(state: LimitState) -> int:

@@ -38,6 +38,14 @@ class Api:
             headers={"Authorization": f"Bearer {self.token}", **named},
         )
 
+    def delete(self, path: str, body: Any) -> Any:
+        return self.client.delete(
+            f"/api/v1/{path}",
+            json.dumps(body),
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {self.token}"},
+        )
+
 
 @pytest.fixture(autouse=True)
 def empty(db: None, valkey: redis.Redis) -> Iterator[None]:

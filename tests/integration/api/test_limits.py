@@ -9,7 +9,8 @@ import pytest
 
 from controlplane.models import AuditEntry
 from quotas import connection
-from quotas.models import CostRule, Network, Override, Project
+from quotas.models import CostRule, Network, Override, Project, ThresholdMark
+from quotas.services.rollups import Sampler
 from tests.integration.api.conftest import api, policy
 
 
@@ -407,3 +408,69 @@ def test_without_redis_each_policy_answers_its_own_way(settings: Any) -> None:
         assert [item["status"] for item in batch] == [503, 200]
     finally:
         connection.forget()
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff{}", b"[" * 100_000, b'\xef\xbb\xbf{"user": "u"}'])
+def test_what_is_no_json_is_told_as_a_mistake_of_the_whole_body(body: bytes) -> None:
+    answer = api().post("limits/check", body)
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["#"]
+
+
+def test_a_shadow_policy_does_not_shorten_a_block() -> None:
+    policy("trial", "user", 2, algorithm="sliding_window", window=60, mode="shadow")
+    policy("users", "user", 10, algorithm="token_bucket")
+    block = api().post("limits/leases", {"user": "u", "units": 5, "ttl": 7})
+    assert block.status_code == 201
+    assert block.json()["expires_in"] == 7, "the bucket of `users` has no end that would shorten it"
+
+
+@pytest.mark.parametrize(
+    ("counted", "written"),
+    [("2001:db9::1", "2001:0db9:0:0:7::2"), ("2001:db9::1", "2001:db9::/64"), ("::ffff:198.18.0.1", "198.18.0.1")],
+)
+def test_addresses_are_found_and_reset_in_any_spelling(counted: str, written: str) -> None:
+    policy("addresses", "ip", 10)
+    caller = api()
+    caller.post("limits/check", {"ip": counted})
+    for query in ({"key": written}, {"key": written, "policy": "addresses"}):
+        assert [row["used"] for row in caller.get("limits/usage", **query).json()["results"]] == [1]
+    Sampler().sample()
+    assert [row["used"] for row in caller.get("limits/usage/history", key=written).json()["results"]] == [1]
+    assert caller.post("limits/reset", {"key": written, "reason": "test"}).json() == {"reset": 1}
+
+
+def test_a_project_settles_its_own_reservations_and_blocks_only() -> None:
+    policy("tokens", "user", 100, unit="tokens")
+    a, b, platform = api(project="a"), api(project="b"), api()
+    made = [a.post("limits/check", {"user": "u", "cost": {"tokens": 40}}).json()["reservation"]]
+    batch = a.post("limits/check-batch", {"checks": [{"user": "u", "cost": {"tokens": 30}}]})
+    made.append(batch.json()["results"][0]["reservation"])
+    made.append(
+        platform.post("limits/check", {"project": "a", "user": "u", "cost": {"tokens": 20}}).json()["reservation"]
+    )
+    nobodys = platform.post("limits/check", {"user": "u", "cost": {"tokens": 20}}).json()["reservation"]
+    block = a.post("limits/leases", {"user": "u", "units": 10, "unit": "tokens"}).json()["id"]
+    forged = b.post("limits/check", {"user": "u", "cost": {"tokens": 1}}).json()["reservation"].partition(":")[2]
+    for told in (*made, nobodys, made[0].partition(":")[0], f"{made[0].partition(':')[0]}:{forged}"):
+        assert b.post("limits/settle", {"reservation": told, "actual": {"tokens": 0}}).status_code == 404
+    assert b.delete(f"limits/leases/{block}", {"spent": 0}).status_code == 404
+    assert a.get("limits/usage", key="u").json()["results"][0]["used"] == 100
+    assert a.post("limits/settle", {"reservation": nobodys, "actual": {"tokens": 0}}).status_code == 404
+    for caller, told in ((a, made[0]), (platform, made[1]), (a, made[2]), (platform, nobodys)):
+        settled = caller.post("limits/settle", {"reservation": told, "actual": {"tokens": 1}})
+        assert settled.status_code == 200 and settled.json()["reservation"] == told
+    assert a.delete(f"limits/leases/{block}", {"spent": 4}).json() == {"id": block, "spent": 4, "refunded": 6}
+    assert a.get("limits/usage", key="u").json()["results"][0]["used"] == 7
+
+
+def test_a_buckets_ratio_is_of_its_burst() -> None:
+    policy("wide", "user", 10, algorithm="token_bucket", burst=40)
+    policy("narrow", "project", 10, algorithm="token_bucket", burst=4)
+    caller = api(project="a")
+    caller.post("limits/check", {"user": "u", "cost": 4})
+    Sampler().sample()
+    for path in ("limits/usage", "limits/usage/history"):
+        ratios = {row["policy"]: row["ratio"] for row in caller.get(path).json()["results"]}
+        assert ratios == {"wide": 0.1, "narrow": 1.0}
+    assert [(mark.policy.name, mark.share) for mark in ThresholdMark.objects.all()] == [("narrow", 0.95)]

@@ -27,7 +27,7 @@ def test_every_path_is_described_with_scopes_and_problems(schema: dict[str, Any]
     assert schema["openapi"].startswith("3.1")
     paths = schema["paths"]
     for path in ("limits/check", "limits/check-batch", "limits/settle", "limits/usage", "limits/reset",
-                 "rate-limiter/reset", "limits/leases", "pools", "pools/{pool}/acquire", "leases/{lease}/settle",
+                 "rate-limiter/reset", "limits/leases", "limits/backtest", "pools", "pools/{pool}/acquire", "leases/{lease}/settle",
                  "accounts/{account}", "pools/{pool}/explain", "audit", "jobs", "jobs/bulk", "queues"):  # fmt: skip
         assert f"/api/v1/{path}" in paths, path
     for path, operations in paths.items():
@@ -60,6 +60,20 @@ def test_answers_are_as_described(schema: dict[str, Any]) -> None:
         "Pools": caller.get("pools"),
         "Accounts": caller.get("accounts"),
         "PoolExplanation": caller.get("pools/llm/explain"),
+        "BacktestAnswer": caller.post(
+            "limits/backtest",
+            {
+                "policy": {
+                    "name": "per-user",
+                    "scope": "user",
+                    "algorithm": "fixed_window",
+                    "limit": 0,
+                    "window": "1h",
+                },
+                "from": "2026-01-01T00:00:00Z",
+                "to": "2100-01-01T00:00:00Z",
+            },
+        ),
         "Entries": caller.get("audit"),
         "Problem": caller.get("pools/nobody"),
     }
