@@ -18,7 +18,7 @@ from queues.api.shapes import job_whole, letter_shape, moment
 from queues.models import BulkAction, DeadLetter, Job
 from queues.services import bulk, replay
 from quotas.rest.caller import resolve_project
-from quotas.rest.fields import StrictBooleanField, StrictCharField
+from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
@@ -58,7 +58,7 @@ class BulkFilter(StrictSerializer):
 
 class ReplayMany(StrictSerializer):
     filter = BulkFilter()
-    reason = StrictCharField(max_length=500)
+    reason = ReasonField()
     dry_run = StrictBooleanField(required=False, default=False)
 
 

@@ -56,7 +56,8 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fa
         return _fate_of_lost(job)
     if not result.counted:
         # It met a limit or a dead account: back in line, where admission knows how long that lasts.
-        return Fate(Stage.READY, Status.RATE_LIMITED, f"{result.category}: {result.error}"[:500])
+        status = Status.PENDING if result.outcome == Outcome.FAILED else Status.RATE_LIMITED
+        return Fate(Stage.READY, status, f"{result.category}: {result.error}"[:500])
     if job.delivery_mode == "at_most_once":
         reason = f"{result.category}: {result.error}"[:420]
         return Fate(Stage.DONE, Status.DEAD, f"{reason}; it asked for at most one delivery", final=True)

@@ -541,9 +541,9 @@ class Accounts:
         """End the cooldown that a whole pool has since its accounts were refused together. True if it had one."""
         return self._do_at(self.plan(pool).state, "clear_cooldown")
 
-    def trip(self, account_id: str, open_for: float = 60.0) -> bool:
+    def trip(self, account_id: str, open_for: float = 60.0, why: str = "operator") -> bool:
         """Open an account's breaker for `open_for` seconds."""
-        return self._do(account_id, "trip", b"%d" % round(open_for * 1e6))
+        return self._do(account_id, "trip", struct.pack("<d", round(open_for * 1e6)) + why.encode("utf-8", "replace"))
 
     def close(self, account_id: str) -> bool:
         """Close an account's breaker. Calls that began before count for it no more. True if it was open."""
@@ -666,7 +666,7 @@ def _named(pool: PoolSpec, found: dict[str, Any], view: AccountView) -> tuple[st
     if reason == "disabled":
         return "disabled", None, found.get("disabled") or "configuration"
     if reason == "breaker_open":
-        return "open", left, "too many failures"
+        return "open", left, found.get("tripped") or "too many failures"
     if found.get("half_open") and reason != "cooldown":
         return "half_open", left, "waits for a probe" if reason is None else "a probe is out"
     if reason == "cooldown":

@@ -90,7 +90,14 @@ def configuration(openai: str, telegram: str, hook: str) -> tuple[str, dict[str,
         ],
         "pools": [*pools, chats],
         "retry_policies": [
-            {"name": "keen", "strategy": "exponential", "initial": "200ms", "max": "1s", "max_attempts": 9},
+            {
+                "name": "keen",
+                "strategy": "exponential",
+                "initial": "200ms",
+                "max": "1s",
+                "max_attempts": 9,
+                "by_category": {"auth": "never"},
+            },
             {"name": "once", "strategy": "fixed", "initial": "100ms", "max_attempts": 1},
         ],
         "queues": [

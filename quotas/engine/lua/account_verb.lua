@@ -6,7 +6,7 @@
 -- KEYS  1 the account's state
 -- ARGV  1 now in microseconds, or '' for the server's own time
 --       2 clear_cooldown | trip | close | disable | enable | restore
---       3 trip: how long it stays open, in microseconds; disable: why; restore: '<ddd' cooldown left, open for,
+--       3 trip: '<d' how long it stays open, in microseconds, then why; disable: why; restore: '<ddd' cooldown left, open for,
 --         health (-1: none), then why it is disabled ('' if it is not)
 --
 -- Returns 1 if that changed anything, else 0. `restore` only adds: what is live wins over what was stored.
@@ -21,12 +21,17 @@ local changed = 0
 if verb == 'clear_cooldown' then
   if (s.cd and s.cd > now) or (s.sc and s.sc > now) or s.md then changed = 1 end
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
+  -- What the provider told to be used up would hold it back just as well; the next answer tells it anew.
+  for unit, q in pairs(s.q or {}) do
+    if q.v and q.v < 1 then s.q[unit], changed = nil, 1 end
+  end
 elseif verb == 'trip' then
-  s.bo, s.be, s.pr, s.pk = now + tonumber(given), (s.be or 0) + 1, nil, nil
+  local open, at = struct.unpack('<d', given)
+  s.bo, s.be, s.pr, s.pk, s.by = now + open, (s.be or 0) + 1, nil, nil, string.sub(given, at)
   changed = 1
 elseif verb == 'close' then
   if s.bo then changed = 1 end
-  s.bo, s.be, s.pr, s.pk, s.bf, s.bw = nil, (s.be or 0) + 1, nil, nil, nil, nil
+  s.bo, s.be, s.pr, s.pk, s.bf, s.bw, s.by = nil, (s.be or 0) + 1, nil, nil, nil, nil, nil
 elseif verb == 'disable' then
   if not s.di then changed = 1 end
   s.di, s.da = given, now
