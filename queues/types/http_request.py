@@ -168,6 +168,14 @@ class HttpRequest:
             return self._unanswered("timeout", f"No answer within {timeout:g} s.", timeout)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return self._unanswered("network", type(error).__name__)
+        except ValueError as error:
+            # It could not even be written, as with a line break in the credential. The message would show it.
+            return RunResult(
+                AttemptOutcome.FAILED,
+                category="validation",
+                error=f"The request can't be sent: {type(error).__name__}.",
+                upstream=Outcome("unused"),
+            )
         return self._answered(response, content, payload, lease, time.perf_counter() - started)
 
     @staticmethod
