@@ -186,7 +186,9 @@ class AccountAdmin(SluiceAdmin):
         if row is None:
             return []
         able = {"trip", "disable"} if row.enabled else {"enable"}
-        if row.enabled:
+        if row.enabled and row.state == "disabled":  # by a refused credential, not by an operator
+            able = {"enable", "disable"}
+        elif row.enabled:
             able |= {"cooling_down": {"clear_cooldown"}, "open": {"close_breaker"}, "half_open": {"close_breaker"}}.get(
                 row.state, set()
             )
