@@ -84,10 +84,10 @@ class Plan:
         self._tell("rate_limited", wait=wait, category="rate_limited")
         return wait + 0.005
 
-    def after(self, outcome: Outcome, account: str, in_service: Callable[[], bool]) -> float | None:
+    def after(self, outcome: Outcome, account: str, others: bool) -> float | None:
         """None: it is done, well or for good; else the seconds until the next attempt.
 
-        `in_service` tells whether there is another account where this one's credential was refused.
+        `others`: this account's credential was refused, and there is another one.
         """
         self.made += 1
         if outcome.category == "ok":
@@ -95,7 +95,7 @@ class Plan:
                 self._tell("recovered", account=account)
             return None
         wait = backoff.delay(outcome, self.made)
-        if outcome.refuses_account and self.made < self.attempts and in_service():
+        if others:
             wait = 0.0  # that account is disabled now
         if wait is None or self.made >= self.attempts:
             self._tell("given_up", category=outcome.category, account=account)

@@ -13,9 +13,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
-
-from asgiref.sync import sync_to_async
 
 from quotas import policies
 from quotas.calls import CallFailed, CallStatus, Plan, rank, units
@@ -24,6 +23,7 @@ from quotas.engine.types import AccountState, Admission, Outcome
 from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled
 from quotas.leases import Lease, lent, status_of
 from quotas.services import pools as service
+from quotas.threads import in_thread, off_loop
 
 R = TypeVar("R")
 DEFAULT_ATTEMPTS = 5
@@ -95,9 +95,9 @@ class Pool:
         try:
             yield lease
         except BaseException as error:
-            await sync_to_async(lease.end, thread_sensitive=False)(error)
+            await in_thread(partial(lease.end, error))
             raise
-        await sync_to_async(lease.end, thread_sensitive=False)(None)
+        await in_thread(partial(lease.end, None))
 
     def call(
         self,
@@ -139,7 +139,7 @@ class Pool:
             except BaseException as raised:
                 lease.end(raised)
                 raise
-            wait = plan.after(outcome, lease.account, self._in_service)
+            wait = plan.after(outcome, lease.account, outcome.refuses_account and self._in_service())
             if wait is None:
                 return _finish(plan, outcome, response, error)
             time.sleep(wait)
@@ -170,14 +170,14 @@ class Pool:
             lease, response, error = self._lease(admission), None, None
             try:
                 response = await fn(lease)
-                outcome = await sync_to_async(_settled, thread_sensitive=False)(lease, response)
+                outcome = await in_thread(partial(_settled, lease, response))
             except Exception as raised:
-                outcome = await sync_to_async(_failed, thread_sensitive=False)(lease, raised)
-                error = raised
+                outcome, error = await in_thread(partial(_failed, lease, raised)), raised
             except BaseException as raised:
-                lease.end(raised)  # cancelled: no further await
+                off_loop(partial(lease.end, raised))  # cancelled: no further await
                 raise
-            wait = await sync_to_async(plan.after, thread_sensitive=False)(outcome, lease.account, self._in_service)
+            others = outcome.refuses_account and await in_thread(self._in_service)
+            wait = plan.after(outcome, lease.account, others)
             if wait is None:
                 return _finish(plan, outcome, response, error)
             await asyncio.sleep(wait)
@@ -190,7 +190,7 @@ class Pool:
         def admit() -> Admission:
             return service.admit(service.request_for(self.name, cost, priority=priority, key=key, model=model))
 
-        return await sync_to_async(admit, thread_sensitive=False)()
+        return await in_thread(admit)
 
     def _in_service(self) -> bool:
         """Whether the pool, or one that it falls back to, has an account that is not disabled."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import structlog
 
-from queues import registry
+from queues import loops, registry
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
 from queues.states import Outcome
@@ -40,6 +40,7 @@ class Running:
                 return
             self._interrupted = True
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(why))
+            loops.wake(self._thread)
 
     def run(self) -> RunResult:
         """Do the job here and now. Whatever happens, there is a result."""

@@ -11,7 +11,7 @@ from typing import Any
 from quotas import events, policies
 from quotas.connection import accounts
 from quotas.engine import accounts_plan, headers
-from quotas.engine.accounts import AccountView
+from quotas.engine.accounts_view import AccountView
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig

@@ -130,7 +130,8 @@ def test_a_probe_that_is_refused_shows_that_the_server_works(engine, clock):
 
 def test_operators_trip_and_close(engine, clock):
     spec = pool(1, breaker=BREAKER)
-    assert engine.accounts.trip("a1", 500)
+    assert engine.accounts.trip("a1", 500, "maintenance, 9–10 h")
+    assert engine.accounts.states(spec)[0].why == "maintenance, 9–10 h"
     assert engine.take(spec).retry_after == 500.0
     assert engine.accounts.close("a1")
     assert not engine.accounts.close("a1")
