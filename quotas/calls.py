@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quotas import backoff
-from quotas.engine.types import Admission, Outcome
+from quotas.engine.types import MAX_COST, Admission, Outcome
 from quotas.errors import NoAccountAvailable, QuotaError
 
 
@@ -84,14 +84,19 @@ class Plan:
         self._tell("rate_limited", wait=wait, category="rate_limited")
         return wait + 0.005
 
-    def after(self, outcome: Outcome, account: str) -> float | None:
-        """None: it is done, well or for good (`finished`); else the seconds until the next attempt."""
+    def after(self, outcome: Outcome, account: str, others: bool) -> float | None:
+        """None: it is done, well or for good; else the seconds until the next attempt.
+
+        `others`: this account's credential was refused, and there is another one.
+        """
         self.made += 1
         if outcome.category == "ok":
             if self.troubled:
                 self._tell("recovered", account=account)
             return None
         wait = backoff.delay(outcome, self.made)
+        if others:
+            wait = 0.0  # that account is disabled now
         if wait is None or self.made >= self.attempts:
             self._tell("given_up", category=outcome.category, account=account)
             return None
@@ -111,6 +116,21 @@ class Plan:
 
 
 def units(cost: Mapping[str, int] | None, tokens: int | None, requests: int | None) -> dict[str, int]:
-    """The cost of a call from its short and its long form."""
+    """The cost of a call from its short and its long form. Raises `ValueError` where it is no count."""
     named = {"tokens": tokens, "requests": requests}
-    return {**(cost or {}), **{unit: count for unit, count in named.items() if count is not None}}
+    asked = {**(cost or {}), **{unit: count for unit, count in named.items() if count is not None}}
+    for unit, count in asked.items():
+        if type(count) is not int or not 0 <= count <= MAX_COST:
+            raise ValueError(f"{unit}: a cost is a whole number from 0 to 2^53 - 1, not {count!r}")
+    return asked
+
+
+PRIORITIES = {"high": 1, "normal": 5, "low": 8}
+
+
+def rank(priority: int | str) -> int:
+    """A priority by its name or number, 0 (first) to 9. Raises `ValueError`."""
+    found = PRIORITIES.get(priority) if isinstance(priority, str) else priority
+    if type(found) is not int or not 0 <= found <= 9:
+        raise ValueError(f"a priority is high, normal, low or a whole number from 0 to 9, not {priority!r}")
+    return found

@@ -26,12 +26,11 @@ class Lease:
         self.account = admission.account or ""
         self.account_id = admission.account_id
         self.pool = config.spec.name
-        self.base_url = config.provider.base_url
         self.timeout = config.provider.timeout
         self.expires_in = admission.expires_in
         self.settled: Settled | None = None
         self.outcome: Outcome | None = None
-        self._config = config
+        self.config = config
 
     def __repr__(self) -> str:
         return f"<Lease {self.pool}/{self.account}>"
@@ -39,19 +38,30 @@ class Lease:
     @property
     def credential(self) -> str:
         """The account's credential, decrypted now. Raises `CredentialUnreadable`."""
-        return self._config.credentials[self.account_id].reveal()
+        return self.config.credentials[self.account_id].reveal()
+
+    @property
+    def base_url(self) -> str:
+        """The provider's address. Where the credential is a part of it (`{credential}`, as Telegram has it), it is put
+        in: keep such an address out of logs."""
+        url = self.config.provider.base_url
+        return url.replace("{credential}", self.credential) if "{credential}" in url else url
 
     @property
     def auth_headers(self) -> dict[str, str]:
         """The header field that carries the credential; empty where the provider wants none."""
-        name, colon, form = self._config.provider.auth_header.partition(":")
+        name, colon, form = self.config.provider.auth_header.partition(":")
         return {name.strip(): form.strip().replace("{credential}", self.credential)} if colon else {}
 
     def settle_response(self, response: Any, *, usage: Mapping[str, int] | None = None) -> Outcome:
-        """Settle by an answer: any object with `status_code` (or `status`) and `headers`."""
-        status = _status_of(response)
-        body = _body_of(response) if status is not None and status >= 400 else None
-        return self.settle(status=status, headers=getattr(response, "headers", None), body=body, usage=usage)
+        """Settle by an answer: any object with `status_code` (or `status`) and `headers`.
+
+        Its body is heard too, as far as it was read: some providers refuse in it, and most tell the actual use. Of what
+        is no answer nothing is known.
+        """
+        return self.settle(
+            status=status_of(response), headers=_member(response, "headers"), body=_body_of(response), usage=usage
+        )
 
     def settle(
         self,
@@ -66,7 +76,7 @@ class Lease:
         """Tell how the call went. The first time counts; later calls return what it came to."""
         if self.outcome is None:
             report = Report(status, headers, body, usage, error, latency)
-            self._settle(service.outcome_of(report, self._config, self.account_id))
+            self._settle(service.outcome_of(report, self.config, self.account_id))
         assert self.outcome is not None
         return self.outcome
 
@@ -98,7 +108,12 @@ class Lease:
 
 
 def failure(error: BaseException, lease: Lease) -> Outcome:
-    """What an exception of an HTTP client means: a timeout, a broken network, or nothing that is known."""
+    """What an exception of an HTTP client means: the answer that it carries, a timeout, a broken network, or nothing
+    that is known."""
+    answer = _answer_in(error)
+    if answer is not None:
+        report = Report(status_of(answer), _member(answer, "headers"), _body_of(answer))
+        return service.outcome_of(report, lease.config, lease.account_id)
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, TimeoutError) or any("Timeout" in name for name in names):
         word = "timeout"
@@ -116,21 +131,47 @@ def lent(admission: Admission, pool: str) -> Lease:
     return Lease(admission, policies.pool_config(admission.pool or pool))
 
 
-def _status_of(response: Any) -> int | None:
-    status = getattr(response, "status_code", None)
-    status = getattr(response, "status", None) if status is None else status
-    try:
-        return None if status is None else int(status)
-    except (TypeError, ValueError):
-        return None
+def status_of(response: object) -> int | None:
+    """The HTTP status that an answer has, under the names that clients give it; None where it is no answer."""
+    for name in ("status_code", "status"):
+        value = _member(response, name)
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            value = int(value[:4])
+        if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600:
+            return int(value)
+    return None
 
 
-def _body_of(response: Any) -> object:
+def _answer_in(error: BaseException) -> object:
+    """The answer of which a client made an exception (`raise_for_status`), or None.
+
+    Most keep it as `response`; of urllib's and aiohttp's the exception itself has its status and headers.
+    """
+    response = _member(error, "response")
+    if status_of(response) is not None:
+        return response
+    return error if status_of(error) is not None and _member(error, "headers") is not None else None
+
+
+def _body_of(response: object) -> object:
     """The body as far as it was read; a stream is left alone."""
-    if getattr(response, "is_stream_consumed", True) is False:
+    unread = (
+        _member(response, "is_stream_consumed") is False  # httpx
+        or getattr(response, "_content", None) is False  # requests
+        or (hasattr(response, "_fp") and getattr(response, "_body", "") is None)  # urllib3
+    )
+    if unread:
         return None
     for name in ("content", "data", "text"):
-        value = getattr(response, name, None)
-        if isinstance(value, bytes | str):
+        value = _member(response, name)
+        if isinstance(value, bytes | bytearray | memoryview | str):
             return value
     return None
+
+
+def _member(thing: object, name: str) -> Any:
+    """A member of an object that is not ours; None where it has none, or where asking for it raises."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:
+        return None

@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from quotas import policies
-from quotas.calls import CallFailed, CallStatus, Plan, units
+from quotas.calls import CallFailed, CallStatus, Plan, rank, units
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission, Outcome
 from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled
-from quotas.leases import Lease, failure, lent
+from quotas.leases import Lease, lent, status_of
 from quotas.services import pools as service
 from quotas.threads import in_thread, off_loop
 
@@ -49,9 +49,9 @@ class Pool:
         tokens: int | None = None,
         requests: int | None = None,
         cost: Mapping[str, int] | None = None,
-        priority: int = 5,
+        priority: int | str = 5,
         max_wait: float = 0.0,
-        key: str = "",
+        key: str | int = "",
         model: str = "",
     ) -> Lease:
         """Lend an account, waiting up to `max_wait` seconds; a context manager. `model`: what of the provider's is asked
@@ -61,7 +61,12 @@ class Pool:
         `LimiterUnavailable`.
         """
         admission = service.acquire(
-            self.name, units(cost, tokens, requests), priority=priority, key=key, model=model, max_wait=max_wait
+            self.name,
+            units(cost, tokens, requests),
+            priority=rank(priority),
+            key=str(key),
+            model=model,
+            max_wait=max_wait,
         )
         return self._lease(admission)
 
@@ -72,16 +77,16 @@ class Pool:
         tokens: int | None = None,
         requests: int | None = None,
         cost: Mapping[str, int] | None = None,
-        priority: int = 5,
+        priority: int | str = 5,
         max_wait: float = 0.0,
-        key: str = "",
+        key: str | int = "",
         model: str = "",
     ) -> AsyncIterator[Lease]:
         """`acquire` for `async with`; waiting holds no thread."""
         asked = units(cost, tokens, requests)
         deadline = time.monotonic() + max_wait
         while True:
-            admission = await self._admit_async(asked, priority, key, model)
+            admission = await self._admit_async(asked, rank(priority), str(key), model)
             wait = service.next_try(admission, deadline - time.monotonic())
             if wait is None:
                 break
@@ -101,8 +106,8 @@ class Pool:
         tokens: int | None = None,
         requests: int | None = None,
         cost: Mapping[str, int] | None = None,
-        priority: int = 5,
-        key: str = "",
+        priority: int | str = 5,
+        key: str | int = "",
         model: str = "",
         request_id: str = "",
         on_status: OnStatus | None = None,
@@ -119,7 +124,9 @@ class Pool:
         plan = Plan(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
         while True:
-            admission = service.admit(service.request_for(self.name, asked, priority=priority, key=key, model=model))
+            admission = service.admit(
+                service.request_for(self.name, asked, priority=rank(priority), key=str(key), model=model)
+            )
             if not admission.allowed:
                 time.sleep(plan.before(self._waitable(admission)))
                 continue
@@ -132,7 +139,7 @@ class Pool:
             except BaseException as raised:
                 lease.end(raised)
                 raise
-            wait = plan.after(outcome, lease.account)
+            wait = plan.after(outcome, lease.account, outcome.refuses_account and self._in_service())
             if wait is None:
                 return _finish(plan, outcome, response, error)
             time.sleep(wait)
@@ -144,8 +151,8 @@ class Pool:
         tokens: int | None = None,
         requests: int | None = None,
         cost: Mapping[str, int] | None = None,
-        priority: int = 5,
-        key: str = "",
+        priority: int | str = 5,
+        key: str | int = "",
         model: str = "",
         request_id: str = "",
         on_status: OnStatus | None = None,
@@ -156,7 +163,7 @@ class Pool:
         plan = Plan(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
         while True:
-            admission = await self._admit_async(asked, priority, key, model)
+            admission = await self._admit_async(asked, rank(priority), str(key), model)
             if not admission.allowed:
                 await asyncio.sleep(plan.before(self._waitable(admission)))
                 continue
@@ -169,7 +176,8 @@ class Pool:
             except BaseException as raised:
                 off_loop(partial(lease.end, raised))  # cancelled: no further await
                 raise
-            wait = plan.after(outcome, lease.account)
+            others = outcome.refuses_account and await in_thread(self._in_service)
+            wait = plan.after(outcome, lease.account, others)
             if wait is None:
                 return _finish(plan, outcome, response, error)
             await asyncio.sleep(wait)
@@ -183,6 +191,13 @@ class Pool:
             return service.admit(service.request_for(self.name, cost, priority=priority, key=key, model=model))
 
         return await in_thread(admit)
+
+    def _in_service(self) -> bool:
+        """Whether the pool, or one that it falls back to, has an account that is not disabled."""
+        request = service.request_for(self.name)
+        assert request.pool is not None
+        pools = (request.pool, *request.fallbacks)
+        return any(state.state != "disabled" for pool in pools for state in accounts().states(pool))
 
     def _lease(self, admission: Admission) -> Lease:
         if not admission.allowed:
@@ -201,7 +216,7 @@ class Pool:
 
 def _settled(lease: Lease, response: Any) -> Outcome:
     """Settle by what `fn` returned, unless it has settled itself."""
-    if lease.outcome is None and (hasattr(response, "status_code") or hasattr(response, "status")):
+    if lease.outcome is None and status_of(response) is not None:
         return lease.settle_response(response)
     lease.end(None)
     assert lease.outcome is not None
@@ -209,9 +224,9 @@ def _settled(lease: Lease, response: Any) -> Outcome:
 
 
 def _failed(lease: Lease, error: Exception) -> Outcome:
-    outcome = lease.outcome or failure(error, lease)
     lease.end(error)
-    return outcome
+    assert lease.outcome is not None
+    return lease.outcome
 
 
 def _finish(plan: Plan, outcome: Outcome, response: Any, error: Exception | None) -> Any:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from quotas import policies
+from quotas.connection import accounts
 from quotas.engine.headers import redact
 from quotas.policies.pools import PoolConfig
 
@@ -54,6 +55,16 @@ class Endpoint:
         if not name.strip():
             return {}
         return {name.strip(): value.strip().replace("{credential}", self.credential)}
+
+    def has_others(self) -> bool:
+        """Whether the pool, or one that it falls back to, has another account that is not disabled."""
+        known = policies.snapshot().pools
+        pools = [known[name].spec for name in (self.pool, *self.config.spec.fallback) if name in known]
+        return any(
+            state.id != self.account_id and state.state != "disabled"
+            for pool in pools
+            for state in accounts().states(pool)
+        )
 
     def redact(self, text: str) -> str:
         """`text` without the credential, in case a provider echoes it."""

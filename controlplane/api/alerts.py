@@ -14,7 +14,7 @@ from controlplane.alerts import ledger
 from controlplane.alerts.kinds import KINDS
 from controlplane.alerts.outbox import shape
 from controlplane.models import Alert
-from quotas.rest.fields import StrictCharField
+from quotas.rest.fields import ReasonField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import StrictSerializer
@@ -50,7 +50,7 @@ class AlertPage(serializers.Serializer[Any]):
 
 
 class Why(StrictSerializer):
-    reason = StrictCharField(max_length=500)
+    reason = ReasonField()
 
 
 def _rows(view: ApiView) -> QuerySet[Alert]:

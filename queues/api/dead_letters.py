@@ -19,7 +19,7 @@ from queues.errors import CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
 from queues.services import bulk, replay
 from quotas.rest.caller import resolve_project
-from quotas.rest.fields import StrictBooleanField, StrictCharField
+from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField
 from quotas.rest.pagination import PageQuery, encode, page, position
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
@@ -61,7 +61,7 @@ class BulkFilter(StrictSerializer):
 
 class ReplayMany(StrictSerializer):
     filter = BulkFilter()
-    reason = StrictCharField(max_length=500)
+    reason = ReasonField()
     dry_run = StrictBooleanField(required=False, default=False)
 
 

@@ -16,7 +16,7 @@ from queues.dispatcher.places import FRESH
 from queues.models import Job, Queue, WorkerProcess
 from queues.services import control
 from queues.states import Status
-from quotas.rest.fields import StrictCharField
+from quotas.rest.fields import ReasonField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import StrictSerializer
@@ -24,7 +24,7 @@ from quotas.rest.views import ApiView
 
 
 class NeededReason(StrictSerializer):
-    reason = StrictCharField(max_length=500)
+    reason = ReasonField()
 
 
 def queue_named(name: str) -> Queue:

@@ -168,6 +168,14 @@ class HttpRequest:
             return self._unanswered("timeout", f"No answer within {timeout:g} s.", timeout)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return self._unanswered("network", type(error).__name__)
+        except ValueError as error:
+            # It could not even be written, as with a line break in the credential. The message would show it.
+            return RunResult(
+                AttemptOutcome.FAILED,
+                category="validation",
+                error=f"The request can't be sent: {type(error).__name__}.",
+                upstream=Outcome("unused"),
+            )
         return self._answered(response, content, payload, lease, time.perf_counter() - started)
 
     @staticmethod
@@ -215,6 +223,8 @@ class HttpRequest:
         category = upstream.category if upstream.category not in ("ok", "unknown") else "validation"
         error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
         limited = category in ("rate_limited", "quota_exhausted")
+        # A credential that is refused is the account's fault, as long as there is another account to try.
+        refused = upstream.refuses_account and lease.has_others()
         return RunResult(
             AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
             result=answer,
@@ -222,7 +232,7 @@ class HttpRequest:
             error=error[:2000],
             status=status,
             retry_after=upstream.retry_after,
-            counted=not limited,
+            counted=not (limited or refused),
             upstream=upstream,
             actual=actual,
         )

@@ -6,6 +6,7 @@ import ctypes
 import threading
 import time
 import traceback
+from dataclasses import replace
 
 import structlog
 
@@ -90,7 +91,7 @@ def perform(claimed: Claimed) -> RunResult:
             Outcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
         )  # fmt: skip
     try:
-        return job_type.run(claimed.context, job.payload)
+        return _without_credential(job_type.run(claimed.context, job.payload), claimed)
     except CredentialUnreadable as error:
         return RunResult(Outcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
     except (JobTimedOut, JobCancelled):
@@ -98,14 +99,29 @@ def perform(claimed: Claimed) -> RunResult:
     except BaseException as error:
         # A job type of ours lets nothing through that it foresees; this is a fault, told with its traceback. Also what
         # is no `Exception`, such as `sys.exit()` in a task: in a thread it would end nothing and settle nothing.
-        log.exception("job.fault", job=job.uid, type=job.type)
-        return RunResult(
-            Outcome.FAILED,
-            category="code",
-            error=f"{type(error).__name__}: {error}"[:2000],
-            traceback=traceback.format_exc()[-20_000:],
-            upstream=_unknown(claimed),
+        fault = _without_credential(
+            RunResult(
+                Outcome.FAILED,
+                category="code",
+                error=f"{type(error).__name__}: {error}"[:2000],
+                traceback=traceback.format_exc()[-20_000:],
+                upstream=_unknown(claimed),
+            ),
+            claimed,
         )
+        log.error("job.fault", job=job.uid, type=job.type, error=fault.error, traceback=fault.traceback)
+        return fault
+
+
+def _without_credential(result: RunResult, claimed: Claimed) -> RunResult:
+    """What a client raises may hold the address or the header field of the call, and in it the account's credential."""
+    way = claimed.endpoint
+    if way is None or not (result.error or result.traceback):
+        return result
+    upstream = result.upstream
+    if upstream is not None and upstream.error:
+        upstream = replace(upstream, error=way.redact(upstream.error))
+    return replace(result, error=way.redact(result.error), traceback=way.redact(result.traceback), upstream=upstream)
 
 
 def not_here(why: str, upstream: Upstream | None = None) -> RunResult:

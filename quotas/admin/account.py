@@ -25,6 +25,7 @@ from quotas.admin.dialogs import asking, back, why
 from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.models import Account
+from quotas.models.encrypted import validate_credential
 from quotas.services import credentials, operate
 
 STATES = {
@@ -41,6 +42,7 @@ class AccountForm(ReasonForm):
     credential = forms.CharField(
         required=False,
         strip=True,
+        validators=[validate_credential],
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False),
         help_text="Encrypted at rest, never shown again. Blank keeps the present one.",
     )
@@ -184,7 +186,9 @@ class AccountAdmin(SluiceAdmin):
         if row is None:
             return []
         able = {"trip", "disable"} if row.enabled else {"enable"}
-        if row.enabled:
+        if row.enabled and row.state == "disabled":  # by a refused credential, not by an operator
+            able = {"enable", "disable"}
+        elif row.enabled:
             able |= {"cooling_down": {"clear_cooldown"}, "open": {"close_breaker"}, "half_open": {"close_breaker"}}.get(
                 row.state, set()
             )

@@ -17,6 +17,7 @@ from quotas.policies import addresses
 from quotas.rest.fields import (
     MAX_SUBJECT,
     CostField,
+    ReasonField,
     SecondsField,
     StrictBooleanField,
     StrictCharField,
@@ -121,7 +122,7 @@ class ResetBody(StrictSerializer):
     key = StrictCharField(required=False, max_length=MAX_SUBJECT)
     project = StrictCharField(required=False, max_length=63)
     all = StrictBooleanField(required=False)
-    reason = StrictCharField(max_length=500)
+    reason = ReasonField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.get("all") is False:

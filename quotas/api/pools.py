@@ -14,18 +14,18 @@ from rest_framework.response import Response
 
 from quotas import policies
 from quotas.api import answers, documents
+from quotas.calls import PRIORITIES
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool
 from quotas.models import Account, Pool
-from quotas.rest.fields import CostField, SecondsField, StrictCharField, StrictIntegerField
+from quotas.rest.fields import CostField, ReasonField, SecondsField, StrictCharField, StrictIntegerField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
 from quotas.services import last_answers, operate, pools
 
-PRIORITIES = {"high": 1, "normal": 5, "low": 8}
 _MAX_BODY = 1_000_000
 
 
@@ -68,7 +68,7 @@ class ReportBody(StrictSerializer):
 
 
 class ReasonBody(StrictSerializer):
-    reason = StrictCharField(max_length=500)
+    reason = ReasonField()
 
 
 class AcquireView(ApiView):

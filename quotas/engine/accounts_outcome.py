@@ -23,7 +23,7 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
         _microseconds(outcome.latency),
         random,
         _SCOPES.get(outcome.scope, 0),
-        outcome.category == "auth" and outcome.scope in ("account", "model", "pool"),
+        outcome.refuses_account,
     )
     usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
     learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]

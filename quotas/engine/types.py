@@ -263,6 +263,11 @@ class Outcome:
     told: Mapping[str, str] = field(default_factory=dict)
     """The header fields about limits, redacted: to be shown, not to be decided by."""
 
+    @property
+    def refuses_account(self) -> bool:
+        """Whether the provider refused the account's credential, and not only what was asked for."""
+        return self.category == "auth" and self.scope != "key"
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:

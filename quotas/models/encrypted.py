@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 
 
@@ -29,6 +29,12 @@ def _cipher(keys: tuple[str, ...]) -> MultiFernet:
 def cipher() -> MultiFernet:
     """The cipher of the present settings; without keys it fails closed."""
     return _cipher(tuple(settings.CREDENTIAL_KEYS))
+
+
+def validate_credential(value: str) -> None:
+    """A credential goes into a header field or an address. The message does not repeat it."""
+    if not (value.isascii() and value.isprintable()):
+        raise ValidationError("must be printable ASCII on one line.")
 
 
 class Ciphertext(str):

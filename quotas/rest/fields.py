@@ -26,6 +26,20 @@ class StrictCharField(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class ReasonField(StrictCharField):
+    """Why an operator does something: 1 to 500 characters, of which blanks alone tell nothing."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("max_length", 500)
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        reason = super().to_internal_value(data)
+        if not reason.strip():
+            self.fail("blank")
+        return reason
+
+
 class StrictBooleanField(serializers.BooleanField):
     """`true` or `false`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,19 +121,26 @@ def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
             report.headers,
             report.body,
             settings=config.provider.settings,
-            secrets=_secrets(config, account_id) if report.status >= 400 else (),
+            secrets=_Secrets(config, account_id),
             latency=report.latency,
         )
     return replace(outcome, usage={**outcome.usage, **report.usage}) if report.usage else outcome
 
 
-def _secrets(config: PoolConfig, account_id: str) -> list[str]:
-    sealed = config.credentials.get(account_id)
-    try:
-        return [sealed.reveal()] if sealed is not None else []
-    except CredentialUnreadable:
-        logger.error("the credential of account %s can't be read", account_id)
-        return []
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What must not be kept of an answer: the account's credential, decrypted only where something is kept."""
+
+    config: PoolConfig
+    account_id: str
+
+    def __iter__(self) -> Iterator[str]:
+        sealed = self.config.credentials.get(self.account_id)
+        try:
+            if sealed is not None:
+                yield sealed.reveal()
+        except CredentialUnreadable:
+            logger.error("the credential of account %s can't be read", self.account_id)
 
 
 def _owner(lease: str) -> tuple[PoolConfig, AccountSpec] | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from controlplane.config import readers
@@ -15,7 +16,7 @@ from controlplane.config.kinds import limits
 from controlplane.config.kinds.base import Kind, Reference
 from controlplane.config.records import Item, Member, Record, duration
 from quotas.models import Account, Pool, PoolLimit, Provider
-from quotas.models.encrypted import Ciphertext, CredentialUnreadable
+from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
 from quotas.models.policy import PausedPriorities
 from quotas.models.pool import Strategy
 from quotas.models.provider import DIALECTS
@@ -165,12 +166,18 @@ class Pools(Kind):
     def problem(self, item: Item, before: Item | None) -> tuple[str, str] | None:
         known = {account["name"] for account in before["accounts"]} if before else set()
         for account in item["accounts"]:
+            variable = account["credential_env"]
+            given = _credential(account)
+            if given is not None:
+                try:
+                    validate_credential(given)
+                except ValidationError as error:
+                    return "accounts", f"the credential of {account['name']!r} in {variable} {error.message}"
             if account["name"] in known:
                 continue
-            variable = account["credential_env"]
             if variable is None:
                 return "accounts", f"the new account {account['name']!r} needs a credential_env"
-            if not os.environ.get(variable):
+            if given is None:
                 return "accounts", f"the new account {account['name']!r} needs a credential: {variable} is not set"
         return None
 
@@ -295,7 +302,8 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
 
 def _credential(item: Item) -> str | None:
     variable = item["credential_env"]
-    return os.environ.get(variable) or None if variable else None
+    # Files and shells like to end a value with a line break, which belongs to no credential.
+    return os.environ.get(variable, "").strip() or None if variable else None
 
 
 def _sealed(account: Account) -> Ciphertext:

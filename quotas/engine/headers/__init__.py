@@ -80,7 +80,7 @@ def read(
         scope=reading.scope,
         usage=reading.usage,
         learned=learned,
-        error=redaction.short(reading.message, secrets),
+        error=redaction.short(reading.message, secrets) if reading.message else "",
         told=told.fields_of(answer, secrets),
     )
 

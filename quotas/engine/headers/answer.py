@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Set
+from collections.abc import ItemsView, Iterable, Iterator, Set
 from functools import cached_property
 from typing import Any
 
@@ -91,15 +91,17 @@ def _parse(text: str) -> Any:
 
 
 def _pairs(headers: object) -> Iterator[tuple[str, str]]:
-    multi = getattr(headers, "multi_items", None)
-    if callable(multi):
-        items = multi()
-    elif isinstance(headers, Mapping):
-        items = headers.items()
-    elif isinstance(headers, list | tuple | Set | ItemsView):  # urllib3's view of items is a set
+    items: Iterable[object]
+    if isinstance(headers, list | tuple | Set | ItemsView):  # urllib3's view of items is a set
         items = headers
     else:
-        return
+        # A mapping, or what only resembles one, as the messages of `http.client` and `urllib` do. Whatever a client's
+        # own class raises there, nothing is known of its fields.
+        listed = getattr(headers, "multi_items", None) or getattr(headers, "items", None)
+        try:
+            items = list(listed()) if callable(listed) else ()
+        except Exception:
+            return
     for pair in items:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             continue

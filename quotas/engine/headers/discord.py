@@ -5,9 +5,13 @@ https://discord.com/developers/docs/topics/rate-limits
 
 from __future__ import annotations
 
+import re
+
 from quotas.engine.headers import numbers, waits
 from quotas.engine.headers.answer import Answer
 from quotas.engine.headers.reading import Reading, by_status, reset_of, trio
+
+_BUCKET = re.compile(r"[0-9a-f]{1,64}")
 
 
 def read(answer: Answer) -> Reading:
@@ -38,4 +42,6 @@ def read(answer: Answer) -> Reading:
 def _unit(answer: Answer) -> str:
     """Limits are per bucket (a route): they are shown, not held against the account's requests as a whole."""
     bucket = answer.get("x-ratelimit-bucket")
-    return f"requests_{bucket[:40]}" if bucket else "requests"
+    if not bucket:
+        return "requests"
+    return f"requests_{bucket[:40] if _BUCKET.fullmatch(bucket) else 'other'}"

@@ -38,6 +38,8 @@ def read(answer: Answer, settings: Mapping[str, Any] | None = None) -> Reading:
                 _configured(answer, reading, str(unit), names)
     elif not ietf.learn(answer, reading):
         _usual(answer, reading)
+        if not reading.learned:
+            _usual(_within(answer), reading)
     if reading.category not in ("ok", "validation"):
         _hint(answer, reading, settings)
     for unit, path in _mapping(settings, "usage").items():
@@ -93,6 +95,11 @@ def _usual(answer: Answer, reading: Reading) -> None:
             if unit not in reading.learned:
                 quota = trio(answer, prefix, suffix=suffix)
                 reading.learn(unit, **quota, reset_after=reset_of(answer, f"{prefix}reset{suffix}"))
+
+
+def _within(answer: Answer) -> Answer:
+    """The fields that OpenRouter tells in the body of an error instead."""
+    return Answer(answer.status, answer.at("error", "metadata", "headers"), None, answer.clock)
 
 
 def _hint(answer: Answer, reading: Reading, settings: Mapping[str, Any]) -> None:

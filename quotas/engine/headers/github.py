@@ -5,19 +5,23 @@ https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
 
 from __future__ import annotations
 
+import re
+
 from quotas.engine.headers import numbers
 from quotas.engine.headers.answer import Answer
 from quotas.engine.headers.reading import Reading, by_status, reset_of, trio
 from quotas.engine.headers.waits import retry_after
 
 _SECONDARY_WAIT = 60.0
+_RESOURCE = re.compile(r"[a-z_]{1,40}")
 
 
 def read(answer: Answer) -> Reading:
     """A secondary limit without `retry-after` waits a minute at least, whatever remains of the primary one."""
     reading = by_status(answer)
     resource = answer.get("x-ratelimit-resource") or "core"
-    unit = "requests" if resource == "core" else f"requests_{resource[:40]}"
+    # Only what has a resource's form: whatever else stands there must not become a name that is kept.
+    unit = "requests" if resource == "core" else f"requests_{resource if _RESOURCE.fullmatch(resource) else 'other'}"
     quota = trio(answer, "x-ratelimit-")
     if quota["remaining"] is None and quota["limit"] is not None:
         used = numbers.whole(answer.get("x-ratelimit-used"))

@@ -27,10 +27,11 @@ _WORDS = frozenset({"allowed", "allowed_warning", "rejected", "user", "global", 
 def fields_of(answer: Answer, secrets: Iterable[str] = ()) -> dict[str, str]:
     """Field name → value, at most 24 of them, each on one short line."""
     found: dict[str, str] = {}
-    known = [secret for secret in secrets if secret]
+    known: list[str] | None = None
     for name in answer.names():
         if not _tells(name):
             continue
+        known = [secret for secret in secrets if secret] if known is None else known
         value = ", ".join(answer.all(name))[:LONGEST]
         found[name[:64]] = _shown(value, known)
         if len(found) == MOST:

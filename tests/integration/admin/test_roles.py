@@ -107,3 +107,18 @@ def test_a_members_dashboard_leaves_the_platform_out(signed_in: SignIn, day: Day
 def test_nobody_gets_in_without_signing_in(day: Day) -> None:
     for path in ("/admin/", "/admin/live/pulse", "/admin/queues/job/"):
         assert Client().get(path).status_code == 302
+
+
+def test_account_whose_credential_was_refused_can_be_enabled_on_its_page(signed_in: SignIn, day: Day) -> None:
+    operator = signed_in("operator")
+    path = f"/admin/quotas/account/{day.account.pk}/"
+
+    def buttons(state: str, enabled: bool = True) -> set[str]:
+        type(day.account).objects.filter(pk=day.account.pk).update(state=state, enabled=enabled)
+        page = operator.get(f"{path}change/").content.decode()
+        return {verb for verb in ("enable", "disable", "trip", "close") if f"{path}{verb}/" in page}
+
+    assert buttons("available") == {"trip", "disable"}
+    assert buttons("open") == {"trip", "disable", "close"}
+    assert buttons("disabled") == {"enable", "disable"}
+    assert buttons("disabled", enabled=False) == {"enable"}

@@ -166,7 +166,9 @@ def test_operators_verbs_answer_with_the_account_and_are_audited() -> None:
     caller = api()
     (account,) = caller.get("accounts").json()["results"]
     path = f"accounts/{account['id']}"
-    assert caller.post(f"{path}/trip", {"reason": "test"}).json()["state"] == "open"
+    assert caller.post(f"{path}/trip", {"reason": "  "}).status_code == 400
+    tripped = caller.post(f"{path}/trip", {"reason": "test"}).json()
+    assert (tripped["state"], tripped["why"]) == ("open", "test")
     assert acquire(caller).json()["reasons"] == {"breaker_open": 1}
     assert caller.post(f"{path}/close", {"reason": "test"}).json()["state"] == "available"
     lease = acquire(caller).json()["lease"]
@@ -183,6 +185,17 @@ def test_operators_verbs_answer_with_the_account_and_are_audited() -> None:
     assert (trip.before["state"], trip.after["state"]) == ("available", "open")  # type: ignore[index]
     assert caller.post(f"{path}/explode", {"reason": "x"}).status_code == 404
     assert caller.post("accounts/999999/trip", {"reason": "x"}).status_code == 404
+
+
+def test_cleared_account_is_free_though_its_quota_was_told_to_be_used_up() -> None:
+    make_pool(accounts=1)
+    caller = api()
+    (account,) = caller.get("accounts").json()["results"]
+    used_up = {"retry-after": "600", "x-ratelimit-limit-requests": "10", "x-ratelimit-remaining-requests": "0",
+               "x-ratelimit-reset-requests": "10m0s"}  # fmt: skip
+    settle(caller, acquire(caller).json()["lease"], status=429, headers=used_up)
+    assert caller.post(f"accounts/{account['id']}/clear-cooldown", {"reason": "paid"}).json()["state"] == "available"
+    assert acquire(caller).status_code == 200
 
 
 def test_explain_names_the_chosen_and_the_others_reasons() -> None:

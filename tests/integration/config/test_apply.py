@@ -291,6 +291,18 @@ def test_aliases_do_not_grow_without_end() -> None:
         apply(bomb)
 
 
+def test_credential_is_one_line_of_printable_ascii_and_no_message_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(FULL)
+    for odd in ("hush-hush\nsecond line", "hush-hush\tx", "hush-hush-\u65e5"):
+        monkeypatch.setenv("SIM_KEY_2", odd)
+        with pytest.raises(config.ConfigInvalid, match="'a2' in SIM_KEY_2 must be printable ASCII") as invalid:
+            apply(FULL)
+        assert "hush" not in str(invalid.value)
+    monkeypatch.setenv("SIM_KEY_2", "another-credential \n")
+    apply(FULL)
+    assert Account.objects.get(name="a2").credential.reveal() == "another-credential"
+
+
 def run(*args: str, stdin: str = "", monkeypatch: pytest.MonkeyPatch | None = None) -> str:
     out = io.StringIO()
     if monkeypatch is not None:

@@ -7,6 +7,7 @@ import email.message
 import http
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from types import SimpleNamespace
 from typing import Any
 
@@ -184,3 +185,168 @@ def test_async_forms() -> None:
     asyncio.run(main())
     assert [status.kind for status in told] == ["retry", "recovered"]
     assert sum(state.in_flight for state in pools.get("llm").states()) == 0
+
+
+def message(**fields: str) -> Message:
+    """Header fields as `http.client` and `urllib` have them."""
+    found = Message()
+    for name, value in fields.items():
+        found[name.replace("_", "-")] = value
+    return found
+
+
+class Unreadable:
+    """An answer whose body and fields can't be had any more."""
+
+    status_code = 429
+
+    @property
+    def headers(self) -> object:
+        raise RuntimeError("closed")
+
+    content = headers
+
+
+@dataclass
+class Object:
+    """What a client's SDK returns: no HTTP answer, though it has a `status`."""
+
+    status: object
+
+
+@pytest.mark.parametrize(
+    ("answer", "category", "wait"),
+    [
+        (Answer("429", {"Retry-After": "7"}), "rate_limited", 7.0),  # type: ignore[arg-type]
+        (Answer(429, message(Retry_After="8")), "rate_limited", 8.0),  # type: ignore[arg-type]
+        (Unreadable(), "rate_limited", None),
+        (Object("completed"), "unknown", None),
+        (Object(None), "unknown", None),
+        (None, "unknown", None),
+        ({"status_code": 429}, "unknown", None),
+    ],
+)
+def test_odd_answers_settle_too(answer: object, category: str, wait: float | None) -> None:
+    make_pool(accounts=1)
+    with pools.get("llm").acquire() as lease:
+        outcome = lease.settle_response(answer)
+    assert (outcome.category, outcome.retry_after) == (category, wait)
+    assert pools.get("llm").states()[0].in_flight == 0
+
+
+def test_actual_use_in_the_body_of_an_answer_corrects_the_estimate() -> None:
+    make_pool(accounts=1)
+    with pools.get("llm").acquire(tokens=800) as lease:
+        outcome = lease.settle_response(Answer(200, {}, b'{"usage": {"total_tokens": 77}}'))
+    assert outcome.usage == {"tokens": 77}
+
+
+def test_refusal_in_the_body_of_a_success_is_heard_and_its_echo_redacted() -> None:
+    make_pool(accounts=1, dialect="slack")
+    body = f'{{"ok": false, "error": "ratelimited", "message": "of {SECRET}-0"}}'.encode()
+    with pools.get("llm").acquire() as lease:
+        outcome = lease.settle_response(Answer(200, {"x-ratelimit-user": f"{SECRET}-0"}, body))
+    assert outcome.category == "rate_limited"
+    assert SECRET not in repr(outcome)
+
+
+def test_body_that_is_still_a_stream_is_left_alone() -> None:
+    class Streaming(Answer):
+        _content = False  # as requests has it with stream=True
+
+        @property
+        def content(self) -> bytes:  # type: ignore[override]
+            raise AssertionError("it was read")
+
+        @content.setter
+        def content(self, value: bytes) -> None:
+            pass
+
+    make_pool(accounts=1)
+    with pools.get("llm").acquire() as lease:
+        assert lease.settle_response(Streaming(200)).category == "ok"
+
+
+class StatusError(Exception):
+    """What `raise_for_status` raises."""
+
+    def __init__(self, response: Answer) -> None:
+        super().__init__("refused")
+        self.response = response
+
+
+def test_answer_that_a_client_made_an_exception_of_is_heard() -> None:
+    make_pool(accounts=1)
+    with pytest.raises(StatusError), pools.get("llm").acquire():
+        raise StatusError(Answer(429, {"Retry-After": "33"}))
+    (state,) = pools.get("llm").states()
+    assert state.state == "cooling_down" and state.errors == {"rate_limited": 1}
+    assert state.until is not None and 30 < state.until < 37
+
+
+def test_call_tries_again_after_an_exception_with_an_answer() -> None:
+    make_pool(accounts=2)
+    seen: list[str] = []
+
+    def fn(lease: Lease) -> str:
+        seen.append(lease.account)
+        if len(seen) == 1:
+            raise StatusError(Answer(429, {"Retry-After": "33"}))
+        return "done"
+
+    assert pools.get("llm").call(fn) == "done" and len(set(seen)) == 2
+
+
+def test_call_returns_an_object_that_is_no_answer() -> None:
+    make_pool(accounts=1)
+    assert pools.get("llm").call(lambda lease: Object("completed")).status == "completed"
+    assert pools.get("llm").states()[0].successes == 1
+
+
+def test_call_takes_another_account_where_a_credential_is_refused() -> None:
+    make_pool(accounts=2)
+    seen: list[str] = []
+    told: list[CallStatus] = []
+
+    def fn(lease: Lease) -> Answer:
+        seen.append(lease.account)
+        return Answer(401 if len(seen) == 1 else 200)
+
+    assert pools.get("llm").call(fn, on_status=told.append).status_code == 200
+    assert len(set(seen)) == 2 and [status.kind for status in told] == ["retry", "recovered"]
+    with pytest.raises(quotas.CallFailed) as failed:  # nobody is left after this one
+        pools.get("llm").call(lambda lease: Answer(401))
+    assert failed.value.category == "auth" and failed.value.attempts == 1
+
+
+def test_credential_in_the_address_is_put_in_for_the_call() -> None:
+    pool = make_pool(accounts=1, dialect="telegram")
+    pool.provider.base_url, pool.provider.auth_header = "https://api.telegram.org/bot{credential}", ""
+    pool.provider.save()
+    with pools.get("llm").acquire() as lease:
+        assert lease.base_url == f"https://api.telegram.org/bot{SECRET}-0" and lease.auth_headers == {}
+        assert SECRET not in repr(lease) and SECRET not in repr(vars(lease))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"tokens": 1.5}, {"tokens": -1}, {"tokens": True}, {"cost": {"tokens": "8"}}, {"requests": 2**53},
+        {"priority": "urgent"}, {"priority": 10}, {"priority": True},
+    ],
+)  # fmt: skip
+def test_costs_and_priorities_that_are_none_are_refused(asked: dict[str, Any]) -> None:
+    make_pool(accounts=1)
+    with pytest.raises(ValueError, match="cost|priority"):
+        pools.get("llm").acquire(**asked)
+    assert pools.get("llm").states()[0].in_flight == 0
+
+
+def test_priorities_have_names_and_keys_may_be_numbers() -> None:
+    make_pool(accounts=1, limit=10, pause_at=0.1)
+    pool = pools.get("llm")
+    with pool.acquire(priority="low", key=-100123), pytest.raises(quotas.NoAccountAvailable) as refused:
+        pool.acquire(priority="low")
+    assert refused.value.reasons == {"paused": 1}
+    with pool.acquire(priority="high"):
+        pass

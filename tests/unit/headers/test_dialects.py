@@ -438,3 +438,18 @@ def test_headers_are_read_in_the_form_of_every_client(form):
     pairs = [("x-ratelimit-limit-requests", "600"), ("x-ratelimit-remaining-requests", "27"), ("retry-after", "3")]
     outcome = read("openai", 429, form(pairs), None)
     assert outcome.learned["requests"]["remaining"] == 27 and outcome.retry_after == 3.0
+
+
+def test_openrouter_tells_its_fields_in_the_bodys_metadata():
+    fields = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str((NOW + 500) * 1000)}
+    body = {"error": {"code": 429, "message": "free-models-per-day", "metadata": {"headers": fields}}}
+    outcome = read("generic", 429, {}, body, now=NOW)
+    assert outcome.retry_after == 500.0 and outcome.learned["requests"] == stepping(50, 0, 500.0)
+    for odd in (None, 5, [], {"headers": 7}, {"headers": {"X-RateLimit-Limit": {}}}):
+        assert read("generic", 429, {}, {"error": {"metadata": odd}}, now=NOW).learned == {}
+
+
+@pytest.mark.parametrize(("dialect", "field"), [("github", "x-ratelimit-resource"), ("discord", "x-ratelimit-bucket")])
+def test_what_names_a_quota_is_no_place_for_a_credential(dialect, field):
+    fields = {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "4", field: "sk-live-0123456789"}
+    assert list(read(dialect, 200, fields).learned) == ["requests_other"]

@@ -1,0 +1,83 @@
+"""`http.request` and an account whose credential is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import structlog
+import urllib3
+
+from queues import clock
+from queues.models import Job
+from queues.registry import RunResult
+from queues.states import Stage, Status
+from queues.types.http_request import HttpRequest
+from queues.worker.claim import Claimed
+from queues.worker.running import perform
+from queues.worker.settle import decide
+from quotas import policies
+from quotas.engine.types import Outcome
+from quotas.models import Pool
+from quotas.services import operate
+from quotas.upstream import endpoint
+from tests.integration.api.test_pools import SECRET, make_pool
+
+
+def refused(pool: Pool, status: int = 401) -> RunResult:
+    """The result of a call through the pool's first account that is answered with `status`."""
+    way = endpoint(str(pool.accounts.order_by("pk")[0].pk))
+    return HttpRequest._answered(urllib3.HTTPResponse(body=b"", status=status), b"", {}, way, 0.1)
+
+
+def test_refused_credential_is_not_held_against_the_job_while_another_account_is_in_service() -> None:
+    pool = make_pool(accounts=2)
+    result = refused(pool)
+    assert (result.outcome, result.category, result.counted) == ("failed", "auth", False)
+    fate = decide(Job(delivery_mode="at_most_once"), result, clock.now(), cancelled=False)
+    assert (fate.stage, fate.status, fate.final) == (Stage.READY, Status.PENDING, False)
+    assert refused(pool, 403).counted, "that is about what was asked for"
+
+    operate.disable(pool.accounts.order_by("pk")[1], actor="test", reason="gone")
+    assert refused(pool).counted, "nobody is left"
+
+    pool.fallback = [make_pool("spare", accounts=1).name]
+    pool.save()
+    policies.forget()
+    assert not refused(pool).counted
+
+
+class Boom(Exception):
+    """As a client raises it, with the address or the header field of the call."""
+
+
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = endpoint(str(make_pool(accounts=1).accounts.get().pk))
+
+    def run(context: object, payload: object) -> RunResult:
+        told = (
+            f"401 for https://api.example.com/bot{way.credential}/send, sent {b'Bearer ' + way.credential.encode()!r}"
+        )
+        if not foreseen:
+            raise Boom(told)
+        upstream = Outcome("server", error=told)
+        return RunResult("failed", category="server", error=told, traceback=told, upstream=upstream)
+
+    kind = SimpleNamespace(run=run)
+    monkeypatch.setattr("queues.registry.get", lambda name: kind)
+    with structlog.testing.capture_logs() as logged:
+        result = perform(Claimed(Job(type="x"), SimpleNamespace(), way))  # type: ignore[arg-type]
+    assert "[redacted]" in result.error and "[redacted]" in result.traceback
+    assert SECRET not in repr(result) and SECRET not in repr(logged)
+    assert foreseen or logged[0]["event"] == "job.fault"
+
+
+def test_request_that_can_not_be_written_tells_only_that() -> None:
+    pool = make_pool(accounts=1)
+    pool.accounts.update(credential=f"{SECRET}\nX-Other: 1")
+    way = endpoint(str(pool.accounts.get().pk))
+    context = SimpleNamespace(lease=way, id="j", attempt=1, timeout=5.0, idempotency_key="j")
+    result = HttpRequest().run(context, {"method": "GET", "path": "/v1/models"})  # type: ignore[arg-type]
+    assert (result.outcome, result.category, result.upstream) == ("failed", "validation", Outcome("unused"))
+    assert SECRET not in repr(result)
