@@ -22,6 +22,25 @@ async def in_thread(work: Callable[[], T], *, waits: bool = False) -> T:
     return await asyncio.get_running_loop().run_in_executor(_pool(waits), lambda: context.run(_tidy, work))
 
 
+def off_loop(work: Callable[[], T]) -> T:
+    """The result of `work`, which may ask SQL: in a thread where an event loop runs in this one, else here.
+
+    For calls that are short and rare enough to hold the loop up, or that can't be awaited.
+    """
+    if not _on_loop():
+        return work()
+    context = copy_context()
+    return _pool(False).submit(lambda: context.run(_tidy, work)).result()
+
+
+def _on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=2)
 def _pool(waits: bool) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(WAITING if waits else SHORT, "limits-waiting" if waits else "limits")

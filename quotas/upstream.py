@@ -9,6 +9,8 @@ from typing import Any
 
 from quotas import policies
 from quotas.engine.headers import redact
+from quotas.engine.headers.redaction import without
+from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
 
 
@@ -45,7 +47,8 @@ class Endpoint:
     @property
     def base_url(self) -> str:
         """The provider's address; `{credential}` in it stands for the secret, as Telegram has it."""
-        return self.config.provider.base_url.replace("{credential}", self.credential)
+        address = self.config.provider.base_url
+        return address.replace("{credential}", self.credential) if "{credential}" in address else address
 
     @property
     def auth_headers(self) -> dict[str, str]:
@@ -57,7 +60,24 @@ class Endpoint:
 
     def redact(self, text: str) -> str:
         """`text` without the credential, in case a provider echoes it."""
-        return redact(text, secrets=[self.credential])
+        return redact(text, self._secrets)
+
+    @property
+    def _secrets(self) -> list[str]:
+        try:
+            return [self.credential]
+        except CredentialUnreadable:
+            return []  # what can't be read was sent to nobody
+
+    def without_credential(self, value: Any) -> Any:
+        """A JSON value without the credential in any of its strings; what else may look like one stays."""
+        if isinstance(value, str):
+            return without(value, self._secrets)
+        if isinstance(value, list):
+            return [self.without_credential(item) for item in value]
+        if isinstance(value, dict):
+            return {self.without_credential(name): self.without_credential(item) for name, item in value.items()}
+        return value
 
     def __repr__(self) -> str:
         return f"Endpoint({self.pool}/{self.account})"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quotas import events, policies
+from django.db import DatabaseError
+
+from quotas import events, policies, upstream
 from quotas.connection import accounts
 from quotas.engine import accounts_plan, headers
 from quotas.engine.accounts import AccountView
@@ -38,7 +41,8 @@ class Report:
 def admit(request: AdmitRequest) -> Admission:
     """Ask once, and tell what that has changed."""
     admission = accounts().admit(request)
-    tell_admitted((admission,))
+    with _sql_may_be_away():
+        tell_admitted((admission,))
     return admission
 
 
@@ -103,11 +107,21 @@ def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
     """Settle by an outcome that is known, and tell what has changed."""
     settled = accounts().settle(lease, outcome)
     if settled is not None:
-        tell([settled])
+        with _sql_may_be_away():
+            tell([settled])
         if not settled.repeated:
             outcomes.of_account(settled.account_id, outcome)
             last_answers.note(settled.account_id, outcome)
     return settled
+
+
+@contextmanager
+def _sql_may_be_away() -> Iterator[None]:
+    """What Redis has decided stands, and so does its answer; SQL's copy is made up for by the flusher."""
+    try:
+        yield
+    except DatabaseError as error:
+        logger.warning("an account's change could not be written to SQL: %s", type(error).__name__)
 
 
 def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
@@ -121,15 +135,17 @@ def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
             report.headers,
             report.body,
             settings=config.provider.settings,
-            secrets=_secrets(config, account_id) if report.status >= 400 else (),
+            secrets=_secrets(config, account_id),
             latency=report.latency,
         )
     return replace(outcome, usage={**outcome.usage, **report.usage}) if report.usage else outcome
 
 
 def _secrets(config: PoolConfig, account_id: str) -> list[str]:
-    sealed = config.credentials.get(account_id)
     try:
+        return [upstream.endpoint(account_id).credential]
+    except KeyError:  # the account was taken away while the call was out
+        sealed = config.credentials.get(account_id)
         return [sealed.reveal()] if sealed is not None else []
     except CredentialUnreadable:
         logger.error("the credential of account %s can't be read", account_id)

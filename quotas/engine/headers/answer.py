@@ -99,7 +99,7 @@ def _pairs(headers: object) -> Iterator[tuple[str, str]]:
     elif isinstance(headers, list | tuple | Set | ItemsView):  # urllib3's view of items is a set
         items = headers
     else:
-        return
+        items = _items(headers)
     for pair in items:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             continue
@@ -110,6 +110,14 @@ def _pairs(headers: object) -> Iterator[tuple[str, str]]:
             text = _text(one)
             if text is not None:
                 yield name, text
+
+
+def _items(headers: object) -> Iterable[Any]:
+    """The pairs of what is like a mapping and none, as the `email.message.Message` that `urllib.request` answers with."""
+    try:
+        return list(headers.items())  # type: ignore[attr-defined]
+    except Exception:  # whatever it is, it holds no fields
+        return ()
 
 
 def _text(value: object) -> str | None:
