@@ -175,15 +175,16 @@ class Pool:
                     admission, lease = await self._admit_async(asked, priority, key, model)
                 except QuotaError as refusal:
                     return _no_account(plan, refusal, last)
+                wait: float | None
                 if lease is None:
-                    wait: float | None = plan.before(admission)
+                    wait = plan.before(admission)
                 else:
                     last = await self._attempt_async(fn, lease)
                     wait = plan.after(last.outcome, lease.account)
-                    if wait is None:
-                        return last.finish(plan)
+                if last is not None and wait is None:
+                    return last.finish(plan)
                 await _pass_on(told, on_status)
-                await asyncio.sleep(wait)
+                await asyncio.sleep(wait or 0.0)
         finally:
             await _pass_on(told, on_status)
 

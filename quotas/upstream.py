@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from quotas import policies
+from quotas.connection import accounts
+from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.headers import redact
 from quotas.engine.headers.redaction import without
 from quotas.models.encrypted import CredentialUnreadable
@@ -57,6 +59,17 @@ class Endpoint:
         if not name.strip():
             return {}
         return {name.strip(): value.strip().replace("{credential}", self.credential)}
+
+    def has_another(self) -> bool:
+        """Whether another account, of the pool or of those that it falls back to, is not disabled."""
+        pools = policies.snapshot().pools
+        names = dict.fromkeys((self.pool, *self.config.spec.fallback))
+        specs = [pools[name].spec for name in names if name in pools]
+        try:
+            states = [(state.id, state.state) for spec in specs for state in accounts().states(spec)]
+        except LimiterUnavailable:  # then by the configuration alone
+            states = [(one.id, "" if one.enabled else "disabled") for spec in specs for one in spec.accounts]
+        return any(identity != self.account_id and state != "disabled" for identity, state in states)
 
     def redact(self, text: str) -> str:
         """`text` without the credential, in case a provider echoes it."""

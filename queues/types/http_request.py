@@ -215,6 +215,8 @@ class HttpRequest:
         category = upstream.category if upstream.category not in ("ok", "unknown") else "validation"
         error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
         limited = category in ("rate_limited", "quota_exhausted")
+        # A refused credential is the account's trouble and not the job's, as long as there is another account.
+        elsewhere = category == "auth" and upstream.scope == "account" and lease.has_another()
         return RunResult(
             AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
             result=answer,
@@ -222,7 +224,7 @@ class HttpRequest:
             error=error[:2000],
             status=status,
             retry_after=upstream.retry_after,
-            counted=not limited,
+            counted=not limited and not elsewhere,
             upstream=upstream,
             actual=actual,
         )

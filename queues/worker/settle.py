@@ -54,6 +54,8 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fa
         return _fate_of_returned(job, result, now)
     if result.outcome == Outcome.LOST:
         return _fate_of_lost(job)
+    if not result.counted and result.category == "auth":
+        return Fate(Stage.READY, Status.PENDING, f"another account will do it; {result.category}: {result.error}"[:500])
     if not result.counted:
         # It met a limit or a dead account: back in line, where admission knows how long that lasts.
         return Fate(Stage.READY, Status.RATE_LIMITED, f"{result.category}: {result.error}"[:500])
