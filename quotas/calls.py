@@ -15,6 +15,9 @@ from quotas import backoff
 from quotas.engine.types import Admission, Outcome
 from quotas.errors import NoAccountAvailable, QuotaError
 
+TELL_AGAIN = 0.5
+"""Seconds by which a wait must have grown over what was told, to be told anew."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -71,6 +74,7 @@ class Plan:
     on_status: Callable[[CallStatus], object] | None
     made: int = 0
     troubled: bool = False
+    told_until: float = float("-inf")
     started: float = field(default_factory=time.monotonic)
 
     def left(self) -> float:
@@ -84,7 +88,10 @@ class Plan:
             self._tell("given_up", category="rate_limited")
             raise NoAccountAvailable(wait, admission.reasons, self.pool)
         self.troubled = True
-        self._tell("rate_limited", wait=wait, category="rate_limited")
+        until = time.monotonic() + wait
+        if until > self.told_until + TELL_AGAIN:  # where many wait for the same moment, most of them wait once more
+            self.told_until = until
+            self._tell("rate_limited", wait=wait, category="rate_limited")
         return wait + 0.005
 
     def after(self, outcome: Outcome, account: str) -> float | None:

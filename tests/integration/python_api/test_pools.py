@@ -15,7 +15,9 @@ from cryptography.fernet import Fernet
 
 import quotas
 from quotas import CallStatus, policies, pools
+from quotas.calls import Plan
 from quotas.connection import accounts
+from quotas.engine.types import Admission
 from quotas.leases import Lease
 from quotas.models import Account, Provider
 from quotas.models.encrypted import CredentialUnreadable
@@ -313,3 +315,13 @@ def test_a_cancelled_wait_holds_no_account(monkeypatch: Any) -> None:
         raise AssertionError("the account is still held")
 
     asyncio.run(main())
+
+
+def test_a_wait_is_told_once_and_again_where_it_grows(monkeypatch: Any) -> None:
+    now = [100.0]
+    monkeypatch.setattr("quotas.calls.time.monotonic", lambda: now[0])
+    told: list[float] = []
+    plan = Plan("llm", "", 5, 60.0, lambda status: told.append(status.wait))
+    for wait in (0.1, 0.1, 0.1, 0.1, 3.0, 0.1):
+        now[0] += plan.before(Admission(False, retry_after=wait))
+    assert told == [0.1, 3.0]
