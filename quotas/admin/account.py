@@ -53,7 +53,10 @@ class AccountForm(ReasonForm):
             self.fields["credential"].help_text = "Encrypted at rest, never shown again."
 
     def clean_credential(self) -> Any:
-        return self.cleaned_data["credential"] or self.instance.credential
+        given = self.cleaned_data["credential"]
+        if given and (flaw := credentials.flaw(given)):
+            raise forms.ValidationError(f"It {flaw}.")
+        return given or self.instance.credential
 
 
 class StateFilter(admin.SimpleListFilter):

@@ -21,8 +21,19 @@ class Unreadable(QuotaError):
     """Some stored secrets can't be decrypted with the keys in SLUICE_CREDENTIAL_KEYS; nothing was changed."""
 
     def __init__(self, rows: list[str]) -> None:
-        super().__init__(f"{self.__doc__} These: {', '.join(rows)}.")
+        super().__init__(", ".join(rows))
         self.rows = rows
+
+
+def flaw(credential: str) -> str:
+    """What keeps a credential from being sent in a header field or a URL, in words without it; empty: nothing."""
+    if not credential.isprintable():
+        return "has a line break or another control character"
+    try:
+        credential.encode("latin-1")
+    except UnicodeEncodeError:
+        return "has characters that no header field can carry"
+    return ""
 
 
 def secret_fields() -> Iterator[tuple[type[Model], str]]:

@@ -165,12 +165,14 @@ class Pools(Kind):
     def problem(self, item: Item, before: Item | None) -> tuple[str, str] | None:
         known = {account["name"] for account in before["accounts"]} if before else set()
         for account in item["accounts"]:
+            variable = account["credential_env"]
+            if flaw := credentials.flaw(_credential(account) or ""):
+                return "accounts", f"the credential of account {account['name']!r} in {variable} {flaw}"
             if account["name"] in known:
                 continue
-            variable = account["credential_env"]
             if variable is None:
                 return "accounts", f"the new account {account['name']!r} needs a credential_env"
-            if not os.environ.get(variable):
+            if _credential(account) is None:
                 return "accounts", f"the new account {account['name']!r} needs a credential: {variable} is not set"
         return None
 
@@ -294,8 +296,9 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
 
 
 def _credential(item: Item) -> str | None:
+    """What the environment has, without the line's end that files and `$(..)` leave; None where that is nothing."""
     variable = item["credential_env"]
-    return os.environ.get(variable) or None if variable else None
+    return os.environ.get(variable, "").strip() or None if variable else None
 
 
 def _sealed(account: Account) -> Ciphertext:

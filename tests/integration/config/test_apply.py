@@ -120,6 +120,19 @@ def test_counters_start_anew_only_where_they_mean_nothing_any_more(old: str, new
     assert Policy.objects.get(name="user-hourly").generation == generation
 
 
+def test_a_credential_is_what_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIM_KEY_1", " first-credential\n")
+    apply(FULL)
+    assert Account.objects.get(name="a1").credential.reveal() == "first-credential"  # type: ignore[attr-defined]
+    for text, flaw in (("sk-\r\nX: y", "control character"), ("sk-\u20ac", "no header field")):
+        monkeypatch.setenv("SIM_KEY_1", text)
+        with pytest.raises(config.ConfigInvalid, match=flaw) as invalid:
+            apply(FULL)
+        assert "sk-" not in str(invalid.value)
+    monkeypatch.setenv("SIM_KEY_1", " \n")
+    assert apply(FULL) == [], "nothing but blanks is not set"
+
+
 def test_credentials_stay_where_the_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     apply(FULL)
     monkeypatch.delenv("SIM_KEY_1")
