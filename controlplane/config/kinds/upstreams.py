@@ -19,7 +19,7 @@ from quotas.models.encrypted import Ciphertext, CredentialUnreadable
 from quotas.models.policy import PausedPriorities
 from quotas.models.pool import Strategy
 from quotas.models.provider import DIALECTS
-from quotas.services import credentials
+from quotas.services import credentials, operate
 
 DEFAULT_HEADER = "Authorization: Bearer {credential}"
 
@@ -286,6 +286,9 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
         account.weight = item["weight"]
         account.credential_env = item["credential_env"] or ""
         if item["enabled"] is not None:
+            if item["enabled"] and not account.enabled:
+                account.disabled_reason = ""
+                transaction.on_commit(partial(operate.put_back, account.pk))
             account.enabled = item["enabled"]
         given = _credential(item)
         if given is not None:
