@@ -666,7 +666,7 @@ def _named(pool: PoolSpec, found: dict[str, Any], view: AccountView) -> tuple[st
     if reason == "disabled":
         return "disabled", None, found.get("disabled") or "configuration"
     if reason == "breaker_open":
-        return "open", left, "too many failures"
+        return "open", left, "opened by an operator" if found.get("tripped") else "too many failures"
     if found.get("half_open") and reason != "cooldown":
         return "half_open", left, "waits for a probe" if reason is None else "a probe is out"
     if reason == "cooldown":

@@ -23,10 +23,11 @@ if verb == 'clear_cooldown' then
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
 elseif verb == 'trip' then
   s.bo, s.be, s.pr, s.pk = now + tonumber(given), (s.be or 0) + 1, nil, nil
+  s.bt = s.be
   changed = 1
 elseif verb == 'close' then
   if s.bo then changed = 1 end
-  s.bo, s.be, s.pr, s.pk, s.bf, s.bw = nil, (s.be or 0) + 1, nil, nil, nil, nil
+  s.bo, s.be, s.pr, s.pk, s.bf, s.bw, s.bt = nil, (s.be or 0) + 1, nil, nil, nil, nil, nil
 elseif verb == 'disable' then
   if not s.di then changed = 1 end
   s.di, s.da = given, now

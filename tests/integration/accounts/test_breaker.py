@@ -132,6 +132,15 @@ def test_operators_trip_and_close(engine, clock):
     spec = pool(1, breaker=BREAKER)
     assert engine.accounts.trip("a1", 500)
     assert engine.take(spec).retry_after == 500.0
+    assert engine.state(spec).why == "opened by an operator"
     assert engine.accounts.close("a1")
     assert not engine.accounts.close("a1")
     assert engine.take(spec)
+
+
+def test_a_breaker_that_fails_its_probe_is_not_the_operators_any_more(engine, clock):
+    spec = pool(1, breaker=BREAKER)
+    engine.accounts.trip("a1", 5)
+    clock.move(5)
+    assert engine.settle(engine.take(spec).lease, SERVER).transition == "opened"
+    assert (engine.state(spec).state, engine.state(spec).why) == ("open", "too many failures")
