@@ -66,10 +66,10 @@ class Endpoint:
         names = dict.fromkeys((self.pool, *self.config.spec.fallback))
         specs = [pools[name].spec for name in names if name in pools]
         try:
-            states = [(state.id, state.state) for spec in specs for state in accounts().states(spec)]
+            able = [state.id for spec in specs for state in accounts().states(spec) if state.state != "disabled"]
         except LimiterUnavailable:  # then by the configuration alone
-            states = [(one.id, "" if one.enabled else "disabled") for spec in specs for one in spec.accounts]
-        return any(identity != self.account_id and state != "disabled" for identity, state in states)
+            able = [one.id for spec in specs for one in spec.accounts if one.enabled]
+        return any(identity != self.account_id for identity in able)
 
     def redact(self, text: str) -> str:
         """`text` without the credential, in case a provider echoes it."""

@@ -325,3 +325,22 @@ def test_a_wait_is_told_once_and_again_where_it_grows(monkeypatch: Any) -> None:
     for wait in (0.1, 0.1, 0.1, 0.1, 3.0, 0.1):
         now[0] += plan.before(Admission(False, retry_after=wait))
     assert told == [0.1, 3.0]
+
+
+def test_redis_away_at_the_end_of_a_call_costs_no_answer_and_hides_no_error(monkeypatch: Any) -> None:
+    make_pool(accounts=1)
+    pool, settle = pools.get("llm"), service.settle_outcome
+
+    def away(*args: Any) -> Any:
+        raise quotas.LimiterUnavailable("away")
+
+    monkeypatch.setattr(service, "settle_outcome", away)
+    assert pool.call(lambda lease: Answer(200)).status_code == 200
+    with pytest.raises(KeyError), pool.acquire():
+        raise KeyError
+    with pool.acquire() as lease:
+        with pytest.raises(quotas.LimiterUnavailable):
+            lease.settle(status=429)
+        monkeypatch.setattr(service, "settle_outcome", settle)
+        assert lease.settle(status=200).category == "rate_limited", "what was told first, told again"
+    assert pool.states()[0].errors == {"rate_limited": 1}
