@@ -11,6 +11,7 @@ import structlog
 from django.db import DatabaseError
 
 from quotas.models.config_version import ConfigVersion
+from quotas.threads import off_loop
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -37,10 +38,10 @@ class Snapshot(Generic[T]):
         if self._value is None:
             with self._lock:
                 if self._value is None:
-                    self._refresh()
+                    off_loop(self._refresh)
         elif time.monotonic() - self._looked >= self.MAX_AGE and self._lock.acquire(blocking=False):
             try:
-                self._refresh()
+                off_loop(self._refresh)
             except DatabaseError as error:
                 self._looked = time.monotonic()
                 log.warning("snapshot.stale", error=type(error).__name__)

@@ -1,8 +1,9 @@
-"""Threads for event loops: what asks Redis or SQL, and apart from that what waits for capacity."""
+"""Threads for event loops: what asks Redis or SQL, and apart from that what waits for capacity; and what can't be awaited."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -23,27 +24,34 @@ async def in_thread(work: Callable[[], T], *, waits: bool = False) -> T:
 
 
 def off_loop(work: Callable[[], T]) -> T:
-    """The result of `work`, which may ask SQL: in a thread where an event loop runs in this one, else here.
-
-    For calls that are short and rare enough to hold the loop up, or that can't be awaited.
-    """
-    if not _on_loop():
-        return work()
-    context = copy_context()
-    return _pool(False).submit(lambda: context.run(_tidy, work)).result()
-
-
-def _on_loop() -> bool:
+    """The result of `work`, which asks SQL and is short. Where an event loop runs in this thread, another one does it and
+    the loop stands still meanwhile: Django asks SQL in no thread with a loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return work()
+    context = copy_context()
+    return _aside().submit(lambda: context.run(_tidy, work)).result()
 
 
 @lru_cache(maxsize=2)
 def _pool(waits: bool) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(WAITING if waits else SHORT, "limits-waiting" if waits else "limits")
+    return ThreadPoolExecutor(WAITING if waits else SHORT, "quotas-waiting" if waits else "quotas")
+
+
+@lru_cache(maxsize=1)
+def _aside() -> ThreadPoolExecutor:
+    """Threads of their own: whoever waits for these may hold a lock that one of the others waits for."""
+    return ThreadPoolExecutor(2, "quotas-aside")
+
+
+def _forget() -> None:
+    """A forked child has none of its parent's threads."""
+    _pool.cache_clear()
+    _aside.cache_clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _tidy(work: Callable[[], T]) -> T:

@@ -159,7 +159,7 @@ class BlocksView(ApiView):
         if not block.units:
             return _decided(block.decision)
         lease = {
-            "id": f"{body['unit']}.{block.decision.reservation}",
+            "id": f"{body['unit']}.{block.id}",
             "units": block.units,
             "unit": body["unit"],
             "expires_in": round(block.expires_in, 6),
@@ -230,6 +230,11 @@ class HistoryQuery(PageQuery):
         fields["from"] = serializers.DateTimeField(required=False)
         fields["to"] = serializers.DateTimeField(required=False)
         return fields
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "from" in attrs and "to" in attrs and attrs["from"] >= attrs["to"]:
+            raise serializers.ValidationError({"to": "Must be after `from`."})
+        return attrs
 
 
 class HistoryView(ApiView):

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
@@ -34,6 +35,7 @@ from quotas.policies.compiled import CompiledPolicy
 from quotas.policies.index import PolicyIndex
 from quotas.policies.patterns import Pattern, compile_pattern
 from quotas.policies.pools import PoolConfig, read_pools
+from quotas.threads import off_loop
 
 CHECK_EVERY = 0.5
 """Seconds between two looks at the version."""
@@ -153,15 +155,15 @@ class Keeper:
             return held
         if held is None:
             with self._lock:
-                return self._snapshot or self._renew()
+                return self._snapshot or off_loop(self._renew)
         if self._lock.acquire(blocking=False):
             try:
                 self._next_look = time.monotonic() + CHECK_EVERY
-                version, moved = ConfigVersion.numbers()
+                version, moved = off_loop(ConfigVersion.numbers)
                 if version != held.version:
-                    return self._renew()
+                    return off_loop(self._renew)
                 if moved != held.moved:
-                    held = self._snapshot = with_moved_limits(held, moved)
+                    held = self._snapshot = off_loop(partial(with_moved_limits, held, moved))
             except (DatabaseError, InterfaceError) as error:
                 logger.warning(
                     "SQL does not answer; limits stay as of version %s: %s", held.version, type(error).__name__

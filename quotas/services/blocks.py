@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, replace
 
 from quotas.connection import limiter
@@ -10,6 +11,9 @@ from quotas.engine.types import Decision, Limit, Settlement
 from quotas.errors import QuotaError
 from quotas.services.limits import Check
 
+UNLIMITED = "~"
+"""How the id of a block begins that no limit was charged for: nothing is kept of it."""
+
 
 class NotDivisible(QuotaError):
     """A concurrency policy applies; what is in flight can't be charged ahead."""
@@ -17,11 +21,13 @@ class NotDivisible(QuotaError):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`units` are 0 where the decision is a denial; else they may be spent for `expires_in` seconds."""
+    """`units` are 0 where the decision is a denial; else they may be spent for `expires_in` seconds, and `id` gives back
+    what was not."""
 
     units: int
     expires_in: float
     decision: Decision
+    id: str = ""
 
 
 def limits_of(question: Check, unit: str) -> list[Limit]:
@@ -40,11 +46,14 @@ def take(question: Check, unit: str, units: int, ttl: float) -> Block:
     if not got:
         return Block(0, 0.0, decision)
     lives = [engine.good_for(state, state.algorithm) for state in decision.limits if state.remaining is not None]
-    return Block(got, max(min([ttl, *lives]), 0.0), decision)
+    name = decision.reservation or UNLIMITED + secrets.token_urlsafe(15)
+    return Block(got, max(min([ttl, *lives]), 0.0), decision, name)
 
 
 def give_back(lease: str, unit_spent: dict[str, int]) -> Settlement | None:
     """Refund what was not spent, to the window that it came from; None: unknown or expired."""
+    if lease.startswith(UNLIMITED):
+        return Settlement(lease, unit_spent, {})
     return limiter().settle(lease, unit_spent)
 
 

@@ -38,7 +38,7 @@ def trip(account: Account, *, actor: str, reason: str) -> None:
         "account.trip",
         actor,
         reason,
-        lambda spec: accounts().trip(str(account.pk), spec.breaker.open_for),
+        lambda spec: accounts().trip(str(account.pk), spec.breaker.open_for, reason),
     )
 
 

@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from quotas import events, policies, upstream
 from quotas.connection import accounts
 from quotas.engine import accounts_plan, headers
-from quotas.engine.accounts import AccountView
+from quotas.engine.accounts_view import AccountView
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig

@@ -102,6 +102,7 @@ def counter(scratch: Path, **environ: str) -> Iterator[Counter]:
             "SLUICE_TASK_MODULES": "tests.acceptance.tasks,tests.acceptance.django_tasks_here",
             "ACCEPTANCE_SCRATCH": str(scratch),
             "DJANGO_SETTINGS_MODULE": "tests.acceptance.settings",
+            "SLUICE_CALLBACK_NETWORKS": "127.0.0.0/8",  # where the tests receive; with SQLite it is the default
             "K1": "key-1",
             **environ,
         }

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psycopg
 import redis
 
+from tests.acceptance.servers import SEPARATELY, separate_servers
 from tests.valkey import free_port
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -178,9 +182,22 @@ class Instance:
         assert not check or done.returncode == 0, f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Straight from SQL, with `?` for values: what no face can gloss over."""
+        if url := self.environ.get("DATABASE_URL"):
+            with psycopg.connect(url, options="-c TimeZone=UTC") as connection:
+                return connection.execute(query.replace("?", "%s"), values).fetchall()  # type: ignore[arg-type]
+        with sqlite3.connect(self.data_dir / "sluice.sqlite3", timeout=30) as connection:
+            return connection.execute(query, values).fetchall()
+
     def redis(self) -> redis.Redis:
         url = self.environ.get("REDIS_URL") or f"unix://{self.data_dir}/valkey.sock"
         return redis.Redis.from_url(url)
+
+    @property
+    def redis_pid(self) -> int:
+        with self.redis() as client:
+            return int(client.info("server")["process_id"])
 
     def flushall(self) -> None:
         with self.redis() as client:
@@ -227,8 +244,11 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0, what: Cal
 @contextmanager
 def running(*options: str, environ: Mapping[str, str] | None = None) -> Iterator[Instance]:
     """A started instance; whatever is left of it at the end is removed."""
-    instance = Instance(*options, environ=environ)
-    try:
+    with ExitStack() as stack:
+        given = dict(environ or {})
+        if SEPARATELY and "DATABASE_URL" not in given:
+            postgres, server = stack.enter_context(separate_servers())
+            given |= {"DATABASE_URL": postgres.url, "REDIS_URL": server.url}
+        instance = Instance(*options, environ=given)
+        stack.callback(instance.remove)
         yield instance.start()
-    finally:
-        instance.remove()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.acceptance.instance import Instance, running
-from tests.postgres import Cluster, run_cluster
-from tests.valkey import Server, run_server
+from tests.acceptance.servers import SEPARATELY, separate_servers
+from tests.postgres import Cluster
+from tests.valkey import Server
 
 EMBEDDED, SEPARATE = "embedded", "separate"
 BOTH = [EMBEDDED, pytest.param(SEPARATE, marks=pytest.mark.postgres)]
@@ -32,11 +30,7 @@ class Place:
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Straight from SQL, with `?` for values: what no face can gloss over."""
-        if self.postgres is not None:
-            with psycopg.connect(self.postgres.url, options="-c TimeZone=UTC") as connection:
-                return connection.execute(query.replace("?", "%s"), values).fetchall()  # type: ignore[arg-type]
-        with sqlite3.connect(self.instance.data_dir / "sluice.sqlite3", timeout=30) as connection:
-            return connection.execute(query, values).fetchall()
+        return self.instance.rows(query, *values)
 
 
 @contextmanager
@@ -45,12 +39,8 @@ def placed(shape: str, *options: str, environ: Mapping[str, str] | None = None) 
     with ExitStack() as stack:
         postgres, redis = None, None
         given = dict(environ or {})
-        if shape == SEPARATE:
-            binary = shutil.which("redis-server")
-            if binary is None:
-                pytest.skip("no redis-server is installed")
-            postgres = stack.enter_context(run_cluster("max_connections=300"))
-            redis = stack.enter_context(run_server(binary, "--appendonly", "yes", "--appendfsync", "everysec"))
+        if shape == SEPARATE or SEPARATELY:
+            postgres, redis = stack.enter_context(separate_servers())
             given |= {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
         instance = stack.enter_context(running(*options, environ=given))
         yield Place(instance, postgres, redis)

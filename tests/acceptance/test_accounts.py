@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -656,14 +655,10 @@ def admin_pages(outside: Outside) -> dict[str, bytes]:
 def test_what_is_known_of_accounts_outlives_redis(outside: Outside) -> None:
     lent = outside.lend("lasting")
     outside.settle(lent, 429, headers={"retry-after": "600"})
-    database = next(Path(outside.instance.data_dir).glob("*.sqlite3"))
+    query = "SELECT state FROM quotas_account WHERE name = ?"
 
     def stored() -> bool:
-        import sqlite3
-
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as sql:
-            rows = sql.execute("select state from quotas_account where name = ?", [lent["account"]]).fetchall()
-        return rows == [("cooling_down",)]
+        return outside.instance.rows(query, lent["account"]) == [("cooling_down",)]
 
     wait_until(stored, 30, "the flusher")
     outside.instance.flushall()

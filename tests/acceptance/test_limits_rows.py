@@ -233,8 +233,7 @@ policies:
     with fresh_instance.client() as client:
         wait_until(lambda: client.post(CHECK, json={"keys": {"open": "x"}, "dry_run": True}).json()["limits"])
         ears = Ears(fresh_instance)
-        (valkey,) = fresh_instance.pids("valkey")
-        with stopped(valkey):
+        with stopped(fresh_instance.redis_pid):
             statuses = [client.post(CHECK, json={"keys": {"open": "x"}}) for _ in range(8)]
             assert [answer.status_code for answer in statuses] == [200] * 5 + [429] * 3, "the policy's own limit"
             assert all(answer.json()["degraded"] for answer in statuses)

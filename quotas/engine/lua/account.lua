@@ -8,9 +8,9 @@
 -- looks at (state_peek), and the rest with cmsgpack, which is read for the few that are weighed (state_load):
 --   cd until when it cools down, ca since when, cw why (category), cn refusals in a row; sc, sn the same for the soft
 --   backoff after server errors (it is passed over while another account is free)
---   bo open until (missing: closed), be epoch, bf times of recent failures, bw {start, successes, failures, and
---   both of the window before} of the breaker's window, pr {lease = expiry} of probes that are out, pk probes that succeeded,
---   bt the epoch that an operator began by tripping it
+--   bo open until (missing: closed), bm why, where somebody opened it, be epoch, bf times of recent failures,
+--   bw {start, successes, failures, and both of the window before} of the breaker's window,
+--   pr {lease = expiry} of probes that are out, pk probes that succeeded
 --   di why it is disabled, da since when
 --   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence,
 --   nf calls in flight when it was last used

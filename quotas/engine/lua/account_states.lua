@@ -43,7 +43,7 @@ for i = 1, size do
     reason = reason, left = ready and ready >= 0 and (ready - now) / 1e6 or nil, half_open = s.bo and s.bo <= now,
     disabled = s.di, why = s.cw, health = health_of(s, now), latency = s.la and s.la / 1e6, used = s.lu,
     busy = busy, most = most >= 0 and most or nil, learned = quotas, error = s.le, error_at = s.lt, error_kind = s.lk,
-    open = s.bo ~= nil, tripped = s.bt ~= nil and s.bt == s.be, successes = s.on or 0, models = models,
+    open = s.bo ~= nil, opened = s.bm, successes = s.on or 0, models = models,
   })
 end
 return out

@@ -6,8 +6,8 @@
 -- KEYS  1 the account's state
 -- ARGV  1 now in microseconds, or '' for the server's own time
 --       2 clear_cooldown | trip | close | disable | enable | restore
---       3 trip: how long it stays open, in microseconds; disable: why; restore: '<ddd' cooldown left, open for,
---         health (-1: none), then why it is disabled ('' if it is not)
+--       3 trip: '<d' how long it stays open, in microseconds, then why; disable: why; restore: '<dddB' cooldown left,
+--         open for, health (-1: none), whether it is disabled, then why it is that or open
 --
 -- Returns 1 if that changed anything, else 0. `restore` only adds: what is live wins over what was stored.
 
@@ -22,12 +22,12 @@ if verb == 'clear_cooldown' then
   if (s.cd and s.cd > now) or (s.sc and s.sc > now) or s.md then changed = 1 end
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
 elseif verb == 'trip' then
-  s.bo, s.be, s.pr, s.pk = now + tonumber(given), (s.be or 0) + 1, nil, nil
-  s.bt = s.be
+  s.bo, s.be, s.pr, s.pk = now + struct.unpack('<d', given), (s.be or 0) + 1, nil, nil
+  s.bm = string.sub(given, 9)
   changed = 1
 elseif verb == 'close' then
   if s.bo then changed = 1 end
-  s.bo, s.be, s.pr, s.pk, s.bf, s.bw, s.bt = nil, (s.be or 0) + 1, nil, nil, nil, nil, nil
+  s.bo, s.be, s.pr, s.pk, s.bf, s.bw, s.bm = nil, (s.be or 0) + 1, nil, nil, nil, nil, nil
 elseif verb == 'disable' then
   if not s.di then changed = 1 end
   s.di, s.da = given, now
@@ -35,12 +35,12 @@ elseif verb == 'enable' then
   if s.di then changed = 1 end
   s.di, s.da = nil, nil
 elseif verb == 'restore' then
-  local cooldown, open, health, at = struct.unpack('<ddd', given)
+  local cooldown, open, health, disabled, at = struct.unpack('<dddB', given)
   local why = string.sub(given, at)
   if cooldown > 0 and not s.cd then s.cd, s.ca, s.cw, changed = now + cooldown, now, 'restored', 1 end
-  if open > 0 and not s.bo then s.bo, s.be, changed = now + open, (s.be or 0) + 1, 1 end
+  if open > 0 and not s.bo then s.bo, s.be, s.bm, changed = now + open, (s.be or 0) + 1, why, 1 end
   if health >= 0 and not s.h then s.h, s.ht, changed = health, now, 1 end
-  if why ~= '' and not s.di then s.di, s.da, changed = why, now, 1 end
+  if disabled == 1 and not s.di then s.di, s.da, changed = why, now, 1 end
 else
   return redis.error_reply('ERR no verb ' .. verb)
 end

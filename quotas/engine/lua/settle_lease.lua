@@ -304,12 +304,12 @@ if (s.be or 0) == epoch then
     if probe == 1 and expiry and expiry > now then
       s.pr[lease] = nil
       if broken then
-        s.bo, s.be, s.pr, s.pk = now + open_for, epoch + 1, nil, nil
+        s.bo, s.be, s.pr, s.pk, s.bm = now + open_for, epoch + 1, nil, nil, nil
         transition = 'opened'
       elseif category ~= 'unknown' then
         s.pk = (s.pk or 0) + 1
         if s.pk >= probes then
-          s.bo, s.be, s.pr, s.pk, s.bf, s.bw = nil, epoch + 1, nil, nil, nil, nil
+          s.bo, s.be, s.pr, s.pk, s.bf, s.bw, s.bm = nil, epoch + 1, nil, nil, nil, nil, nil
           transition = 'closed'
         end
       end
@@ -333,7 +333,7 @@ if (s.be or 0) == epoch then
       local view = math.max(0, 1 - (now - w[1]) / window)
       local good, bad = w[2] + w[4] * view, w[3] + w[5] * view
       if #recent >= failures and bad >= 0.2 * (good + bad) then
-        s.bo, s.be, s.pr, s.pk, s.bf = now + open_for, epoch + 1, nil, nil, nil
+        s.bo, s.be, s.pr, s.pk, s.bf, s.bm = now + open_for, epoch + 1, nil, nil, nil, nil
         w = nil
         transition = 'opened'
       end

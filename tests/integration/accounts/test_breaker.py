@@ -130,17 +130,9 @@ def test_a_probe_that_is_refused_shows_that_the_server_works(engine, clock):
 
 def test_operators_trip_and_close(engine, clock):
     spec = pool(1, breaker=BREAKER)
-    assert engine.accounts.trip("a1", 500)
+    assert engine.accounts.trip("a1", 500, "maintenance, 9–10 h")
+    assert engine.accounts.states(spec)[0].why == "maintenance, 9–10 h"
     assert engine.take(spec).retry_after == 500.0
-    assert engine.state(spec).why == "opened by an operator"
     assert engine.accounts.close("a1")
     assert not engine.accounts.close("a1")
     assert engine.take(spec)
-
-
-def test_a_breaker_that_fails_its_probe_is_not_the_operators_any_more(engine, clock):
-    spec = pool(1, breaker=BREAKER)
-    engine.accounts.trip("a1", 5)
-    clock.move(5)
-    assert engine.settle(engine.take(spec).lease, SERVER).transition == "opened"
-    assert (engine.state(spec).state, engine.state(spec).why) == ("open", "too many failures")

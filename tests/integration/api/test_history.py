@@ -46,6 +46,8 @@ def test_highest_use_is_kept_by_minute_hour_and_day() -> None:
     assert caller.get("limits/usage/history", **later).json()["results"] == []
     assert api(project="other").get("limits/usage/history", resolution="day").json()["results"] == []
     assert caller.get("limits/usage/history", resolution="year").status_code == 400
+    backwards = caller.get("limits/usage/history", **{"from": "2026-02-02T00:00:00Z", "to": "2026-02-01T00:00:00Z"})
+    assert backwards.status_code == 400 and backwards.json()["errors"][0]["pointer"] == "?to"
 
 
 def test_refusals_are_counted_in_the_process_and_added_up_by_who_samples() -> None:

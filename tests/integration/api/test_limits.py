@@ -359,6 +359,19 @@ def test_blocks_are_charged_ahead_and_the_rest_is_refunded() -> None:
         assert gone.status_code == 404
 
 
+def test_a_block_that_nothing_limits_is_given_whole_and_comes_back_too() -> None:
+    caller = api("check", project="acme")
+    block, other = (caller.post("limits/leases", {"user": "u", "units": 60, "ttl": 5}).json() for _ in range(2))
+    assert (block["units"], block["expires_in"]) == (60, 5) and block["id"] != other["id"]
+    back = caller.client.delete(
+        f"/api/v1/limits/leases/{block['id']}",
+        '{"spent": 37}',
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {caller.token}"},
+    )
+    assert back.status_code == 200 and back.json() == {"id": block["id"], "spent": 37, "refunded": 0}
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"units": 0}, {"units": 1.5}, {"units": 1, "cost": 1}, {"units": 1, "ttl": 0}, {"units": 1, "unit": ""}],

@@ -122,7 +122,7 @@ def test_counters_start_anew_only_where_they_mean_nothing_any_more(old: str, new
 
 
 def test_an_account_that_an_operator_took_out_comes_back_where_the_file_says_so(
-    django_capture_on_commit_callbacks: Any,
+    valkey: Any, django_capture_on_commit_callbacks: Any
 ) -> None:
     apply(FULL)
     account = Account.objects.select_related("pool").get(name="a1", pool__name="llm")
@@ -299,6 +299,7 @@ def test_rows_of_pool_limits_are_kept_where_only_the_limit_changes() -> None:
         (', to: "webhook+https://user:hush-word@hooks.example.com/ops/hush-path"', "", 28, "needs an address"),
         ("0 3 * * *", "every night", 27, "cron expression"),
         ("0 3 * * *", "0 3 * * * *", 27, "cron expression"),
+        ("0 3 * * *", "0 0 31 2 *", 27, "names some time"),
         ("project: acme, payload", "project: nobody, payload", 27, "no project 'nobody'"),
         ("# lane: io | cpu\n", "\nqueues2: {]\n", 27, "not YAML"),
         ("# lane: io | cpu\n", "\nx: &a [*a]\n", 27, ""),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import email.message
+import http
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -51,6 +53,22 @@ def test_lease_has_what_a_call_needs() -> None:
         assert lease.settle_response(Answer(429, {"Retry-After": "7"})).category == "rate_limited"
     (state,) = pools.get("llm").states()
     assert state.in_flight == 0 and state.state == "cooling_down" and state.errors == {"rate_limited": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "category"),
+    [
+        (SimpleNamespace(status="200", headers=None), "ok"),
+        (SimpleNamespace(status_code=429, headers=[("Retry-After", "7")]), "rate_limited"),
+        (SimpleNamespace(status=http.HTTPStatus.SERVICE_UNAVAILABLE, headers=email.message.Message()), "server"),
+        (SimpleNamespace(status_code="many", headers=3), "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_answers_of_any_client_settle(answer: Any, category: str) -> None:
+    make_pool(accounts=1)
+    with pools.get("llm").acquire() as lease:
+        assert lease.settle_response(answer).category == category
 
 
 def test_unsettled_lease_ends_with_its_block() -> None:
@@ -151,11 +169,18 @@ def test_async_forms() -> None:
         seen.append(lease.account)
         return Answer(429, {"Retry-After": "60"}) if len(seen) == 1 else Answer(200)
 
+    async def hang(lease: Lease) -> None:
+        seen.append("hung")
+        await asyncio.sleep(60)
+
     async def main() -> None:
         async with pools.get("llm").acquire_async(tokens=1) as lease:
             assert lease.account
         answer = await pools.get("llm").call_async(fn, on_status=told.append)
         assert answer.status_code == 200
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pools.get("llm").call_async(hang), 0.5)
+        assert seen[-1] == "hung" and sum(state.in_flight for state in pools.get("llm").states()) == 0
         with pytest.raises(ConnectionError):
             async with pools.get("llm").acquire_async():
                 raise ConnectionResetError
@@ -163,6 +188,7 @@ def test_async_forms() -> None:
             async with pools.get("llm").acquire_async(key="x"), pools.get("llm").acquire_async(cost={"tokens": 1}):
                 raise quotas.NoAccountAvailable(1.0, {})
 
+    policies.forget()  # what is configured is read in the loop, too
     asyncio.run(main())
     assert [status.kind for status in told] == ["retry", "recovered"]
     assert sum(state.in_flight for state in pools.get("llm").states()) == 0
