@@ -15,6 +15,7 @@ from queues.registry import JobContext, RunResult
 from queues.states import Outcome
 from queues.types.signature import PayloadSchema
 from quotas.engine.types import Outcome as Upstream
+from quotas.models.encrypted import CredentialUnreadable
 
 MAX_RESULT = 256 * 1024
 """Bytes of JSON that a result may have."""
@@ -82,14 +83,17 @@ class Task:
             value = self.function(job, **payload)
             if inspect.isawaitable(value):
                 value = loops.run(_await(value))
-            result = plain(value)
+            result = _without_secrets(plain(value), job.lease)
+        except CredentialUnreadable:
+            raise
         except JobError as error:
             limited = error.category in ("rate_limited", "quota_exhausted")
-            upstream = Upstream(error.category, retry_after=error.retry_after, error=str(error)) if job.lease else None
+            told = _redacted(str(error), job.lease)
+            upstream = Upstream(error.category, retry_after=error.retry_after, error=told[:300]) if job.lease else None
             return RunResult(
                 Outcome.RATE_LIMITED if limited else Outcome.FAILED,
                 category=error.category,
-                error=str(error)[:2000],
+                error=told[:2000],
                 retry_after=error.retry_after,
                 counted=not limited,
                 upstream=upstream,
@@ -99,8 +103,8 @@ class Task:
             return RunResult(
                 Outcome.FAILED,
                 category="code",
-                error=f"{type(error).__name__}: {error}"[:2000],
-                traceback=traceback.format_exc()[-20_000:],
+                error=_redacted(f"{type(error).__name__}: {error}", job.lease)[:2000],
+                traceback=_redacted(traceback.format_exc(), job.lease)[-20_000:],
                 upstream=Upstream("ok") if job.lease else None,
                 actual=job.actual,
             )
@@ -116,6 +120,16 @@ class Task:
         from queues import submit
 
         return submit(self.name, project=project, priority=priority, queue=queue, payload=payload)
+
+
+def _redacted(text: str, lease: Any) -> str:
+    """`text` without the account's credential: HTTP clients' errors hold URLs, and Telegram's URLs hold the token."""
+    return lease.redact(text) if lease is not None else text
+
+
+def _without_secrets(result: Any, lease: Any) -> Any:
+    """The result without the account's own credential, in case the provider has echoed it."""
+    return lease.without_credential(result) if lease is not None else result
 
 
 async def _await(value: Any) -> Any:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,11 @@ from typing import Any
 from quotas import backoff
 from quotas.engine.types import MAX_COST, Admission, Outcome
 from quotas.errors import NoAccountAvailable, QuotaError
+
+TELL_AGAIN = 0.5
+"""Seconds by which a wait must have grown over what was told, to be told anew."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,10 @@ class Plan:
     request_id: str
     attempts: int
     max_wait: float
-    on_status: Callable[[CallStatus], None] | None
+    on_status: Callable[[CallStatus], object] | None
     made: int = 0
     troubled: bool = False
+    told_until: float = float("-inf")
     started: float = field(default_factory=time.monotonic)
 
     def left(self) -> float:
@@ -81,27 +88,26 @@ class Plan:
             self._tell("given_up", category="rate_limited")
             raise NoAccountAvailable(wait, admission.reasons, self.pool)
         self.troubled = True
-        self._tell("rate_limited", wait=wait, category="rate_limited")
+        until = time.monotonic() + wait
+        if until > self.told_until + TELL_AGAIN:  # where many wait for the same moment, most of them wait once more
+            self.told_until = until
+            self._tell("rate_limited", wait=wait, category="rate_limited")
         return wait + 0.005
 
-    def after(self, outcome: Outcome, account: str, others: bool) -> float | None:
-        """None: it is done, well or for good; else the seconds until the next attempt.
-
-        `others`: this account's credential was refused, and there is another one.
-        """
+    def after(self, outcome: Outcome, account: str) -> float | None:
+        """None: it is done, well or for good; else the seconds until the next attempt."""
         self.made += 1
         if outcome.category == "ok":
             if self.troubled:
                 self._tell("recovered", account=account)
             return None
-        wait = backoff.delay(outcome, self.made)
-        if others:
-            wait = 0.0  # that account is disabled now
+        elsewhere = outcome.category in backoff.LIMITED or outcome.refuses_account
+        wait = 0.0 if elsewhere else backoff.delay(outcome, self.made)
         if wait is None or self.made >= self.attempts:
             self._tell("given_up", category=outcome.category, account=account)
             return None
-        if outcome.category in backoff.LIMITED:
-            wait = 0.0  # that account cools down; whether another one is free, or when, the next admission says
+        if elsewhere:
+            pass  # that account cools down or is disabled; whether another one is free, or when, admission says
         elif wait > self.left():
             self._tell("given_up", category=outcome.category, account=account)
             return None
@@ -109,10 +115,18 @@ class Plan:
         self._tell("retry", wait=wait, category=outcome.category, account=account, attempt=self.made + 1)
         return wait
 
+    def stop(self, category: str) -> None:
+        """No account will be had, whatever one waits."""
+        self._tell("given_up", category=category)
+
     def _tell(self, kind: str, *, attempt: int | None = None, **facts: Any) -> None:
-        if self.on_status is not None:
-            number = self.made if attempt is None else attempt
+        if self.on_status is None:
+            return
+        number = self.made if attempt is None else attempt
+        try:
             self.on_status(CallStatus(kind, self.pool, self.request_id, number, self.attempts, **facts))
+        except Exception:  # whoever watches a call must not be able to fail it, least of all after it was made
+            logger.exception("on_status failed for a call through %s", self.pool)
 
 
 def units(cost: Mapping[str, int] | None, tokens: int | None, requests: int | None) -> dict[str, int]:

@@ -10,30 +10,36 @@ pools.get("llm").call(fn, tokens=800, request_id="chat_123", on_status=print)   
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from quotas import policies
+from quotas import answers, policies
 from quotas.calls import CallFailed, CallStatus, Plan, rank, units
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission, Outcome
-from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled
-from quotas.leases import Lease, lent, status_of
+from quotas.errors import CostExceedsLimit, LimiterUnavailable, NoAccountAvailable, PoolDisabled, QuotaError
+from quotas.leases import Lease, lent
 from quotas.services import pools as service
 from quotas.threads import in_thread, off_loop
 
 R = TypeVar("R")
 DEFAULT_ATTEMPTS = 5
 DEFAULT_CALL_WAIT = 60.0
-OnStatus = Callable[[CallStatus], None]
+OnStatus = Callable[[CallStatus], object]
+"""Told as a call goes on. For `call_async` it may be a coroutine function; what it raises is logged, no more."""
+
+logger = logging.getLogger(__name__)
 
 
 def get(name: str) -> Pool:
-    """The pool of that name. Raises `UnknownPool`."""
-    policies.pool_config(name)
+    """The pool of that name; on an event loop too. Raises `UnknownPool`."""
+    off_loop(lambda: policies.pool_config(name))
     return Pool(name)
 
 
@@ -86,18 +92,19 @@ class Pool:
         asked = units(cost, tokens, requests)
         deadline = time.monotonic() + max_wait
         while True:
-            admission = await self._admit_async(asked, rank(priority), str(key), model)
+            admission, lease = await self._admit_async(asked, rank(priority), str(key), model)
             wait = service.next_try(admission, deadline - time.monotonic())
             if wait is None:
                 break
             await asyncio.sleep(wait)
-        lease = self._lease(admission)
+        lease = lease or self._lease(admission)
         try:
             yield lease
         except BaseException as error:
-            await in_thread(partial(lease.end, error))
+            lent_out, raised = lease, error
+            await in_thread(lambda: lent_out.end(raised))
             raise
-        await in_thread(partial(lease.end, None))
+        await in_thread(lambda: lease.end(None))
 
     def call(
         self,
@@ -123,25 +130,28 @@ class Pool:
         """
         plan = Plan(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
+        last: _Attempt | None = None
         while True:
-            admission = service.admit(
-                service.request_for(self.name, asked, priority=rank(priority), key=str(key), model=model)
-            )
-            if not admission.allowed:
-                time.sleep(plan.before(self._waitable(admission)))
-                continue
-            lease, response, error = self._lease(admission), None, None
             try:
-                response = fn(lease)
-                outcome = _settled(lease, response)
+                admission = service.admit(
+                    service.request_for(self.name, asked, priority=rank(priority), key=str(key), model=model)
+                )
+                lease = self._lease_of(admission)
+            except QuotaError as refusal:
+                return _no_account(plan, refusal, last)
+            if lease is None:
+                time.sleep(plan.before(admission))
+                continue
+            try:
+                last = _answered(lease, fn(lease))
             except Exception as raised:
-                outcome, error = _failed(lease, raised), raised
+                last = _failed(lease, raised)
             except BaseException as raised:
                 lease.end(raised)
                 raise
-            wait = plan.after(outcome, lease.account, outcome.refuses_account and self._in_service())
+            wait = plan.after(last.outcome, lease.account)
             if wait is None:
-                return _finish(plan, outcome, response, error)
+                return last.finish(plan)
             time.sleep(wait)
 
     async def call_async(
@@ -160,78 +170,145 @@ class Pool:
         max_wait: float = DEFAULT_CALL_WAIT,
     ) -> R:
         """`call` for a coroutine function; waiting holds no thread."""
-        plan = Plan(self.name, request_id, attempts, max_wait, on_status)
+        told: list[CallStatus] = []
+        plan = Plan(self.name, request_id, attempts, max_wait, told.append)
         asked = units(cost, tokens, requests)
-        while True:
-            admission = await self._admit_async(asked, rank(priority), str(key), model)
-            if not admission.allowed:
-                await asyncio.sleep(plan.before(self._waitable(admission)))
-                continue
-            lease, response, error = self._lease(admission), None, None
-            try:
-                response = await fn(lease)
-                outcome = await in_thread(partial(_settled, lease, response))
-            except Exception as raised:
-                outcome, error = await in_thread(partial(_failed, lease, raised)), raised
-            except BaseException as raised:
-                off_loop(partial(lease.end, raised))  # cancelled: no further await
-                raise
-            others = outcome.refuses_account and await in_thread(self._in_service)
-            wait = plan.after(outcome, lease.account, others)
-            if wait is None:
-                return _finish(plan, outcome, response, error)
-            await asyncio.sleep(wait)
+        last: _Attempt | None = None
+        try:
+            while True:
+                try:
+                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model)
+                except QuotaError as refusal:
+                    return _no_account(plan, refusal, last)
+                wait: float | None
+                if lease is None:
+                    wait = plan.before(admission)
+                else:
+                    last = await self._attempt_async(fn, lease)
+                    wait = plan.after(last.outcome, lease.account)
+                if last is not None and wait is None:
+                    return last.finish(plan)
+                await _pass_on(told, on_status)
+                await asyncio.sleep(wait or 0.0)
+        finally:
+            await _pass_on(told, on_status)
+
+    @staticmethod
+    async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> _Attempt:
+        try:
+            response = await fn(lease)
+        except Exception as error:
+            raised = error
+            return await in_thread(lambda: _failed(lease, raised))
+        except BaseException as error:
+            lease.end(error)  # cancelled: no further await
+            raise
+        return await in_thread(lambda: _answered(lease, response))
 
     def states(self) -> list[AccountState]:
         """Every account as it stands."""
-        return accounts().states(policies.pool_spec(self.name))
+        return off_loop(lambda: accounts().states(policies.pool_spec(self.name)))
 
-    async def _admit_async(self, cost: Mapping[str, int], priority: int, key: str, model: str) -> Admission:
-        def admit() -> Admission:
-            return service.admit(service.request_for(self.name, cost, priority=priority, key=key, model=model))
+    async def _admit_async(
+        self, cost: Mapping[str, int], priority: int, key: str, model: str
+    ) -> tuple[Admission, Lease | None]:
+        """One admission in a thread, and its lease. Cancelled meanwhile, what it was granted is given back."""
+        lock, gone, granted = threading.Lock(), False, None
 
-        return await in_thread(admit)
+        def admit() -> tuple[Admission, Lease | None]:
+            nonlocal granted
+            admission = service.admit(service.request_for(self.name, cost, priority=priority, key=key, model=model))
+            lease = self._lease_of(admission)
+            with lock:
+                granted = lease
+                if gone and lease is not None:
+                    _give_back(lease)
+            return admission, lease
 
-    def _in_service(self) -> bool:
-        """Whether the pool, or one that it falls back to, has an account that is not disabled."""
-        request = service.request_for(self.name)
-        assert request.pool is not None
-        pools = (request.pool, *request.fallbacks)
-        return any(state.state != "disabled" for pool in pools for state in accounts().states(pool))
+        try:
+            return await in_thread(admit)
+        except asyncio.CancelledError:
+            with lock:
+                gone = True
+                if granted is not None:
+                    _give_back(granted)
+            raise
 
-    def _lease(self, admission: Admission) -> Lease:
-        if not admission.allowed:
-            self._waitable(admission)
-            raise NoAccountAvailable(admission.retry_after, admission.reasons, self.name)
-        return lent(admission, self.name)
-
-    def _waitable(self, admission: Admission) -> Admission:
-        """Raises where no wait would help."""
+    def _lease_of(self, admission: Admission) -> Lease | None:
+        """The lease; None where one has to wait. Raises where no wait would help."""
         if admission.impossible:
             raise CostExceedsLimit(detail=self.name)
         if admission.disabled:
             raise PoolDisabled(self.name)
-        return admission
+        return lent(admission, self.name) if admission.allowed else None
+
+    def _lease(self, admission: Admission) -> Lease:
+        lease = self._lease_of(admission)
+        if lease is None:
+            raise NoAccountAvailable(admission.retry_after, admission.reasons, self.name)
+        return lease
 
 
-def _settled(lease: Lease, response: Any) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How one attempt of a call came out: an answer or an exception, and what it means."""
+
+    outcome: Outcome
+    response: Any = None
+    error: Exception | None = None
+
+    def finish(self, plan: Plan) -> Any:
+        if self.error is not None:
+            raise self.error
+        if self.outcome.category == "ok":
+            return self.response
+        raise CallFailed(self.outcome.category, plan.made, self.response)
+
+
+def _answered(lease: Lease, response: Any) -> _Attempt:
     """Settle by what `fn` returned, unless it has settled itself."""
-    if lease.outcome is None and status_of(response) is not None:
-        return lease.settle_response(response)
-    lease.end(None)
+    if lease.outcome is None and answers.status_of(response) is not None:
+        try:
+            lease.settle_response(response)
+        except LimiterUnavailable:
+            logger.warning("a lease of %s/%s could not be settled and will expire", lease.pool, lease.account)
+    else:
+        lease.end(None)
     assert lease.outcome is not None
-    return lease.outcome
+    return _Attempt(lease.outcome, response)
 
 
-def _failed(lease: Lease, error: Exception) -> Outcome:
+def _failed(lease: Lease, error: Exception) -> _Attempt:
     lease.end(error)
     assert lease.outcome is not None
-    return lease.outcome
+    return _Attempt(lease.outcome, error=error)
 
 
-def _finish(plan: Plan, outcome: Outcome, response: Any, error: Exception | None) -> Any:
-    if error is not None:
-        raise error
-    if outcome.category == "ok":
-        return response
-    raise CallFailed(outcome.category, plan.made, response)
+def _no_account(plan: Plan, refusal: QuotaError, last: _Attempt | None) -> Any:
+    """End a call that gets no account, whatever it waits: by its last failure, where it had one."""
+    if last is not None and isinstance(refusal, PoolDisabled):
+        plan.stop(last.outcome.category)
+        return last.finish(plan)
+    plan.stop("")
+    raise refusal
+
+
+def _give_back(lease: Lease) -> None:
+    try:
+        lease.give_back()
+    except LimiterUnavailable:
+        logger.warning("a lease of %s/%s could not be given back and will expire", lease.pool, lease.account)
+
+
+async def _pass_on(told: list[CallStatus], on_status: OnStatus | None) -> None:
+    """Tell what has been told to `on_status`, which may be a coroutine function."""
+    while told:
+        status = told.pop(0)
+        if on_status is None:
+            continue
+        try:
+            answer = on_status(status)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:
+            logger.exception("on_status failed for a call through %s", status.pool)

@@ -9,7 +9,10 @@ from typing import Any
 
 from quotas import policies
 from quotas.connection import accounts
+from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.headers import redact
+from quotas.engine.headers.redaction import without
+from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
 
 
@@ -46,7 +49,8 @@ class Endpoint:
     @property
     def base_url(self) -> str:
         """The provider's address; `{credential}` in it stands for the secret, as Telegram has it."""
-        return self.config.provider.base_url.replace("{credential}", self.credential)
+        address = self.config.provider.base_url
+        return address.replace("{credential}", self.credential) if "{credential}" in address else address
 
     @property
     def auth_headers(self) -> dict[str, str]:
@@ -56,19 +60,37 @@ class Endpoint:
             return {}
         return {name.strip(): value.strip().replace("{credential}", self.credential)}
 
-    def has_others(self) -> bool:
-        """Whether the pool, or one that it falls back to, has another account that is not disabled."""
-        known = policies.snapshot().pools
-        pools = [known[name].spec for name in (self.pool, *self.config.spec.fallback) if name in known]
-        return any(
-            state.id != self.account_id and state.state != "disabled"
-            for pool in pools
-            for state in accounts().states(pool)
-        )
+    def has_another(self) -> bool:
+        """Whether another account, of the pool or of those that it falls back to, is not disabled."""
+        pools = policies.snapshot().pools
+        names = dict.fromkeys((self.pool, *self.config.spec.fallback))
+        specs = [pools[name].spec for name in names if name in pools]
+        try:
+            able = [state.id for spec in specs for state in accounts().states(spec) if state.state != "disabled"]
+        except LimiterUnavailable:  # then by the configuration alone
+            able = [one.id for spec in specs for one in spec.accounts if one.enabled]
+        return any(identity != self.account_id for identity in able)
 
     def redact(self, text: str) -> str:
         """`text` without the credential, in case a provider echoes it."""
-        return redact(text, secrets=[self.credential])
+        return redact(text, self._secrets)
+
+    @property
+    def _secrets(self) -> list[str]:
+        try:
+            return [self.credential]
+        except CredentialUnreadable:
+            return []  # what can't be read was sent to nobody
+
+    def without_credential(self, value: Any) -> Any:
+        """A JSON value without the credential in any of its strings; what else may look like one stays."""
+        if isinstance(value, str):
+            return without(value, self._secrets)
+        if isinstance(value, list):
+            return [self.without_credential(item) for item in value]
+        if isinstance(value, dict):
+            return {self.without_credential(name): self.without_credential(item) for name, item in value.items()}
+        return value
 
     def __repr__(self) -> str:
         return f"Endpoint({self.pool}/{self.account})"

@@ -223,8 +223,8 @@ class HttpRequest:
         category = upstream.category if upstream.category not in ("ok", "unknown") else "validation"
         error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
         limited = category in ("rate_limited", "quota_exhausted")
-        # A credential that is refused is the account's fault, as long as there is another account to try.
-        refused = upstream.refuses_account and lease.has_others()
+        # A refused credential is the account's trouble and not the job's, as long as there is another account.
+        elsewhere = upstream.refuses_account and lease.has_another()
         return RunResult(
             AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
             result=answer,
@@ -232,7 +232,7 @@ class HttpRequest:
             error=error[:2000],
             status=status,
             retry_after=upstream.retry_after,
-            counted=not (limited or refused),
+            counted=not limited and not elsewhere,
             upstream=upstream,
             actual=actual,
         )

@@ -92,9 +92,11 @@ def _tell(settled: list[Settled]) -> None:
 
 
 def _actual(item: Ended) -> dict[str, int]:
-    if item.result.category in REFUSED or item.result.returned:
+    result = item.result
+    turned_away = result.category in REFUSED or (result.category == "auth" and not result.counted)
+    if turned_away or result.returned:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
-    return dict(item.result.actual)
+    return dict(result.actual)
 
 
 def give_back(job: Job, lease: str, reservation: str) -> None:

@@ -99,18 +99,15 @@ def perform(claimed: Claimed) -> RunResult:
     except BaseException as error:
         # A job type of ours lets nothing through that it foresees; this is a fault, told with its traceback. Also what
         # is no `Exception`, such as `sys.exit()` in a task: in a thread it would end nothing and settle nothing.
-        fault = _without_credential(
-            RunResult(
-                Outcome.FAILED,
-                category="code",
-                error=f"{type(error).__name__}: {error}"[:2000],
-                traceback=traceback.format_exc()[-20_000:],
-                upstream=_unknown(claimed),
-            ),
-            claimed,
+        shown = _without_secrets(traceback.format_exc(), claimed)
+        log.error("job.fault", job=job.uid, type=job.type, traceback=shown[-20_000:])
+        return RunResult(
+            Outcome.FAILED,
+            category="code",
+            error=_without_secrets(f"{type(error).__name__}: {error}", claimed)[:2000],
+            traceback=shown[-20_000:],
+            upstream=_unknown(claimed),
         )
-        log.error("job.fault", job=job.uid, type=job.type, error=fault.error, traceback=fault.traceback)
-        return fault
 
 
 def _without_credential(result: RunResult, claimed: Claimed) -> RunResult:
@@ -127,6 +124,10 @@ def _without_credential(result: RunResult, claimed: Claimed) -> RunResult:
 def not_here(why: str, upstream: Upstream | None = None) -> RunResult:
     """This process lacks what the job needs (it began before a deployment, perhaps): another one may have it."""
     return RunResult(Outcome.LOST, category="code", error=why, counted=False, upstream=upstream, returned=True)
+
+
+def _without_secrets(text: str, claimed: Claimed) -> str:
+    return claimed.endpoint.redact(text) if claimed.endpoint else text
 
 
 def _unused(claimed: Claimed) -> Upstream | None:

@@ -55,6 +55,8 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
         return _fate_of_returned(job, result, now)
     if result.outcome == Outcome.LOST:
         return _fate_of_lost(job)
+    if not result.counted and result.category == "auth":
+        return Fate(Stage.READY, Status.PENDING, f"another account will do it; {result.category}: {result.error}"[:500])
     if not result.counted:
         return _fate_of_limited(job, result, now)
     if job.delivery_mode == "at_most_once":

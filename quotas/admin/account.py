@@ -139,6 +139,8 @@ class AccountAdmin(SluiceAdmin):
         super().save_model(request, obj, form, change)
         if change and "credential" in form.changed_data:
             transaction.on_commit(partial(credentials.renewed, obj.pk))
+        if change and "enabled" in form.changed_data and obj.enabled:
+            transaction.on_commit(partial(operate.put_back, obj.pk))
 
     @display(description="State", ordering="state", label=STATES)
     def shown_state(self, row: Account) -> str:
@@ -186,7 +188,7 @@ class AccountAdmin(SluiceAdmin):
         if row is None:
             return []
         able = {"trip", "disable"} if row.enabled else {"enable"}
-        if row.enabled and row.state == "disabled":  # by a refused credential, not by an operator
+        if row.enabled and row.state == "disabled":  # by the provider, which refused its credential
             able = {"enable", "disable"}
         elif row.enabled:
             able |= {"cooling_down": {"clear_cooldown"}, "open": {"close_breaker"}, "half_open": {"close_breaker"}}.get(

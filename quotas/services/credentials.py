@@ -21,7 +21,7 @@ class Unreadable(QuotaError):
     """Some stored secrets can't be decrypted with the keys in SLUICE_CREDENTIAL_KEYS; nothing was changed."""
 
     def __init__(self, rows: list[str]) -> None:
-        super().__init__(f"{self.__doc__} These: {', '.join(rows)}.")
+        super().__init__(", ".join(rows))
         self.rows = rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,14 @@ from django.utils import timezone
 
 from quotas import events, policies
 from quotas.connection import accounts
+from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import AccountState, PoolSpec
 from quotas.models import Account, Pool
 from quotas.services import health
 from quotas.services.acting import acting
 from quotas.services.pools import facts, state_of
+
+logger = logging.getLogger(__name__)
 
 
 def clear_cooldown(account: Account, *, actor: str, reason: str) -> None:
@@ -51,6 +55,22 @@ def disable(account: Account, *, actor: str, reason: str) -> None:
 def enable(account: Account, *, actor: str, reason: str) -> None:
     """Put the account back in, whoever had taken it out."""
     _switch(account, True, "account.enable", actor, reason)
+
+
+def put_back(account_id: int) -> None:
+    """The configuration or a form has enabled an account that was disabled: it is lent again. Call it after the commit."""
+    policies.forget()
+    account = Account.objects.select_related("pool").filter(pk=account_id).first()
+    if account is None:
+        return
+    spec = policies.pool_spec(account.pool.name)
+    try:
+        before = _facts(spec, account)
+        accounts().enable(str(account_id))
+        health.persist(spec)
+        _changed(account, before, _facts(spec, account), "enabled by the configuration")
+    except LimiterUnavailable as error:
+        logger.warning("account %s is enabled in SQL only and has to be enabled by hand: %s", account_id, error)
 
 
 def pause_pool(pool: Pool, *, actor: str, reason: str) -> None:

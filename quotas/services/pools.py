@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+
+from django.db import DatabaseError
 
 from quotas import events, policies
 from quotas.connection import accounts
@@ -38,7 +41,8 @@ class Report:
 def admit(request: AdmitRequest) -> Admission:
     """Ask once, and tell what that has changed."""
     admission = accounts().admit(request)
-    tell_admitted((admission,))
+    with _sql_may_be_away():
+        tell_admitted((admission,))
     return admission
 
 
@@ -103,11 +107,21 @@ def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
     """Settle by an outcome that is known, and tell what has changed."""
     settled = accounts().settle(lease, outcome)
     if settled is not None:
-        tell([settled])
+        with _sql_may_be_away():
+            tell([settled])
         if not settled.repeated:
             outcomes.of_account(settled.account_id, outcome)
             last_answers.note(settled.account_id, outcome)
     return settled
+
+
+@contextmanager
+def _sql_may_be_away() -> Iterator[None]:
+    """What Redis has decided stands, and so does its answer; SQL's copy is made up for by the flusher."""
+    try:
+        yield
+    except DatabaseError as error:
+        logger.warning("an account's change could not be written to SQL: %s", type(error).__name__)
 
 
 def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:

@@ -20,7 +20,7 @@ from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_c
 from quotas.models.policy import PausedPriorities
 from quotas.models.pool import Strategy
 from quotas.models.provider import DIALECTS
-from quotas.services import credentials
+from quotas.services import credentials, operate
 
 DEFAULT_HEADER = "Authorization: Bearer {credential}"
 
@@ -291,6 +291,9 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
         account.weight = item["weight"]
         account.credential_env = item["credential_env"] or ""
         if item["enabled"] is not None:
+            if item["enabled"] and not account.enabled:
+                account.disabled_reason = ""
+                transaction.on_commit(partial(operate.put_back, account.pk))
             account.enabled = item["enabled"]
         given = _credential(item)
         if given is not None:
@@ -301,8 +304,8 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
 
 
 def _credential(item: Item) -> str | None:
+    """What the environment has, without the line's end that files and `$(..)` leave; None where that is nothing."""
     variable = item["credential_env"]
-    # Files and shells like to end a value with a line break, which belongs to no credential.
     return os.environ.get(variable, "").strip() or None if variable else None
 
 

@@ -15,6 +15,8 @@ from controlplane.simulator.wire import Request
 
 _PATH = re.compile(r"/bot(?P<token>[^/]+)/(?P<method>[A-Za-z]+)")
 _OVERALL = KeyLimits(rpm=1800, burst=30)
+_CHAT_BURST = 1.1
+"""Messages: Telegram lets short bursts in a chat pass, and so does this, by what differs between two messages' ways."""
 
 
 class Telegram(Dialect):
@@ -84,7 +86,7 @@ def _chat_limits(use: KeyUse, chat: str, now: float) -> dict[str, Counter]:
         for name in [name for name, counter in use.chats.items() if counter.reset_after(now) == 0.0]:
             del use.chats[name]
     if chat not in use.chats:
-        use.chats[chat] = Bucket(1, 1.0, 1, now)
+        use.chats[chat] = Bucket(1, 1.0, _CHAT_BURST, now)
     found = {"chat": use.chats[chat]}
     if _is_group(chat):
         group = "group " + chat

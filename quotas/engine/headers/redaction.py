@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 MASK = "[redacted]"
@@ -30,11 +31,17 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` without any of `secrets` (plain, quoted for URLs or JSON, or in base64) and without what looks like one."""
+    text = without(text, secrets)
+    for shape in _SHAPES:
+        text = shape.sub(_masked, text)
+    return text
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """`text` without any of `secrets`, in each form that they may be echoed in."""
     for secret in secrets:
         for form in sorted(_forms(secret), key=len, reverse=True):
             text = text.replace(form, MASK)
-    for shape in _SHAPES:
-        text = shape.sub(_masked, text)
     return text
 
 
@@ -52,10 +59,11 @@ def _masked(match: re.Match[str]) -> str:
     return f"{head}{MASK}{tail}"
 
 
-def _forms(secret: str) -> set[str]:
+@lru_cache(maxsize=256)
+def _forms(secret: str) -> frozenset[str]:
     if not secret:
-        return set()
+        return frozenset()
     raw = secret.encode("utf-8", "surrogatepass")
     encoded = {base64.b64encode(data).decode() for data in (raw, b":" + raw, raw + b":")} if len(raw) >= 6 else set()
     quoted = {quote(raw, safe=""), quote_plus(raw)}
-    return {secret, json.dumps(secret)[1:-1]} | quoted | encoded
+    return frozenset({secret, json.dumps(secret)[1:-1]} | quoted | encoded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from quotas.services import actors, credentials
@@ -21,6 +22,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             done = credentials.rotate(actor=actors.command_line(), reason=options["reason"])
-        except credentials.Unreadable as error:
+        except (credentials.Unreadable, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from None
         self.stdout.write(f"{done} stored credentials are encrypted with the newest key")

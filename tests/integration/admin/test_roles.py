@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
 from queues.models import Job, Queue
-from quotas.models import ApiKey, Policy
+from quotas import policies
+from quotas.connection import accounts
+from quotas.models import Account, ApiKey, Policy
+from quotas.services import operate
 from tests.browser.seed import CREDENTIAL, Day
 
 SignIn = Callable[[str], Client]
@@ -109,16 +114,28 @@ def test_nobody_gets_in_without_signing_in(day: Day) -> None:
         assert Client().get(path).status_code == 302
 
 
-def test_account_whose_credential_was_refused_can_be_enabled_on_its_page(signed_in: SignIn, day: Day) -> None:
-    operator = signed_in("operator")
-    path = f"/admin/quotas/account/{day.account.pk}/"
+def test_an_account_that_the_provider_refused_can_be_enabled_on_its_page(signed_in: SignIn, day: Day) -> None:
+    def buttons(state: str, enabled: bool) -> set[str]:
+        Account.objects.filter(pk=day.account.pk).update(state=state, enabled=enabled)
+        page = signed_in("operator").get(f"/admin/quotas/account/{day.account.pk}/change/").content.decode()
+        return set(re.findall(rf"/account/{day.account.pk}/([a-z-]+)/", page)) - {"change", "history", "delete"}
 
-    def buttons(state: str, enabled: bool = True) -> set[str]:
-        type(day.account).objects.filter(pk=day.account.pk).update(state=state, enabled=enabled)
-        page = operator.get(f"{path}change/").content.decode()
-        return {verb for verb in ("enable", "disable", "trip", "close") if f"{path}{verb}/" in page}
+    assert buttons("disabled", True) == {"enable", "disable"}
+    assert buttons("disabled", False) == {"enable"}
+    assert buttons("open", True) == {"trip", "disable", "close"}
+    assert buttons("cooling_down", True) == {"trip", "disable", "clear-cooldown"}
+    assert buttons("available", True) == {"trip", "disable"}
 
-    assert buttons("available") == {"trip", "disable"}
-    assert buttons("open") == {"trip", "disable", "close"}
-    assert buttons("disabled") == {"enable", "disable"}
-    assert buttons("disabled", enabled=False) == {"enable"}
+
+def test_the_box_on_an_accounts_page_puts_it_back(
+    signed_in: SignIn, day: Day, django_capture_on_commit_callbacks: Any
+) -> None:
+    pool = day.account.pool
+    operate.disable(day.account, actor="test", reason="maintenance")
+    fields = {"pool": pool.pk, "name": day.account.name, "weight": 1, "enabled": "on", "credential": "", "reason": "on"}
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = signed_in("root").post(f"/admin/quotas/account/{day.account.pk}/change/", fields)
+    assert answer.status_code == 302
+    policies.forget()
+    (state,) = [one for one in accounts().states(policies.pool_spec(pool.name)) if one.id == str(day.account.pk)]
+    assert state.state != "disabled"

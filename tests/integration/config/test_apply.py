@@ -16,6 +16,7 @@ from controlplane.models import AlertRule, AuditEntry
 from quotas import policies
 from quotas.connection import accounts
 from quotas.models import Account, ConfigVersion, Network, Override, Policy, Pool, PoolLimit, Project, Tier
+from quotas.services import operate
 from tests.integration.config.make import default_queues, job_of
 
 pytestmark = pytest.mark.django_db
@@ -118,6 +119,28 @@ def test_counters_start_anew_only_where_they_mean_nothing_any_more(old: str, new
     apply(FULL)
     assert apply(change(FULL, old, new)) == ["change policy user-hourly"]
     assert Policy.objects.get(name="user-hourly").generation == generation
+
+
+def test_an_account_that_an_operator_took_out_comes_back_where_the_file_says_so(
+    valkey: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    apply(FULL)
+    account = Account.objects.select_related("pool").get(name="a1", pool__name="llm")
+
+    def lent() -> set[str]:
+        policies.forget()
+        return {state.name for state in accounts().states(policies.pool_spec("llm")) if state.state == "available"}
+
+    operate.disable(account, actor="test", reason="maintenance")
+    assert lent() == {"a2"}
+    with django_capture_on_commit_callbacks(execute=True):
+        assert apply(FULL) == [], "the file leaves it to the operator"
+    assert lent() == {"a2"}
+    with django_capture_on_commit_callbacks(execute=True):
+        apply(change(FULL, "{name: a1, ", "{name: a1, enabled: true, "))
+    assert lent() == {"a1", "a2"}
+    account.refresh_from_db()
+    assert (account.enabled, account.disabled_reason, account.state) == (True, "", "available")
 
 
 def test_credentials_stay_where_the_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import email.message
 import http
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from cryptography.fernet import Fernet
 
 import quotas
 from quotas import CallStatus, policies, pools
+from quotas.calls import Plan
 from quotas.connection import accounts
+from quotas.engine.types import Admission
 from quotas.leases import Lease
+from quotas.models import Account, Provider
+from quotas.models.encrypted import CredentialUnreadable
+from quotas.services import pools as service
 from tests.integration.api.test_pools import SECRET, make_pool
 
 
@@ -350,3 +358,181 @@ def test_priorities_have_names_and_keys_may_be_numbers() -> None:
     assert refused.value.reasons == {"paused": 1}
     with pool.acquire(priority="high"):
         pass
+
+
+def test_an_answers_use_replaces_the_estimate() -> None:
+    make_pool(accounts=1)
+    with pools.get("llm").acquire(tokens=800) as lease:
+        outcome = lease.settle_response(httpx.Response(200, json={"usage": {"total_tokens": 12}}))
+    assert outcome.usage == {"tokens": 12} and outcome.latency is not None
+    with pools.get("llm").acquire(tokens=800) as lease:
+        assert lease.settle_response(Answer(200), body=b'{"usage": {"total_tokens": 5}}').usage == {"tokens": 5}
+
+
+def test_the_credential_stands_in_an_address_that_asks_for_it() -> None:
+    make_pool(accounts=1)
+    Provider.objects.update(base_url="https://api.telegram.org/bot{credential}", auth_header="")
+    policies.forget()
+    with pools.get("llm").acquire() as lease:
+        assert lease.base_url == f"https://api.telegram.org/bot{SECRET}-0" and lease.auth_headers == {}
+        assert SECRET not in repr(lease) + repr(vars(lease))
+
+
+def test_an_answer_in_an_exception_counts_as_that_answer() -> None:
+    make_pool(accounts=2)
+    told: list[CallStatus] = []
+
+    def fn(lease: Lease) -> httpx.Response:
+        refused = httpx.Response(429, headers={"Retry-After": "60"}, request=httpx.Request("GET", lease.base_url))
+        return refused.raise_for_status() if not told else httpx.Response(200)
+
+    assert pools.get("llm").call(fn, on_status=told.append).status_code == 200
+    assert [(status.kind, status.category) for status in told] == [("retry", "rate_limited"), ("recovered", "")]
+    with pytest.raises(httpx.HTTPStatusError):
+        pools.get("llm").call(fn_of(503), attempts=1)
+    assert {name for state in pools.get("llm").states() for name in state.errors} == {"rate_limited", "server"}
+
+
+def fn_of(status: int) -> Any:
+    def fn(lease: Lease) -> httpx.Response:
+        return httpx.Response(status, request=httpx.Request("GET", lease.base_url)).raise_for_status()
+
+    return fn
+
+
+def test_a_clients_own_object_with_a_status_in_words_is_no_http_answer() -> None:
+    make_pool(accounts=1)
+    run = SimpleNamespace(status="completed")
+    assert pools.get("llm").call(lambda lease: run) is run
+    assert pools.get("llm").states()[0].successes == 1
+
+
+def test_call_leaves_an_account_whose_credential_is_refused_and_ends_with_that_answer() -> None:
+    make_pool(accounts=2)
+    told: list[CallStatus] = []
+
+    def fn(lease: Lease) -> Answer:
+        return Answer(401) if lease.account == "llm-1" else Answer(200)
+
+    for _ in range(2):
+        assert pools.get("llm").call(fn, on_status=told.append).status_code == 200
+    assert [status.kind for status in told] == ["retry", "recovered"]
+    with pytest.raises(quotas.CallFailed) as failed:
+        pools.get("llm").call(lambda lease: Answer(401), on_status=told.append)
+    assert failed.value.category == "auth" and failed.value.response.status_code == 401
+    assert told[-1].kind == "given_up"
+    with pytest.raises(quotas.PoolDisabled):
+        pools.get("llm").call(fn, on_status=told.append)
+    assert told[-1].kind == "given_up"
+
+
+def test_every_end_without_an_account_is_told() -> None:
+    make_pool(accounts=1, limit=3)
+    told: list[CallStatus] = []
+    with pytest.raises(quotas.CostExceedsLimit):
+        pools.get("llm").call(lambda lease: "never", requests=4, on_status=told.append)
+    assert [status.kind for status in told] == ["given_up"]
+
+
+def test_who_watches_a_call_cannot_fail_it(caplog: Any) -> None:
+    make_pool(accounts=2)
+    answers = iter([Answer(429, {"Retry-After": "60"}), Answer(200)])
+
+    def broken(status: CallStatus) -> None:
+        raise ValueError("a fault of the interface")
+
+    assert pools.get("llm").call(lambda lease: next(answers), on_status=broken).status_code == 200
+    assert "on_status failed" in caplog.text
+
+
+def test_an_unreadable_credential_uses_nothing(settings: Any) -> None:
+    make_pool(accounts=1, limit=1)
+    settings.CREDENTIAL_KEYS = [Fernet.generate_key().decode()]
+    for _ in range(3):
+        with pytest.raises(CredentialUnreadable):
+            pools.get("llm").call(lambda lease: lease.auth_headers)
+    (state,) = pools.get("llm").states()
+    assert (state.successes, state.errors, state.in_flight, state.health) == (0, {}, 0, 1.0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_an_event_loop_the_configuration_is_read_and_changes_are_written() -> None:
+    make_pool(accounts=1)
+    policies.forget()
+    told: list[str] = []
+
+    async def watch(status: CallStatus) -> None:
+        await asyncio.sleep(0)
+        told.append(status.kind)
+
+    async def main() -> None:
+        async with pools.get("llm").acquire_async() as lease:
+            assert lease.settle(status=401).category == "auth"
+        policies.outdate()
+        assert pools.get("llm").states()[0].state == "disabled"
+        with pytest.raises(quotas.PoolDisabled):
+            await pools.get("llm").call_async(lambda lease: asyncio.sleep(0), on_status=watch)
+
+    asyncio.run(main())
+    assert Account.objects.get().state == "disabled"
+    assert told == ["given_up"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_cancelled_wait_holds_no_account(monkeypatch: Any) -> None:
+    make_pool(accounts=1)
+    pool = pools.get("llm")
+    begun, go_on, admit = threading.Event(), threading.Event(), service.admit
+
+    def slow(request: Any) -> Any:
+        admission = admit(request)
+        begun.set()
+        assert go_on.wait(30)
+        return admission
+
+    monkeypatch.setattr(service, "admit", slow)
+
+    async def main() -> None:
+        task = asyncio.create_task(pool.call_async(lambda lease: asyncio.sleep(0)))
+        assert await asyncio.to_thread(begun.wait, 30)
+        assert pool.states()[0].in_flight == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+        for _ in range(3000):
+            if pool.states()[0].in_flight == 0:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the account is still held")
+
+    asyncio.run(main())
+
+
+def test_a_wait_is_told_once_and_again_where_it_grows(monkeypatch: Any) -> None:
+    now = [100.0]
+    monkeypatch.setattr("quotas.calls.time.monotonic", lambda: now[0])
+    told: list[float] = []
+    plan = Plan("llm", "", 5, 60.0, lambda status: told.append(status.wait))
+    for wait in (0.1, 0.1, 0.1, 0.1, 3.0, 0.1):
+        now[0] += plan.before(Admission(False, retry_after=wait))
+    assert told == [0.1, 3.0]
+
+
+def test_redis_away_at_the_end_of_a_call_costs_no_answer_and_hides_no_error(monkeypatch: Any) -> None:
+    make_pool(accounts=1)
+    pool, settle = pools.get("llm"), service.settle_outcome
+
+    def away(*args: Any) -> Any:
+        raise quotas.LimiterUnavailable("away")
+
+    monkeypatch.setattr(service, "settle_outcome", away)
+    assert pool.call(lambda lease: Answer(200)).status_code == 200
+    with pytest.raises(KeyError), pool.acquire():
+        raise KeyError
+    with pool.acquire() as lease:
+        with pytest.raises(quotas.LimiterUnavailable):
+            lease.settle(status=429)
+        monkeypatch.setattr(service, "settle_outcome", settle)
+        assert lease.settle(status=200).category == "rate_limited", "what was told first, told again"
+    assert pool.states()[0].errors == {"rate_limited": 1}
