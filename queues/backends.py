@@ -29,7 +29,15 @@ TaskResult: Any = _base.TaskResult
 TaskResultStatus: Any = _base.TaskResultStatus
 TaskResultDoesNotExist: Any = import_module(f"{_ROOT}.exceptions").TaskResultDoesNotExist
 
-registry.register(DjangoTask(Task))
+TaskContext: Any = getattr(_base, "TaskContext", None)
+
+
+def context_of(task: Any, job: Any) -> Any:
+    """What a task that takes a context gets: the framework's own, with the task's result as it is by now."""
+    return TaskContext(task_result=_result_of(Job.objects.get(uid=job.id), task, task.backend))
+
+
+registry.register(DjangoTask(Task, context_of))
 
 _STATUSES = {
     Status.COMPLETED: TaskResultStatus.SUCCESSFUL,
@@ -72,41 +80,46 @@ class SluiceBackend(_Backend):
             run_at=task.run_after.isoformat() if task.run_after else None,
             payload={"path": task.module_path, "args": list(args), "kwargs": dict(kwargs)},
         )
-        return self._result(job, task)
+        return _result_of(job, task, self.alias)
 
     def get_result(self, result_id: str) -> Any:
         """The result by the job's id; raises `TaskResultDoesNotExist`."""
         job = Job.objects.filter(uid=result_id, type=NAME, project__slug=self.project).first()
         if job is None:
             raise TaskResultDoesNotExist(result_id)
-        return self._result(job, import_string(job.payload["path"]))
+        return _result_of(job, import_string(job.payload["path"]), self.alias)
 
-    def _result(self, job: Job, task: Any) -> Any:
-        attempts = list(job.attempts.all())
-        result: Any = TaskResult(
-            task=task,
-            id=job.uid,
-            status=_STATUSES.get(Status(job.status), TaskResultStatus.READY),
-            enqueued_at=job.created_at,
-            started_at=job.first_started_at,
-            last_attempted_at=job.started_at,
-            finished_at=job.finished_at,
-            args=job.payload["args"],
-            kwargs=job.payload["kwargs"],
-            backend=self.alias,
-            errors=[
-                TaskError(
-                    exception_class_path=_exception_path(attempt.traceback),
-                    traceback=attempt.traceback or attempt.error,
-                )
-                for attempt in attempts
-                if attempt.outcome in (Outcome.FAILED, Outcome.LOST)
-            ],
-            worker_ids=list(dict.fromkeys(attempt.worker for attempt in attempts if attempt.worker)),
-        )
-        if job.status == Status.COMPLETED:
-            object.__setattr__(result, "_return_value", job.result)
-        return result
+
+def _result_of(job: Job, task: Any, alias: str) -> Any:
+    """The framework's view of a job."""
+    attempts = list(job.attempts.all())
+    result: Any = TaskResult(
+        task=task,
+        id=job.uid,
+        status=_STATUSES.get(Status(job.status), TaskResultStatus.READY),
+        enqueued_at=job.created_at,
+        started_at=job.first_started_at,
+        last_attempted_at=job.started_at,
+        finished_at=job.finished_at,
+        args=job.payload["args"],
+        kwargs=job.payload["kwargs"],
+        backend=alias,
+        errors=[
+            TaskError(
+                exception_class_path=_exception_path(attempt.traceback),
+                traceback=attempt.traceback or attempt.error,
+            )
+            for attempt in attempts
+            if attempt.outcome in (Outcome.FAILED, Outcome.LOST)
+        ],
+        worker_ids=[
+            *(attempt.worker for attempt in attempts),
+            *([job.worker] if job.status == Status.EXECUTING else []),
+        ],
+    )
+    if job.status == Status.COMPLETED:
+        object.__setattr__(result, "_return_value", job.result)
+    return result
 
 
 def _exception_path(trace: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import redis
@@ -25,18 +25,31 @@ def client() -> redis.Redis:
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=2, health_check_interval=0)
 
 
-RING_TIMEOUT = 0.25
-"""Seconds that a caller waits for the bell at most: its job is accepted already."""
+HINT_TIMEOUT = 0.25
+"""Seconds that a caller waits at most for what is a hint only: its job is accepted already."""
 SILENCE = 1.0
 """Seconds without a try after one that failed: where Redis hangs, not each caller finds that out anew."""
 _silent_until = float("-inf")
 
 
 @lru_cache(maxsize=1)
-def _ringer() -> redis.Redis:
+def _hurried() -> redis.Redis:
     return redis.Redis.from_url(
-        settings.REDIS_URL, socket_timeout=RING_TIMEOUT, socket_connect_timeout=RING_TIMEOUT, health_check_interval=0
+        settings.REDIS_URL, socket_timeout=HINT_TIMEOUT, socket_connect_timeout=HINT_TIMEOUT, health_check_interval=0
     )
+
+
+def read_hints(name: str, fields: Sequence[str]) -> list[bytes | None]:
+    """Fields of a hash; None for each where Redis is away, which is found out in no time or not at all."""
+    global _silent_until
+    if not fields or time.monotonic() < _silent_until:
+        return [None] * len(fields)
+    try:
+        return _hurried().hmget(key(name), list(fields))  # type: ignore[return-value]
+    except redis.RedisError as error:
+        _silent_until = time.monotonic() + SILENCE
+        log.warning("hints.unread", error=type(error).__name__)
+        return [None] * len(fields)
 
 
 @lru_cache(maxsize=4)
@@ -64,7 +77,7 @@ def ring(groups: Iterable[Group] = (), *, again: bool = False, unblock: bool = F
         return
     message = json.dumps({"groups": [list(group) for group in groups], "again": again, "unblock": unblock})
     try:
-        with _ringer().pipeline(transaction=False) as pipeline:
+        with _hurried().pipeline(transaction=False) as pipeline:
             pipeline.lpush(key("bell"), message)
             pipeline.ltrim(key("bell"), 0, BELL_LENGTH - 1)
             pipeline.execute()

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+CATEGORIES = (
+    "rate_limited", "quota_exhausted", "auth", "server", "network", "timeout", "validation", "code", "poison",
+)  # fmt: skip
+"""How an attempt can have failed."""
+LONGEST_HINT = 366 * 86400.0
+"""Seconds: what a task asks for beyond that is as good as never."""
 
 
 class QueueError(Exception):
@@ -73,14 +81,21 @@ class UnknownJobType(InvalidJob):
 class JobError(QueueError):
     """Raised by a task to say how it failed.
 
-    `category` is one of the contract's (server, network, timeout, validation, auth, rate_limited, code, ...);
-    `retry_after` in seconds comes before the retry policy's own wait.
+    `category` is one of `CATEGORIES`, anything else counts as `code`; `retry_after` in seconds comes before the retry
+    policy's own wait, and is passed over where it is no time to wait.
     """
 
     def __init__(self, detail: str, *, category: str = "code", retry_after: float | None = None) -> None:
         super().__init__(detail)
-        self.category = category
-        self.retry_after = retry_after
+        self.category = category if category in CATEGORIES else "code"
+        self.retry_after = _seconds(retry_after)
+
+
+def _seconds(value: object) -> float | None:
+    """A hint that arithmetic can be done with; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        return None
+    return float(min(value, LONGEST_HINT))
 
 
 class JobCancelled(BaseException):

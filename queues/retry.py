@@ -53,3 +53,25 @@ def next_delay(
     factor = {"exponential": 2.0 ** min(failures - 1, 60), "linear": float(failures), "fixed": 1.0}[strategy]
     delay = min(initial * factor, longest)
     return delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter)
+
+
+def limited_delay(
+    policy: RetrySpec,
+    category: str,
+    meetings: int,
+    *,
+    hint: float | None = None,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> float:
+    """Seconds until a job that met a limit which only it knows of is tried again; `meetings`: how often it has by now.
+
+    Where the job came through a pool this is not asked: the pool's account is skipped until the limit is over.
+    """
+    if hint is not None:
+        return hint * uniform(1.0, 1.0 + min(policy.jitter, 0.1))
+    initial, longest = SMART_BOUNDS.get(category, SMART_BOUNDS["rate_limited"])
+    exception = policy.by_category.get(category)
+    if isinstance(exception, dict):
+        initial, longest = exception.get("initial", initial), exception.get("max", longest)
+    delay = min(initial * 2.0 ** min(max(meetings - 1, 0), 60), longest)
+    return delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter)

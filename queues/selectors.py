@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Max, Min, QuerySet
 
 from queues import clock, config
 from queues.dispatcher import waits
-from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition
+from queues.dispatcher.places import FRESH
+from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition, WorkerProcess
 from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
 from quotas.models import Project
 
@@ -47,8 +49,12 @@ def timeline(job: Job) -> list[dict[str, Any]]:
 
 
 def explain(job: Job) -> dict[str, Any]:
-    """What a job waits for, until when, in plain words: `waits_for`, `until`, `ahead`, `estimated_start`, `timeline`."""
-    waits_for, until = _wait(job)
+    """What a job waits for, until when, in plain words: `waits_for`, `until`, `ahead`, `estimated_start`, `timeline`.
+
+    `estimated_start` is None where only somebody's doing helps (a pause, an empty pool), or where nothing has ended
+    lately to reckon with.
+    """
+    wait = _wait(job)
     ahead = 0
     if job.stage == Stage.READY:
         ahead = Job.objects.filter(
@@ -59,45 +65,81 @@ def explain(job: Job) -> dict[str, Any]:
             pool=job.pool,
             id__lt=job.pk,
         ).count()
-    start = until
-    if job.stage == Stage.READY and ahead:
-        rate = rate_of(Job.objects.filter(queue_id=job.queue_id, project_id=job.project_id))
-        if rate:
-            start = clock.now() + timedelta(seconds=ahead / rate)
     return {
         "status": job.status,
-        "waits_for": waits_for,
-        "until": until,
+        "waits_for": wait.what,
+        "until": wait.until,
         "ahead": ahead,
-        "estimated_start": start,
+        "estimated_start": _estimated_start(job, wait, ahead),
         "timeline": timeline(job),
     }
 
 
-def _wait(job: Job) -> tuple[str | None, datetime | None]:
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What holds a job back. `foreseen`: it passes with time or with other jobs' ends."""
+
+    what: str | None = None
+    until: datetime | None = None
+    foreseen: bool = False
+    in_turn: bool = False
+    """It waits for a place that others hold now."""
+
+
+def _estimated_start(job: Job, wait: Wait, ahead: int) -> datetime | None:
+    if job.stage == Stage.SCHEDULED:
+        return wait.until
+    if job.stage == Stage.BELT:
+        return clock.now()
+    if job.stage != Stage.READY or not wait.foreseen:
+        return None
+    now = clock.now()
+    start = max(wait.until or now, now)
+    before = ahead + wait.in_turn
+    if not before:
+        return start
+    rate = rate_of(Job.objects.filter(queue_id=job.queue_id, project_id=job.project_id))
+    return max(start, now + timedelta(seconds=before / rate)) if rate else None
+
+
+def _wait(job: Job) -> Wait:
     match job.stage:
         case Stage.DONE | Stage.RUNNING:
-            return None, None
+            return Wait()
         case Stage.BELT:
-            return "a free thread of a worker", None
+            return Wait("a free thread of a worker", foreseen=True)
         case Stage.HELD:
             batch = Batch.objects.filter(then=job).values_list("uid", flat=True).first()
             if batch is not None:
-                return f"batch {batch} to be complete", None
+                return Wait(f"batch {batch} to be complete")
             left = job.dependencies.exclude(after__status__in=FINAL).values_list("after__uid", flat=True)[:5]
-            return f"jobs {', '.join(left)}", None
+            return Wait(f"jobs {', '.join(left)}")
         case Stage.SCHEDULED:
-            return job.reason or "its time", job.not_before
-    queue = config.current().queues[job.queue_id]
-    if queue.paused:
-        return f"queue {queue.name} to be resumed: {queue.paused_reason}", None
-    told = waits.told((job.queue_id, job.priority, job.project_id, job.pool))
-    if told is not None:
+            return Wait(job.reason.removeprefix("waits for ") or "its time", job.not_before, foreseen=True)
+    return _wait_in_line(job)
+
+
+def _wait_in_line(job: Job) -> Wait:
+    """From the rows themselves: what a process remembers of a queue may be older than its pause."""
+    queue = Queue.objects.get(pk=job.queue_id)
+    if queue.paused_at is not None:
+        return Wait(f"queue {queue.name} to be resumed: {queue.paused_reason}")
+    if queue.concurrency == 0:
+        return Wait(f"queue {queue.name} to run anything: its concurrency is 0")
+    for told in waits.told([(job.queue_id, job.priority, job.project_id, job.pool)]):
         until = told["until"]
-        return str(told["reason"]), datetime.fromtimestamp(until, tz=clock.now().tzinfo) if isinstance(
-            until, float
-        ) else None
-    return "its turn", None
+        if not isinstance(until, float):
+            return Wait(str(told["reason"]))
+        return Wait(str(told["reason"]), datetime.fromtimestamp(until, tz=UTC), foreseen=True)
+    if queue.concurrency is not None:
+        busy = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, queue_id=queue.pk).count()
+        if busy >= queue.concurrency:
+            return Wait(f"a place in queue {queue.name}, which runs {queue.concurrency} at once", None, True, True)
+    lane = "cpu" if job.suspect else queue.lane
+    alive = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=clock.now() - FRESH, lane=lane)
+    if not alive.exists():
+        return Wait(f"a worker of the lane {lane}: none is alive")
+    return Wait("its turn", foreseen=True)
 
 
 def rate_of(rows: QuerySet[Job]) -> float:
@@ -119,14 +161,17 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
     binding = None
     if left:
-        groups = (
+        groups = list(
             Job.objects.filter(batch=batch, stage=Stage.READY)
             .order_by()
             .values_list("queue_id", "priority", "project_id", "pool")
             .distinct()[:10]
         )
-        told = [wait for group in groups if (wait := waits.told(group)) is not None]
+        told = waits.told(groups)
         binding = str(told[0]["reason"]) if told else None
+        if binding is None and groups:
+            paused = Queue.objects.filter(pk__in=[group[0] for group in groups], paused_at__isnull=False).first()
+            binding = f"queue {paused.name} is paused" if paused is not None else None
     return {
         "total": sum(totals.values()),
         "totals": totals,
@@ -168,7 +213,7 @@ def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:
         by_priority[priority_band(priority)] += count
     first = waiting.aggregate(first=Min("id"))["first"]
     oldest = Job.objects.filter(pk=first).values_list("created_at", flat=True).first() if first else None
-    recent = jobs.filter(created_at__gt=now - RATE_SPAN, id__gt=_id_floor(now)).count()
+    recent = created_after(jobs, now - RATE_SPAN).count()
     return {
         "waiting": sum(by_priority.values()),
         "by_priority": by_priority,
@@ -209,10 +254,19 @@ def _spread(values: list[float]) -> dict[str, float] | None:
     return {f"p{share}": round(values[min(len(values) * share // 100, len(values) - 1)], 3) for share in (50, 95)}
 
 
-def _id_floor(now: datetime) -> int:
-    """An id below those of the last minute, found in a few steps over the primary key: the table has no index by time."""
+OUT_OF_ORDER = timedelta(minutes=2)
+"""By so much a job with a lower id may at most be the younger one: what is accepted together has the time of its beginning."""
+
+
+def created_after(rows: QuerySet[Job], moment: datetime) -> QuerySet[Job]:
+    """Those of `rows` that were accepted behind `moment`, without reading all that are older."""
+    return rows.filter(created_at__gt=moment, id__gt=_id_floor(moment - OUT_OF_ORDER))
+
+
+def _id_floor(edge: datetime) -> int:
+    """An id below those since `edge`, found in a few steps over the primary key: the table has no index by time."""
     newest = Job.objects.order_by("-id").values_list("id", flat=True).first() or 0
-    step, edge = 1024, now - RATE_SPAN
+    step = 1024
     floor = newest
     while floor > 0:
         floor = max(newest - step, 0)
@@ -236,14 +290,25 @@ def open_letters(project: Project | None = None) -> int:
     return (rows if project is None else rows.filter(project=project)).count()
 
 
-def letter_groups(rows: QuerySet[DeadLetter]) -> list[dict[str, Any]]:
-    """Letters that failed alike, the most frequent first: count, first and last time, an example."""
+def traceback_of(letter: DeadLetter) -> str | None:
+    """The traceback of the last attempt before the letter that left one."""
+    told = Attempt.objects.filter(job=letter.job_id, ended_at__lte=letter.created_at).exclude(traceback="")
+    return told.order_by("-number").values_list("traceback", flat=True).first()
+
+
+def letter_groups(rows: QuerySet[DeadLetter], *, below: int | None = None, count: int = 500) -> list[dict[str, Any]]:
+    """Letters that failed alike: count, first and last time, an example. In the order of their first letters, whose
+    ids are `first`, newest first and `below` that one only."""
     grouped = (
         rows.order_by()
         .values("fingerprint", "category", "severity", "type")
-        .annotate(count=Count("id"), first_at=Min("created_at"), last_at=Max("created_at"), example=Max("id"))
-        .order_by("-count")[:500]
-    )
+        .annotate(
+            count=Count("id"), first_at=Min("created_at"), last_at=Max("created_at"), first=Min("id"), example=Max("id")
+        )
+    )  # fmt: skip
+    if below is not None:
+        grouped = grouped.filter(first__lt=below)
+    grouped = grouped.order_by("-first")[:count]
     examples = {row.pk: row for row in DeadLetter.objects.filter(pk__in=[group["example"] for group in grouped])}
     return [
         {**group, "error": examples[group["example"]].error, "example": examples[group["example"]].uid}

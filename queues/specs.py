@@ -231,7 +231,8 @@ def read_job(data: Any, pointer: str = "") -> JobSpec:
         payload = {}
     elif (mistake := mistake_in(dict(payload), f"{pointer}/payload")) is not None:
         reader.errors.append(mistake)
-    delivery = data.get("delivery", "at_least_once")
+    delivery = data.get("delivery")
+    delivery = "at_least_once" if delivery is None else delivery
     if delivery not in ("at_least_once", "at_most_once"):
         reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
     if data.get("run_at") is not None and data.get("delay"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import math
@@ -10,7 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from queues import registry
+from queues import loops, registry
 from queues.errors import FieldError, JobError
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
@@ -82,7 +81,7 @@ class Task:
         try:
             value = self.function(job, **payload)
             if inspect.isawaitable(value):
-                value = asyncio.run(_await(value))
+                value = loops.run(_await(value))
             result = plain(value)
         except JobError as error:
             limited = error.category in ("rate_limited", "quota_exhausted")

@@ -15,19 +15,22 @@ from queues.api import documents
 from queues.api.jobs import Reason
 from queues.api.problems import as_problems
 from queues.api.shapes import job_whole, letter_shape, moment
+from queues.errors import CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
 from queues.services import bulk, replay
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import StrictBooleanField, StrictCharField
-from quotas.rest.pagination import PageQuery, page
+from quotas.rest.pagination import PageQuery, encode, page, position
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
 
+SEVERITIES = ("info", "warning", "critical")
+
 
 class LetterFilters(QuerySerializer):
-    category = serializers.CharField(required=False, max_length=32)
-    severity = serializers.ChoiceField(choices=("info", "warning", "critical"), required=False)
+    category = serializers.ChoiceField(choices=CATEGORIES, required=False)
+    severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = serializers.CharField(required=False, max_length=32)
     project = serializers.CharField(required=False, max_length=63)
     queue = serializers.CharField(required=False, max_length=63)
@@ -48,8 +51,8 @@ class ReplayOne(Reason):
 
 
 class BulkFilter(StrictSerializer):
-    category = StrictCharField(required=False, max_length=32)
-    severity = StrictCharField(required=False, max_length=16)
+    category = serializers.ChoiceField(choices=CATEGORIES, required=False)
+    severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = StrictCharField(required=False, max_length=32)
     project = StrictCharField(required=False, max_length=63)
     queue = StrictCharField(required=False, max_length=63)
@@ -105,25 +108,27 @@ class DeadLetterGroups(ApiView):
 
     @extend_schema(
         operation_id="list_dead_letter_groups",
-        parameters=[LetterFilters],
+        parameters=[LettersQuery],
         responses=documents.LetterGroups,
         summary="Dead letters that failed alike",
     )
     def get(self, request: Request) -> Response:
-        groups = selectors.letter_groups(letters(self, self.query(LetterFilters)))
-        shown = [
-            {**group, "first_at": moment(group["first_at"]), "last_at": moment(group["last_at"])} for group in groups
-        ]
-        return Response({"results": shown, "next": None})
+        """Newest group first, by the first letter of each: one that grows keeps its place."""
+        query = self.query(LettersQuery)
+        rows, limit = letters(self, query), query["limit"]
+        groups = selectors.letter_groups(rows, below=position(rows, query, "id"), count=limit + 1)
+        following = encode(str(groups[limit - 1]["first"])) if len(groups) > limit else None
+        return Response({"results": [_group(group) for group in groups[:limit]], "next": following})
 
 
 class DeadLetterDetail(ApiView):
     scopes = {"GET": "read"}
 
-    @extend_schema(operation_id="get_dead_letter", responses=documents.Letter, summary="One dead letter")
+    @extend_schema(operation_id="get_dead_letter", responses=documents.LetterWhole, summary="One dead letter")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        return Response(letter_shape(letter_of(self, uid)))
+        letter = letter_of(self, uid)
+        return Response({**letter_shape(letter), "traceback": selectors.traceback_of(letter)})
 
 
 class DeadLetterReplay(ApiView):
@@ -196,6 +201,11 @@ class BulkActionDetail(ApiView):
         if action is None:
             raise NotFound("There is no such action, or it is not yours.")
         return Response(_action(action))
+
+
+def _group(group: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: value for name, value in group.items() if name != "first"}
+    return {**shown, "first_at": moment(group["first_at"]), "last_at": moment(group["last_at"])}
 
 
 def _action(action: BulkAction) -> dict[str, Any]:

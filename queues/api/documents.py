@@ -248,6 +248,10 @@ class Letter(s.Serializer):
     handled_as = s.CharField(allow_null=True)
 
 
+class LetterWhole(Letter):
+    traceback = s.CharField(allow_null=True, help_text="Of the last attempt that left one.")
+
+
 class LetterPage(Page):
     results = Letter(many=True)
 

@@ -32,6 +32,7 @@ from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
 
 MAX_BULK = 10_000
+BATCH_MEMBERS: dict[str, type] = {"name": str, "callback_url": str, "id": str, "open": bool, "then": dict}
 
 
 class Reason(StrictSerializer):
@@ -96,7 +97,7 @@ class Jobs(ApiView):
         if "batch" in query:
             rows = rows.filter(batch__uid=query["batch"])
         if "created_after" in query:
-            rows = rows.filter(created_at__gt=query["created_after"])
+            rows = selectors.created_after(rows, query["created_after"])
         if "q" in query:
             rows = rows.filter(Q(uid__startswith=query["q"]) | Q(type__icontains=query["q"]) | Q(user=query["q"]))
         return Response(page(rows, query, job_row, order="id"))
@@ -168,7 +169,8 @@ class JobsBulk(ApiView):
     scopes = {"POST": "submit"}
 
     @extend_schema(
-        operation_id="submit_jobs", request=documents.BulkRequest, responses={202: documents.BulkAnswer},
+        operation_id="submit_jobs", request=documents.BulkRequest,
+        responses={202: documents.BulkAnswer, 200: documents.BulkAnswer},
         parameters=[documents.IDEMPOTENCY_KEY], summary="Submit up to 10,000 jobs as one batch, all or nothing",
     )  # fmt: skip
     def post(self, request: Request) -> Response:
@@ -193,25 +195,28 @@ class JobsBulk(ApiView):
         found: list[FieldError] = []
         for name in set(data) - {"batch", "jobs"}:
             found.append(FieldError(f"/{name}", "Unknown field."))
-        about = data.get("batch", {})
+        about = data.get("batch")
+        about = {} if about is None else about
         jobs = data.get("jobs")
         if not isinstance(about, dict):
             found.append(FieldError("/batch", "Must be an object."))
             about = {}
-        about = dict(about)
+        about = {name: value for name, value in about.items() if value is not None or name not in BATCH_MEMBERS}
+        for name in ("name", "callback_url", "then"):
+            if "id" in about and name in about:
+                found.append(FieldError(f"/batch/{name}", "Belongs to a new batch."))
         then = _read_then(about, found)
-        kinds = {"name": str, "callback_url": str, "id": str, "open": bool}
         for name, value in about.items():
-            if name not in kinds:
+            if name not in BATCH_MEMBERS:
                 found.append(FieldError(f"/batch/{name}", "Unknown field."))
-            elif not isinstance(value, kinds[name]) or (
+            elif not isinstance(value, BATCH_MEMBERS[name]) or (
                 isinstance(value, str) and len(value) > 200 + 800 * (name == "callback_url")
             ):
                 found.append(
                     FieldError(
                         f"/batch/{name}",
                         "Must be true or false."
-                        if kinds[name] is bool
+                        if BATCH_MEMBERS[name] is bool
                         else "Must be a string of at most 200 characters.",
                     )
                 )
@@ -249,8 +254,6 @@ def _read_then(about: dict[str, Any], found: list[FieldError]) -> JobSpec | None
     data = about.pop("then", None)
     if data is None:
         return None
-    if "id" in about:
-        found.append(FieldError("/batch/then", "Belongs to a new batch."))
     try:
         spec = read_job(data, "/batch/then")
     except InvalidJob as error:

@@ -37,16 +37,18 @@ def queue_named(name: str) -> Queue:
 class Queues(ApiView):
     scopes = {"GET": "read"}
 
-    @extend_schema(operation_id="list_queues", responses=documents.QueuePage, summary="All queues with their depth")
+    @extend_schema(
+        operation_id="list_queues",
+        parameters=[PageQuery],
+        responses=documents.QueuePage,
+        summary="Queues with their depth",
+    )
     def get(self, request: Request) -> Response:
-        self.query()
         rows = Queue.objects.select_related("pool", "retry_policy")
-        return Response(
-            {
-                "results": [queue_shape(row, selectors.queue_facts(row, self.caller.project)) for row in rows],
-                "next": None,
-            }
-        )
+        return Response(page(rows, self.query(PageQuery), self._shown, order="id"))
+
+    def _shown(self, row: Queue) -> dict[str, Any]:
+        return queue_shape(row, selectors.queue_facts(row, self.caller.project))
 
 
 class QueueDetail(ApiView):
@@ -172,9 +174,14 @@ def _recent(job: Job) -> dict[str, Any]:
 class Workers(ApiView):
     scopes = {"GET": "read"}
 
-    @extend_schema(operation_id="list_workers", responses=documents.WorkerPage, summary="Worker processes")
+    @extend_schema(
+        operation_id="list_workers",
+        parameters=[PageQuery],
+        responses=documents.WorkerPage,
+        summary="Worker processes, newest first",
+    )
     def get(self, request: Request) -> Response:
-        self.query()
         edge = clock.now() - FRESH
-        rows = WorkerProcess.objects.order_by("-seen_at")[:500]
-        return Response({"results": [worker_shape(row, alive=row.seen_at > edge) for row in rows], "next": None})
+        rows = WorkerProcess.objects.all()
+        query = self.query(PageQuery)
+        return Response(page(rows, query, lambda row: worker_shape(row, alive=row.seen_at > edge), order="id"))

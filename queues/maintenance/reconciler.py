@@ -138,7 +138,7 @@ class Reconciler:
                         Stage.DONE,
                         Status.CANCELLED,
                         now,
-                        "cancelled while it ran",
+                        f"{job.reason or 'cancelled'}, while it ran",
                     )
                     ended.append(job)
                 elif job.delivery_mode == "at_most_once":

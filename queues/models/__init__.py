@@ -1,7 +1,7 @@
 """What jobs are made of, in SQL: the truth and the waiting room."""
 
 from queues.models.attempt import Attempt
-from queues.models.batch import Batch
+from queues.models.batch import Batch, BatchAnswer
 from queues.models.bulk_action import BulkAction
 from queues.models.callback import Callback
 from queues.models.dead_letter import DeadLetter
@@ -16,6 +16,7 @@ from queues.models.worker import WorkerProcess
 __all__ = [
     "Attempt",
     "Batch",
+    "BatchAnswer",
     "BulkAction",
     "Callback",
     "DeadLetter",

@@ -19,6 +19,7 @@ class Batch(models.Model):
         help_text="Runs when the batch is complete, however its jobs ended.",
     )
     open = models.BooleanField(default=False, help_text="More jobs may come; it is not complete before it is sealed.")
+    sealed = models.BooleanField(default=False, help_text="Somebody said that no more jobs come.")
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)
     request_hash = models.CharField(max_length=64, blank=True)
     created_at = models.DateTimeField()
@@ -37,3 +38,14 @@ class Batch(models.Model):
 
     def __str__(self) -> str:
         return self.name or self.uid
+
+
+class BatchAnswer(models.Model):
+    """The ids that the first request of a batch with an idempotency key got, for its repetitions: a batch grows, and
+    some of the jobs may be another one's. Apart from the batch, which is read often, and with each of its jobs."""
+
+    batch = models.OneToOneField(Batch, primary_key=True, on_delete=models.CASCADE, related_name="answer")
+    ids = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"answer of {self.batch_id}"

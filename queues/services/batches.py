@@ -11,7 +11,7 @@ from django.db import transaction
 
 from queues import clock
 from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
-from queues.models import Batch, Job
+from queues.models import Batch, BatchAnswer, Job
 from queues.services import callbacks, dependencies
 from queues.services.deadlock import again_after_deadlock
 from queues.specs import JobSpec
@@ -31,7 +31,7 @@ def open_one(batch: Batch | None, pointer: str) -> Batch:
     """A batch that takes more jobs; raises `InvalidJob` where there is none, `BatchClosed`."""
     if batch is None:
         raise InvalidJob([FieldError(pointer, "There is no such batch in this project.")])
-    if batch.finished_at is not None and not batch.open:
+    if batch.sealed or (batch.finished_at is not None and not batch.open):
         raise BatchClosed()
     return batch
 
@@ -57,6 +57,7 @@ def submit_bulk(
     """
     from queues.services.submit import lock_dependencies, submit_specs
 
+    created = True
     with transaction.atomic():
         if idempotency_key is not None and uid is None:
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
@@ -64,19 +65,22 @@ def submit_bulk(
             if known is not None:
                 if known.request_hash != request_hash:
                     raise IdempotencyConflict()
-                return known, list(known.jobs.order_by("pk").values_list("uid", flat=True)), False
+                told = BatchAnswer.objects.filter(batch=known).values_list("ids", flat=True).first()
+                if told is None:
+                    told = list(known.jobs.order_by("pk").values_list("uid", flat=True))
+                return known, told, False
         if uid is not None:
             lock_dependencies(specs, project)
-            batch = open_one(lock(project, [uid]).get(uid), "/batch/id")
+            found = lock(project, [uid]).get(uid)
             if idempotency_key is not None:
-                seed = hashlib.blake2b(f"{uid}\x00{idempotency_key}".encode(), digest_size=16).hexdigest()
-                # The key stands on the jobs: a batch that grows is asked to do so with many keys.
-                specs = [
-                    replace(spec, idempotency_key=f"bulk:{seed}:{number}", digest=request_hash)
-                    if spec.idempotency_key is None
-                    else spec
-                    for number, spec in enumerate(specs)
-                ]
+                specs = _keyed(specs, uid, idempotency_key, request_hash)
+            if found is not None and _is_repeated(project, specs):
+                batch, created = found, False  # also where it was sealed since
+            else:
+                batch = open_one(found, "/batch/id")
+                if stays_open and not batch.open:
+                    Batch.objects.filter(pk=batch.pk).update(open=True)
+                    batch.open = True
         else:
             batch = Batch.objects.create(
                 project=project,
@@ -93,14 +97,39 @@ def submit_bulk(
             Batch.objects.filter(pk=batch.pk).update(then=last.job)
             batch.then = last.job
         accepted = submit_specs(project, specs, batch=batch, pointer=pointer, lookup_batches=False)
-    return batch, [answer.job.uid for answer in accepted], True
+        ids = [answer.job.uid for answer in accepted]
+        if batch.idempotency_key is not None and uid is None:
+            BatchAnswer.objects.create(batch=batch, ids=ids)
+        if uid is None and not any(answer.created for answer in accepted):
+            # Each was accepted before, in its own right: nothing of this batch will ever end and complete it.
+            now = clock.now()
+            callbacks.note_batches(finish_ended([batch.pk], now), now)
+            batch.refresh_from_db()
+    return batch, ids, created
+
+
+def _keyed(specs: Sequence[JobSpec], uid: str, idempotency_key: str, request_hash: str) -> list[JobSpec]:
+    """`specs` with the request's key on them: a batch that grows is asked to do so with many keys."""
+    seed = hashlib.blake2b(f"{uid}\x00{idempotency_key}".encode(), digest_size=16).hexdigest()
+    return [
+        replace(spec, idempotency_key=f"bulk:{seed}:{number}", digest=request_hash)
+        if spec.idempotency_key is None
+        else spec
+        for number, spec in enumerate(specs)
+    ]
+
+
+def _is_repeated(project: Project, specs: Sequence[JobSpec]) -> bool:
+    """Whether jobs of this very request were accepted before."""
+    ours = next((spec.idempotency_key for spec in specs if (spec.idempotency_key or "").startswith("bulk:")), None)
+    return ours is not None and Job.objects.filter(project=project, idempotency_key=ours).exists()
 
 
 @again_after_deadlock
 def seal(batch: Batch) -> None:
     """No more jobs come; a batch whose jobs have all ended is complete now."""
     with transaction.atomic():
-        Batch.objects.filter(pk=batch.pk).update(open=False)
+        Batch.objects.filter(pk=batch.pk).update(open=False, sealed=True)
         now = clock.now()
         callbacks.note_batches(finish_ended([batch.pk], now), now)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import F, QuerySet
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from queues.connection import ring
@@ -77,5 +78,7 @@ def go_on(now: Any = None) -> bool:
             done=F("done") + done, skipped=F("skipped") + 1 - done, last_id=letter_id
         )
     if len(letters) < SLICE:
-        BulkAction.objects.filter(pk=action.pk).update(finished_at=timezone.now())
+        # Also what somebody else handled before its turn came was skipped.
+        rest = Greatest(F("total") - F("done"), F("skipped"))
+        BulkAction.objects.filter(pk=action.pk).update(finished_at=timezone.now(), skipped=rest)
     return True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import http.client
 import ipaddress
 import json
+import re
 import secrets
 import socket
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ WAITS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 21600, 28800)
 LEASE = timedelta(seconds=60)
 """How long a sender holds a callback before another one may try it."""
 TIMEOUT = 10.0
+_OLD_FORM = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
 
 
 class AddressRefused(Exception):
@@ -44,20 +47,38 @@ def check_url(url: str, pointer: str) -> None:
     """
     if not url:
         return
+    if not url.isprintable() or " " in url:
+        raise InvalidJob([FieldError(pointer, "Must hold no space and no control character.")])
     try:
         parts = urlsplit(url)
         host = parts.hostname
-        _ = parts.port
-    except ValueError:
+        if parts.port == 0 or not (host or "").encode("idna"):
+            host = None
+    except ValueError:  # the port, the brackets, or a name that can't be one
         parts, host = None, None
     if parts is None or parts.scheme not in ("http", "https") or not host or parts.username is not None:
         raise InvalidJob([FieldError(pointer, "Must be an http or https URL without a user.")])
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return
-    if not allowed(address):
+    address = _written_address(host)
+    if address is not None and not allowed(address):
         raise InvalidJob([FieldError(pointer, "Must not point into a private network.")])
+
+
+def _written_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host is, where it is written as one: also in the old forms (`127.1`, `0x7f000001`), and as
+    the name that means this very machine everywhere. None for any other name."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return ipaddress.IPv4Address("127.0.0.1")
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        pass
+    if not _OLD_FORM.fullmatch(name):
+        return None
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(name))
+    except OSError:
+        return None
 
 
 def allowed(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -123,27 +144,36 @@ def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 
 def send_due(count: int = 20) -> int:
-    """Send what is due; returns how many were tried. Safe in any number of processes."""
-    now = clock.now()
-    due = list(
-        Callback.objects.filter(due_at__lte=now).select_related("project", "job", "batch").order_by("due_at")[:count]
-    )
-    tried = 0
-    for callback in due:
-        # Taking it is moving it on: whoever comes second finds it no longer due.
-        if Callback.objects.filter(pk=callback.pk, due_at=callback.due_at).update(due_at=now + LEASE):
-            _try(callback)
-            tried += 1
-    return tried
+    """Send what is due, one after the other; returns how many were tried. Safe in any number of processes."""
+    taken = [callback for callback in due(count) if take(callback)]
+    for callback in taken:
+        send(callback)
+    return len(taken)
 
 
-def _try(callback: Callback) -> None:
+def due(count: int, but: Sequence[str] = ()) -> list[Callback]:
+    """Up to `count` callbacks that are due, the oldest first; none whose address begins with one of `but`."""
+    rows = Callback.objects.filter(due_at__lte=clock.now()).select_related("project", "job", "batch")
+    for beginning in but:
+        rows = rows.exclude(url__startswith=beginning)
+    return list(rows.order_by("due_at")[:count])
+
+
+def take(callback: Callback) -> bool:
+    """Make it this process's for a while: taking is moving it on, and whoever comes second finds it no longer due."""
+    rows = Callback.objects.filter(pk=callback.pk, due_at=callback.due_at)
+    return bool(rows.update(due_at=clock.now() + LEASE))
+
+
+def send(callback: Callback) -> None:
+    """Try a taken one, and note how it went."""
     try:
         status = _post(callback)
         error = "" if 200 <= status < 300 else f"HTTP {status}"
     except AddressRefused as refused:
         error = str(refused) or str(AddressRefused.__doc__)
-    except (urllib3.exceptions.HTTPError, OSError) as failed:
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as failed:
+        # The last two: what can't even be asked for, such as a name that is none.
         error = type(failed).__name__
     now = clock.now()
     tries = callback.tries + 1
@@ -173,7 +203,7 @@ def _post(callback: Callback) -> int:
     body = json.dumps(_body(callback), separators=(",", ":")).encode()
     stamp = int(clock.now().timestamp())
     headers = {
-        "Host": parts.netloc,
+        "Host": parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode(),
         "Content-Type": "application/json",
         "User-Agent": "sluice",
         "webhook-id": callback.uid,

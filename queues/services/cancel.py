@@ -28,13 +28,12 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
         if job.stage == Stage.DONE:
             raise AlreadyFinished(f"The job has ended already: it is {job.status}.")
         now, before = clock.now(), job.status
-        text = f"cancelled by {actor}" + (f": {reason}" if reason else "")
+        why = f" by {actor}" + (f": {reason}" if reason else "")
+        text = f"cancelled{why}"
         if job.stage == Stage.RUNNING:
             if job.cancel_requested_at is None:
-                Job.objects.filter(pk=job.pk).update(cancel_requested_at=now, reason=text[:500])
-                Transition.objects.create(
-                    job=job, at=now, state=job.status, reason=f"cancel asked for by {actor}"[:500]
-                )
+                Job.objects.filter(pk=job.pk).update(cancel_requested_at=now, reason=text[:480])
+                Transition.objects.create(job=job, at=now, state=job.status, reason=f"cancel asked for{why}"[:500])
         else:
             lease, reservation = job.account_lease, job.reservation
             Job.objects.filter(pk=job.pk).update(

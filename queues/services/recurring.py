@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import structlog
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 from django.db import transaction
 
 from queues.errors import QueueError
@@ -18,14 +18,34 @@ log = structlog.get_logger(__name__)
 
 
 def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
-    """The first time behind `after` that the expression names, in its own time zone."""
-    local = after.astimezone(ZoneInfo(timezone))
-    return croniter(cron, local).get_next(datetime).astimezone(after.tzinfo)
+    """The first time behind `after` that the expression names, in its own time zone. Raises `NeverDue`.
+
+    An hour that is named comes once on the day on which clocks go back; `*` goes by real time.
+    """
+    zone = ZoneInfo(timezone)
+    times = croniter(cron, after.astimezone(zone))
+    try:
+        while True:
+            found = times.get_next(datetime).astimezone(UTC)
+            if not found.astimezone(zone).fold or cron.split()[1].startswith("*"):
+                return found.astimezone(after.tzinfo)
+    except CroniterBadDateError:
+        raise NeverDue(f"{cron!r} names no time, as the 31st of February would.") from None
 
 
 def is_cron(text: str) -> bool:
-    """Whether `text` is an expression of five fields."""
-    return len(text.split()) == 5 and croniter.is_valid(text)
+    """Whether `text` is an expression of five fields that names any time at all."""
+    if len(text.split()) != 5 or not croniter.is_valid(text):
+        return False
+    try:
+        next_tick(text, "UTC", datetime.now(UTC))
+    except NeverDue:
+        return False
+    return True
+
+
+class NeverDue(QueueError):
+    """The expression names no time."""
 
 
 def submit_due(now: datetime) -> int:
@@ -36,10 +56,20 @@ def submit_due(now: datetime) -> int:
     made = 0
     for row in Recurring.objects.filter(enabled=True).select_related("project", "queue"):
         if row.next_at is None:
-            Recurring.objects.filter(pk=row.pk, next_at=None).update(next_at=next_tick(row.cron, row.timezone, now))
+            _begin(row, now)
         elif row.next_at <= now:
             made += _submit(row, now)
     return made
+
+
+def _begin(row: Recurring, now: datetime) -> None:
+    """Set its first time. One that never comes (from before such were refused) says so and stops no other."""
+    try:
+        first = next_tick(row.cron, row.timezone, now)
+    except NeverDue as never:
+        Recurring.objects.filter(pk=row.pk).update(last_error=str(never)[:500])
+    else:
+        Recurring.objects.filter(pk=row.pk, next_at=None).update(next_at=first)
 
 
 def _submit(row: Recurring, now: datetime) -> int:

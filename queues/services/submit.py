@@ -52,7 +52,7 @@ def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config
     if job_type is None:
         known = ", ".join(registry.names())
         raise UnknownJobType([FieldError(f"{pointer}/type", f"No job type {spec.type!r}. Known: {known}.")])
-    name = spec.queue or job_type.queue or "batch"
+    name = spec.queue if spec.queue is not None else job_type.queue or "batch"
     queue = queues.get(name)
     if queue is None:
         config.snapshot.outdate()
@@ -260,7 +260,9 @@ def _insert(
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         now = clock.now()
         awaited = lock_dependencies(specs, project)
-        named = batches.lock(project, [spec.batch for spec in specs if spec.batch]) if lookup_batches else {}
+        named = (
+            batches.lock(project, [spec.batch for spec in specs if spec.batch is not None]) if lookup_batches else {}
+        )
         capacity.lock([queue.id for queue, _ in resolved])
         existing = _existing(project, specs, pointers)
         answers: list[Accepted | None] = [None] * len(specs)
@@ -282,7 +284,7 @@ def _insert(
                 repeats.append((position, seen[key]))
                 continue
             into = batch
-            if lookup_batches and spec.batch:
+            if lookup_batches and spec.batch is not None:
                 into = batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
             job = _row(spec, project, queue, job_type, into, now, pointers[position])
             if job.unique_key is not None:
@@ -329,10 +331,13 @@ def _hold(waits_for: Sequence[tuple[Job, list[Job]]]) -> None:
 
 
 def submit(type: str, *, project: str, **fields: Any) -> Job:
-    """Submit one job from Python; `fields` are those of `POST jobs`. Returns the `Job`, new or found.
+    """Submit one job from Python; `fields` are those of `POST jobs`, `run_at` may be a `datetime` with its zone.
+    Returns the `Job`, new or found.
 
     Raises `InvalidJob`, `UnknownJobType`, `QueueFull` and the other errors of this package.
     """
+    if isinstance(fields.get("run_at"), datetime):
+        fields["run_at"] = fields["run_at"].isoformat()
     spec = read_job(
         {"type": type, "project": project, **{name: value for name, value in fields.items() if value is not None}}
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.utils.module_loading import import_string
 
+from queues import loops
 from queues.errors import FieldError, JobError
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
@@ -23,8 +25,9 @@ class DjangoTask:
     queue: str | None = "batch"
     trusted = False
 
-    def __init__(self, kind: type) -> None:
+    def __init__(self, kind: type, context_of: Callable[[Any, JobContext], Any]) -> None:
         self._kind = kind
+        self._context_of = context_of
 
     def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
         errors = [
@@ -55,8 +58,13 @@ class DjangoTask:
             error = f"There is no task {payload['path']!r} in this worker."
             return RunResult(Outcome.LOST, category="code", error=error, counted=False, returned=True)
         try:
-            arguments = [*([job] if task.takes_context else []), *payload.get("args", [])]
-            return RunResult(Outcome.SUCCEEDED, result=plain(task.call(*arguments, **payload.get("kwargs", {}))))
+            arguments = [*([self._context_of(task, job)] if task.takes_context else []), *payload.get("args", [])]
+            keywords = payload.get("kwargs", {})
+            if inspect.iscoroutinefunction(task.func):
+                value = loops.run(task.func(*arguments, **keywords))  # a loop of ours can be interrupted
+            else:
+                value = task.call(*arguments, **keywords)
+            return RunResult(Outcome.SUCCEEDED, result=plain(value))
         except JobError as error:
             limited = error.category in ("rate_limited", "quota_exhausted")
             return RunResult(

@@ -33,10 +33,11 @@ def _fits(value: Any, annotation: Any) -> bool:
         return any(_fits(value, part) for part in typing.get_args(annotation))
     if origin is typing.Literal:
         return any(value == choice and type(value) is type(choice) for choice in typing.get_args(annotation))
+    parts = typing.get_args(annotation)
     if origin is list:
-        return isinstance(value, list) and all(_fits(item, typing.get_args(annotation)[0]) for item in value)
+        return isinstance(value, list) and (not parts or all(_fits(item, parts[0]) for item in value))
     if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, typing.get_args(annotation)[1]) for item in value.values())
+        return isinstance(value, dict) and (not parts or all(_fits(item, parts[1]) for item in value.values()))
     allowed = _PLAIN.get(annotation)
     if allowed is None:
         return True

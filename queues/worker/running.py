@@ -9,7 +9,7 @@ import traceback
 
 import structlog
 
-from queues import registry
+from queues import loops, registry
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
 from queues.states import Outcome
@@ -39,6 +39,7 @@ class Running:
                 return
             self._interrupted = True
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(why))
+            loops.wake(self._thread)
 
     def run(self) -> RunResult:
         """Do the job here and now. Whatever happens, there is a result."""

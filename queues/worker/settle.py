@@ -18,7 +18,7 @@ from queues.connection import Group, ring
 from queues.models import Attempt, Job, JobDependency, Transition
 from queues.payloads import kept, storable
 from queues.registry import RunResult
-from queues.retry import next_delay
+from queues.retry import limited_delay, next_delay
 from queues.rows import locked
 from queues.services import batches, callbacks, dependencies, letters
 from queues.states import Outcome, Stage, Status
@@ -44,19 +44,19 @@ class Fate:
     final: bool = False
 
 
-def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fate:
-    """What becomes of a job after `result`; `job` has its counters as they were before."""
+def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fate:
+    """What becomes of a job after `result`; `job` has its counters as they were before. `cancelled`: by whom and why,
+    empty where nobody asked for it."""
     if result.outcome == Outcome.SUCCEEDED:
         return Fate(Stage.DONE, Status.COMPLETED, final=True)
     if cancelled or result.outcome == Outcome.CANCELLED:
-        return Fate(Stage.DONE, Status.CANCELLED, "cancelled while it ran", final=True)
+        return Fate(Stage.DONE, Status.CANCELLED, f"{cancelled or 'cancelled'}, while it ran", final=True)
     if result.returned:
         return _fate_of_returned(job, result, now)
     if result.outcome == Outcome.LOST:
         return _fate_of_lost(job)
     if not result.counted:
-        # It met a limit or a dead account: back in line, where admission knows how long that lasts.
-        return Fate(Stage.READY, Status.RATE_LIMITED, f"{result.category}: {result.error}"[:500])
+        return _fate_of_limited(job, result, now)
     if job.delivery_mode == "at_most_once":
         reason = f"{result.category}: {result.error}"[:420]
         return Fate(Stage.DONE, Status.DEAD, f"{reason}; it asked for at most one delivery", final=True)
@@ -70,6 +70,18 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: bool) -> Fa
         Stage.SCHEDULED, Status.RETRYING, f"{reason}; attempt {failures + 1} of {job.max_attempts} in {delay:.1f} s",
         now + timedelta(seconds=delay),
     )  # fmt: skip
+
+
+def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
+    """It met a limit or a dead account. With an account it goes back in line, where admission knows how long that
+    lasts; without one nobody else knows, so that it has a time of its own."""
+    told = f"{result.category}: {result.error}"
+    if job.account_lease:
+        return Fate(Stage.READY, Status.RATE_LIMITED, told[:500])
+    policy = config.current().queues[job.queue_id].retry
+    meetings = job.attempts_made - job.attempts_counted
+    at = now + timedelta(seconds=limited_delay(policy, result.category, meetings, hint=result.retry_after))
+    return Fate(Stage.SCHEDULED, Status.RATE_LIMITED, f"{told[:420]}, until {at:%Y-%m-%dT%H:%M:%SZ}", at)
 
 
 MAX_DEATHS = 2
@@ -107,7 +119,7 @@ _UPDATE = (
 )
 
 
-HELD = ("id", "delivery", "worker", "cancel_requested_at")
+HELD = ("id", "delivery", "worker", "cancel_requested_at", "reason")
 
 
 def settle(ended: Sequence[Ended], worker: str) -> int:
@@ -117,16 +129,16 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
     ids = {item.claimed.id for item in ended}
     with transaction.atomic():
         held = [
-            (pk, delivery, asked_at)
-            for pk, delivery, holder, asked_at in locked(HELD, ids, Stage.RUNNING)
+            (pk, delivery, "" if asked_at is None else reason or "cancelled")
+            for pk, delivery, holder, asked_at, reason in locked(HELD, ids, Stage.RUNNING)
             if holder == worker and (pk, delivery) in by_delivery
         ]
         now = clock.now()
         rows, attempts, steps, dead, finished, changed, back, timed = [], [], [], [], [], [], set(), False
-        for pk, delivery, cancel_asked_at in held:
+        for pk, delivery, cancelled in held:
             item = _storable(by_delivery[pk, delivery])
             job, result = item.claimed.job, item.result
-            fate = decide(job, result, now, cancelled=cancel_asked_at is not None)
+            fate = decide(job, result, now, cancelled=cancelled)
             _carry(job, result, fate, now)
             attempts.append(_attempt(item, now))
             rows.append(

@@ -34,13 +34,19 @@ def page(rows: QuerySet[M], query: dict[str, Any], shown: Callable[[M], Any], or
     `order` names a column that is unique and rises with each new row (the primary key, or a sortable id): the
     cursor is the last value shown, and the next page begins right below it.
     """
-    cursor = query.get("cursor")
-    if cursor is not None:
-        rows = rows.filter(**{f"{order}__lt": _value(rows, order, cursor)})
+    below = position(rows, query, order)
+    if below is not None:
+        rows = rows.filter(**{f"{order}__lt": below})
     limit = query["limit"]
     found = list(rows.order_by(f"-{order}")[: limit + 1])
     following = encode(str(getattr(found[limit - 1], order))) if len(found) > limit else None
     return {"results": [shown(row) for row in found[:limit]], "next": following}
+
+
+def position(rows: QuerySet[M], query: dict[str, Any], order: str = "pk") -> Any:
+    """The value of `order` below which the page begins; None for the first page."""
+    cursor = query.get("cursor")
+    return None if cursor is None else _value(rows, order, cursor)
 
 
 def encode(value: str) -> str:

@@ -40,7 +40,7 @@ def test_a_running_job_is_cancelled(place: Place, queue: str, type: str) -> None
         steps = client.get(f"/api/v1/jobs/{uid}/timeline").json()["results"]
         (attempt,) = client.get(f"/api/v1/jobs/{uid}").json()["attempts"]
     assert (attempt["outcome"], attempt["counted"]) == ("cancelled", False)
-    assert steps[-1]["state"] == "cancelled" and steps[-1]["reason"] == "cancelled while it ran"
+    assert steps[-1]["state"] == "cancelled" and "while it ran" in steps[-1]["reason"]
 
 
 @pytest.mark.parametrize(("queue", "type"), [("threaded", "t.sleep"), ("forked", "t.sleep"), ("forked", "t.stubborn")])

@@ -17,7 +17,7 @@ from quotas.models import Project
 
 def _cron(node: Node) -> str:
     if not isinstance(node.data, str) or not is_cron(node.data):
-        raise node.wrong("must be a cron expression of five fields, such as `0 3 * * *`")
+        raise node.wrong("must be a cron expression of five fields that names some time, such as `0 3 * * *`")
     return node.data
 
 

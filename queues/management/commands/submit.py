@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from queues import selectors
-from queues.errors import FieldError, InvalidJob, QueueDraining, QueueError, QueueFull
+from queues.errors import FieldError, InvalidJob, QueueDraining, QueueError, QueueFull, QueueTooSmall
 from queues.models import Batch
 from queues.services import batches
 from queues.services.callbacks import check_url
@@ -31,6 +32,8 @@ from quotas.models import Project
 
 SLICE = 1000
 """Jobs accepted in one transaction."""
+PATIENCE = 1.0
+"""Seconds between two looks at a full queue."""
 LOOK = 0.5
 
 
@@ -80,7 +83,7 @@ class Command(BaseCommand):
 
     def _specs(self, content: bytes, options: dict[str, Any]) -> Iterator[JobSpec]:
         """The jobs of the file, all checked before the first is accepted."""
-        for number, line in enumerate(content.split(b"\n"), 1):
+        for number, line in enumerate(content.removeprefix(BOM_UTF8).split(b"\n"), 1):
             if not line.strip():
                 continue
             try:
@@ -130,23 +133,30 @@ class Command(BaseCommand):
         with _progress(console) as progress:
             task = progress.add_task("submitting", total=len(keyed), rate="", left="")
             begun = time.monotonic()
-            for start in range(0, len(keyed), SLICE):
-                part = keyed[start : start + SLICE]
-                self._accept(project, batch, part, start)
-                done = start + len(part)
+            done = 0
+            while done < len(keyed):
+                done += self._accept(project, batch, keyed[done : done + SLICE], done)
                 progress.update(
                     task, completed=done, **_pace(done, len(keyed), done / max(time.monotonic() - begun, 0.001))
                 )
         batches.seal(batch)
 
     @staticmethod
-    def _accept(project: Project, batch: Batch, part: list[JobSpec], start: int) -> None:
+    def _accept(project: Project, batch: Batch, part: list[JobSpec], start: int) -> int:
+        """Accept as much of `part` as there is room for, from its beginning; how many that was."""
         while True:
             try:
                 submit_specs(project, part, batch=batch, pointer="/jobs", lookup_batches=False)
-                return
+                return len(part)
+            except QueueTooSmall as error:
+                if len(part) == 1:
+                    raise CommandError(str(error)) from None
+                part = part[: len(part) // 2]
             except QueueFull as error:
-                time.sleep(min(error.retry_after, 5.0))  # backpressure: the rest comes when there is room
+                if len(part) > 1:
+                    part = part[: len(part) // 2]
+                else:
+                    time.sleep(min(error.retry_after, PATIENCE))  # backpressure: the rest comes when there is room
             except QueueDraining as error:
                 raise CommandError(str(error)) from None
             except InvalidJob as error:

@@ -263,6 +263,7 @@ def test_rows_of_pool_limits_are_kept_where_only_the_limit_changes() -> None:
         (', to: "webhook+https://user:hush-word@hooks.example.com/ops/hush-path"', "", 28, "needs an address"),
         ("0 3 * * *", "every night", 27, "cron expression"),
         ("0 3 * * *", "0 3 * * * *", 27, "cron expression"),
+        ("0 3 * * *", "0 0 31 2 *", 27, "names some time"),
         ("project: acme, payload", "project: nobody, payload", 27, "no project 'nobody'"),
         ("# lane: io | cpu\n", "\nqueues2: {]\n", 27, "not YAML"),
         ("# lane: io | cpu\n", "\nx: &a [*a]\n", 27, ""),

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,6 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from queues.errors import InvalidJob
+from queues.maintenance.courier import Courier
 from queues.models import Callback, Job
 from queues.services import batches, callbacks, cancel
 from queues.services.callbacks import check_url, secret_of, send_due
@@ -25,6 +27,7 @@ from queues.services.submit import submit
 from queues.specs import read_job
 from queues.tasks import task
 from quotas.models import Project
+from tests.integration.queues.conftest import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -164,12 +167,59 @@ def test_a_rolled_back_end_tells_nobody(project: Project, receiver: Receiver) ->
         "ftp://example.com/", "http://", "http://user:pass@example.com/", "http://10.0.0.1/", "http://192.168.1.1/x",
         "http://169.254.169.254/latest/meta-data", "http://[::ffff:10.0.0.1]/", "http://[fd00::1]/", "http://0.0.0.0/",
         "http://224.0.0.1/", "http://example.com:99999/", "javascript:alert(1)",
+        "http://example.com/a b", "http://example.com/\r\nX: y", "http://exa mple.com/", "http://a..b/", "http://example.com:0/",
+        "http://10.1/", "http://167772161/", "http://0xa000001/", "http://192.168.0.1./", "http://0300.0250.0.1/",
+        f"http://{'x' * 64}.example.com/",
     ],
 )  # fmt: skip
 def test_addresses_that_are_refused(url: str) -> None:
     with pytest.raises(InvalidJob) as caught:
         check_url(url, "/callback_url")
     assert caught.value.errors[0].pointer == "/callback_url"
+
+
+@pytest.mark.parametrize("url", ["http://a..b/", "http://127.0.0.1:9/\x7f", "http://\u2603.invalid/"])
+def test_an_address_that_cannot_be_asked_for_is_given_up_like_any_other(project: Project, url: str) -> None:
+    """Taken in from Python, where nobody looks at it, or before such were refused."""
+    ended_job(url)
+    assert send_due() == 1
+    callback = Callback.objects.get()
+    assert (callback.tries, callback.delivered_at) == (1, None)
+    assert callback.error
+    Callback.objects.update(tries=len(callbacks.WAITS), due_at=timezone.now())
+    send_due()
+    assert Callback.objects.get().due_at is None
+
+
+def test_this_machine_by_its_name_is_refused_where_its_address_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_url("http://localhost/", "/callback_url")
+    monkeypatch.setattr(settings, "CALLBACK_NETWORKS", [])
+    for url in (
+        "http://localhost/",
+        "http://LOCALHOST./",
+        "http://a.localhost/",
+        "http://127.1/",
+        "http://2130706433/",
+    ):
+        with pytest.raises(InvalidJob):
+            check_url(url, "/callback_url")
+
+
+def test_a_slow_receiver_holds_up_nobody(project: Project, receiver: Receiver) -> None:
+    """More callbacks to one that never answers than are sent at once, all of them older than the one to another."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for _ in range(20):
+            ended_job(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        ended_job(receiver.url)
+        courier = Courier(lambda: True)
+        courier.start()
+        try:
+            wait_until(lambda: receiver.got, 60.0)  # silent ones take ten seconds each, one after the other 200
+        finally:
+            courier.stop()
+            courier._thread.join()
+    wait_until(lambda: not courier._underway)  # the silent one is gone
+    assert Callback.objects.filter(delivered_at=None).count() == 20
 
 
 def test_a_name_that_means_a_private_address_is_not_called(

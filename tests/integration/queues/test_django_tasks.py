@@ -15,7 +15,7 @@ from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist
 
 from queues import backends
 from queues.errors import InvalidJob
-from queues.models import Job
+from queues.models import Attempt, Job
 from queues.registry import JobContext
 from queues.services.defaults import create_defaults
 from queues.services.submit import submit
@@ -44,7 +44,12 @@ def fail() -> None:
     raise ZeroDivisionError("no")
 
 
+def told(context: Any, number: int) -> list[Any]:
+    return [context.task_result.id, context.attempt, number]
+
+
 PLAIN = add
+TOLD = told
 
 
 def _forget_backends() -> None:
@@ -72,7 +77,7 @@ FAILING = fail
 
 def run(job: Job) -> Any:
     context = JobContext(job.uid, "acme", "batch", "", {}, 1, 5, 60.0, job.uid)
-    return DjangoTask(backends.Task).run(context, job.payload)
+    return DjangoTask(backends.Task, backends.context_of).run(context, job.payload)
 
 
 def test_a_task_becomes_a_job_and_its_result_comes_back() -> None:
@@ -107,6 +112,18 @@ def test_a_failing_task_is_a_failed_attempt_of_the_category_code() -> None:
     done = run(Job.objects.get(uid=result.id))
     assert (done.outcome, done.category) == ("failed", "code")
     assert "ZeroDivisionError" in done.traceback
+
+
+def test_a_task_that_takes_a_context_gets_the_frameworks_own() -> None:
+    globals()["told"] = task(takes_context=True)(TOLD)
+    result = told.enqueue(3)  # type: ignore[attr-defined]
+    job = Job.objects.get(uid=result.id)
+    Attempt.objects.create(job=job, number=1, delivery=1, outcome="failed", worker="w", ended_at=timezone.now())
+    Job.objects.filter(pk=job.pk).update(status=Status.EXECUTING, stage=Stage.RUNNING, worker="w", attempts_made=2)
+    done = run(job)
+    assert (done.outcome, done.result) == ("succeeded", [result.id, 2, 3]), done.error
+    assert told.get_result(result.id).attempts == 2  # type: ignore[attr-defined]
+    globals()["told"] = TOLD
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,16 @@ def test_lists_and_figures(many: Desk, path: str) -> None:
     holds(lambda: client.get(path))
 
 
+def test_what_came_lately_is_found_without_the_older_ones(many: Desk) -> None:
+    since = clock.now() - timedelta(seconds=30)
+    found = selectors.created_after(Job.objects.all(), since)
+    assert found.count() == 40
+    holds(found.count)
+    floor = next(int(node.rhs) for node in found.query.where.children if node.lhs.target.name == "id")
+    assert Job.objects.filter(pk__lte=floor).count() > 20_000, "so many it does not look at"
+    assert selectors.created_after(Job.objects.all(), since - timedelta(days=1)).count() == Job.objects.count()
+
+
 def test_facts_of_a_batch_and_an_explanation(many: Desk) -> None:
     job = Job.objects.filter(stage=Stage.READY).order_by("-pk").first()
     assert job is not None

@@ -8,7 +8,7 @@ import pytest
 
 from queues.models import Job, Recurring
 from queues.services.defaults import create_defaults
-from queues.services.recurring import next_tick, submit_due
+from queues.services.recurring import is_cron, next_tick, submit_due
 from queues.tasks import task
 from quotas.models import Project
 
@@ -81,3 +81,29 @@ def test_a_refused_tick_says_why_and_the_next_one_comes(nightly: Recurring) -> N
 )
 def test_ticks_follow_their_time_zone(after: datetime, expected: datetime) -> None:
     assert next_tick("0 3 * * *", "Europe/Berlin", after) == expected
+
+
+def test_a_named_hour_comes_once_where_clocks_go_back() -> None:
+    times = [datetime(2030, 10, 25, 12, tzinfo=UTC)]
+    for _ in range(3):
+        times.append(next_tick("30 2 * * *", "Europe/Berlin", times[-1]))
+    assert [moment.isoformat()[5:16] for moment in times[1:]] == ["10-26T00:30", "10-27T00:30", "10-28T01:30"]
+    begun_in_between = datetime(2030, 10, 27, 1, 10, tzinfo=UTC)
+    assert next_tick("30 2 * * *", "Europe/Berlin", begun_in_between) == datetime(2030, 10, 28, 1, 30, tzinfo=UTC)
+    every_half_hour = [datetime(2030, 10, 26, 23, 40, tzinfo=UTC)]
+    for _ in range(4):
+        every_half_hour.append(next_tick("*/30 * * * *", "Europe/Berlin", every_half_hour[-1]))
+    assert [moment.isoformat()[11:16] for moment in every_half_hour[1:]] == ["00:00", "00:30", "01:00", "01:30"]
+
+
+def test_a_time_that_never_comes_is_refused_and_stops_no_other(nightly: Recurring) -> None:
+    assert not is_cron("0 0 31 2 *")
+    assert is_cron("0 0 29 2 *")
+    stored_before_that = Recurring.objects.create(
+        name="a-never", cron="0 0 31 2 *", type="tests.recurring.report", project=nightly.project, payload={}
+    )
+    start = datetime(2030, 1, 10, 12, tzinfo=UTC)
+    submit_due(start)
+    assert submit_due(start + timedelta(days=1)) == 1
+    stored_before_that.refresh_from_db()
+    assert "names no time" in stored_before_that.last_error

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from queues.models import BulkAction, DeadLetter, Job, Queue
+from queues.errors import CATEGORIES
+from queues.models import BulkAction, Callback, DeadLetter, Job, Queue
 from queues.services import bulk
 from queues.states import Status
 from quotas.models import Project
@@ -132,6 +133,57 @@ def test_bulk_and_batch(desk: Desk, platform: Api) -> None:
     assert platform.post("jobs", body(batch=uid)).status_code == 409
 
 
+def test_a_sealed_batch_takes_no_more_though_its_jobs_go_on(desk: Desk, platform: Api) -> None:
+    open_one = {"batch": {"open": True}, "jobs": [body()]}
+    uid = platform.post("jobs/bulk", open_one).json()["batch"]["id"]
+    more = {"batch": {"id": uid}, "jobs": [body()] * 2}
+    grown = platform.post("jobs/bulk", more, Idempotency_Key="g")
+    platform.post(f"batches/{uid}/seal")
+    assert platform.post("jobs/bulk", {"batch": {"id": uid}, "jobs": [body()]}).status_code == 409
+    assert platform.post("jobs", body(batch=uid)).status_code == 409
+    again = platform.post("jobs/bulk", more, Idempotency_Key="g")
+    assert (grown.status_code, again.status_code) == (202, 200), "what was accepted is answered alike for ever"
+    assert again.json()["ids"] == grown.json()["ids"]
+    assert Job.objects.count() == 3
+
+
+def test_a_repeated_bulk_is_answered_alike_though_its_batch_has_grown(desk: Desk, platform: Api) -> None:
+    twice = {"batch": {"open": True}, "jobs": [body(payload={"n": n}) for n in range(2)]}
+    first = platform.post("jobs/bulk", twice, Idempotency_Key="k")
+    platform.post("jobs/bulk", {"batch": {"id": first.json()["batch"]["id"]}, "jobs": [body()]})
+    second = platform.post("jobs/bulk", twice, Idempotency_Key="k")
+    assert (first.status_code, second.status_code) == (202, 200)
+    assert second.json()["ids"] == first.json()["ids"]
+
+
+def test_a_batch_of_jobs_that_were_accepted_before_is_complete(desk: Desk, platform: Api) -> None:
+    """Nothing of it will ever end, so that nothing would ever start what follows it."""
+    known = body(idempotency_key="once")
+    single = platform.post("jobs", known).json()["id"]
+    made = platform.post(
+        "jobs/bulk",
+        {"batch": {"then": body(payload={"n": "last"}), "callback_url": "http://127.0.0.1:9/"}, "jobs": [known, known]},
+    ).json()
+    assert (made["ids"], made["batch"]["total"]) == ([single] * 2, 0)
+    assert made["batch"]["finished_at"] is not None
+    assert Callback.objects.count() == 1
+    desk.run_until_done(desk.worker())
+    assert platform.get(f"jobs/{made['batch']['then']}").json()["status"] == "completed"
+
+
+def test_what_belongs_to_a_new_batch_is_not_passed_over(desk: Desk, platform: Api) -> None:
+    uid = platform.post("jobs/bulk", {"batch": {"name": None, "callback_url": None}, "jobs": [body()]}).json()["batch"][
+        "id"
+    ]
+    for member in ({"name": "x"}, {"callback_url": "http://127.0.0.1:9/"}, {"then": body()}):
+        answer = platform.post("jobs/bulk", {"batch": {"id": uid, **member}, "jobs": [body()]})
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["pointer"] == f"#/batch/{next(iter(member))}"
+    kept_open = platform.post("jobs/bulk", {"batch": {"id": uid, "open": True}, "jobs": [body()]})
+    assert (kept_open.status_code, kept_open.json()["batch"]["open"]) == (202, True)
+    assert platform.post("jobs/bulk", {"batch": None, "jobs": [body()]}).status_code == 202
+
+
 def test_a_job_that_follows_its_batch(desk: Desk, platform: Api) -> None:
     made = platform.post("jobs/bulk", {"batch": {"then": body(payload={"n": "last"})}, "jobs": [body()]}).json()
     last = made["batch"]["then"]
@@ -211,7 +263,7 @@ def test_bad_jobs_are_refused_and_nothing_is_changed(platform: Api, sent: Any, s
         "jobs?cursor=abc", "jobs?created_after=yesterday", "jobs?status=dead&status=pending", "dead-letters?severity=bad",
         "jobs?created_after=9999-12-31T23:59:59-23:00",
         "dead-letters?x=1", "queue/requests?limit=-1", "queue/status?x=1", "queues?x=1", "workers?x=1",
-        "dead-letters/groups?cursor=x",
+        "dead-letters/groups?cursor=x", "queues?limit=0", "workers?limit=501", "dead-letters?category=bad",
     ],
 )  # fmt: skip
 def test_bad_queries_are_refused(platform: Api, path: str) -> None:
@@ -485,10 +537,52 @@ def test_groups(desk: Desk, platform: Api) -> None:
     kill(desk, 3)
     kill(desk, 1, category="server")
     groups = platform.get("dead-letters/groups").json()["results"]
-    assert [(group["category"], group["count"]) for group in groups] == [("code", 3), ("server", 1)]
-    found = platform.get("dead-letters", fingerprint=groups[0]["fingerprint"]).json()["results"]
+    assert [(group["category"], group["count"]) for group in groups] == [("server", 1), ("code", 3)]
+    found = platform.get("dead-letters", fingerprint=groups[1]["fingerprint"]).json()["results"]
     assert len(found) == 3
     assert {"id", "job", "category", "severity", "fingerprint", "error", "attempts", "created_at"} <= set(found[0])
+
+
+@pytest.mark.parametrize("path", ["queues", "workers", "dead-letters/groups", "dead-letters", "jobs", "queue/requests"])
+def test_every_list_comes_page_by_page_while_it_grows(desk: Desk, platform: Api, path: str) -> None:
+    def grow(number: int) -> None:
+        desk.worker(f"more-{number}")
+        desk.queue(f"q{number}")
+        kill(desk, category=CATEGORIES[number], type="test.echo")
+
+    for number in range(5):
+        grow(number)
+    whole = platform.get(path, limit=500).json()
+    assert whole["next"] is None
+    seen: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = platform.get(path, limit=2, **cursor).json()
+        assert len(answer["results"]) <= 2
+        seen += answer["results"]
+        if answer["next"] is None:
+            break
+        cursor = {"cursor": answer["next"]}
+        if len(seen) == 2:
+            grow(5)
+            kill(desk, category=CATEGORIES[0])  # one more in a group that is still to come
+    name = {"queues": "name", "workers": "name", "dead-letters/groups": "fingerprint"}.get(path, "id")
+    assert [row[name] for row in seen] == [row[name] for row in whole["results"]]
+
+
+def test_a_letter_shows_its_traceback(desk: Desk, platform: Api, type_of: Any) -> None:
+    def wrong(job: Any) -> None:
+        raise ValueError("what went wrong")
+
+    type_of("test.wrong")(wrong)
+    desk.submit(project="a", type="test.wrong", max_attempts=1)
+    desk.run_until_done(desk.worker())
+    (row,) = platform.get("dead-letters").json()["results"]
+    found = platform.get(f"dead-letters/{row['id']}").json()["traceback"]
+    assert found.startswith("Traceback")
+    assert "what went wrong" in found
+    (other,) = kill(desk)
+    assert platform.get(f"dead-letters/{other.uid}").json()["traceback"] is None
 
 
 def test_bulk_replay_takes_each_letter_at_most_once(desk: Desk, platform: Api) -> None:
@@ -506,8 +600,8 @@ def test_bulk_replay_takes_each_letter_at_most_once(desk: Desk, platform: Api) -
         pass
     done = platform.get(f"dead-letters/actions/{answer.json()['id']}").json()
     again = platform.get(f"dead-letters/actions/{second.json()['id']}").json()
-    assert (done["done"], done["finished_at"] is None) == (119, False)
-    assert again["done"] == 0
+    assert (done["done"], done["skipped"], done["finished_at"] is None) == (119, 1, False)
+    assert (again["done"], again["skipped"]) == (0, 120)
     assert {fresh(letter.job).replays for letter in letters} == {1}
     assert {fresh(letter.job).replays for letter in others} == {0}
     assert platform.post("dead-letters/replay", {"filter": {}, "reason": "r"}).status_code == 400

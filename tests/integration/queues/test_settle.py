@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
+from queues.errors import JobError
 from queues.models import Attempt, DeadLetter, Job
 from queues.states import Stage, Status
 from queues.worker.settle import Ended, settle
@@ -149,7 +151,8 @@ def test_retries_are_scheduled_and_counted_until_the_letter(desk: Desk) -> None:
 
 
 def test_a_rate_limit_is_no_attempt(desk: Desk) -> None:
-    (job,) = desk.submit(max_attempts=1)
+    desk.queue("q", pool=desk.pool())
+    (job,) = desk.submit(max_attempts=1, queue="q")
     worker = desk.worker()
     for _ in range(4):
         desk.cycle()
@@ -160,6 +163,47 @@ def test_a_rate_limit_is_no_attempt(desk: Desk) -> None:
     worker.settle(worker.claim())
     row = fresh(job)
     assert (row.status, row.attempts_made, row.attempts_counted) == (Status.COMPLETED, 5, 0)
+
+
+@pytest.mark.parametrize(("hint", "waits"), [(40.0, [40.0, 40.0, 40.0]), (None, [60.0, 120.0, 240.0])])
+def test_a_limit_that_only_the_task_knows_of_has_its_time(desk: Desk, hint: float | None, waits: list[float]) -> None:
+    """Without an account nobody else holds it back: it would run again and again."""
+    (job,) = desk.submit(max_attempts=1, type="test.fail", payload={"category": "rate_limited", "retry_after": hint})
+    worker = desk.worker()
+    for attempt, wait in enumerate(waits, 1):
+        desk.cycle()
+        worker.claim()
+        worker.run()
+        row = fresh(job)
+        assert (row.status, row.stage, row.attempts_counted) == (Status.RATE_LIMITED, Stage.SCHEDULED, 0)
+        ended = Attempt.objects.get(job=job, number=attempt).ended_at
+        assert wait * 0.89 <= (row.not_before - ended).total_seconds() <= wait * 1.11
+        desk.cycle()
+        assert worker.claim() == [], "not before its time"
+        desk.skip(wait * 1.2)
+        worker.report.begin()
+    assert Attempt.objects.filter(job=job, outcome="rate_limited").count() == 3
+
+
+@pytest.mark.parametrize("hint", [math.nan, math.inf, -math.inf, -5.0, 1e300, "soon", True])
+@pytest.mark.parametrize("category", ["server", "rate_limited", "no such category" * 10])
+def test_whatever_a_task_says_of_its_failure_can_be_settled(desk: Desk, type_of: Any, hint: Any, category: str) -> None:
+    def moody(job: Any) -> None:
+        raise JobError("moody", category=category, retry_after=hint)
+
+    type_of("test.moody")(moody)
+    desk.queue("q", retry={"strategy": "fixed", "initial": 2.0, "jitter": 0.0, "max_attempts": 3})
+    (job,) = desk.submit(type="test.moody", queue="q")
+    worker = desk.worker()
+    desk.cycle()
+    worker.claim()
+    worker.run()
+    row = fresh(job)
+    assert (row.status, row.category) == {
+        "server": (Status.RETRYING, "server"), "rate_limited": (Status.RATE_LIMITED, "rate_limited"),
+    }.get(category, (Status.RETRYING, "code"))  # fmt: skip
+    if hint != 1e300 and category == "server":
+        assert "in 2.0 s" in row.reason
 
 
 def test_a_hint_of_the_server_is_waited_for(desk: Desk) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -559,3 +560,20 @@ def test_what_follows_a_batch_may_be_cancelled_and_pruned(desk: Desk, settings: 
 def test_a_queue_has_as_many_lines_as_levels(desk: Desk, levels: int, kept: list[int]) -> None:
     desk.queue("q", priority_levels=levels)
     assert [desk.submit(queue="q", priority=asked)[0].priority for asked in range(10)] == kept
+
+
+def test_blank_is_not_absent(desk: Desk) -> None:
+    for fields in ({"queue": ""}, {"batch": ""}):
+        with pytest.raises(InvalidJob):
+            desk.submit(**fields)
+    (job,) = desk.submit(queue=None, batch=None, delivery=None, keys=None, cost=None)
+    assert (job.queue.name, job.delivery_mode) == ("batch", "at_least_once")
+
+
+def test_a_time_from_python_may_be_one(desk: Desk) -> None:
+    desk.project()
+    later = datetime(2030, 1, 31, 12, tzinfo=UTC)
+    assert submit("test.echo", project="acme", run_at=later).not_before == later
+    with pytest.raises(InvalidJob) as caught:
+        submit("test.echo", project="acme", run_at=later.replace(tzinfo=None))
+    assert caught.value.errors[0].pointer == "/run_at"

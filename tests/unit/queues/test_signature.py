@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Dict, List, Literal  # noqa: UP035
 
 import pytest
 
@@ -98,3 +98,12 @@ def test_a_member_with_a_slash_is_pointed_at_as_json_pointers_have_it() -> None:
 def test_what_no_payload_could_call_is_refused_when_it_is_registered(function: Any) -> None:
     with pytest.raises(TypeError):
         PayloadSchema(function)
+
+
+def test_bare_names_of_containers_take_anything_inside() -> None:
+    def bare(job: Any, many: List = (), named: Dict = None) -> None:  # type: ignore[type-arg, assignment]  # noqa: UP006
+        """Annotated in the old way."""
+
+    schema = PayloadSchema(bare)
+    assert schema.errors({"many": [1, "a"], "named": {"a": 1}}, "") == []
+    assert [error.pointer for error in schema.errors({"many": {}, "named": []}, "")] == ["/many", "/named"]
