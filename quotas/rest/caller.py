@@ -76,9 +76,11 @@ def resolve_project(request: Request, slug: str | None, *, required: bool = Fals
         found = caller.project or Project.objects.filter(slug=slug).first()
         if found is not None:
             return found
-    raise unknown_project(slug)
+    raise unknown_project(slug, in_query=request.method == "GET")
 
 
-def unknown_project(slug: str) -> NotFound:
+def unknown_project(slug: str, *, in_query: bool = False) -> NotFound:
+    """`in_query`: it was named by a parameter of the address, not by a member of the body."""
     detail = f"There is no project {slug[:80]!r}, or it is not yours."
-    return NotFound(detail, "unknown-project", [{"pointer": "#/project", "detail": detail}])
+    place = {"pointer": "?project", "parameter": "project"} if in_query else {"pointer": "#/project"}
+    return NotFound(detail, "unknown-project", [{**place, "detail": detail}])

@@ -26,7 +26,7 @@ WORLD = """
 version: 1
 tiers: [{{name: gold, users: [rich]}}]
 projects: [{{slug: rows}}, {{slug: costs}}, {{slug: moving}}, {{slug: waits}}, {{slug: modes}}, {{slug: shop}}, {{slug: tight}},
-           {{slug: resets}}, {{slug: used}}, {{slug: blocks}}, {{slug: live}}, {{slug: plans, tier: gold}}, {{slug: poor}}, {{slug: nets}}]
+           {{slug: resets}}, {{slug: used}}, {{slug: blocks}}, {{slug: past}}, {{slug: live}}, {{slug: plans, tier: gold}}, {{slug: poor}}, {{slug: nets}}]
 networks: [{{name: rows-office, action: allow, cidrs: [198.51.100.0/24]}}, {{name: rows-foes, action: deny, cidrs: ["2001:db8:bad::/48"]}}]
 cost_rules: [{{match: "POST /rows/embeddings", cost: {{requests: 5}}}}]
 overrides: [{{policy: tiers-user, key: guest, limit: 3, until: "{soon}", reason: a visit}}]
@@ -57,6 +57,7 @@ policies:
   - {{name: a12-user, project: resets, scope: user, algorithm: fixed_window, limit: 2, window: 365d}}
   - {{name: a13-user, project: used, scope: user, algorithm: calendar, limit: 4, period: month}}
   - {{name: a14-user, project: blocks, scope: user, algorithm: fixed_window, limit: 100, window: 365d}}
+  - {{name: e4-user, project: past, scope: user, algorithm: fixed_window, limit: 6, window: 365d}}
   - {{name: tiers-user, tier: gold, scope: user, algorithm: fixed_window, limit: 2, window: 365d}}
   - {{name: a16-ip, project: nets, scope: ip, algorithm: fixed_window, limit: 1, window: 365d}}
 """
@@ -458,3 +459,25 @@ overrides: [{{policy: tiers-user, key: guest, limit: 3, until: "{ended}", reason
     assert allowed("nets", ip="2001:db8:5::1") == 1 and allowed("nets", ip="2001:db8:5::2") == 0, "one /64"
     denied = check(client, "nets", ip="2001:db8:bad:1::1")
     assert denied.status_code == 403 and denied.json()["type"] == "/problems/network-denied"
+
+
+def test_e4_a_smaller_limit_is_held_against_what_was_recorded(client: httpx.Client) -> None:
+    began = datetime.now(UTC)
+    for user, count in (("busy", 8), ("calm", 2)):
+        for _ in range(count):
+            check(client, "past", user=user)
+    policy = {"name": "e4-user", "project": "past", "scope": "user", "algorithm": "fixed_window", "limit": 4}
+
+    def held(**changed: Any) -> dict[str, tuple[int, int]]:
+        times = {"from": began.isoformat(), "to": (began + timedelta(hours=1)).isoformat()}
+        body = {"policy": {**policy, "window": "365d", **changed}, **times}
+        answer = client.post("/api/v1/limits/backtest", json=body)
+        assert answer.status_code == 200, answer.text
+        return {row["key"]: (row["denied"], row["recorded_denied"]) for row in answer.json()["results"]}
+
+    wait_until(lambda: held() == {"busy": (4, 2), "calm": (0, 0)}, 30)
+    assert held(limit=6) == {"busy": (2, 2), "calm": (0, 0)}, "unchanged, it refuses what it did refuse"
+    assert held(limit=1) == {"busy": (7, 2), "calm": (1, 0)}
+    assert held(limit=None) == {"busy": (0, 2), "calm": (0, 0)}
+    assert check(client, "past", user="busy", dry_run=True).status_code == 429, "nothing was changed"
+    assert state(check(client, "past", user="calm", dry_run=True), "e4-user")["limit"] == 6

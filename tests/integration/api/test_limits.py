@@ -248,7 +248,8 @@ def test_project_sees_its_own_usage_only() -> None:
     assert seen == {("users", "bob"), ("theirs", "b")}
     assert len(platform.get("limits/usage").json()["results"]) == 4
     assert [row["key"] for row in platform.get("limits/usage", project="a").json()["results"]] == ["ann"]
-    assert a.get("limits/usage", project="b").status_code == 404
+    foreign = a.get("limits/usage", project="b")
+    assert foreign.status_code == 404 and foreign.json()["errors"][0]["pointer"] == "?project"
     assert a.get("limits/usage", policy="users", key="bob").json()["results"][0]["used"] == 0
     assert a.get("limits/usage", colour="red").status_code == 400
 
