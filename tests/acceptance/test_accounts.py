@@ -544,6 +544,11 @@ def test_no_secret_shows_anywhere_even_if_the_provider_echoes_it(outside: Outsid
     def settled() -> bool:
         return all(outside.job(uid)["status"] in ("completed", "dead", "rate_limited") for uid in uids)
 
+    def enable_all() -> None:
+        for name in ("echoing-1", "echoing-2", "bot"):
+            row = outside.account(name)
+            outside.client.post(f"/api/v1/accounts/{row['id']}/enable", json={"reason": "on with the test"})
+
     for status in (200, 400, 401, 403, 429, 500):
         owns = [credential("echoing", number) for number in (1, 2)]
         outside.sim.faults(*({"key": own, "status": status, "headers": {"x-echo": own}, **echo} for own in owns))
@@ -552,12 +557,11 @@ def test_no_secret_shows_anywhere_even_if_the_provider_echoes_it(outside: Outsid
         body = {"pool": "telegram", "method": "POST", "path": "/sendMessage", "json": {"chat_id": 1, "text": "x"}}
         uids.append(outside.submit("telegram", queue="outside-once", payload=body, keys={"chat": str(status)}))
         wait_until(settled, 60, lambda: str([outside.job(uid) for uid in uids[-2:]]))
+        enable_all()  # a job whose credential is refused has tried them all
         lent = outside.lend("echoing", max_wait=5)
         own = credential("echoing", int(lent["account"][-1]))
         outside.settle(lent, status, body=echo["body"].replace("{credential}", own), headers={"retry-after": "1"})
-        for name in ("echoing-1", "echoing-2", "bot"):
-            row = outside.account(name)
-            outside.client.post(f"/api/v1/accounts/{row['id']}/enable", json={"reason": "on with the test"})
+        enable_all()
     outside.sim.faults()
     outside.bot.faults()
     assert {outside.job(uid)["status"] for uid in uids} >= {"completed", "dead"}, "calls were made and failed"
