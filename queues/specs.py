@@ -13,8 +13,8 @@ from django.utils.dateparse import parse_datetime
 
 from queues.errors import FieldError, InvalidJob
 from queues.payloads import escape, mistake_in
-from queues.states import PRIORITY_NAMES
 from quotas.engine.types import MAX_COST
+from quotas.priorities import PRIORITIES
 
 FIELDS = frozenset(
     {
@@ -145,13 +145,13 @@ def read_cost(value: Any, pointer: str, errors: list[FieldError]) -> dict[str, i
 
 def read_priority(value: Any, reader: _Reader) -> int:
     if value is None:
-        return PRIORITY_NAMES["normal"]
-    if isinstance(value, str) and value in PRIORITY_NAMES:
-        return PRIORITY_NAMES[value]
+        return PRIORITIES["normal"]
+    if isinstance(value, str) and value in PRIORITIES:
+        return PRIORITIES[value]
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9:
         return value
     reader.wrong("priority", "Must be `high`, `normal`, `low` or a whole number from 0 (first) to 9.")
-    return PRIORITY_NAMES["normal"]
+    return PRIORITIES["normal"]
 
 
 def _read_keys(reader: _Reader) -> dict[str, str]:

@@ -42,8 +42,6 @@ FINAL = (Status.COMPLETED, Status.DEAD, Status.CANCELLED)
 WAITING_STAGES = (Stage.HELD, Stage.SCHEDULED, Stage.READY)
 IN_FLIGHT_STAGES = (Stage.BELT, Stage.RUNNING)
 
-PRIORITY_NAMES = {"high": 1, "normal": 5, "low": 8}
-
 
 def priority_band(priority: int) -> str:
     """`high` for 0 to 3, `normal` for 4 to 6, `low` for 7 to 9."""

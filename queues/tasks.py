@@ -88,12 +88,11 @@ class Task:
             raise
         except JobError as error:
             limited = error.category in ("rate_limited", "quota_exhausted")
-            told = _redacted(str(error), job.lease)
-            upstream = Upstream(error.category, retry_after=error.retry_after, error=told[:300]) if job.lease else None
+            upstream = Upstream(error.category, retry_after=error.retry_after, error=str(error)) if job.lease else None
             return RunResult(
                 Outcome.RATE_LIMITED if limited else Outcome.FAILED,
                 category=error.category,
-                error=told[:2000],
+                error=str(error),
                 retry_after=error.retry_after,
                 counted=not limited,
                 upstream=upstream,
@@ -103,8 +102,8 @@ class Task:
             return RunResult(
                 Outcome.FAILED,
                 category="code",
-                error=_redacted(f"{type(error).__name__}: {error}", job.lease)[:2000],
-                traceback=_redacted(traceback.format_exc(), job.lease)[-20_000:],
+                error=f"{type(error).__name__}: {error}",
+                traceback=traceback.format_exc(),
                 upstream=Upstream("ok") if job.lease else None,
                 actual=job.actual,
             )
@@ -120,11 +119,6 @@ class Task:
         from queues import submit
 
         return submit(self.name, project=project, priority=priority, queue=queue, payload=payload)
-
-
-def _redacted(text: str, lease: Any) -> str:
-    """`text` without the account's credential: HTTP clients' errors hold URLs, and Telegram's URLs hold the token."""
-    return lease.redact(text) if lease is not None else text
 
 
 def _without_secrets(result: Any, lease: Any) -> Any:

@@ -137,14 +137,3 @@ def units(cost: Mapping[str, int] | None, tokens: int | None, requests: int | No
         if type(count) is not int or not 0 <= count <= MAX_COST:
             raise ValueError(f"{unit}: a cost is a whole number from 0 to 2^53 - 1, not {count!r}")
     return asked
-
-
-PRIORITIES = {"high": 1, "normal": 5, "low": 8}
-
-
-def rank(priority: int | str) -> int:
-    """A priority by its name or number, 0 (first) to 9. Raises `ValueError`."""
-    found = PRIORITIES.get(priority) if isinstance(priority, str) else priority
-    if type(found) is not int or not 0 <= found <= 9:
-        raise ValueError(f"a priority is high, normal, low or a whole number from 0 to 9, not {priority!r}")
-    return found

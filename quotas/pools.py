@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from quotas import answers, policies
-from quotas.calls import CallFailed, CallStatus, Plan, rank, units
+from quotas.calls import CallFailed, CallStatus, Plan, units
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission, Outcome
 from quotas.errors import CostExceedsLimit, LimiterUnavailable, NoAccountAvailable, PoolDisabled, QuotaError
 from quotas.leases import Lease, lent
+from quotas.priorities import rank
 from quotas.services import pools as service
 from quotas.threads import in_thread, off_loop
 

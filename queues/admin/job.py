@@ -21,11 +21,12 @@ from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.services import cancel as cancelling
 from queues.services import replay
-from queues.states import PRIORITY_NAMES, Stage, Status, priority_band
+from queues.states import Stage, Status, priority_band
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action
 from quotas.admin.dialogs import asking, back, why
 from quotas.admin.trail import actor_of
+from quotas.priorities import PRIORITIES
 
 STATUSES = {
     Status.PENDING.label: "default",
@@ -159,7 +160,7 @@ class JobAdmin(ReadOnlyAdmin):
     @display(description="Priority")
     def band(self, row: Job) -> str:
         band = priority_band(row.priority)
-        return band if row.priority == PRIORITY_NAMES[band] else f"{band} {row.priority}"
+        return band if row.priority == PRIORITIES[band] else f"{band} {row.priority}"
 
     @display(description="Batch")
     def batch_link(self, row: Job) -> str:

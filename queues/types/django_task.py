@@ -69,12 +69,11 @@ class DjangoTask:
             limited = error.category in ("rate_limited", "quota_exhausted")
             return RunResult(
                 Outcome.RATE_LIMITED if limited else Outcome.FAILED,
-                category=error.category, error=str(error)[:2000], retry_after=error.retry_after, counted=not limited,
+                category=error.category, error=str(error), retry_after=error.retry_after, counted=not limited,
             )  # fmt: skip
         except Exception as error:
             return RunResult(
-                Outcome.FAILED, category="code", error=f"{type(error).__name__}: {error}"[:2000],
-                traceback=traceback.format_exc()[-20_000:],
+                Outcome.FAILED, category="code", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc(),
             )  # fmt: skip
 
     def _find(self, path: Any) -> Any:

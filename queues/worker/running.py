@@ -20,6 +20,9 @@ from quotas.models.encrypted import CredentialUnreadable
 
 log = structlog.get_logger(__name__)
 
+LONGEST_ERROR, LONGEST_UPSTREAM_ERROR, LONGEST_TRACEBACK = 2000, 300, 20_000
+"""Characters that are kept: of a traceback the last ones."""
+
 
 class Running:
     """A claimed delivery on its way through a thread."""
@@ -91,7 +94,7 @@ def perform(claimed: Claimed) -> RunResult:
             Outcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
         )  # fmt: skip
     try:
-        return _without_credential(job_type.run(claimed.context, job.payload), claimed)
+        return _told(job_type.run(claimed.context, job.payload), claimed)
     except CredentialUnreadable as error:
         return RunResult(Outcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
     except (JobTimedOut, JobCancelled):
@@ -99,35 +102,38 @@ def perform(claimed: Claimed) -> RunResult:
     except BaseException as error:
         # A job type of ours lets nothing through that it foresees; this is a fault, told with its traceback. Also what
         # is no `Exception`, such as `sys.exit()` in a task: in a thread it would end nothing and settle nothing.
-        shown = _without_secrets(traceback.format_exc(), claimed)
-        log.error("job.fault", job=job.uid, type=job.type, traceback=shown[-20_000:])
-        return RunResult(
+        failed = RunResult(
             Outcome.FAILED,
             category="code",
-            error=_without_secrets(f"{type(error).__name__}: {error}", claimed)[:2000],
-            traceback=shown[-20_000:],
+            error=f"{type(error).__name__}: {error}",
+            traceback=traceback.format_exc(),
             upstream=_unknown(claimed),
         )
+        told = _told(failed, claimed)
+        log.error("job.fault", job=job.uid, type=job.type, traceback=told.traceback)
+        return told
 
 
-def _without_credential(result: RunResult, claimed: Claimed) -> RunResult:
-    """What a client raises may hold the address or the header field of the call, and in it the account's credential."""
-    way = claimed.endpoint
-    if way is None or not (result.error or result.traceback):
+def _told(result: RunResult, claimed: Claimed) -> RunResult:
+    """The result with errors as they may be kept. What a client raises may hold the address or the header field of the
+    call, and in it the account's credential: that goes first, since a half of it would not be known any more."""
+    if not (result.error or result.traceback):
         return result
+    redact = claimed.endpoint.redact if claimed.endpoint else str
     upstream = result.upstream
     if upstream is not None and upstream.error:
-        upstream = replace(upstream, error=way.redact(upstream.error))
-    return replace(result, error=way.redact(result.error), traceback=way.redact(result.traceback), upstream=upstream)
+        upstream = replace(upstream, error=redact(upstream.error)[:LONGEST_UPSTREAM_ERROR])
+    return replace(
+        result,
+        error=redact(result.error)[:LONGEST_ERROR],
+        traceback=redact(result.traceback)[-LONGEST_TRACEBACK:],
+        upstream=upstream,
+    )
 
 
 def not_here(why: str, upstream: Upstream | None = None) -> RunResult:
     """This process lacks what the job needs (it began before a deployment, perhaps): another one may have it."""
     return RunResult(Outcome.LOST, category="code", error=why, counted=False, upstream=upstream, returned=True)
-
-
-def _without_secrets(text: str, claimed: Claimed) -> str:
-    return claimed.endpoint.redact(text) if claimed.endpoint else text
 
 
 def _unused(claimed: Claimed) -> Upstream | None:

@@ -78,8 +78,6 @@ def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
     """It met a limit or a dead account. With an account it goes back in line, where admission knows how long that
     lasts; without one nobody else knows, so that it has a time of its own."""
     told = f"{result.category}: {result.error}"
-    if result.outcome == Outcome.FAILED:  # its account's credential was refused; there is another account
-        return Fate(Stage.READY, Status.PENDING, told[:500])
     if job.account_lease:
         return Fate(Stage.READY, Status.RATE_LIMITED, told[:500])
     policy = config.current().queues[job.queue_id].retry

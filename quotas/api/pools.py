@@ -14,11 +14,11 @@ from rest_framework.response import Response
 
 from quotas import policies
 from quotas.api import answers, documents
-from quotas.calls import PRIORITIES
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool
 from quotas.models import Account, Pool
+from quotas.priorities import PRIORITIES
 from quotas.rest.fields import CostField, ReasonField, SecondsField, StrictCharField, StrictIntegerField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError

@@ -18,9 +18,9 @@ from quotas import policies
 from quotas.errors import QuotaError
 from quotas.models import UsageRollup
 from quotas.policies.compiled import PARTITIONED, CompiledPolicy
-from quotas.services import replay
-from quotas.services.replay import Recorded
+from quotas.services import traffic
 from quotas.services.rollups import KEPT, start_of
+from quotas.services.traffic import Recorded
 from quotas.services.usage import Selection
 
 MOST_ROWS = 100_000
@@ -77,9 +77,9 @@ def backtest(policy: CompiledPolicy, begin: datetime, end: datetime, visible_to:
     for (project, key), rows in _recorded(policy, source, resolution, begin, end, visible_to).items():
         if not _applies(policy, project, key):
             continue
-        steps = replay.traffic(source, rows, length, refusals=counts)
+        steps = traffic.steps_of(source, rows, length, refusals=counts)
         limit = policy.limit_for(key, project, 0, begin.timestamp()).limit
-        refused = list(replay.denials(policy, limit, steps, length))
+        refused = list(traffic.denials(policy, limit, steps, length))
         if limit is not None and _same_short_window(policy, source, length):
             # The highest use in such a window was seen, however it was spread.
             refused = [max(units, step.peak - limit) for units, step in zip(refused, steps, strict=True)]

@@ -11,8 +11,8 @@ from controlplane.config.records import Item, Member, Record
 from queues import registry
 from queues.models import Queue, Recurring
 from queues.services.recurring import is_cron
-from queues.states import PRIORITY_NAMES
 from quotas.models import Project
+from quotas.priorities import PRIORITIES
 
 
 def _cron(node: Node) -> str:
@@ -22,7 +22,7 @@ def _cron(node: Node) -> str:
 
 
 def _priority(node: Node) -> int:
-    value = PRIORITY_NAMES.get(node.data) if isinstance(node.data, str) else node.data
+    value = PRIORITIES.get(node.data) if isinstance(node.data, str) else node.data
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
         raise node.wrong("must be `high`, `normal`, `low` or a whole number from 0 to 9")
     return value

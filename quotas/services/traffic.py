@@ -37,7 +37,7 @@ class Step:
         return self.admitted + self.refused
 
 
-def traffic(source: CompiledPolicy, rows: Sequence[Recorded], length: float, *, refusals: bool) -> list[Step]:
+def steps_of(source: CompiledPolicy, rows: Sequence[Recorded], length: float, *, refusals: bool) -> list[Step]:
     """The steps of rows in the order of time, each `length` seconds long; `refusals`: whether a refusal is a unit."""
     rise = _rises(source, length)
     return [Step(row.start, rise(row), row.denied if refusals else 0, row.used) for row in rows]
