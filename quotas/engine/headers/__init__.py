@@ -83,7 +83,8 @@ def read(
     if dialect not in _OWN_REFUSALS:
         refusals.apply(answer, reading, answer.status)
     hints.complete(answer, reading)
-    learned = dict(list(reading.learned.items())[:_MAX_UNITS])
+    # Whoever is not recognised is answered with the figures of nobody in particular.
+    learned = {} if answer.status == 401 else dict(list(reading.learned.items())[:_MAX_UNITS])
     return Outcome(
         category=reading.category,
         status=whole.status or None,

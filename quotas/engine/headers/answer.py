@@ -84,7 +84,7 @@ class Answer:
         if not self.text and not self.tail:
             return []
         if streams.is_stream(self.text, self.get("content-type") or ""):
-            return streams.events(f"{self.text}\n{self.tail}" if self.tail else self.text)
+            return streams.events(f"{self.text}\n\n{self.tail}" if self.tail else self.text)
         return streams.lines(self.text) if not self.tail else streams.usage_at_the_end(self.tail)
 
     def at(self, *path: str | int) -> Any:

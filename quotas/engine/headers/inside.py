@@ -6,6 +6,7 @@ looked at, never the content of an answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,6 +46,10 @@ def refusal(dialect: str, answer: Answer) -> Answer | None:
             for status, body in find(part):
                 return answer.refused(status, body)
     return None
+
+
+_LIMITED_WORDS = re.compile(r"too many requests|rate limit (?:exceeded|reached)|quota exceeded", re.IGNORECASE)
+_OVERLOADED_WORDS = re.compile(r"overloaded|at capacity", re.IGNORECASE)
 
 
 def _openai(part: Any) -> Iterator[tuple[int, Any]]:
@@ -108,11 +113,16 @@ def _status(error: dict[str, Any]) -> int:
         number = numbers.whole(error.get(name))
         if number is not None and 400 <= number <= 599:
             return number
-    for name in ("code", "type", "status"):
-        word = error.get(name)
-        if isinstance(word, str) and word in STATUSES:
-            return STATUSES[word]
-    return _UNKNOWN
+    words = (error.get(name) for name in ("code", "type", "status"))
+    status = next((STATUSES[word] for word in words if isinstance(word, str) and word in STATUSES), _UNKNOWN)
+    message = error.get("message")
+    if status in (400, _UNKNOWN) and isinstance(message, str):
+        # Compatible servers report their limits in streams under any kind.
+        if _LIMITED_WORDS.search(message, 0, 120):
+            return 429
+        if _OVERLOADED_WORDS.search(message, 0, 120):
+            return 529
+    return status
 
 
 _FINDERS: dict[str, tuple[Callable[[Any], Iterator[tuple[int, Any]]], ...]] = {

@@ -21,7 +21,8 @@ SPENT = frozenset(
         "payment_required", "billing_error", "exceeded_current_quota_error", "pre_consume_token_quota_failed",
         "spend_limit_reached", "blocked_api_access", "credit_limit", "Arrearage", "AllocationQuota.FreeTierOnly",
         "AccountOverdueError", "BILLING_DISABLED", "billingNotEnabled", "1113", "ASR_PAYMENT_REQUIRED",
-        "INSUFFICIENT_CREDITS",
+        "INSUFFICIENT_CREDITS", "enforced_spend_limit_reached", "contract_spend_limit_reached",
+        "linked_organization_spend_limit_reached", "linked_organization_billing_unavailable",
     }
 )  # fmt: skip
 """No money, or a quota of a longer period: the account can't be used until somebody pays or the period ends."""
@@ -33,7 +34,7 @@ SUSPENDED = frozenset(
         "account_deactivated", "organization_deactivated", "organization_restricted", "account_suspended",
         "access_terminated", "CONSUMER_SUSPENDED", "CONSUMER_INVALID", "ACCOUNT_STATE_INVALID", "API_KEY_INVALID",
         "API_KEY_EXPIRED", "API_KEY_LEAKED", "keyInvalid", "keyExpired", "invalid_api_key", "InvalidApiKey",
-        "ReadOnlyDisabledSubscription", "SubscriptionDisabled", "UnrecognizedClientException", "InvalidClientTokenId",
+        "organization_on_hold", "ReadOnlyDisabledSubscription", "SubscriptionDisabled", "UnrecognizedClientException", "InvalidClientTokenId",
     }
 )  # fmt: skip
 """The credential, or the account behind it, is refused for whatever it asks."""
@@ -52,6 +53,8 @@ _SPENT_WORDS = re.compile(
     r"|Your (?:newly created )?team \S{0,80} ?(?:has either used all|doesn't have any) (?:available )?credits"
     r"|Your (?:newly created )?teams? doesn't have any credits|Your prepayment credits are depleted"
     r"|Out of call volume quota|Key limit exceeded|Your account is not active, please check your billing details"
+    r"|You (?:have )?exceeded your (?:monthly|daily) quota|(?:user|token) quota is not enough"
+    r"|预扣费额度失败|用户额度不足|订阅额度不足"
     r"|Billing hard limit has been reached|This request requires more credits",
     re.IGNORECASE,
 )
@@ -61,7 +64,7 @@ _SUSPENDED_WORDS = re.compile(
     r"|Permission denied: Consumer .{1,120} has been suspended|Your access was terminated",
     re.IGNORECASE,
 )
-_NUMBER = r"([0-9][0-9,_]{0,18})(?![.0-9])"
+_NUMBER = r"([0-9][0-9,_]{0,18})(?!\.?[0-9])"
 _LIMIT = re.compile(rf"\blimit:? {_NUMBER}", re.IGNORECASE)
 _REQUESTED = re.compile(rf"\brequested:? {_NUMBER}", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"Request too large", re.IGNORECASE)
@@ -125,6 +128,7 @@ def codes(answer: Answer) -> set[str]:
                 _add(found, dig(item, *place))
         for detail in _first(dig(error, "details")):
             _add(found, dig(detail, "reason"))
+        _add(found, dig(error, "details", "error_code"))
     _add(found, (answer.get("x-amzn-errortype") or "").partition(":")[0])
     return found
 
