@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 from typing import Any
 
 import environ
@@ -11,11 +10,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
 from controlplane.instance import Instance
+from controlplane.paths import PACKAGE_DIR
 from controlplane.unfold import UNFOLD as UNFOLD  # read by the admin's theme
 
-BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
-INSTANCE = Instance.from_environment(BASE_DIR)
+INSTANCE = Instance.from_environment()
 EMBEDDED_SQL = not env.str("DATABASE_URL", default="")
 EMBEDDED_REDIS = not env.str("REDIS_URL", default="")
 
@@ -81,7 +80,7 @@ WSGI_APPLICATION = "controlplane.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [PACKAGE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
