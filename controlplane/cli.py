@@ -21,8 +21,14 @@ def main(argv: list[str] | None = None) -> None:
     if words[1:2] == ["up"] and not {"-h", "--help"} & set(words):
         # `up` creates the instance's own keys, and the settings read them: this must come first.
         Instance.from_environment().create_secrets()
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
+    try:
+        settings.INSTALLED_APPS  # noqa: B018  (reads the settings, and with them the environment)
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
     execute_from_command_line(words)
 
 
