@@ -112,9 +112,7 @@ def variable(name: str, parse: Callable[[str], Any], default: Any) -> Any:
     return field(default=default, metadata={"name": name, "parse": parse})
 
 
-_REDIS = (
-    "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
-)  # fmt: skip
+_REDIS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
 @dataclass(frozen=True)
