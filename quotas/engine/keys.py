@@ -20,7 +20,7 @@ from hashlib import blake2b
 from .types import Limit
 
 ALGORITHM_CODES = {
-    "sliding_window": "sr",
+    "sliding_window": "sw",
     "sliding_window_counter": "sc",
     "token_bucket": "tb",
     "fixed_window": "fw",
@@ -96,6 +96,12 @@ class Keys:
     def of_policy(self, limit_id: str) -> tuple[str, str]:
         """Patterns of all counters and all indexes that a policy ever had."""
         return f"{self.tag}:l:{plain(limit_id)}:*", f"{self.tag}:i:{plain(limit_id)}:*"
+
+    def index_of(self, counter: bytes) -> bytes:
+        """The index that a counter's subject is listed in."""
+        policy = counter[: counter.rindex(b":")]
+        begin = len(self.tag) + 1
+        return policy[:begin] + b"i" + policy[begin + 1 :]
 
     @staticmethod
     def unit(unit: str) -> str:

@@ -66,8 +66,12 @@ def in_order(limits: Sequence[Limit]) -> Sequence[Limit]:
 
 
 def wants_reservation(limits: Iterable[Limit]) -> bool:
-    """True when the cost is an estimate (a unit other than requests), or a slot must be given back."""
-    return any(limit.cost and (limit.unit != "requests" or limit.algorithm == "concurrency") for limit in limits)
+    """True when actual use is charged later (a unit other than requests, whatever it costs ahead), or a slot must be given
+    back."""
+    return any(
+        limit.limit is not None and (limit.cost > 0 if limit.algorithm == "concurrency" else limit.unit != "requests")
+        for limit in limits
+    )
 
 
 class Limiter:
@@ -113,8 +117,8 @@ class Limiter:
 
         `dry_run` decides and never charges. `bypass` never denies: what fits is charged. `token` makes the call
         idempotent: an allowed check is charged once in ten minutes and answered alike; with another `token_body`
-        IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when the cost is an estimate
-        or a concurrency limit applies).
+        IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when a limit counts a unit
+        other than requests, also where it costs nothing yet, or a concurrency limit applies).
         """
         send = self.transport.send
         prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
@@ -281,7 +285,11 @@ class Limiter:
             names = {self.keys.unit(unit): unit for unit in actual}
             note = json.dumps({"actual": actual, "units": [names.get(unit, unit) for unit in units]})
             now = b"" if self.clock is None else b"%d" % self.clock()
-            settled = self.transport.run(self._settle, [key, *counters], [now, amounts, reservation, note])
+            settled = self.transport.run(
+                self._settle,
+                [key, *counters, *map(self.keys.index_of, counters)],
+                [now, amounts, reservation, INDEX_SIZE, note],
+            )
             if settled is None:
                 return None
             repeated = not settled.startswith(b"=" + note.encode())

@@ -39,8 +39,8 @@ class PackedLimit:
         """From when to when, by our guess at the server's clock, the spec is true."""
         self.lends = limit.algorithm == "concurrency" and limit.cost > 0
         """Whether it gives a slot that must be given back."""
-        self.reserves = self.lends or (limit.cost > 0 and limit.unit != "requests")
-        """Whether what it charges is to be settled: an estimate, or a slot."""
+        self.reserves = self.lends or (limit.algorithm != "concurrency" and limit.unit != "requests")
+        """Whether it is to be settled: a slot, or a unit whose actual use is known later, even if it costs 0 ahead."""
 
     @classmethod
     def of(cls, limit: Limit, keys: Keys, now: int) -> PackedLimit:

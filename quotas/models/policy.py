@@ -43,6 +43,13 @@ class PausedPriorities(models.TextChoices):
     ALL = "all", "All"
 
 
+COUNTED = (
+    "scope", "key_name", "match", "project", "unit", "algorithm", "window", "period", "timezone",
+)  # fmt: skip
+"""What a policy counts, and in which time. After a change of these its counters begin anew; after a change of how much
+(`limit`, `burst`, ...) what was used stays used."""
+
+
 def default_warnings() -> list[float]:
     """Warning, critical, emergency."""
     return [0.6, 0.8, 0.95]
