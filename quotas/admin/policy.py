@@ -154,7 +154,7 @@ class PolicyAdmin(SluiceAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         if change and set(COUNTED) & set(form.changed_data):
-            obj.generation += 1
+            obj.begin_anew()
         super().save_model(request, obj, form, change)
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -16,7 +16,7 @@ from quotas import policies
 from quotas.api import answers, documents
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission
-from quotas.errors import LimiterUnavailable, UnknownPool
+from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
 from quotas.priorities import PRIORITIES
 from quotas.rest.fields import CostField, ReasonField, SecondsField, StrictCharField, StrictIntegerField
@@ -24,7 +24,7 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
-from quotas.services import last_answers, operate, pools
+from quotas.services import last_answers, operate, pools, units
 
 _MAX_BODY = 1_000_000
 
@@ -126,7 +126,10 @@ class SettleLeaseView(ApiView):
             body.get("latency"),
         )
         try:
+            units.check(report.usage or {})
             settled = pools.settle(lease, report)
+        except UnknownUnit as error:
+            raise serializers.ValidationError({"usage": {error.unit: [str(error)]}}) from None
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         if settled is None:

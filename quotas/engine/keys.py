@@ -48,12 +48,12 @@ def plain(part: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def subject(partition: str, subject: str) -> tuple[bytes, bytes]:
-    """(hash, index member) of whom a limit holds for.
+def subject(partition: str, subject: str, space: str = "") -> tuple[bytes, bytes]:
+    """(hash, index member) of whom a limit holds for; `space` is part of the hash alone.
 
     An index lists a subject as its hash, the length of the partition, the partition, what is shown of the subject.
     """
-    hashed = digest(partition, subject).encode()
+    hashed = digest(partition, subject, *([space] if space else ())).encode()
     shown = partition[:SHOWN]
     text = f"{len(shown)}:{shown}{subject[:SHOWN]}"
     return hashed, hashed + text.encode("utf-8", "surrogatepass")
@@ -84,7 +84,7 @@ class Keys:
         """(what a policy's counters begin with, its index)"""
 
     def counter(self, limit: Limit) -> bytes:
-        return self.counter_of(limit, subject(limit.partition, limit.subject)[0])
+        return self.counter_of(limit, subject(limit.partition, limit.subject, limit.space)[0])
 
     def counter_of(self, limit: Limit, hashed: bytes) -> bytes:
         """The counter of the limit's policy for a subject that is known by its hash."""

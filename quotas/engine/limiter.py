@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import wire
 from .errors import IdempotencyConflict, LimiterUnavailable
-from .keys import Keys, digest, parse_member
+from .keys import SHOWN, Keys, digest, parse_member, subject
 from .packed_limit import PackedLimit
 from .scripts import EMPTY, Call, bulk, load, packed
 from .transport import Reply, Transport
@@ -297,6 +297,13 @@ class Limiter:
             return found if repeated else replace(found, limits=tuple(map(self.keys.limit_of, counters)))
         return self._settlement(reservation, record, repeated=True)
 
+    def units_of(self, reservation: str) -> frozenset[str]:
+        """The units of an open reservation, as they stand in keys; empty for one that is settled or not known."""
+        record = self.transport.command("GET", self.keys.reservation(reservation))
+        if record is None or record.startswith(b"="):
+            return frozenset()
+        return frozenset(map(self.keys.unit_of, record.partition(b"\n")[0].split()))
+
     @staticmethod
     def _settlement(reservation: str, settled: bytes, *, repeated: bool) -> Settlement:
         text, _, packed = settled[1:].partition(b"\n")
@@ -317,10 +324,13 @@ class Limiter:
         """How the limits stand, and whether their costs would pass. Charges nothing and creates no key."""
         return self.check(limits, dry_run=True).limits
 
-    def usage(self, templates: Iterable[Limit], *, page: int = 500) -> Iterator[LimitState]:
+    def usage(
+        self, templates: Iterable[Limit], *, page: int = 500, space_of: Callable[[str], str] | None = None
+    ) -> Iterator[LimitState]:
         """Every recent subject of these policies with what it has used, newest first per policy.
 
         A template's own subject and partition don't matter. Subjects longer than 256 characters are shown cut.
+        `space_of` gives the present space of a partition: counters of earlier ones are left out.
         """
         for template in templates:
             if template.limit is None:
@@ -330,9 +340,11 @@ class Limiter:
                 "ZREVRANGE", self.keys.index(template), str(start), str(start + page - 1)
             ):
                 start += page
-                yield from self._usage_of(template, members)
+                yield from self._usage_of(template, members, space_of)
 
-    def _usage_of(self, template: Limit, members: Sequence[bytes]) -> Iterator[LimitState]:
+    def _usage_of(
+        self, template: Limit, members: Sequence[bytes], space_of: Callable[[str], str] | None
+    ) -> Iterator[LimitState]:
         shown, calls = [], []
         spec = wire.pack_spec(replace(template, cost=0), self.now())
         now = b"" if self.clock is None else b"%d" % self.clock()
@@ -340,6 +352,9 @@ class Limiter:
         index = self.keys.index(template)
         for member in members:
             hashed, partition, name = parse_member(member)
+            # Of a name that is cut the hash can't be found again.
+            if space_of and len(name) < SHOWN and hashed != subject(partition, name, space_of(partition))[0]:
+                continue
             shown.append((partition, name))
             key = self.keys.counter_of(template, hashed)
             calls.append(Call(self._peek, [key, index], [now, head + spec, b"", b"", member]))

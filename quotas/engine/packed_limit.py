@@ -31,7 +31,7 @@ class PackedLimit:
     def __init__(self, limit: Limit, keys: Keys, now: int) -> None:
         self.keys = keys
         prefix, index = keys.policy(limit.id, limit.generation, limit.algorithm, limit.unit)
-        hashed, member = subject(limit.partition, limit.subject)
+        hashed, member = subject(limit.partition, limit.subject, limit.space)
         self.counter = prefix + hashed
         self.counter_sent, self.index_sent, self.member_sent = bulk(self.counter), bulk(index), bulk(member)
         self.spec = wire.pack_spec(limit, now)

@@ -52,7 +52,7 @@ class ReferenceLimiter:
         self._lock = threading.RLock()
         self._cells: OrderedDict[bytes, Cell] = OrderedDict()
         self._epochs: dict[bytes, object] = {}
-        self._indexes: dict[bytes, OrderedDict[bytes, tuple[str, str]]] = {}
+        self._indexes: dict[bytes, OrderedDict[bytes, tuple[str, str, str]]] = {}
         self._reservations: OrderedDict[str, tuple[int, list[_Charge]]] = OrderedDict()
         self._settled: OrderedDict[str, tuple[int, Settlement]] = OrderedDict()
         self._tokens: OrderedDict[str, tuple[int, str, Decision]] = OrderedDict()
@@ -148,8 +148,8 @@ class ReferenceLimiter:
         if len(self._cells) > self.size:
             self._drop(next(iter(self._cells)))
         index = self._indexes.setdefault(self.keys.index(limit), OrderedDict())
-        member = subject(limit.partition, limit.subject)[0]
-        index[member] = (limit.partition, limit.subject)
+        member = subject(limit.partition, limit.subject, limit.space)[0]
+        index[member] = (limit.partition, limit.subject, limit.space)
         index.move_to_end(member)
         if len(index) > INDEX_SIZE:
             index.popitem(last=False)
@@ -214,11 +214,16 @@ class ReferenceLimiter:
         """As Limiter.peek."""
         return self.check(limits, dry_run=True).limits
 
-    def usage(self, templates: Iterable[Limit], *, page: int = 500) -> Iterator[LimitState]:
+    def usage(
+        self, templates: Iterable[Limit], *, page: int = 500, space_of: Callable[[str], str] | None = None
+    ) -> Iterator[LimitState]:
         """As Limiter.usage."""
         for template in templates:
-            for partition, name in reversed(self._indexes.get(self.keys.index(template), OrderedDict()).values()):
-                (state,) = self.peek([replace(template, partition=partition, subject=name, cost=0)])
+            index = self._indexes.get(self.keys.index(template), OrderedDict())
+            for partition, name, space in reversed(index.values()):
+                if space_of is not None and space != space_of(partition):
+                    continue
+                (state,) = self.peek([replace(template, partition=partition, subject=name, space=space, cost=0)])
                 if state.used:
                     yield state
 

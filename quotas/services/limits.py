@@ -10,7 +10,8 @@ from quotas import events, policies
 from quotas.connection import limiter, waiting_line
 from quotas.engine.limiter import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
-from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
+from quotas.services import units
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,15 @@ def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token
 
 
 def settle(reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
-    """Refund or charge the difference to what was reserved, release slots; None: unknown or expired."""
+    """Refund or charge the difference to what was reserved, release slots; None: unknown or expired.
+
+    Raises `UnknownUnit`, with nothing changed, for a unit that nothing counts and that is not the reservation's.
+    """
+    try:
+        units.check(actual or {})
+    except UnknownUnit:
+        # A policy may have been removed since.
+        units.check(actual or {}, limiter().units_of(reservation))
     return limiter().settle(reservation, actual)
 
 
