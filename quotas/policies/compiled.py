@@ -13,7 +13,7 @@ from quotas.engine.types import Limit
 from quotas.models.policy import burst_of
 from quotas.policies import addresses
 from quotas.policies.adaptive import AdaptiveRule
-from quotas.policies.patterns import Pattern, compile_pattern
+from quotas.policies.patterns import Endpoint, Pattern, compile_pattern
 
 if TYPE_CHECKING:
     from quotas.models import Override, Policy
@@ -171,12 +171,12 @@ class CompiledPolicy:
         """The policy without a subject, to list or clear its counters by."""
         return self.limit_for("", "", 0, 0.0)
 
-    def skips(self, subject: str, method: str | None, endpoint: str | None) -> bool:
+    def skips(self, subject: str, method: str | None, endpoint: Endpoint | None) -> bool:
         """Whether the policy does not hold for this subject or this path."""
         if subject in self.exempt:
             return True
         # A method that is not told is no pattern's method here, though it is everyone's where a limit applies.
-        return endpoint is not None and any(pattern.matches(method or "", endpoint) for pattern in self.excluded)
+        return endpoint is not None and any(endpoint.exempted_by(pattern, method or "") for pattern in self.excluded)
 
     def exempts_address(self, address: addresses.Address) -> bool:
         return any(address in net for net in self.exempt_networks)
