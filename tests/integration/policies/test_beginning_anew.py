@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import redis
 import yaml
-from django.contrib.auth.models import User
-from django.test import Client
 from django.utils import timezone
 
 from controlplane import config
@@ -85,30 +83,6 @@ def test_a_change_of_how_much_keeps_what_was_used(change: dict[str, Any]) -> Non
     configured(**change)
     (state,) = usage(Selection(policy="p"))
     assert state.used == 4 and Policy.objects.get(name="p").counted_since is None
-
-
-def test_the_admin_begins_anew_alike() -> None:
-    configured()
-    spend(5)
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    row = Policy.objects.get(name="p")
-    page = client.get(f"/admin/quotas/policy/{row.pk}/change/")
-    form = page.context["adminform"].form
-    given = {name: "" if form[name].value() is None else form[name].value() for name in form.fields}
-    given |= {
-        "key_name": "room",
-        "warn_at": "[]",
-        "exempt": "[]",
-        "excluded_paths": "[]",
-        "adaptive": "",
-        "reason": "x",
-    }
-    given |= {f"overrides-{name}": 0 for name in ("TOTAL_FORMS", "INITIAL_FORMS")}
-    given = {name: value for name, value in given.items() if value not in (False,)}
-    answer = client.post(f"/admin/quotas/policy/{row.pk}/change/", given)
-    assert answer.status_code == 302, answer.context["adminform"].form.errors
-    assert spend(1) == [True]
 
 
 def test_a_project_that_is_made_anew_finds_no_use() -> None:
