@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -10,16 +9,14 @@ from typing import Any, Self
 
 from quotas import answers, policies
 from quotas.engine import headers as dialects
-from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Admission, Outcome, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
+from quotas.services import late, units
 from quotas.services import pools as service
 from quotas.services.pools import Report
 from quotas.threads import off_loop
 from quotas.upstream import Endpoint
-
-logger = logging.getLogger(__name__)
 
 
 class Lease:
@@ -39,6 +36,7 @@ class Lease:
         self.settled: Settled | None = None
         self.outcome: Outcome | None = None
         self._config = config
+        self._ended = False
         self._way = Endpoint(config, self.account_id, self.account)
         self._lent = time.perf_counter()
 
@@ -84,10 +82,12 @@ class Lease:
         error: str = "",
         latency: float | None = None,
     ) -> Outcome:
-        """Tell how the call went. The first time counts; later calls return what it came to.
+        """Settle by how the call went. The first time counts; later calls return what it came to.
 
-        `latency` in seconds; the time since the account was lent where it is not given.
+        `latency` in seconds; the time since the account was acquired where it is not given. Raises `UnknownUnit` for a
+        unit in `usage` that nothing counts, with nothing settled.
         """
+        units.check(usage or {})
         if self.outcome is None:
             report = Report(status, headers, body, usage, error, self._took() if latency is None else latency)
             self.outcome = service.outcome_of(report, self._config, self.account_id)
@@ -100,21 +100,27 @@ class Lease:
             self._settle(Outcome("unused"))
 
     def end(self, error: BaseException | None) -> None:
-        """Settle by how the block ended, unless somebody has. Redis away fails nobody here: the lease expires then."""
+        """Settle by how the block ended, unless somebody has."""
         if self.outcome is None:
             if error is None:
                 self.outcome = Outcome("ok", latency=self._took())
             else:
                 self.outcome = failure(error, self)
-        try:
-            self._settle(self.outcome)
-        except LimiterUnavailable:
-            logger.warning("a lease of %s/%s could not be settled and will expire", self.pool, self.account)
+        self._settle(self.outcome)
 
     def _settle(self, outcome: Outcome) -> None:
+        """Once, and without raising: the call is made. Where Redis does not answer, it is settled when it does."""
         self.outcome = outcome
-        if self.settled is None:
-            self.settled = off_loop(lambda: service.settle_outcome(self.id, outcome))
+        if self._ended:
+            return
+        self._ended = True
+        what = f"lease {self.pool}/{self.account}"
+
+        def settle() -> Settled | None:
+            return service.settle_outcome(self.id, outcome)
+
+        found = off_loop(lambda: late.settled(what, settle, life=self.expires_in))
+        self.settled = found if isinstance(found, Settled) else None
 
     def _took(self) -> float:
         return time.perf_counter() - self._lent

@@ -23,7 +23,7 @@ from quotas import answers, policies
 from quotas.calls import CallFailed, CallStatus, Plan, units
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission, Outcome
-from quotas.errors import CostExceedsLimit, LimiterUnavailable, NoAccountAvailable, PoolDisabled, QuotaError
+from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
 from quotas.leases import Lease, lent
 from quotas.priorities import rank
 from quotas.services import pools as service
@@ -269,10 +269,7 @@ class _Attempt:
 def _answered(lease: Lease, response: Any) -> _Attempt:
     """Settle by what `fn` returned, unless it has settled itself."""
     if lease.outcome is None and answers.status_of(response) is not None:
-        try:
-            lease.settle_response(response)
-        except LimiterUnavailable:
-            logger.warning("a lease of %s/%s could not be settled and will expire", lease.pool, lease.account)
+        lease.settle_response(response)
     else:
         lease.end(None)
     assert lease.outcome is not None
@@ -295,10 +292,7 @@ def _no_account(plan: Plan, refusal: QuotaError, last: _Attempt | None) -> Any:
 
 
 def _give_back(lease: Lease) -> None:
-    try:
-        lease.give_back()
-    except LimiterUnavailable:
-        logger.warning("a lease of %s/%s could not be given back and will expire", lease.pool, lease.account)
+    lease.give_back()
 
 
 async def _pass_on(told: list[CallStatus], on_status: OnStatus | None) -> None:

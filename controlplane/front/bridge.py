@@ -49,11 +49,17 @@ class Bridge:
                 return
             loop = asyncio.get_running_loop()
             call = _Call(self._application, environ_of(scope, file, size), loop, send)
-            subscription = await loop.run_in_executor(self._threads.django, call.run)
+            pool = self._threads.patient if _may_wait(scope) else self._threads.django
+            subscription = await loop.run_in_executor(pool, call.run)
         if subscription is not None:
             await self._stream(subscription, call.headers, receive, send)
             return
         await call.finish()
+
+
+def _may_wait(scope: Scope) -> bool:
+    """Whether it is a call that waits for capacity, and was too odd for the lean routes: pages are not delayed by it."""
+    return scope["method"] == "POST" and scope["path"].endswith(("/limits/check", "/acquire"))
 
 
 class _Call:

@@ -82,6 +82,8 @@ def entry_of(event: events.Event) -> Entry | None:
             return Entry("limit.degraded", "", {"error": event.error})
         case events.LimiterRecovered():
             return Entry("limit.recovered", "", {"seconds": event.seconds})
+        case events.SettlementDelayed():
+            return Entry("limit.settlement_delayed", "", {"what": event.what, "error": event.error})
         case events.ThresholdCrossed():
             used = {"share": event.share, "used": event.used, "limit": event.limit}
             return Entry("limit.threshold", event.project, {"policy": event.policy, "key": event.key, **used})
@@ -259,8 +261,8 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 publisher = Publisher()
 TOLD = (
-    events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered, events.ThresholdCrossed,
-    events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
+    events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered,
+    events.SettlementDelayed, events.ThresholdCrossed, events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
     events.AlertRaised, events.AlertResolved,
 )  # fmt: skip
 

@@ -22,12 +22,10 @@ from quotas.admin.spans import spell
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
+from quotas.models.policy import COUNTED
 from quotas.policies.adaptive import AdaptiveRule
 from quotas.policies.compiled import CompiledPolicy, effective
 from quotas.services import usage
-
-RESTARTING = ("algorithm", "window", "period", "timezone", "unit")
-"""A change of these starts the counters anew; a change of the limit keeps what was used."""
 
 
 class PolicyForm(ReasonForm):
@@ -141,7 +139,8 @@ class PolicyAdmin(SluiceAdmin):
             {
                 "fields": [("algorithm", "limit"), ("window", "burst"), ("period", "timezone"), "lease_ttl"],
                 "description": "A limit of 0 refuses all, a blank one does not limit. Another limit holds at once and "
-                "keeps what was used; another algorithm, window or period starts its counters anew.",
+                "keeps what was used; another scope, key, match, project, unit, algorithm, window or period starts its "
+                "counters anew.",
             },
         ),
         (
@@ -154,8 +153,8 @@ class PolicyAdmin(SluiceAdmin):
         return super().get_queryset(request).select_related("project", "tier")
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        if change and set(RESTARTING) & set(form.changed_data):
-            obj.generation += 1
+        if change and set(COUNTED) & set(form.changed_data):
+            obj.begin_anew()
         super().save_model(request, obj, form, change)
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -16,9 +16,9 @@ from unfold.forms import PaginationInlineFormSet
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.dialogs import asking, back, why
-from quotas.admin.policy import RESTARTING
 from quotas.admin.trail import actor_of
 from quotas.models import Account, Pool, PoolLimit
+from quotas.models.policy import COUNTED
 from quotas.services import operate
 
 
@@ -48,7 +48,7 @@ class PoolForm(ReasonForm):
 
 class PoolLimitFormSet(PaginationInlineFormSet):
     def save_existing(self, form: Any, obj: Any, commit: bool = True) -> Any:
-        if set(RESTARTING) & set(form.changed_data):
+        if set(COUNTED) & set(form.changed_data):
             form.instance.generation += 1
         return super().save_existing(form, obj, commit)
 

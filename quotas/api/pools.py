@@ -16,7 +16,7 @@ from quotas import policies
 from quotas.api import answers, documents
 from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission
-from quotas.errors import LimiterUnavailable, UnknownPool
+from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
 from quotas.priorities import PRIORITIES
 from quotas.rest.fields import CostField, ReasonField, SecondsField, StrictCharField, StrictIntegerField
@@ -24,7 +24,7 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
-from quotas.services import last_answers, operate, pools
+from quotas.services import last_answers, operate, pools, units
 
 _MAX_BODY = 1_000_000
 
@@ -78,20 +78,31 @@ class AcquireView(ApiView):
 
     @extend_schema(operation_id="acquire", request=AcquireBody, responses=documents.Lent, summary="Lend an account")
     def post(self, request: Request, pool: str) -> Response:
-        body = self.body(AcquireBody)
+        asked = self.asked()
         try:
-            admission = pools.acquire(
-                pool,
-                body.get("cost"),
-                priority=body["priority"],
-                key=body.get("key", ""),
-                model=body.get("model", ""),
-                max_wait=body["max_wait"],
-            )
-        except UnknownPool:
-            raise _no_pool(pool) from None
-        except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            admission = pools.acquire(pool, **asked)
+        except (UnknownPool, LimiterUnavailable) as error:
+            raise self.refused(pool, error) from None
+        return self.answer(pool, admission)
+
+    def asked(self) -> dict[str, Any]:
+        """The arguments of `pools.acquire` that the body names."""
+        body = self.body(AcquireBody)
+        return {
+            "cost": body.get("cost"),
+            "priority": body["priority"],
+            "key": body.get("key", ""),
+            "model": body.get("model", ""),
+            "max_wait": body["max_wait"],
+        }
+
+    @staticmethod
+    def refused(pool: str, error: UnknownPool | LimiterUnavailable) -> ProblemError:
+        return _no_pool(pool) if isinstance(error, UnknownPool) else answers.refusal(error)
+
+    @staticmethod
+    def answer(pool: str, admission: Admission) -> Response:
+        """The lease, or the refusal as a problem."""
         if not admission.allowed:
             raise refusal(pool, admission)
         lender = policies.pool_config(admission.pool or pool)
@@ -126,7 +137,10 @@ class SettleLeaseView(ApiView):
             body.get("latency"),
         )
         try:
+            units.check(report.usage or {})
             settled = pools.settle(lease, report)
+        except UnknownUnit as error:
+            raise serializers.ValidationError({"usage": {error.unit: [str(error)]}}) from None
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         if settled is None:

@@ -178,7 +178,7 @@ class AdmissionCalls:
             bulk(slot.encode()),
             bulk(specs),
             pool_args,
-            b"".join([bulk(subject(limit.partition, limit.subject)[1]) for limit in held]),
+            b"".join([bulk(subject(limit.partition, limit.subject, limit.space)[1]) for limit in held]),
         )
         call = Call(script, packed=payload)
         return Prepared(request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled)

@@ -174,13 +174,19 @@ class ResilientLimiter:
             return settled
         return self._asked(lambda: self.limiter.settle(reservation, actual))
 
+    def units_of(self, reservation: str) -> frozenset[str]:
+        """As Limiter.units_of."""
+        return self._asked(lambda: self.limiter.units_of(reservation))
+
     def peek(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
         """As Limiter.peek; during an outage, this process's own counters where the limits fail open."""
         return self.check(limits, dry_run=True).limits
 
-    def usage(self, templates: Iterable[Limit]) -> Iterator[LimitState]:
+    def usage(
+        self, templates: Iterable[Limit], *, space_of: Callable[[str], str] | None = None
+    ) -> Iterator[LimitState]:
         """As Limiter.usage."""
-        return iter(self._asked(lambda: list(self.limiter.usage(templates))))
+        return iter(self._asked(lambda: list(self.limiter.usage(templates, space_of=space_of))))
 
     def reset(self, limits: Sequence[Limit]) -> int:
         """As Limiter.reset; clears this process's own counters too."""

@@ -72,6 +72,8 @@ class Limit:
     generation: int = 0
     lease_ttl: float = 60.0
     """Seconds that a `concurrency` slot lives without being settled."""
+    space: str = ""
+    """Keeps counters of the same partition and subject apart: that of the partition's present owner."""
     packed: Any = field(default=None, init=False, repr=False, compare=False)
     """What the limiter sends of it, once it has been asked for (`PackedLimit`)."""
 

@@ -88,8 +88,9 @@ def read() -> Snapshot:
     overrides: dict[int, list[Override]] = defaultdict(list)
     for row in Override.objects.select_related("project"):
         overrides[row.policy_id].append(row)
+    spaces = dict(Project.objects.values_list("slug", "space"))
     compiled = [
-        CompiledPolicy.of(policy, overrides[policy.pk], settings.IPV6_PREFIX, limits)
+        CompiledPolicy.of(policy, overrides[policy.pk], settings.IPV6_PREFIX, limits, spaces)
         for policy in Policy.objects.filter(enabled=True).select_related("project", "tier")
     ]
     tiers: dict[str, list[str]] = defaultdict(list)

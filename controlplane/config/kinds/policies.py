@@ -131,7 +131,7 @@ class Policies(Kind):
         row.project = Project.objects.get(slug=item["project"]) if item["project"] is not None else None
         row.tier = Tier.objects.get(name=item["tier"]) if item["tier"] is not None else None
         if before is not None and limits.starts_anew(item, before):
-            row.generation += 1
+            row.begin_anew()
         row.save()
 
     def remove(self, item: Item) -> None:

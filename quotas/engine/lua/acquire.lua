@@ -289,17 +289,11 @@ local function charge(first, bound, members, slot, reservation_key, reservation_
     local st = spec.state
     if st.allowed and spec.cost > 0 then
       local key = keys[first + i]
-      local tag1, tag2 = cell_write(key, st, spec, now, spec.cost, slot)
-      if st.fresh then
-        local index = keys[first + n + i]
-        if call('ZADD', index, now, members[10 + i]) == 1 then call('ZREMRANGEBYRANK', index, 0, -1 - bound) end
-        call('PEXPIRE', index, floor(st.reset / 500) + 3600000)
-      end
-      if record then
-        record[#record + 1] = {
-          key, pack(SPEC, spec.algo, 0, spec.limit, spec.cost, spec.p1, spec.p2, spec.p3, spec.p4), tag1, tag2,
-        }
-      end
+      local tag1, tag2, epoch = cell_write(key, st, spec, now, spec.cost, slot)
+      if st.fresh then listed(keys[first + n + i], now, st.reset, members[10 + i], bound) end
+      if record then record[#record + 1] = reserved(key, spec, members[10 + i], tag1, tag2, epoch) end
+    elseif record and st.allowed and spec.algo ~= 6 then
+      record[#record + 1] = reserved(keys[first + i], spec, members[10 + i], 0, 0, '')
     end
   end
   if record then

@@ -66,7 +66,16 @@ def test_a_network_that_is_none_is_refused_before_it_breaks_the_snapshot(signed_
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "anew"), [("limit", "99", 0), ("window", "61", 1), ("algorithm", "fixed_window", 1)]
+    ("field", "value", "anew"),
+    [
+        ("limit", "99", 0),
+        ("window", "61", 1),
+        ("algorithm", "fixed_window", 1),
+        ("scope", "project", 1),
+        ("unit", "money", 1),
+        ("key_name", "chat", 1),
+        ("match", "POST /v1/*", 1),
+    ],  # fmt: skip
 )
 def test_counters_start_anew_where_they_must(signed_in: SignIn, day: Day, field: str, value: str, anew: int) -> None:
     client = signed_in("root")

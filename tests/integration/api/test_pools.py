@@ -265,3 +265,12 @@ def test_lists_are_paged_and_filtered() -> None:
 )  # fmt: skip
 def test_scopes(scope: str, method: str, path: str) -> None:
     assert getattr(api(scope), method)(path).status_code == 403
+
+
+def test_a_misspelt_unit_of_usage_is_refused_and_settles_nothing() -> None:
+    make_pool()
+    key = api("submit")
+    lease = acquire(key, cost={"tokens": 800}).json()["lease"]
+    refused = settle(key, lease, status=200, usage={"tokns": 5})
+    assert refused.status_code == 400 and refused.json()["errors"][0]["pointer"] == "#/usage/tokns"
+    assert settle(key, lease, status=200, usage={"tokens": 5}).json()["outcome"] == "ok"
