@@ -59,7 +59,7 @@ class Accounts:
 
     def admit(self, request: AdmitRequest) -> Admission:
         """Admit one call, or say when it would pass. Both sides are charged, or neither is."""
-        if not request.fallbacks and not request.limits:
+        if not request.fallbacks and not request.limits and not request.without:
             one = self._calls.prepare(request)
             reply = self.transport.send(one.call)
             if reply[0][0] != wire.STALE:
@@ -74,6 +74,16 @@ class Accounts:
         Those that a sample of a large pool could not take, and those with fallback pools, take another round.
         """
         asked = list(requests)
+        answers = self._admit_all(asked)
+        # Where nobody is left but the account that has refused a request, it is asked again.
+        alone = [n for n, one in enumerate(answers) if asked[n].without and (one.disabled or one.impossible)]
+        if alone:
+            again = self._admit_all([replace(asked[number], without="") for number in alone])
+            for number, answer in zip(alone, again, strict=True):
+                answers[number] = answer
+        return answers
+
+    def _admit_all(self, asked: list[AdmitRequest]) -> list[Admission]:
         answers: list[Admission | None] = [None] * len(asked)
         turns = [(number, request, 0, False) for number, request in enumerate(asked)]
         while turns:
@@ -221,6 +231,14 @@ class Accounts:
     def enable(self, account_id: str) -> bool:
         """Put a disabled account back in. True if it was out."""
         return self._do(account_id, "enable")
+
+    def renew(self, account_id: str) -> bool:
+        """The account has another credential: forget what the last one met; calls that are out tell nothing of it."""
+        return self._do(account_id, "renew")
+
+    def cool(self, account_id: str, seconds: float, why: str) -> bool:
+        """Let an account cool down: its credential was refused through another one. A longer cooldown stays."""
+        return self._do(account_id, "cool", struct.pack("<d", round(seconds * 1e6)) + why.encode("utf-8", "replace"))
 
     def restore(self, states: Iterable[AccountState]) -> int:
         """Rebuild what was lost with the server's memory from stored states; what is live wins. How many changed.

@@ -71,7 +71,7 @@ class AdmissionCalls:
     def _plain(self, request: AdmitRequest) -> Prepared | None:
         """An admission of nothing but an account, whose bytes are known but for its lease; None for any other."""
         pool = request.pool
-        if pool is None or request.limits or request.key or request.token or self.clock is not None:
+        if pool is None or request.limits or request.key or request.token or request.without or self.clock is not None:
             return None
         plan = self.plan(pool)
         asked = plan.known(request)
@@ -141,14 +141,17 @@ class AdmissionCalls:
             accounts, sampled = plan.accounts, plan.sampled and not whole and not bound
             if sampled:
                 accounts = self._random.sample(plan.accounts, SAMPLE)
+            if request.without:
+                accounts = [one for one in accounts if one.account.id != request.without]
+            some = sampled or bool(request.without)
             flags |= _POOLED | (_PAUSED if pool.paused else 0) | (_QUIET if sampled else 0)
             if request.key:
                 flags |= _KEY | (_STICKY if pool.sticky else 0)
                 if pool.sticky:
                     heads.append(self.keys.key("a", "y", pool.id, digest(request.key)))
-            key_count, pool_keys = self._pool_keys(request, plan, asked, accounts, sampled)
+            key_count, pool_keys = self._pool_keys(request, plan, asked, accounts, some)
             first, specs = plan.packed_head, asked.specs
-            pool_args = asked.packed_for(accounts) if sampled else asked.packed
+            pool_args = asked.packed_for(accounts) if some else asked.packed
             figures = _HEAD.pack(
                 len(held),
                 flags,
@@ -184,11 +187,11 @@ class AdmissionCalls:
         return Prepared(request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled)
 
     def _pool_keys(
-        self, request: AdmitRequest, plan: PoolPlan, asked: Asked, accounts: Sequence[AccountKeys], sampled: bool
+        self, request: AdmitRequest, plan: PoolPlan, asked: Asked, accounts: Sequence[AccountKeys], some: bool
     ) -> tuple[int, bytes]:
-        """The keys of the accounts that are offered: how many, and as they are sent."""
+        """The keys of the accounts that are offered (all, or `some`): how many, and as they are sent."""
         if not request.key:
-            if not sampled:
+            if not some:
                 return plan.key_count, plan.packed_keys
             keys = [key for one in accounts for key in (one.state, *one.counters)]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from hashlib import blake2b
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +24,10 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
         _microseconds(outcome.latency),
         random,
         _SCOPES.get(outcome.scope, 0),
-        outcome.refuses_account,
+        outcome.refuses_account and (2 if outcome.certain else 1),
     )
+    if outcome.target or outcome.request:
+        head += _mark(outcome.target) + _mark(outcome.request)
     usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
     learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
     if not usage and not learned and not outcome.error:
@@ -41,6 +44,11 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
             bulk(b"".join([packed for _, packed in learned])) if learned else _EMPTY,
         )
     )
+
+
+def _mark(text: str) -> bytes:
+    """Eight bytes that stand for a text; zeros for an empty one."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() if text else bytes(8)
 
 
 def _quota(unit: str, quota: object) -> bytes | None:
