@@ -135,9 +135,11 @@ class Pool:
         while True:
             try:
                 admission = service.admit(
-                    service.request_for(self.name, asked, priority=rank(priority), key=str(key), model=model)
+                    service.request_for(
+                        self.name, asked, priority=rank(priority), key=str(key), model=model, without=plan.refused_by
+                    )
                 )
-                lease = self._lease_of(admission)
+                lease = self._lease_of(admission, plan.token)
             except QuotaError as refusal:
                 return _no_account(plan, refusal, last)
             if lease is None:
@@ -150,7 +152,7 @@ class Pool:
             except BaseException as raised:
                 lease.end(raised)
                 raise
-            wait = plan.after(last.outcome, lease.account)
+            wait = plan.after(last.outcome, lease)
             if wait is None:
                 return last.finish(plan)
             time.sleep(wait)
@@ -178,7 +180,7 @@ class Pool:
         try:
             while True:
                 try:
-                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model)
+                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model, plan)
                 except QuotaError as refusal:
                     return _no_account(plan, refusal, last)
                 wait: float | None
@@ -186,7 +188,7 @@ class Pool:
                     wait = plan.before(admission)
                 else:
                     last = await self._attempt_async(fn, lease)
-                    wait = plan.after(last.outcome, lease.account)
+                    wait = plan.after(last.outcome, lease)
                 if last is not None and wait is None:
                     return last.finish(plan)
                 await _pass_on(told, on_status)
@@ -211,15 +213,18 @@ class Pool:
         return off_loop(lambda: accounts().states(policies.pool_spec(self.name)))
 
     async def _admit_async(
-        self, cost: Mapping[str, int], priority: int, key: str, model: str
+        self, cost: Mapping[str, int], priority: int, key: str, model: str, plan: Plan | None = None
     ) -> tuple[Admission, Lease | None]:
         """One admission in a thread, and its lease. Cancelled meanwhile, what it was granted is given back."""
         lock, gone, granted = threading.Lock(), False, None
 
         def admit() -> tuple[Admission, Lease | None]:
             nonlocal granted
-            admission = service.admit(service.request_for(self.name, cost, priority=priority, key=key, model=model))
-            lease = self._lease_of(admission)
+            refused_by, token = (plan.refused_by, plan.token) if plan is not None else ("", "")
+            admission = service.admit(
+                service.request_for(self.name, cost, priority=priority, key=key, model=model, without=refused_by)
+            )
+            lease = self._lease_of(admission, token)
             with lock:
                 granted = lease
                 if gone and lease is not None:
@@ -235,13 +240,13 @@ class Pool:
                     _give_back(granted)
             raise
 
-    def _lease_of(self, admission: Admission) -> Lease | None:
+    def _lease_of(self, admission: Admission, request: str = "") -> Lease | None:
         """The lease; None where one has to wait. Raises where no wait would help."""
         if admission.impossible:
             raise CostExceedsLimit(detail=self.name)
         if admission.disabled:
             raise PoolDisabled(self.name)
-        return lent(admission, self.name) if admission.allowed else None
+        return lent(admission, self.name, request) if admission.allowed else None
 
     def _lease(self, admission: Admission) -> Lease:
         lease = self._lease_of(admission)

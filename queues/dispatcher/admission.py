@@ -74,6 +74,7 @@ class Admissions:
                     key=next(iter(asked[position].candidate.keys.values()), ""),
                     token=_token(asked[position].candidate),
                     model=asked[position].candidate.model,
+                    without=_without(asked[position].candidate),
                 )
                 for position in pending
             ]
@@ -96,6 +97,10 @@ class Admissions:
 def _token(candidate: Candidate) -> str:
     """Names the next delivery of a job, so that asking twice for it charges once."""
     return f"{candidate.uid}.{candidate.delivery + 1}"
+
+
+def _without(candidate: Candidate) -> str:
+    return "" if candidate.refused_by is None else str(candidate.refused_by)
 
 
 def _held_long_enough(limits: tuple[Limit, ...], seconds: float) -> tuple[Limit, ...]:

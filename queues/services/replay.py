@@ -41,7 +41,7 @@ def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str
         Job.objects.filter(pk=job.pk).update(
             stage=Stage.READY, status=Status.PENDING, reason=text[:500], category="", error="", finished_at=None,
             attempts_counted=0, deaths=0, losses=0, returns=0, replays=job.replays + 1, not_before=None, cancel_requested_at=None,
-            **changed,
+            refused_by=None, **changed,
         )  # fmt: skip
         if job.batch_id is not None:
             Batch.objects.filter(pk=job.batch_id).update(finished_at=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from django.db import DatabaseError
@@ -43,12 +43,21 @@ def settle_engine(ended: Sequence[Ended]) -> None:
     """
     _settle([
         Debt(
-            item.claimed.job.account_lease, item.result.upstream or Outcome("unknown"), item.claimed.job.reservation,
+            item.claimed.job.account_lease, _outcome(item), item.claimed.job.reservation,
             _actual(item),
         )
         for item in ended
         if item.claimed.job.account_lease or item.claimed.job.reservation
     ])  # fmt: skip
+
+
+def _outcome(item: Ended) -> Outcome:
+    """How the call went, with what was asked: one job's refusals are those of one request, whatever its attempts."""
+    outcome = item.result.upstream or Outcome("unknown")
+    if outcome.category not in ("ok", "auth"):
+        return outcome
+    job = item.claimed.job
+    return replace(outcome, target=outcome.target or job.type, request=job.uid)
 
 
 def pay() -> int:

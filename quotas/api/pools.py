@@ -58,8 +58,13 @@ class ReportBody(StrictSerializer):
     headers = serializers.DictField(required=False)
     body = StrictCharField(required=False, allow_blank=True, max_length=_MAX_BODY)
     usage = CostField(required=False)
-    error = serializers.ChoiceField(required=False, choices=["timeout", "network"])
+    error = serializers.ChoiceField(required=False, choices=["timeout", "network", "cancelled"])
     latency = SecondsField(required=False)
+    request = StrictCharField(
+        required=False,
+        max_length=1024,
+        help_text="Method and path, such as `POST /v1/chat`: one that is closed to every account disables none.",
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "status" not in attrs and "error" not in attrs:
@@ -124,6 +129,7 @@ class SettleLeaseView(ApiView):
             body.get("usage"),
             body.get("error", ""),
             body.get("latency"),
+            body.get("request", ""),
         )
         try:
             settled = pools.settle(lease, report)

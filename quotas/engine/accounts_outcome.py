@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from hashlib import blake2b
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 from .scripts import bulk

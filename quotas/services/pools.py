@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a call went, as its caller tells it. `error` is `timeout` or `network` where no answer came."""
+    """How a call went, as its caller reports it.
+
+    `error`, where no answer came: `timeout`, `network`, or `cancelled` where the caller gave up itself.
+    """
 
     status: int | None = None
     headers: object = None
@@ -36,6 +39,8 @@ class Report:
     usage: Mapping[str, int] | None = None
     error: str = ""
     latency: float | None = None
+    target: str = ""
+    """Method and path of the request, where they are known."""
 
 
 def admit(request: AdmitRequest) -> Admission:
@@ -54,14 +59,16 @@ def request_for(
     key: str = "",
     token: str = "",
     model: str = "",
+    without: str = "",
 ) -> AdmitRequest:
     """An admission to the pool or, in their order, to its fallbacks. Raises `UnknownPool`."""
     spec = policies.pool_spec(name)
     known = policies.snapshot().pools
     fallbacks = tuple(known[other].spec for other in spec.fallback if other in known)
     return AdmitRequest(
-        pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks, model=model
-    )
+        pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks, model=model,
+        without=without,
+    )  # fmt: skip
 
 
 def acquire(
@@ -138,6 +145,8 @@ def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
             secrets=_Secrets(config, account_id),
             latency=report.latency,
         )
+    if report.target:
+        outcome = replace(outcome, target=report.target)
     return replace(outcome, usage={**outcome.usage, **report.usage}) if report.usage else outcome
 
 
