@@ -29,7 +29,7 @@ class Lease:
     As a context manager it settles itself where nobody did: as a success, or by the kind of exception.
     """
 
-    def __init__(self, admission: Admission, config: PoolConfig, request: str = "") -> None:
+    def __init__(self, admission: Admission, config: PoolConfig, request: str = "", project: str | None = None) -> None:
         assert admission.lease is not None and admission.account_id is not None
         self.id = admission.lease
         self.account = admission.account or ""
@@ -40,7 +40,7 @@ class Lease:
         self.settled: Settled | None = None
         self.outcome: Outcome | None = None
         self._config = config
-        self._request = request
+        self._request, self._project = request, project
         self._way = Endpoint(config, self.account_id, self.account)
         self._lent = time.perf_counter()
 
@@ -120,7 +120,7 @@ class Lease:
 
     def has_another(self) -> bool:
         """Whether another account of the pool, or of its fallbacks, is not disabled."""
-        return off_loop(self._way.has_another)
+        return off_loop(lambda: self._way.has_another(self._project))
 
     def _named(self, outcome: Outcome, target: str) -> Outcome:
         """The outcome with what was asked for. In the address of some providers is the credential."""
@@ -157,6 +157,6 @@ def failure(error: BaseException, lease: Lease) -> Outcome:
     return dialects.failed(word, type(error).__name__, latency=lease._took()) if word else Outcome("unknown")
 
 
-def lent(admission: Admission, pool: str, request: str = "") -> Lease:
+def lent(admission: Admission, pool: str, request: str = "", project: str | None = None) -> Lease:
     """The lease of an admission that was granted; `request` stands for the call with all of its attempts."""
-    return Lease(admission, policies.pool_config(admission.pool or pool), request)
+    return Lease(admission, policies.pool_config(admission.pool or pool), request, project)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from quotas import answers, policies
 from quotas.calls import CallFailed, CallStatus, Plan, units
 from quotas.connection import accounts
-from quotas.engine.types import AccountState, Admission, Outcome
+from quotas.engine.types import AccountState, Admission, AdmitRequest, Outcome
 from quotas.errors import CostExceedsLimit, LimiterUnavailable, NoAccountAvailable, PoolDisabled, QuotaError
 from quotas.leases import Lease, lent
 from quotas.priorities import rank
@@ -38,17 +38,19 @@ OnStatus = Callable[[CallStatus], object]
 logger = logging.getLogger(__name__)
 
 
-def get(name: str) -> Pool:
-    """The pool of that name; on an event loop too. Raises `UnknownPool`."""
-    off_loop(lambda: policies.pool_config(name))
-    return Pool(name)
+def get(name: str, project: str | None = None) -> Pool:
+    """The pool of that name; on an event loop too. `project`: for whom it is used, so that pools which are for other
+    projects are neither found nor fallen back to. Raises `UnknownPool`."""
+    off_loop(lambda: policies.pool_config(name, project))
+    return Pool(name, project)
 
 
 class Pool:
     """A pool by its name; what it is made of may change at any time."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, project: str | None = None) -> None:
         self.name = name
+        self.project = project
 
     def acquire(
         self,
@@ -74,6 +76,7 @@ class Pool:
             key=str(key),
             model=model,
             max_wait=max_wait,
+            project=self.project,
         )
         return self._lease(admission)
 
@@ -134,11 +137,7 @@ class Pool:
         last: _Attempt | None = None
         while True:
             try:
-                admission = service.admit(
-                    service.request_for(
-                        self.name, asked, priority=rank(priority), key=str(key), model=model, without=plan.refused_by
-                    )
-                )
+                admission = service.admit(self._request(asked, rank(priority), str(key), model, plan))
                 lease = self._lease_of(admission, plan.token)
             except QuotaError as refusal:
                 return _no_account(plan, refusal, last)
@@ -220,11 +219,8 @@ class Pool:
 
         def admit() -> tuple[Admission, Lease | None]:
             nonlocal granted
-            refused_by, token = (plan.refused_by, plan.token) if plan is not None else ("", "")
-            admission = service.admit(
-                service.request_for(self.name, cost, priority=priority, key=key, model=model, without=refused_by)
-            )
-            lease = self._lease_of(admission, token)
+            admission = service.admit(self._request(cost, priority, key, model, plan))
+            lease = self._lease_of(admission, plan.token if plan is not None else "")
             with lock:
                 granted = lease
                 if gone and lease is not None:
@@ -240,13 +236,21 @@ class Pool:
                     _give_back(granted)
             raise
 
+    def _request(
+        self, cost: Mapping[str, int], priority: int, key: str, model: str, plan: Plan | None = None
+    ) -> AdmitRequest:
+        without = plan.refused_by if plan is not None else ""
+        return service.request_for(
+            self.name, cost, priority=priority, key=key, model=model, without=without, project=self.project
+        )
+
     def _lease_of(self, admission: Admission, request: str = "") -> Lease | None:
         """The lease; None where one has to wait. Raises where no wait would help."""
         if admission.impossible:
             raise CostExceedsLimit(detail=self.name)
         if admission.disabled:
             raise PoolDisabled(self.name)
-        return lent(admission, self.name, request) if admission.allowed else None
+        return lent(admission, self.name, request, self.project) if admission.allowed else None
 
     def _lease(self, admission: Admission) -> Lease:
         lease = self._lease_of(admission)

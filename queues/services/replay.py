@@ -13,6 +13,7 @@ from queues.connection import ring
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
 from queues.models import Batch, DeadLetter, Job, Transition
 from queues.services.deadlock import again_after_deadlock
+from queues.services.pool_access import KnownPools
 from queues.states import Stage, Status
 from quotas import events
 
@@ -34,7 +35,9 @@ def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str
                 raise InvalidJob(errors)
             changed = {"payload": dict(payload), "edits": job.edits + 1}
             if job_type is not None:
-                changed["pool"] = job_type.pool(payload) or ""
+                changed["pool"] = pool = job_type.pool(payload) or ""
+                if pool:
+                    KnownPools().check(pool, job.project.slug, "/payload/pool", f"There is no pool {pool!r}.")
         now = clock.now()
         _handle(letter, "replayed", actor, reason)
         text = f"replayed by {actor}" + (f": {reason}" if reason else "")

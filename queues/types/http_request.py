@@ -181,7 +181,7 @@ class HttpRequest:
                 error=f"The request can't be sent: {type(error).__name__}.",
                 upstream=Outcome("unused"),
             )
-        return self._answered(response, content, payload, lease, time.perf_counter() - started)
+        return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project)
 
     @staticmethod
     def _unanswered(category: str, error: str, latency: float | None = None, *, own: bool = False) -> RunResult:
@@ -195,7 +195,12 @@ class HttpRequest:
 
     @staticmethod
     def _answered(
-        response: urllib3.BaseHTTPResponse, content: bytes, payload: Mapping[str, Any], lease: Any, latency: float
+        response: urllib3.BaseHTTPResponse,
+        content: bytes,
+        payload: Mapping[str, Any],
+        lease: Any,
+        latency: float,
+        project: str | None = None,
     ) -> RunResult:
         status = response.status
         upstream = dialects.read(
@@ -231,7 +236,7 @@ class HttpRequest:
         error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
         limited = category in ("rate_limited", "quota_exhausted")
         # A refused credential is the account's trouble and not the job's, as long as there is another account.
-        elsewhere = upstream.refuses_account and lease.has_another()
+        elsewhere = upstream.refuses_account and lease.has_another(project)
         return RunResult(
             AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
             result=answer,

@@ -60,11 +60,12 @@ def request_for(
     token: str = "",
     model: str = "",
     without: str = "",
+    project: str | None = None,
 ) -> AdmitRequest:
-    """An admission to the pool or, in their order, to its fallbacks. Raises `UnknownPool`."""
-    spec = policies.pool_spec(name)
-    known = policies.snapshot().pools
-    fallbacks = tuple(known[other].spec for other in spec.fallback if other in known)
+    """An admission to the pool or, in their order, to its fallbacks, as far as they are for `project` (None: the
+    platform). Raises `UnknownPool`."""
+    spec = policies.pool_spec(name, project)
+    fallbacks = policies.fallbacks_of(spec, project)
     return AdmitRequest(
         pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks, model=model,
         without=without,
@@ -79,6 +80,7 @@ def acquire(
     key: str = "",
     model: str = "",
     max_wait: float = 0.0,
+    project: str | None = None,
 ) -> Admission:
     """Lend an account of the pool, waiting up to `max_wait` seconds for one.
 
@@ -86,7 +88,7 @@ def acquire(
     """
     deadline = time.monotonic() + max_wait
     while True:
-        admission = admit(request_for(name, cost, priority=priority, key=key, model=model))
+        admission = admit(request_for(name, cost, priority=priority, key=key, model=model, project=project))
         wait = next_try(admission, deadline - time.monotonic())
         if wait is None:
             return admission
