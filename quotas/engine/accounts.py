@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import accounts_outcome, accounts_plan, wire
 from .accounts_admission import AdmissionCalls
 from .accounts_plan import PoolPlan
-from .accounts_view import AccountView, state_of, views_of
+from .accounts_view import Explanation, PoolView, state_of, views_of
 from .errors import LimiterUnavailable
 from .keys import Keys
 from .scripts import EMPTY, Call, bulk, load, packed
@@ -198,13 +198,30 @@ class Accounts:
         rows = zip(plan.accounts, reply[2:], views_of(late, views), strict=True)
         return [state_of(pool, one, json.loads(text), view, statistics, moment) for one, text, view in rows]
 
-    def explain(
-        self, pool: PoolSpec, cost: dict[str, int] | None = None, *, priority: int = 5, key: str = "", model: str = ""
-    ) -> list[AccountView]:
-        """Which account a call would get now, and for each other one why not and for how long. Charges nothing."""
-        request = AdmitRequest(pool=pool, cost=cost or {}, priority=priority, key=key, model=model)
-        prepared = self._calls.prepare(request, True, dry=True)
-        return views_of(prepared, self.transport.run_many([prepared.call])[0])
+    def explain(self, request: AdmitRequest) -> Explanation:
+        """What `admit` would answer to the request now, and for each account why. Charges nothing.
+
+        It is the same script, over the same pools in the same order.
+        """
+        turns = [replace(self._turn(request, turn), token="") for turn in range(len(request.fallbacks) + 1)]
+        prepared = [self._calls.prepare(one, True, dry=True) for one in turns]
+        replies = self.transport.run_many([one.call for one in prepared])
+        if any(wire.STATUS.unpack_from(reply[0])[0] == wire.STALE for reply in replies):  # midnight came between
+            prepared = [self._calls.prepare(one, True, dry=True) for one in turns]
+            replies = self.transport.run_many([one.call for one in prepared])
+        found: Admission | None = None
+        shown = []
+        for one, reply in zip(prepared, replies, strict=True):
+            views = views_of(one, reply)
+            if found is not None and (found or found.bound_by != "pool"):  # it would not be asked any more
+                views = [replace(view, chosen=False) for view in views]
+            else:
+                found = _better(found, self._calls.decode(one, reply))
+            shown.append(PoolView(one.request.pool.name if one.request.pool else "", views))
+        assert found is not None
+        if request.without and (found.disabled or found.impossible):
+            return self.explain(replace(request, without=""))
+        return Explanation(replace(found, lease=None, reservation=None), shown)
 
     # -- operating -----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import random
 import secrets
 import struct
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +44,7 @@ class Prepared:
     lease_key: bytes
     reservation: str | None
     sampled: bool
+    dry: bool = False
 
 
 class AdmissionCalls:
@@ -184,7 +185,9 @@ class AdmissionCalls:
             b"".join([bulk(subject(limit.partition, limit.subject)[1]) for limit in held]),
         )
         call = Call(script, packed=payload)
-        return Prepared(request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled)
+        return Prepared(
+            request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled, dry
+        )
 
     def _pool_keys(
         self, request: AdmitRequest, plan: PoolPlan, asked: Asked, accounts: Sequence[AccountKeys], some: bool
@@ -215,14 +218,15 @@ class AdmissionCalls:
         plan = one.plan
         if pool_status == _GIVEN and plan is not None and not one.ordered and not replayed:
             account = one.offered[index].account
-            self._remember(one, index)
+            if not one.dry:
+                self._remember(one, index)
             return Admission(
                 allowed=True,
                 lease=one.lease,
                 account_id=account.id,
                 account=account.name,
                 expires_in=plan.pool.lease_ttl,
-                reasons=_reasons(reply) if len(reply) > 2 else {},
+                reasons=_reasons(one, reply) if len(reply) > 2 else {},
                 pool=plan.pool.name,
                 probe=probe > 0,
                 half_opened=probe == 1,
@@ -235,7 +239,8 @@ class AdmissionCalls:
             lent = None
             if plan is not None:
                 lent = one.offered[index].account
-                self._remember(one, index)
+                if not one.dry:
+                    self._remember(one, index)
             return Admission(
                 allowed=True,
                 lease=one.lease if lent else None,
@@ -243,7 +248,7 @@ class AdmissionCalls:
                 account=lent.name if lent else None,
                 expires_in=plan.pool.lease_ttl if plan else 0.0,
                 reservation=one.reservation,
-                reasons=_reasons(reply),
+                reasons=_reasons(one, reply),
                 limits=decision.limits,
                 pool=plan.pool.name if plan else None,
                 probe=probe > 0,
@@ -262,7 +267,7 @@ class AdmissionCalls:
             retry_after=None if none else max(pool_wait or 0.0, limit_wait or 0.0),
             bound_by="pool" if by_pool else "limit",
             binding=plan.pool.name if by_pool and plan else decision.binding,
-            reasons=_reasons(reply) if not given else {},
+            reasons=_reasons(one, reply) if not given else {},
             impossible=decision.impossible or (not given and pool_status == _IMPOSSIBLE),
             disabled=not given and pool_status == _DISABLED,
             limits=decision.limits,
@@ -346,8 +351,10 @@ class AdmissionCalls:
         return self.keys.key("a", "t", digest(token))
 
 
-def _reasons(reply: list[Any]) -> dict[str, int]:
+def _reasons(one: Prepared, reply: list[Any]) -> dict[str, int]:
     names = reply[2:]
+    if one.dry:  # one for each account, empty where it could take the call
+        return dict(Counter(name.decode() for name in names if name))
     return {name.decode(): count for name, count in zip(names[::2], names[1::2], strict=True)}
 
 

@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from quotas import events, policies
 from quotas.connection import accounts
 from quotas.engine import accounts_plan, headers
-from quotas.engine.accounts_view import AccountView
+from quotas.engine.accounts_view import Explanation
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
@@ -243,10 +243,16 @@ def state_of(spec: PoolSpec, account_id: str) -> AccountState | None:
 
 
 def explain(
-    name: str, cost: Mapping[str, int], *, priority: int = 5, key: str = "", model: str = ""
-) -> list[AccountView]:
-    """Which account a call would get now, and for each other why not. Raises `UnknownPool`."""
-    return accounts().explain(policies.pool_spec(name), dict(cost), priority=priority, key=key, model=model)
+    name: str,
+    cost: Mapping[str, int] | None = None,
+    *,
+    priority: int = 5,
+    key: str = "",
+    model: str = "",
+    project: str | None = None,
+) -> Explanation:
+    """What `acquire` would answer now, and why of each account of the pool and its fallbacks. Raises `UnknownPool`."""
+    return accounts().explain(request_for(name, cost, priority=priority, key=key, model=model, project=project))
 
 
 def facts(state: AccountState) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def remaining(engine, spec, cost):
     low, high = 0, cost
     while low < high:
         middle = (low + high + 1) // 2
-        if engine.accounts.explain(spec, {"tokens": middle})[0].available:
+        if engine.look(spec, cost={"tokens": middle})[0].available:
             low = middle
         else:
             high = middle - 1
