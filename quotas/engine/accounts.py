@@ -253,6 +253,10 @@ class Accounts:
         """The account has another credential: forget what the last one met; calls that are out tell nothing of it."""
         return self._do(account_id, "renew")
 
+    def refuse(self, account_id: str) -> bool:
+        """Disable an account whose credential was refused through another one. True if it was in."""
+        return self._do(account_id, "refuse")
+
     def cool(self, account_id: str, seconds: float, why: str) -> bool:
         """Let an account cool down: its credential was refused through another one. A longer cooldown stays."""
         return self._do(account_id, "cool", struct.pack("<d", round(seconds * 1e6)) + why.encode("utf-8", "replace"))

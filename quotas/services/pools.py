@@ -18,7 +18,7 @@ from quotas.engine.accounts_view import Explanation
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
-from quotas.services import last_answers, outcomes
+from quotas.services import last_answers, outcomes, twins
 
 PAUSE = 0.005
 """Seconds by which a waiting call comes after the moment it was told, for the rounding of clocks."""
@@ -118,6 +118,7 @@ def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
     if settled is not None:
         with _sql_may_be_away():
             tell([settled])
+            twins.follow(settled, outcome)
         if not settled.repeated:
             outcomes.of_account(settled.account_id, outcome)
             last_answers.note(settled.account_id, outcome)

@@ -5,14 +5,14 @@
 --
 -- KEYS  1 the account's state
 -- ARGV  1 now in microseconds, or '' for the server's own time
---       2 clear_cooldown (also a pool's) | trip | close | disable | enable | renew | cool | restore
+--       2 clear_cooldown (also a pool's) | trip | close | disable | refuse | enable | renew | cool | restore
 --       3 trip: '<d' how long it stays open, in microseconds, then why; disable: why; cool: '<d' how long,
 --         then why; restore: '<dddB' cooldown left,
 --         open for, health (-1: none), whether it is disabled, then why it is that or open
 --
 -- Returns 1 if that changed anything, else 0. `restore` only adds: what is live wins over what was stored. `renew`: the
 -- account has another credential, so that nothing is known any more but what an operator said; calls that began before
--- tell nothing of it. `cool`: its credential was refused through another account; a longer cooldown stays.
+-- tell nothing of it. `refuse`: its credential was refused through another account; who disabled it before counts. `cool`: its credential was refused through another account; a longer cooldown stays.
 
 -- at each call:
 
@@ -39,6 +39,8 @@ elseif verb == 'close' then
 elseif verb == 'disable' then
   if not s.di then changed = 1 end
   s.di, s.da = given, now
+elseif verb == 'refuse' then
+  if not s.di then s.di, s.da, changed = 'auth', now, 1 end
 elseif verb == 'enable' then
   if s.di then changed = 1 end
   s.di, s.da, s.rf, s.ra = nil, nil, nil, now
