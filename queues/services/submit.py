@@ -19,6 +19,7 @@ from queues.services.deadlock import again_after_deadlock
 from queues.services.pool_access import KnownPools
 from queues.specs import JobSpec, read_cost, read_job
 from queues.states import FINAL, Stage, Status
+from queues.types.http_request import HttpRequest
 from quotas.models import Project
 
 
@@ -85,11 +86,12 @@ def _row(
 ) -> Job:
     cost = dict(spec.cost) if spec.cost is not None else _estimate(spec, job_type, pointer)
     cost.setdefault("requests", 1)
+    pool = job_type.pool(spec.payload) or queue.pool
+    cost, model = through_pool(job_type, pool, spec.payload, cost)
     held = spec.held or ("waits for other jobs" if spec.after else "")
     not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
     if not_before is not None and not_before <= now:
         not_before = None
-    model = job_type.model(spec.payload)
     job = Job(
         project=project,
         queue_id=queue.id,
@@ -126,6 +128,15 @@ def _row(
         job.unique_key = hashlib.blake2b(f"{project.pk}\x00{seed}".encode(), digest_size=16).hexdigest()
         job.unique_until = now + timedelta(seconds=spec.unique_for)
     return job
+
+
+def through_pool(
+    job_type: registry.JobType, pool: str | None, payload: Mapping[str, Any], cost: dict[str, int]
+) -> tuple[dict[str, int], str]:
+    """The cost with what a call through this pool is estimated to use besides, and the model that it asks for."""
+    if isinstance(job_type, HttpRequest):
+        return job_type.cost_through(pool, payload, cost), job_type.model_through(pool, payload)
+    return cost, job_type.model(payload)
 
 
 def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[str, int]:

@@ -17,8 +17,11 @@ from queues.errors import FieldError
 from queues.payloads import escape
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome as AttemptOutcome
+from quotas import policies
 from quotas.engine import headers as dialects
+from quotas.engine import resources
 from quotas.engine.types import Outcome
+from quotas.services import estimates
 
 MAX_MODEL = 200
 MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]+)")
@@ -127,6 +130,17 @@ class HttpRequest:
 
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         return {"requests": 1}
+
+    def cost_through(self, pool: str | None, payload: Mapping[str, Any], cost: Mapping[str, int]) -> dict[str, int]:
+        """`cost` with the tokens of the payload's prompt, where the pool or a policy counts tokens."""
+        body = payload["json"] if "json" in payload else payload.get("body")
+        return estimates.fill(cost, pool, body, str(payload.get("path", "")))
+
+    def model_through(self, pool: str | None, payload: Mapping[str, Any]) -> str:
+        """The model that it asks for, or the resource, where the pool's provider counts by resources."""
+        config = policies.snapshot().pools.get(pool or "")
+        resource = resources.of_path(config.spec.dialect, str(payload.get("path", ""))) if config else ""
+        return resource or self.model(payload)
 
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
         lease = job.lease

@@ -22,6 +22,10 @@ REFUSED = frozenset({"rate_limited", "quota_exhausted"})
 """Categories of calls that the provider did not do: the caller is charged nothing, as for what was never begun."""
 
 
+INVALID = frozenset({"validation", "auth"})
+"""Categories of calls that the provider answered without doing them: they used their request and nothing else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Debt:
     """What is to be told of one delivery: its account's lease and how the call went, its reservation and its use."""
@@ -107,6 +111,8 @@ def _actual(item: Ended) -> dict[str, int]:
     turned_away = result.category in REFUSED or (result.category == "auth" and not result.counted)
     if turned_away or result.returned:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
+    if result.upstream is not None and result.upstream.category in INVALID:
+        return {**dict.fromkeys(item.claimed.job.cost.keys() - {"requests"}, 0), **result.actual}
     return dict(result.actual)
 
 

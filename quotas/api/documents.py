@@ -159,7 +159,9 @@ class Account(s.Serializer[Any]):
     skips = s.DictField(child=s.IntegerField(), help_text="By reason.")
     in_flight = s.IntegerField()
     concurrency = s.IntegerField(allow_null=True)
-    learned = s.DictField()
+    learned = s.DictField(
+        help_text="Quota by unit as the provider states it; in a member `models` the same by model or resource."
+    )
     models = s.DictField(child=s.DateTimeField(), help_text="Models that were refused, each until when.")
     latency = s.FloatField(allow_null=True)
     last_used = s.DateTimeField(allow_null=True)

@@ -163,7 +163,7 @@ class Accounts:
     def _settling(self, lease: str, outcome: Outcome, keys: tuple[int, bytes]) -> Call:
         now = EMPTY if self.clock is None else bulk(b"%d" % self.clock())
         args = accounts_outcome.pack(outcome, self._random.random(), lease.encode())
-        return Call(self._settle, packed=packed(self._settle, keys[0], 9, keys[1], now, args))
+        return Call(self._settle, packed=packed(self._settle, keys[0], 10, keys[1], now, args))
 
     def _settled(self, lease: str, outcome: Outcome, reply: list[Any]) -> Settled:
         repeated, category, cooldown, transition, before, after, account, errors, use, probe = reply

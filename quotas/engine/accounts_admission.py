@@ -319,13 +319,12 @@ class AdmissionCalls:
         key = one.request.key
         lease_key = bulk(one.lease_key)
         if not key:
-            count, counters = one.plan.settling(chosen, one.asked)
+            count, counters = one.plan.settling(chosen)
             cooldown = lease_key
         else:
             mine = self._key_counters(one.asked.templates[len(one.plan.own) :], chosen, key)
-            every = zip((*chosen.counters, *mine), one.asked.charged, strict=True)
-            charged = [counter for counter, charges in every if charges]
-            count, counters = len(charged), b"".join(map(bulk, charged))
+            every = (*chosen.counters, *mine)
+            count, counters = len(every), b"".join(map(bulk, every))
             cooldown = bulk(self.keys.key("a", "k", chosen.account.id, digest(key)))
         self._lent[one.lease] = (
             5 + count,

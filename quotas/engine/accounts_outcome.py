@@ -15,10 +15,12 @@ _LEARNED = struct.Struct("<dddddB")
 _SCOPES = {"account": 0, "key": 1, "pool": 2, "model": 3}
 _EMPTY = bulk(b"")
 _LONGEST = 366 * 86400.0
+MAX_RESOURCE = 200
+"""Characters of a model's or resource's name that are kept."""
 
 
 def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
-    """ARGV 2 to 9 of settle_lease.lua, as they are sent."""
+    """ARGV 2 to 10 of settle_lease.lua, as they are sent."""
     head = _HEAD.pack(
         _microseconds(outcome.retry_after),
         _microseconds(outcome.latency),
@@ -30,8 +32,9 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
         head += _mark(outcome.target) + _mark(outcome.request)
     usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
     learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
+    belongs = _EMPTY if outcome.resource is None else bulk(_text("." + outcome.resource[:MAX_RESOURCE]))
     if not usage and not learned and not outcome.error:
-        return b"%b%b$0\r\n\r\n%b%b" % (bulk(head), bulk(_text(outcome.category)), bulk(lease), 4 * _EMPTY)
+        return b"%b%b$0\r\n\r\n%b%b%b" % (bulk(head), bulk(_text(outcome.category)), bulk(lease), 4 * _EMPTY, belongs)
     return b"".join(
         (
             bulk(head),
@@ -42,6 +45,7 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
             bulk(b"".join([struct.pack("<d", used) for _, used in usage])) if usage else _EMPTY,
             bulk(_text("\n".join([unit for unit, _ in learned]))) if learned else _EMPTY,
             bulk(b"".join([packed for _, packed in learned])) if learned else _EMPTY,
+            belongs,
         )
     )
 

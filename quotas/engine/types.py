@@ -205,7 +205,7 @@ class AdmitRequest:
     fallbacks: Sequence[PoolSpec] = ()
     """Pools to try in this order when `pool` has no account for the call."""
     model: str = ""
-    """What of the provider's is asked for: a refusal that is about one model holds up no other one."""
+    """The provider's model or resource that is asked for: neither a refusal nor a quota of one holds up another."""
     without: str = ""
     """The id of an account that has refused this request: another one is taken, as long as one is not disabled."""
 
@@ -322,6 +322,7 @@ class AccountState:
     models: Mapping[str, float] = field(default_factory=dict)
     """Models that were refused: seconds until each may be asked for again."""
     learned: Mapping[str, object] = field(default_factory=dict)
+    """By unit: `limit`, `remaining`, `reset_after`, `window`, ...; in a member `models` the same by model or resource."""
     latency: float | None = None
     last_used: float | None = None
     """Unix time by the server's clock."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from quotas.engine.estimate import DEFAULT_OUTPUT
 from quotas.engine.types import AccountSpec, BreakerSpec, ConcurrencySpec, Limit, PoolSpec
 from quotas.models import Pool, PoolLimit
 from quotas.models.encrypted import Ciphertext
@@ -22,6 +23,7 @@ class ProviderFacts:
     auth_header: str
     timeout: float
     settings: Mapping[str, Any]
+    default_output_tokens: int = DEFAULT_OUTPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def _config(pool: Pool) -> PoolConfig:
             provider.auth_header,
             provider.timeout,
             provider.settings,
+            provider.default_output_tokens,
         ),
         credentials={str(row.pk): cast(Ciphertext, row.credential) for row in accounts},
         projects=None if pool.projects is None else frozenset(pool.projects),

@@ -15,6 +15,7 @@ from controlplane.config.document import Node
 from controlplane.config.kinds import limits
 from controlplane.config.kinds.base import Kind, Reference
 from controlplane.config.records import Item, Member, Record, duration
+from quotas.engine.estimate import DEFAULT_OUTPUT
 from quotas.models import Account, Pool, PoolLimit, Provider
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
 from quotas.models.policy import PausedPriorities
@@ -34,6 +35,7 @@ class Providers(Kind):
             Member("base_url", readers.address),
             Member("auth_header", readers.header, DEFAULT_HEADER),
             duration("timeout", readers.seconds(0.1, 3600.0), 30.0),
+            Member("default_output_tokens", readers.whole(0, 10_000_000), DEFAULT_OUTPUT),
             Member("settings", readers.mapping, dict),
         )
     )

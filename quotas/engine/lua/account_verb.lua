@@ -25,9 +25,14 @@ if verb == 'clear_cooldown' then
   if (s.cd and s.cd > now) or (s.sc and s.sc > now) or s.md or s.sus then changed = 1 end
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
   s.sus, s.tr, s.hits = nil, nil, nil
-  -- What the provider told to be used up would hold it back just as well; the next answer tells it anew.
+  -- A quota that the provider states to be used up would hold it back just as well; the next answer states it anew.
   for unit, q in pairs(s.q or {}) do
     if q.v and q.v < 1 then s.q[unit], changed = nil, 1 end
+  end
+  for name in pairs(s.qm or {}) do
+    for _, q in pairs(resource_quotas(s, name)) do
+      if q.v and q.v < 1 then s.qm[name], changed = nil, 1 end
+    end
   end
 elseif verb == 'trip' then
   s.bo, s.be, s.pr, s.pk = now + struct.unpack('<d', given), (s.be or 0) + 1, nil, nil
@@ -47,7 +52,8 @@ elseif verb == 'enable' then
 elseif verb == 'renew' then
   changed = 1
   if s.di == 'auth' then s.di, s.da = nil, nil end
-  s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md, s.q, s.rf, s.h, s.ht = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+  s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
+  s.q, s.qm, s.x, s.rf, s.h, s.ht = nil, nil, nil, nil, nil, nil
   s.rn, s.ra = now, now
 elseif verb == 'cool' then
   local till = now + struct.unpack('<d', given)

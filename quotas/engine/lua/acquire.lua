@@ -95,16 +95,13 @@ local function weigh_learned(a, q, unit, cost)
   if till then
     if till == NEVER then a.impossible = true end
     forbid(a, unit, till)
-  elseif q.l then
-    local level = learned().level(q, now)
-    if level then
-      if share < 1 and level - cost < q.l * (1 - share) then
-        local wait = q.w and math.ceil((q.l * (1 - share) + cost - level) * q.w / q.l)
-        if cost <= q.l * share then forbid(a, 'paused', q.k == 'bucket' and wait and now + wait or q.e or NEVER) end
-      end
-      if level / q.l < a.headroom then a.headroom = level / q.l end
-    end
   end
+  -- Both hold: the wait that is reported is the longer one.
+  local paused_till = share < 1 and learned().pause(q, cost, now, share)
+  if paused_till then forbid(a, 'paused', paused_till) end
+  if till or paused_till or not q.l then return end
+  local level = learned().level(q, now)
+  if level and level / q.l < a.headroom then a.headroom = level / q.l end
 end
 
 -- Everything that the state alone does not tell: calls in flight, limits, what was learned. Leaves in the account
@@ -147,14 +144,15 @@ local function weigh(i, only)
     local spec = specs[n + j]
     local st = cell_read(keys[k + j], spec, now, stored[before + j], only and spec.state)
     if st.stale then stale = true return end
-    cell_decide(st, spec, now, spec.cost)
+    -- What states no cost for a unit is charged for it when it is settled, and waits while nothing is left.
+    local cost = spec.cost > 0 and spec.cost or asked.least[j]
+    cell_decide(st, spec, now, cost)
     a.cells[j] = st
     if st.impossible then a.impossible = true end
-    if not st.allowed then
-      forbid(a, asked.reasons[j], st.retry < 0 and NEVER or now + st.retry)
-    elseif early[j] then
+    if not st.allowed then forbid(a, asked.reasons[j], st.retry < 0 and NEVER or now + st.retry) end
+    if early[j] then -- both hold: the wait that is reported is the longer one
       local soft = cell_read(keys[k + j], early[j], now, stored[before + j], early[j].state)
-      cell_decide(soft, early[j], now, early[j].cost)
+      cell_decide(soft, early[j], now, early[j].cost > 0 and early[j].cost or asked.least[j])
       if not soft.allowed then forbid(a, 'paused', soft.retry < 0 and NEVER or now + soft.retry) end
     end
     local top = spec.top
@@ -162,6 +160,13 @@ local function weigh(i, only)
   end
   if s.q then
     for unit, q in pairs(s.q) do
+      local cost = asked.costs[unit]
+      if cost then weigh_learned(a, q, unit, cost) end
+    end
+  end
+  a.own = resource_quotas(s, asked.resource)
+  if a.own then
+    for unit, q in pairs(a.own) do
       local cost = asked.costs[unit]
       if cost then weigh_learned(a, q, unit, cost) end
     end
@@ -340,10 +345,10 @@ local function lend(chosen, probe, lease, args)
   local tags = ''
   for j = 1, m do
     local spec = specs[n + j]
+    local key = keys[k + j]
+    names = names .. ' ' .. key
     if spec.cost > 0 then
-      local key = keys[k + j]
       local tag1, tag2 = cell_write(key, a.cells[j], spec, now, spec.cost, lease)
-      names = names .. ' ' .. key
       tags = tags .. pack('<dd', tag1, tag2)
     end
   end
@@ -355,8 +360,12 @@ local function lend(chosen, probe, lease, args)
   for unit, cost in pairs(asked.costs) do
     local q = s.q and s.q[unit]
     if q then learned().take(q, cost, now) end
-    if cost > 0 then on_its_way[unit] = (on_its_way[unit] or 0) + cost end
+    q = a.own and a.own[unit]
+    if q then learned().take(q, cost, now) end
+    local flying = asked.flying[unit]
+    if cost > 0 then on_its_way[flying] = (on_its_way[flying] or 0) + cost end
   end
+  if a.own then resource_store(s, asked.resource, a.own, now) end
   if probe > 0 then
     s.pr = s.pr or {}
     s.pr[lease] = now + life * 1000

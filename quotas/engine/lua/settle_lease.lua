@@ -5,8 +5,8 @@
 -- End a call through a lease: give its slot back, correct what it was charged, and learn from how it went.
 --
 -- KEYS  1 the lease   2 the account's state   3 the pool's state   4 the pool's statistics
---       5 the key's cooldown, or the lease again if it has none   6.. the counters charged, as the lease's first line
---       names them
+--       5 the key's cooldown, or the lease again if it has none   6.. a counter per template, as the lease's first
+--       line names them
 -- ARGV  1 now in microseconds, or '' for the server's own time
 --       2 '<dddBB' wait asked for by the provider and latency in microseconds (-1: not known), random 0..1,
 --         scope (0 account, 1 key, 2 pool, 3 model), whether the account's credential was refused (0 no, 1 perhaps:
@@ -17,6 +17,8 @@
 --       6 units of actual use, newline separated   7 '<d..' their amounts
 --       8 learned units, newline separated
 --       9 '<dddddB..' per learned unit: limit, remaining, reset, window (-1: not known), spare, 1 bucket 0 window
+--       10 what they belong to, and a refusal of scope model: '' the account, '.' the model that the lease was acquired
+--          for, '.name' this model or resource
 --
 -- Returns nil for a lease that is not known, else {repeated 0|1, category, cooldown in microseconds (as text),
 -- transition, concurrency before, after, account,
@@ -134,7 +136,9 @@ local transition = ''
 local limited = category == 'rate_limited' or category == 'quota_exhausted'
 local broken = category == 'server' or category == 'network' or category == 'timeout'
 local never = category == 'unused'
-local by_model = scope == 3 and limited and ask.model
+local resource = ARGV[10] ~= '' and string.sub(ARGV[10], 2) or nil
+if resource == '' then resource = ask.resource end
+local by_model = scope == 3 and limited and not outdated and (resource and resource ~= '' and resource or ask.model)
 local unused = limited or never or category == 'auth' or category == 'validation'
 
 -- The slot.
@@ -145,8 +149,9 @@ if others == 0 then
   s.pe = nil
 else
   for unit, cost in pairs(costs) do
-    local left = (s.pe and s.pe[unit] or 0) - cost
-    if s.pe then s.pe[unit] = left > 0 and left or nil end
+    local flying = ask.flying[unit]
+    local left = (s.pe and s.pe[flying] or 0) - cost
+    if s.pe then s.pe[flying] = left > 0 and left or nil end
   end
 end
 
@@ -160,33 +165,39 @@ end
 local function actual_of(unit, cost)
   return used and used[unit] or unused and (never or unit ~= 'requests') and 0 or cost
 end
-local charged = 0
 for j = 1, m do
-  local spec = templates[j]
-  if spec.cost > 0 then
-    charged = charged + 1
-    local unit = units[j]
-    if ask.reasons[j] == 'key' then unit = string.sub(unit, 3) end
-    local key, value = KEYS[5 + charged], stored[2 + charged]
-    local actual = actual_of(unit, spec.cost)
-    if spec.algo == 6 then
-      cell_refund(key, spec, now, spec.cost, tag1[j], tag2[j], lease, value)
-    elseif actual < spec.cost then
-      cell_refund(key, spec, now, spec.cost - actual, tag1[j], tag2[j], lease, value)
-    elseif actual > spec.cost then
-      local st = cell_read(key, spec, now, value, spec.state)
-      if not st.stale then
-        cell_decide(st, spec, now, 0)
-        cell_write(key, st, spec, now, actual - spec.cost, lease)
-      end
+  local spec, key, value = templates[j], KEYS[5 + j], stored[2 + j]
+  local unit = units[j]
+  if ask.reasons[j] == 'key' then unit = string.sub(unit, 3) end
+  local actual = actual_of(unit, spec.cost)
+  if spec.algo == 6 then
+    cell_refund(key, spec, now, spec.cost, tag1[j], tag2[j], lease, value)
+  elseif actual < spec.cost then
+    cell_refund(key, spec, now, spec.cost - actual, tag1[j], tag2[j], lease, value)
+  elseif actual > spec.cost then
+    local st = cell_read(key, spec, now, value, spec.state)
+    if not st.stale then
+      cell_decide(st, spec, now, 0)
+      cell_write(key, st, spec, now, actual - spec.cost, lease)
     end
   end
 end
-if s.q then
+-- The quotas of the model that the lease was acquired for, and those that the answer is about.
+local own = resource_quotas(s, ask.resource)
+local about = not resource and s.q or resource == ask.resource and own or resource and resource_quotas(s, resource)
+local function correct(quotas)
   for unit, cost in pairs(costs) do
-    local q, actual = s.q[unit], actual_of(unit, cost)
+    local q, actual = quotas[unit], actual_of(unit, cost)
     if q and actual ~= cost then learned().take(q, actual - cost, now) end
   end
+  for unit, actual in pairs(used or {}) do
+    if quotas[unit] and not costs[unit] and actual > 0 then learned().take(quotas[unit], actual, now) end
+  end
+end
+if s.q then correct(s.q) end
+if own then
+  correct(own)
+  if about ~= own or ARGV[8] == '' then resource_store(s, ask.resource, own, now) end
 end
 
 -- By how much estimates fall short: the most of late, fading by a fiftieth with each call.
@@ -234,30 +245,20 @@ if never then
 end
 
 -- What was learned, if the call began later than the one that is known.
+local fresh, from_reset = nil, false
 if ARGV[8] ~= '' and not outdated then
   local at = 1
+  about = about or {}
+  fresh = {}
   for unit in string.gmatch(ARGV[8], '[^\n]+') do
     local limit, remaining, reset, per, spare, kind
     limit, remaining, reset, per, spare, kind, at = struct.unpack('<dddddB', ARGV[9], at)
-    s.q = s.q or {}
-    local before = s.q[unit]
+    local before = about[unit]
     if not before or asked >= before.a then
-      local q = {a = asked, t = now, k = kind == 1 and 'bucket' or 'window'}
-      if limit >= 0 then q.l = limit end
-      if per > 0 then q.w = per end
-      if reset >= 0 then q.e = now + reset end
-      if remaining >= 0 then
-        -- What is on its way was not counted by this answer, as far as we know.
-        q.v = remaining - (s.pe and s.pe[unit] or 0)
-        if kind == 1 and q.l and q.w then
-          -- The bucket may be smaller than a whole window's limit: it is full after `reset`.
-          local top = remaining + (reset > 0 and reset * limit / per or 0)
-          if reset < 0 or top > limit then top = limit end
-          q.c = math.max(1, math.ceil(top))
-        end
-      end
-      s.q[unit] = q
+      about[unit] = learned().state(limit, remaining, reset, per, kind == 1, asked, now, in_flight(s, unit, resource))
+      fresh[unit] = remaining
     end
+    if reset == hint then from_reset = true end
   end
 end
 
@@ -391,6 +392,21 @@ if category == 'ok' then
   if not (s.ca and asked < s.ca) then s.cn = nil end
 end
 
+-- A wait that the provider asks for outranks the reset that came with it: what was used up is unknown again from then on.
+if fresh then
+  if hint >= 0 and cooldown > 0 and not from_reset then
+    local till = now + cooldown
+    for unit, remaining in pairs(fresh) do
+      local q = about[unit]
+      if q.v and remaining < (costs[unit] or 1) then
+        if q.k == 'bucket' then q.b = till
+        elseif q.e and q.e > till then q.e = till end
+      end
+    end
+  end
+  if resource then resource_store(s, resource, about, now) else s.q = about end
+end
+
 -- Breaker.
 if (s.be or 0) == epoch then
   local expiry = s.pr and s.pr[lease]
@@ -452,24 +468,22 @@ if initial >= 0 then
   local results = (s.cs or 0) + (s.cf or 0)
   if results >= 20 and now - s.ct >= 2000000 then
     local most_used = 0
-    local number = 0
     for j = 1, m do
       local spec = templates[j]
-      if spec.cost > 0 then
-        number = number + 1
-        local top = spec.top
-        if spec.algo ~= 6 and top > 0 then
-          local st = cell_read(KEYS[5 + number], spec, now)
-          if not st.stale then
-            cell_decide(st, spec, now, 0)
-            if st.used / top > most_used then most_used = st.used / top end
-          end
+      local top = spec.top
+      if spec.algo ~= 6 and top > 0 then
+        local st = cell_read(KEYS[5 + j], spec, now)
+        if not st.stale then
+          cell_decide(st, spec, now, 0)
+          if st.used / top > most_used then most_used = st.used / top end
         end
       end
     end
-    for unit, q in pairs(s.q or {}) do
-      local level = costs[unit] and q.l and learned().level(q, now)
-      if level and 1 - level / (q.c or q.l) > most_used then most_used = 1 - level / (q.c or q.l) end
+    for _, quotas in ipairs({s.q or {}, resource_quotas(s, ask.resource) or {}}) do
+      for unit, q in pairs(quotas) do
+        local level = costs[unit] and q.l and learned().level(q, now)
+        if level and 1 - level / (q.c or q.l) > most_used then most_used = 1 - level / (q.c or q.l) end
+      end
     end
     local bad = (s.cf or 0) / results
     local current = s.cc or initial
