@@ -10,11 +10,13 @@ import socket
 import ssl
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 _NETWORK_NAMES = frozenset(
     {"NetworkError", "ConnectError", "ProtocolError", "TransportError", "NewConnectionError", "MaxRetryError",
      "ChunkedEncodingError", "ClientPayloadError"}
 )  # fmt: skip
+_DEADLINES = ("asyncio.timeouts", "asyncio.tasks", "concurrent.futures", "async_timeout", "anyio.")
 _NETWORK_KINDS = (ConnectionError, socket.gaierror, ssl.SSLError, http.client.HTTPException)
 
 
@@ -47,6 +49,18 @@ def body_of(answer: object) -> bytes | str | None:
     return None
 
 
+def target_of(answer: object) -> str:
+    """Method and path that the answer is to; empty where the client does not say."""
+    request = _look(answer, "request") or answer  # aiohttp's answers have both themselves
+    method, url = _look(request, "method"), _look(request, "url")
+    if not isinstance(method, str) or url is None:
+        return ""
+    try:
+        return f"{method} {urlsplit(str(url)).path}"
+    except ValueError:
+        return ""
+
+
 def latency_of(answer: object) -> float | None:
     """Seconds that the call took, where the client has measured them."""
     value = _look(answer, "elapsed")
@@ -64,7 +78,13 @@ def answer_in(error: BaseException) -> object | None:
 
 
 def fault_of(error: BaseException) -> str:
-    """`timeout` or `network` where an exception of an HTTP client means that no answer came; else empty."""
+    """`timeout` or `network` where an exception of an HTTP client means that no answer came; else empty.
+
+    A deadline of the caller's own (`asyncio.timeout`, `wait_for`, a future's) is neither: the provider was not given
+    the time that its account has.
+    """
+    if _is_own_deadline(error):
+        return ""
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, TimeoutError) or any("Timeout" in name for name in names):
         return "timeout"
@@ -74,6 +94,17 @@ def fault_of(error: BaseException) -> str:
         return "network"
     reason = _look(error, "reason")  # urllib's `URLError` has the cause in it
     return fault_of(reason) if isinstance(reason, BaseException) else ""
+
+
+def _is_own_deadline(error: BaseException) -> bool:
+    """Whether it was raised by what waits for any work, and not by a client or a socket."""
+    if type(error) is not TimeoutError or error.errno is not None:
+        return type(error).__name__ == "TooSlowError"  # trio's
+    last, step = None, error.__traceback__
+    while step is not None:
+        last, step = step, step.tb_next
+    module = "" if last is None else str(last.tb_frame.f_globals.get("__name__", ""))
+    return module.startswith(_DEADLINES)
 
 
 def _look(thing: Any, name: str) -> Any:

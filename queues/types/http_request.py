@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -166,11 +167,12 @@ class HttpRequest:
                 upstream=Outcome("unused"),
             )
         timeout = min(job.timeout, lease.timeout)
+        connect = min(timeout, 10.0)
         started = time.perf_counter()
         try:
             response = _connections.request(
                 method, url, body=body, headers=sent, redirect=False, preload_content=False,
-                timeout=urllib3.Timeout(connect=min(timeout, 10.0), read=timeout),
+                timeout=urllib3.Timeout(connect=connect, read=timeout),
             )  # fmt: skip
             with response:
                 content = response.read(MAX_BODY + 1)
@@ -178,8 +180,11 @@ class HttpRequest:
                     response.close()
                 else:
                     response.release_conn()
-        except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ReadTimeoutError):
-            return self._unanswered("timeout", f"No answer within {timeout:g} s.", timeout)
+        except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ReadTimeoutError) as error:
+            waited = connect if isinstance(error, urllib3.exceptions.ConnectTimeoutError) else timeout
+            # A deadline of the job that is shorter than the provider's says nothing of the account.
+            own = job.timeout <= waited and job.timeout < lease.timeout
+            return self._unanswered("timeout", f"No answer within {waited:g} s.", waited, own=own)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return self._unanswered("network", type(error).__name__)
         except ValueError as error:
@@ -190,21 +195,26 @@ class HttpRequest:
                 error=f"The request can't be sent: {type(error).__name__}.",
                 upstream=Outcome("unused"),
             )
-        return self._answered(response, content, payload, lease, time.perf_counter() - started)
+        return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project)
 
     @staticmethod
-    def _unanswered(category: str, error: str, latency: float | None = None) -> RunResult:
+    def _unanswered(category: str, error: str, latency: float | None = None, *, own: bool = False) -> RunResult:
         # The library's message may hold the URL, and with it a credential: only its kind is kept.
         return RunResult(
             AttemptOutcome.FAILED,
             category=category,
             error=error,
-            upstream=Outcome(category, error=error, latency=latency),
+            upstream=Outcome("unknown") if own else Outcome(category, error=error, latency=latency),
         )
 
     @staticmethod
     def _answered(
-        response: urllib3.BaseHTTPResponse, content: bytes, payload: Mapping[str, Any], lease: Any, latency: float
+        response: urllib3.BaseHTTPResponse,
+        content: bytes,
+        payload: Mapping[str, Any],
+        lease: Any,
+        latency: float,
+        project: str | None = None,
     ) -> RunResult:
         status = response.status
         upstream = dialects.read(
@@ -216,6 +226,8 @@ class HttpRequest:
             secrets=[lease.credential],
             latency=latency,
         )
+        path = str(payload.get("path", "")).partition("?")[0]
+        upstream = replace(upstream, target=f"{payload.get('method', 'GET')} {path}")
         text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
         answer: dict[str, Any] = {
             "status": status,
@@ -238,7 +250,7 @@ class HttpRequest:
         error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
         limited = category in ("rate_limited", "quota_exhausted")
         # A refused credential is the account's trouble and not the job's, as long as there is another account.
-        elsewhere = upstream.refuses_account and lease.has_another()
+        elsewhere = upstream.refuses_account and lease.has_another(project)
         return RunResult(
             AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
             result=answer,

@@ -199,7 +199,10 @@ class Pool(s.Serializer[Any]):
     state = s.ChoiceField(choices=["available", "limited", "paused", "disabled"])
     why = s.CharField()
     available = s.IntegerField(help_text="Accounts that can be lent now.")
-    fallback = s.ListField(child=s.CharField())
+    fallback = s.ListField(child=s.CharField(), help_text="Those that the caller may use.")
+    projects = s.ListField(
+        child=s.CharField(), allow_null=True, required=False, help_text="Who may use it; null: all. For platform keys."
+    )
     accounts = Account(many=True)
 
 
@@ -211,6 +214,7 @@ class Pools(s.Serializer[Any]):
 class ExplainedAccount(s.Serializer[Any]):
     id = s.CharField()
     name = s.CharField()
+    pool = s.CharField()
     available = s.BooleanField()
     chosen = s.BooleanField()
     why = s.CharField()
@@ -221,7 +225,9 @@ class ExplainedAccount(s.Serializer[Any]):
 
 class PoolExplanation(s.Serializer[Any]):
     pool = s.CharField()
+    status = s.IntegerField(help_text="As `acquire` would answer: 200, 422, 429 or 503.")
     chosen = s.CharField(allow_null=True)
+    chosen_pool = s.CharField(allow_null=True, help_text="A fallback's where the pool itself has no account.")
     retry_after = s.FloatField(allow_null=True)
     accounts = ExplainedAccount(many=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 from .scripts import bulk
@@ -25,8 +26,10 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
         _microseconds(outcome.latency),
         random,
         _SCOPES.get(outcome.scope, 0),
-        outcome.refuses_account,
+        outcome.refuses_account and (2 if outcome.certain else 1),
     )
+    if outcome.target or outcome.request:
+        head += _mark(outcome.target) + _mark(outcome.request)
     usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
     learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
     belongs = _EMPTY if outcome.resource is None else bulk(_text("." + outcome.resource[:MAX_RESOURCE]))
@@ -45,6 +48,11 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
             belongs,
         )
     )
+
+
+def _mark(text: str) -> bytes:
+    """Eight bytes that stand for a text; zeros for an empty one."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() if text else bytes(8)
 
 
 def _quota(unit: str, quota: object) -> bytes | None:

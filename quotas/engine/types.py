@@ -206,6 +206,8 @@ class AdmitRequest:
     """Pools to try in this order when `pool` has no account for the call."""
     model: str = ""
     """The provider's model or resource that is asked for: neither a refusal nor a quota of one holds up another."""
+    without: str = ""
+    """The id of an account that has refused this request: another one is taken, as long as one is not disabled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,10 @@ class Outcome:
     """For category `auth`: the dialect names the account's credential as refused (a wrong, revoked or expired key, a
     suspended account), so that any other request of this account would be refused as well. False where the refusal
     may be about the request (a permission, an organization, a path that needs another kind of token)."""
+    target: str = ""
+    """Method and path of the request, where known: the same one refused to several accounts is no fault of theirs."""
+    request: str = ""
+    """What stands for the request with all of its attempts (a job's id); empty: the lease alone."""
 
     @property
     def refuses_account(self) -> bool:

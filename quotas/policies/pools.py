@@ -32,6 +32,12 @@ class PoolConfig:
     provider: ProviderFacts
     credentials: Mapping[str, Ciphertext]
     """By the account's id; sealed, so that no print of a snapshot shows one."""
+    projects: frozenset[str] | None = None
+    """Slugs of the projects that may use the pool; None: all."""
+
+    def is_open_to(self, project: str | None) -> bool:
+        """Whether the project may use the pool; None stands for the platform, which may use all."""
+        return self.projects is None or project is None or project in self.projects
 
 
 def read_pools() -> dict[str, PoolConfig]:
@@ -78,6 +84,7 @@ def _config(pool: Pool) -> PoolConfig:
             provider.default_output_tokens,
         ),
         credentials={str(row.pk): cast(Ciphertext, row.credential) for row in accounts},
+        projects=None if pool.projects is None else frozenset(pool.projects),
     )
 
 

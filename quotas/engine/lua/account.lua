@@ -11,7 +11,8 @@
 --   bo open until (missing: closed), bm why, where somebody opened it, be epoch, bf times of recent failures,
 --   bw {start, successes, failures, and both of the window before} of the breaker's window,
 --   pr {lease = expiry} of probes that are out, pk probes that succeeded
---   di why it is disabled, da since when
+--   di why it is disabled, da since when; rf {request, its path, when it began} of the first refusal of its credential
+--   that was not certain; ra, rn since when refusals (all answers) are about the present credential
 --   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence,
 --   nf calls in flight when it was last used
 --   fl calls in flight, {end of their leases, how many, ...}, the earliest end first; on successes
