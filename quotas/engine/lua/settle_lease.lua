@@ -47,6 +47,7 @@
 -- somebody's last success with them; all until when the event `pool_limited` is not repeated.
 
 local SAME_MOMENT = 1000000
+local LEAST = 1000000 -- a refusal without a hint is waited for, whatever the pool's default: jobs would go round
 local MOST_PATHS = 64
 local NO_MARK = string.rep('\0', 8)
 
@@ -118,6 +119,7 @@ for j = 1, m do
 end
 local ask = ask_of(string.sub(raw, tags))
 local units, costs = ask.units, ask.costs
+default = math.max(default, math.min(LEAST, most))
 local probe = marks % 2
 local path, request = string.sub(ARGV[2], 27, 34), string.sub(ARGV[2], 35)
 if path == NO_MARK then path = '' end
@@ -344,7 +346,7 @@ elseif limited and not outdated then
     pool_changed = true
     local suspected = pool.sus
     if suspected and suspected.till <= now then suspected, pool.sus, pool.tr = nil, nil, nil end
-    local hit_until = hint >= 0 and now + wait or 0
+    local hit_until = hint >= 0 and now + hint or 0
     if scope == 2 and hint >= 0 then
       if not pool.cd or till > pool.cd then
         if not pool.cd or pool.cd <= now then transition = 'pool_limited' end
@@ -367,7 +369,8 @@ elseif limited and not outdated then
       if suspected and not suspected.of[id] and hit_until >= suspected.till - SAME_MOMENT
           and hit_until <= suspected.till + SAME_MOMENT + (now - suspected.at) then
         if not pool.cd or pool.cd <= now then transition = 'pool_limited' end
-        if not pool.cd or suspected.till > pool.cd then pool.cd = suspected.till end
+        local shared = math.min(suspected.till, now + most)
+        if not pool.cd or shared > pool.cd then pool.cd = shared end
         pool.sus, pool.tr, pool.hits = nil, nil, nil
       elseif count >= size and size >= 2 then -- nobody is left to try: each cools down for itself
         if not (pool.all and pool.all > now) then transition, pool.all = 'pool_limited', now + cooldown end
