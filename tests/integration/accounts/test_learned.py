@@ -30,10 +30,7 @@ def exact(engine, clock, spec, before=0.1, **fields):
     """The wait that a denial reports: at that time the same call passes, and not `before` seconds earlier."""
     denied = engine.take(spec, **fields)
     assert not denied and denied.retry_after is not None, denied
-    views = engine.accounts.explain(
-        spec, dict(fields.get("cost", {})), priority=fields.get("priority", 5), key=fields.get("key", ""),
-        model=fields.get("model", ""),
-    )  # fmt: skip
+    views = engine.look(spec, **fields)
     assert min(view.wait for view in views if view.wait is not None) == pytest.approx(denied.retry_after)
     clock.move(denied.retry_after - before)
     assert not engine.take(spec, **fields), "it passed before its time"
@@ -299,7 +296,7 @@ def test_an_explicit_wait_outranks_the_reset_that_came_with_it(engine, clock, ki
     asked = {"model": "large", "key": "chat", "priority": priority}
     denied = engine.take(spec, **asked)
     assert denied.retry_after == pytest.approx(settled.cooldown)
-    view = engine.accounts.explain(spec, priority=priority, model="large", key="chat")[0]
+    view = engine.look(spec, **asked)[0]
     assert view.wait == pytest.approx(settled.cooldown)
     state = engine.state(spec)
     assert state.until is None or state.until <= settled.cooldown + 0.001
