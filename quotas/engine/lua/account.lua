@@ -20,6 +20,7 @@
 --   q {unit = {l limit, c capacity, if that seems smaller, v level, t when, w window, e end of a stepping window,
 --      b from when on the level is unknown again, a when asked, k kind,
 --      n, u since when the window after it is used, unseen, and how much}}: quotas of the account as a whole
+--   qn the same of calls that name no model or resource
 --   qm {resource = '<d' when it was used last, then a packed table as q}: quotas of one model or resource
 --   pe {unit, or unit, a line break and the model = units in flight}
 --   x {unit = by how much calls of late took more than was reserved for them, at the most}
@@ -195,12 +196,17 @@ end
 
 -- The quotas of one model or resource, unpacked; nil where none are known.
 local function resource_quotas(s, resource)
+  if resource == '' then return s.qn end
   local packed = s.qm and s.qm[resource]
   return packed and cmsgpack.unpack(string.sub(packed, 9))
 end
 
 -- Store them. Of more than RESOURCES the one that was used least recently is dropped.
 local function resource_store(s, resource, quotas, now)
+  if resource == '' then
+    s.qn = quotas
+    return
+  end
   local all = s.qm or {}
   if not all[resource] then
     local count, oldest, name = 0, nil, nil

@@ -38,16 +38,13 @@ for i = 1, size do
   end
   local quotas = {}
   for unit, q in pairs(s.q or {}) do quotas[unit] = shown(q, now) end
+  for unit, q in pairs(s.qn or {}) do quotas[unit] = quotas[unit] or shown(q, now) end
   for name in pairs(s.qm or {}) do
     for unit, q in pairs(resource_quotas(s, name)) do
-      if name == '' then
-        quotas[unit] = quotas[unit] or shown(q, now)
-      else
-        local row = quotas[unit] or {}
-        row.models = row.models or {}
-        row.models[name] = shown(q, now)
-        quotas[unit] = row
-      end
+      local row = quotas[unit] or {}
+      row.models = row.models or {}
+      row.models[name] = shown(q, now)
+      quotas[unit] = row
     end
   end
   local models = {}

@@ -26,8 +26,10 @@ if verb == 'clear_cooldown' then
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
   s.sus, s.tr, s.hits = nil, nil, nil
   -- A quota that the provider states to be used up would hold it back just as well; the next answer states it anew.
-  for unit, q in pairs(s.q or {}) do
-    if q.v and q.v < 1 then s.q[unit], changed = nil, 1 end
+  for _, quotas in ipairs({s.q or {}, s.qn or {}}) do
+    for unit, q in pairs(quotas) do
+      if q.v and q.v < 1 then quotas[unit], changed = nil, 1 end
+    end
   end
   for name in pairs(s.qm or {}) do
     for _, q in pairs(resource_quotas(s, name)) do

@@ -53,6 +53,7 @@ local accounts -- what was found out about those that had to be looked at closer
 local counters -- all accounts' counters, once they were read
 local turn, stale, first_account, width, seed, weights, bound_to
 local wanted = {} -- keys for an MGET
+local NOTHING = {}
 
 local function no_calendar() return {pack('<Bd', 2, now), pack('<BhdB', 0, -1, 0, 0)} end
 
@@ -164,9 +165,9 @@ local function weigh(i, only)
       if cost then weigh_learned(a, q, unit, cost) end
     end
   end
-  a.own = resource_quotas(s, asked.resource)
-  if a.own then
-    for unit, q in pairs(a.own) do
+  if s.qm or s.qn then
+    a.own = resource_quotas(s, asked.resource)
+    for unit, q in pairs(a.own or NOTHING) do
       local cost = asked.costs[unit]
       if cost then weigh_learned(a, q, unit, cost) end
     end
@@ -360,10 +361,13 @@ local function lend(chosen, probe, lease, args)
   for unit, cost in pairs(asked.costs) do
     local q = s.q and s.q[unit]
     if q then learned().take(q, cost, now) end
-    q = a.own and a.own[unit]
-    if q then learned().take(q, cost, now) end
-    local flying = asked.flying[unit]
-    if cost > 0 then on_its_way[flying] = (on_its_way[flying] or 0) + cost end
+    if cost > 0 then
+      local flying = asked.flying[unit]
+      on_its_way[flying] = (on_its_way[flying] or 0) + cost
+    end
+  end
+  for unit, q in pairs(a.own or NOTHING) do
+    if asked.costs[unit] then learned().take(q, asked.costs[unit], now) end
   end
   if a.own then resource_store(s, asked.resource, a.own, now) end
   if probe > 0 then

@@ -90,6 +90,17 @@ local function note_path(pool, path, id)
   pool.rp = paths
 end
 
+-- Charge quotas what the call used beyond what was reserved; give back what it did not use.
+local function correct(quotas, costs, used, actual_of, now)
+  for unit, cost in pairs(costs) do
+    local q, actual = quotas[unit], actual_of(unit, cost)
+    if q and actual ~= cost then learned().take(q, actual - cost, now) end
+  end
+  for unit, actual in pairs(used or {}) do
+    if quotas[unit] and not costs[unit] and actual > 0 then learned().take(quotas[unit], actual, now) end
+  end
+end
+
 -- Where the charges of the call under way went, by template.
 local tag1, tag2 = {}, {}
 
@@ -185,20 +196,15 @@ for j = 1, m do
   end
 end
 -- The quotas of the model that the lease was acquired for, and those that the answer is about.
-local own = resource_quotas(s, ask.resource)
-local about = not resource and s.q or resource == ask.resource and own or resource and resource_quotas(s, resource)
-local function correct(quotas)
-  for unit, cost in pairs(costs) do
-    local q, actual = quotas[unit], actual_of(unit, cost)
-    if q and actual ~= cost then learned().take(q, actual - cost, now) end
-  end
-  for unit, actual in pairs(used or {}) do
-    if quotas[unit] and not costs[unit] and actual > 0 then learned().take(quotas[unit], actual, now) end
-  end
+local own, about
+if s.qm or s.qn then
+  own = resource_quotas(s, ask.resource)
+  about = resource and (resource == ask.resource and own or resource_quotas(s, resource))
 end
-if s.q then correct(s.q) end
+if not resource then about = s.q end
+if s.q then correct(s.q, costs, used, actual_of, now) end
 if own then
-  correct(own)
+  correct(own, costs, used, actual_of, now)
   if about ~= own or ARGV[8] == '' then resource_store(s, ask.resource, own, now) end
 end
 

@@ -296,7 +296,7 @@ def test_an_explicit_wait_outranks_the_reset_that_came_with_it(engine, clock, ki
     asked = {"model": "large", "key": "chat", "priority": priority}
     denied = engine.take(spec, **asked)
     assert denied.retry_after == pytest.approx(settled.cooldown)
-    view = engine.look(spec, priority=priority, model="large", key="chat")[0]
+    view = engine.look(spec, **asked)[0]
     assert view.wait == pytest.approx(settled.cooldown)
     state = engine.state(spec)
     assert state.until is None or state.until <= settled.cooldown + 0.001

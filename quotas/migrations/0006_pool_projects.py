@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('quotas', '0006_default_output_tokens'),
+        ('quotas', '0005_adaptive'),
     ]
 
     operations = [
