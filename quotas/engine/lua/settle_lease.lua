@@ -101,6 +101,13 @@ local function correct(quotas, costs, used, actual_of, now)
   end
 end
 
+-- The pool's state of the call under way, read where it is needed.
+local pool, pool_key
+local function pool_state()
+  if not pool then pool = state_unpack(redis.call('GET', pool_key)) end
+  return pool
+end
+
 -- Where the charges of the call under way went, by template.
 local tag1, tag2 = {}, {}
 
@@ -132,19 +139,19 @@ local ask = ask_of(string.sub(raw, tags))
 local units, costs = ask.units, ask.costs
 default = math.max(default, math.min(LEAST, most))
 local probe = marks % 2
-local path, request = string.sub(ARGV[2], 27, 34), string.sub(ARGV[2], 35)
-if path == NO_MARK then path = '' end
-if request == '' or request == NO_MARK then request = lease end
+local path, request = '', lease
+if #ARGV[2] > 26 then
+  path, request = string.sub(ARGV[2], 27, 34), string.sub(ARGV[2], 35)
+  if path == NO_MARK then path = '' end
+  if request == NO_MARK then request = lease end
+end
 local s = state_unpack(stored[2])
 local id = owner_of(KEYS[2])
 -- The account has got another credential since, or was enabled since: what the old one met says nothing of it.
 local outdated = s.rn and asked < s.rn
 if outdated or (s.ra and asked < s.ra) then refused = 0 end
-local pool, pool_changed
-local function pool_state()
-  if not pool then pool = state_unpack(redis.call('GET', KEYS[3])) end
-  return pool
-end
+pool, pool_key = nil, KEYS[3]
+local pool_changed
 local transition = ''
 local limited = category == 'rate_limited' or category == 'quota_exhausted'
 local broken = category == 'server' or category == 'network' or category == 'timeout'
