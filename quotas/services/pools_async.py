@@ -20,6 +20,7 @@ async def acquire(
     key: str = "",
     model: str = "",
     max_wait: float = 0.0,
+    project: str | None = None,
     in_thread: InThread,
 ) -> Admission:
     """As `pools.acquire`; `in_thread` runs each single question. Cancelled, it gives back what it was granted."""
@@ -27,7 +28,10 @@ async def acquire(
     while True:
         asked = asyncio.ensure_future(
             _awaited(
-                in_thread, lambda: pools.admit(pools.request_for(name, cost, priority=priority, key=key, model=model))
+                in_thread,
+                lambda: pools.admit(
+                    pools.request_for(name, cost, priority=priority, key=key, model=model, project=project)
+                ),
             )
         )
         try:
