@@ -78,6 +78,15 @@ class UnknownJobType(InvalidJob):
     """No job type of this name is registered."""
 
 
+class NoSuchPool(InvalidJob):
+    """The job names a pool that does not exist, or that is for other projects."""
+
+    def __init__(self, errors: Sequence[FieldError], *, of_others: bool) -> None:
+        super().__init__(errors)
+        self.of_others = of_others
+        """The pool exists and is for other projects. For answers' status only: no text may say so."""
+
+
 class JobError(QueueError):
     """Raised by a task to say how it failed.
 

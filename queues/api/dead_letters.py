@@ -143,7 +143,7 @@ class DeadLetterReplay(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         body = self.body(ReplayOne)
         letter = letter_of(self, uid)
-        with as_problems():
+        with as_problems(self.caller):
             job = replay.replay(letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload"))
         return Response(job_whole(Job.objects.select_related("project", "queue", "batch").get(pk=job.pk)))
 
@@ -160,7 +160,7 @@ class DeadLetterDiscard(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
         letter = letter_of(self, uid)
-        with as_problems():
+        with as_problems(self.caller):
             replay.discard(letter.pk, actor=self.caller.name, reason=reason)
         return Response(letter_shape(letter_of(self, uid)))
 

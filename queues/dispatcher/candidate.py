@@ -29,6 +29,7 @@ COLUMNS = (
     "status",
     "timeout",
     "model",
+    "refused_by",
 )
 
 
@@ -50,6 +51,7 @@ class Candidate:
     status: str
     timeout: float | None
     model: str = ""
+    refused_by: int | None = None
 
     @property
     def group(self) -> GroupKey:

@@ -62,6 +62,11 @@ class Job(models.Model):
     )
     account_lease = models.CharField(max_length=64, blank=True)
     reservation = models.CharField(max_length=64, blank=True)
+    refused_by = models.BigIntegerField(
+        null=True,
+        editable=False,
+        help_text="The account whose credential was refused for this job: another one is taken.",
+    )
     attempts_made = models.PositiveIntegerField(default=0, help_text="Numbers of attempts, rising for ever.")
     attempts_counted = models.PositiveIntegerField(default=0, help_text="Attempts that count against the maximum.")
     deaths = models.PositiveSmallIntegerField(default=0, help_text="Workers that died while running it, alone.")

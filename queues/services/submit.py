@@ -12,14 +12,15 @@ from django.db import IntegrityError, transaction
 
 from queues import clock, config, registry
 from queues.connection import Group, ring
-from queues.errors import FieldError, IdempotencyConflict, InvalidJob, UnknownJobType
+from queues.errors import FieldError, IdempotencyConflict, InvalidJob, NoSuchPool, UnknownJobType
 from queues.models import Batch, Job, JobDependency
 from queues.services import capacity
 from queues.services.deadlock import again_after_deadlock
+from queues.services.pool_access import KnownPools
 from queues.specs import JobSpec, read_cost, read_job
 from queues.states import FINAL, Stage, Status
-from quotas import policies
-from quotas.models import Pool, Project
+from queues.types.http_request import HttpRequest
+from quotas.models import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ def level_of(priority: int, levels: int) -> int:
     return (priority * levels // 10 * 10 + 5) // levels
 
 
-def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config.QueueSpec, registry.JobType]:
+def _resolve(
+    spec: JobSpec, pointer: str, project: str, known_pools: KnownPools
+) -> tuple[config.QueueSpec, registry.JobType]:
     """Look up names; raises `InvalidJob` with all that is unknown."""
     errors: list[FieldError] = []
     queues = config.current().queue_named
@@ -65,21 +68,11 @@ def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config
     pool = job_type.pool(spec.payload) or queue.pool
     if spec.type == "http.request" and pool is None:
         raise InvalidJob([FieldError(f"{pointer}/payload/pool", "This field is required: the queue has no pool.")])
-    if pool is not None and pool not in known_pools and not _is_new_pool(pool, known_pools):
-        raise InvalidJob([FieldError(f"{pointer}/payload/pool", f"There is no pool {pool!r}.")])
+    if job_type.pool(spec.payload):
+        known_pools.check(str(pool), project, f"{pointer}/payload/pool", f"There is no pool {pool!r}.")
+    elif pool is not None:
+        known_pools.check(pool, project, f"{pointer}/queue", f"There is no queue {name!r} for this project.")
     return queue, job_type
-
-
-def _known_pools() -> set[str]:
-    return set(policies.snapshot().pools)
-
-
-def _is_new_pool(name: str, known_pools: set[str]) -> bool:
-    """Whether the pool is newer than what this process has read."""
-    found = Pool.objects.filter(name=name).exists()
-    if found:
-        known_pools.add(name)
-    return found
 
 
 def _row(
@@ -93,11 +86,12 @@ def _row(
 ) -> Job:
     cost = dict(spec.cost) if spec.cost is not None else _estimate(spec, job_type, pointer)
     cost.setdefault("requests", 1)
+    pool = job_type.pool(spec.payload) or queue.pool
+    cost, model = through_pool(job_type, pool, spec.payload, cost)
     held = spec.held or ("waits for other jobs" if spec.after else "")
     not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
     if not_before is not None and not_before <= now:
         not_before = None
-    model = job_type.model(spec.payload)
     job = Job(
         project=project,
         queue_id=queue.id,
@@ -134,6 +128,15 @@ def _row(
         job.unique_key = hashlib.blake2b(f"{project.pk}\x00{seed}".encode(), digest_size=16).hexdigest()
         job.unique_until = now + timedelta(seconds=spec.unique_for)
     return job
+
+
+def through_pool(
+    job_type: registry.JobType, pool: str | None, payload: Mapping[str, Any], cost: dict[str, int]
+) -> tuple[dict[str, int], str]:
+    """The cost with what a call through this pool is estimated to use besides, and the model that it asks for."""
+    if isinstance(job_type, HttpRequest):
+        return job_type.cost_through(pool, payload, cost), job_type.model_through(pool, payload)
+    return cost, job_type.model(payload)
 
 
 def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[str, int]:
@@ -205,9 +208,9 @@ def _existing(project: Project, specs: Sequence[JobSpec], pointers: Sequence[str
     return found
 
 
-def check(spec: JobSpec) -> None:
-    """Whether its type, queue, pool and payload would be accepted now. Raises `InvalidJob`."""
-    _resolve(spec, "", _known_pools())
+def check(spec: JobSpec, project: str) -> None:
+    """Whether its type, queue, pool and payload would be accepted of the project now. Raises `InvalidJob`."""
+    _resolve(spec, "", project, KnownPools())
 
 
 @again_after_deadlock
@@ -225,16 +228,22 @@ def submit_specs(
     Raises `InvalidJob`, `QueueFull`, `QueueTooSmall`, `QueueDraining`, `IdempotencyConflict`, `BatchClosed`.
     """
     pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
-    pools = _known_pools()
+    pools = KnownPools()
     errors: list[FieldError] = []
+    missing: list[bool] = []
+    pools_only = True
     resolved = []
     for spec, where in zip(specs, pointers, strict=True):
         try:
-            resolved.append(_resolve(spec, where, pools))
+            resolved.append(_resolve(spec, where, project.slug, pools))
         except InvalidJob as error:
             if isinstance(error, UnknownJobType) and len(specs) == 1:
                 raise
             errors += error.errors
+            missing.append(error.of_others if isinstance(error, NoSuchPool) else False)
+            pools_only &= isinstance(error, NoSuchPool)
+    if errors and pools_only:
+        raise NoSuchPool(errors, of_others=any(missing))
     if errors:
         raise InvalidJob(errors)
     try:

@@ -74,8 +74,8 @@ def _breathe() -> None:
 
 def timed_out(claimed: Claimed) -> RunResult:
     error = f"Not done within {claimed.context.timeout:g} s."
-    upstream = Upstream("timeout", error=error) if claimed.endpoint else None
-    return RunResult(Outcome.FAILED, category="timeout", error=error, upstream=upstream)
+    # The job's own deadline: what its account's provider would have answered later is not known.
+    return RunResult(Outcome.FAILED, category="timeout", error=error, upstream=_unknown(claimed))
 
 
 def _unknown(claimed: Claimed) -> Upstream | None:

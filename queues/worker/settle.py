@@ -55,6 +55,8 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
         return _fate_of_returned(job, result, now)
     if result.outcome == Outcome.LOST:
         return _fate_of_lost(job)
+    if result.category == "auth" and job.refused_by is not None:
+        return Fate(Stage.DONE, Status.DEAD, f"two accounts were refused; auth: {result.error}"[:500], final=True)
     if not result.counted and result.category == "auth":
         return Fate(Stage.READY, Status.PENDING, f"another account will do it; {result.category}: {result.error}"[:500])
     if not result.counted:
@@ -117,7 +119,7 @@ def _fate_of_lost(job: Job) -> Fate:
 
 _UPDATE = (
     "UPDATE queues_job SET stage=%s, status=%s, reason=%s, not_before=%s, attempts_counted=%s, result=%s, category=%s,"
-    " error=%s, finished_at=%s, lease_until=NULL, worker='', account_lease='', reservation='', suspect=%s, deaths=%s, returns=%s WHERE id=%s"
+    " error=%s, finished_at=%s, lease_until=NULL, worker='', account_lease='', reservation='', suspect=%s, deaths=%s, returns=%s, refused_by=%s WHERE id=%s"
 )
 
 
@@ -138,7 +140,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
         now = clock.now()
         rows, attempts, steps, dead, finished, changed, back, timed = [], [], [], [], [], [], set(), False
         for pk, delivery, cancelled in held:
-            item = _storable(by_delivery[pk, delivery])
+            item = _with_own_refusal(_storable(by_delivery[pk, delivery]))
             job, result = item.claimed.job, item.result
             fate = decide(job, result, now, cancelled=cancelled)
             _carry(job, result, fate, now)
@@ -146,7 +148,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
             rows.append(
                 (fate.stage, fate.status, fate.reason, fate.not_before, job.attempts_counted,
                  None if job.result is None else _json(job.result), job.category, job.error, job.finished_at,
-                 job.suspect, job.deaths, job.returns, pk)
+                 job.suspect, job.deaths, job.returns, job.refused_by, pk)
             )  # fmt: skip
             if fate.status in (Status.RETRYING, Status.RATE_LIMITED, Status.CANCELLED, Status.PENDING):
                 steps.append(Transition(job=job, at=now, state=fate.status, reason=fate.reason))
@@ -186,6 +188,13 @@ def _storable(item: Ended) -> Ended:
     )
 
 
+def _with_own_refusal(item: Ended) -> Ended:
+    """A second account's refusal is held against the job: it is what was asked for that both refuse."""
+    if item.result.category != "auth" or item.result.counted or item.claimed.job.refused_by is None:
+        return item
+    return Ended(item.claimed, replace(item.result, counted=True))
+
+
 def close(finished: Sequence[Job], now: datetime) -> None:
     """What follows from jobs that have ended: those that waited for them, and batches that are complete."""
     if not finished:
@@ -211,6 +220,8 @@ def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
     """Set the job's own fields as the fate has them."""
     if result.counted and result.outcome == Outcome.FAILED:
         job.attempts_counted += 1
+    if result.category == "auth" and not result.counted:
+        job.refused_by = job.account_id
     if result.returned:
         job.returns += 1
     elif result.outcome == Outcome.LOST:

@@ -18,7 +18,7 @@ from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.dialogs import asking, back, why
 from quotas.admin.policy import RESTARTING
 from quotas.admin.trail import actor_of
-from quotas.models import Account, Pool, PoolLimit
+from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.services import operate
 
 
@@ -33,6 +33,17 @@ class PoolForm(ReasonForm):
         if self.instance.name in names:
             raise forms.ValidationError("A pool can't fall back to itself.")
         return names
+
+    def clean_projects(self) -> Any:
+        slugs = self.cleaned_data["projects"]
+        if slugs is None:
+            return None
+        if not isinstance(slugs, list) or not all(isinstance(slug, str) for slug in slugs):
+            raise forms.ValidationError('A list of projects, such as ["acme"]; blank: every project.')
+        known = set(Project.objects.values_list("slug", flat=True))
+        if unknown := [slug for slug in slugs if slug not in known]:
+            raise forms.ValidationError(f"There is no project {unknown[0]!r}.")
+        return list(dict.fromkeys(slugs))
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -87,7 +98,7 @@ class PoolAdmin(SluiceAdmin):
     actions_detail = ["pause_pool", "resume_pool"]
     readonly_fields = ["paused_at", "paused_reason"]
     fieldsets = [
-        (None, {"fields": [("name", "provider"), ("strategy", "sticky"), "fallback"]}),
+        (None, {"fields": [("name", "provider"), ("strategy", "sticky"), ("fallback", "projects")]}),
         (
             "Concurrency",
             {

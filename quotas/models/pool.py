@@ -41,6 +41,12 @@ class Pool(Versioned):
     pause = models.CharField(max_length=8, choices=PausedPriorities.choices, default=PausedPriorities.LOW)
     sticky = models.BooleanField(default=False, help_text="Keep a key on its account while it can.")
     fallback = models.JSONField(default=list, blank=True, help_text="Names of pools to try in order.")
+    projects = models.JSONField(
+        null=True,
+        blank=True,
+        default=None,
+        help_text='Slugs of the projects that may use it, such as ["acme"]; blank: every project; []: none.',
+    )
     paused_at = models.DateTimeField(null=True, blank=True, help_text="Paused by an operator since.")
     paused_reason = models.CharField(max_length=500, blank=True)
 

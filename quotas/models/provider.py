@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from quotas.engine.estimate import DEFAULT_OUTPUT
 from quotas.models.config_version import Versioned
 from quotas.models.names import name_validator
 
@@ -20,6 +21,10 @@ class Provider(Versioned):
         help_text="`{credential}` is put in when the call is made. Blank: no header is sent (the credential may stand in the path).",
     )
     timeout = models.FloatField(default=30.0, help_text="Seconds.")
+    default_output_tokens = models.PositiveIntegerField(
+        default=DEFAULT_OUTPUT,
+        help_text="Tokens of output that are estimated for a call which names no limit of its own.",
+    )
     settings = models.JSONField(default=dict, blank=True, help_text="Names and encodings for the generic dialect.")
 
     class Meta:

@@ -139,22 +139,31 @@ def pool_names() -> frozenset[str]:
     return frozenset(keeper.get().pools)
 
 
-def pool_config(name: str) -> PoolConfig:
-    """The pool with its provider and sealed credentials. Raises `UnknownPool`."""
+def pool_config(name: str, project: str | None = None) -> PoolConfig:
+    """The pool with its provider and sealed credentials. Raises `UnknownPool`, also where it is not for `project`."""
     found = keeper.get().pools.get(name)
-    if found is None:
+    if found is None or not found.is_open_to(project):
         raise UnknownPool(name[:80])
     return found
 
 
-def pool_spec(name: str) -> PoolSpec:
-    """The pool as the engine sees it. Raises `UnknownPool`."""
-    return pool_config(name).spec
+def pool_spec(name: str, project: str | None = None) -> PoolSpec:
+    """The pool as the engine sees it. Raises `UnknownPool`, also where it is not for `project`."""
+    return pool_config(name, project).spec
+
+
+def fallbacks_of(pool: PoolSpec, project: str | None = None) -> tuple[PoolSpec, ...]:
+    """The pools to try after `pool`, in order; those that are gone or not for `project` are passed over."""
+    known = keeper.get().pools
+    return tuple(
+        found.spec for name in pool.fallback if (found := known.get(name)) is not None and found.is_open_to(project)
+    )
 
 
 __all__ = [
     "Snapshot",
     "cost_of",
+    "fallbacks_of",
     "forget",
     "outdate",
     "pool_config",

@@ -15,6 +15,7 @@ from controlplane.config.document import Node
 from controlplane.config.kinds import limits
 from controlplane.config.kinds.base import Kind, Reference
 from controlplane.config.records import Item, Member, Record, duration
+from quotas.engine.estimate import DEFAULT_OUTPUT
 from quotas.models import Account, Pool, PoolLimit, Provider
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
 from quotas.models.policy import PausedPriorities
@@ -34,6 +35,7 @@ class Providers(Kind):
             Member("base_url", readers.address),
             Member("auth_header", readers.header, DEFAULT_HEADER),
             duration("timeout", readers.seconds(0.1, 3600.0), 30.0),
+            Member("default_output_tokens", readers.whole(0, 10_000_000), DEFAULT_OUTPUT),
             Member("settings", readers.mapping, dict),
         )
     )
@@ -153,6 +155,7 @@ class Pools(Kind):
             Member("pause", readers.choice(PausedPriorities.values), "low"),
             Member("fallback", readers.listed(readers.name), list),
             Member("sticky", readers.flag, False),
+            Member("projects", readers.nullable(readers.listed(readers.name)), None),
             Member("accounts", _ACCOUNT.listed("name"), list, lambda items: [_ACCOUNT.show(item) for item in items]),
         ),
         _check,
@@ -162,6 +165,8 @@ class Pools(Kind):
         yield "providers", item["provider"], "provider"
         for name in item["fallback"]:
             yield "pools", name, "fallback"
+        for slug in item["projects"] or ():
+            yield "projects", slug, "projects"
 
     def problem(self, item: Item, before: Item | None) -> tuple[str, str] | None:
         known = {account["name"] for account in before["accounts"]} if before else set()
@@ -221,7 +226,7 @@ class Pools(Kind):
     def save(self, item: Item, before: Item | None) -> None:
         row = Pool.objects.filter(name=item["name"]).first() or Pool(name=item["name"])
         row.provider = Provider.objects.get(name=item["provider"])
-        for name in ("strategy", "pause_at", "pause", "fallback", "sticky"):
+        for name in ("strategy", "pause_at", "pause", "fallback", "sticky", "projects"):
             setattr(row, name, item[name])
         for name in ("initial", "floor", "ceiling"):
             setattr(row, f"concurrency_{name}", item["concurrency"][name] if item["concurrency"] else None)
@@ -255,6 +260,7 @@ def _pool_item(row: Pool) -> Item:
         "pause": row.pause,
         "fallback": list(row.fallback),
         "sticky": row.sticky,
+        "projects": None if row.projects is None else list(row.projects),
         "accounts": [
             {
                 "name": account.name,

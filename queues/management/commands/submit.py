@@ -99,7 +99,7 @@ class Command(BaseCommand):
                 if spec.batch is not None:
                     raise InvalidJob([FieldError("/batch", "The file is its own batch.")])
                 check_url(spec.callback_url, "/callback_url")
-                check(spec)
+                check(spec, options["project"])
             except UnicodeDecodeError:
                 raise CommandError(f"line {number}: is not UTF-8") from None
             except RecursionError:
