@@ -33,7 +33,7 @@ _WORDS = {
 }  # fmt: skip
 """What an exception class means, by its name. The nearest class of an exception's ancestry that is known decides, not
 any of them: libraries move their classes about (with urllib3 2.8 a refused connection descends from a timeout)."""
-_KINDS: dict[type, str] = {
+_KINDS: dict[type[BaseException], str] = {
     TimeoutError: "timeout",
     ConnectionError: "network",
     socket.gaierror: "network",
@@ -116,7 +116,7 @@ def said_in(error: BaseException) -> Said | None:
     said = said_by(error)
     if response is None:
         return said
-    body = body_of(response)
+    body: object = body_of(response)
     status = status_of(response) or 0
     if body is None and said is not None:
         body = said.body
@@ -129,7 +129,7 @@ def fault_of(error: BaseException, depth: int = 0) -> str:
     A deadline of the caller's own (`asyncio.timeout`, `wait_for`, a future's) is neither: the provider was not given
     the time that its account has.
     """
-    if depth > _DEEPEST or _is_own_deadline(error):
+    if depth > _DEEPEST or (depth == 0 and _is_own_deadline(error)):
         return ""
     if isinstance(error, BaseExceptionGroup):
         words = {fault_of(one, depth + 1) for one in error.exceptions}

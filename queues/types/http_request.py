@@ -217,7 +217,7 @@ class HttpRequest:
                 error=f"The request can't be sent: {type(error).__name__}.",
                 upstream=Outcome("unused"),
             )
-        return self._answered(response, content, payload, lease, time.perf_counter() - started, tail, job.project)
+        return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
 
     @staticmethod
     def _unanswered(category: str, error: str, latency: float | None = None, *, own: bool = False) -> RunResult:
@@ -236,8 +236,8 @@ class HttpRequest:
         payload: Mapping[str, Any],
         lease: Any,
         latency: float,
-        tail: bytes = b"",
         project: str | None = None,
+        tail: bytes = b"",
     ) -> RunResult:
         status = response.status
         upstream = dialects.read(
