@@ -9,6 +9,7 @@ from queues import registry
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, WorkerProcess
 from queues.selectors import batch_facts
 from queues.services.control import state_of
+from quotas.models import Project
 
 REDACTED = "[redacted]"
 
@@ -98,7 +99,11 @@ def batch_shape(batch: Batch) -> dict[str, Any]:
     }
 
 
-def queue_shape(queue: Queue, facts: dict[str, Any]) -> dict[str, Any]:
+def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = None) -> dict[str, Any]:
+    """A queue as the platform sees it, or as a project does: a pool that is for others has no name there."""
+    theirs = queue.pool is not None and (
+        project is None or queue.pool.projects is None or project.slug in queue.pool.projects
+    )
     return {
         "name": queue.name,
         "state": state_of(queue),
@@ -107,7 +112,7 @@ def queue_shape(queue: Queue, facts: dict[str, Any]) -> dict[str, Any]:
         "timeout": queue.timeout,
         "concurrency": queue.concurrency,
         "lane": queue.lane,
-        "pool": queue.pool.name if queue.pool else None,
+        "pool": queue.pool.name if queue.pool and theirs else None,
         "retry_policy": queue.retry_policy.name if queue.retry_policy else None,
         **facts,
     }

@@ -136,7 +136,9 @@ def _sql_may_be_away() -> Iterator[None]:
 
 def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
     """What the report means in the dialect of the pool's provider; a credential that is echoed is taken out."""
-    if report.status is None:
+    if report.status is None and report.error == "cancelled":
+        outcome = Outcome("unknown", latency=report.latency)
+    elif report.status is None:
         outcome = headers.failed(report.error, latency=report.latency)
     else:
         outcome = headers.read(

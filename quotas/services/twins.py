@@ -1,7 +1,7 @@
-"""One credential under several accounts, in one pool or in several: what its provider refuses holds for all of them.
+"""One credential in several pools: what its provider refuses holds for all of its accounts.
 
-A provider counts by credential, and not by what it is called here. So a refused credential disables every account that
-has it, and a refusal by a limit cools every one of them down.
+A provider counts by credential, whatever its accounts are called here. So a refused credential disables each of them,
+and a refusal by a limit cools each of them down.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ _known_from: Snapshot | None = None
 
 
 def of(account_id: str) -> list[tuple[PoolConfig, AccountSpec]]:
-    """The other accounts with this account's credential at the same provider's address."""
+    """The accounts of other pools with this account's credential at the same provider's address."""
     global _known, _known_from
     held = policies.snapshot()
     if held is not _known_from:
         _known, _known_from = _grouped(held), held
-    return [one for one in _known.get(account_id, ()) if one[1].id != account_id]
+    group = _known.get(account_id, ())
+    own = {config.spec.id for config, account in group if account.id == account_id}
+    return [one for one in group if one[0].spec.id not in own]
 
 
 def follow(settled: Settled, outcome: Outcome) -> None:

@@ -16,6 +16,8 @@ _MODEL = re.compile(r"Rate limit (?:reached )?for (?!organization\b)[\w.:/-]{2,8
 _DAY = 86400.0
 BAD_KEYS = frozenset({"invalid_api_key", "account_deactivated", "organization_deactivated", "token_expired"})
 """Values of `error.code` that are about the key or the account behind it, whatever was asked for."""
+BAD_KEY = "Incorrect API key provided"
+"""The same in words, for relays that drop the code."""
 _UNITS = {
     "requests": "requests",
     "tokens": "tokens",
@@ -37,7 +39,7 @@ def read(answer: Answer) -> Reading:
     wait_in_ms(answer, reading)
     if reading.category == "rate_limited":
         _tell_quota_apart(answer, reading)
-    if answer.text_at("error", "code") in BAD_KEYS:
+    if answer.text_at("error", "code") in BAD_KEYS or (answer.status == 401 and BAD_KEY in reading.message[:200]):
         reading.refuse_credential()
     count_usage(reading, answer.at("usage"), "total_tokens")
     return reading
@@ -66,7 +68,7 @@ def wait_in_text(text: str) -> float | None:
 
 def _tell_quota_apart(answer: Answer, reading: Reading) -> None:
     codes = {answer.text_at("error", "code"), answer.text_at("error", "type")}
-    if codes & {"insufficient_quota", "billing_hard_limit_reached"}:
+    if codes & {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}:
         reading.category = "quota_exhausted"
     elif _MODEL.search(reading.message[:4000]):
         reading.scope = "model"

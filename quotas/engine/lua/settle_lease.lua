@@ -47,6 +47,7 @@
 -- somebody's last success with them; all until when the event `pool_limited` is not repeated.
 
 local SAME_MOMENT = 1000000
+local LEAST = 1000000 -- a refusal without a hint is waited for, whatever the pool's default: jobs would go round
 local MOST_PATHS = 64
 local NO_MARK = string.rep('\0', 8)
 
@@ -100,6 +101,13 @@ local function correct(quotas, costs, used, actual_of, now)
   end
 end
 
+-- The pool's state of the call under way, read where it is needed.
+local pool, pool_key
+local function pool_state()
+  if not pool then pool = state_unpack(redis.call('GET', pool_key)) end
+  return pool
+end
+
 -- Where the charges of the call under way went, by template.
 local tag1, tag2 = {}, {}
 
@@ -129,20 +137,21 @@ for j = 1, m do
 end
 local ask = ask_of(string.sub(raw, tags))
 local units, costs = ask.units, ask.costs
+default = math.max(default, math.min(LEAST, most))
 local probe = marks % 2
-local path, request = string.sub(ARGV[2], 27, 34), string.sub(ARGV[2], 35)
-if path == NO_MARK then path = '' end
-if request == '' or request == NO_MARK then request = lease end
+local path, request = '', lease
+if #ARGV[2] > 26 then
+  path, request = string.sub(ARGV[2], 27, 34), string.sub(ARGV[2], 35)
+  if path == NO_MARK then path = '' end
+  if request == NO_MARK then request = lease end
+end
 local s = state_unpack(stored[2])
 local id = owner_of(KEYS[2])
 -- The account has got another credential since, or was enabled since: what the old one met says nothing of it.
 local outdated = s.rn and asked < s.rn
 if outdated or (s.ra and asked < s.ra) then refused = 0 end
-local pool, pool_changed
-local function pool_state()
-  if not pool then pool = state_unpack(redis.call('GET', KEYS[3])) end
-  return pool
-end
+pool, pool_key = nil, KEYS[3]
+local pool_changed
 local transition = ''
 local limited = category == 'rate_limited' or category == 'quota_exhausted'
 local broken = category == 'server' or category == 'network' or category == 'timeout'
@@ -350,7 +359,7 @@ elseif limited and not outdated then
     pool_changed = true
     local suspected = pool.sus
     if suspected and suspected.till <= now then suspected, pool.sus, pool.tr = nil, nil, nil end
-    local hit_until = hint >= 0 and now + wait or 0
+    local hit_until = hint >= 0 and now + hint or 0
     if scope == 2 and hint >= 0 then
       if not pool.cd or till > pool.cd then
         if not pool.cd or pool.cd <= now then transition = 'pool_limited' end
@@ -373,7 +382,8 @@ elseif limited and not outdated then
       if suspected and not suspected.of[id] and hit_until >= suspected.till - SAME_MOMENT
           and hit_until <= suspected.till + SAME_MOMENT + (now - suspected.at) then
         if not pool.cd or pool.cd <= now then transition = 'pool_limited' end
-        if not pool.cd or suspected.till > pool.cd then pool.cd = suspected.till end
+        local shared = math.min(suspected.till, now + most)
+        if not pool.cd or shared > pool.cd then pool.cd = shared end
         pool.sus, pool.tr, pool.hits = nil, nil, nil
       elseif count >= size and size >= 2 then -- nobody is left to try: each cools down for itself
         if not (pool.all and pool.all > now) then transition, pool.all = 'pool_limited', now + cooldown end

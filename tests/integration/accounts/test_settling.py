@@ -450,3 +450,19 @@ def test_refused_models_are_bounded_and_cleared_with_the_cooldown(engine):
     assert len(engine.state(spec).models) == 64
     assert engine.accounts.clear_cooldown("a1") and not engine.state(spec).models
     assert engine.take(spec, model="m79")
+
+
+@pytest.mark.parametrize("fields", [{}, {"key": "chat"}, {"model": "large"}])
+def test_a_refusal_without_a_hint_is_waited_for_whatever_the_default(engine, fields):
+    spec = pool(1, cooldown_default=0.0)
+    scope = next(iter(fields), "account")
+    assert engine.call(spec, Outcome("rate_limited", status=429, scope=scope), **fields)[1].cooldown >= 1.0
+    assert not engine.take(spec, **fields)
+
+
+def test_an_account_that_is_disabled_while_it_is_called_ends_its_calls(engine):
+    spec = pool(2)
+    taken = engine.take(spec)
+    engine.accounts.disable(taken.account_id)
+    assert engine.settle(taken.lease, OK).outcome == "ok"
+    assert engine.accounts.states(spec)[int(taken.account_id[1:]) - 1].state == "disabled"

@@ -132,3 +132,19 @@ def test_an_operator_ends_a_suspicion(engine):
     assert not engine.take(spec)
     assert engine.accounts.clear_pool_cooldown(spec)
     assert engine.take(spec) and engine.take(spec)
+
+
+def test_waits_above_the_pools_maximum_are_not_taken_for_one_moment(engine, clock):
+    spec = pool(6, cooldown_max=60.0)
+    leases = [engine.take(spec).lease for _ in range(3)]
+    for lease, wait in zip(leases, (500.0, 5000.0, 9000.0), strict=True):
+        engine.settle(lease, limited(wait))
+    assert engine.take(spec) and engine.take(spec)
+
+
+def test_a_confirmed_limit_lasts_no_longer_than_the_pools_maximum(engine, clock):
+    spec = pool(6, cooldown_max=60.0)
+    suspect(engine, spec, 5000.0)
+    assert engine.settle(engine.take(spec).lease, limited(5000.0)).transition == "pool_limited"
+    clock.move(60.1)
+    assert engine.take(spec)

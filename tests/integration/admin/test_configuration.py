@@ -10,7 +10,7 @@ from django.forms.models import model_to_dict
 from django.test import Client
 
 from controlplane.models import AuditEntry
-from quotas.models import ConfigVersion, Policy
+from quotas.models import ConfigVersion, Policy, Pool, Project, Provider
 from tests.browser.seed import Day
 
 SignIn = Callable[[str], Client]
@@ -87,3 +87,23 @@ def test_what_is_deleted_is_told(signed_in: SignIn, day: Day) -> None:
     assert answer.status_code == 302
     entry = AuditEntry.objects.get(verb="policy.delete")
     assert entry.before["name"] == "user-hourly"
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [("", None), ("[]", []), ('["acme", "acme"]', ["acme"]), ('["nobody"]', False), ('"acme"', False), ("[1]", False)],
+)
+def test_whose_a_pool_is(signed_in: SignIn, day: Day, given: str, stored: Any) -> None:
+    provider = Provider.objects.first()
+    assert provider is not None
+    Project.objects.get_or_create(slug="acme", defaults={"name": "acme"})
+    sent = {
+        "name": "theirs", "provider": provider.pk, "strategy": "health", "fallback": "[]", "projects": given,
+        "breaker_failures": 5, "breaker_window": 60, "breaker_open_for": 60, "breaker_probes": 1,
+        "cooldown_default": 60, "cooldown_max": 3600, "pause_at": 0.8, "pause": "low", "reason": "new",
+        "limits-TOTAL_FORMS": 0, "limits-INITIAL_FORMS": 0, "accounts-TOTAL_FORMS": 0, "accounts-INITIAL_FORMS": 0,
+    }  # fmt: skip
+    answer = signed_in("root").post("/admin/quotas/pool/add/", sent)
+    assert answer.status_code == (200 if stored is False else 302)
+    rows = list(Pool.objects.filter(name="theirs").values_list("projects", flat=True))
+    assert rows == ([] if stored is False else [stored])
