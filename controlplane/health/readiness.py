@@ -1,4 +1,4 @@
-"""What must be there for work to be done: SQL, Redis, a leading dispatcher, a worker."""
+"""What must be there for work to be done: SQL, Redis, a leading dispatcher, a worker, and no process that keeps dying."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.db import Error as SqlError
 from django.db import connection
 from django.db.models.functions import Now
 
+from controlplane.supervisor import failing
 from queues.models import Leadership, WorkerProcess
 from quotas.redis_url import one_server
 
@@ -52,6 +53,12 @@ def _workers() -> str:
     return "" if fresh else "No worker has reported itself within 30 s: start `manage.py rqworker`."
 
 
+def failing_children() -> str:
+    """The children of a running `up` that keep dying."""
+    path = settings.INSTANCE.failing_path
+    return "; ".join(f"{one}, see {settings.INSTANCE.log_dir / one.name}.log" for one in failing.read(path))
+
+
 def check() -> list[Check]:
     """Each part once, in the order in which they need each other; never raises for a part that is down."""
     urls = {"redis": settings.REDIS_URL}
@@ -60,7 +67,10 @@ def check() -> list[Check]:
     parts: list[tuple[str, Callable[[], str]]] = [("sql", _sql)]
     parts += [(name, lambda url=url: _redis(url)) for name, url in urls.items()]  # type: ignore[misc]
     parts += [("dispatcher", _dispatcher), ("workers", _workers)]
-    return [Check(name, _problem(part)) for name, part in parts]
+    checks = [Check(name, _problem(part)) for name, part in parts]
+    if dying := failing_children():
+        checks.append(Check("processes", f"{dying}."))
+    return checks
 
 
 def _problem(part: Callable[[], str]) -> str:
