@@ -143,6 +143,7 @@ class Dispatcher:
     def _hear(self, rings: bell.Rings) -> None:
         if rings.unblock:
             config.snapshot.outdate()  # a pause holds for all that was submitted behind it
+            policies.outdate()
         config.current()
         versions = (config.snapshot.version, policies.snapshot().version)
         if versions != self._versions or rings.unblock:
