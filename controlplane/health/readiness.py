@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from controlplane.supervisor import failing
 from queues.models import Leadership, WorkerProcess
-from quotas.redis_url import one_server
+from quotas.redis_url import client
 
 WORKER_FRESH = timedelta(seconds=30)
 REDIS_PATIENCE = 1.0
@@ -35,12 +35,13 @@ def _sql() -> str:
 
 
 def _redis(url: str) -> str:
-    client = one_server(url, socket_timeout=REDIS_PATIENCE, socket_connect_timeout=REDIS_PATIENCE)
+    """It takes writes: a server whose memory is full, that is a replica or can't write to its disk answers PING."""
+    server = client(url, socket_timeout=REDIS_PATIENCE, socket_connect_timeout=REDIS_PATIENCE)
     try:
-        client.ping()
+        server.set(f"{settings.REDIS_PREFIX}:ready", "1", px=1000)
         return ""
     finally:
-        client.close()
+        server.close()
 
 
 def _dispatcher() -> str:
@@ -76,6 +77,14 @@ def check() -> list[Check]:
 def _problem(part: Callable[[], str]) -> str:
     try:
         return part()
+    except redis.ResponseError as error:
+        return f"{_code(error)}: it answers with an error."
     except (SqlError, redis.RedisError) as error:
         # The class only: a driver's message may hold an address with its password.
         return f"{type(error).__name__}: not reachable."
+
+
+def _code(error: redis.ResponseError) -> str:
+    """What kind of error the server says (`MISCONF`), else the exception's class."""
+    word = str(error).partition(" ")[0]
+    return word if word.isupper() and word.isalpha() and word != "ERR" else type(error).__name__

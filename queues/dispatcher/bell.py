@@ -25,11 +25,21 @@ class Rings:
     any: bool = False
 
     def add(self, raw: Any) -> None:
-        message = json.loads(raw)
-        groups = {tuple(group) for group in message["groups"]}
-        (self.again if message["again"] else self.grew).update(groups)
-        self.unblock |= message["unblock"]
+        """Take one ring. One that can't be read may have been any: everything is looked at then."""
         self.any = True
+        try:
+            message = json.loads(raw)
+            groups = {
+                (int(queue), int(priority), int(project), str(pool))
+                for queue, priority, project, pool in message["groups"]
+            }
+            again, unblock = bool(message["again"]), bool(message["unblock"])
+        except (ValueError, TypeError, KeyError):
+            log.warning("dispatcher.unreadable_ring")
+            self.unblock = True
+            return
+        (self.again if again else self.grew).update(groups)
+        self.unblock |= unblock
 
 
 def listen(seconds: float) -> Rings:
