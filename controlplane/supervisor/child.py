@@ -107,14 +107,14 @@ class Child:
         self.restarts += 1
         self.status = status
 
-    def lives(self) -> bool:
-        """Whether it runs now; a long life clears its earlier deaths."""
+    def life(self) -> float | None:
+        """Seconds since its start, None while it does not run. A long life clears its earlier deaths."""
         if self.process is None:
-            return False
+            return None
         lived = time.monotonic() - self.started_at
         self.was_ready |= lived >= STEADY_SECONDS
         self.backoff.lives(lived)
-        return True
+        return lived
 
     def terminate(self) -> None:
         """To the process alone: it knows its own children."""

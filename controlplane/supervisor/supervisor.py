@@ -22,6 +22,8 @@ TICK = 0.05
 """Seconds between two looks at a condition."""
 IDLE_TICK = 5.0
 """Seconds to sleep where nothing is expected: output, deaths and signals wake us."""
+CALM = 15.0
+"""Seconds of life after which a child is no longer named as one that keeps dying."""
 STARTS = 5
 """Deaths of a child that has never been ready after which the supervisor ends."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,6 +48,7 @@ class Supervisor:
         self._failing = FailingFile(failing or pid_dir.with_name("failing.json"))
         self._selector = selectors.DefaultSelector()
         self._stops = 0
+        self.calm = CALM
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Supervisor:
@@ -121,7 +124,7 @@ class Supervisor:
     def all_ready(self) -> None:
         """The whole is ready: each child that runs and has not died is, too, and is started again for ever."""
         for child in self.children.values():
-            child.was_ready |= child.lives() and not child.backoff.deaths
+            child.was_ready |= child.life() is not None and not child.backoff.deaths
 
     def forever(self) -> None:
         """Watch until a signal asks for the end; raises `ChildGivenUp` for a child that never becomes ready."""
@@ -179,8 +182,7 @@ class Supervisor:
     def _keep_dying(self) -> list[Failing]:
         found = []
         for child in self.children.values():
-            child.lives()
-            if child.backoff.deaths >= ENOUGH:
+            if (child.life() or 0.0) < self.calm and child.backoff.deaths >= ENOUGH:
                 found.append(Failing(child.name, child.backoff.deaths, child.status))
         return found
 

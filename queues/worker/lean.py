@@ -6,11 +6,13 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import redis
 import structlog
+from django.db import DatabaseError, InterfaceError, close_old_connections
 from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import Job as RQJob
 from rq.queue import Queue
@@ -57,6 +59,21 @@ class LeanWorker(BaseWorker):
                 wait = self._wait_for_redis(error, wait)
                 if self._stop_requested:
                     return
+
+    def begin(self, report: Callable[[], None]) -> bool:
+        """Run `report`, which makes the worker known in SQL. Nobody would give work to one that is not, so that SQL is waited for (it is away,
+        or its disk is full). False where the worker was asked to stop before that."""
+        wait = FIRST_WAIT
+        while not self._stop_requested:
+            try:
+                close_old_connections()
+                report()
+                return True
+            except (DatabaseError, InterfaceError) as error:
+                log.warning("worker.sql_away", error=f"{type(error).__name__}: {error}")
+                time.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+        return False
 
     def _wait_for_redis(self, error: redis.RedisError, wait: float) -> float:
         """Sleep after a command that failed; the next wait. A server that answers with an error (its memory is full, it

@@ -82,7 +82,7 @@ def test_a_child_that_was_ready_is_started_for_ever_and_named(family: Family, tm
         flag.unlink()
         starts = family.lines.count(("dying", "up"))
         supervisor.until(lambda: family.lines.count(("dying", "up")) > starts, 30, "a start that lasts")
-        child.backoff.steady = 0.2
+        supervisor.calm = 0.2
         supervisor.until(lambda: failing.read(tmp_path / "logs" / "failing.json") == [], 10, "a steady life")
 
 
