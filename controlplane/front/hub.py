@@ -108,6 +108,7 @@ class Hub:
                     await self._look_back()
             except RedisError as error:
                 log.warning("events.unread", error=type(error).__name__)
+                await self._redis.connection_pool.disconnect()  # after a failover the address may be another server's
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
             except Exception:

@@ -49,6 +49,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._stops = 0
         self.calm = CALM
+        self._unnoted: set[str] = set()
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Supervisor:
@@ -154,11 +155,12 @@ class Supervisor:
             self._say("up", f"{child.name} can't be started now: {error}")
 
     def _note_pid(self, child: Child) -> None:
-        path = self._pid_dir / child.name
+        """Write its process id; where the disk is full, each tick tries again."""
         try:
-            path.write_text(f"{child.pid}\n")
-        except OSError as error:  # the disk is full
-            self._say("up", f"{path} can't be written: {error.strerror}")
+            (self._pid_dir / child.name).write_text(f"{child.pid}\n")
+            self._unnoted.discard(child.name)
+        except OSError:
+            self._unnoted.add(child.name)
 
     def _reap(self, child: Child) -> int:
         if not child.silent:
@@ -177,6 +179,8 @@ class Supervisor:
                 self._ended(child)
             elif child.restart_at is not None and child.restart_at <= now:
                 self._relaunch(child)
+            elif child.name in self._unnoted and child.process is not None:
+                self._note_pid(child)
         self._failing.write(self._keep_dying())
 
     def _keep_dying(self) -> list[Failing]:

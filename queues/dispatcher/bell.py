@@ -57,5 +57,6 @@ def listen(seconds: float) -> Rings:
             rings.add(raw)
     except redis.RedisError as error:
         log.warning("dispatcher.bell_silent", error=type(error).__name__)
+        connection.drop_connections(client)
         time.sleep(min(max(seconds, 0.1), 0.5))
     return rings

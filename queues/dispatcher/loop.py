@@ -13,7 +13,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import Min
 
-from queues import clock, config
+from queues import clock, config, connection
 from queues.dispatcher import bell, waits
 from queues.dispatcher.admission import Admissions, Asked
 from queues.dispatcher.candidate import Candidate, GroupKey, groups_waiting
@@ -90,6 +90,7 @@ class Dispatcher:
                     self._forget()
                 except (DatabaseError, InterfaceError, redis.RedisError, LimiterUnavailable) as error:
                     pause = 0.0
+                    connection.drop_connections(connection.client())
                     log.warning("dispatcher.waiting", error=f"{type(error).__name__}: {error}")
                     self._forget()
                     self._stopping.wait(0.5)

@@ -19,6 +19,7 @@ from rq.queue import Queue
 from rq.utils import as_text
 from rq.worker.base import BaseWorker
 
+from queues.connection import drop_connections
 from queues.ids import new_id
 from queues.worker.parcel import Parcel
 from queues.worker.recycling import FAR_TOO_MUCH, Recycling
@@ -79,6 +80,7 @@ class LeanWorker(BaseWorker):
         """Sleep after a command that failed; the next wait. A server that answers with an error (its memory is full, it
         is loading, it has become a replica) is waited for like one that does not answer."""
         log.warning("worker.redis_away", error=type(error).__name__)
+        drop_connections(self.connection)
         time.sleep(wait)
         return min(wait * 2, LONGEST_WAIT)
 

@@ -32,7 +32,7 @@ from .scripts import Argument, Call, Key, Script, pack
 Reply = Any
 UNAVAILABLE = (
     "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY ", "NOREPLICAS", "NOQUORUM",
-    "NOAUTH", "WRONGPASS", "NOPERM", "ERR max number of clients", "ERR Error running script: OOM",
+    "NOAUTH", "WRONGPASS", "NOPERM", "ERR max number of clients",
 )  # fmt: skip
 """How the answers of a server begin that does not serve now: starting, full, a replica, locked. As good as none: what was
 asked has not been done, and the next try may be answered."""
