@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +34,7 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
         binary = str(other.process.args[0])  # type: ignore[index]
     else:
         binary = valkey_binary()
-    with run_server(binary) as server:
+    with run_server(binary, "--enable-debug-command", "yes") as server:
         yield server
 
 
@@ -141,3 +142,46 @@ def test_no_connection_left(client: redis.Redis) -> None:
         Limiter(client, timeout=0.5).check([CLOSED])
     client.config_set("maxclients", "100")
     assert Limiter(client, timeout=0.5).check([CLOSED])
+
+
+def test_a_server_that_loads_its_data(client: redis.Redis, resilient: ResilientLimiter, events: list[str]) -> None:
+    """A reload that takes seconds, during which it answers LOADING."""
+    with client.pipeline(transaction=False) as pipeline:
+        for n in range(3000):
+            pipeline.set(f"k{n}", "x")
+        pipeline.execute()
+    assert not resilient.check([OPEN]).degraded
+    client.config_set("key-load-delay", "1000")
+    client.config_set("loading-process-events-interval-bytes", "1024")
+    loading = threading.Thread(target=lambda: client.execute_command("DEBUG", "RELOAD"))
+    loading.start()
+    try:
+        wait_for(lambda: resilient.check([OPEN], dry_run=True).degraded, 10.0)
+        with pytest.raises(LimiterUnavailable):
+            resilient.check([CLOSED])
+    finally:
+        loading.join()
+    wait_for(lambda: not resilient.check([OPEN]).degraded, 10.0)
+    assert (events[0], events[-1]) == ("unavailable", "recovered")
+
+
+def test_a_cluster_that_has_lost_the_slot() -> None:
+    with run_server(valkey_binary(), cluster=True) as server, server.client() as made:
+        limiter = Limiter(made, timeout=0.5)
+        assert limiter.check([CLOSED])
+        with redis.Redis(host="127.0.0.1", port=server.port) as node:
+            slot = int(node.execute_command("CLUSTER", "KEYSLOT", limiter.keys.tag))
+            node.execute_command("CLUSTER", "DELSLOTS", slot)
+            with pytest.raises(LimiterUnavailable):
+                limiter.check([CLOSED])
+            with pytest.raises(LimiterUnavailable):
+                limiter.settle("unknown")
+            node.execute_command("CLUSTER", "ADDSLOTS", slot)
+        wait_for(lambda: _passes(limiter), 10.0)
+
+
+def _passes(limiter: Limiter) -> bool:
+    try:
+        return bool(limiter.check([CLOSED]))
+    except LimiterUnavailable:
+        return False
