@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 import structlog
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections
 from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import Job as RQJob
@@ -30,7 +31,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.2, 1.0
 """Seconds to wait for Redis between two tries."""
 BEAT = 10.0
 """Seconds between two of RQ's own heartbeats: for its tools only, our books are kept in SQL."""
-GRACE = float(os.environ.get("SLUICE_GRACE", "25"))
+GRACE: float = settings.WORKER_GRACE
 """Seconds that running jobs get when the worker is asked to stop."""
 
 

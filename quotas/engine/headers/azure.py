@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from quotas.engine.headers import numbers
 from quotas.engine.headers.answer import Answer
-from quotas.engine.headers.openai import wait_in_ms
-from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio
+from quotas.engine.headers.openai import use_of, wait_in_ms
+from quotas.engine.headers.reading import Reading, by_status, reset_of, trio
 
 
 def read(answer: Answer) -> Reading:
     """Quota per minute of the deployment; `renewalperiod` where it is told."""
     reading = by_status(answer)
+    reading.resource = ""
     for unit in ("requests", "tokens"):
         quota = trio(answer, "x-ratelimit-", suffix=f"-{unit}")
         reset = reset_of(answer, f"x-ratelimit-reset-{unit}", "delta")
         window = numbers.decimal(answer.get(f"x-ratelimit-renewalperiod-{unit}")) or 60.0
         reading.learn(unit, **quota, reset_after=reset, window=min(window, 86400.0), kind="bucket")
     wait_in_ms(answer, reading)
-    if reading.category == "rate_limited" and answer.text_at("error", "code") == "insufficient_quota":
-        reading.category = "quota_exhausted"
-    count_usage(reading, answer.at("usage"), "total_tokens")
+    if answer.status == 401 and "invalid subscription key" in reading.message:
+        reading.refuse_credential()
+    use_of(answer, reading)
     return reading

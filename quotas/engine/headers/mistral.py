@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from quotas.engine.headers import numbers
 from quotas.engine.headers.answer import Answer
-from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio
+from quotas.engine.headers.openai import use_of
+from quotas.engine.headers.reading import Reading, by_status, reset_of, trio
 
 _MONTH = 30 * 86400.0
 
@@ -12,6 +13,7 @@ _MONTH = 30 * 86400.0
 def read(answer: Answer) -> Reading:
     """The minute's quotas as `requests` and `tokens`, the month's beside them."""
     reading = by_status(answer)
+    reading.resource = ""
     for name, unit, window in (
         ("req-minute", "requests", 60.0),
         ("tokens-minute", "tokens", 60.0),
@@ -27,5 +29,5 @@ def read(answer: Answer) -> Reading:
     cost = numbers.whole(answer.get("x-ratelimit-tokens-query-cost"))
     if cost is not None:
         reading.usage["tokens"] = cost
-    count_usage(reading, answer.at("usage"), "total_tokens")
+    use_of(answer, reading)
     return reading
