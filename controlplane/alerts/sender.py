@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 
 import structlog
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections
+from redis.exceptions import RedisError
 
 from controlplane.alerts.outbox import send_due
 from controlplane.alerts.watch import Watch
 from controlplane.observability.account_history import AccountHistory
 from queues import clock
+from quotas import endless
+from quotas.engine.errors import LimiterUnavailable
 
 PAUSE = 1.0
 EVERY = 5.0
@@ -30,29 +33,26 @@ class Sender:
         self._history = AccountHistory()
         self._next = 0.0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = endless.start("alerts", self._turn, self._stopping, vital=True)
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            sent = 0
-            if self._leads():
-                try:
-                    close_old_connections()
-                    sent = self.work()
-                except DatabaseError as error:
-                    log.warning("alerts.waiting", error=type(error).__name__)
-                except Exception:
-                    # One alert that can't be told must not end all others; it is tried again when its lease ends.
-                    log.exception("alerts.fault")
-            if not sent:
-                self._stopping.wait(PAUSE)
+    def _turn(self) -> None:
+        sent = 0
+        if self._leads():
+            try:
+                close_old_connections()
+                sent = self.work()
+            except (DatabaseError, InterfaceError, RedisError, LimiterUnavailable) as error:
+                log.warning("alerts.waiting", error=type(error).__name__)
+        if not sent:
+            self._stopping.wait(PAUSE)
 
     def work(self) -> int:
         """Look if it is time, and send what is due; how many were tried."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.db import DatabaseError
 from django.utils import timezone
 
-from controlplane.doctor.finding import Finding, ok, warning
+from controlplane.doctor.finding import Finding, error, ok, warning
 from controlplane.health import readiness
 from queues.models import Job, Queue, WorkerProcess
 from queues.states import Stage
@@ -18,6 +18,11 @@ SOON = timedelta(days=7)
 
 
 def examine() -> Iterator[Finding]:
+    if dying := readiness.failing_children():
+        remedy = (
+            "Read the end of its log: a job, its memory or its disk may be the cause. It is started again for ever."
+        )
+        yield error("processes", f"{dying}.", remedy)
     try:
         yield from _all()
     except DatabaseError:  # said already, under sql

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
+import structlog
 from django.conf import settings
 
 from controlplane.api.events import STREAMS
@@ -18,6 +19,8 @@ from controlplane.front.answer import Answer
 from controlplane.front.request import Disconnected, Receive, Scope, Send, spool_body
 from controlplane.front.threads import Threads
 from quotas.rest.problems import ProblemError
+
+log = structlog.get_logger(__name__)
 
 PIECE = 256 * 1024
 Streams = Callable[[Any, list[tuple[bytes, bytes]], Receive, Send], Any]
@@ -39,6 +42,14 @@ class Bridge:
             try:
                 body = await spool_body(receive, limit)
             except Disconnected:
+                return
+            except OSError as error:  # a large body goes to a temporary file
+                log.warning("front.body_not_kept", error=error.strerror)
+                full = ProblemError(
+                    "storage-unavailable", "Storage unavailable", 503, "There is no room for the body; try again.",
+                    headers={"Retry-After": "2"},
+                )  # fmt: skip
+                await Answer.of_problem(full).send(send)
                 return
         file, size = body
         with file:

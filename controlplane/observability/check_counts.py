@@ -12,7 +12,7 @@ import redis
 import structlog
 from django.conf import settings
 
-from quotas import events
+from quotas import endless, events
 from quotas.engine.types import LimitState
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -80,12 +80,12 @@ class CheckCounts:
         self._pid = os.getpid()
         self._sums.clear()
         stop = threading.Event()
-        threading.Thread(target=self._keep_flushing, args=(stop,), name="check-counts", daemon=True).start()
+        endless.start("check-counts", lambda: self._flush_in_a_while(stop), stop)
         atexit.register(stop.set)
         atexit.register(self.flush)
 
-    def _keep_flushing(self, stop: threading.Event) -> None:
-        while not stop.wait(EVERY):
+    def _flush_in_a_while(self, stop: threading.Event) -> None:
+        if not stop.wait(EVERY):
             self.flush()
 
 

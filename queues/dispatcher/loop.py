@@ -10,10 +10,10 @@ from datetime import timedelta
 
 import redis
 import structlog
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import Min
 
-from queues import clock, config
+from queues import clock, config, connection
 from queues.dispatcher import bell, waits
 from queues.dispatcher.admission import Admissions, Asked
 from queues.dispatcher.candidate import Candidate, GroupKey, groups_waiting
@@ -76,8 +76,8 @@ class Dispatcher:
         pause = 0.0
         try:
             while not self._stopping.is_set():
-                rings = bell.listen(pause) if self.leader.token is not None else bell.Rings()
                 try:
+                    rings = bell.listen(pause) if self.leader.token is not None else bell.Rings()
                     close_old_connections()
                     if not self._lead():
                         pause = 0.0
@@ -88,7 +88,9 @@ class Dispatcher:
                 except LeadershipLost:
                     log.warning("dispatcher.leadership_lost", name=self.name)
                     self._forget()
-                except (DatabaseError, redis.RedisError, LimiterUnavailable) as error:
+                except (DatabaseError, InterfaceError, redis.RedisError, LimiterUnavailable) as error:
+                    pause = 0.0
+                    connection.drop_connections(connection.client())
                     log.warning("dispatcher.waiting", error=f"{type(error).__name__}: {error}")
                     self._forget()
                     self._stopping.wait(0.5)
@@ -143,6 +145,7 @@ class Dispatcher:
     def _hear(self, rings: bell.Rings) -> None:
         if rings.unblock:
             config.snapshot.outdate()  # a pause holds for all that was submitted behind it
+            policies.outdate()
         config.current()
         versions = (config.snapshot.version, policies.snapshot().version)
         if versions != self._versions or rings.unblock:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import structlog
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
 from queues.models import Callback
 from queues.services import callbacks
+from quotas import endless
 
 log = structlog.get_logger(__name__)
 
@@ -30,28 +31,25 @@ class Courier:
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._underway: Counter[str] = Counter()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = endless.start("courier", self._turn, self._stopping, vital=True)
 
     def stop(self) -> None:
         """Begin nothing more. What is on its way is not waited for: it is tried again when its lease ends."""
         self._stopping.set()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            begun = 0
-            if self._leads():
-                try:
-                    close_old_connections()
-                    begun = self._send_some()
-                except DatabaseError as error:
-                    log.warning("courier.waiting", error=type(error).__name__)
-                except Exception:
-                    log.exception("courier.fault")
-            if not begun:
-                self._stopping.wait(PAUSE)
+    def _turn(self) -> None:
+        begun = 0
+        if self._leads():
+            try:
+                close_old_connections()
+                begun = self._send_some()
+            except (DatabaseError, InterfaceError) as error:
+                log.warning("courier.waiting", error=type(error).__name__)
+        if not begun:
+            self._stopping.wait(PAUSE)
 
     def _send_some(self) -> int:
         """Begin as many as there is room for; how many that were. Waits for room, half a second at most."""

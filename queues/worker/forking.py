@@ -41,7 +41,7 @@ class ForkingWorker(LeanWorker):
         self._children: list[Child] = []
         self._looked = float("-inf")
         self._report = Report(self.name, self.lane, self.places)
-        self._report.begin()
+        self.begin(self._report.begin)
         self._reported = time.monotonic()
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
 

@@ -35,13 +35,17 @@ class Report:
         )  # fmt: skip
 
     def beat(self, held: Collection[int]) -> None:
-        """Hold on to the jobs `held`, which are in hand here, and be seen."""
+        """Renew the claims of the jobs `held`, and be seen. A row that is gone (pruned while this machine slept) is
+        written anew: a worker that nobody sees would take jobs while readiness and the dispatcher count it as dead."""
         now = clock.now()
         if held:
             claim.renew(self.name, held, now)
-        WorkerProcess.objects.filter(name=self.name).update(
-            seen_at=now, stopped_at=None, busy=len(held), jobs_done=self.done, jobs_failed=self.failed
-        )
+        seen = {
+            "seen_at": now, "stopped_at": None, "busy": len(held), "jobs_done": self.done, "jobs_failed": self.failed,
+        }  # fmt: skip
+        if not WorkerProcess.objects.filter(name=self.name).update(**seen):
+            self.begin()
+            WorkerProcess.objects.filter(name=self.name).update(**seen)
 
     def end(self) -> None:
         WorkerProcess.objects.filter(name=self.name).update(

@@ -33,7 +33,7 @@ class ThreadedWorker(LeanWorker):
         super().bootstrap(*args, **kwargs)
         self._crew = Crew(self.places, lambda ended: self._books.ended(ended))
         self._books = Bookkeeper(Report(self.name, self.lane, self.places), self._crew.cancel, self._crew.in_hand)
-        self._books.start()
+        self._known = self.begin(self._books.start)
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
 
     def ready_for_more(self) -> bool:
@@ -56,7 +56,8 @@ class ThreadedWorker(LeanWorker):
         left = self._crew.drain(self.in_a_hurry)
         # Too large, and not because somebody else asked: one of these may be the cause, and runs alone next time.
         blamed = not self.asked_to_stop and self.recycling.fat()
-        self._books.stop()
+        if self._known:
+            self._books.stop()
         if left:
             returned = hand_back(left, self.name, suspect=blamed)
             log.warning("worker.handed_back", name=self.name, jobs=returned)

@@ -26,7 +26,7 @@ from .library import Library
 from .limiter import CheckRequest, Limiter
 from .line import GRACE
 from .scripts import Call, pack
-from .transport import UNAVAILABLE, Reply, ScriptError, Transport, Wire
+from .transport import Reply, ScriptError, Transport, Wire, is_unavailable
 from .types import Decision
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -169,7 +169,7 @@ class Pipeline:
             if type(reply) is not ScriptError:
                 return reply
         message = str(reply)
-        if message.startswith((*UNAVAILABLE, "MOVED", "ASK")) or library.not_found(message):
+        if is_unavailable(message) or message.startswith(("MOVED", "ASK")) or library.not_found(message):
             connection.fail(message)  # after a failover the address may mean another server
             raise LimiterUnavailable(message)
         raise reply

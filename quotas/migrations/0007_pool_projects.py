@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('quotas', '0005_adaptive'),
+        ('quotas', '0006_counters_begin_anew'),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('quotas', '0006_pool_projects'),
+        ('quotas', '0007_pool_projects'),
     ]
 
     operations = [

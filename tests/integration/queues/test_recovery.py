@@ -351,7 +351,7 @@ def test_a_claim_of_a_queue_and_project_newer_than_the_worker_s_snapshot(desk: D
     known = config.snapshot._value
     assert known is not None
     config.snapshot._value = type(known)({}, {}, {})
-    config.snapshot._looked = float("inf")
+    config.snapshot._freshness._looked = time.monotonic()
     config.snapshot.version = -2
     (claimed,) = worker.claim()
     assert (claimed.context.project, claimed.context.queue) == ("newcomer", "new")
