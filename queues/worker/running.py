@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import replace
+from copy import copy
 
 import structlog
 
@@ -145,8 +145,7 @@ def perform(claimed: Claimed) -> RunResult:
         )  # fmt: skip
     try:
         # A copy: what the task sets in it is the task's, and our own reckoning goes by the original.
-        context = replace(claimed.context, keys=dict(claimed.context.keys), actual={})
-        return checked(job_type.run(context, job.payload), claimed)
+        return checked(job_type.run(copy(claimed.context), job.payload), claimed)
     except CredentialUnreadable as error:
         return RunResult(Outcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
     except (JobTimedOut, JobCancelled):

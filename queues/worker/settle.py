@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -93,7 +94,7 @@ def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
     return Fate(Stage.SCHEDULED, Status.RATE_LIMITED, f"{reason[:420]}, until {at:%Y-%m-%dT%H:%M:%SZ}", at)
 
 
-MEETINGS_AT_ONCE = 3
+MEETINGS_AT_ONCE = 10
 """Limits that a job with an account may meet before it waits a moment each time: so many accounts it tries at once."""
 
 
@@ -185,10 +186,11 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
 
 
 def _storable(item: Ended) -> Ended:
-    """The end with nothing in it that SQL refuses: one such answer would hold up all that is settled with it."""
+    """The end with nothing in it that SQL refuses: one such answer would hold up all that is settled with it. The job
+    is a copy, which is written to: a settle that fails is repeated with the counters as they were."""
     result = item.result
     return Ended(
-        item.claimed,
+        replace(item.claimed, job=copy(item.claimed.job)),
         replace(
             result,
             result=kept(result.result),
