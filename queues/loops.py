@@ -21,25 +21,36 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext
 
+from queues.errors import JobCancelled
 from queues.isolation import close_connections
+
+SYNC_THREAD = "job-sync"
+
+
+def sync_threads() -> int:
+    """Threads of synchronous calls that still run, also after the end of their loops."""
+    return sum(thread.name.startswith(SYNC_THREAD) for thread in threading.enumerate())
 
 
 class SyncThread(ThreadPoolExecutor):
     """One thread for the synchronous calls of one loop, started at the first call. A call can be interrupted."""
 
     def __init__(self) -> None:
-        super().__init__(1, thread_name_prefix="job-sync")
+        super().__init__(1, thread_name_prefix=SYNC_THREAD)
         self._lock = threading.Lock()
         self._busy: int | None = None
-        self.used = False
+        self._used = False
+        self._ended: type[BaseException] | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.used = True
+        self._used = True
         return super().submit(self._call, fn, *args, **kwargs)
 
     def _call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             with self._lock:
+                if self._ended is not None:
+                    raise self._ended
                 self._busy = threading.get_ident()
             return fn(*args, **kwargs)
         finally:
@@ -52,6 +63,16 @@ class SyncThread(ThreadPoolExecutor):
         with self._lock:
             if self._busy is not None:
                 raise_in(self._busy, why)
+
+    def end(self) -> None:
+        """Begin no more calls, interrupt the one that its loop has left behind, and close the thread's connections."""
+        with self._lock:
+            self._ended = JobCancelled
+            if self._busy is not None:
+                raise_in(self._busy, JobCancelled)
+        if self._used:
+            super().submit(close_connections)
+        self.shutdown(wait=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +94,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
             return runner.run(_within(sync, coroutine))
     finally:
         _loops.pop(thread, None)
-        if sync.used:
-            sync.submit(close_connections)
-        sync.shutdown(wait=False)
+        sync.end()
 
 
 async def _within(sync: SyncThread, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -65,16 +65,20 @@ class Child:
 
     def ended(self) -> bool:
         """Whether the process is gone; asked until it is, and not after that."""
-        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            return False
-        settled = self._has_settled()
-        if not settled:
-            end_group(self.pid)  # before it is waited for: until then no other group has its number
-        _, status = os.waitpid(self.pid, 0)
+        try:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return False
+        except ChildProcessError:  # somebody else has waited for it: a module of tasks that ignores SIGCHLD
+            settled, how = self._has_settled(), "an unknown status"
+        else:
+            settled = self._has_settled()
+            if not settled:
+                end_group(self.pid)  # before it is waited for: until then no other group has its number
+            how = _how(os.waitpid(self.pid, 0)[1])
         if settled:
             self.ending = None
         elif self.ending is None:
-            self.ending = _died(self.claimed, status)
+            self.ending = lost(self.claimed, f"Its process died ({how}).")
         return True
 
     def _has_settled(self) -> bool:
@@ -97,7 +101,8 @@ class Child:
     def abandon(self) -> None:
         """Kill it for no fault of its own, and wait until it is gone."""
         end_group(self.pid)
-        os.waitpid(self.pid, 0)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
         os.close(self._said)
 
 
@@ -151,9 +156,8 @@ def _pay() -> None:
         time.sleep(1.0)
 
 
-def _died(claimed: Claimed, status: int) -> RunResult:
-    how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
-    return lost(claimed, f"Its process died ({how}).")
+def _how(status: int) -> str:
+    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
 
 
 def lost(claimed: Claimed, error: str) -> RunResult:

@@ -10,6 +10,7 @@ import structlog
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
+from queues.loops import sync_threads
 from queues.worker.bookkeeper import Bookkeeper
 from queues.worker.crew import Crew
 from queues.worker.hand_back import hand_back
@@ -76,6 +77,6 @@ class ThreadedWorker(LeanWorker):
         except Exception as error:  # what is not handed back is found when its leases run out
             log.warning("worker.stop_incomplete", error=type(error).__name__)
         log.info("worker.stopped", name=self.name)
-        if left or self._crew.lost:
+        if left or self._crew.lost or sync_threads():
             # Threads that are still in a call would keep the process; what they bring is stale from now on.
             os._exit(0)
