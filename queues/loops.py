@@ -82,6 +82,15 @@ class _Running:
 
 
 _loops: dict[int, _Running] = {}
+_abandoned: list[object] = []
+"""Tasks of loops that ended without them, since they catch whatever is to end them. Kept for the life of the process:
+Python ends a coroutine that nothing refers to by an exception, and one that catches that, too, would go round for ever
+in whichever thread collects it."""
+
+
+def abandoned() -> int:
+    """Tasks that no interrupt has ended; only the end of the process gets rid of them."""
+    return len(_abandoned)
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -93,7 +102,9 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
             _loops[thread] = _Running(runner.get_loop(), sync)
             return runner.run(_within(sync, coroutine))
     finally:
-        _loops.pop(thread, None)
+        running = _loops.pop(thread, None)
+        if running is not None:
+            _abandoned.extend(asyncio.all_tasks(running.loop))
         sync.end()
 
 

@@ -10,7 +10,7 @@ import structlog
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
-from queues.loops import sync_threads
+from queues.loops import abandoned, sync_threads
 from queues.worker.bookkeeper import Bookkeeper
 from queues.worker.crew import Crew
 from queues.worker.hand_back import hand_back
@@ -32,12 +32,16 @@ class ThreadedWorker(LeanWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         super().bootstrap(*args, **kwargs)
         default_signals_in_children()
-        report = Report(self.name, self.lane, self.places, lost_places=lambda: self._crew.lost)
+        report = Report(self.name, self.lane, self.places, lost_places=self._stuck)
         self._crew = Crew(self.places, lambda ended: self._books.ended(ended), report.end)
-        self.recycling.stuck = lambda: self._crew.lost
+        self.recycling.stuck = self._stuck
         self._books = Bookkeeper(report, self._crew.cancel, self._crew.in_hand)
         self._books.start()
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
+
+    def _stuck(self) -> int:
+        """Jobs that go on, or would, in spite of all interrupts."""
+        return self._crew.lost + abandoned()
 
     def ready_for_more(self) -> bool:
         return self._crew.wait_for_place(1.0)
@@ -77,6 +81,6 @@ class ThreadedWorker(LeanWorker):
         except Exception as error:  # what is not handed back is found when its leases run out
             log.warning("worker.stop_incomplete", error=type(error).__name__)
         log.info("worker.stopped", name=self.name)
-        if left or self._crew.lost or sync_threads():
+        if left or self._stuck() or sync_threads():
             # Threads that are still in a call would keep the process; what they bring is stale from now on.
             os._exit(0)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from queues import loops
 from queues.errors import JobCancelled, JobTimedOut
 from queues.states import Outcome
 from queues.worker import crew as crew_module
@@ -73,12 +74,6 @@ def test_the_deadline_of_an_async_task_is_kept(desk: Desk, type_of: Any) -> None
     assert (ended[0].result.outcome, ended[0].result.category) == (Outcome.FAILED, "timeout")
 
 
-async def _deaf(job: Any) -> None:
-    while True:
-        with contextlib.suppress(BaseException):
-            await asyncio.sleep(ASLEEP)
-
-
 async def _deaf_in_a_call(job: Any) -> None:
     await sync_to_async(_sleep_on)()
 
@@ -97,13 +92,35 @@ def _forks_and_waits(job: Any) -> None:
     subprocess.run(["sh", "-c", f"sleep {ASLEEP} & wait"], check=False)
 
 
-@pytest.mark.parametrize("by", [_deaf, _deaf_in_a_call, _waits_for_a_process, _forks_and_waits])
+@pytest.mark.parametrize("by", [_deaf_in_a_call, _waits_for_a_process, _forks_and_waits])
 def test_what_does_not_heed_the_first_interrupt_ends_by_a_later_one(desk: Desk, type_of: Any, by: Any) -> None:
     type_of("test.deaf")(by)
     (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
         assert worker.crew.lost == 0
+
+
+def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
+    desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would end it by an exception, which it catches, and go round in it for ever."""
+    monkeypatch.setattr(loops, "_abandoned", [])
+    release = threading.Event()
+
+    async def deaf(job: Any) -> None:
+        while not release.is_set():
+            with contextlib.suppress(BaseException):
+                await asyncio.sleep(ASLEEP)
+
+    type_of("test.deaf")(deaf)
+    (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
+    with hands(desk, places=1) as worker:
+        try:
+            assert worker.run(job).category == "timeout"
+            wait_until(lambda: loops.abandoned() == 1)
+        finally:
+            release.set()
 
 
 def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
