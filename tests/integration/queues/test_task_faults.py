@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from queues import JobError, registry
+from queues.api.shapes import job_whole, payload_of
 from queues.models import Attempt, DeadLetter, Job
 from queues.registry import RunResult
+from queues.selectors import timeline
 from queues.states import Status
+from queues.worker.hand_back import hand_back
 from quotas import limits
 from tests.integration.queues.desk import Desk
 from tests.integration.queues.hands import Hands, hands
@@ -285,3 +288,71 @@ def test_a_job_type_that_answers_anything_is_a_mistake_of_code(
     assert_dead(row)
     assert (row.attempts_made, row.attempts_counted) == (1, 1)
     assert_goes_on(worker)
+
+
+@pytest.mark.parametrize("hint", [0, 0.001, float("nan"), -1])
+def test_a_limit_that_a_task_says_is_over_now_is_not_met_again_at_once(
+    desk: Desk, worker: Hands, type_of: Any, hint: float
+) -> None:
+    def limited(job: Any) -> None:
+        raise JobError("limited", category="rate_limited", retry_after=hint)
+
+    type_of("test.limited")(limited)
+    (job,) = desk.submit(type="test.limited", max_attempts=1)
+    row = worker.run(job)
+    ended_at = Attempt.objects.get(job=job).ended_at
+    assert row.status == Status.RATE_LIMITED
+    assert row.not_before is not None and (row.not_before - ended_at).total_seconds() >= 1.0
+
+
+def test_a_limit_of_a_pool_that_admission_does_not_see_is_not_met_without_a_pause(desk: Desk, type_of: Any) -> None:
+    desk.queue("q", pool=desk.pool())
+    (job,) = desk.submit(max_attempts=1, queue="q")
+    hand = desk.worker()
+    limited = RunResult("rate_limited", category="rate_limited", error="HTTP 429", counted=False)
+    rounds = 0
+    while Job.objects.get(pk=job.pk).not_before is None:
+        desk.cycle()
+        hand.settle(hand.claim(), limited)
+        rounds += 1
+        assert rounds <= 20
+    assert Job.objects.get(pk=job.pk).status == Status.RATE_LIMITED
+
+
+def test_what_a_task_hides_is_in_no_text_that_is_kept(desk: Desk, worker: Hands, type_of: Any) -> None:
+    def slips(job: Any, password: str, deep: dict[str, Any]) -> None:
+        raise ValueError(f"no login with {password!r}, nor with {deep}")
+
+    type_of("test.slips", redact=("password", "deep"))(slips)
+    payload = {"password": "hush-hush", "deep": {"keys": ["open-sesame", 471147]}}
+    (job,) = desk.submit(type="test.slips", payload=payload, max_attempts=1)
+    row = worker.run(job)
+    kept = row.error + row.reason + Attempt.objects.get(job=job).traceback + DeadLetter.objects.get(job=job).error
+    assert "no login with '[redacted]'" in row.error
+    for secret in ("hush-hush", "open-sesame", "471147"):
+        assert secret not in kept
+
+
+def test_a_payload_whose_type_is_not_known_here_is_not_shown(desk: Desk, type_of: Any) -> None:
+    type_of("test.gone", redact=("password",))(lambda job, password, city: None)
+    (job,) = desk.submit(type="test.gone", payload={"password": "hush-hush", "city": "Ulm"})
+    assert payload_of(job) == {"password": "[redacted]", "city": "Ulm"}
+    del registry._types["test.gone"]
+    assert payload_of(job) == {"password": "[redacted]", "city": "[redacted]"}
+    assert job_whole(job)["payload"] == payload_of(job)
+
+
+def test_a_worker_that_stops_says_so_of_what_may_not_run_again(desk: Desk) -> None:
+    (job,) = desk.submit(delivery="at_most_once")
+    hand = desk.worker()
+    desk.cycle()
+    assert hand_back(hand.claim(), hand.name) == 0
+    row = Job.objects.get(pk=job.pk)
+    letter = DeadLetter.objects.get(job=job)
+    assert (row.status, letter.category, letter.error) == (
+        Status.DEAD,
+        "lost",
+        "Its worker stopped before it was done.",
+    )
+    assert [step["state"] for step in timeline(row)].count("dead") == 1
+    assert row.deaths == 0, "nothing is held against the job"
