@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
+from django.conf import settings
 
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
@@ -23,7 +23,7 @@ WATCH = 0.1
 """Seconds between two looks at the deadlines."""
 REPEAT = 2.0
 """Seconds between two interrupts of a job that has caught the last one, or is still cleaning up after it."""
-STUCK_AFTER = float(os.environ.get("SLUICE_STUCK_AFTER", "10"))
+STUCK_AFTER: float = settings.STUCK_AFTER
 """Seconds from the first interrupt until a thread that still runs its job counts as lost."""
 
 

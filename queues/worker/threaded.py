@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import structlog
+from django.conf import settings
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
@@ -21,7 +22,7 @@ from queues.worker.taking import take_over
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_PLACES = int(os.environ.get("SLUICE_CONCURRENCY", "50"))
+DEFAULT_PLACES = settings.CONCURRENCY
 
 
 class ThreadedWorker(LeanWorker):
