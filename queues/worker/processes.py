@@ -6,22 +6,39 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+_mask = threading.local()
+"""Which signals the thread that forks had blocked before."""
+
 
 def default_signals_in_children() -> None:
     """From now on a process that this one forks has Python's own handling of signals, and not this one's: a worker's
-    handler would make it deaf to SIGTERM. (`subprocess` needs none of this: an exec resets handlers.)"""
-    os.register_at_fork(after_in_child=_default_signals)
+    handler would make it deaf to SIGTERM. (`subprocess` needs none of this: an exec resets handlers.)
+
+    Signals are blocked from before the fork until the handlers are reset: one that came in between would be noted for
+    a handler that is gone then.
+    """
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_default_signals)
+
+
+def _block() -> None:
+    _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
 
 
 def _default_signals() -> None:
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _unblock()
 
 
 def started_by(thread: int) -> set[int]:
