@@ -52,6 +52,8 @@ class RunResult:
     actual: Mapping[str, int] = field(default_factory=dict)
     returned: bool = False
     """It was not even begun, since this worker can't; another one may."""
+    final: bool = False
+    """No retry helps, whatever the policy says."""
 
 
 class JobType(Protocol):

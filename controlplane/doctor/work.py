@@ -52,6 +52,12 @@ def _all() -> Iterator[Finding]:
 def _workers() -> Iterator[Finding]:
     fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=timezone.now() - readiness.WORKER_FRESH)
     lanes = set(fresh.values_list("lane", flat=True))
+    for name, stuck in fresh.filter(lost_places__gt=0).values_list("name", "lost_places"):
+        yield warning(
+            "workers",
+            f"{name} has {stuck} stuck threads, takes no more jobs and makes room for another worker.",
+            "Look for `worker.thread_stuck` in its log: that job goes on in spite of its time-out or cancel.",
+        )
     for lane in ("io", "cpu"):
         waiting = Job.objects.filter(stage=Stage.READY, queue__in=Queue.objects.filter(lane=lane)).exists()
         if lane in lanes:

@@ -50,8 +50,12 @@ def _dispatcher() -> str:
 
 
 def _workers() -> str:
-    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=Now() - WORKER_FRESH).exists()
-    return "" if fresh else "No worker has reported itself within 30 s: start `manage.py rqworker`."
+    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=Now() - WORKER_FRESH)
+    if fresh.filter(lost_places=0).exists():
+        return ""
+    if fresh.exists():
+        return "No worker takes jobs: each has a stuck thread and makes room for another one."
+    return "No worker has reported itself within 30 s: start `manage.py rqworker`."
 
 
 def failing_children() -> str:

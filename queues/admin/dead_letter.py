@@ -16,7 +16,7 @@ from unfold.enums import ActionVariant
 
 from queues.admin.job import pretty
 from queues.api.shapes import REDACTED, payload_of
-from queues.errors import InvalidJob, QueueError
+from queues.errors import LETTER_CATEGORIES, InvalidJob, QueueError
 from queues.models import DeadLetter
 from queues.services import replay as replaying
 from quotas.admin.base import ReadOnlyAdmin
@@ -25,9 +25,7 @@ from quotas.admin.dialogs import PayloadDialog, asking, back, why
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import visible
 
-CATEGORIES = (
-    "rate_limited", "quota_exhausted", "auth", "server", "network", "timeout", "validation", "code", "poison", "unknown",
-)  # fmt: skip
+CATEGORIES = (*LETTER_CATEGORIES, "unknown")
 
 
 class HandledFilter(admin.SimpleListFilter):

@@ -15,7 +15,7 @@ from queues.api import documents
 from queues.api.jobs import Reason
 from queues.api.problems import as_problems
 from queues.api.shapes import job_whole, letter_shape, moment
-from queues.errors import CATEGORIES
+from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
 from queues.services import bulk, replay
 from quotas.rest.caller import resolve_project
@@ -29,7 +29,7 @@ SEVERITIES = ("info", "warning", "critical")
 
 
 class LetterFilters(QuerySerializer):
-    category = serializers.ChoiceField(choices=CATEGORIES, required=False)
+    category = serializers.ChoiceField(choices=LETTER_CATEGORIES, required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = serializers.CharField(required=False, max_length=32)
     project = serializers.CharField(required=False, max_length=63)
@@ -51,7 +51,7 @@ class ReplayOne(Reason):
 
 
 class BulkFilter(StrictSerializer):
-    category = serializers.ChoiceField(choices=CATEGORIES, required=False)
+    category = serializers.ChoiceField(choices=LETTER_CATEGORIES, required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = StrictCharField(required=False, max_length=32)
     project = StrictCharField(required=False, max_length=63)

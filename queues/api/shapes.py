@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,9 +23,16 @@ def moment(value: datetime | None) -> str | None:
 
 
 def payload_of(job: Job) -> dict[str, Any]:
-    """The payload without the members that its type hides."""
-    hidden = getattr(registry.get(job.type), "redact", ())
-    return {name: REDACTED if name in hidden else value for name, value in job.payload.items()}
+    """The payload without the members that its type hides. Where this process does not know the type, nobody can say
+    which these are, and all of them are hidden."""
+    return redacted(job.type, job.payload)
+
+
+def redacted(type: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A payload of the type as it may be shown."""
+    job_type = registry.get(type)
+    hidden = payload.keys() if job_type is None else getattr(job_type, "redact", ())
+    return {name: REDACTED if name in hidden else value for name, value in payload.items()}
 
 
 def job_row(job: Job) -> dict[str, Any]:
@@ -147,6 +155,7 @@ def worker_shape(worker: WorkerProcess, alive: bool) -> dict[str, Any]:
         "state": "stopped" if worker.stopped_at else "alive" if alive else "lost",
         "places": worker.places,
         "busy": worker.busy,
+        "lost_places": worker.lost_places,
         "jobs_done": worker.jobs_done,
         "jobs_failed": worker.jobs_failed,
         "success_rate": round(1 - worker.jobs_failed / worker.jobs_done, 4) if worker.jobs_done else None,

@@ -157,25 +157,24 @@ class LeanWorker(BaseWorker):
         return 1.0
 
     def make_room(self) -> None:
-        """Take nothing more where this process has done its share or grown too large."""
+        """Take nothing more where this process has done its share, grown too large, or lost a thread."""
         if self._stop_requested:
             return
-        why = "jobs" if self.recycling.done() else "memory" if self.recycling.fat() else ""
-        if why:
+        if why := self.recycling.why():
             log.info("worker.makes_room", name=self.name, why=why)
             self._stop_requested = True
 
     def in_a_hurry(self, since: float) -> bool:
         """Whether what still runs is waited for no longer. `since`: monotonic seconds when the waiting began.
 
-        A worker that was asked to stop, or is too large, gives its jobs the grace period; one that has just done its
-        share waits for them.
+        A worker that was asked to stop, is too large or has a stuck thread gives its jobs the grace period; one that
+        has just done its share waits for them.
         """
         if self.recycling.fat(FAR_TOO_MUCH):
             return True
         if self.asked_to_stop:
             since = max(since, self._asked_at)
-        elif not self.recycling.fat():
+        elif not (self.recycling.fat() or self.recycling.stuck()):
             return False
         return time.monotonic() - since > GRACE
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,7 +19,7 @@ from queues.connection import Group, ring
 from queues.models import Attempt, Job, JobDependency, Transition
 from queues.payloads import kept, storable
 from queues.registry import RunResult
-from queues.retry import limited_delay, next_delay
+from queues.retry import LEAST_WAIT, limited_delay, next_delay
 from queues.rows import locked
 from queues.services import batches, callbacks, dependencies, letters
 from queues.states import Outcome, Stage, Status
@@ -54,7 +55,7 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
     if result.returned:
         return _fate_of_returned(job, result, now)
     if result.outcome == Outcome.LOST:
-        return _fate_of_lost(job)
+        return _fate_of_lost(job, result)
     if result.category == "auth" and job.refused_by is not None:
         return Fate(Stage.DONE, Status.DEAD, f"two accounts were refused; auth: {result.error}"[:500], final=True)
     if not result.counted and result.category == "auth":
@@ -64,6 +65,8 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
     if job.delivery_mode == "at_most_once":
         reason = f"{result.category}: {result.error}"[:420]
         return Fate(Stage.DONE, Status.DEAD, f"{reason}; it asked for at most one delivery", final=True)
+    if result.final:
+        return Fate(Stage.DONE, Status.DEAD, f"{result.category}: {result.error}"[:500], final=True)
     policy = config.current().queues[job.queue_id].retry
     failures = job.attempts_counted + 1
     delay = next_delay(policy, result.category, failures, max_attempts=job.max_attempts, hint=result.retry_after)
@@ -77,15 +80,24 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
 
 
 def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
-    """It met a limit or a dead account. With an account it goes back in line, where admission knows how long that
-    lasts; without one nobody else knows, so that it has a time of its own."""
-    told = f"{result.category}: {result.error}"
-    if job.account_lease:
-        return Fate(Stage.READY, Status.RATE_LIMITED, told[:500])
-    policy = config.current().queues[job.queue_id].retry
+    """It met a limit or a dead account. With an account it goes back into its lane, where admission knows how long the
+    limit lasts; without one only the job's own time bounds how often it comes round. That holds also where it meets
+    one limit after the other: a limit that admission does not see must not make it run without a pause."""
+    reason = f"{result.category}: {result.error}"
     meetings = job.attempts_made - job.attempts_counted
-    at = now + timedelta(seconds=limited_delay(policy, result.category, meetings, hint=result.retry_after))
-    return Fate(Stage.SCHEDULED, Status.RATE_LIMITED, f"{told[:420]}, until {at:%Y-%m-%dT%H:%M:%SZ}", at)
+    if job.account_lease and meetings <= MEETINGS_AT_ONCE:
+        return Fate(Stage.READY, Status.RATE_LIMITED, reason[:500])
+    if job.account_lease:
+        delay = LEAST_WAIT
+    else:
+        policy = config.current().queues[job.queue_id].retry
+        delay = limited_delay(policy, result.category, meetings, hint=result.retry_after)
+    at = now + timedelta(seconds=delay)
+    return Fate(Stage.SCHEDULED, Status.RATE_LIMITED, f"{reason[:420]}, until {at:%Y-%m-%dT%H:%M:%SZ}", at)
+
+
+MEETINGS_AT_ONCE = 10
+"""Limits that a job with an account may meet before it waits a moment each time: so many accounts it tries at once."""
 
 
 MAX_DEATHS = 2
@@ -108,10 +120,11 @@ def _fate_of_returned(job: Job, result: RunResult, now: datetime) -> Fate:
     )  # fmt: skip
 
 
-def _fate_of_lost(job: Job) -> Fate:
-    """Its process died under it, and nothing else ran there: that is the job's own doing."""
+def _fate_of_lost(job: Job, result: RunResult) -> Fate:
+    """Its process died under it, and nothing else ran there: that is the job's own doing. Or, where it may be
+    delivered once only, its worker had to stop."""
     if job.delivery_mode == "at_most_once":
-        return Fate(Stage.DONE, Status.DEAD, "its process died, and it asked for at most one delivery", final=True)
+        return Fate(Stage.DONE, Status.DEAD, f"{result.error} It asked for at most one delivery."[:500], final=True)
     if job.deaths + 1 >= MAX_DEATHS:
         return Fate(Stage.DONE, Status.DEAD, f"its process died {job.deaths + 1} times", final=True)
     return Fate(Stage.READY, Status.PENDING, "its process died; it runs once more, alone")
@@ -175,10 +188,11 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
 
 
 def _storable(item: Ended) -> Ended:
-    """The end with nothing in it that SQL refuses: one such answer would hold up all that is settled with it."""
+    """The end with nothing in it that SQL refuses: one such answer would hold up all that is settled with it. The job
+    is a copy, which is written to: a settle that fails is repeated with the counters as they were."""
     result = item.result
     return Ended(
-        item.claimed,
+        replace(item.claimed, job=copy(item.claimed.job)),
         replace(
             result,
             result=kept(result.result),
@@ -224,7 +238,7 @@ def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
         job.refused_by = job.account_id
     if result.returned:
         job.returns += 1
-    elif result.outcome == Outcome.LOST:
+    elif result.outcome == Outcome.LOST and result.category == "poison":
         job.deaths += 1
         job.suspect = True
     job.stage, job.status, job.reason = fate.stage, fate.status, fate.reason
