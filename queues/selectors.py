@@ -12,6 +12,7 @@ from queues import clock, config
 from queues.dispatcher import waits
 from queues.dispatcher.places import FRESH
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition, WorkerProcess
+from queues.services import intake
 from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
 from quotas.models import Project
 
@@ -156,7 +157,8 @@ def rate_of(rows: QuerySet[Job]) -> float:
 def batch_facts(batch: Batch) -> dict[str, Any]:
     """`total`, `totals` by status, `rate` per second, `eta` (a time), `binding` (what holds it back now)."""
     counted = dict(batch.jobs.order_by().values_list("status").annotate(count=Count("id")))
-    totals = {status: counted.get(status, 0) for status in Status.values}
+    totals = {status: counted.get(status, 0) + batch.pruned.get(status, 0) for status in Status.values}
+    totals[Status.PENDING] += intake.waiting_of(batch)
     left = sum(count for status, count in totals.items() if status not in FINAL)
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
     binding = None
