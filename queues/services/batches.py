@@ -90,7 +90,7 @@ def _accept(
         answer = _answer_of(project, idempotency_key, request_hash)
         if answer is not None:
             return answer
-    prepared = prepare(project, specs, pointer=pointer)
+    prepared = prepare(project, specs, pointer=pointer, by_parts=by_parts)
     last = None
     if then is not None:
         last = prepare(project, [replace(then, held="waits for its batch to be complete")], pointers=["/batch/then"])

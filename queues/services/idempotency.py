@@ -10,20 +10,18 @@ from collections.abc import Sequence
 
 from queues.errors import IdempotencyConflict
 from queues.models import AnsweredKey, Job
-from queues.services.slices import slices
+from queues.services.slices import FEW, one_of
 from queues.specs import JobSpec
 from quotas.models import Project
-
-SLICE = 500
 
 
 def known(project: Project, keys: Sequence[str]) -> dict[str, tuple[Job, str]]:
     """Job and hash of the request, by key, for those of the keys that were used before."""
     found: dict[str, tuple[Job, str]] = {}
-    for some in slices(keys, SLICE):
-        for answered in AnsweredKey.objects.filter(project=project, key__in=some).select_related("job"):
+    if keys:
+        for answered in AnsweredKey.objects.filter(project=project, key__in=one_of(keys)).select_related("job"):
             found[answered.key] = answered.job, answered.request_hash
-        for job in Job.objects.filter(project=project, idempotency_key__in=some):
+        for job in Job.objects.filter(project=project, idempotency_key__in=one_of(keys)):
             found[job.idempotency_key or ""] = job, job.request_hash
     return found
 
@@ -42,5 +40,5 @@ def remember(project: Project, answered: Sequence[tuple[str, str, Job]]) -> None
     """Note with which job a key (with the hash of its request) was answered."""
     AnsweredKey.objects.bulk_create(
         (AnsweredKey(project=project, key=key, request_hash=digest, job=job) for key, digest, job in answered),
-        batch_size=SLICE,
+        batch_size=FEW,
     )

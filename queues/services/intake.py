@@ -56,6 +56,8 @@ class Draft:
     that were answered with this job."""
 
     job: Job
+    text: str = ""
+    """The job as JSON, where it is taken in by parts: made before anything is locked."""
     after: Sequence[int] = ()
     keys: list[tuple[str, str]] = field(default_factory=list)
 
@@ -70,7 +72,7 @@ def write(project: Project, batch: Batch, drafts: Sequence[Draft], now: datetime
             queues=Counter(str(draft.job.queue_id) for draft in some),
             pools=sorted({draft.job.pool for draft in some if draft.job.pool}),
             names=_names(some),
-            rows=json.dumps([[_row(draft.job), list(draft.after), draft.keys] for draft in some]),
+            rows=_text_of_part(some),
             created_at=now,
         )
         for some in slices(drafts, SIZE)
@@ -83,12 +85,18 @@ def _names(drafts: Sequence[Draft]) -> list[str]:
     return found + [key for draft in drafts for key, _ in draft.keys]
 
 
-def _row(job: Job) -> list[Any]:
+def _text_of_part(drafts: Sequence[Draft]) -> str:
+    beside = json.dumps([[list(draft.after), draft.keys] for draft in drafts])
+    return f"[[{','.join(draft.text or text_of(draft.job) for draft in drafts)}],{beside}]"
+
+
+def text_of(job: Job) -> str:
+    """A job that is no row yet, as JSON."""
     values = [getattr(job, name) for name in _COLUMNS]
     for position in _TIMES:
         if values[position] is not None:
             values[position] = values[position].isoformat()
-    return values
+    return json.dumps(values)
 
 
 def _job(values: Sequence[Any]) -> Job:
@@ -157,10 +165,11 @@ def _turn_into_rows(part_id: int) -> bool:
         part = IntakePart.objects.select_for_update(of=("self",)).filter(pk=part_id).first()
         if part is None:
             return False
-        written = json.loads(part.rows)
-        known = idempotency.known(part.project, [values[_KEY] for values, _, _ in written if values[_KEY]])
+        rows, beside = json.loads(part.rows)
+        known = idempotency.known(part.project, [values[_KEY] for values in rows if values[_KEY]])
         drafts = [
-            Draft(_job(values), after, [(key, digest) for key, digest in keys]) for values, after, keys in written
+            Draft(_job(values), after=after, keys=[(key, digest) for key, digest in keys])
+            for values, (after, keys) in zip(rows, beside, strict=True)
         ]
         for draft in drafts:
             draft.job.project_id, draft.job.batch_id = part.project_id, part.batch_id

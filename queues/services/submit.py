@@ -16,7 +16,7 @@ from queues.errors import FieldError, IdempotencyConflict, InvalidJob, UnknownJo
 from queues.models import Batch, Job
 from queues.services import capacity, idempotency, intake
 from queues.services.deadlock import again_after_deadlock
-from queues.services.slices import slices
+from queues.services.slices import one_of, slices
 from queues.specs import JobSpec, read_cost, read_job
 from queues.states import LIVE_STAGES, Stage, Status
 from quotas import policies
@@ -184,9 +184,10 @@ def _dependencies(spec: JobSpec, found: Mapping[str, int], pointer: str) -> list
 def _twins(unique_keys: Iterable[str], now: datetime) -> dict[str, Job]:
     """The waiting and running jobs that `unique_for` would double, by unique key; of several the oldest."""
     found: dict[str, Job] = {}
-    for keys in slices(sorted(set(unique_keys)), 500):
-        live = Job.objects.filter(unique_key__in=keys, stage__in=LIVE_STAGES, unique_until__gt=now)
-        for job in live.order_by("id"):
+    keys = sorted(set(unique_keys))
+    if keys:
+        live = Job.objects.filter(unique_key__in=one_of(keys), unique_key__isnull=False, stage__in=LIVE_STAGES)
+        for job in live.filter(unique_until__gt=now).order_by("id"):
             found.setdefault(job.unique_key or "", job)
     return found
 
@@ -209,10 +210,18 @@ class Prepared:
 
 
 def prepare(
-    project: Project, specs: Sequence[JobSpec], *, pointer: str = "", pointers: Sequence[str] | None = None
+    project: Project,
+    specs: Sequence[JobSpec],
+    *,
+    pointer: str = "",
+    pointers: Sequence[str] | None = None,
+    by_parts: bool = False,
 ) -> Prepared:
     """Everything that needs no lock, estimates of costs too, which may be user's code. `pointer` is where the list
-    stands in the request, `pointers` where each one does. Raises `InvalidJob`, `IdempotencyConflict`."""
+    stands in the request, `pointers` where each one does; `by_parts`: the rows will be left to `intake`.
+
+    Raises `InvalidJob`, `IdempotencyConflict`.
+    """
     pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
     pools = _known_pools()
     errors: list[FieldError] = []
@@ -232,6 +241,10 @@ def prepare(
         None if spec.idempotency_key in known else intake.Draft(_row(spec, project, queue, job_type, now, where))
         for spec, where, (queue, job_type) in zip(specs, pointers, resolved, strict=True)
     ]
+    if by_parts:
+        for draft in drafts:
+            if draft is not None:
+                draft.text = intake.text_of(draft.job)
     return Prepared(project, specs, pointers, resolved, drafts)
 
 
@@ -289,10 +302,13 @@ def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Acc
             draft = drawn.draw(position, now)
             if draft is None:
                 continue
-            draft.job.batch = batch
-            if spec.batch is not None and not batch:
-                draft.job.batch = batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
-            draft.after = _dependencies(spec, awaited, pointers[position])
+            into = batch
+            if spec.batch is not None and batch is None:
+                into = batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
+            if into is not None:
+                draft.job.batch_id = into.pk
+            if spec.after:
+                draft.after = _dependencies(spec, awaited, pointers[position])
         capacity.claim([(queue, job) for queue, job in _with_queue(draft.job for draft in drawn.drafts)])
         idempotency.remember(project, drawn.answered)
         if by_parts and batch is not None:
@@ -354,8 +370,9 @@ class _Drawn:
             (queue, job_type), spec = self._prepared.resolved[position], self._prepared.specs[position]
             job = _row(spec, self._prepared.project, queue, job_type, now, self._prepared.pointers[position])
             return intake.Draft(job)
-        prepared.job.pk = None
-        return intake.Draft(prepared.job)
+        if prepared.job.pk is not None:
+            prepared.job.pk = None
+        return intake.Draft(prepared.job, prepared.text)
 
     def _answer(self, job: Job) -> None:
         self._answers.append(Accepted(job, created=False))
