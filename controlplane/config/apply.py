@@ -15,6 +15,7 @@ from controlplane.config.kinds.base import Kind
 from controlplane.config.records import Item, Mistakes, read_list
 from quotas import events, policies
 from quotas.models import ConfigVersion
+from quotas.suggestions import did_you_mean
 
 VERSION = 1
 
@@ -64,7 +65,8 @@ def _read(root: Node) -> list[Section]:
     known = {"version"} | {kind.section for kind in kinds.ALL}
     for name, node in root.data.items():
         if name not in known:
-            mistakes.append(node.wrong(f"there is no such section; known are {', '.join(sorted(known))}"))
+            hint = did_you_mean(name, known)
+            mistakes.append(node.wrong(f"there is no such section{hint}; known are {', '.join(sorted(known))}"))
     version = root.data.get("version")
     if version is None:
         mistakes.append(root.wrong(f"needs `version: {VERSION}`"))

@@ -110,6 +110,8 @@ class Policies(Kind):
             yield "projects", item["project"], "project"
         if item["tier"] is not None:
             yield "tiers", item["tier"], "tier"
+        if item["scope"] == "queue" and item["match"]:
+            yield "queues", item["match"], "match"
         if item["adaptive"] is not None and item["adaptive"].get("pool"):
             yield "pools", item["adaptive"]["pool"], "adaptive"
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 from controlplane.config import readers
-from controlplane.config.document import Node
+from controlplane.config.document import Mistake, Node
 from controlplane.config.kinds.base import Kind, Reference
-from controlplane.config.records import Item, Member, Record, duration
+from controlplane.config.records import Item, Member, Mistakes, Record, duration
+from queues.errors import CATEGORIES
 from queues.models import Queue, RetryPolicy
 from quotas import durations
-from quotas.engine.types import Category
 from quotas.models import Pool
 
 STRATEGIES = ("exponential", "linear", "fixed", "smart")
@@ -28,14 +29,30 @@ def _by_category(node: Node) -> dict[str, Any]:
     if not isinstance(node.data, dict):
         raise node.wrong("must be categories with `never` or with {initial, max}")
     exceptions: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
     for category, inner in node.data.items():
-        readers.choice(get_args(Category))(Node(inner.line, inner.path, category))
-        if inner.data == "never":
-            exceptions[category] = "never"
-        else:
-            given = _EXCEPTION.read(inner)
-            exceptions[category] = {name: value for name, value in given.items() if value is not None}
+        try:
+            exceptions[category] = _exception(category, inner)
+        except Mistake as mistake:
+            mistakes.append(mistake)
+        except Mistakes as several:
+            mistakes += several.mistakes
+    if mistakes:
+        raise Mistakes(mistakes)
     return exceptions
+
+
+def _exception(category: str, node: Node) -> Any:
+    if category not in CATEGORIES:
+        raise node.unknown(category, CATEGORIES)
+    if node.data == "never":
+        return "never"
+    if not isinstance(node.data, dict):
+        raise node.wrong("must be `never`, or a mapping such as {initial: 500ms, max: 4s}")
+    given = {name: value for name, value in _EXCEPTION.read(node).items() if value is not None}
+    if given.get("initial", 0) > given.get("max", math.inf):
+        raise node.data["initial"].wrong("is above the maximum")
+    return given
 
 
 def _show_by_category(exceptions: dict[str, Any]) -> dict[str, Any]:

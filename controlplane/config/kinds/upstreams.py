@@ -14,7 +14,8 @@ from controlplane.config import readers
 from controlplane.config.document import Node
 from controlplane.config.kinds import limits
 from controlplane.config.kinds.base import Kind, Reference
-from controlplane.config.records import Item, Member, Record, duration
+from controlplane.config.records import Item, Member, Mistakes, Record, duration
+from quotas.engine.headers import settings
 from quotas.models import Account, Pool, PoolLimit, Provider
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
 from quotas.models.policy import PausedPriorities
@@ -23,6 +24,19 @@ from quotas.models.provider import DIALECTS
 from quotas.services import credentials, operate
 
 DEFAULT_HEADER = "Authorization: Bearer {credential}"
+
+
+def _settings(node: Node, item: Item) -> None:
+    """Every member of a provider's settings is looked at, to the last one."""
+    given = node.data.get("settings")
+    mistakes = []
+    for misfit in settings.misfits(item["dialect"], item["settings"]):
+        place = given
+        for step in misfit.path:
+            place = place.data[step]
+        mistakes.append(place.unknown(misfit.path[-1], misfit.known) if misfit.known else place.wrong(misfit.detail))
+    if mistakes:
+        raise Mistakes(mistakes)
 
 
 class Providers(Kind):
@@ -35,7 +49,8 @@ class Providers(Kind):
             Member("auth_header", readers.header, DEFAULT_HEADER),
             duration("timeout", readers.seconds(0.1, 3600.0), 30.0),
             Member("settings", readers.mapping, dict),
-        )
+        ),
+        _settings,
     )
 
     def stored(self) -> dict[str, Item]:
