@@ -29,6 +29,7 @@ COLUMNS = (
     "status",
     "timeout",
     "model",
+    "type",
 )
 
 
@@ -50,6 +51,7 @@ class Candidate:
     status: str
     timeout: float | None
     model: str = ""
+    type: str = ""
 
     @property
     def group(self) -> GroupKey:

@@ -6,26 +6,23 @@ batch stay until the batch has ended, and what is deleted then is counted on the
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q
 
 from queues.models import (
-    AnsweredKey,
-    Attempt,
     Batch,
     Callback,
     DeadLetter,
     IntakePart,
     Job,
     JobDependency,
-    Transition,
     WorkerProcess,
 )
+from queues.services import removal
 from queues.states import Stage, Status
 
 log = structlog.get_logger(__name__)
@@ -72,31 +69,8 @@ def _remove(rows) -> int:  # type: ignore[no-untyped-def]
         ids = list(rows.values_list("id", flat=True)[:SLICE])
         if not ids:
             return 0
-        jobs = Job.objects.filter(id__in=ids)
-        _keep_totals(jobs)
-        about = Callback.objects.filter(job_id__in=ids)
-        about.filter(due_at__isnull=False).update(job=None)
-        about._raw_delete("default")  # type: ignore[attr-defined]
-        # Children first and by hand: the ORM's own cascade would read every row before it deletes it.
-        for child in (Attempt, Transition, DeadLetter, AnsweredKey):
-            child.objects.filter(job_id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
-        JobDependency.objects.filter(job_id__in=ids).delete()
-        JobDependency.objects.filter(after_id__in=ids).delete()
-        Batch.objects.filter(then_id__in=ids).update(then=None)
-        jobs._raw_delete("default")  # type: ignore[attr-defined]
+        removal.remove(ids)
     return len(ids)
-
-
-def _keep_totals(jobs) -> None:  # type: ignore[no-untyped-def]
-    """Count what is about to be deleted on the batches it belongs to, so that their totals stay what they were."""
-    gone: dict[int, Counter[str]] = {}
-    counted = jobs.filter(batch__isnull=False).order_by().values_list("batch_id", "status").annotate(count=Count("id"))
-    for batch_id, status, count in counted:
-        gone.setdefault(batch_id, Counter())[status] += count
-    batches = list(Batch.objects.filter(pk__in=gone).order_by("pk").select_for_update(no_key=True))
-    for batch in batches:
-        batch.pruned = dict(Counter(batch.pruned) + gone[batch.pk])
-    Batch.objects.bulk_update(batches, ["pruned"], batch_size=200)
 
 
 def _remove_batches(edge: datetime) -> None:

@@ -339,12 +339,14 @@ class _Drawn:
         """The draft that is to be written for the submission, None where another job answers it."""
         spec, key = self._prepared.specs[position], self._prepared.specs[position].idempotency_key
         if key and key in self._known:
-            return self._answer(self._known[key])
+            self._answer(self._known[key])
+            return None
         if key and key in self._seen:
             if self._prepared.specs[self._seen[key]].digest != spec.digest:
                 where = self._prepared.pointers[position]
                 raise IdempotencyConflict(f"{where}: the idempotency key stands twice, with other bodies.")
-            return self._answer(self._answers[self._seen[key]].job)
+            self._answer(self._answers[self._seen[key]].job)
+            return None
         if key:
             self._seen[key] = position
         draft = self._draft(position, now)
@@ -352,11 +354,13 @@ class _Drawn:
         if unique is not None and unique in self._twins:
             if key:
                 self.answered.append((key, spec.digest, self._twins[unique]))
-            return self._answer(self._twins[unique])
+            self._answer(self._twins[unique])
+            return None
         if unique is not None and unique in self._new:
             if key:
                 self._new[unique].keys.append((key, spec.digest))
-            return self._answer(self._new[unique].job)
+            self._answer(self._new[unique].job)
+            return None
         if unique is not None:
             self._new[unique] = draft
         self.drafts.append(draft)

@@ -93,6 +93,11 @@ def perform(claimed: Claimed) -> RunResult:
         return RunResult(
             Outcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
         )  # fmt: skip
+    if job_type.needs_pool and claimed.endpoint is None:
+        # The queue's pool was removed between admission and start: back in line, where it waits for one.
+        return RunResult(
+            Outcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
+        )  # fmt: skip
     try:
         return _told(job_type.run(claimed.context, job.payload), claimed)
     except CredentialUnreadable as error:

@@ -136,8 +136,8 @@ class Policies(Kind):
             row.generation += 1
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Policy.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Policy | None:
+        return Policy.objects.filter(name=item["name"]).first()
 
 
 class Overrides(Kind):
@@ -184,10 +184,6 @@ class Overrides(Kind):
         row.until = datetime.fromisoformat(item["until"]) if item["until"] else None
         row.save()
 
-    def remove(self, item: Item) -> None:
-        for row in (
-            Override.objects.filter(policy__name=item["policy"], key=item["key"], project__slug=item["project"])
-            if item["project"]
-            else Override.objects.filter(policy__name=item["policy"], key=item["key"], project=None)
-        ):
-            row.delete()
+    def row(self, item: Item) -> Override | None:
+        about = {"project__slug": item["project"]} if item["project"] else {"project": None}
+        return Override.objects.filter(policy__name=item["policy"], key=item["key"], **about).first()

@@ -12,8 +12,10 @@ from controlplane.config.kinds.base import Kind, Reference
 from controlplane.config.records import Item, Member, Mistakes, Record, duration
 from queues.errors import CATEGORIES
 from queues.models import Queue, RetryPolicy
+from queues.services import uses
 from quotas import durations
 from quotas.models import Pool
+from quotas.services.in_use import Use
 
 STRATEGIES = ("exponential", "linear", "fixed", "smart")
 _EXCEPTION = Record(
@@ -98,8 +100,8 @@ class RetryPolicies(Kind):
             setattr(row, name, value)
         row.save()
 
-    def remove(self, item: Item) -> None:
-        RetryPolicy.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> RetryPolicy | None:
+        return RetryPolicy.objects.filter(name=item["name"]).first()
 
 
 class Queues(Kind):
@@ -147,5 +149,12 @@ class Queues(Kind):
         row.pool = Pool.objects.get(name=pool) if pool is not None else None
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Queue.objects.get(name=item["name"]).delete()
+    def loses(self, item: Item, before: Item) -> list[Use]:
+        """A queue that no longer names a pool: jobs that wait in it may need an account of that pool."""
+        row = self.row(item)
+        if row is None or before["pool"] is None or item["pool"] is not None:
+            return []
+        return list(uses.waiting_for_queues_pool(row))
+
+    def row(self, item: Item) -> Queue | None:
+        return Queue.objects.filter(name=item["name"]).first()

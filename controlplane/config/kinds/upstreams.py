@@ -65,8 +65,8 @@ class Providers(Kind):
             setattr(row, name, value)
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Provider.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Provider | None:
+        return Provider.objects.filter(name=item["name"]).first()
 
 
 _LIMIT = Record(
@@ -247,8 +247,8 @@ class Pools(Kind):
         _save_limits(row, item["limits"])
         _save_accounts(row, item["accounts"], self._changed_credentials(item))
 
-    def remove(self, item: Item) -> None:
-        Pool.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Pool | None:
+        return Pool.objects.filter(name=item["name"]).first()
 
 
 def _pool_item(row: Pool) -> Item:

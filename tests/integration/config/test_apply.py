@@ -97,7 +97,7 @@ def test_what_is_still_named_is_not_pruned() -> None:
     with pytest.raises(config.ConfigInvalid, match="tier 'gold' can't be removed: project 'acme' names it"):
         apply(doc(tiers=[]), prune=True)
     job_of(Project.objects.get(slug="acme"))
-    with pytest.raises(config.ConfigInvalid, match="project 'acme' can't be removed: job"):
+    with pytest.raises(config.ConfigInvalid, match="project 'acme' can't be removed: in use by 1 unfinished job"):
         apply(doc(projects=[], policies=[], overrides=[], recurring=[]), prune=True)
     assert Policy.objects.count() == 4, "and nothing else is"
 
