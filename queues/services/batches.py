@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef
 
 from queues import clock
 from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
@@ -179,19 +178,22 @@ def seal(batch: Batch) -> None:
 
 def finish_ended(batch_ids: Sequence[int], now: datetime) -> list[int]:
     """Mark those of the batches complete that are sealed and whose jobs have all ended; returns their ids."""
-    finished = []
-    # Held while it is looked at: of two that settle the last two jobs at once, neither sees the other's end.
-    rows = Batch.objects.filter(pk__in=batch_ids, open=False, finished_at=None).order_by("pk")
-    rows = rows.exclude(Exists(IntakePart.objects.filter(batch=OuterRef("pk"))))
-    for pk in rows.select_for_update(no_key=True).values_list("pk", flat=True):
-        # By the statuses that it has, not by those that it has not: an index finds them without reading all that ended.
-        if not Job.objects.filter(batch_id=pk, status__in=UNFINISHED).exists() and Batch.objects.filter(
-            pk=pk, open=False, finished_at__isnull=True
-        ).update(finished_at=now):
-            finished.append(pk)
+    # Locked also where it seems to be open: of two that seal it and settle its last job at once, or that settle its last
+    # two jobs, neither sees what the other does. What the lock gives is the row as it is then.
+    rows = Batch.objects.filter(pk__in=batch_ids, finished_at=None).order_by("pk").select_for_update(no_key=True)
+    finished = [pk for pk, is_open in list(rows.values_list("pk", "open")) if not is_open and _is_whole(pk)]
+    Batch.objects.filter(pk__in=finished).update(finished_at=now)
     if finished:
         _go_on(finished)
     return finished
+
+
+def _is_whole(batch_id: int) -> bool:
+    """Whether all its jobs are rows that have ended."""
+    if IntakePart.objects.filter(batch=batch_id).exists():
+        return False
+    # By the statuses that are left, not by those that ended: an index finds them without reading all that ended.
+    return not Job.objects.filter(batch_id=batch_id, status__in=UNFINISHED).exists()
 
 
 def _go_on(batch_ids: Sequence[int]) -> None:

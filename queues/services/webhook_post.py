@@ -38,11 +38,11 @@ def post(
     headers: Mapping[str, str],
     *,
     permitted: Callable[[Address], bool] = lambda address: True,
-    deadline: float = DEADLINE,
+    deadline: float | None = None,
 ) -> int:
     """The status of the answer; its body is not read. The name is resolved once, and the call goes to an address that
     was checked. Raises `AddressRefused`, `TooSlow`, `OSError`, `http.client.HTTPException` or `ValueError`."""
-    ends = time.monotonic() + deadline
+    ends = time.monotonic() + (DEADLINE if deadline is None else deadline)
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
@@ -51,13 +51,16 @@ def post(
         try:
             if secure:
                 sock = ssl.create_default_context().wrap_socket(sock, server_hostname=parts.hostname)
-            return _exchange(sock, parts.netloc, _target(parts.path, parts.query), body, headers)
+            status = _exchange(sock, parts.netloc, _target(parts.path, parts.query), body, headers)
         except (OSError, http.client.HTTPException) as error:
             if cut.over:
                 raise TooSlow(TooSlow.__doc__) from error
             raise
         finally:
             sock.close()
+    if cut.over:
+        raise TooSlow(TooSlow.__doc__)  # cut in the middle of its head, which reads like its end
+    return status
 
 
 def _connect(host: str, port: int, permitted: Callable[[Address], bool], ends: float) -> socket.socket:

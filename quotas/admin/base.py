@@ -143,7 +143,8 @@ class SluiceAdmin(ModelAdmin):
         """Besides what foreign keys protect: what else needs the rows keeps them from being deleted."""
         gone, counts, lacking, protected = super().get_deleted_objects(objs, request)
         kept = [f"{row}: {use.what}" for row in objs for use in in_use.uses(row) if use.what]
-        return gone, counts, lacking, [*protected, *kept]
+        # The page shows either what permissions lack or what protects: here it is the latter that says why.
+        return gone, counts, set() if kept else lacking, [*protected, *kept]
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         trail.tell(request, "delete", obj, trail.facts(obj), None, "")

@@ -97,7 +97,6 @@ def test_a_receiver_has_one_deadline_for_all(talk: Talk, scheme: str) -> None:
 
 def test_alerts_have_the_same_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_post, "DEADLINE", 0.5)
-    monkeypatch.setattr(webhook_post.post, "__kwdefaults__", {**webhook_post.post.__kwdefaults__, "deadline": 0.5})
     document = {"type": "alert.raised", "data": {"severity": "info"}}
     with receiving(drip(b"HTTP/1.1 200")) as port, pytest.raises(channels.NotDelivered, match="TooSlow"):
         channels.deliver(f"webhook+http://127.0.0.1:{port}/", "id", "title", "text", document)
