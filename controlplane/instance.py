@@ -11,6 +11,8 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
+from controlplane.paths import default_home
+
 MAX_SOCKET_PATH = 107
 """Bytes that fit into a unix socket's address (Linux, unix(7))."""
 
@@ -22,9 +24,9 @@ class Instance:
     data_dir: Path
 
     @classmethod
-    def from_environment(cls, base_dir: Path) -> Instance:
-        """The instance of `SLUICE_DATA_DIR`, else of `var/` in the project."""
-        return cls(Path(os.environ.get("SLUICE_DATA_DIR") or base_dir / "var").expanduser().absolute())
+    def from_environment(cls) -> Instance:
+        """The instance of `SLUICE_DATA_DIR`, else of `var/` in the checkout or, installed, in the working directory."""
+        return cls(Path(os.environ.get("SLUICE_DATA_DIR") or default_home() / "var").expanduser().absolute())
 
     @property
     def database_path(self) -> Path:

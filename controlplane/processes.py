@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
+from controlplane.paths import CHECKOUT
 from controlplane.supervisor import ChildSpec
 
-BASE_DIR = Path(__file__).resolve().parent.parent
 WEB_RANK, WORKER_RANK, DISPATCHER_RANK = 0, 10, 20
 """The order in which they stop: nothing new comes in, what runs is finished, then nothing is handed out any more."""
 WORKER_GRACE = 30.0
@@ -15,7 +14,8 @@ WORKER_GRACE = 30.0
 
 def manage(*words: str) -> tuple[str, ...]:
     """The command line of one of the project's own commands, for this same interpreter."""
-    return (sys.executable, str(BASE_DIR / "manage.py"), *words)
+    program = (str(CHECKOUT / "manage.py"),) if CHECKOUT else ("-m", "controlplane")
+    return (sys.executable, *program, *words)
 
 
 def prepare() -> ChildSpec:
@@ -24,7 +24,7 @@ def prepare() -> ChildSpec:
 
 def web(host: str, port: int) -> ChildSpec:
     argv = (sys.executable, "-m", "controlplane.web", "--host", host, "--port", str(port))
-    return ChildSpec("web", argv, rank=WEB_RANK, cwd=BASE_DIR)
+    return ChildSpec("web", argv, rank=WEB_RANK, cwd=CHECKOUT)
 
 
 def dispatcher() -> ChildSpec:

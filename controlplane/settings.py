@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-import ipaddress
-from pathlib import Path
 from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
+from controlplane import environment
 from controlplane.instance import Instance
+from controlplane.paths import PACKAGE_DIR
 from controlplane.unfold import UNFOLD as UNFOLD  # read by the admin's theme
 
-BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
-INSTANCE = Instance.from_environment(BASE_DIR)
-EMBEDDED_SQL = not env.str("DATABASE_URL", default="")
-EMBEDDED_REDIS = not env.str("REDIS_URL", default="")
+ENV = environment.read()
+INSTANCE = Instance.from_environment()
+EMBEDDED_SQL = ENV.database_url is None
+EMBEDDED_REDIS = ENV.redis_url is None
 
-DEBUG = env.bool("SLUICE_DEBUG", default=False)
-SECRET_KEY = env.str("SLUICE_SECRET_KEY", default="") or INSTANCE.secrets.get("secret_key", "")
+DEBUG = ENV.debug
+SECRET_KEY = ENV.secret_key or INSTANCE.secrets.get("secret_key", "")
 if not SECRET_KEY:
     if not EMBEDDED_SQL:
         raise ImproperlyConfigured("SLUICE_SECRET_KEY must be set where DATABASE_URL is.")
     SECRET_KEY = get_random_secret_key()  # before the first `up` nothing is signed that must last
-CREDENTIAL_KEYS: list[str] = env.list("SLUICE_CREDENTIAL_KEYS", default=[]) or list(
-    INSTANCE.secrets.get("credential_keys", [])
-)
-ALLOWED_HOSTS = env.list("SLUICE_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.list("SLUICE_CSRF_TRUSTED_ORIGINS", default=[])
-TRUSTED_PROXIES = [ipaddress.ip_network(net) for net in env.list("SLUICE_TRUSTED_PROXIES", default=[])]
-IPV6_PREFIX = env.int("SLUICE_IPV6_PREFIX", default=64)
-TASK_MODULES: list[str] = env.list("SLUICE_TASK_MODULES", default=[])
-RETENTION_DAYS = env.float("SLUICE_RETENTION_DAYS", default=7.0)
-RETENTION_COUNT = env.int("SLUICE_RETENTION_COUNT", default=1_000_000)
-CALLBACK_NETWORKS = [
-    ipaddress.ip_network(net)
-    for net in env.list("SLUICE_CALLBACK_NETWORKS", default=["127.0.0.0/8", "::1/128"] if EMBEDDED_SQL else [])
-]
-ALERT_CALM = env.float("SLUICE_ALERT_CALM", default=30.0)
-"""Seconds for which what was wrong must be over before its alert ends."""
-ALERT_ERROR_RATE = env.float("SLUICE_ALERT_ERROR_RATE", default=0.2)
-ALERT_BACKLOG_AGE = env.float("SLUICE_ALERT_BACKLOG_AGE", default=600.0)
+CREDENTIAL_KEYS: list[str] = list(ENV.credential_keys or INSTANCE.secrets.get("credential_keys", []))
+ALLOWED_HOSTS = list(ENV.allowed_hosts)
+CSRF_TRUSTED_ORIGINS = list(ENV.csrf_trusted_origins)
+TRUSTED_PROXIES = list(ENV.trusted_proxies)
+IPV6_PREFIX = ENV.ipv6_prefix
+TASK_MODULES: list[str] = list(ENV.task_modules)
+CONCURRENCY = ENV.concurrency
+CPU_CONCURRENCY = ENV.cpu_concurrency
+WORKER_GRACE = ENV.grace
+MAX_JOBS = ENV.max_jobs
+MAX_MEMORY = ENV.max_memory
+RETENTION_DAYS = ENV.retention_days
+RETENTION_COUNT = ENV.retention_count
+_LOOPBACK = environment.networks("127.0.0.0/8,::1/128") if EMBEDDED_SQL else ()
+CALLBACK_NETWORKS = list(_LOOPBACK if ENV.callback_networks is None else ENV.callback_networks)
+ALERT_CALM = ENV.alert_calm
+"""Seconds for which a problem must be over before its alert ends."""
+ALERT_ERROR_RATE = ENV.alert_error_rate
+ALERT_BACKLOG_AGE = ENV.alert_backlog_age
 
 INSTALLED_APPS = [
     "unfold",
@@ -81,7 +81,7 @@ WSGI_APPLICATION = "controlplane.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [PACKAGE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -94,10 +94,10 @@ TEMPLATES = [
 ]
 
 DATABASES: dict[str, dict[str, Any]]
-if EMBEDDED_SQL:
+if ENV.database_url is None:
     DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(INSTANCE.database_path)}}
 else:
-    DATABASES = {"default": env.db("DATABASE_URL")}
+    DATABASES = {"default": environ.Env.db_url_config(ENV.database_url)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["ENGINE"] = "controlplane.sqlite3"
     DATABASES["default"]["OPTIONS"] = {
@@ -110,12 +110,12 @@ else:
     DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.str("REDIS_URL", default="") or INSTANCE.redis_url
-LIMITER_REDIS_URL = env.str("LIMITER_REDIS_URL", default="") or REDIS_URL
-REDIS_PREFIX = env.str("SLUICE_REDIS_PREFIX", default="sl")
-LIMITER_TIMEOUT = env.float("SLUICE_LIMITER_TIMEOUT", default=0.1)
+REDIS_URL = ENV.redis_url or INSTANCE.redis_url
+LIMITER_REDIS_URL = ENV.limiter_redis_url or REDIS_URL
+REDIS_PREFIX = ENV.redis_prefix
+LIMITER_TIMEOUT = ENV.limiter_timeout
 """Seconds for connecting and for an answer: a check is refused or degraded rather than waited for."""
-LIMITER_PROCESSES = env.int("SLUICE_LIMITER_PROCESSES", default=1)
+LIMITER_PROCESSES = ENV.limiter_processes
 """Processes that check limits; while Redis is away, each holds its share of a `fail_open` policy's limit alone."""
 RQ_QUEUES = {lane: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1} for lane in ("io", "cpu")}
 RQ = {"WORKER_CLASS": "queues.worker.worker_for_lane"}
@@ -127,11 +127,11 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.bool("SLUICE_HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENV.https
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
-DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("SLUICE_MAX_BODY", default=32 * 1024 * 1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = ENV.max_body
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
@@ -140,7 +140,7 @@ USE_TZ = True
 DATE_FORMAT, TIME_FORMAT, DATETIME_FORMAT = "Y-m-d", "H:i:s", "Y-m-d H:i:s"
 
 STATIC_URL = "/static/"
-STATIC_ROOT = env.str("SLUICE_STATIC_ROOT", default="") or None  # for a web server of one's own in front
+STATIC_ROOT = ENV.static_root  # for a web server of one's own in front
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
@@ -176,7 +176,7 @@ SPECTACULAR_SETTINGS = {
     ],
 }
 
-LOG_LEVEL = env.str("SLUICE_LOG_LEVEL", default="INFO").upper()
-LOG_FORMAT = env.str("SLUICE_LOG_FORMAT", default="console" if EMBEDDED_SQL else "json")
+LOG_LEVEL = ENV.log_level
+LOG_FORMAT = ENV.log_format or ("console" if EMBEDDED_SQL else "json")
 LOGGING_CONFIG = "controlplane.observability.logs.configure"
 LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT}

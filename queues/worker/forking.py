@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from rq.job import Job as RQJob
 from rq.queue import Queue
@@ -23,7 +23,7 @@ from queues.worker.settle import Ended, settle
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_PLACES = int(os.environ.get("SLUICE_CPU_CONCURRENCY", "0")) or 16
+DEFAULT_PLACES = settings.CPU_CONCURRENCY
 """Jobs at once. Above the number of cores on most machines: what died with a worker of the lane `io` waits for this
 one, and most of that waits for others and not for the processor."""
 LOOK = 0.05

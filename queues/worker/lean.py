@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 import structlog
+from django.conf import settings
 from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import Job as RQJob
 from rq.queue import Queue
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 BEAT = 10.0
 """Seconds between two of RQ's own heartbeats: for its tools only, our books are kept in SQL."""
-GRACE = float(os.environ.get("SLUICE_GRACE", "25"))
+GRACE: float = settings.WORKER_GRACE
 """Seconds that running jobs get when the worker is asked to stop."""
 
 

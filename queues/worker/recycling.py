@@ -12,6 +12,8 @@ import random
 import time
 from dataclasses import dataclass, field
 
+from django.conf import settings
+
 LOOK = 0.5
 """Seconds between two looks at the memory."""
 FAR_TOO_MUCH = 2.0
@@ -31,8 +33,8 @@ def resident(pid: int | None = None) -> float:
 class Recycling:
     """A worker's own limits; 0 means none. `jobs` is spread by a tenth, so that a fleet isn't renewed all at once."""
 
-    jobs: int = field(default_factory=lambda: int(os.environ.get("SLUICE_MAX_JOBS", "0")))
-    memory: float = field(default_factory=lambda: float(os.environ.get("SLUICE_MAX_MEMORY", "0")))
+    jobs: int = field(default_factory=lambda: settings.MAX_JOBS)
+    memory: float = field(default_factory=lambda: settings.MAX_MEMORY)
     taken: int = 0
     _looked: float = float("-inf")
     _resident: float = 0.0

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.db import DatabaseError
 from rq.job import Job as RQJob
 from rq.queue import Queue
@@ -20,7 +21,7 @@ from queues.worker.report import Report
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_PLACES = int(os.environ.get("SLUICE_CONCURRENCY", "50"))
+DEFAULT_PLACES = settings.CONCURRENCY
 
 
 class ThreadedWorker(LeanWorker):

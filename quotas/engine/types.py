@@ -262,6 +262,14 @@ class Outcome:
     """A short redacted message."""
     told: Mapping[str, str] = field(default_factory=dict)
     """The header fields about limits, redacted: to be shown, not to be decided by."""
+    resource: str | None = None
+    """What `learned`, and a refusal of scope `model`, belong to. None: the account as a whole; empty: the model that
+    the call's lease was acquired for; else the resource or model that the answer itself names (GitHub's `search`),
+    which outranks the lease's."""
+    certain: bool = False
+    """For category `auth`: the dialect names the account's credential as refused (a wrong, revoked or expired key, a
+    suspended account), so that any other request of this account would be refused as well. False where the refusal
+    may be about the request (a permission, an organization, a path that needs another kind of token)."""
 
     @property
     def refuses_account(self) -> bool:

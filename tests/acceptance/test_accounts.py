@@ -75,7 +75,7 @@ def configuration(openai: str, telegram: str, hook: str) -> tuple[str, dict[str,
             environ[variable] = credential(name, number)
             accounts.append({"name": f"{name}-{number}", "credential_env": variable})
         pools.append({"name": name, "provider": "outside", **columns, "accounts": accounts})
-    preset = yaml.safe_load((BASE_DIR / "presets" / "telegram.yaml").read_text())
+    preset = yaml.safe_load((BASE_DIR / "controlplane" / "presets" / "telegram.yaml").read_text())
     (chats,) = preset["pools"]
     chats["accounts"] = [{"name": "bot", "credential_env": "OUTSIDE_BOT"}]
     (messenger,) = preset["providers"]

@@ -82,6 +82,8 @@ def read(
         learned=learned,
         error=redaction.short(reading.message, secrets) if reading.message else "",
         told=told.fields_of(answer, secrets),
+        resource=reading.resource,
+        certain=reading.certain and reading.category == "auth",
     )
 
 

@@ -5,6 +5,8 @@ https://docs.anthropic.com/en/api/rate-limits
 
 from __future__ import annotations
 
+import re
+
 from quotas.engine.headers.answer import Answer
 from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio
 
@@ -14,11 +16,13 @@ _UNITS = {
     "input-tokens": "input_tokens",
     "output-tokens": "output_tokens",
 }
+_BAD_KEY = re.compile(r"(?i)invalid (?:x-api-key|bearer token|api key)|token has (?:expired|been revoked)")
 
 
 def read(answer: Answer) -> Reading:
     """Quota by unit, the plan's unified window where it is rejected, use from `usage` (cache reads are not counted)."""
     reading = by_status(answer)
+    reading.resource = ""
     for name, unit in _UNITS.items():
         quota = trio(answer, f"anthropic-ratelimit-{name}-")
         reset = reset_of(answer, f"anthropic-ratelimit-{name}-reset", "rfc3339")
@@ -30,6 +34,8 @@ def read(answer: Answer) -> Reading:
         reading.category = "server"
     elif kind == "billing_error":
         reading.category = "quota_exhausted"
+    elif kind == "authentication_error" and _BAD_KEY.search(reading.message):
+        reading.refuse_credential()
     count_usage(reading, answer.at("usage"), "input_tokens", "cache_creation_input_tokens", "output_tokens")
     return reading
 

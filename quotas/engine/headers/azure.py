@@ -14,6 +14,7 @@ from quotas.engine.headers.reading import Reading, by_status, count_usage, reset
 def read(answer: Answer) -> Reading:
     """Quota per minute of the deployment; `renewalperiod` where it is told."""
     reading = by_status(answer)
+    reading.resource = ""
     for unit in ("requests", "tokens"):
         quota = trio(answer, "x-ratelimit-", suffix=f"-{unit}")
         reset = reset_of(answer, f"x-ratelimit-reset-{unit}", "delta")
@@ -22,5 +23,7 @@ def read(answer: Answer) -> Reading:
     wait_in_ms(answer, reading)
     if reading.category == "rate_limited" and answer.text_at("error", "code") == "insufficient_quota":
         reading.category = "quota_exhausted"
+    if answer.status == 401 and "invalid subscription key" in reading.message:
+        reading.refuse_credential()
     count_usage(reading, answer.at("usage"), "total_tokens")
     return reading

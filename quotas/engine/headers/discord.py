@@ -21,6 +21,8 @@ def read(answer: Answer) -> Reading:
     if reset is None:
         reset = reset_of(answer, "x-ratelimit-reset", "epoch")
     quota = trio(answer, "x-ratelimit-")
+    if answer.status == 401:
+        reading.certain = answer.text_at("message") == "401: Unauthorized"
     if reading.category != "rate_limited":
         reading.learn(_unit(answer), **quota, reset_after=reset)
         return reading

@@ -14,11 +14,13 @@ from quotas.engine.headers.answer import Answer, dig
 from quotas.engine.headers.reading import Reading, by_status, count_usage
 
 _PACIFIC = "America/Los_Angeles"
+_BAD_KEY = ("API_KEY_INVALID", "API_KEY_EXPIRED", "CONSUMER_SUSPENDED", "CONSUMER_INVALID", "ACCOUNT_STATE_INVALID")
 
 
 def read(answer: Answer) -> Reading:
     """A daily quota waits for midnight Pacific, whatever short `retryDelay` comes with it."""
     reading = by_status(answer)
+    reading.resource = ""
     body = answer.json
     if isinstance(body, list) and body:
         body = body[0]
@@ -38,8 +40,8 @@ def read(answer: Answer) -> Reading:
             _violations(dig(detail, "violations"), reading)
         elif dig(detail, "reason") == "MODEL_CAPACITY_EXHAUSTED":
             reading.category, reading.scope = "server", "model"
-        elif dig(detail, "reason") == "API_KEY_INVALID":
-            reading.category, reading.scope = "auth", "account"
+        elif dig(detail, "reason") in _BAD_KEY:
+            reading.refuse_credential()
     if delays and reading.category != "validation":
         reading.hint = max(delays)
     if reading.category == "quota_exhausted":

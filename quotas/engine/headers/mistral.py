@@ -12,6 +12,7 @@ _MONTH = 30 * 86400.0
 def read(answer: Answer) -> Reading:
     """The minute's quotas as `requests` and `tokens`, the month's beside them."""
     reading = by_status(answer)
+    reading.resource = ""
     for name, unit, window in (
         ("req-minute", "requests", 60.0),
         ("tokens-minute", "tokens", 60.0),

@@ -14,6 +14,8 @@ from quotas.engine.headers.reading import LIMITED, Reading, by_status, count_usa
 _TRY_AGAIN = re.compile(r"(?:try again|retry) (?:in|after) ((?:[0-9]{1,9}(?:\.[0-9]{1,9})? ?(?:h|ms|m|seconds?|s))+)")
 _MODEL = re.compile(r"Rate limit (?:reached )?for (?!organization\b)[\w.:/-]{2,80}")
 _DAY = 86400.0
+BAD_KEYS = frozenset({"invalid_api_key", "account_deactivated", "organization_deactivated", "token_expired"})
+"""Values of `error.code` that are about the key or the account behind it, whatever was asked for."""
 _UNITS = {
     "requests": "requests",
     "tokens": "tokens",
@@ -25,6 +27,7 @@ _UNITS = {
 def read(answer: Answer) -> Reading:
     """Quota from `x-ratelimit-*`; wait from `retry-after-ms`, `retry-after` or the error's text; use from `usage`."""
     reading = by_status(answer)
+    reading.resource = ""
     for suffix, unit in _UNITS.items():
         if unit in reading.learned:
             continue
@@ -34,6 +37,8 @@ def read(answer: Answer) -> Reading:
     wait_in_ms(answer, reading)
     if reading.category == "rate_limited":
         _tell_quota_apart(answer, reading)
+    if answer.text_at("error", "code") in BAD_KEYS:
+        reading.refuse_credential()
     count_usage(reading, answer.at("usage"), "total_tokens")
     return reading
 

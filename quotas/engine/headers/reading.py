@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from quotas.engine.headers import numbers, waits
-from quotas.engine.headers.answer import Answer
+from quotas.engine.headers.answer import Answer, dig
 from quotas.engine.types import MAX_COST
 
 Scope = Literal["account", "key", "pool", "model"]
@@ -25,6 +25,14 @@ class Reading:
     learned: dict[str, dict[str, object]] = field(default_factory=dict)
     usage: dict[str, int] = field(default_factory=dict)
     message: str = ""
+    resource: str | None = None
+    """See `Outcome.resource`."""
+    certain: bool = False
+    """See `Outcome.certain`."""
+
+    def refuse_credential(self) -> None:
+        """The answer names the credential, or the account behind it, as refused."""
+        self.category, self.scope, self.certain = "auth", "account", True
 
     def learn(
         self,
@@ -96,8 +104,11 @@ def message(answer: Answer) -> str:
             for name in ("message", "description", "detail", "title", "error_description"):
                 if isinstance(place.get(name), str) and place[name]:
                     return f"{answer.status} {place[name]}"
-        if isinstance(error, str):
-            return f"{answer.status} {error}"
+        errors = body.get("errors")
+        first = dig(errors, 0, "message") if isinstance(errors, list) else errors
+        for text in (error, first):
+            if isinstance(text, str):
+                return f"{answer.status} {text}"
     return f"{answer.status} {answer.text[:1000]}".strip()
 
 

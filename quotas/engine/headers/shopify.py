@@ -19,6 +19,8 @@ _DRAINED_IN = 20.0
 def read(answer: Answer) -> Reading:
     """REST calls as `requests`, GraphQL's cost as `points`."""
     reading = by_status(answer)
+    if answer.status == 401 and "Invalid API key or access token" in reading.message[:1000]:
+        reading.refuse_credential()
     match = _CALLS.fullmatch((answer.get("x-shopify-shop-api-call-limit") or "").strip())
     if match:
         used, limit = int(match[1]), int(match[2])

@@ -27,7 +27,7 @@ def read(answer: Answer) -> Reading:
     if reading.category not in ("ok", "rate_limited") or answer.at("ok") is not False:
         return reading
     if error in _BAD_TOKEN:
-        reading.category, reading.scope = "auth", "account"
+        reading.refuse_credential()
     elif reading.category == "ok":
         reading.category = _OTHER.get(error, "validation")
         if reading.category != "validation":

@@ -28,5 +28,5 @@ def read(answer: Answer) -> Reading:
             told = waits.bounded(float(match[1]))
         reading.hint = told if told is not None else reading.hint
     elif status == 401 or (status == 404 and answer.text_at("description") == "Not Found"):
-        reading.category, reading.scope = "auth", "account"
+        reading.refuse_credential()
     return reading

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
+from controlplane.paths import PACKAGE_DIR
 from quotas.models import Pool
 
-PRESETS = sorted((Path(__file__).resolve().parents[3] / "presets").glob("*.yaml"))
+PRESETS = sorted((PACKAGE_DIR / "presets").glob("*.yaml"))
 CREDENTIALS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TELEGRAM_BOT_TOKEN", "GITHUB_TOKEN")
 
 
@@ -22,7 +21,7 @@ def credentials(monkeypatch):
 @pytest.mark.django_db
 @pytest.mark.parametrize("preset", PRESETS, ids=[path.stem for path in PRESETS])
 def test_it_applies(preset):
-    call_command("apply", str(preset))
+    call_command("apply", f"preset:{preset.stem}")
     stored = Pool.objects.get(name=preset.stem)
     assert stored.provider.dialect == preset.stem
     assert stored.accounts.count() == 1
@@ -31,3 +30,8 @@ def test_it_applies(preset):
 
 def test_there_are_presets():
     assert [path.stem for path in PRESETS] == ["anthropic", "github", "openai", "telegram"]
+
+
+def test_an_unknown_preset_is_refused_with_the_names_that_exist():
+    with pytest.raises(CommandError, match="anthropic, github, openai, telegram"):
+        call_command("apply", "preset:opnai")

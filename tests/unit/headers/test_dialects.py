@@ -239,7 +239,8 @@ def test_github():
         "x-ratelimit-resource": "core",
     }
     primary = read("github", 403, headers, {"message": "API rate limit exceeded for user ID 1."}, now=NOW)
-    assert (primary.category, primary.scope, primary.retry_after) == ("rate_limited", "account", 600.0)
+    assert (primary.category, primary.scope, primary.retry_after) == ("rate_limited", "model", 600.0)
+    assert primary.resource == "core"
     headers["x-ratelimit-remaining"] = "4978"
     secondary = {"message": "You have exceeded a secondary rate limit. Please wait a few minutes."}
     assert read("github", 403, headers, secondary, now=NOW).retry_after == 60.0
@@ -247,7 +248,8 @@ def test_github():
     denied = read("github", 403, headers, {"message": "Resource not accessible by integration"}, now=NOW)
     assert (denied.category, denied.scope, denied.retry_after) == ("auth", "key", None)
     headers["x-ratelimit-resource"] = "search"
-    assert set(read("github", 200, headers, now=NOW).learned) == {"requests_search"}
+    search = read("github", 200, headers, now=NOW)
+    assert (search.resource, set(search.learned)) == ("search", {"requests"})
 
 
 def test_slack():
@@ -449,7 +451,14 @@ def test_openrouter_tells_its_fields_in_the_bodys_metadata():
         assert read("generic", 429, {}, {"error": {"metadata": odd}}, now=NOW).learned == {}
 
 
-@pytest.mark.parametrize(("dialect", "field"), [("github", "x-ratelimit-resource"), ("discord", "x-ratelimit-bucket")])
-def test_what_names_a_quota_is_no_place_for_a_credential(dialect, field):
+@pytest.mark.parametrize(
+    ("dialect", "field", "unit", "resource"),
+    [
+        ("github", "x-ratelimit-resource", "requests", "other"),
+        ("discord", "x-ratelimit-bucket", "requests_other", None),
+    ],
+)
+def test_what_names_a_quota_is_no_place_for_a_credential(dialect, field, unit, resource):
     fields = {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "4", field: "sk-live-0123456789"}
-    assert list(read(dialect, 200, fields).learned) == ["requests_other"]
+    outcome = read(dialect, 200, fields)
+    assert (list(outcome.learned), outcome.resource) == ([unit], resource)
