@@ -76,7 +76,9 @@ def _remove(rows) -> int:  # type: ignore[no-untyped-def]
 def _remove_batches(edge: datetime) -> None:
     """Batches that ended long ago and whose jobs are gone. What is still to be sent about them stays."""
     with transaction.atomic():
-        old = Batch.objects.filter(finished_at__lt=edge).exclude(Exists(Job.objects.filter(batch=OuterRef("pk"))))
+        old = Batch.objects.filter(finished_at__lt=edge, then=None).exclude(
+            Exists(Job.objects.filter(batch=OuterRef("pk")))
+        )
         ids = list(old.order_by("pk").values_list("pk", flat=True)[:SLICE])
         if ids:
             Callback.objects.filter(batch_id__in=ids, due_at=None)._raw_delete("default")  # type: ignore[attr-defined]

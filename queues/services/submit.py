@@ -205,7 +205,8 @@ class Prepared:
     project: Project
     specs: Sequence[JobSpec]
     pointers: Sequence[str]
-    resolved: Sequence[tuple[config.QueueSpec, registry.JobType]]
+    resolved: Sequence[tuple[config.QueueSpec, registry.JobType] | None]
+    """None, too, where the job is known: what was accepted is answered, whatever would be accepted now."""
     drafts: Sequence[intake.Draft | None]
 
 
@@ -225,21 +226,21 @@ def prepare(
     pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
     pools = _known_pools()
     errors: list[FieldError] = []
-    resolved = []
+    known = idempotency.existing(project, specs, pointers)
+    resolved: list[tuple[config.QueueSpec, registry.JobType] | None] = []
     for spec, where in zip(specs, pointers, strict=True):
         try:
-            resolved.append(_resolve(spec, where, pools))
+            resolved.append(None if spec.idempotency_key in known else _resolve(spec, where, pools))
         except InvalidJob as error:
             if isinstance(error, UnknownJobType) and len(specs) == 1:
                 raise
             errors += error.errors
     if errors:
         raise InvalidJob(errors)
-    known = idempotency.existing(project, specs, pointers)
     now = clock.now()
     drafts = [
-        None if spec.idempotency_key in known else intake.Draft(_row(spec, project, queue, job_type, now, where))
-        for spec, where, (queue, job_type) in zip(specs, pointers, resolved, strict=True)
+        None if found is None else intake.Draft(_row(spec, project, *found, now, where))
+        for spec, where, found in zip(specs, pointers, resolved, strict=True)
     ]
     if by_parts:
         for draft in drafts:
@@ -289,7 +290,7 @@ def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Acc
         now = clock.now()
         awaited = lock_dependencies(specs, project)
         named = batches.lock(project, [spec.batch for spec in specs if spec.batch is not None]) if not batch else {}
-        capacity.lock([queue.id for queue, _ in prepared.resolved])
+        capacity.lock([found[0].id for found in prepared.resolved if found is not None])
         known = idempotency.existing(project, specs, pointers)
         intake.check_free(
             project,
@@ -371,9 +372,9 @@ class _Drawn:
         """A fresh one: an attempt before this one may have been rolled back."""
         prepared = self._prepared.drafts[position]
         if prepared is None:  # its key was known when we looked, and was pruned since
-            (queue, job_type), spec = self._prepared.resolved[position], self._prepared.specs[position]
-            job = _row(spec, self._prepared.project, queue, job_type, now, self._prepared.pointers[position])
-            return intake.Draft(job)
+            spec, where = self._prepared.specs[position], self._prepared.pointers[position]
+            found = _resolve(spec, where, _known_pools())
+            return intake.Draft(_row(spec, self._prepared.project, *found, now, where))
         if prepared.job.pk is not None:
             prepared.job.pk = None
         return intake.Draft(prepared.job, prepared.text)

@@ -14,17 +14,17 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from queues import clock, selectors
+from queues import clock, registry, selectors
 from queues.errors import IdempotencyConflict, QueueFull
 from queues.maintenance.courier import AT_ONCE, PER_RECEIVER, SHARE, Courier
 from queues.maintenance.pruner import prune
-from queues.models import AnsweredKey, Batch, Callback, IntakePart, Job
-from queues.services import batches, cancel, intake, replay, webhook_post
+from queues.models import AnsweredKey, Batch, Callback, IntakePart, Job, Queue
+from queues.services import batches, cancel, control, intake, replay, webhook_post
 from queues.services.callbacks import receiver_of, send_due
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
-from quotas.models import Project
+from quotas.models import Pool, Project
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, failed, fresh
 from tests.integration.queues.test_webhook_post import drip
@@ -102,6 +102,49 @@ def test_a_key_is_known_as_long_as_its_job_is(desk: Desk, settings: Any) -> None
     assert AnsweredKey.objects.count() == 1
     prune(clock.now() + timedelta(seconds=YEAR))
     assert (AnsweredKey.objects.count(), Job.objects.count()) == (0, 0)
+
+
+def test_what_was_accepted_is_answered_whatever_would_be_accepted_now(desk: Desk, type_of: Any) -> None:
+    project = desk.project()
+    desk.queue("q", max_size=1)
+    desk.pool("llm")
+
+    @type_of("test.passing")
+    def passing(job: Any) -> None:
+        """Is not known for long."""
+
+    call = {"type": "http.request", "payload": {"pool": "llm", "path": "/"}, "idempotency_key": "call"}
+    full, gone, called = (
+        read_job(body)
+        for body in (
+            {"type": "test.echo", "queue": "q", "idempotency_key": "full"},
+            {"type": "test.passing", "idempotency_key": "gone"},
+            call,
+        )
+    )
+    first = [submit_specs(project, [one])[0].job.uid for one in (full, gone, called)]
+    control.drain(Queue.objects.get(name="q"), actor="test", reason="full")
+    Pool.objects.all().delete()
+    desk.renew_configuration()
+    del registry._types["test.passing"]
+    again = [submit_specs(project, [one])[0] for one in (full, gone, called)]
+    assert [answer.job.uid for answer in again] == first and not any(answer.created for answer in again)
+
+
+@pytest.mark.parametrize("state", ["delayed", "held", "retrying"])
+def test_twins_are_found_in_every_way_of_waiting(desk: Desk, state: str) -> None:
+    project = desk.project()
+    desk.queue("q", retry={"strategy": "fixed", "initial": 600.0, "max": 600.0})
+    (other,) = desk.submit(delay=600)
+    extra = {"delayed": {"delay": 600}, "held": {"after": [other.uid]}, "retrying": {}}[state]
+    (first,) = submit_specs(project, [spec(queue="q", unique_for=900, **extra)])
+    if state == "retrying":
+        worker = desk.worker()
+        desk.cycle()
+        worker.settle(worker.claim(), failed("server"))
+        assert fresh(first.job).status == Status.RETRYING
+    (twin,) = submit_specs(project, [spec(queue="q", unique_for=900)])
+    assert twin.job.pk == first.job.pk
 
 
 # Bulks
@@ -338,6 +381,24 @@ def test_the_totals_of_an_ended_batch_outlive_its_jobs(desk: Desk, settings: Any
     prune(clock.now())
     facts = selectors.batch_facts(Batch.objects.get())
     assert (facts["total"], facts["totals"]["completed"], facts["totals"]["dead"]) == (5, 4, 0)
+
+
+def test_a_batch_stays_as_long_as_the_job_that_ends_it(desk: Desk) -> None:
+    project = desk.project()
+    desk.queue("q", retry={"strategy": "fixed", "max_attempts": 1})
+    batches.submit_bulk(project, bulk(1), then=spec(queue="q"))
+    worker = desk.worker()
+    desk.cycle()
+    worker.settle(worker.claim())
+    desk.cycle()
+    worker.settle(worker.claim(), failed("server"))
+    prune(clock.now() + timedelta(seconds=YEAR))
+    assert (Job.objects.count(), Batch.objects.count()) == (1, 1)
+    replay.retry(Job.objects.get(), actor="test")
+    desk.run_until_done(desk.worker("w2"))
+    for _ in range(2):
+        prune(clock.now() + timedelta(seconds=YEAR))
+    assert (Job.objects.count(), Batch.objects.count()) == (0, 0)
 
 
 def test_what_others_wait_for_stays(desk: Desk, settings: Any) -> None:
