@@ -30,9 +30,9 @@ from quotas.models import Project
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SIZE = 200
+SIZE = 100
 """Jobs in a part, and the fewest for which parts are made."""
-BREATH = 0.003
+BREATH = 0.005
 """Seconds between two parts, in which others get their turn to write."""
 ORPHANED = timedelta(seconds=5)
 """Parts that are older have lost the process that accepted them."""

@@ -198,7 +198,7 @@ def test_a_bulk_whose_process_died_is_written_by_the_dispatcher(desk: Desk, monk
     specs = bulk(500, queue="small", unique_for=60, idempotency_key=None)
     batch, ids, _ = batches.submit_bulk(project, specs, name="whole", idempotency_key="b", request_hash="h")
     monkeypatch.undo()
-    assert (Job.objects.count(), IntakePart.objects.count()) == (0, 3)
+    assert (Job.objects.count(), IntakePart.objects.count()) == (0, 5)
     facts = selectors.batch_facts(Batch.objects.get())
     assert (facts["total"], facts["totals"]["pending"]) == (500, 500)
     with pytest.raises(QueueFull):
