@@ -168,7 +168,7 @@ class Command(BaseCommand):
         """Show progress until every job has ended."""
         signal.signal(signal.SIGTERM, _interrupt)
         with _progress(console) as progress:
-            task = progress.add_task("running", total=batch.jobs.count(), rate="", left="")
+            task = progress.add_task("running", total=selectors.batch_facts(batch)["total"], rate="", left="")
             begun, before = time.monotonic(), None
             while True:
                 try:
