@@ -62,6 +62,8 @@ class JobType(Protocol):
     name: str
     queue: str | None
     """The queue of jobs that name none."""
+    needs_pool: bool
+    """Whether it can't run without an account of a pool."""
     trusted: bool
     """True where no user's code runs, so that a lost worker is not held against the job at once."""
 
@@ -91,6 +93,12 @@ def register(job_type: JobType) -> None:
 
 def get(name: str) -> JobType | None:
     return _types.get(name)
+
+
+def needs_pool(name: str) -> bool:
+    """Whether jobs of the type can't run without an account; no, where this process does not know the type."""
+    job_type = get(name)
+    return job_type is not None and job_type.needs_pool
 
 
 def names() -> list[str]:

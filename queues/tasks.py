@@ -36,6 +36,7 @@ class Task:
     """A registered function. Calling it runs it at once; `submit` makes a job of it."""
 
     trusted = False
+    needs_pool = False
 
     def __init__(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from queues import config
+from queues import config, registry
 from queues.dispatcher.candidate import Candidate
 from quotas import policies
 from quotas.engine.accounts import Accounts
 from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
 from quotas.engine.types import Admission, AdmitRequest, Limit, Outcome, PoolSpec
+from quotas.errors import UnknownPool
 from quotas.services.pools import tell_admitted
 
 UNUSED = Outcome("unused")
@@ -57,6 +58,8 @@ class Admissions:
             priority=candidate.priority,
         )
         name = candidate.pool or queue.pool
+        if not name and registry.needs_pool(candidate.type):
+            raise UnknownPool("Neither the job nor its queue names a pool.")
         if any(limit.algorithm == "concurrency" for limit in limits):
             limits = _held_long_enough(limits, (candidate.timeout or queue.timeout) + MARGIN)
         pool = policies.pool_spec(name, project) if name else None

@@ -30,6 +30,7 @@ COLUMNS = (
     "timeout",
     "model",
     "refused_by",
+    "type",
 )
 
 
@@ -52,6 +53,7 @@ class Candidate:
     timeout: float | None
     model: str = ""
     refused_by: int | None = None
+    type: str = ""
 
     @property
     def group(self) -> GroupKey:

@@ -148,11 +148,12 @@ class Dispatcher:
             policies.outdate()
         config.current()
         versions = (config.snapshot.version, policies.snapshot().version)
-        if versions != self._versions or rings.unblock:
+        changed = versions != self._versions
+        if changed or rings.unblock:
             self._versions = versions
             self._pools.clear()
             for group in self._groups.values():
-                group.unblock()
+                group.unblock(changed=changed)
         for key in rings.grew | rings.again:
             group = self._groups.setdefault(key, Group(key))
             if key in rings.again:
@@ -264,9 +265,13 @@ class Dispatcher:
         try:
             return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject) as error:
-            # Its pool or project was taken away: nothing but a change of configuration helps, and that unblocks.
+            # Its pool or project was removed: nothing but a change of configuration helps, and that unblocks. Jobs that
+            # name no pool share their lane with jobs that need none.
             log.warning("dispatcher.unresolvable", job=candidate.uid, missing=str(error))
-            group.block(candidate.lane, time.monotonic() + 60.0)
+            if candidate.pool:
+                group.block(candidate.lane, time.monotonic() + 60.0)
+            else:
+                group.pass_over()
             return None
 
     def _sort(

@@ -24,6 +24,7 @@ class DjangoTask:
     name = NAME
     queue: str | None = "batch"
     trusted = False
+    needs_pool = False
 
     def __init__(self, kind: type, context_of: Callable[[Any, JobContext], Any]) -> None:
         self._kind = kind

@@ -94,6 +94,7 @@ class HttpRequest:
     """Payload: pool, method, path, headers?, json or body?, expect? (statuses; default: any 2xx)."""
 
     name = "http.request"
+    needs_pool = True
     queue: str | None = "batch"
     trusted = True
 

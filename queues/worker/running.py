@@ -143,6 +143,11 @@ def perform(claimed: Claimed) -> RunResult:
         return RunResult(
             Outcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
         )  # fmt: skip
+    if job_type.needs_pool and claimed.endpoint is None:
+        # The queue's pool was removed between admission and start: back in line, where it waits for one.
+        return RunResult(
+            Outcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
+        )  # fmt: skip
     try:
         # A copy: what the task sets in it is the task's, and our own reckoning goes by the original.
         return checked(job_type.run(copy(claimed.context), job.payload), claimed)

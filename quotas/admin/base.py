@@ -14,6 +14,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 from quotas.admin import trail
 from quotas.admin.visibility import project_ids, visible
 from quotas.models import Project
+from quotas.services import in_use
 
 OPERATE = "quotas.operate"
 """The permission to steer what runs: pause, replay, reset."""
@@ -137,6 +138,13 @@ class SluiceAdmin(ModelAdmin):
             trail.tell(request, "change", row, before.get(row.pk), trail.facts(row), reason)
         for row in formset.deleted_objects:
             trail.tell(request, "delete", row, trail.facts(row), None, reason)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Besides what foreign keys protect: what else needs the rows keeps them from being deleted."""
+        gone, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        kept = [f"{row}: {use.what}" for row in objs for use in in_use.uses(row) if use.what]
+        # The page shows either what permissions lack or what protects: here it is the latter that says why.
+        return gone, counts, set() if kept else lacking, [*protected, *kept]
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         trail.tell(request, "delete", obj, trail.facts(obj), None, "")

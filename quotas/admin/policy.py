@@ -25,6 +25,7 @@ from quotas.models import Override, Policy
 from quotas.models.policy import COUNTED
 from quotas.policies.adaptive import AdaptiveRule
 from quotas.policies.compiled import CompiledPolicy, effective
+from quotas.policies.patterns import BadPattern, compile_pattern
 from quotas.services import usage
 
 
@@ -62,8 +63,15 @@ class PolicyForm(ReasonForm):
         ):
             self.add_error("warn_at", "A list of shares above 0, up to 1, such as [0.6, 0.8, 0.95].")
         for name in ("exempt", "excluded_paths"):
-            if not isinstance(given.get(name) or [], list):
-                self.add_error(name, "A list.")
+            listed = given.get(name) or []
+            if not isinstance(listed, list) or not all(isinstance(item, str) and item for item in listed):
+                self.add_error(name, "A list of texts.")
+            elif name == "excluded_paths":
+                for pattern in listed:
+                    try:
+                        compile_pattern(pattern)
+                    except BadPattern as error:
+                        self.add_error(name, f"{pattern!r}: {error}")
         if given.get("adaptive") is not None:
             try:
                 given["adaptive"] = AdaptiveRule.of(given["adaptive"]).document()

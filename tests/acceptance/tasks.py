@@ -183,9 +183,9 @@ def mark(job: Any, name: str) -> None:
 
 def _die_before_the_kick() -> None:
     """In a web process of a test that asks for it: dead between the commit of a submit and the dispatcher's kick."""
-    from queues.services import submit
+    from queues.services import intake
 
-    real = submit.ring
+    real = intake.ring
 
     def ring(*args: Any, **options: Any) -> None:
         trap = SCRATCH / "die-before-the-kick"
@@ -194,7 +194,7 @@ def _die_before_the_kick() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         real(*args, **options)
 
-    submit.ring = ring
+    intake.ring = ring
 
 
 if SCRATCH.exists():

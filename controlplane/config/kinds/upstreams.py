@@ -14,8 +14,9 @@ from controlplane.config import readers
 from controlplane.config.document import Node
 from controlplane.config.kinds import limits
 from controlplane.config.kinds.base import Kind, Reference
-from controlplane.config.records import Item, Member, Record, duration
+from controlplane.config.records import Item, Member, Mistakes, Record, duration
 from quotas.engine.estimate import DEFAULT_OUTPUT
+from quotas.engine.headers import settings
 from quotas.models import Account, Pool, PoolLimit, Provider
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
 from quotas.models.policy import PausedPriorities
@@ -24,6 +25,19 @@ from quotas.models.provider import DIALECTS
 from quotas.services import credentials, operate
 
 DEFAULT_HEADER = "Authorization: Bearer {credential}"
+
+
+def _settings(node: Node, item: Item) -> None:
+    """Every member of a provider's settings is looked at, to the last one."""
+    given = node.data.get("settings")
+    mistakes = []
+    for misfit in settings.misfits(item["dialect"], item["settings"]):
+        place = given
+        for step in misfit.path:
+            place = place.data[step]
+        mistakes.append(place.unknown(misfit.path[-1], misfit.known) if misfit.known else place.wrong(misfit.detail))
+    if mistakes:
+        raise Mistakes(mistakes)
 
 
 class Providers(Kind):
@@ -37,7 +51,8 @@ class Providers(Kind):
             duration("timeout", readers.seconds(0.1, 3600.0), 30.0),
             Member("default_output_tokens", readers.whole(0, 10_000_000), DEFAULT_OUTPUT),
             Member("settings", readers.mapping, dict),
-        )
+        ),
+        _settings,
     )
 
     def stored(self) -> dict[str, Item]:
@@ -52,8 +67,8 @@ class Providers(Kind):
             setattr(row, name, value)
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Provider.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Provider | None:
+        return Provider.objects.filter(name=item["name"]).first()
 
 
 _LIMIT = Record(
@@ -237,8 +252,8 @@ class Pools(Kind):
         _save_limits(row, item["limits"])
         _save_accounts(row, item["accounts"], self._changed_credentials(item))
 
-    def remove(self, item: Item) -> None:
-        Pool.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Pool | None:
+        return Pool.objects.filter(name=item["name"]).first()
 
 
 def _pool_item(row: Pool) -> Item:

@@ -97,7 +97,7 @@ def test_what_is_still_named_is_not_pruned() -> None:
     with pytest.raises(config.ConfigInvalid, match="tier 'gold' can't be removed: project 'acme' names it"):
         apply(doc(tiers=[]), prune=True)
     job_of(Project.objects.get(slug="acme"))
-    with pytest.raises(config.ConfigInvalid, match="project 'acme' can't be removed: job"):
+    with pytest.raises(config.ConfigInvalid, match="project 'acme' can't be removed: in use by 1 unfinished job"):
         apply(doc(projects=[], policies=[], overrides=[], recurring=[]), prune=True)
     assert Policy.objects.count() == 4, "and nothing else is"
 
@@ -285,7 +285,7 @@ def test_rows_of_pool_limits_are_kept_where_only_the_limit_changes() -> None:
         ("name: a2", "name: a1", 23, "twice"),
         ("jitter: 0.1", "jitter: 2", 25, "share"),
         ("auth: never", "auth: always", 25, "mapping"),
-        ("auth: never", "aura: never", 25, "must be one of"),
+        ("auth: never", "aura: never", 25, "not known here"),
         ("initial: 1s, max: 60s", "initial: 2m, max: 60s", 25, "above the maximum"),
         ("retry_policy: standard, pool", "retry_policy: nobody, pool", 26, "no retry policy 'nobody'"),
         ("lane: io}", "lane: gpu}", 26, "must be one of"),

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('queues', '0009_batch_sealed'),
+        ('queues', '0010_contents_keys_intake'),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('queues', '0009_batch_sealed'),
+        ('queues', '0011_job_refused_by'),
     ]
 
     operations = [
