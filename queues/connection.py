@@ -50,11 +50,12 @@ def read_hints(name: str, fields: Sequence[str]) -> list[bytes | None]:
     global _silent_until
     if not fields or time.monotonic() < _silent_until:
         return [None] * len(fields)
+    hurried = _hurried()
     try:
-        return _hurried().hmget(key(name), list(fields))  # type: ignore[return-value]
+        return hurried.hmget(key(name), list(fields))  # type: ignore[return-value]
     except redis.RedisError as error:
         _silent_until = time.monotonic() + SILENCE
-        drop_connections(_hurried())
+        drop_connections(hurried)
         log.warning("hints.unread", error=type(error).__name__)
         return [None] * len(fields)
 
@@ -83,12 +84,13 @@ def ring(groups: Iterable[Group] = (), *, again: bool = False, unblock: bool = F
     if time.monotonic() < _silent_until:
         return
     message = json.dumps({"groups": [list(group) for group in groups], "again": again, "unblock": unblock})
+    hurried = _hurried()
     try:
-        with _hurried().pipeline(transaction=False) as pipeline:
+        with hurried.pipeline(transaction=False) as pipeline:
             pipeline.lpush(key("bell"), message)
             pipeline.ltrim(key("bell"), 0, BELL_LENGTH - 1)
             pipeline.execute()
     except redis.RedisError as error:
         _silent_until = time.monotonic() + SILENCE
-        drop_connections(_hurried())
+        drop_connections(hurried)
         log.warning("bell.unheard", error=type(error).__name__)

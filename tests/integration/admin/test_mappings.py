@@ -15,7 +15,7 @@ from tests.browser.seed import Day
 
 SignIn = Callable[[str], Client]
 PROVIDER = {
-    "name": "new", "dialect": "generic", "base_url": "https://api.example.com", "timeout": "30", "settings": "{}",
+    "name": "new", "dialect": "generic", "base_url": "https://api.example.com", "timeout": "30", "settings": "{}", "default_output_tokens": "512",
     "auth_header": "Authorization: Bearer {credential}",
 }  # fmt: skip
 RETRY = {

@@ -88,7 +88,7 @@ def test_who_may_not_load_is_told_so_and_uses_what_another_has_loaded(
     client.acl_setuser("poor", enabled=True, nopass=True, categories=["+@all"], keys=["*"], commands=["-function"])
     with redis.Redis(port=server.port, username="poor", password="x") as poor:
         limiter = Limiter(poor)
-        with pytest.raises(ScriptError, match="NOPERM"):
+        with pytest.raises(LimiterUnavailable, match="NOPERM"):
             limiter.check([limit()])
         assert on_server.check([limit()])
         assert limiter.check([limit()]), "who may not load uses what another one has loaded"

@@ -244,7 +244,7 @@ def test_a_result_that_can_t_be_kept_is_the_task_s_mistake(desk: Desk, worker: H
 class OwnType:
     """A job type of a user's own."""
 
-    name, queue, trusted = "test.own", "batch", False
+    name, queue, trusted, needs_pool = "test.own", "batch", False, False
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer

@@ -1,19 +1,26 @@
+"""Waits between the starts of a child that keeps dying."""
+
 from controlplane.supervisor.backoff import Backoff
 
 
-def test_waits_grow_with_deaths_that_follow_each_other() -> None:
-    backoff = Backoff(deaths=5, window=60.0, first=0.2, longest=1.0)
-    assert [backoff.died(float(second)) for second in range(4)] == [0.2, 0.4, 0.8, 1.0]
+def test_waits_double_up_to_the_longest() -> None:
+    backoff = Backoff()
+    waits = [backoff.died(1.0) for _ in range(9)]
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8] and waits[-2:] == [10.0, 10.0]
 
 
-def test_the_fifth_death_within_the_window_is_the_last() -> None:
-    backoff = Backoff(deaths=5, window=60.0)
-    assert [backoff.died(second) is None for second in (0.0, 10.0, 20.0, 30.0, 59.9)] == [False] * 4 + [True]
+def test_there_is_no_last_start() -> None:
+    backoff = Backoff()
+    assert {backoff.died(0.0) for _ in range(10_000)} <= {0.1 * 2**number for number in range(7)} | {10.0}
 
 
-def test_old_deaths_are_forgotten() -> None:
-    backoff = Backoff(deaths=5, window=60.0, first=0.2)
-    waits = [backoff.died(30.0 * number) for number in range(20)]
-    assert None not in waits
-    assert waits[0] == 0.2
-    assert set(waits[1:]) == {0.4}
+def test_a_minute_of_life_resets_the_wait() -> None:
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.died(1.0)
+    assert backoff.died(60.0) == 0.1
+    backoff.died(1.0)
+    backoff.lives(59.9)
+    assert backoff.deaths == 2
+    backoff.lives(60.0)
+    assert backoff.deaths == 0
