@@ -95,6 +95,15 @@ def names() -> list[str]:
     return sorted(_types)
 
 
+REDACTED = "[redacted]"
+
+
+def redacted(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload without the members that its type hides."""
+    hidden = getattr(get(name), "redact", ())
+    return {member: REDACTED if member in hidden else value for member, value in payload.items()}
+
+
 MAX_LOSSES = 2
 """Lost deliveries after which even a trusted type runs alone."""
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Count, Max, Min, QuerySet
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Max
 
 from controlplane.alerts import ledger, sentences
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert
 from queues import clock
 from queues.models import DeadLetter, Job, Queue
-from queues.states import WAITING_STAGES, Stage
+from queues.states import WAITING_STAGES
 from quotas.models import Account, ThresholdMark
 
 KEPT = timedelta(days=90)
@@ -139,8 +138,7 @@ def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
     """Queues that are nearly full, or whose oldest job could have run long ago."""
     waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
     counts = dict(waiting.values_list("queue").annotate(Count("id")))
-    ready: QuerySet[Job] = Job.objects.filter(stage=Stage.READY).order_by()
-    since = dict(ready.values_list("queue").annotate(since=Min(Coalesce("not_before", "created_at"))))
+    since = ready_since(Job.objects.all())
     for queue in Queue.objects.all():
         count = counts.get(queue.pk, 0)
         age = (now - since[queue.pk]) / timedelta(seconds=1) if queue.pk in since and not queue.paused_at else 0.0

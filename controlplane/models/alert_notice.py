@@ -16,7 +16,7 @@ class AlertNotice(models.Model):
     rule = models.ForeignKey("controlplane.AlertRule", on_delete=models.CASCADE, related_name="notices")
     event = models.CharField(max_length=16, choices=[(word, word) for word in ("raised", "resolved")])
     created_at = models.DateTimeField()
-    due_at = models.DateTimeField(null=True, help_text="Next try; blank: delivered or given up.")
+    due_at = models.DateTimeField(null=True, help_text="Next attempt. Blank: delivered or given up.")
     tries = models.PositiveIntegerField(default=0)
     delivered_at = models.DateTimeField(null=True)
     error = models.CharField(max_length=300, blank=True)

@@ -15,7 +15,7 @@ class RetryPolicyForm(ReasonForm):
     def clean_by_category(self) -> Any:
         given = self.cleaned_data["by_category"] or {}
         if not isinstance(given, dict):
-            raise forms.ValidationError('Exceptions by category, such as {"auth": "never"}.')
+            raise forms.ValidationError('Must be a JSON object by category, such as {"auth": "never"}.')
         for category, rule in given.items():
             fits = rule == "never" or (
                 isinstance(rule, dict)
@@ -23,7 +23,9 @@ class RetryPolicyForm(ReasonForm):
                 and all(not isinstance(value, bool) for value in rule.values())
             )
             if not fits:
-                raise forms.ValidationError(f'{category}: "never", or {{"initial": 0.5, "max": 4}}.')
+                raise forms.ValidationError(
+                    f'{category}: must be "never" or an object such as {{"initial": 0.5, "max": 4}}.'
+                )
         return given
 
 

@@ -30,7 +30,7 @@ class WorkerAdmin(ReadOnlyAdmin):
             return "lost"
         return "working" if row.busy else "idle"
 
-    @display(description="Busy")
+    @display(description="Slots in use")
     def load(self, row: WorkerProcess) -> str:
         return f"{row.busy} of {row.places}"
 

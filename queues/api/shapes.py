@@ -10,8 +10,6 @@ from queues.models import Attempt, Batch, DeadLetter, Job, Queue, WorkerProcess
 from queues.selectors import batch_facts
 from queues.services.control import state_of
 
-REDACTED = "[redacted]"
-
 
 def moment(value: datetime | None) -> str | None:
     """ISO 8601 in UTC with `Z` and milliseconds."""
@@ -21,9 +19,8 @@ def moment(value: datetime | None) -> str | None:
 
 
 def payload_of(job: Job) -> dict[str, Any]:
-    """The payload without the members that its type hides."""
-    hidden = getattr(registry.get(job.type), "redact", ())
-    return {name: REDACTED if name in hidden else value for name, value in job.payload.items()}
+    """The job's payload without the members that its type hides."""
+    return registry.redacted(job.type, job.payload)
 
 
 def job_row(job: Job) -> dict[str, Any]:

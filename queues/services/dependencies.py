@@ -46,11 +46,13 @@ def settle_ended(job_ids: Sequence[int]) -> None:
 
 
 def release(job: Job) -> None:
-    """Let a held job go in line, or wait for its time if that is still to come."""
+    """Make a held job ready, or scheduled if its time is still to come."""
     now = clock.now()
     timed = job.not_before is not None and job.not_before > now
     Job.objects.filter(pk=job.pk, stage=Stage.HELD).update(
-        stage=Stage.SCHEDULED if timed else Stage.READY, reason="waits for its time" if timed else ""
+        stage=Stage.SCHEDULED if timed else Stage.READY,
+        reason="waits for its time" if timed else "",
+        not_before=job.not_before if timed else now,
     )
     group = (job.queue_id, job.priority, job.project_id, job.pool)
     transaction.on_commit(lambda: ring([group], again=True))

@@ -90,8 +90,13 @@ def _recent(selection: Selection, chosen: list[CompiledPolicy]) -> Iterator[Limi
 
 def ratio(state: LimitState) -> float | None:
     """The share of what may be used at once that is used; None where nothing limits."""
+    return share(state.used, capacity(state))
+
+
+def capacity(state: LimitState) -> int | None:
+    """The most that may be used at once: of a token bucket its burst, else the limit."""
     policy = policies.snapshot().policies.get(state.policy)
-    return share(state.used, state.limit if policy is None else policy.capacity(state.limit))
+    return state.limit if policy is None else policy.capacity(state.limit)
 
 
 def share(used: int, capacity: int | None) -> float | None:
