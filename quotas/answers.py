@@ -5,17 +5,46 @@ Nothing here raises, and nothing is read from the network: a body that is still 
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import ssl
 from datetime import timedelta
 from typing import Any
 
-_NETWORK_NAMES = frozenset(
-    {"NetworkError", "ConnectError", "ProtocolError", "TransportError", "NewConnectionError", "MaxRetryError",
-     "ChunkedEncodingError", "ClientPayloadError"}
-)  # fmt: skip
-_NETWORK_KINDS = (ConnectionError, socket.gaierror, ssl.SSLError, http.client.HTTPException)
+from quotas.sdk_errors import Said, said_by
+
+_WORDS = {
+    # No connection was made, or it broke.
+    "NewConnectionError": "network", "NameResolutionError": "network", "ProtocolError": "network",
+    "MaxRetryError": "network", "ConnectionError": "network", "ConnectError": "network", "ReadError": "network",
+    "WriteError": "network", "CloseError": "network", "NetworkError": "network", "RemoteProtocolError": "network",
+    "ProxyError": "network", "SSLError": "network", "IncompleteRead": "network", "ChunkedEncodingError": "network",
+    "TransportError": "network", "ClientConnectionError": "network", "ClientPayloadError": "network",
+    "APIConnectionError": "network", "TelegramNetworkError": "network", "HTTPClientError": "network",
+    # It took too long.
+    "ConnectTimeoutError": "timeout", "ReadTimeoutError": "timeout", "ConnectTimeout": "timeout",
+    "ReadTimeout": "timeout", "WriteTimeout": "timeout", "PoolTimeout": "timeout", "TimeoutException": "timeout",
+    "Timeout": "timeout", "ServerTimeoutError": "timeout", "APITimeoutError": "timeout", "TimedOut": "timeout",
+    # Misuse of a client, or an answer that came: neither.
+    "LocalProtocolError": "", "UnsupportedProtocol": "", "BadRequest": "", "TelegramEntityTooLarge": "",
+    "ClientResponseError": "", "APIStatusError": "", "HTTPStatusError": "", "InvalidURL": "",
+}  # fmt: skip
+"""What an exception class means, by its name. The nearest class of an exception's ancestry that is known decides, not
+any of them: libraries move their classes about (with urllib3 2.8 a refused connection descends from a timeout)."""
+_KINDS = {
+    TimeoutError: "timeout",
+    ConnectionError: "network",
+    socket.gaierror: "network",
+    ssl.SSLError: "network",
+    http.client.HTTPException: "network",
+}
+_WRAPPERS = frozenset({"MaxRetryError", "ProtocolError", "ConnectionError", "APIConnectionError", "URLError"})
+"""Classes that stand for whatever went wrong below them: a cause that is known says more."""
+_UNREACHABLE = frozenset(
+    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ENETRESET, errno.EADDRNOTAVAIL}
+)
+_DEEPEST = 8
 
 
 def status_of(answer: object) -> int | None:
@@ -33,7 +62,7 @@ def headers_of(answer: object) -> object:
     return _look(answer, "headers")
 
 
-def body_of(answer: object) -> bytes | str | None:
+def body_of(answer: object) -> bytes | str | dict[str, Any] | None:
     """The body as far as it was read."""
     if _look(answer, "is_stream_consumed") is False or _look(answer, "_content") is False:
         return None  # httpx; requests
@@ -43,6 +72,8 @@ def body_of(answer: object) -> bytes | str | None:
     for name in ("content", "data", "text"):
         value = _look(answer, name)
         if isinstance(value, bytes | str):
+            return value
+        if name == "data" and isinstance(value, dict):  # slack_sdk has it parsed
             return value
     return None
 
@@ -63,17 +94,51 @@ def answer_in(error: BaseException) -> object | None:
     return None
 
 
-def fault_of(error: BaseException) -> str:
+def said_in(error: BaseException) -> Said | None:
+    """Status, header fields and body that an exception is about: of the answer in it, or as a provider's library tells
+    them in its own members (the error event of a stream that began with a 200, Telegram's `RetryAfter`)."""
+    response = answer_in(error)
+    said = said_by(error)
+    if response is None:
+        return said
+    body = body_of(response)
+    status = status_of(response) or 0
+    if body is None and said is not None:
+        body = said.body
+    return Said(status, headers_of(response), body)
+
+
+def fault_of(error: BaseException, depth: int = 0) -> str:
     """`timeout` or `network` where an exception of an HTTP client means that no answer came; else empty."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, TimeoutError) or any("Timeout" in name for name in names):
-        return "timeout"
-    if isinstance(error, _NETWORK_KINDS) or names & _NETWORK_NAMES:
-        return "network"
-    if any(name.endswith("ConnectionError") for name in names):
-        return "network"
-    reason = _look(error, "reason")  # urllib's `URLError` has the cause in it
-    return fault_of(reason) if isinstance(reason, BaseException) else ""
+    if depth > _DEEPEST:
+        return ""
+    if isinstance(error, BaseExceptionGroup):
+        words = {fault_of(one, depth + 1) for one in error.exceptions}
+        return words.pop() if len(words) == 1 else ""
+    wrapped = any(kind.__name__ in _WRAPPERS for kind in type(error).__mro__)
+    if wrapped:
+        for cause in _causes(error):
+            if word := fault_of(cause, depth + 1):
+                return word
+    return _word(error)
+
+
+def _word(error: BaseException) -> str:
+    for kind in type(error).__mro__:
+        word = _KINDS.get(kind, _WORDS.get(kind.__name__))
+        if word is not None:
+            return word
+        if "Timeout" in kind.__name__:
+            return "timeout"
+        if kind.__name__.endswith(("ConnectionError", "ConnectError")):
+            return "network"
+    return "network" if isinstance(error, OSError) and error.errno in _UNREACHABLE else ""
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """What is inside a wrapping exception: `reason` (urllib, urllib3), its arguments (requests), what it came from."""
+    inner = (_look(error, "reason"), *error.args, error.__cause__)
+    return [cause for cause in inner if isinstance(cause, BaseException) and cause is not error]
 
 
 def _look(thing: Any, name: str) -> Any:

@@ -132,9 +132,9 @@ def failure(error: BaseException, lease: Lease) -> Outcome:
     """What an exception of an HTTP client means: the answer in it, a timeout, a broken network, or nothing known."""
     if isinstance(error, CredentialUnreadable):
         return Outcome("unused")  # no call was made
-    response = answers.answer_in(error)
-    if response is not None:
-        report = Report(answers.status_of(response), answers.headers_of(response), answers.body_of(response))
+    said = answers.said_in(error)
+    if said is not None:
+        report = Report(said.status, said.headers, said.body)
         return service.outcome_of(report, lease._config, lease.account_id)
     word = answers.fault_of(error)
     return dialects.failed(word, type(error).__name__, latency=lease._took()) if word else Outcome("unknown")

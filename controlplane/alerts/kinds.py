@@ -8,6 +8,7 @@ from typing import Any
 BREAKER_OPENED = "breaker_opened"
 ALL_ACCOUNTS_LIMITED = "all_accounts_limited"
 ACCOUNT_AUTH_FAILED = "account_auth_failed"
+ACCOUNT_QUOTA_EXHAUSTED = "account_quota_exhausted"
 HIGH_ERROR_RATE = "high_error_rate"
 QUOTA_THRESHOLD = "quota_threshold"
 QUEUE_BACKLOG = "queue_backlog"
@@ -17,6 +18,7 @@ KINDS: dict[str, str] = {
     BREAKER_OPENED: "A circuit breaker opened",
     ALL_ACCOUNTS_LIMITED: "All accounts of a pool are limited",
     ACCOUNT_AUTH_FAILED: "An account's credential was refused",
+    ACCOUNT_QUOTA_EXHAUSTED: "An account has used up its money or quota",
     HIGH_ERROR_RATE: "Many of a pool's calls fail",
     QUOTA_THRESHOLD: "A quota's use crossed a threshold",
     QUEUE_BACKLOG: "A queue falls behind",

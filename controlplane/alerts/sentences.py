@@ -22,6 +22,15 @@ def auth_failed(pool: str, account: str) -> Trouble:
     return Trouble(kinds.ACCOUNT_AUTH_FAILED, f"{pool}/{account}", summary, "critical", facts=facts)
 
 
+def quota_exhausted(pool: str, account: str) -> Trouble:
+    summary = (
+        f"{pool}/{account} has used up its money or quota, says the provider. Its calls go to other accounts until it is"
+        " paid for or its period ends."
+    )
+    facts = {"pool": pool, "account": account}
+    return Trouble(kinds.ACCOUNT_QUOTA_EXHAUSTED, f"{pool}/{account}", summary, "warning", facts=facts)
+
+
 def pool_limited(pool: str, why: str = "", until: float | None = None) -> Trouble:
     when = "" if until is None else f" The first is free in {until:.0f} s."
     because = f" ({why})" if why else ""

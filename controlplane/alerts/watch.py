@@ -52,7 +52,7 @@ class Watch:
             Alert.objects.filter(resolved_at__lt=now - KEPT).delete()
         self._looks += 1
         rows = list(Account.objects.select_related("pool").defer("credential"))
-        found = [*_accounts(rows), *_pools(rows, now), *self._errors(rows, known), *_marks(), *self._counted]
+        found = [*_accounts(rows, now), *_pools(rows, now), *self._errors(rows, known), *_marks(), *self._counted]
         present = {trouble.place: trouble for trouble in found}
         for place, trouble in present.items():
             alert = known.get(place)
@@ -103,12 +103,20 @@ def _was_waved_through(trouble: Trouble) -> bool:
     return last is not None and last.resolved_at is not None and last.resolved_by != ""
 
 
-def _accounts(rows: Iterable[Account]) -> Iterator[Trouble]:
+def _accounts(rows: Iterable[Account], now: datetime) -> Iterator[Trouble]:
     for row in rows:
         if row.state in ("open", "half_open"):
             yield sentences.breaker_opened(row.pool.name, row.name, row.why)
         elif row.state == "disabled" and row.why == "auth" and row.enabled:
             yield sentences.auth_failed(row.pool.name, row.name)
+        elif (
+            row.state == "cooling_down"
+            and row.why == "quota_exhausted"
+            and row.enabled
+            and row.until
+            and row.until > now
+        ):
+            yield sentences.quota_exhausted(row.pool.name, row.name)
 
 
 def _pools(rows: Iterable[Account], now: datetime) -> Iterator[Trouble]:

@@ -16,6 +16,7 @@ from queues.errors import FieldError
 from queues.payloads import escape
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome as AttemptOutcome
+from quotas import answers
 from quotas.engine import headers as dialects
 from quotas.engine.types import Outcome
 
@@ -46,6 +47,10 @@ KEPT_HEADERS = frozenset(
 )
 MAX_BODY = 256 * 1024
 """Bytes of an answer that are kept."""
+MAX_TAIL = 64 * 1024
+"""Bytes of the end of a longer answer that are looked at: streams and long documents report their use there."""
+MAX_READ = 32 * 1024 * 1024
+"""Bytes of an answer that are read at most to come to its end."""
 
 _connections = urllib3.PoolManager(
     num_pools=50,
@@ -54,6 +59,28 @@ _connections = urllib3.PoolManager(
     retries=False,
     headers={"User-Agent": "sluice", "Accept-Encoding": "identity"},
 )
+
+
+def _read(response: urllib3.BaseHTTPResponse) -> tuple[bytes, bytes]:
+    """The beginning of a body, one byte longer than is kept where there is more, and then the body's end.
+
+    An answer that does not end within `MAX_READ` bytes is left there, with its connection, and has no known end.
+    """
+    head = response.read(MAX_BODY + 1)
+    read, tail = len(head), b""
+    while len(head) > MAX_BODY and (chunk := response.read(MAX_TAIL)):
+        read += len(chunk)
+        tail = (tail + chunk)[-MAX_TAIL:]
+        if read > MAX_READ:
+            response.close()
+            return head, b""
+    response.release_conn()
+    return head, tail
+
+
+def _bounded(hint: float | None, lease: Any) -> float | None:
+    """A provider's hint, at most the longest cooldown of its pool."""
+    return hint if hint is None else min(hint, lease.config.spec.cooldown_max)
 
 
 def _is_kept(name: str) -> bool:
@@ -159,14 +186,10 @@ class HttpRequest:
                 timeout=urllib3.Timeout(connect=min(timeout, 10.0), read=timeout),
             )  # fmt: skip
             with response:
-                content = response.read(MAX_BODY + 1)
-                if len(content) > MAX_BODY:
-                    response.close()
-                else:
-                    response.release_conn()
-        except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ReadTimeoutError):
-            return self._unanswered("timeout", f"No answer within {timeout:g} s.", timeout)
+                content, tail = _read(response)
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            if answers.fault_of(error) == "timeout":
+                return self._unanswered("timeout", f"No answer within {timeout:g} s.", timeout)
             return self._unanswered("network", type(error).__name__)
         except ValueError as error:
             # It could not even be written, as with a line break in the credential. The message would show it.
@@ -176,7 +199,7 @@ class HttpRequest:
                 error=f"The request can't be sent: {type(error).__name__}.",
                 upstream=Outcome("unused"),
             )
-        return self._answered(response, content, payload, lease, time.perf_counter() - started)
+        return self._answered(response, content, payload, lease, time.perf_counter() - started, tail)
 
     @staticmethod
     def _unanswered(category: str, error: str, latency: float | None = None) -> RunResult:
@@ -190,7 +213,12 @@ class HttpRequest:
 
     @staticmethod
     def _answered(
-        response: urllib3.BaseHTTPResponse, content: bytes, payload: Mapping[str, Any], lease: Any, latency: float
+        response: urllib3.BaseHTTPResponse,
+        content: bytes,
+        payload: Mapping[str, Any],
+        lease: Any,
+        latency: float,
+        tail: bytes = b"",
     ) -> RunResult:
         status = response.status
         upstream = dialects.read(
@@ -201,6 +229,7 @@ class HttpRequest:
             settings=lease.settings,
             secrets=[lease.credential],
             latency=latency,
+            tail=tail,
         )
         text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
         answer: dict[str, Any] = {
@@ -218,7 +247,9 @@ class HttpRequest:
         expect = payload.get("expect")
         expected = status in expect if expect else 200 <= status < 300
         actual = dict(upstream.usage)
-        if expected and upstream.category in ("ok", "validation", "unknown"):
+        # A status that was expected makes a success of what the request was refused for, but not a refusal inside a 2xx.
+        fine = ("ok", "unknown") if 200 <= status < 300 else ("ok", "validation", "unknown")
+        if expected and upstream.category in fine:
             return RunResult(AttemptOutcome.SUCCEEDED, result=answer, status=status, upstream=upstream, actual=actual)
         category = upstream.category if upstream.category not in ("ok", "unknown") else "validation"
         error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
@@ -231,7 +262,7 @@ class HttpRequest:
             category=category,
             error=error[:2000],
             status=status,
-            retry_after=upstream.retry_after,
+            retry_after=_bounded(upstream.retry_after, lease),
             counted=not limited and not elsewhere,
             upstream=upstream,
             actual=actual,

@@ -7,7 +7,7 @@ import math
 from datetime import UTC, datetime
 
 from controlplane.simulator import summary
-from controlplane.simulator.dialects.base import Call, Dialect, Reply, parse_json, seconds, whole
+from controlplane.simulator.dialects.base import Call, Dialect, Reply, parse_json, seconds, sse, whole
 from controlplane.simulator.limits import KeyUse, Refusal
 from controlplane.simulator.wire import Request
 
@@ -46,6 +46,8 @@ class Anthropic(Dialect):
         output = min(room, summary.tokens(text))
 
         def answer() -> Reply:
+            if body.get("stream") is True:
+                return _stream(text, prompt, output)
             return Reply(
                 200,
                 {
@@ -90,3 +92,25 @@ class Anthropic(Dialect):
     def error(self, status: int, message: str) -> Reply:
         kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
         return Reply(status, {"type": "error", "error": {"type": kind, "message": message}, "request_id": None})
+
+
+def _stream(text: str, prompt: int, output: int) -> Reply:
+    """The use of the prompt comes with the first event, that of the answer with the last but one."""
+    started = {
+        "input_tokens": prompt,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": 1,
+    }
+    delta = {"type": "text_delta", "text": text}
+    return sse(
+        [
+            {"type": "message_start", "message": {"type": "message", "role": "assistant", "usage": started}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": delta},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": output}},
+            {"type": "message_stop"},
+        ],
+        named=True,
+    )

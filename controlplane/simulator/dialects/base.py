@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,16 @@ class Dialect:
     def error(self, status: int, message: str) -> Reply:
         """An error in the provider's own shape."""
         return Reply(status, {"error": {"message": message}})
+
+
+def sse(events: Iterable[Any], *, named: bool = False) -> Reply:
+    """A stream of server-sent events, each a JSON value or a bare word; `named` puts each one's `type` before it."""
+    lines = []
+    for event in events:
+        if named:
+            lines.append(f"event: {event['type']}")
+        lines.append(f"data: {event if isinstance(event, str) else json.dumps(event)}\n")
+    return Reply(200, "\n".join(lines) + "\n", {"content-type": "text/event-stream"})
 
 
 def bearer(request: Request) -> str:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from controlplane.simulator import summary
-from controlplane.simulator.dialects.base import Call, Dialect, Reply, parse_json, whole
+from controlplane.simulator.dialects.base import Call, Dialect, Reply, parse_json, sse, whole
 from controlplane.simulator.limits import KeyUse, Refusal
 from controlplane.simulator.wire import Request
 
@@ -85,6 +85,8 @@ class OpenAI(Dialect):
         completion = min(room, summary.tokens(text))
 
         def answer() -> Reply:
+            if body.get("stream") is True:
+                return _stream(body, text, prompt, completion)
             message = {"role": "assistant", "content": text, "refusal": None}
             return Reply(
                 200,
@@ -120,6 +122,23 @@ class OpenAI(Dialect):
             return Reply(200, {"object": "list", "data": data, "model": body["model"], "usage": usage})
 
         return Call(answer, used, used)
+
+
+def _stream(body: dict[str, Any], text: str, prompt: int, completion: int) -> Reply:
+    """One chunk a word; the use is in a chunk of its own at the end, where `stream_options` asks for it."""
+    base = {"id": "chatcmpl-stream", "object": "chat.completion.chunk", "created": _CREATED, "model": body["model"]}
+    words = text.split(" ")
+    parts = [word + (" " if number < len(words) - 1 else "") for number, word in enumerate(words)]
+    deltas = [*({"content": part} for part in parts), {}]
+    chunks: list[Any] = [
+        {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]}
+        for delta in deltas
+    ]
+    options = body.get("stream_options")
+    if isinstance(options, dict) and options.get("include_usage") is True:
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        chunks = [{**chunk, "usage": None} for chunk in chunks] + [{**base, "choices": [], "usage": usage}]
+    return sse([*chunks, "[DONE]"])
 
 
 def go_duration(wait: float) -> str:

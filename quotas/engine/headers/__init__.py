@@ -18,10 +18,13 @@ from quotas.engine.headers import (
     generic,
     github,
     groq,
+    hints,
     ietf,
+    inside,
     mistral,
     openai,
     redaction,
+    refusals,
     shopify,
     slack,
     telegram,
@@ -47,6 +50,8 @@ _READERS: dict[str, Callable[[Answer], Reading]] = {
     "ietf": ietf.read,
 }
 DIALECTS: tuple[str, ...] = (*_READERS, "generic")
+_OWN_REFUSALS = frozenset({"telegram", "slack", "discord"})
+"""Dialects of messengers: their errors have codes of their own, and texts about recipients."""
 _MAX_UNITS = 12
 
 
@@ -60,21 +65,29 @@ def read(
     secrets: Iterable[str] = (),
     latency: float | None = None,
     now: float | None = None,
+    tail: bytes | str = b"",
 ) -> Outcome:
     """How an answered call ended for its account. Never raises, whatever `headers` and `body` hold.
 
-    `headers`: a mapping (values may be lists) or pairs; `body`: bytes, text, or parsed JSON; `settings`: for the
+    What the body says outranks the status: a provider may refuse inside a 200, and break off a stream with an error.
+    `headers`: a mapping (values may be lists) or pairs; `body`: bytes, text, or parsed JSON; `tail`: the end of a body
+    of which `body` is only the beginning, as streams and long documents report their use last; `settings`: for the
     dialect `generic` (see `generic.py`); `secrets`: credentials to take out of the error's text, as providers echo
     them; `now`: our own Unix time, used only where the answer carries no plausible `Date`. An unknown dialect is read
     as `generic`.
     """
-    answer = Answer(status, headers, body, time.time() if now is None else now)
+    whole = Answer(status, headers, body, time.time() if now is None else now, tail)
+    answer = inside.refusal(dialect, whole) or whole
     reader = _READERS.get(dialect)
     reading = reader(answer) if reader is not None else generic.read(answer, settings)
-    learned = dict(list(reading.learned.items())[:_MAX_UNITS])
+    if dialect not in _OWN_REFUSALS:
+        refusals.apply(answer, reading, answer.status)
+    hints.complete(answer, reading)
+    # Whoever is not recognised is answered with the figures of nobody in particular.
+    learned = {} if answer.status == 401 else dict(list(reading.learned.items())[:_MAX_UNITS])
     return Outcome(
         category=reading.category,
-        status=answer.status or None,
+        status=whole.status or None,
         latency=latency,
         retry_after=reading.wait(),
         scope=reading.scope,

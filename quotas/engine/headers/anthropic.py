@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from quotas.engine.headers.answer import Answer
-from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio
+from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio, usage_in
 
 _UNITS = {
     "requests": "requests",
@@ -32,11 +32,15 @@ def read(answer: Answer) -> Reading:
     kind = answer.text_at("error", "type")
     if kind == "overloaded_error":
         reading.category = "server"
-    elif kind == "billing_error":
-        reading.category = "quota_exhausted"
     elif kind == "authentication_error" and _BAD_KEY.search(reading.message):
         reading.refuse_credential()
-    count_usage(reading, answer.at("usage"), "input_tokens", "cache_creation_input_tokens", "output_tokens")
+    count_usage(
+        reading,
+        usage_in(answer, ("usage",), ("message", "usage")),
+        "input_tokens",
+        "cache_creation_input_tokens",
+        "output_tokens",
+    )
     return reading
 
 

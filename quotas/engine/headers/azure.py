@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from quotas.engine.headers import numbers
 from quotas.engine.headers.answer import Answer
-from quotas.engine.headers.openai import wait_in_ms
-from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio
+from quotas.engine.headers.openai import use_of, wait_in_ms
+from quotas.engine.headers.reading import Reading, by_status, reset_of, trio
 
 
 def read(answer: Answer) -> Reading:
@@ -21,9 +21,7 @@ def read(answer: Answer) -> Reading:
         window = numbers.decimal(answer.get(f"x-ratelimit-renewalperiod-{unit}")) or 60.0
         reading.learn(unit, **quota, reset_after=reset, window=min(window, 86400.0), kind="bucket")
     wait_in_ms(answer, reading)
-    if reading.category == "rate_limited" and answer.text_at("error", "code") == "insufficient_quota":
-        reading.category = "quota_exhausted"
     if answer.status == 401 and "invalid subscription key" in reading.message:
         reading.refuse_credential()
-    count_usage(reading, answer.at("usage"), "total_tokens")
+    use_of(answer, reading)
     return reading

@@ -12,6 +12,8 @@ from quotas.engine.headers.answer import Answer
 from quotas.engine.headers.reading import Reading, by_status, reset_of, trio
 
 _BUCKET = re.compile(r"[0-9a-f]{1,64}")
+_ACCOUNT_CODES = (40002, 340013)
+"""The account must be verified; the application is quarantined. Any other code of a 403 is about what was asked."""
 
 
 def read(answer: Answer) -> Reading:
@@ -23,13 +25,15 @@ def read(answer: Answer) -> Reading:
     quota = trio(answer, "x-ratelimit-")
     if answer.status == 401:
         reading.certain = answer.text_at("message") == "401: Unauthorized"
+    if answer.status == 403:
+        _forbidden(answer, reading)
     if reading.category != "rate_limited":
         reading.learn(_unit(answer), **quota, reset_after=reset)
         return reading
-    told = waits.bounded(numbers.decimal(answer.at("retry_after")))
+    told = waits.hint(numbers.signed(answer.at("retry_after")))
     reading.hint = told if told is not None else reading.hint
     if reading.hint is None:
-        reading.hint = waits.bounded(reset)
+        reading.hint = waits.hint(reset)
     everywhere = answer.at("global") is True or answer.get("x-ratelimit-global") == "true"
     limited = answer.get("x-ratelimit-scope")
     if everywhere or limited == "global" or not isinstance(answer.json, dict):
@@ -39,6 +43,15 @@ def read(answer: Answer) -> Reading:
         if limited != "shared":
             reading.learn(_unit(answer), **quota, reset_after=reset)
     return reading
+
+
+def _forbidden(answer: Answer, reading: Reading) -> None:
+    """A code of Discord's own: about the account only where it says so, else about a channel, a user or a right."""
+    code = numbers.whole(answer.at("code"))
+    if code in _ACCOUNT_CODES:
+        reading.refuse_credential()
+    elif code:
+        reading.reject_request()
 
 
 def _unit(answer: Answer) -> str:

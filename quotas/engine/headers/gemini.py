@@ -9,43 +9,34 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from quotas.engine.headers import numbers, waits
+from quotas.engine.headers import numbers
 from quotas.engine.headers.answer import Answer, dig
-from quotas.engine.headers.reading import Reading, by_status, count_usage
+from quotas.engine.headers.hints import retry_delay
+from quotas.engine.headers.reading import Reading, by_status, count_usage, usage_in
 
 _PACIFIC = "America/Los_Angeles"
-_BAD_KEY = ("API_KEY_INVALID", "API_KEY_EXPIRED", "CONSUMER_SUSPENDED", "CONSUMER_INVALID", "ACCOUNT_STATE_INVALID")
 
 
 def read(answer: Answer) -> Reading:
     """A daily quota waits for midnight Pacific, whatever short `retryDelay` comes with it."""
     reading = by_status(answer)
     reading.resource = ""
-    body = answer.json
-    if isinstance(body, list) and body:
-        body = body[0]
-    count_usage(reading, dig(body, "usageMetadata"), "totalTokenCount")
+    body = next((part for part in answer.parts if isinstance(dig(part, "error"), dict)), None)
+    count_usage(reading, usage_in(answer, ("usageMetadata",), ("response", "usageMetadata")), "totalTokenCount")
     details = dig(body, "error", "details")
     if not isinstance(details, list) or reading.category == "ok":
         return reading
-    delays: list[float] = []
     for detail in details[:50]:
         kind = dig(detail, "@type")
-        kind = kind if isinstance(kind, str) else ""
-        if kind.endswith("RetryInfo"):
-            delay = dig(detail, "retryDelay")
-            seconds = waits.bounded(numbers.go_duration(delay)) if isinstance(delay, str) else None
-            delays += [] if seconds is None else [seconds]
-        elif kind.endswith("QuotaFailure"):
+        if isinstance(kind, str) and kind.endswith("QuotaFailure"):
             _violations(dig(detail, "violations"), reading)
         elif dig(detail, "reason") == "MODEL_CAPACITY_EXHAUSTED":
             reading.category, reading.scope = "server", "model"
-        elif dig(detail, "reason") in _BAD_KEY:
-            reading.refuse_credential()
-    if delays and reading.category != "validation":
-        reading.hint = max(delays)
+    delay = retry_delay(details)
+    if delay is not None and reading.category != "validation":
+        reading.hint = delay
     if reading.category == "quota_exhausted":
-        reading.hint = max(delays + [_until_midnight(answer.clock)])
+        reading.hint = max(delay or 0.0, _until_midnight(answer.clock))
     return reading
 
 
@@ -53,6 +44,8 @@ def _violations(violations: Any, reading: Reading) -> None:
     for violation in violations[:50] if isinstance(violations, list) else []:
         quota = f"{dig(violation, 'quotaId')} {dig(violation, 'quotaMetric')}"
         daily = "PerDay" in quota
+        if numbers.whole(dig(violation, "quotaValue")) == 0:  # this model is not part of the account's plan
+            reading.category, reading.scope = "quota_exhausted", "model"
         unit = "tokens" if "oken" in quota else "requests"
         if daily:
             reading.category = "quota_exhausted"

@@ -12,14 +12,13 @@ Settings (all optional):
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from quotas.engine.headers import ietf, numbers, waits
-from quotas.engine.headers.answer import Answer
-from quotas.engine.headers.openai import wait_in_text
-from quotas.engine.headers.reading import LIMITED, Reading, Scope, by_status, reset_of, trio
+from quotas.engine.headers.answer import Answer, dig
+from quotas.engine.headers.hints import within
+from quotas.engine.headers.reading import LIMITED, Reading, Scope, by_status, least, reset_of, trio
 from quotas.engine.types import Category
 
 _PREFIXES = ("x-ratelimit-", "x-rate-limit-", "ratelimit-")
@@ -39,13 +38,13 @@ def read(answer: Answer, settings: Mapping[str, Any] | None = None) -> Reading:
     elif not ietf.learn(answer, reading):
         _usual(answer, reading)
         if not reading.learned:
-            _usual(_within(answer), reading)
+            _usual(within(answer), reading)
     if reading.category not in ("ok", "validation"):
         _hint(answer, reading, settings)
     for unit, path in _mapping(settings, "usage").items():
-        used = numbers.whole(answer.at(*_path(path)))
-        if used is not None:
-            reading.usage[str(unit)] = used
+        found = [used for part in answer.parts if (used := numbers.whole(dig(part, *_path(path)))) is not None]
+        if found:  # the events of a stream report running totals
+            reading.usage[str(unit)] = max(found)
     if reading.category in LIMITED and settings.get("scope") in get_args(Scope):
         reading.scope = settings["scope"]
     return reading
@@ -67,16 +66,15 @@ def _recategorise(answer: Answer, reading: Reading, settings: Mapping[str, Any])
 
 
 def _configured(answer: Answer, reading: Reading, unit: str, names: Mapping[str, Any]) -> None:
-    def field(what: str) -> str | None:
+    def count(what: str) -> int | None:
         name = names.get(what)
-        return answer.get(name.lower()) if isinstance(name, str) else None
+        return least(answer, name.lower()) if isinstance(name, str) else None
 
-    limit, remaining, used = (numbers.whole(field(what)) for what in ("limit", "remaining", "used"))
+    limit, remaining, used = (count(what) for what in ("limit", "remaining", "used"))
     if remaining is None and used is not None and limit is not None:
         remaining = max(0, limit - used)
-    reset_field = field("reset")
     encoding = names.get("encoding", "auto")
-    reset = None if reset_field is None else waits.reset(reset_field, answer.clock, str(encoding))
+    reset = reset_of(answer, str(names.get("reset", "")).lower(), str(encoding))
     window = numbers.decimal(names.get("window"))
     kind = "bucket" if names.get("kind") == "bucket" else "window"
     reading.learn(
@@ -97,14 +95,9 @@ def _usual(answer: Answer, reading: Reading) -> None:
                 reading.learn(unit, **quota, reset_after=reset_of(answer, f"{prefix}reset{suffix}"))
 
 
-def _within(answer: Answer) -> Answer:
-    """The fields that OpenRouter tells in the body of an error instead."""
-    return Answer(answer.status, answer.at("error", "metadata", "headers"), None, answer.clock)
-
-
 def _hint(answer: Answer, reading: Reading, settings: Mapping[str, Any]) -> None:
     if "retry_after_body" in settings:
-        told = waits.bounded(numbers.decimal(answer.at(*_path(settings["retry_after_body"]))))
+        told = waits.hint(numbers.signed(answer.at(*_path(settings["retry_after_body"]))))
         if told is not None:
             reading.hint = told
             return
@@ -112,17 +105,13 @@ def _hint(answer: Answer, reading: Reading, settings: Mapping[str, Any]) -> None
     for name in _list(settings, "retry_after"):
         values = answer.all(name.lower()) if isinstance(name, str) else []
         if isinstance(encoding, str) and encoding != "auto":
-            told = max((waits.reset(value, answer.clock, encoding) or 0.0 for value in values), default=0.0)
+            known = [wait for value in values if (wait := waits.reset(value, answer.clock, encoding)) is not None]
+            told = waits.hint(max(known, default=None))
         else:
-            told = waits.retry_after(values, answer.clock) or 0.0
-        if waits.bounded(told) and math.isfinite(told):
+            told = waits.retry_after(values, answer.clock)
+        if told is not None:
             reading.hint = told
             return
-    if reading.hint is None:
-        ms = numbers.decimal(answer.get("retry-after-ms"))
-        reading.hint = waits.bounded(ms / 1000) if ms is not None else None
-    if reading.hint is None and reading.category in LIMITED:
-        reading.hint = wait_in_text(reading.message)
 
 
 def _mapping(settings: Mapping[str, Any], name: str) -> Mapping[Any, Any]:

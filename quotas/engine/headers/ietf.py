@@ -16,7 +16,7 @@ import http_sf
 
 from quotas.engine.headers import numbers, waits
 from quotas.engine.headers.answer import Answer
-from quotas.engine.headers.reading import Reading, by_status
+from quotas.engine.headers.reading import Reading, by_status, least, reset_of
 
 _WINDOW = re.compile(r";[ \t]*w=([0-9]{1,9})")
 _FIRST = re.compile(r"[ \t]*([0-9]{1,16})[ \t]*(?:[,;].*)?", re.DOTALL)
@@ -83,9 +83,8 @@ def _dictionary(answer: Answer, field: str, reading: Reading) -> bool:
 def _separate(answer: Answer, reading: Reading) -> bool:
     limit_field = answer.get("ratelimit-limit") or ""
     first = _FIRST.fullmatch(limit_field)
-    reset = answer.get("ratelimit-reset")
     limit = numbers.whole(first[1]) if first else None
-    remaining = numbers.whole(answer.get("ratelimit-remaining"))
+    remaining = least(answer, "ratelimit-remaining")
     if limit is None and remaining is None:
         return False
     window = _WINDOW.search(limit_field) or _WINDOW.search(answer.get("ratelimit-policy") or "")
@@ -94,7 +93,7 @@ def _separate(answer: Answer, reading: Reading) -> bool:
         "requests",
         limit,
         remaining,
-        None if reset is None else waits.reset(reset, answer.clock),
+        reset_of(answer, "ratelimit-reset"),
         float(window[1]) if window else None,
     )
     return True

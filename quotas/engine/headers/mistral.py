@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from quotas.engine.headers import numbers
 from quotas.engine.headers.answer import Answer
-from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio
+from quotas.engine.headers.openai import use_of
+from quotas.engine.headers.reading import Reading, by_status, reset_of, trio
 
 _MONTH = 30 * 86400.0
 
@@ -28,5 +29,5 @@ def read(answer: Answer) -> Reading:
     cost = numbers.whole(answer.get("x-ratelimit-tokens-query-cost"))
     if cost is not None:
         reading.usage["tokens"] = cost
-    count_usage(reading, answer.at("usage"), "total_tokens")
+    use_of(answer, reading)
     return reading

@@ -36,6 +36,16 @@ def decimal(value: object) -> float | None:
     return None
 
 
+def signed(value: object) -> float | None:
+    """A finite number, which may be negative, given as text or as a JSON number."""
+    if isinstance(value, str) and value.strip(" \t").startswith("-"):
+        number = decimal(value.strip(" \t")[1:])
+        return None if number is None else -number
+    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+        return max(float(value), -1e19) if value > -1e300 else None
+    return decimal(value)
+
+
 def go_duration(text: str) -> float | None:
     """Seconds of a Go duration (`6m0s`, `2m59.56s`, `12ms`, `1h30m`; also days)."""
     text = text.strip(" \t")

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import re
 
-from quotas.engine.headers import numbers, waits
 from quotas.engine.headers.answer import Answer
-from quotas.engine.headers.reading import LIMITED, Reading, by_status, count_usage, reset_of, trio
+from quotas.engine.headers.hints import in_milliseconds
+from quotas.engine.headers.reading import Reading, by_status, count_usage, reset_of, trio, usage_in
 
-_TRY_AGAIN = re.compile(r"(?:try again|retry) (?:in|after) ((?:[0-9]{1,9}(?:\.[0-9]{1,9})? ?(?:h|ms|m|seconds?|s))+)")
 _MODEL = re.compile(r"Rate limit (?:reached )?for (?!organization\b)[\w.:/-]{2,80}")
 _DAY = 86400.0
-BAD_KEYS = frozenset({"invalid_api_key", "account_deactivated", "organization_deactivated", "token_expired"})
-"""Values of `error.code` that are about the key or the account behind it, whatever was asked for."""
 _UNITS = {
     "requests": "requests",
     "tokens": "tokens",
@@ -36,39 +33,29 @@ def read(answer: Answer) -> Reading:
         reading.learn(unit, **quota, reset_after=reset, window=_window(quota, reset), kind="bucket")
     wait_in_ms(answer, reading)
     if reading.category == "rate_limited":
-        _tell_quota_apart(answer, reading)
-    if answer.text_at("error", "code") in BAD_KEYS:
-        reading.refuse_credential()
-    count_usage(reading, answer.at("usage"), "total_tokens")
+        _tell_model_apart(answer, reading)
+    use_of(answer, reading)
     return reading
 
 
+def use_of(answer: Answer, reading: Reading) -> None:
+    """Tokens of a document, of a stream's chunks (also Groq's `x_groq`), and of the Responses API's last event."""
+    totals = usage_in(answer, ("usage",), ("response", "usage"), ("x_groq", "usage"))
+    if totals.get("total_tokens"):
+        count_usage(reading, totals, "total_tokens")
+    else:
+        count_usage(reading, totals, "prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+    count_usage(reading, totals, "total_tokens")
+
+
 def wait_in_ms(answer: Answer, reading: Reading) -> None:
-    """The more exact hints: `retry-after-ms`, then `retry-after` (already read), then the error's text."""
-    if reading.category in ("ok", "validation"):
-        return
-    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-        number = numbers.decimal(answer.get(name))
-        if number is not None and waits.bounded(number / 1000):
-            reading.hint = waits.bounded(number / 1000)
-            return
-    if reading.hint is None and reading.category in LIMITED:
-        reading.hint = wait_in_text(reading.message)
+    """`retry-after-ms` is more exact than `retry-after`, which has been read."""
+    if reading.category not in ("ok", "validation") and (wait := in_milliseconds(answer)):
+        reading.hint = wait
 
 
-def wait_in_text(text: str) -> float | None:
-    """The wait in "Please try again in 6m0.5s" or "Please retry after 6 seconds"."""
-    match = _TRY_AGAIN.search(text[:4000])
-    if match is None:
-        return None
-    return waits.bounded(numbers.go_duration(re.sub(r" ?seconds?", "s", match[1]).replace(" ", "")))
-
-
-def _tell_quota_apart(answer: Answer, reading: Reading) -> None:
-    codes = {answer.text_at("error", "code"), answer.text_at("error", "type")}
-    if codes & {"insufficient_quota", "billing_hard_limit_reached"}:
-        reading.category = "quota_exhausted"
-    elif _MODEL.search(reading.message[:4000]):
+def _tell_model_apart(answer: Answer, reading: Reading) -> None:
+    if _MODEL.search(reading.message[:4000]):
         reading.scope = "model"
 
 

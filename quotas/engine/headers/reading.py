@@ -29,6 +29,16 @@ class Reading:
     """See `Outcome.resource`."""
     certain: bool = False
     """See `Outcome.certain`."""
+    unpaid: bool = False
+    """The account has no money or quota that comes back by itself: no reset of a rate limit ends that."""
+
+    def reject_request(self) -> None:
+        """The refusal is about what was asked for, whichever account asks."""
+        self.category, self.hint, self.certain = "validation", None, False
+
+    def spend_account(self) -> None:
+        """The account is out of money or of a quota that no rate limit's reset brings back."""
+        self.category, self.scope, self.unpaid = "quota_exhausted", "account", True
 
     def refuse_credential(self) -> None:
         """The answer names the credential, or the account behind it, as refused."""
@@ -59,15 +69,17 @@ class Reading:
         """The hint by priority: explicit; reset of what is exhausted; the longest reset; None.
 
         Only an answer that refuses because of a limit waits for resets; a server's error only for its own hint.
+        What says "now" is a short wait, never none and never the default.
         """
         if self.hint is not None:
-            return waits.bounded(self.hint)
-        if self.category not in LIMITED:
+            return waits.floored(self.hint)
+        if self.category not in LIMITED or self.unpaid:
             return None
         resets = [(quota["remaining"], quota["reset_after"]) for quota in self.learned.values()]
-        exhausted = [reset for remaining, reset in resets if remaining == 0 and isinstance(reset, float) and reset > 0]
+        exhausted = [reset for remaining, reset in resets if remaining == 0 and isinstance(reset, float)]
         every = [reset for _, reset in resets if isinstance(reset, float) and reset > 0]
-        return waits.bounded(max(exhausted or every, default=None))
+        longest = max(exhausted or every, default=None)
+        return None if longest is None else waits.floored(longest)
 
 
 def by_status(answer: Answer) -> Reading:
@@ -100,7 +112,8 @@ def message(answer: Answer) -> str:
         body = body[0]
     if isinstance(body, dict):
         error = body.get("error")
-        for place in (error if isinstance(error, dict) else {}, body):
+        detail = body.get("detail")
+        for place in (*(one for one in (error, detail) if isinstance(one, dict)), body):
             for name in ("message", "description", "detail", "title", "error_description"):
                 if isinstance(place.get(name), str) and place[name]:
                     return f"{answer.status} {place[name]}"
@@ -115,23 +128,57 @@ def message(answer: Answer) -> str:
 def trio(answer: Answer, prefix: str, *, suffix: str = "") -> dict[str, Any]:
     """`limit` and `remaining` of `<prefix>limit<suffix>`, as arguments for `learn`."""
     return {
-        "limit": numbers.whole(answer.get(f"{prefix}limit{suffix}")),
-        "remaining": numbers.whole(answer.get(f"{prefix}remaining{suffix}")),
+        "limit": least(answer, f"{prefix}limit{suffix}"),
+        "remaining": least(answer, f"{prefix}remaining{suffix}"),
     }
 
 
+def least(answer: Answer, name: str) -> int | None:
+    """The count in field `name`; the least one where there are several, or where a proxy has merged them.
+
+    Policies behind a count (`100, 10;w=1`) are no counts, unless there is nothing else.
+    """
+    pieces = [piece.strip(" \t") for value in answer.all(name) for piece in value[:1000].split(",")]
+    plain = [number for piece in pieces if (number := numbers.whole(piece)) is not None]
+    if not plain:
+        plain = [number for piece in pieces if (number := numbers.whole(piece.partition(";")[0])) is not None]
+    return min(plain, default=None)
+
+
 def reset_of(answer: Answer, name: str, encoding: str = "auto") -> float | None:
-    """Seconds until the time in field `name`."""
-    value = answer.get(name)
-    return None if value is None else waits.reset(value, answer.clock, encoding)
+    """Seconds until the time in field `name`; the longest where there are several."""
+    pieces = [piece for value in answer.all(name) for piece in waits.parts(value)]
+    found = [seconds for piece in pieces if (seconds := waits.reset(piece, answer.clock, encoding)) is not None]
+    return max(found, default=None)
 
 
-def count_usage(reading: Reading, source: object, *members: str, unit: str = "tokens") -> None:
-    """Sum the whole numbers in `members` of `source` as actual use; nothing if none is there."""
-    if isinstance(source, Mapping):
-        found = [number for name in members if (number := numbers.whole(source.get(name))) is not None]
-        if found:
-            reading.usage[unit] = min(MAX_COST, sum(found))
+def usage_in(answer: Answer, *places: tuple[str, ...]) -> dict[str, int]:
+    """The counts of the use that the body reports at any of `places`, in any of its parts.
+
+    The events of a stream report running totals, each of them some of the members: the greatest of each is kept.
+    """
+    totals: dict[str, int] = {}
+    for part in answer.parts:
+        for place in places:
+            source = dig(part, *place)
+            for name, value in source.items() if isinstance(source, Mapping) else ():
+                number = numbers.whole(value)
+                if number is not None and isinstance(name, str):
+                    totals[name] = max(number, totals.get(name, 0))
+    return totals
+
+
+def count_usage(reading: Reading, totals: Mapping[str, int], *members: str, unit: str = "tokens") -> None:
+    """Sum `members` of `totals` as actual use; nothing if none is there."""
+    found = [totals[name] for name in members if name in totals]
+    if found and unit not in reading.usage:
+        reading.usage[unit] = min(MAX_COST, sum(found))
+
+
+def reason_of(text: str) -> str:
+    """The first 2,000 characters of an error's text without the status in front of it."""
+    status, _, words = text[:2000].partition(" ")
+    return words if status.isdigit() else text[:2000]
 
 
 _CATEGORIES = {

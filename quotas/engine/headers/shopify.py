@@ -9,9 +9,11 @@ import re
 
 from quotas.engine.headers import numbers, waits
 from quotas.engine.headers.answer import Answer, dig
-from quotas.engine.headers.reading import Reading, by_status, count_usage
+from quotas.engine.headers.reading import Reading, by_status, count_usage, usage_in
 
 _CALLS = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_ASKED = ("requestedQueryCost",)
+_MOST = ("throttleStatus", "maximumAvailable")
 _DRAINED_IN = 20.0
 """The bucket of 40 calls leaks 2 a second: it is empty after 20 s, and so are the larger plans' buckets."""
 
@@ -19,6 +21,8 @@ _DRAINED_IN = 20.0
 def read(answer: Answer) -> Reading:
     """REST calls as `requests`, GraphQL's cost as `points`."""
     reading = by_status(answer)
+    if answer.status == 423:  # the shop is locked, whatever is asked of it
+        reading.refuse_credential()
     if answer.status == 401 and "Invalid API key or access token" in reading.message[:1000]:
         reading.refuse_credential()
     match = _CALLS.fullmatch((answer.get("x-shopify-shop-api-call-limit") or "").strip())
@@ -35,16 +39,13 @@ def read(answer: Answer) -> Reading:
         )
     cost = answer.at("extensions", "cost")
     _points(cost, reading)
-    count_usage(reading, cost, "actualQueryCost", unit="points")
-    errors = answer.at("errors")
-    if reading.category == "ok" and isinstance(errors, list):
-        codes = {dig(error, "extensions", "code") for error in errors[:20] if isinstance(error, dict)}
-        codes = {code for code in codes if isinstance(code, str)}
-        if "THROTTLED" in codes or dig(errors, 0, "message") == "Throttled":
-            reading.category, reading.message = "rate_limited", "Throttled"
+    count_usage(reading, usage_in(answer, ("extensions", "cost")), "actualQueryCost", unit="points")
+    if reading.category == "rate_limited":
+        asked, most = (numbers.decimal(dig(cost, *place)) for place in (_ASKED, _MOST))
+        if asked is not None and most and asked > most:
+            reading.reject_request()
+        elif reading.hint is None:
             reading.hint = _until_affordable(cost)
-        elif "ACCESS_DENIED" in codes:
-            reading.category, reading.scope = "auth", "key"
     return reading
 
 
@@ -65,9 +66,9 @@ def _points(cost: object, reading: Reading) -> None:
 
 
 def _until_affordable(cost: object) -> float | None:
-    asked = numbers.decimal(dig(cost, "requestedQueryCost"))
+    asked = numbers.decimal(dig(cost, *_ASKED))
     left = numbers.decimal(dig(cost, "throttleStatus", "currentlyAvailable"))
     rate = numbers.decimal(dig(cost, "throttleStatus", "restoreRate"))
     if asked is None or left is None or not rate:
         return None
-    return waits.bounded((asked - left) / rate)
+    return waits.hint((asked - left) / rate)

@@ -15,7 +15,8 @@ _RETRY_AFTER = re.compile(r"[Rr]etry after ([0-9]{1,9})\b")
 
 
 def read(answer: Answer) -> Reading:
-    """429: the chat (the pool's key) waits `parameters.retry_after`; 401 and 404: a bad token; 403: that recipient."""
+    """429: the chat (the pool's key) waits `parameters.retry_after`; 401 and 404: a bad token; 403: that recipient has
+    blocked the bot, is gone, or has removed it, which is nothing of the bot's."""
     reading = by_status(answer)
     code = numbers.whole(answer.at("error_code"))
     if reading.category == "ok" and answer.at("ok") is False and code:
@@ -23,10 +24,12 @@ def read(answer: Answer) -> Reading:
     status = code or answer.status
     if reading.category == "rate_limited":
         reading.scope = "key"
-        told = waits.bounded(numbers.decimal(answer.at("parameters", "retry_after")))
+        told = waits.hint(numbers.signed(answer.at("parameters", "retry_after")))
         if told is None and (match := _RETRY_AFTER.search(answer.text_at("description"))):
-            told = waits.bounded(float(match[1]))
+            told = waits.hint(float(match[1]))
         reading.hint = told if told is not None else reading.hint
     elif status == 401 or (status == 404 and answer.text_at("description") == "Not Found"):
         reading.refuse_credential()
+    elif status == 403 and answer.at("ok") is False:
+        reading.reject_request()
     return reading

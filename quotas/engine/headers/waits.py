@@ -10,6 +10,10 @@ from quotas.engine.headers import dates, numbers
 
 MAX_WAIT = 31 * 86400.0
 """No provider's period is longer than a month; what asks for more is cut to this (and by each pool's own maximum)."""
+NOW = 0.05
+"""A hint of fewer seconds says "now": rounded down, or a moment that has just passed."""
+FLOOR = 1.0
+"""Seconds that a hint for now comes to, so that a refused call does not go round at once."""
 _PLAUSIBLE_SKEW = 86400.0
 _NONSENSE = 1e13
 
@@ -19,6 +23,18 @@ def bounded(seconds: float | None) -> float | None:
     if seconds is None or not 0 < seconds < _NONSENSE:
         return None
     return min(seconds, MAX_WAIT)
+
+
+def hint(seconds: float | None) -> float | None:
+    """A provider's explicit wait: at most `MAX_WAIT`, 0.0 for one that says "now"; None where it makes no sense."""
+    if seconds is None or not -_PLAUSIBLE_SKEW < seconds < _NONSENSE:
+        return None
+    return 0.0 if seconds < NOW else min(seconds, MAX_WAIT)
+
+
+def floored(seconds: float) -> float:
+    """A wait that is kept: `FLOOR` in place of now."""
+    return FLOOR if seconds < NOW else min(seconds, MAX_WAIT)
 
 
 def reference_clock(date: str | None, aged: bool, now: float) -> float:
@@ -55,19 +71,19 @@ def retry_after(values: list[str], clock: float) -> float | None:
     """The wait that one or more `Retry-After` fields ask for: the longest that can be read.
 
     Takes seconds (with a fraction), HTTP-dates in the three formats, a Go duration, and an epoch where somebody sent
-    that. Zero, past and unreadable values say nothing.
+    that. Zero, negative values and moments of the last day say "now" (0.0); unreadable ones say nothing.
     """
     found = []
     for value in values:
-        for part in _parts(value):
-            wait = bounded(_one(part, clock))
+        for part in parts(value):
+            wait = hint(_one(part, clock))
             if wait is not None:
                 found.append(wait)
     return max(found, default=None)
 
 
 def _one(text: str, clock: float) -> float | None:
-    number = numbers.decimal(text)
+    number = numbers.signed(text)
     if number is not None:
         return _by_size(number, clock)
     moment = dates.http_date(text, clock)
@@ -76,16 +92,16 @@ def _one(text: str, clock: float) -> float | None:
     return numbers.go_duration(text) if moment is None else moment - clock
 
 
-def _parts(value: str) -> list[str]:
+def parts(value: str) -> list[str]:
     """One field, or several joined with commas (an RFC 1123 date has a comma of its own)."""
-    parts: list[str] = []
+    found: list[str] = []
     for piece in value[:1000].split(","):
         piece = piece.strip(" \t")
-        if parts and parts[-1].isalpha() and parts[-1].isascii():
-            parts[-1] = f"{parts[-1]}, {piece}"
+        if found and found[-1].isalpha() and found[-1].isascii():
+            found[-1] = f"{found[-1]}, {piece}"
         else:
-            parts.append(piece)
-    return parts
+            found.append(piece)
+    return found
 
 
 def _by_size(number: float | None, clock: float) -> float | None:

@@ -53,6 +53,21 @@ def test_states_without_an_event_are_seen_and_end_with_the_state(pool: Pool) -> 
     assert all(alert.resolved_by == "" for alert in Alert.objects.all())
 
 
+def test_an_account_without_money_is_one_alert_until_its_cooldown_is_over(pool: Pool) -> None:
+    watch = Watch()
+    put(pool, "a1", state="cooling_down", why="rate_limited", until=clock.now() + timedelta(seconds=60))
+    watch.look()
+    assert kinds() == set(), "a rate limit passes by itself"
+    for seconds in (300, 600):
+        put(pool, "a1", state="cooling_down", why="quota_exhausted", until=clock.now() + timedelta(seconds=seconds))
+        watch.look()
+    assert kinds() == {("account_quota_exhausted", "llm/a1")}
+    assert Alert.objects.filter(kind="account_quota_exhausted").count() == 1
+    put(pool, "a1", until=clock.now() - timedelta(seconds=1))
+    watch.look()
+    assert kinds() == set()
+
+
 def test_a_cooldown_that_is_over_is_over_though_the_row_was_not_written_since(pool: Pool) -> None:
     watch = Watch()
     for name in ("a1", "a2"):

@@ -223,7 +223,7 @@ def test_telegram():
     moved = read("telegram", 400, {}, body(400, "group upgraded", parameters={"migrate_to_chat_id": -1001}))
     assert moved.category == "validation"
     blocked = read("telegram", 403, {}, body(403, "Forbidden: bot was blocked by the user"))
-    assert (blocked.category, blocked.scope) == ("auth", "key")
+    assert (blocked.category, blocked.scope) == ("validation", "key")
     for status, words in ((401, "Unauthorized"), (404, "Not Found")):
         bad = read("telegram", status, {}, body(status, words))
         assert (bad.category, bad.scope) == ("auth", "account")

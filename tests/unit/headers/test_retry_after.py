@@ -1,4 +1,4 @@
-"""`Retry-After`: the right wait where there is one, else none; always bounded."""
+"""`Retry-After`: the right wait where there is one, 0.0 for now, else none; always bounded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NOW = 1_695_999_417.0
         ("120", 120.0),
         (" 120\t", 120.0),
         ("2.0", 2.0),
-        ("0.001", 0.001),
-        ("0", None),
-        ("0.0", None),
-        ("-10", None),
+        ("0.001", 0.0),
+        ("0", 0.0),
+        ("0.0", 0.0),
+        ("-10", 0.0),
         ("+5", None),
         ("1_000", None),
         ("１２", None),
@@ -43,11 +43,12 @@ NOW = 1_695_999_417.0
         ("Fri, 29 Sep 2023 14:58:57 GMT", 120.0),
         ("Friday, 29-Sep-23 14:58:57 GMT", 120.0),
         ("Fri Sep 29 14:58:57 2023", 120.0),
-        ("Fri, 29 Sep 2023 14:50:57 GMT", None),
-        ("Friday, 29-Sep-23 14:50:57 GMT", None),
-        ("Fri Sep 29 14:50:57 2023", None),
+        ("Fri, 29 Sep 2023 14:50:57 GMT", 0.0),
+        ("Friday, 29-Sep-23 14:50:57 GMT", 0.0),
+        ("Fri Sep 29 14:50:57 2023", 0.0),
         ("Fri, 29 Sep 9999 14:58:57 GMT", MAX_WAIT),
         ("Friday, 29-Sep-70 14:58:57 GMT", MAX_WAIT),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", None),
         ("Friday, 29-Sep-99 14:58:57 GMT", None),
         ("Sat Sep 29 14:58:57 9999", MAX_WAIT),
         ("Zun, 29 Sep 2023 14:58:57 GMT", None),
