@@ -42,6 +42,7 @@ CALLBACK_NETWORKS = list(_LOOPBACK if ENV.callback_networks is None else ENV.cal
 ALERT_CALM = ENV.alert_calm
 """Seconds for which a problem must be over before its alert ends."""
 ALERT_ERROR_RATE = ENV.alert_error_rate
+ALERT_FAILURE_RATE = ENV.alert_failure_rate
 ALERT_BACKLOG_AGE = ENV.alert_backlog_age
 
 INSTALLED_APPS = [

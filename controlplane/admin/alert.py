@@ -18,13 +18,14 @@ from unfold.enums import ActionVariant
 from controlplane.alerts import ledger
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import Alert
+from queues.models import Queue
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action, listing
 from quotas.admin.dialogs import asking, back, why
 from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
-from quotas.models import Project
+from quotas.models import Account, Policy, Pool, Project
 
 
 class OverFilter(admin.SimpleListFilter):
@@ -54,6 +55,25 @@ class KindFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
+def target_of(alert: Alert) -> str | None:
+    """The page of what an alert is about, by its facts; None where it is gone."""
+    facts = alert.facts
+    rows: Any
+    if "account" in facts:
+        rows = Account.objects.filter(pool__name=facts.get("pool"), name=facts["account"])
+    elif "pool" in facts:
+        rows = Pool.objects.filter(name=facts["pool"])
+    elif "policy" in facts:
+        rows = Policy.objects.filter(name=facts["policy"])
+    elif "queue" in facts:
+        rows = Queue.objects.filter(name=facts["queue"])
+    else:
+        return None
+    pk = rows.values_list("pk", flat=True).first()
+    options = rows.model._meta
+    return reverse(f"admin:{options.app_label}_{options.model_name}_change", args=[pk]) if pk else None
 
 
 def _acknowledge(request: HttpRequest, alert: Alert, reason: str) -> None:
@@ -91,11 +111,18 @@ class AlertAdmin(ReadOnlyAdmin):
         ),
     ]
     fieldsets = [
-        (None, {"fields": [("shown_severity", "shown_kind"), "subject", "summary"]}),
+        (None, {"fields": [("shown_severity", "shown_kind"), "shown_subject", "summary"]}),
         ("When", {"fields": [("opened_at", "last_seen"), ("count", "shown_state"), ("shown_acknowledged",)]}),
         ("Notifications", {"fields": ["shown_notices"]}),
     ]
-    readonly_fields = ["shown_severity", "shown_kind", "shown_state", "shown_acknowledged", "shown_notices"]
+    readonly_fields = [
+        "shown_subject",
+        "shown_severity",
+        "shown_kind",
+        "shown_state",
+        "shown_acknowledged",
+        "shown_notices",
+    ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
@@ -109,6 +136,12 @@ class AlertAdmin(ReadOnlyAdmin):
     )
     def shown_severity(self, row: Alert) -> str:
         return row.severity
+
+    @display(description="Subject")
+    def shown_subject(self, row: Alert) -> Any:
+        """With a link to what the alert is about."""
+        address = target_of(row)
+        return format_html('<a class="sl-link" href="{}">{}</a>', address, row.subject) if address else row.subject
 
     @display(description="Kind")
     def shown_kind(self, row: Alert) -> str:
