@@ -87,7 +87,7 @@ class ReplayForm(PayloadDialog):
         job_type = registry.get(self.job.type)
         # Here, so that the dialog stays open with what was typed.
         if errors := job_type.validate(given, "/payload") if job_type else []:
-            raise forms.ValidationError([str(error) for error in errors])
+            raise forms.ValidationError([f"{error.pointer}: {error.detail}" for error in errors])
         return given
 
 

@@ -41,7 +41,7 @@ class RecurringForm(ReasonForm):
             self.add_error("type", "Unknown job type.")
         else:
             for error in job_type.validate(given.get("payload") or {}, "/payload"):
-                self.add_error("payload", str(error))
+                self.add_error("payload", f"{error.pointer}: {error.detail}")
         return given
 
 

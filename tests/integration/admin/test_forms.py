@@ -36,7 +36,7 @@ def additions() -> dict[str, dict[str, Any]]:
         "queues.queue": {"name": "added"},
         "queues.recurring": {
             "name": "added", "cron": "0 3 * * *", "type": "http.request", "project": project,
-            "payload": '{"method": "GET", "url": "http://127.0.0.1:9/"}',
+            "payload": '{"pool": "llm", "method": "GET", "path": "/v1/models"}',
         },
         "queues.retrypolicy": {"name": "added"},
         "quotas.account": {"name": "added", "pool": 1, "credential": "sk-added"},
