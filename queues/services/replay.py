@@ -48,7 +48,7 @@ def replay(
         before: dict[str, Any] = {"status": "dead", "category": letter.category}
         after: dict[str, Any] = {"status": "pending", "edited": bool(changed)}
         if changed:
-            DeadLetter.objects.filter(job=job, payload=None).update(payload=job.payload)
+            DeadLetter.objects.filter(job=job, payload__isnull=True).update(payload=job.payload)
             before["payload"] = registry.redacted(job.type, job.payload)
             after["payload"] = registry.redacted(job.type, changed["payload"])
         text = f"replayed by {actor}" + (f": {reason}" if reason else "")
