@@ -75,8 +75,8 @@ class ProgressFilter(admin.SimpleListFilter):
 class JobAdmin(ReadOnlyAdmin):
     project_lookup = "project"
     list_display = [
-        "ident", "shown_status", "type", "queue", "project", "user", "band", "tries", "age", "duration", "created_at",
-        "short_reason",
+        "ident", "shown_status", "user", "age", "short_reason", "type", "queue", "project", "band", "tries", "duration",
+        "created_at",
     ]  # fmt: skip
     list_filter = [
         ProgressFilter,

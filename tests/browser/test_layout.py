@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group, User
 
 from queues.models import Recurring
 from tests.browser.conftest import Visit
@@ -59,8 +60,8 @@ def pages(day: Day) -> dict[str, str]:
         "letter": f"queues/deadletter/{day.letter.pk}/change/", "batch": f"queues/batch/{day.running.batch_id}/change/",
         "policy": f"quotas/policy/{day.policy.pk}/change/", "account": f"quotas/account/{day.account.pk}/change/",
         "pool": f"quotas/pool/{day.account.pool_id}/change/", "project": f"quotas/project/{day.acme.pk}/change/",
-        "recurring": "queues/recurring/add/", "person": "auth/user/add/", "group": "auth/group/1/change/",
-        "user": "auth/user/1/change/", "key": "quotas/apikey/add/", "workers": "queues/workerprocess/",
+        "recurring": "queues/recurring/add/", "person": "auth/user/add/", "group": f"auth/group/{Group.objects.get(name='operator').pk}/change/",
+        "user": f"auth/user/{User.objects.get(username='member').pk}/change/", "key": "quotas/apikey/add/", "workers": "queues/workerprocess/",
     }  # fmt: skip
 
 
@@ -71,7 +72,10 @@ def test_pages_fit_and_name_their_controls(visit: Open, day: Day, width: int, da
     page = root.page
     page.set_viewport_size({"width": width, "height": 900})
     if dark:
-        page.add_init_script("localStorage.setItem('_x_adminTheme', JSON.stringify('dark'))")
+        page.add_init_script(
+            "new MutationObserver(() => document.documentElement.classList.add('dark'))"
+            ".observe(document, {childList: true, subtree: true})"
+        )
     faults: dict[str, Any] = {}
     for name, path in pages(day).items():
         root.go(path)

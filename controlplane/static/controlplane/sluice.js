@@ -74,18 +74,26 @@
       || (control.labels && Array.from(control.labels).some(function (label) { return label.textContent.trim(); }));
   }
 
+  // The name of the select that one of select2's boxes stands for.
+  function nameOfSelect(box) {
+    const container = box.closest(".select2");
+    const select = container && container.previousElementSibling;
+    if (!select) return "Search";
+    const label = select.labels && select.labels[0] || document.querySelector('label[for="' + select.id + '"]');
+    return label && label.textContent.trim() || select.getAttribute("aria-label") || nameOf(select);
+  }
+
   function nameControls() {
     document.querySelectorAll("input:not([type=hidden]), select, textarea").forEach(function (control) {
       if (!isNamed(control)) {
-        const name = control.classList.contains("action-select") ? "Select this row"
+        const name = control.classList.contains("select2-search__field") ? nameOfSelect(control)
+          : control.classList.contains("action-select") ? "Select this row"
           : control.id === "action-toggle" || control.classList.contains("action-toggle") ? "Select all rows" : nameOf(control);
         if (name) control.setAttribute("aria-label", name);
       }
     });
     document.querySelectorAll("[role=combobox]:not(input):not(select)").forEach(function (box) {
-      const select = box.closest(".select2") && box.closest(".select2").previousElementSibling;
-      const label = select && (select.labels && select.labels[0] || document.querySelector('label[for="' + select.id + '"]'));
-      const name = label ? label.textContent.trim() : select && (select.getAttribute("aria-label") || nameOf(select));
+      const name = nameOfSelect(box);
       if (name) { box.removeAttribute("aria-labelledby"); box.setAttribute("aria-label", name); }
     });
     document.querySelectorAll("button, a[href], a[x-on\\:click]").forEach(function (button) {
