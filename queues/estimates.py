@@ -5,7 +5,7 @@ Measured rates alone mislead under a window: fifty jobs that start within a minu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,7 +39,7 @@ def start_of(job: Job, wait: Mapping[str, Any], rate: float, ahead: int) -> date
     return _nth(policy, job, first, before)
 
 
-def end_of(rows: QuerySet[Job], left: int, found: list[Mapping[str, Any]], rate: float) -> datetime | None:
+def end_of(rows: QuerySet[Job], left: int, found: Sequence[Mapping[str, Any]], rate: float) -> datetime | None:
     """When the last of `rows` is done, of which `left` have not ended; `found` are the waits of their groups."""
     at_rate = _at_rate(clock.now(), left, rate)
     if not found:

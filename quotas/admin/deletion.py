@@ -48,7 +48,7 @@ def counted(count: int, model: type[Model], most: int = MOST) -> str:
 class DeletesWithReason(ModelAdmin):
     """Rows that others need can't be deleted, and their pages don't offer it."""
 
-    delete_confirmation_template = "admin/sluice/delete.html"
+    delete_confirmation_template: Any = "admin/sluice/delete.html"
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Counts in place of Django's list of each row: a project may have a million jobs. Whoever may delete a row

@@ -132,7 +132,7 @@ def test_services_of_apprise(receiver: Receiver, caplog: pytest.LogCaptureFixtur
         assert send_due() == 1
     assert AlertNotice.objects.get().delivered_at is not None
     _, _, body = receiver.got[-1]
-    assert body["title"] == "[critical] An account's credential was refused: llm/a1"
+    assert body["title"] == "[critical] Credential refused: llm/a1"
     assert TROUBLE.summary in body["message"] and body["type"] == "failure"
     assert "hush" not in caplog.text
 
