@@ -118,7 +118,7 @@ def in_bulk(running: Any, url: str, rounds: int, count: int) -> None:
 
     def ours() -> None:
         for start in range(0, count, 1000):
-            submit_specs(project, [read_job(dict(line)) for _ in range(min(1000, count - start))], lookup_batches=False)
+            submit_specs(project, [read_job(dict(line)) for _ in range(min(1000, count - start))])
 
     def rest() -> None:
         http.post("/api/v1/jobs/bulk", json={"jobs": [line] * count}).raise_for_status()

@@ -143,6 +143,7 @@ class Environment:
     concurrency: int = variable("SLUICE_CONCURRENCY", whole(1, 100_000), 50)
     cpu_concurrency: int = variable("SLUICE_CPU_CONCURRENCY", whole(1, 10_000), 16)
     grace: float = variable("SLUICE_GRACE", number(0), 25.0)
+    stuck_after: float = variable("SLUICE_STUCK_AFTER", number(0), 10.0)
     max_jobs: int = variable("SLUICE_MAX_JOBS", whole(0), 0)
     max_memory: float = variable("SLUICE_MAX_MEMORY", number(0), 0.0)
     retention_days: float = variable("SLUICE_RETENTION_DAYS", number(0), 7.0)

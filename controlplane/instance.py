@@ -60,6 +60,11 @@ class Instance:
         return self.data_dir / "pids"
 
     @property
+    def failing_path(self) -> Path:
+        """Where a running `up` names its children that keep dying."""
+        return self.data_dir / "failing.json"
+
+    @property
     def redis_url(self) -> str:
         return f"unix://{self.socket_path}"
 

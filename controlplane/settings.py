@@ -33,6 +33,7 @@ TASK_MODULES: list[str] = list(ENV.task_modules)
 CONCURRENCY = ENV.concurrency
 CPU_CONCURRENCY = ENV.cpu_concurrency
 WORKER_GRACE = ENV.grace
+STUCK_AFTER = ENV.stuck_after
 MAX_JOBS = ENV.max_jobs
 MAX_MEMORY = ENV.max_memory
 RETENTION_DAYS = ENV.retention_days

@@ -9,6 +9,8 @@ class QueuesConfig(AppConfig):
 
     def ready(self) -> None:
         from queues import registry, subscriber
+        from queues.services import uses
 
+        uses.connect()
         subscriber.connect()
         registry.load_builtin()

@@ -25,6 +25,12 @@ def client() -> redis.Redis:
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=2, health_check_interval=0)
 
 
+def drop_connections(server: redis.Redis) -> None:
+    """Connect anew for the next command, after one that failed: an address that is moved to another server in a failover
+    keeps its open connections to the old one, which answers READONLY from then on."""
+    server.connection_pool.disconnect(inuse_connections=False)
+
+
 HINT_TIMEOUT = 0.25
 """Seconds that a caller waits at most for what is a hint only: its job is accepted already."""
 SILENCE = 1.0
@@ -48,6 +54,7 @@ def read_hints(name: str, fields: Sequence[str]) -> list[bytes | None]:
         return _hurried().hmget(key(name), list(fields))  # type: ignore[return-value]
     except redis.RedisError as error:
         _silent_until = time.monotonic() + SILENCE
+        drop_connections(_hurried())
         log.warning("hints.unread", error=type(error).__name__)
         return [None] * len(fields)
 
@@ -83,4 +90,5 @@ def ring(groups: Iterable[Group] = (), *, again: bool = False, unblock: bool = F
             pipeline.execute()
     except redis.RedisError as error:
         _silent_until = time.monotonic() + SILENCE
+        drop_connections(_hurried())
         log.warning("bell.unheard", error=type(error).__name__)

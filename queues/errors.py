@@ -9,7 +9,12 @@ from dataclasses import dataclass
 CATEGORIES = (
     "rate_limited", "quota_exhausted", "auth", "server", "network", "timeout", "validation", "code", "poison",
 )  # fmt: skip
-"""How an attempt can have failed."""
+"""How an attempt can have failed, as a task or a provider says it."""
+LOST = "lost"
+"""The category of a dead job that was not to be run again, and whose worker was lost or stopped: what it did by then
+is not known, and the job is not to blame."""
+LETTER_CATEGORIES = (*CATEGORIES, LOST)
+"""What a job can have died of."""
 LONGEST_HINT = 366 * 86400.0
 """Seconds: what a task asks for beyond that is as good as never."""
 
@@ -78,6 +83,15 @@ class UnknownJobType(InvalidJob):
     """No job type of this name is registered."""
 
 
+class NoSuchPool(InvalidJob):
+    """The job names a pool that does not exist, or that is for other projects."""
+
+    def __init__(self, errors: Sequence[FieldError], *, of_others: bool) -> None:
+        super().__init__(errors)
+        self.of_others = of_others
+        """The pool exists and is for other projects. For answers' status only: no text may say so."""
+
+
 class JobError(QueueError):
     """Raised by a task to say how it failed.
 
@@ -88,11 +102,11 @@ class JobError(QueueError):
     def __init__(self, detail: str, *, category: str = "code", retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.category = category if category in CATEGORIES else "code"
-        self.retry_after = _seconds(retry_after)
+        self.retry_after = hint_of(retry_after)
 
 
-def _seconds(value: object) -> float | None:
-    """A hint that arithmetic can be done with; None for what is none."""
+def hint_of(value: object) -> float | None:
+    """Seconds to wait that arithmetic can be done with; None for what is no such number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         return None
     return float(min(value, LONGEST_HINT))

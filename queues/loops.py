@@ -1,34 +1,133 @@
-"""Event loops of async functions, by the thread that each one runs in.
+"""Event loops of async functions, by the thread that each one runs in, with a thread of its own for blocking calls.
 
 A loop that waits for something executes no Python instruction, so that an interrupt that was sent to its thread would
-come when the wait is over. `wake` ends the wait; the loop's tasks are then cancelled, with their cleaning up.
+come when the wait is over. `interrupt` ends the wait; the loop's tasks are then cancelled, with their cleaning up.
+
+What is synchronous in an async function (Django's ORM above all) runs by asgiref's rules in one thread of the process,
+for all loops together. Here each loop has its own such thread, so that a call that blocks is the trouble of its own
+job, and no connection is shared by two jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
+from asgiref.sync import ThreadSensitiveContext
+
+from queues.errors import JobCancelled
+from queues.isolation import close_connections
+
+SYNC_THREAD = "job-sync"
+
+
+def sync_threads() -> int:
+    """Threads of synchronous calls that still run, also after the end of their loops."""
+    return sum(thread.name.startswith(SYNC_THREAD) for thread in threading.enumerate())
+
+
+class SyncThread(ThreadPoolExecutor):
+    """One thread for the synchronous calls of one loop, started at the first call. A call can be interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__(1, thread_name_prefix=SYNC_THREAD)
+        self._lock = threading.Lock()
+        self._busy: int | None = None
+        self._used = False
+        self._ended: type[BaseException] | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self._used = True
+        return super().submit(self._call, fn, *args, **kwargs)
+
+    def _call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            with self._lock:
+                if self._ended is not None:
+                    raise self._ended
+                self._busy = threading.get_ident()
+            return fn(*args, **kwargs)
+        finally:
+            with self._lock:
+                self._busy = None
+            _pass()  # an interrupt that was sent just before is raised here
+
+    def interrupt(self, why: type[BaseException]) -> None:
+        """Raise `why` in the call that runs, if one does."""
+        with self._lock:
+            if self._busy is not None:
+                raise_in(self._busy, why)
+
+    def end(self) -> None:
+        """Begin no more calls, interrupt the one that its loop has left behind, and close the thread's connections."""
+        with self._lock:
+            self._ended = JobCancelled
+            if self._busy is not None:
+                raise_in(self._busy, JobCancelled)
+        if self._used:
+            super().submit(close_connections)
+        self.shutdown(wait=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    loop: asyncio.AbstractEventLoop
+    sync: SyncThread
+
+
+_loops: dict[int, _Running] = {}
+_abandoned: list[object] = []
+"""Tasks of loops that ended without them, since they catch whatever is to end them. Kept for the life of the process:
+Python ends a coroutine that nothing refers to by an exception, and one that catches that, too, would go round for ever
+in whichever thread collects it."""
+
+
+def abandoned() -> int:
+    """Tasks that no interrupt has ended; only the end of the process gets rid of them."""
+    return len(_abandoned)
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end in a loop of its own; its value."""
     thread = threading.get_ident()
+    sync = SyncThread()
     try:
         with asyncio.Runner() as runner:
-            _loops[thread] = runner.get_loop()
-            return runner.run(coroutine)
+            _loops[thread] = _Running(runner.get_loop(), sync)
+            return runner.run(_within(sync, coroutine))
     finally:
-        _loops.pop(thread, None)
+        running = _loops.pop(thread, None)
+        if running is not None:
+            _abandoned.extend(asyncio.all_tasks(running.loop))
+        sync.end()
 
 
-def wake(thread: int) -> None:
-    """Let the loop of a thread look up, where it runs one."""
-    loop = _loops.get(thread)
-    if loop is not None:
+async def _within(sync: SyncThread, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async with ThreadSensitiveContext(executor=sync):
+        return await coroutine
+
+
+def interrupt(thread: int, why: type[BaseException]) -> None:
+    """Raise `why` in a thread at its next Python instruction; where it runs a loop, let that look up, and raise it in
+    the synchronous call that the loop waits for."""
+    raise_in(thread, why)
+    running = _loops.get(thread)
+    if running is not None:
+        running.sync.interrupt(why)
         with suppress(RuntimeError):  # closed just now
-            loop.call_soon_threadsafe(int)  # no Python code: what is raised in a callback would be swallowed there
+            running.loop.call_soon_threadsafe(int)  # no Python code: what is raised in a callback is swallowed there
+
+
+def raise_in(thread: int, why: type[BaseException]) -> None:
+    """Raise `why` in a thread at its next Python instruction."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(why))
+
+
+def _pass() -> None:
+    """A Python call, at which a pending exception is raised."""

@@ -52,6 +52,8 @@ class RunResult:
     actual: Mapping[str, int] = field(default_factory=dict)
     returned: bool = False
     """It was not even begun, since this worker can't; another one may."""
+    final: bool = False
+    """No retry helps, whatever the policy says."""
 
 
 class JobType(Protocol):
@@ -60,6 +62,8 @@ class JobType(Protocol):
     name: str
     queue: str | None
     """The queue of jobs that name none."""
+    needs_pool: bool
+    """Whether it can't run without an account of a pool."""
     trusted: bool
     """True where no user's code runs, so that a lost worker is not held against the job at once."""
 
@@ -91,6 +95,12 @@ def get(name: str) -> JobType | None:
     return _types.get(name)
 
 
+def needs_pool(name: str) -> bool:
+    """Whether jobs of the type can't run without an account; no, where this process does not know the type."""
+    job_type = get(name)
+    return job_type is not None and job_type.needs_pool
+
+
 def names() -> list[str]:
     return sorted(_types)
 
@@ -99,8 +109,10 @@ REDACTED = "[redacted]"
 
 
 def redacted(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload without the members that its type hides."""
-    hidden = getattr(get(name), "redact", ())
+    """The payload without the members that its type hides. Where this process does not know the type, nobody can say
+    which these are, and all of them are hidden."""
+    job_type = get(name)
+    hidden = payload.keys() if job_type is None else getattr(job_type, "redact", ())
     return {member: REDACTED if member in hidden else value for member, value in payload.items()}
 
 

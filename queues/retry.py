@@ -22,6 +22,13 @@ SMART_BOUNDS = {
     "timeout": (1.0, 30.0),
 }
 """Seconds: initial and maximum of the strategy `smart`, by category."""
+LEAST_WAIT = 1.0
+"""Seconds that a job waits at least before it meets a limit again: what is not counted as a failure has no other
+bound. Also what a hint means that says "now"."""
+NOW = 0.1
+"""Seconds: a hint below that says "now"."""
+LEAST_RETRY = 0.05
+"""Seconds before a retry that counts, whatever the policy and its jitter come to."""
 
 
 def next_delay(
@@ -48,11 +55,15 @@ def next_delay(
         initial = exception.get("initial", initial)
         longest = exception.get("max", longest)
     if hint is not None:
-        # Never earlier than the server asked; a little later, so that those who wait don't come all at once.
-        return hint * uniform(1.0, 1.0 + min(policy.jitter, 0.1))
+        return _after_hint(LEAST_WAIT if hint < NOW else hint, policy, uniform)
     factor = {"exponential": 2.0 ** min(failures - 1, 60), "linear": float(failures), "fixed": 1.0}[strategy]
     delay = min(initial * factor, longest)
-    return delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter)
+    return max(delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter), LEAST_RETRY)
+
+
+def _after_hint(hint: float, policy: RetrySpec, uniform: Callable[[float, float], float]) -> float:
+    """Never earlier than the server asked; a little later, so that those who wait don't come all at once."""
+    return hint * uniform(1.0, 1.0 + min(policy.jitter, 0.1))
 
 
 def limited_delay(
@@ -68,10 +79,10 @@ def limited_delay(
     Where the job came through a pool this is not asked: the pool's account is skipped until the limit is over.
     """
     if hint is not None:
-        return hint * uniform(1.0, 1.0 + min(policy.jitter, 0.1))
+        return _after_hint(max(hint, LEAST_WAIT), policy, uniform)
     initial, longest = SMART_BOUNDS.get(category, SMART_BOUNDS["rate_limited"])
     exception = policy.by_category.get(category)
     if isinstance(exception, dict):
         initial, longest = exception.get("initial", initial), exception.get("max", longest)
     delay = min(initial * 2.0 ** min(max(meetings - 1, 0), 60), longest)
-    return delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter)
+    return max(delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter), LEAST_WAIT)

@@ -10,12 +10,13 @@ from typing import Any
 from django.db.models import Count, Max, Min, QuerySet
 from django.db.models.functions import Coalesce
 
-from queues import clock, config, estimates
+from queues import clock, config, estimates, registry
 from queues.dispatcher import waits
 from queues.dispatcher.places import FRESH
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition, WorkerProcess
+from queues.services import intake
 from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
-from quotas.models import Project
+from quotas.models import Account, Pool, Project
 
 RATE_SPAN = timedelta(seconds=60)
 STORY_SPAN = timedelta(minutes=5)
@@ -171,6 +172,8 @@ def _wait_in_line(job: Job) -> Wait:
         return Wait(f"queue {queue.name} to be resumed: {queue.paused_reason}")
     if queue.concurrency == 0:
         return Wait(f"queue {queue.name} to run anything: its concurrency is 0")
+    if (missing := _missing_pool(job, queue)) is not None:
+        return Wait(missing)
     for told in waits.told([(job.queue_id, job.priority, job.project_id, job.pool)]):
         until = told["until"]
         if not isinstance(until, float):
@@ -185,6 +188,21 @@ def _wait_in_line(job: Job) -> Wait:
     if not alive.exists():
         return Wait(f"a worker of the lane {lane}: none is alive")
     return Wait("its turn", foreseen=True)
+
+
+def _missing_pool(job: Job, queue: Queue) -> str | None:
+    """Which pool is not there that the job needs; only a change of configuration helps then."""
+    if job.pool and not Pool.objects.filter(name=job.pool).exists():
+        return f"pool {job.pool}, which does not exist: create it, or cancel the job"
+    if not job.pool and queue.pool_id is None and registry.needs_pool(job.type):
+        return f"a pool: neither the job nor queue {queue.name} names one; give the queue a pool, or cancel the job"
+    if (name := job.pool or (queue.pool.name if queue.pool else "")) and not _accounts_of(name).exists():
+        return f"an account of pool {name}, which has none"
+    return None
+
+
+def _accounts_of(pool: str) -> QuerySet[Account]:
+    return Account.objects.filter(pool__name=pool)
 
 
 def rate_of(rows: QuerySet[Job], within: timedelta = RATE_SPAN) -> float:
@@ -202,7 +220,8 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
     """`total`, `totals` by status, `rate` per second, `binding` (what holds it back now), `eta`: when the last job ends
     by the binding limit's own rate and windows, None where that is unknown."""
     counted = dict(batch.jobs.order_by().values_list("status").annotate(count=Count("id")))
-    totals = {status: counted.get(status, 0) for status in Status.values}
+    totals = {status: counted.get(status, 0) + batch.pruned.get(status, 0) for status in Status.values}
+    totals[Status.PENDING] += intake.waiting_of(batch)
     left = sum(count for status, count in totals.items() if status not in FINAL)
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
     binding, eta = None, None

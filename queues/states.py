@@ -41,6 +41,8 @@ class Outcome(models.TextChoices):
 FINAL = (Status.COMPLETED, Status.DEAD, Status.CANCELLED)
 WAITING_STAGES = (Stage.HELD, Stage.SCHEDULED, Stage.READY)
 IN_FLIGHT_STAGES = (Stage.BELT, Stage.RUNNING)
+LIVE_STAGES = (*WAITING_STAGES, *IN_FLIGHT_STAGES)
+UNFINISHED = tuple(status for status in Status if status not in FINAL)
 
 
 def priority_band(priority: int) -> str:

@@ -1,4 +1,5 @@
-"""Wakes the dispatcher when an operator frees something: a reset, a resume, an account that is enabled again."""
+"""Wakes the dispatcher when an operator changes what jobs are held against: configuration, a reset, a resume, an account
+that is enabled again."""
 
 from __future__ import annotations
 
@@ -7,12 +8,15 @@ from django.db import transaction
 from queues.connection import ring
 from quotas import events
 
-FREEING = ("limits.", "limit.", "account.", "pool.", "policy.", "config.")
+CHANGING = (
+    "limits.", "limit.", "account.", "pool.", "policy.", "config.", "queue.", "project.", "override.", "tier.",
+    "network.", "provider.", "cost_rule.", "retry_policy.",
+)  # fmt: skip
 
 
 def wake(event: events.OperatorActed) -> None:
     """Blocks that the dispatcher remembers may be over; it finds out at once instead of within seconds."""
-    if event.verb.startswith(FREEING) and event.phase == "done":
+    if event.verb.startswith(CHANGING) and event.phase == "done":
         transaction.on_commit(lambda: ring(unblock=True))
 
 

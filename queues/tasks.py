@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from queues import loops, registry
 from queues.errors import FieldError, JobError
+from queues.raised import result_of
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
 from queues.types.signature import PayloadSchema
@@ -36,6 +36,7 @@ class Task:
     """A registered function. Calling it runs it at once; `submit` makes a job of it."""
 
     trusted = False
+    needs_pool = False
 
     def __init__(
         self,
@@ -86,27 +87,8 @@ class Task:
             result = _without_secrets(plain(value), job.lease)
         except CredentialUnreadable:
             raise
-        except JobError as error:
-            limited = error.category in ("rate_limited", "quota_exhausted")
-            upstream = Upstream(error.category, retry_after=error.retry_after, error=str(error)) if job.lease else None
-            return RunResult(
-                Outcome.RATE_LIMITED if limited else Outcome.FAILED,
-                category=error.category,
-                error=str(error),
-                retry_after=error.retry_after,
-                counted=not limited,
-                upstream=upstream,
-                actual=job.actual,
-            )
         except Exception as error:
-            return RunResult(
-                Outcome.FAILED,
-                category="code",
-                error=f"{type(error).__name__}: {error}",
-                traceback=traceback.format_exc(),
-                upstream=Upstream("ok") if job.lease else None,
-                actual=job.actual,
-            )
+            return result_of(error, pooled=job.lease is not None, actual=job.actual)
         return RunResult(
             Outcome.SUCCEEDED, result=result, upstream=Upstream("ok") if job.lease else None, actual=job.actual
         )

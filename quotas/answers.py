@@ -11,6 +11,7 @@ import socket
 import ssl
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from quotas.sdk_errors import Said, said_by
 
@@ -32,7 +33,7 @@ _WORDS = {
 }  # fmt: skip
 """What an exception class means, by its name. The nearest class of an exception's ancestry that is known decides, not
 any of them: libraries move their classes about (with urllib3 2.8 a refused connection descends from a timeout)."""
-_KINDS = {
+_KINDS: dict[type[BaseException], str] = {
     TimeoutError: "timeout",
     ConnectionError: "network",
     socket.gaierror: "network",
@@ -45,6 +46,8 @@ _UNREACHABLE = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ENETRESET, errno.EADDRNOTAVAIL}
 )
 _DEEPEST = 8
+_DEADLINES = ("asyncio.timeouts", "asyncio.tasks", "concurrent.futures", "async_timeout", "anyio.")
+"""Modules that wait for any work: a timeout which they raise is the caller's own."""
 
 
 def status_of(answer: object) -> int | None:
@@ -78,6 +81,18 @@ def body_of(answer: object) -> bytes | str | dict[str, Any] | None:
     return None
 
 
+def target_of(answer: object) -> str:
+    """Method and path that the answer is to; empty where the client does not say."""
+    request = _look(answer, "request") or answer  # aiohttp's answers have both themselves
+    method, url = _look(request, "method"), _look(request, "url")
+    if not isinstance(method, str) or url is None:
+        return ""
+    try:
+        return f"{method} {urlsplit(str(url)).path}"
+    except ValueError:
+        return ""
+
+
 def latency_of(answer: object) -> float | None:
     """Seconds that the call took, where the client has measured them."""
     value = _look(answer, "elapsed")
@@ -101,7 +116,7 @@ def said_in(error: BaseException) -> Said | None:
     said = said_by(error)
     if response is None:
         return said
-    body = body_of(response)
+    body: object = body_of(response)
     status = status_of(response) or 0
     if body is None and said is not None:
         body = said.body
@@ -109,8 +124,12 @@ def said_in(error: BaseException) -> Said | None:
 
 
 def fault_of(error: BaseException, depth: int = 0) -> str:
-    """`timeout` or `network` where an exception of an HTTP client means that no answer came; else empty."""
-    if depth > _DEEPEST:
+    """`timeout` or `network` where an exception of an HTTP client means that no answer came; else empty.
+
+    A deadline of the caller's own (`asyncio.timeout`, `wait_for`, a future's) is neither: the provider was not given
+    the time that its account has.
+    """
+    if depth > _DEEPEST or (depth == 0 and _is_own_deadline(error)):
         return ""
     if isinstance(error, BaseExceptionGroup):
         words = {fault_of(one, depth + 1) for one in error.exceptions}
@@ -139,6 +158,17 @@ def _causes(error: BaseException) -> list[BaseException]:
     """What is inside a wrapping exception: `reason` (urllib, urllib3), its arguments (requests), what it came from."""
     inner = (_look(error, "reason"), *error.args, error.__cause__)
     return [cause for cause in inner if isinstance(cause, BaseException) and cause is not error]
+
+
+def _is_own_deadline(error: BaseException) -> bool:
+    """Whether it was raised by what waits for any work, and not by a client or a socket."""
+    if type(error) is not TimeoutError or error.errno is not None:
+        return type(error).__name__ == "TooSlowError"  # trio's
+    last, step = None, error.__traceback__
+    while step is not None:
+        last, step = step, step.tb_next
+    module = "" if last is None else str(last.tb_frame.f_globals.get("__name__", ""))
+    return module.startswith(_DEADLINES)
 
 
 def _look(thing: Any, name: str) -> Any:

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quotas import backoff
 from quotas.engine.types import MAX_COST, Admission, Outcome
 from quotas.errors import NoAccountAvailable, QuotaError
+
+if TYPE_CHECKING:
+    from quotas.leases import Lease
 
 TELL_AGAIN = 0.5
 """Seconds by which a wait must have grown over what was told, to be told anew."""
@@ -76,6 +80,10 @@ class Plan:
     troubled: bool = False
     told_until: float = float("-inf")
     started: float = field(default_factory=time.monotonic)
+    refused_by: str = ""
+    """The id of the account whose credential was refused for this call."""
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(8))
+    """Stands for the call with all of its attempts."""
 
     def left(self) -> float:
         """Seconds of `max_wait` that are left."""
@@ -94,14 +102,20 @@ class Plan:
             self._tell("rate_limited", wait=wait, category="rate_limited")
         return wait + 0.005
 
-    def after(self, outcome: Outcome, account: str) -> float | None:
-        """None: it is done, well or for good; else the seconds until the next attempt."""
+    def after(self, outcome: Outcome, lease: Lease) -> float | None:
+        """None: it is done, well or for good; else the seconds until the next attempt.
+
+        Where a second account refuses as well, that is the call's own end: it is what was asked for that both refuse.
+        """
+        account = lease.account
         self.made += 1
         if outcome.category == "ok":
             if self.troubled:
                 self._tell("recovered", account=account)
             return None
-        elsewhere = outcome.category in backoff.LIMITED or outcome.refuses_account
+        elsewhere = outcome.category in backoff.LIMITED
+        if outcome.refuses_account and not self.refused_by and lease.has_another():
+            elsewhere, self.refused_by = True, lease.account_id
         wait = 0.0 if elsewhere else backoff.delay(outcome, self.made)
         if wait is None or self.made >= self.attempts:
             self._tell("given_up", category=outcome.category, account=account)

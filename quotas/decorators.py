@@ -52,7 +52,7 @@ def limited(
             except BaseException as error:  # a cancelled request frees its slot too
                 await passed.ended_async(error=error)
                 raise
-            await passed.ended_async(response)
+            await passed.answered_async(response)
             enforcement.add_headers(response, answer)
             return response
 
@@ -74,7 +74,7 @@ def limited(
             except BaseException as error:
                 passed.ended(error=error)
                 raise
-            passed.ended(response)
+            passed.answered(response)
             enforcement.add_headers(response, answer)
             return response
 

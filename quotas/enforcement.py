@@ -11,6 +11,8 @@ Settings, all optional, in a dict `SLUICE`:
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,20 +23,22 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 from rest_framework.exceptions import APIException
 
-from quotas import policies
+from quotas import bodies, policies
 from quotas.api import answers
 from quotas.clients import client_ip, user_of
 from quotas.engine.types import Decision, Outcome
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
-from quotas.policies.patterns import compile_pattern
+from quotas.policies.patterns import Endpoint, compile_pattern, routed
 from quotas.rest.problems import MEDIA_TYPE, document
 from quotas.services import limits, outcomes
 from quotas.services.limits import Check
 
 ACTOR = "enforcement"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +56,23 @@ def check_of(request: HttpRequest, **overrides: Any) -> Check:
         "ip": client_ip(request),
         "user": (options.user_of or user_of)(request),
         "project": options.project_of(request) if options.project_of else options.project,
-        "endpoint": request.path,
+        "endpoint": request.path_info,
         "method": request.method,
         "keys": options.keys_of(request) if options.keys_of else {},
     }
+    if "endpoint" not in overrides:
+        facts["routed"] = _routed(request)
     return Check(**{**facts, **overrides})
 
 
 def is_excluded(request: HttpRequest) -> bool:
-    method = request.method or ""
-    return any(pattern.matches(method, request.path) for pattern in _options().excluded)
+    method, endpoint = request.method or "", _routed(request)
+    return any(endpoint.exempted_by(pattern, method) for pattern in _options().excluded)
+
+
+def _routed(request: HttpRequest) -> Endpoint:
+    """The path as the router has it, and with the script's prefix before it."""
+    return routed(request.path_info, request.path)
 
 
 def enforce(asked: Check) -> Decision | Refused:
@@ -83,21 +94,51 @@ def enforce(asked: Check) -> Decision | Refused:
 
 
 class Passed:
-    """A request that was let through: when its view has ended, slots are freed and adaptive policies hear of it."""
+    """A request that was let through: when its answer has ended, slots are freed and adaptive policies get its outcome.
+
+    Nothing here raises: the view's work is done, and its answer is worth more than its accounts.
+    """
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self._began = time.perf_counter()
+        self._latency: float | None = None
+        self._lock = threading.Lock()
+        self._has_ended = False
 
-    def ended(self, response: HttpResponse | None = None, error: BaseException | None = None) -> None:
-        """The view answered, or raised `error`."""
+    def answered(self, response: HttpResponseBase) -> None:
+        """The view answered; where its body is streamed or still to be rendered, the request ends with that."""
+        self._latency = time.perf_counter() - self._began
+        if bodies.is_open(response):
+            bodies.follow(response, self)
+        else:
+            self.ended(response)
+
+    async def answered_async(self, response: HttpResponseBase) -> None:
+        """`answered`, on an event loop."""
+        self._latency = time.perf_counter() - self._began
+        if bodies.is_open(response):
+            bodies.follow(response, self)
+        else:
+            await self.ended_async(response)
+
+    def ended(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None:
+        """The answer has ended, or the view or its body raised `error`. The first call counts."""
+        with self._lock:
+            if self._has_ended:
+                return
+            self._has_ended = True
         if self.decision.reservation is not None:
-            limits.settle(self.decision.reservation)
+            limits.settle_or_later(self.decision.reservation)
         failed = response.status_code >= 500 if response is not None else _is_failure(error)
-        outcome = Outcome("server" if failed else "ok", latency=time.perf_counter() - self._began)
-        outcomes.of_policies((state.policy for state in self.decision.limits), outcome)
+        latency = time.perf_counter() - self._began if self._latency is None else self._latency
+        try:
+            outcome = Outcome("server" if failed else "ok", latency=latency)
+            outcomes.of_policies((state.policy for state in self.decision.limits), outcome)
+        except Exception:
+            logger.exception("the outcome of a request was not counted")
 
-    async def ended_async(self, response: HttpResponse | None = None, error: BaseException | None = None) -> None:
+    async def ended_async(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None:
         """`ended`, in a thread where it may have to ask Redis or SQL."""
         held, _ = policies.keeper.held()
         if self.decision.reservation is not None or held is None or held.adaptive:
@@ -113,7 +154,7 @@ def _is_failure(error: BaseException | None) -> bool:
     )
 
 
-def add_headers(response: HttpResponse, decision: Decision) -> None:
+def add_headers(response: HttpResponseBase, decision: Decision) -> None:
     """The rate limit fields, unless an inner layer has told a tighter limit already."""
     if "RateLimit" in response:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quotas.engine.errors import (
     CostExceedsLimit,
     IdempotencyConflict,
@@ -21,6 +23,15 @@ class UnknownPool(QuotaError, KeyError):
     """There is no such pool."""
 
     __str__ = Exception.__str__  # a KeyError's own puts quotes around its message
+
+
+class UnknownUnit(QuotaError, ValueError):
+    """Nothing counts this unit."""
+
+    def __init__(self, unit: str, close: Sequence[str] = ()) -> None:
+        suggestion = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"No policy or pool counts the unit {unit!r}.{suggestion}")
+        self.unit = unit
 
 
 class NetworkDenied(QuotaError):
@@ -43,4 +54,5 @@ __all__ = [
     "QuotaError",
     "UnknownPool",
     "UnknownProject",
+    "UnknownUnit",
 ]

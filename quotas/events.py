@@ -78,6 +78,14 @@ class LimiterRecovered(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SettlementDelayed(Event):
+    """Redis did not answer when a reservation or lease was settled; it is settled later."""
+
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class ThresholdCrossed(Event):
     """A policy's use went over a share of its limit, for the first time in its period."""
 

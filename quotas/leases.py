@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from quotas import answers, policies
 from quotas.engine import headers as dialects
-from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Admission, Outcome, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
+from quotas.services import late, units
 from quotas.services import pools as service
 from quotas.services.pools import Report
 from quotas.threads import off_loop
 from quotas.upstream import Endpoint
-
-logger = logging.getLogger(__name__)
 
 
 class Lease:
@@ -28,7 +26,7 @@ class Lease:
     As a context manager it settles itself where nobody did: as a success, or by the kind of exception.
     """
 
-    def __init__(self, admission: Admission, config: PoolConfig) -> None:
+    def __init__(self, admission: Admission, config: PoolConfig, request: str = "", project: str | None = None) -> None:
         assert admission.lease is not None and admission.account_id is not None
         self.id = admission.lease
         self.account = admission.account or ""
@@ -39,6 +37,8 @@ class Lease:
         self.settled: Settled | None = None
         self.outcome: Outcome | None = None
         self._config = config
+        self._ended = False
+        self._request, self._project = request, project
         self._way = Endpoint(config, self.account_id, self.account)
         self._lent = time.perf_counter()
 
@@ -72,6 +72,7 @@ class Lease:
             body=answers.body_of(response) if body is None else body,
             usage=usage,
             latency=answers.latency_of(response),
+            target=answers.target_of(response),
         )
 
     def settle(
@@ -83,14 +84,20 @@ class Lease:
         usage: Mapping[str, int] | None = None,
         error: str = "",
         latency: float | None = None,
+        target: str = "",
     ) -> Outcome:
-        """Tell how the call went. The first time counts; later calls return what it came to.
+        """Report how the call went. The first report counts; later calls return its outcome.
 
-        `latency` in seconds; the time since the account was lent where it is not given.
+        `error`, where no answer came: `timeout`, `network`, or `cancelled` where the caller gave up itself. `latency` in
+        seconds; by default the time since the account was acquired. `target`: method and path of the request, such as
+        `POST /v1/chat`: one that is closed to every account disables none of them. Raises `UnknownUnit` for a unit in
+        `usage` that nothing counts, with nothing settled.
         """
+        units.check(usage or {})
         if self.outcome is None:
             report = Report(status, headers, body, usage, error, self._took() if latency is None else latency)
-            self.outcome = service.outcome_of(report, self._config, self.account_id)
+            outcome = service.outcome_of(report, self._config, self.account_id)
+            self.outcome = self._named(outcome, target)
         self._settle(self.outcome)
         return self.outcome
 
@@ -100,21 +107,37 @@ class Lease:
             self._settle(Outcome("unused"))
 
     def end(self, error: BaseException | None) -> None:
-        """Settle by how the block ended, unless somebody has. Redis away fails nobody here: the lease expires then."""
+        """Settle by how the block ended, unless somebody has."""
         if self.outcome is None:
             if error is None:
                 self.outcome = Outcome("ok", latency=self._took())
             else:
-                self.outcome = failure(error, self)
-        try:
-            self._settle(self.outcome)
-        except LimiterUnavailable:
-            logger.warning("a lease of %s/%s could not be settled and will expire", self.pool, self.account)
+                self.outcome = self._named(failure(error, self), answers.target_of(answers.answer_in(error)))
+        self._settle(self.outcome)
+
+    def has_another(self) -> bool:
+        """Whether another account of the pool, or of its fallbacks, is not disabled."""
+        return off_loop(lambda: self._way.has_another(self._project))
+
+    def _named(self, outcome: Outcome, target: str) -> Outcome:
+        """The outcome with what was asked for. In the address of some providers is the credential."""
+        if outcome.category not in ("ok", "auth"):
+            return outcome
+        return replace(outcome, target=self._way.redact(target) if target else "", request=self._request)
 
     def _settle(self, outcome: Outcome) -> None:
+        """Once, and without raising: the call is made. Where Redis does not answer, it is settled when it does."""
         self.outcome = outcome
-        if self.settled is None:
-            self.settled = off_loop(lambda: service.settle_outcome(self.id, outcome))
+        if self._ended:
+            return
+        self._ended = True
+        what = f"lease {self.pool}/{self.account}"
+
+        def settle() -> Settled | None:
+            return service.settle_outcome(self.id, outcome)
+
+        found = off_loop(lambda: late.settled(what, settle, life=self.expires_in))
+        self.settled = found if isinstance(found, Settled) else None
 
     def _took(self) -> float:
         return time.perf_counter() - self._lent
@@ -140,6 +163,6 @@ def failure(error: BaseException, lease: Lease) -> Outcome:
     return dialects.failed(word, type(error).__name__, latency=lease._took()) if word else Outcome("unknown")
 
 
-def lent(admission: Admission, pool: str) -> Lease:
-    """The lease of an admission that was granted."""
-    return Lease(admission, policies.pool_config(admission.pool or pool))
+def lent(admission: Admission, pool: str, request: str = "", project: str | None = None) -> Lease:
+    """The lease of an admission that was granted; `request` stands for the call with all of its attempts."""
+    return Lease(admission, policies.pool_config(admission.pool or pool), request, project)

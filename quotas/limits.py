@@ -15,9 +15,10 @@ from contextlib import asynccontextmanager, contextmanager
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import CostExceedsLimit, LimitExceeded
 from quotas.services import limits as service
-from quotas.services import outcomes
+from quotas.services import outcomes, units
 from quotas.services.blocks import PolicyLease
 from quotas.services.limits import Check
+from quotas.services.limits_async import check_waiting
 from quotas.threads import in_thread
 
 ACTOR = "python"
@@ -56,16 +57,20 @@ async def check_async(
     dry_run: bool = False,
     max_wait: float = 0.0,
 ) -> Decision:
-    """`check` for an event loop: Redis is asked, and capacity waited for, in a thread."""
+    """`check` for an event loop. Waiting holds no thread, and charges nothing where it is cancelled."""
     asked = _asked(project, user, ip, endpoint, method, keys, cost, dry_run, max_wait)
-    return await in_thread(lambda: service.check(asked, actor=ACTOR), waits=max_wait > 0)
+    if max_wait and not dry_run:
+        return await check_waiting(asked)
+    return await in_thread(lambda: service.check(asked, actor=ACTOR))
 
 
 class Reservation:
     """Units that were charged ahead. What is not settled when its block ends counts as it was reserved."""
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, decision: Decision, cost: Mapping[str, int] | None = None) -> None:
         self.decision = decision
+        self._units = {*(cost or ()), *(state.unit for state in decision.limits)}
+        self._ended = False
         self.settlement: Settlement | None = None
         self.later = False
         """In an `async with` block Redis is not asked before its end."""
@@ -74,16 +79,19 @@ class Reservation:
     def settle(self, **actual: int) -> Settlement | None:
         """Tell the actual use by unit: the difference is given back or charged. The first call counts.
 
-        None where the reservation has expired, so that nothing was changed, and in `async with` before the block ends.
+        None where the reservation has expired, so that nothing was changed, where Redis does not answer (it is settled
+        when it does), and in `async with` before the block ends. Raises `UnknownUnit`, with nothing changed.
         """
+        units.check(actual, self._units)
         if not self._actual:
             self._actual = actual
         return None if self.later else self.end()
 
     def end(self) -> Settlement | None:
-        """Settle by what was told, once."""
-        if self.settlement is None and self.decision.reservation is not None:
-            self.settlement = service.settle(self.decision.reservation, self._actual)
+        """Settle by the actual use that was given, once. Never raises: the work is done."""
+        if not self._ended and self.decision.reservation is not None:
+            self._ended = True
+            self.settlement = service.settle_or_later(self.decision.reservation, self._actual)
         return self.settlement
 
     def report(
@@ -138,7 +146,10 @@ async def reserve_async(
 ) -> AsyncIterator[Reservation]:
     """`reserve` for `async with`. What is told with `settle` goes out when the block ends."""
     asked = _asked(project, user, ip, endpoint, method, keys, cost, False, max_wait)
-    reservation = await in_thread(lambda: _reserved(asked), waits=max_wait > 0)
+    if max_wait:
+        reservation = _granted(await check_waiting(asked, reserve=True), asked)
+    else:
+        reservation = await in_thread(lambda: _reserved(asked))
     reservation.later = True
     try:
         yield reservation
@@ -147,12 +158,15 @@ async def reserve_async(
 
 
 def _reserved(asked: Check) -> Reservation:
-    decision = service.check(asked, actor=ACTOR, reserve=True)
+    return _granted(service.check(asked, actor=ACTOR, reserve=True), asked)
+
+
+def _granted(decision: Decision, asked: Check) -> Reservation:
     if decision.impossible:
         raise CostExceedsLimit(decision)
     if not decision.allowed:
         raise LimitExceeded(decision.retry_after, decision)
-    return Reservation(decision)
+    return Reservation(decision, asked.cost)
 
 
 def report(

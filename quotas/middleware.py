@@ -3,7 +3,8 @@
     MIDDLEWARE = [..., "django.contrib.auth.middleware.AuthenticationMiddleware", "quotas.middleware.RateLimitMiddleware"]
 
 Behind authentication, so that users are known. Limits are reported in the order ip, user, project, endpoint. Slots of
-`concurrency` policies are given back when the answer is there, and adaptive policies hear of its status and time.
+`concurrency` policies are given back when the answer has ended, a streamed one with its last byte, and adaptive policies
+get its status and time.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class RateLimitMiddleware:
         except BaseException as error:  # a cancelled request frees its slot too
             passed.ended(error=error)
             raise
-        passed.ended(response)
+        passed.answered(response)
         enforcement.add_headers(response, answer)
         return response
 
@@ -60,6 +61,6 @@ class RateLimitMiddleware:
         except BaseException as error:  # a cancelled request frees its slot too
             await passed.ended_async(error=error)
             raise
-        await passed.ended_async(response)
+        await passed.answered_async(response)
         enforcement.add_headers(response, answer)
         return response

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from quotas import answers, policies
 from quotas.calls import CallFailed, CallStatus, Plan, units
 from quotas.connection import accounts
-from quotas.engine.types import AccountState, Admission, Outcome
-from quotas.errors import CostExceedsLimit, LimiterUnavailable, NoAccountAvailable, PoolDisabled, QuotaError
+from quotas.engine.types import AccountState, Admission, AdmitRequest, Outcome
+from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
 from quotas.leases import Lease, lent
 from quotas.priorities import rank
 from quotas.services import pools as service
@@ -38,17 +38,19 @@ OnStatus = Callable[[CallStatus], object]
 logger = logging.getLogger(__name__)
 
 
-def get(name: str) -> Pool:
-    """The pool of that name; on an event loop too. Raises `UnknownPool`."""
-    off_loop(lambda: policies.pool_config(name))
-    return Pool(name)
+def get(name: str, project: str | None = None) -> Pool:
+    """The pool of that name; on an event loop too. `project`: for whom it is used, so that pools which are for other
+    projects are neither found nor fallen back to. Raises `UnknownPool`."""
+    off_loop(lambda: policies.pool_config(name, project))
+    return Pool(name, project)
 
 
 class Pool:
     """A pool by its name; what it is made of may change at any time."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, project: str | None = None) -> None:
         self.name = name
+        self.project = project
 
     def acquire(
         self,
@@ -74,6 +76,7 @@ class Pool:
             key=str(key),
             model=model,
             max_wait=max_wait,
+            project=self.project,
         )
         return self._lease(admission)
 
@@ -134,10 +137,8 @@ class Pool:
         last: _Attempt | None = None
         while True:
             try:
-                admission = service.admit(
-                    service.request_for(self.name, asked, priority=rank(priority), key=str(key), model=model)
-                )
-                lease = self._lease_of(admission)
+                admission = service.admit(self._request(asked, rank(priority), str(key), model, plan))
+                lease = self._lease_of(admission, plan.token)
             except QuotaError as refusal:
                 return _no_account(plan, refusal, last)
             if lease is None:
@@ -150,7 +151,7 @@ class Pool:
             except BaseException as raised:
                 lease.end(raised)
                 raise
-            wait = plan.after(last.outcome, lease.account)
+            wait = plan.after(last.outcome, lease)
             if wait is None:
                 return last.finish(plan)
             time.sleep(wait)
@@ -178,7 +179,7 @@ class Pool:
         try:
             while True:
                 try:
-                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model)
+                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model, plan)
                 except QuotaError as refusal:
                     return _no_account(plan, refusal, last)
                 wait: float | None
@@ -186,7 +187,7 @@ class Pool:
                     wait = plan.before(admission)
                 else:
                     last = await self._attempt_async(fn, lease)
-                    wait = plan.after(last.outcome, lease.account)
+                    wait = plan.after(last.outcome, lease)
                 if last is not None and wait is None:
                     return last.finish(plan)
                 await _pass_on(told, on_status)
@@ -211,15 +212,15 @@ class Pool:
         return off_loop(lambda: accounts().states(policies.pool_spec(self.name)))
 
     async def _admit_async(
-        self, cost: Mapping[str, int], priority: int, key: str, model: str
+        self, cost: Mapping[str, int], priority: int, key: str, model: str, plan: Plan | None = None
     ) -> tuple[Admission, Lease | None]:
         """One admission in a thread, and its lease. Cancelled meanwhile, what it was granted is given back."""
         lock, gone, granted = threading.Lock(), False, None
 
         def admit() -> tuple[Admission, Lease | None]:
             nonlocal granted
-            admission = service.admit(service.request_for(self.name, cost, priority=priority, key=key, model=model))
-            lease = self._lease_of(admission)
+            admission = service.admit(self._request(cost, priority, key, model, plan))
+            lease = self._lease_of(admission, plan.token if plan is not None else "")
             with lock:
                 granted = lease
                 if gone and lease is not None:
@@ -235,13 +236,21 @@ class Pool:
                     _give_back(granted)
             raise
 
-    def _lease_of(self, admission: Admission) -> Lease | None:
+    def _request(
+        self, cost: Mapping[str, int], priority: int, key: str, model: str, plan: Plan | None = None
+    ) -> AdmitRequest:
+        without = plan.refused_by if plan is not None else ""
+        return service.request_for(
+            self.name, cost, priority=priority, key=key, model=model, without=without, project=self.project
+        )
+
+    def _lease_of(self, admission: Admission, request: str = "") -> Lease | None:
         """The lease; None where one has to wait. Raises where no wait would help."""
         if admission.impossible:
             raise CostExceedsLimit(detail=self.name)
         if admission.disabled:
             raise PoolDisabled(self.name)
-        return lent(admission, self.name) if admission.allowed else None
+        return lent(admission, self.name, request, self.project) if admission.allowed else None
 
     def _lease(self, admission: Admission) -> Lease:
         lease = self._lease_of(admission)
@@ -269,10 +278,7 @@ class _Attempt:
 def _answered(lease: Lease, response: Any) -> _Attempt:
     """Settle by what `fn` returned, unless it has settled itself."""
     if lease.outcome is None and answers.status_of(response) is not None:
-        try:
-            lease.settle_response(response)
-        except LimiterUnavailable:
-            logger.warning("a lease of %s/%s could not be settled and will expire", lease.pool, lease.account)
+        lease.settle_response(response)
     else:
         lease.end(None)
     assert lease.outcome is not None
@@ -295,10 +301,7 @@ def _no_account(plan: Plan, refusal: QuotaError, last: _Attempt | None) -> Any:
 
 
 def _give_back(lease: Lease) -> None:
-    try:
-        lease.give_back()
-    except LimiterUnavailable:
-        logger.warning("a lease of %s/%s could not be given back and will expire", lease.pool, lease.account)
+    lease.give_back()
 
 
 async def _pass_on(told: list[CallStatus], on_status: OnStatus | None) -> None:

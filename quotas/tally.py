@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from quotas import events
+from quotas import endless, events
 from quotas.connection import limiter
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.transport import ScriptError, Transport, pack
@@ -124,7 +124,7 @@ class _Flusher:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             stop = threading.Event()
-            threading.Thread(target=self._keep_flushing, args=(stop,), name="tallies", daemon=True).start()
+            endless.start("tallies", lambda: self._flush_in_a_while(stop), stop)
             atexit.register(self.flush)
             atexit.register(stop.set)
             events.before_exit(self.flush)
@@ -133,8 +133,8 @@ class _Flusher:
         for tally in list(self._tallies):
             tally.flush()
 
-    def _keep_flushing(self, stop: threading.Event) -> None:
-        while not stop.wait(EVERY):
+    def _flush_in_a_while(self, stop: threading.Event) -> None:
+        if not stop.wait(EVERY):
             self.flush()
 
     def _forget(self) -> None:

@@ -3,13 +3,12 @@
     REST_FRAMEWORK = {"DEFAULT_THROTTLE_CLASSES": ["quotas.throttling.PolicyThrottle"]}
 
 A view may name what it costs: `throttle_cost = {"requests": 5}`. DRF runs throttles behind authentication, so that
-users of tokens are known too. A throttle is not told when a view ends: slots of `concurrency` policies come back
-when their `lease_ttl` is over. Use the middleware or the decorator for those.
+users of tokens are known too. Slots of `concurrency` policies are given back when the view's answer has ended.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
@@ -34,6 +33,7 @@ class PolicyThrottle(BaseThrottle):
             asked = enforcement.check_of(plain, user=str(request.user if key is None else key), **named)
         answer = enforcement.enforce(asked)
         if not isinstance(answer, enforcement.Refused):
+            _follow(view, enforcement.Passed(answer))
             return True
         self.retry_after = answer.retry_after
         if answer.response.status_code == 429:
@@ -44,3 +44,20 @@ class PolicyThrottle(BaseThrottle):
 
     def wait(self) -> float | None:
         return self.retry_after
+
+
+def _follow(view: APIView, passed: enforcement.Passed) -> None:
+    """End the request with the view's answer. DRF calls no throttle then, but methods of this one request's view."""
+    finalize, uncaught = view.finalize_response, view.raise_uncaught_exception
+
+    def finalized(*args: Any, **kwargs: Any) -> Any:
+        response = finalize(*args, **kwargs)
+        passed.answered(response)
+        return response
+
+    def raised(error: Exception) -> NoReturn:
+        passed.ended(error=error)
+        uncaught(error)
+
+    view.finalize_response = finalized  # type: ignore[method-assign]
+    view.raise_uncaught_exception = raised  # type: ignore[method-assign,assignment]

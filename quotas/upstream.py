@@ -60,11 +60,9 @@ class Endpoint:
             return {}
         return {name.strip(): value.strip().replace("{credential}", self.credential)}
 
-    def has_another(self) -> bool:
-        """Whether another account, of the pool or of those that it falls back to, is not disabled."""
-        pools = policies.snapshot().pools
-        names = dict.fromkeys((self.pool, *self.config.spec.fallback))
-        specs = [pools[name].spec for name in names if name in pools]
+    def has_another(self, project: str | None = None) -> bool:
+        """Whether another account, of the pool or of the project's pools that it falls back to, is not disabled."""
+        specs = [self.config.spec, *policies.fallbacks_of(self.config.spec, project)]
         try:
             able = [state.id for spec in specs for state in accounts().states(spec) if state.state != "disabled"]
         except LimiterUnavailable:  # then by the configuration alone

@@ -6,6 +6,7 @@ logs nor its errors are kept: addresses hold tokens.
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 from functools import cache
@@ -14,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
-TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
+from queues.services import webhook_post
+
 _WEBHOOKS = {"webhook+http": "http", "webhook+https": "https"}
 _MOODS = {"info": "info", "warning": "warning", "critical": "failure"}
 
@@ -69,13 +71,8 @@ def _post(address: str, message_id: str, document: dict[str, Any]) -> None:
     url, _, fields = parts
     headers = {**fields, "Content-Type": "application/json", "User-Agent": "sluice", "webhook-id": message_id}
     try:
-        with urllib3.PoolManager(timeout=TIMEOUT, retries=False) as client:
-            answer = client.request(
-                "POST", url, body=json.dumps(document).encode(), headers=headers, redirect=False, preload_content=False
-            )
-            status = answer.status
-            answer.close()
-    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        status = webhook_post.post(url, json.dumps(document).encode(), headers)
+    except (http.client.HTTPException, OSError, ValueError) as error:
         raise NotDelivered(_why(error)) from None
     if not 200 <= status < 300:
         raise NotDelivered(f"HTTP {status}")

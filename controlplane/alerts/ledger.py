@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
+from controlplane.alerts import outbox
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert, AlertNotice, AlertRule
 from queues import clock
@@ -112,7 +113,7 @@ def _tell(alert: Alert, event: str) -> None:
     rules = [rule for rule in AlertRule.objects.filter(enabled=True).defer("to") if alert.kind in rule.when]
     now = clock.now()
     AlertNotice.objects.bulk_create(
-        AlertNotice(alert=alert, rule=rule, event=event, created_at=now, due_at=now) for rule in rules
+        outbox.write(AlertNotice(alert=alert, rule=rule, event=event, created_at=now, due_at=now)) for rule in rules
     )
     kind = events.AlertRaised if event == "raised" else events.AlertResolved
     events.emit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -23,23 +24,33 @@ LEASE = timedelta(seconds=60)
 log = structlog.get_logger(__name__)
 
 
-def send_due(count: int = 5) -> int:
-    """Send what is due; returns how many were tried. Of one alert a rule gets the notices in their order."""
-    now = clock.now()
+def due(count: int, but_rules: Collection[int] = ()) -> list[AlertNotice]:
+    """Up to `count` notices that are due, the oldest first. Of one alert a rule gets the notices in their order."""
     earlier = AlertNotice.objects.filter(
         alert=OuterRef("alert"), rule=OuterRef("rule"), pk__lt=OuterRef("pk"), due_at__isnull=False
     )
-    due = AlertNotice.objects.filter(due_at__lte=now).exclude(Exists(earlier)).select_related("alert", "rule")
+    rows = AlertNotice.objects.filter(due_at__lte=clock.now()).exclude(Exists(earlier)).exclude(rule__in=but_rules)
+    return list(rows.select_related("alert", "rule").order_by("due_at", "pk")[:count])
+
+
+def take(notice: AlertNotice) -> bool:
+    """Make it this process's for a while: taking is moving it on, and whoever comes second finds it no longer due."""
+    rows = AlertNotice.objects.filter(pk=notice.pk, due_at=notice.due_at)
+    return bool(rows.update(due_at=clock.now() + LEASE))
+
+
+def send_due(count: int = 5) -> int:
+    """Send what is due, one after the other; returns how many were tried."""
     tried = 0
-    for notice in due.order_by("due_at", "pk")[:count]:
-        # Taking it is moving it on: whoever comes second finds it no longer due.
-        if AlertNotice.objects.filter(pk=notice.pk, due_at=notice.due_at).update(due_at=now + LEASE):
-            _try(notice)
+    for notice in due(count):
+        if take(notice):
+            send(notice)
             tried += 1
     return tried
 
 
-def _try(notice: AlertNotice) -> None:
+def send(notice: AlertNotice) -> None:
+    """Try a taken one, and note how it went."""
     error = _deliver(notice)
     now, tries = clock.now(), notice.tries + 1
     fields: dict[str, Any]
@@ -61,7 +72,7 @@ def send_test(rule: AlertRule, *, actor: str, reason: str) -> str:
         uid="test", kind="test", subject=rule.name, severity="info", summary="A test: nothing is wrong.",
         opened_at=now, last_seen=now, resolved_at=now, resolved_by=actor,
     )  # fmt: skip
-    notice = AlertNotice(alert=alert, rule=rule, event="resolved", created_at=now)
+    notice = write(AlertNotice(alert=alert, rule=rule, event="resolved", created_at=now))
     error = _deliver(notice)
     after = {"delivered": not error, **({"error": error} if error else {})}
     events.emit(events.OperatorActed(actor, "alert_rule.test", f"alert_rule:{rule.name}", None, after, reason))
@@ -70,14 +81,23 @@ def send_test(rule: AlertRule, *, actor: str, reason: str) -> str:
 
 def _deliver(notice: AlertNotice) -> str:
     """One try; what went wrong, or nothing."""
+    if not notice.document:  # from before contents were stored; it is kept from then on
+        write(notice)
+        AlertNotice.objects.filter(pk=notice.pk).update(title=notice.title, text=notice.text, document=notice.document)
     try:
         address = notice.rule.to.reveal()  # type: ignore[attr-defined]
-        channels.deliver(address, notice.uid, title_of(notice), text_of(notice), document_of(notice))
+        channels.deliver(address, notice.uid, notice.title, notice.text, notice.document)
     except channels.NotDelivered as refused:
         return str(refused)
     except CredentialUnreadable:
         return "the address can't be decrypted with the keys in SLUICE_CREDENTIAL_KEYS"
     return ""
+
+
+def write(notice: AlertNotice) -> AlertNotice:
+    """Store in the notice what it says, of its alert as it is now."""
+    notice.title, notice.text, notice.document = title_of(notice), text_of(notice), document_of(notice)
+    return notice
 
 
 def title_of(notice: AlertNotice) -> str:

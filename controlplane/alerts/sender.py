@@ -1,24 +1,50 @@
-"""A thread beside the leading dispatcher that watches, delivers, and keeps accounts' history: it holds up nobody."""
+"""Beside the leading dispatcher: a thread that watches and keeps accounts' history, and a courier for notices.
+
+A receiver that is slow delays neither the watch nor the notices of other rules.
+"""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections
+from redis.exceptions import RedisError
 
-from controlplane.alerts.outbox import send_due
+from controlplane.alerts import outbox
 from controlplane.alerts.watch import Watch
+from controlplane.models import AlertNotice
 from controlplane.observability.account_history import AccountHistory
 from queues import clock
+from queues.maintenance.courier import Courier
+from quotas import endless
+from quotas.engine.errors import LimiterUnavailable
 
 PAUSE = 1.0
 EVERY = 5.0
 """Seconds between two looks."""
 
 log = structlog.get_logger(__name__)
+
+
+class NoticeOutbox:
+    """Notices of alerts; each rule is a receiver of its own."""
+
+    def due(self, count: int, receivers: Collection[str], tenants: Collection[int]) -> list[AlertNotice]:
+        return outbox.due(count, [int(receiver) for receiver in receivers])
+
+    def receiver(self, row: AlertNotice) -> str:
+        return str(row.rule_id)
+
+    def tenant(self, row: AlertNotice) -> int | None:
+        return None
+
+    def take(self, row: AlertNotice) -> bool:
+        return outbox.take(row)
+
+    def send(self, row: AlertNotice) -> None:
+        outbox.send(row)
 
 
 class Sender:
@@ -28,36 +54,30 @@ class Sender:
         self._leads = leads
         self._watch = Watch()
         self._history = AccountHistory()
-        self._next = 0.0
+        self._courier = Courier(leads, NoticeOutbox(), name="notices")
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = endless.start("alerts", self._turn, self._stopping, vital=True)
+        self._courier.start()
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join()
+        self._courier.stop()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            sent = 0
-            if self._leads():
-                try:
-                    close_old_connections()
-                    sent = self.work()
-                except DatabaseError as error:
-                    log.warning("alerts.waiting", error=type(error).__name__)
-                except Exception:
-                    # One alert that can't be told must not end all others; it is tried again when its lease ends.
-                    log.exception("alerts.fault")
-            if not sent:
-                self._stopping.wait(PAUSE)
+    def _turn(self) -> None:
+        if self._leads():
+            try:
+                close_old_connections()
+                self.look()
+            except (DatabaseError, InterfaceError, RedisError, LimiterUnavailable) as error:
+                log.warning("alerts.waiting", error=type(error).__name__)
+        self._stopping.wait(EVERY if self._leads() else PAUSE)
 
-    def work(self) -> int:
-        """Look if it is time, and send what is due; how many were tried."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + EVERY
-            self._watch.look()
-            self._history.note(clock.now())
-        return send_due()
+    def look(self) -> None:
+        """One look at what is wrong now, and at how accounts do."""
+        self._watch.look()
+        self._history.note(clock.now())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -15,6 +15,8 @@ from controlplane.config.kinds.base import Kind
 from controlplane.config.records import Item, Mistakes, read_list
 from quotas import events, policies
 from quotas.models import ConfigVersion
+from quotas.services.in_use import Use
+from quotas.suggestions import did_you_mean
 
 VERSION = 1
 
@@ -27,26 +29,30 @@ class Section:
     items: Mapping[str, Item]
     nodes: Mapping[str, Node]
     stored: Mapping[str, Item]
-    given: bool
-    """Whether the file has the section at all: only then `--prune` removes what it doesn't list."""
+    place: Node | None
+    """Where the file has the section: only then `--prune` removes what it doesn't list."""
 
     def pruned(self, prune: bool) -> list[str]:
-        return [key for key in self.stored if key not in self.items] if prune and self.given else []
+        return [key for key in self.stored if key not in self.items] if prune and self.place is not None else []
 
 
-def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False) -> list[Change]:
+def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False, force: bool = False) -> list[Change]:
     """Add and change what `text` lists; with `prune` also remove what its sections don't list.
 
     Raises `ConfigInvalid` with every mistake and its line; nothing is changed then. `dry_run` does all of it and
-    takes it back, so that it finds what the real run would find. The audit trail gets an entry for each change.
+    takes it back, so that it finds what the real run would find. What is in use is not removed, unless `force` says so:
+    then the work that uses it is ended first. The audit trail gets an entry for each change.
     """
     root = load(text)
     with transaction.atomic():
         ConfigVersion.bump()  # holds the row: of two at once, the second waits and compares with the first's result
         sections = _read(root)
         _check_references(sections, prune)
-        changes = [change for section in sections for change in _write(section)]
-        changes += [change for section in reversed(sections) for change in _prune(section, prune)]
+        ending = _Ending(actor, force=force and prune)
+        changes = [change for section in sections for change in _write(section, ending)]
+        changes += [change for section in reversed(sections) for change in _prune(section, prune, ending)]
+        if ending.mistakes:
+            raise ConfigInvalid(ending.mistakes)
         if dry_run or not changes:
             transaction.set_rollback(True)
         else:
@@ -64,7 +70,8 @@ def _read(root: Node) -> list[Section]:
     known = {"version"} | {kind.section for kind in kinds.ALL}
     for name, node in root.data.items():
         if name not in known:
-            mistakes.append(node.wrong(f"there is no such section; known are {', '.join(sorted(known))}"))
+            hint = did_you_mean(name, known)
+            mistakes.append(node.wrong(f"there is no such section{hint}; known are {', '.join(sorted(known))}"))
     version = root.data.get("version")
     if version is None:
         mistakes.append(root.wrong(f"needs `version: {VERSION}`"))
@@ -90,7 +97,7 @@ def _read(root: Node) -> list[Section]:
                 items[key], nodes[key] = item, place
                 if problem := kind.problem(item, stored.get(key)):
                     mistakes.append(_at(place, problem[0]).wrong(problem[1]))
-        sections.append(Section(kind, items, nodes, stored, node is not None))
+        sections.append(Section(kind, items, nodes, stored, node))
     if mistakes:
         raise ConfigInvalid(mistakes)
     return sections
@@ -124,7 +131,30 @@ def _check_references(sections: list[Section], prune: bool) -> None:
         raise ConfigInvalid(mistakes)
 
 
-def _write(section: Section) -> list[Change]:
+class _Ending:
+    """What is done about work that uses what goes: it is a mistake, or it is ended."""
+
+    def __init__(self, actor: str, *, force: bool) -> None:
+        self._actor = actor
+        self._force = force
+        self.mistakes: list[Mistake] = []
+
+    def end(self, uses: Sequence[Use], place: Node, what: str, reason: str) -> tuple[str, ...]:
+        """End the uses; what that does, in words. `what` can't be done where they are not ended."""
+        kept = [use for use in uses if use.end is None or not self._force]
+        if kept:
+            by = ", ".join(use.what for use in kept if use.what)
+            ends = ", ".join(use.ends_as for use in kept)
+            hint = "" if any(use.end is None for use in kept) else f"; `--prune --force` {ends}"
+            self.mistakes.append(place.wrong(f"{what}: in use by {by}{hint}"))
+            return ()
+        for use in uses:
+            if use.end is not None:
+                use.end(self._actor, reason)
+        return tuple(f"{use.what}: {use.ends_as}" for use in uses if use.what)
+
+
+def _write(section: Section, ending: _Ending) -> list[Change]:
     kind, changes = section.kind, []
     for key, item in section.items.items():
         before = section.stored.get(key)
@@ -132,17 +162,29 @@ def _write(section: Section) -> list[Change]:
             shown = kind.shown(item)
             changes.append(Change("create", kind.word, key, {name: (None, value) for name, value in shown.items()}))
         elif not kind.same(item, before):
-            changes.append(Change("change", kind.word, key, kind.differences(item, before)))
+            ends = ending.end(
+                kind.loses(item, before), section.nodes[key], f"{kind.word} {key!r} can't lose its pool",
+                f"the {kind.word} {key} lost its pool",
+            )  # fmt: skip
+            changes.append(Change("change", kind.word, key, kind.differences(item, before), ends))
         else:
             continue
         kind.save(item, before)
     return changes
 
 
-def _prune(section: Section, prune: bool) -> list[Change]:
+def _prune(section: Section, prune: bool, ending: _Ending) -> list[Change]:
     kind, changes = section.kind, []
     for key in section.pruned(prune):
         item = section.stored[key]
+        place = section.place or Node(1, kind.section, None)
+        uses = [use for use in kind.uses(item) if not use.named]
+        ends = ending.end(uses, place, f"{kind.word} {key!r} can't be removed", f"the {kind.word} {key} was removed")
+        changes.append(
+            Change("remove", kind.word, key, {name: (value, None) for name, value in kind.shown(item).items()}, ends)
+        )
+        if uses and not ends:
+            continue  # a mistake
         try:
             kind.remove(item)
         except (ProtectedError, RestrictedError) as error:
@@ -156,9 +198,6 @@ def _prune(section: Section, prune: bool) -> list[Change]:
                     )
                 ]
             ) from None
-        changes.append(
-            Change("remove", kind.word, key, {name: (value, None) for name, value in kind.shown(item).items()})
-        )
     return changes
 
 

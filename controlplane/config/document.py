@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+
+from quotas.suggestions import did_you_mean
 
 MAX_NODES = 500_000
 """Values in one file; aliases of aliases would otherwise grow without end."""
@@ -46,6 +48,10 @@ class Node:
 
     def wrong(self, message: str) -> Mistake:
         return Mistake(self.line, self.path, message)
+
+    def unknown(self, name: str, known: Collection[str]) -> Mistake:
+        """The mistake of a member `name` that is none of `known`."""
+        return self.wrong(f"is not known here{did_you_mean(name, known)}; known are {', '.join(sorted(known))}")
 
     def plain(self) -> Any:
         """The value without lines."""

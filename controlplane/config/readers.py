@@ -16,6 +16,7 @@ from quotas import durations
 from quotas.engine.types import MAX_COST
 from quotas.models.names import name_validator
 from quotas.policies.patterns import BadPattern, compile_pattern
+from quotas.suggestions import did_you_mean
 
 YEAR = 366 * 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # as name_validator has it
@@ -54,7 +55,7 @@ def choice(words: Iterable[str]) -> Reader:
 
     def read(node: Node) -> str:
         if node.data not in known or not isinstance(node.data, str):
-            raise node.wrong(f"must be one of {', '.join(known)}, not {_shown(node)}")
+            raise node.wrong(f"must be one of {', '.join(known)}, not {_shown(node)}{did_you_mean(node.data, known)}")
         return node.data
 
     return read

@@ -54,7 +54,7 @@ class Record:
         known = {member.name for member in self.members}
         for name, inner in node.data.items():
             if name not in known:
-                mistakes.append(inner.wrong(f"is not known here; known are {', '.join(sorted(known))}"))
+                mistakes.append(inner.unknown(name, known))
         item: Item = {}
         for member in self.members:
             given = node.data.get(member.name)
@@ -74,6 +74,8 @@ class Record:
                 self.check(node, item)
             except Mistake as mistake:
                 mistakes.append(mistake)
+            except Mistakes as several:
+                mistakes += several.mistakes
         if mistakes:
             raise Mistakes(mistakes)
         return item

@@ -32,6 +32,7 @@ def _server(subject: str, url: str) -> Iterator[Finding]:
         remedy = "Start `manage.py up`." if settings.EMBEDDED_REDIS else "Check REDIS_URL and the server."
         yield error(subject, f"{type(problem).__name__}: not reachable.", remedy)
         return
+    yield _writes(subject, client)
     client.close()
     yield _version(subject, info)
     yield _persistence(subject, info)
@@ -45,6 +46,20 @@ def _server(subject: str, url: str) -> Iterator[Finding]:
         yield warning(subject, f"Its clock and ours differ by {drift:.0f} s.", "Run NTP on both machines.")
     else:
         yield ok(subject, f"clock within {max(drift, 0.001):.3f} s of ours")
+
+
+def _writes(subject: str, client: redis.Redis) -> Finding:
+    """Whether it takes writes: what reads and answers PING may still be full, a replica, or unable to write to disk."""
+    try:
+        client.set(f"{settings.REDIS_PREFIX}:doctor", "1", px=1000)
+    except redis.ResponseError as problem:
+        if str(problem).startswith("MOVED"):  # of a cluster, the node that was asked answered
+            return ok(subject, "serves its part of the cluster")
+        remedy = "Free memory or raise maxmemory; free its disk; name the primary and no replica in the URL."
+        return error(subject, f"It refuses writes: {problem}", remedy)
+    except redis.RedisError as problem:
+        return error(subject, f"{type(problem).__name__}: a write was not answered.", "Look at the server.")
+    return ok(subject, "takes writes")
 
 
 def _version(subject: str, info: dict[str, Any]) -> Finding:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controlplane.doctor import redis_server, settings, sql, work
+from controlplane.doctor import disk, redis_server, settings, sql, work
 from controlplane.doctor.finding import Finding
 
 
 def examine() -> Iterator[Finding]:
-    for part in (settings, sql, redis_server, work):
+    for part in (settings, disk, sql, redis_server, work):
         yield from part.examine()

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.db import DatabaseError
 from django.utils import timezone
 
-from controlplane.doctor.finding import Finding, ok, warning
+from controlplane.doctor.finding import Finding, error, ok, warning
 from controlplane.health import readiness
 from queues.models import Job, Queue, WorkerProcess
 from queues.states import Stage
@@ -18,6 +18,11 @@ SOON = timedelta(days=7)
 
 
 def examine() -> Iterator[Finding]:
+    if dying := readiness.failing_children():
+        remedy = (
+            "Read the end of its log: a job, its memory or its disk may be the cause. It is started again for ever."
+        )
+        yield error("processes", f"{dying}.", remedy)
     try:
         yield from _all()
     except DatabaseError:  # said already, under sql
@@ -47,6 +52,12 @@ def _all() -> Iterator[Finding]:
 def _workers() -> Iterator[Finding]:
     fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=timezone.now() - readiness.WORKER_FRESH)
     lanes = set(fresh.values_list("lane", flat=True))
+    for name, stuck in fresh.filter(lost_places__gt=0).values_list("name", "lost_places"):
+        yield warning(
+            "workers",
+            f"{name} has {stuck} stuck threads, takes no more jobs and makes room for another worker.",
+            "Look for `worker.thread_stuck` in its log: that job goes on in spite of its time-out or cancel.",
+        )
     for lane in ("io", "cpu"):
         waiting = Job.objects.filter(stage=Stage.READY, queue__in=Queue.objects.filter(lane=lane)).exists()
         if lane in lanes:

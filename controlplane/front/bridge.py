@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
+import structlog
 from django.conf import settings
 
 from controlplane.api.events import STREAMS
@@ -18,6 +19,8 @@ from controlplane.front.answer import Answer
 from controlplane.front.request import Disconnected, Receive, Scope, Send, spool_body
 from controlplane.front.threads import Threads
 from quotas.rest.problems import ProblemError
+
+log = structlog.get_logger(__name__)
 
 PIECE = 256 * 1024
 Streams = Callable[[Any, list[tuple[bytes, bytes]], Receive, Send], Any]
@@ -40,6 +43,14 @@ class Bridge:
                 body = await spool_body(receive, limit)
             except Disconnected:
                 return
+            except OSError as error:  # a large body goes to a temporary file
+                log.warning("front.body_not_kept", error=error.strerror)
+                full = ProblemError(
+                    "storage-unavailable", "Storage unavailable", 503, "There is no room for the body; try again.",
+                    headers={"Retry-After": "2"},
+                )  # fmt: skip
+                await Answer.of_problem(full).send(send)
+                return
         file, size = body
         with file:
             if size > limit and not scope["path"].startswith("/api/"):
@@ -49,11 +60,17 @@ class Bridge:
                 return
             loop = asyncio.get_running_loop()
             call = _Call(self._application, environ_of(scope, file, size), loop, send)
-            subscription = await loop.run_in_executor(self._threads.django, call.run)
+            pool = self._threads.patient if _may_wait(scope) else self._threads.django
+            subscription = await loop.run_in_executor(pool, call.run)
         if subscription is not None:
             await self._stream(subscription, call.headers, receive, send)
             return
         await call.finish()
+
+
+def _may_wait(scope: Scope) -> bool:
+    """Whether it is a call that waits for capacity, and was too odd for the lean routes: pages are not delayed by it."""
+    return scope["method"] == "POST" and scope["path"].endswith(("/limits/check", "/acquire"))
 
 
 class _Call:

@@ -108,6 +108,13 @@ class Hub:
                     await self._look_back()
             except RedisError as error:
                 log.warning("events.unread", error=type(error).__name__)
+                await self._redis.connection_pool.disconnect()  # after a failover the address may be another server's
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+            except Exception:
+                # The listeners of this process depend on this one task: it goes on from the end of the stream.
+                log.exception("events.fault")
+                self.tail = None
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
 
@@ -141,16 +148,17 @@ class Hub:
 
 
 def event_of(raw_id: bytes, fields: Any) -> Event:
-    """An entry of the stream in the form in which it is sent (text/event-stream)."""
+    """An entry of the stream in the form in which it is sent (text/event-stream); one that can't be read as a comment."""
     milliseconds, _, number = raw_id.partition(b"-")
-    at = datetime.fromtimestamp(int(milliseconds) / 1000, UTC).isoformat(timespec="milliseconds")
-    name, project = fields[b"n"].decode(), fields[b"p"].decode()
-    told = {
-        "event": name,
-        "project": project or None,
-        "at": at.replace("+00:00", "Z"),
-        "data": json.loads(fields[b"d"]),
-    }
+    position = (int(milliseconds), int(number))
+    try:
+        name, project = fields[b"n"].decode(), fields[b"p"].decode()
+        data = json.loads(fields[b"d"])
+        at = datetime.fromtimestamp(position[0] / 1000, UTC).isoformat(timespec="milliseconds")
+    except (KeyError, ValueError, OverflowError, OSError) as error:
+        log.warning("events.unreadable", id=raw_id.decode(), error=type(error).__name__)
+        return Event(position, "", b": unreadable\n\n")
+    told = {"event": name, "project": project or None, "at": at.replace("+00:00", "Z"), "data": data}
     text = json.dumps(told, separators=(",", ":"))
     frame = f"id: {raw_id.decode()}\nevent: {name}\ndata: {text}\n\n".encode()
-    return Event((int(milliseconds), int(number)), project, frame)
+    return Event(position, project, frame)

@@ -12,13 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from controlplane.front.threads import Threads
-from quotas.policies.snapshot import CHECK_EVERY, Snapshot, keeper
+from quotas.freshness import LOOK_EVERY, PATIENCE, PROMISE
+from quotas.policies.snapshot import Snapshot, keeper
 from quotas.rest.authentication import FRESH, STALE, keyring
 from quotas.rest.caller import Caller
-
-PATIENCE = 1.0
-OLDEST = 2 * CHECK_EVERY
-"""Seconds after which the configuration is no longer used unseen."""
 
 
 class Known:
@@ -43,12 +40,12 @@ class Known:
     async def configuration(self) -> Snapshot:
         """The snapshot of policies. Raises what SQL raises where there is none yet."""
         held, age = keeper.held()
-        if held is not None and age < CHECK_EVERY:
+        if held is not None and age < LOOK_EVERY:
             return held
         look = self._look("", keeper.get)
         if held is None:
             return await asyncio.shield(look)
-        return held if age < OLDEST else await self._patiently(look, held)
+        return held if age < PROMISE else await self._patiently(look, held)
 
     def _look(self, name: str, find: Callable[[], Any]) -> asyncio.Future[Any]:
         """One look at a time for each name."""

@@ -9,9 +9,9 @@ The views get a `LeanRequest` in the place of DRF's; what they raise becomes the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,18 +23,19 @@ from rest_framework import exceptions
 
 from controlplane.front.answer import Answer, rendered, security_headers
 from controlplane.front.known import Known
-from controlplane.front.request import Disconnected, LeanRequest, Receive, Scope, Send, headers_of, read_body
+from controlplane.front.request import Disconnected, LeanRequest, Receive, Scope, Send, headers_of, read_body, wait_gone
 from controlplane.front.threads import Threads
 from quotas.api import answers, limits, pools
-from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownPool, UnknownProject
 from quotas.rest import problems, scopes
 from quotas.rest.authentication import REFUSED, ApiKeyAuthentication
 from quotas.rest.caller import Caller
 from quotas.rest.idempotency import IdempotencyMismatch
 from quotas.rest.parsing import parse_object
 from quotas.rest.views import ApiView
+from quotas.services import pools_async
 from quotas.services.limits import Check, Token
-from quotas.services.limits_async import AsyncChecks
+from quotas.services.limits_async import AsyncChecks, CallerGone
 
 logger = logging.getLogger(__name__)
 PREFIX = "/api/v1/"
@@ -117,11 +118,13 @@ class Lean:
         if body and kind != _JSON and not kind.startswith("application/json;"):
             raise exceptions.UnsupportedMediaType(kind)
         if route is _CHECK and len(body) < LARGE and "idempotency-key" not in headers:
-            return await self._check(caller, *self._asked(caller, body, path, headers))
+            return await self._check(caller, *self._asked(caller, body, path, headers), receive)
         data = parse_object(body) if len(body) < LARGE else await self._threads.short(lambda: parse_object(body))
         request = LeanRequest(path, _Named(headers), caller, data)
         if route is _CHECK:
-            return await self._check(caller, *self._view_of(request).asked(request))  # type: ignore[arg-type]
+            return await self._check(caller, *self._view_of(request).asked(request), receive)  # type: ignore[arg-type]
+        if route.view is pools.AcquireView and request.data.get("max_wait"):
+            return await self._acquire(route.kwargs["pool"], request, receive)
         return await self._view(route, request)
 
     async def _caller(self, authorization: str) -> Caller:
@@ -153,17 +156,44 @@ class Lean:
                 self._questions[kind] = known
         return known
 
-    async def _check(self, caller: Caller, asked: Check, token: Token) -> Answer:
+    async def _check(self, caller: Caller, asked: Check, token: Token, receive: Receive) -> Answer:
         held = await self._known.configuration()
+        gone = asyncio.ensure_future(wait_gone(receive)) if asked.max_wait else None
         try:
-            decision = await self._checks.check(asked, held, actor=caller.name, token=token)
+            decision = await self._checks.check(asked, held, actor=caller.name, token=token, gone=gone)
+        except CallerGone:
+            raise Disconnected from None
         except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
             raise answers.refusal(error) from None
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
+        finally:
+            if gone is not None:
+                gone.cancel()
         kind = _JSON if decision.allowed else problems.MEDIA_TYPE
         fields = answers.headers_of(decision).items()
         return Answer(answers.status_of(decision), rendered(answers.body_of(decision, asked.project)), kind, fields)
+
+    async def _acquire(self, pool: str, request: LeanRequest, receive: Receive) -> Answer:
+        """An account for a caller that waits: without a thread meanwhile, and without an account for one that is gone."""
+        view = pools.AcquireView()
+        view.request = request  # type: ignore[assignment]
+        asked = await self._threads.short(view.asked)
+        acquiring = asyncio.ensure_future(pools_async.acquire(pool, **asked, in_thread=self._threads.waiting))
+        gone = asyncio.ensure_future(wait_gone(receive))
+        try:
+            await asyncio.wait({acquiring, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                if acquiring.done() and acquiring.exception() is None:
+                    await pools_async.give_back(acquiring.result(), self._threads.waiting)
+                raise Disconnected
+            admission = acquiring.result()
+        except (UnknownPool, LimiterUnavailable) as error:
+            raise view.refused(pool, error) from None
+        finally:
+            gone.cancel()
+            acquiring.cancel()
+        return await self._threads.short(lambda: Answer.of_response(view.answer(pool, admission)))
 
     async def _view(self, route: Route, request: LeanRequest) -> Answer:
         def run() -> Answer:
@@ -171,11 +201,7 @@ class Lean:
             view.request = request
             return Answer.of_response(view.post(request, **route.kwargs))
 
-        waits = bool(request.data.get("max_wait"))
-        in_thread: Callable[[Callable[[], Answer]], Awaitable[Answer]] = (
-            self._threads.waiting if waits else self._threads.short
-        )
-        return await in_thread(run)
+        return await self._threads.short(run)
 
     def close(self) -> None:
         self._checks.close()

@@ -16,6 +16,12 @@ IN_MEMORY = 1 << 20
 """Bytes of a body that are kept in memory; the rest goes to a temporary file."""
 
 
+_DECIDING = frozenset(
+    {"authorization", "host", "content-type", "content-length", "content-encoding", "idempotency-key"}
+)
+"""Fields that a lean route looks at."""
+
+
 class Disconnected(Exception):
     """The client went away before its request was complete."""
 
@@ -32,11 +38,12 @@ class LeanRequest:
 
 
 def headers_of(scope: Scope) -> dict[str, str] | None:
-    """Header fields by their names in lower case; None where one stands there twice: that is for Django to read."""
+    """Header fields by their names in lower case; None where one that decides stands there twice: that is for Django to
+    read."""
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
         key = name.decode("latin-1")
-        if key in found:
+        if key in found and key in _DECIDING:
             return None
         found[key] = value.decode("latin-1")
     return found
@@ -58,6 +65,12 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
     return b"".join(parts)
+
+
+async def wait_gone(receive: Receive) -> None:
+    """Return when the client has gone away. The request's body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def spool_body(receive: Receive, limit: int) -> tuple[IO[bytes], int]:

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from controlplane.api.events import Position, Subscription
 from controlplane.front.answer import Answer
 from controlplane.front.hub import BEGINNING, Event, Hub
-from controlplane.front.request import Receive, Send
+from controlplane.front.request import Receive, Send, wait_gone
 from quotas.rest.problems import ProblemError
 
 MOST = 200
@@ -46,7 +46,7 @@ class Streams:
             self._hub = Hub()
         self._hub.start()
         streaming = asyncio.ensure_future(self._stream(self._hub, subscription, headers, send))
-        leaving = asyncio.ensure_future(_gone(receive))
+        leaving = asyncio.ensure_future(wait_gone(receive))
         self._listeners.add(streaming)
         try:
             await asyncio.wait({streaming, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,11 +127,6 @@ class Streams:
 
 async def _write(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _within(news: asyncio.Future[None], seconds: float) -> bool:

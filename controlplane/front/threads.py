@@ -16,28 +16,28 @@ DJANGO = min(8, 2 * (os.cpu_count() or 1) + 1)
 SHORT = 8
 """Calls of services that end within a Redis timeout or a query."""
 WAITING = 64
-"""Callers that wait for capacity (`max_wait`); more of them wait for one of these places."""
+"""Single questions of callers that wait for capacity (`max_wait`), and the few of them whom only Django can answer."""
 
 
 class Threads:
-    """Three pools, so that callers who wait for capacity hold up neither pages nor checks."""
+    """Three pools, so that callers who wait for capacity delay neither pages nor checks."""
 
     def __init__(self) -> None:
         self.django = ThreadPoolExecutor(DJANGO, "django")
         self._short = ThreadPoolExecutor(SHORT, "front")
-        self._waiting = ThreadPoolExecutor(WAITING, "waiting")
+        self.patient = ThreadPoolExecutor(WAITING, "waiting")
 
     def short(self, work: Callable[[], T]) -> Awaitable[T]:
         """Run what ends soon."""
         return asyncio.get_running_loop().run_in_executor(self._short, _tidy, work)
 
     def waiting(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Run what may take as long as its caller wants to wait."""
-        return asyncio.get_running_loop().run_in_executor(self._waiting, _tidy, work)
+        """Run a single question of a caller that waits: it may not delay what others ask."""
+        return asyncio.get_running_loop().run_in_executor(self.patient, _tidy, work)
 
     def close(self) -> None:
         """Take nothing new; what runs is not waited for."""
-        for pool in (self.django, self._short, self._waiting):
+        for pool in (self.django, self._short, self.patient):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""What must be there for work to be done: SQL, Redis, a leading dispatcher, a worker."""
+"""What must be there for work to be done: SQL, Redis, a leading dispatcher, a worker, and no process that keeps dying."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from django.db import Error as SqlError
 from django.db import connection
 from django.db.models.functions import Now
 
+from controlplane.supervisor import failing
 from queues.models import Leadership, WorkerProcess
-from quotas.redis_url import one_server
+from quotas.redis_url import client
 
 WORKER_FRESH = timedelta(seconds=30)
 REDIS_PATIENCE = 1.0
@@ -34,12 +35,13 @@ def _sql() -> str:
 
 
 def _redis(url: str) -> str:
-    client = one_server(url, socket_timeout=REDIS_PATIENCE, socket_connect_timeout=REDIS_PATIENCE)
+    """It takes writes: a server whose memory is full, that is a replica or can't write to its disk answers PING."""
+    server = client(url, socket_timeout=REDIS_PATIENCE, socket_connect_timeout=REDIS_PATIENCE)
     try:
-        client.ping()
+        server.set(f"{settings.REDIS_PREFIX}:ready", "1", px=1000)
         return ""
     finally:
-        client.close()
+        server.close()
 
 
 def _dispatcher() -> str:
@@ -48,8 +50,18 @@ def _dispatcher() -> str:
 
 
 def _workers() -> str:
-    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=Now() - WORKER_FRESH).exists()
-    return "" if fresh else "No worker has reported itself within 30 s: start `manage.py rqworker`."
+    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=Now() - WORKER_FRESH)
+    if fresh.filter(lost_places=0).exists():
+        return ""
+    if fresh.exists():
+        return "No worker takes jobs: each has a stuck thread and makes room for another one."
+    return "No worker has reported itself within 30 s: start `manage.py rqworker`."
+
+
+def failing_children() -> str:
+    """The children of a running `up` that keep dying."""
+    path = settings.INSTANCE.failing_path
+    return "; ".join(f"{one}, see {settings.INSTANCE.log_dir / one.name}.log" for one in failing.read(path))
 
 
 def check() -> list[Check]:
@@ -60,12 +72,23 @@ def check() -> list[Check]:
     parts: list[tuple[str, Callable[[], str]]] = [("sql", _sql)]
     parts += [(name, lambda url=url: _redis(url)) for name, url in urls.items()]  # type: ignore[misc]
     parts += [("dispatcher", _dispatcher), ("workers", _workers)]
-    return [Check(name, _problem(part)) for name, part in parts]
+    checks = [Check(name, _problem(part)) for name, part in parts]
+    if dying := failing_children():
+        checks.append(Check("processes", f"{dying}."))
+    return checks
 
 
 def _problem(part: Callable[[], str]) -> str:
     try:
         return part()
+    except redis.ResponseError as error:
+        return f"{_code(error)}: it answers with an error."
     except (SqlError, redis.RedisError) as error:
         # The class only: a driver's message may hold an address with its password.
         return f"{type(error).__name__}: not reachable."
+
+
+def _code(error: redis.ResponseError) -> str:
+    """What kind of error the server says (`MISCONF`), else the exception's class."""
+    word = str(error).partition(" ")[0]
+    return word if word.isupper() and word.isalpha() and word != "ERR" else type(error).__name__

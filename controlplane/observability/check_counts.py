@@ -12,7 +12,8 @@ import redis
 import structlog
 from django.conf import settings
 
-from quotas import events
+from quotas import endless, events
+from quotas.engine.types import LimitState
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 EVERY = 1.0
@@ -39,7 +40,7 @@ class CheckCounts:
         for decision in event.decisions:
             for state in decision.limits:
                 if decision.allowed:
-                    outcome = "allowed" if state.allowed else "shadow_denied"
+                    outcome = _outcome(state, decision.bypassed)
                 elif not state.allowed and state.mode != "shadow":
                     outcome = "denied"
                 else:
@@ -79,13 +80,20 @@ class CheckCounts:
         self._pid = os.getpid()
         self._sums.clear()
         stop = threading.Event()
-        threading.Thread(target=self._keep_flushing, args=(stop,), name="check-counts", daemon=True).start()
+        endless.start("check-counts", lambda: self._flush_in_a_while(stop), stop)
         atexit.register(stop.set)
         atexit.register(self.flush)
 
-    def _keep_flushing(self, stop: threading.Event) -> None:
-        while not stop.wait(EVERY):
+    def _flush_in_a_while(self, stop: threading.Event) -> None:
+        if not stop.wait(EVERY):
             self.flush()
+
+
+def _outcome(state: LimitState, bypassed: bool) -> str:
+    """A policy's part in a check that was allowed."""
+    if state.allowed:
+        return "allowed"
+    return "bypassed" if bypassed and state.mode != "shadow" else "shadow_denied"
 
 
 counts = CheckCounts()

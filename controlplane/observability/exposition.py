@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from controlplane.observability import account_metrics, job_metrics, limit_metrics, queue_metrics
+from quotas.engine.errors import LimiterUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +38,11 @@ class SluiceCollector(Collector):
             try:
                 yield from list(part())
                 health.add_metric([name], 1)
-            except (SqlError, redis.RedisError) as error:
+            except (SqlError, redis.RedisError, LimiterUnavailable) as error:
                 log.warning("metrics.part_failed", part=name, error=type(error).__name__)
+                health.add_metric([name], 0)
+            except Exception:  # the other parts' figures are read all the same
+                log.exception("metrics.part_fault", part=name)
                 health.add_metric([name], 0)
         yield health
 

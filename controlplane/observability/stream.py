@@ -13,6 +13,7 @@ import atexit
 import json
 import os
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +24,7 @@ from django.db import connection as sql
 from django.db import transaction
 
 from queues.connection import client, key
-from quotas import events
+from quotas import endless, events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.transport import ScriptError, Transport, pack
 
@@ -82,6 +83,8 @@ def entry_of(event: events.Event) -> Entry | None:
             return Entry("limit.degraded", "", {"error": event.error})
         case events.LimiterRecovered():
             return Entry("limit.recovered", "", {"seconds": event.seconds})
+        case events.SettlementDelayed():
+            return Entry("limit.settlement_delayed", "", {"what": event.what, "error": event.error})
         case events.ThresholdCrossed():
             used = {"share": event.share, "used": event.used, "limit": event.limit}
             return Entry("limit.threshold", event.project, {"policy": event.policy, "key": event.key, **used})
@@ -144,6 +147,7 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._denials: dict[tuple[str, str, str, str], Entry] = {}
         self._transport: Transport | None = None
+        self._collected = time.monotonic()
 
     def tell(self, event: events.Event) -> None:
         """A subscriber. What was emitted in a transaction is told when that is committed."""
@@ -186,25 +190,21 @@ class Publisher:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._keep_writing, name="event-stream", daemon=True)
-                self._thread.start()
+                self._thread = endless.start("event-stream", self._write_what_comes, threading.Event())
                 atexit.register(self.flush)
         self._wake.set()
 
-    def _keep_writing(self) -> None:
-        since, pause = 0.0, threading.Event()
-        while True:
-            self._wake.wait(TOGETHER if self._denials else None)
-            pause.wait(PACE)
-            self._wake.clear()
-            since += PACE if self._buffer else TOGETHER
-            if since >= TOGETHER:
-                since = 0.0
-                self._collect_denials()
-            wait = 0.1
-            while self._buffer and not self.flush():
-                pause.wait(wait)
-                wait = min(wait * 2, LONGEST_WAIT)
+    def _write_what_comes(self) -> None:
+        self._wake.wait(TOGETHER if self._denials else None)
+        time.sleep(PACE)
+        self._wake.clear()
+        if time.monotonic() - self._collected >= TOGETHER:
+            self._collected = time.monotonic()
+            self._collect_denials()
+        wait = 0.1
+        while self._buffer and not self.flush():
+            time.sleep(wait)
+            wait = min(wait * 2, LONGEST_WAIT)
 
     def _collect_denials(self) -> None:
         with self._lock:
@@ -254,13 +254,14 @@ class Publisher:
         return len(batch)
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+"""Whatever an event holds is written: one that could not be would stay at the head of the buffer for ever."""
 
 
 publisher = Publisher()
 TOLD = (
-    events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered, events.ThresholdCrossed,
-    events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
+    events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered,
+    events.SettlementDelayed, events.ThresholdCrossed, events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
     events.AlertRaised, events.AlertResolved,
 )  # fmt: skip
 

@@ -1,29 +1,31 @@
-"""When a dead child is started again, and when no more."""
+"""How long a dead child waits for its next start."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
 class Backoff:
-    """Waits 0.2, 0.4, 0.8 .. seconds after deaths that follow each other; gives up at `deaths` within `window` seconds.
+    """0.1, 0.2, 0.4 .. seconds, at most `longest`, after deaths in a row. A life of `steady` seconds begins anew.
 
-    Times are passed in, in seconds of any one clock.
+    There is no last try: what kills a child may be a job or a full disk, and neither may end the other children.
     """
 
-    deaths: int = 5
-    window: float = 60.0
-    first: float = 0.2
-    longest: float = 5.0
-    _recent: deque[float] = field(default_factory=deque)
+    first: float = 0.1
+    longest: float = 10.0
+    steady: float = 60.0
+    deaths: int = 0
+    """Deaths in a row."""
 
-    def died(self, now: float) -> float | None:
-        """Seconds to wait before the next start; None when there must be none."""
-        self._recent.append(now)
-        while self._recent[0] <= now - self.window:
-            self._recent.popleft()
-        if len(self._recent) >= self.deaths:
-            return None
-        return min(self.first * 2 ** (len(self._recent) - 1), self.longest)
+    def died(self, lived: float) -> float:
+        """Seconds to wait before the next start of a child that lived so many seconds."""
+        if lived >= self.steady:
+            self.deaths = 0
+        self.deaths += 1
+        return float(min(self.first * 2 ** min(self.deaths - 1, 30), self.longest))
+
+    def lives(self, lived: float) -> None:
+        """The child has been alive for so many seconds: after a minute its earlier deaths don't count any more."""
+        if lived >= self.steady:
+            self.deaths = 0

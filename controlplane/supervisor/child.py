@@ -1,4 +1,4 @@
-"""One process of the family: what it is, and how it is doing."""
+"""One supervised process: its specification, its state and its output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from controlplane.supervisor.backoff import Backoff
 from controlplane.supervisor.child_log import ChildLog
 
 STEADY_SECONDS = 10.0
-"""A child that ran so long and then left with 0 meant to (a worker that makes room for a fresh one)."""
+"""A child that ran so long was ready; one that then ends with 0 meant to (a worker that makes room for a fresh one)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Child:
         self.restart_at: float | None = None
         self.started_at = 0.0
         self.restarts = 0
+        self.status = 0
+        """Of its last end."""
+        self.was_ready = False
+        """Whether it has been ready once: it ran when all was ready, or for ten seconds. From then on it is started
+        again for ever."""
         self.silent = False
 
     @property
@@ -60,7 +65,7 @@ class Child:
         return self.process.stdout.fileno()
 
     def start(self) -> None:
-        """Run it. Must be called from the main thread (see `parent_death`)."""
+        """Run it. Must be called from the main thread (see `parent_death`). Raises OSError where it can't be run."""
         self.restart_at = None
         self.silent = False
         self.started_at = time.monotonic()
@@ -78,7 +83,7 @@ class Child:
         os.set_blocking(self.output, False)
 
     def read(self) -> bool:
-        """Pass on what it said; False where there is nothing more for now. `silent` is set at its output's end."""
+        """Pass on its output; False where there is nothing more for now. `silent` is set at its output's end."""
         try:
             data = os.read(self.output, 65_536)
         except BlockingIOError:
@@ -91,22 +96,33 @@ class Child:
         """Its exit status once it is gone, negative for a signal; None while it runs and while it is not started."""
         return self.process.poll() if self.process else None
 
-    def died(self, status: int) -> bool:
-        """Note its end and set `restart_at`; False if it must not be started again."""
+    def died(self, status: int) -> None:
+        """Note its end and set `restart_at`."""
         now = time.monotonic()
-        meant_to = status == 0 and now - self.started_at >= STEADY_SECONDS
-        wait = 0.0 if meant_to else self.backoff.died(now)
-        self.restart_at = None if wait is None else now + wait
+        lived = now - self.started_at
+        steady = lived >= STEADY_SECONDS
+        self.was_ready |= steady
+        meant_to = status == 0 and steady
+        self.restart_at = now + (0.0 if meant_to else self.backoff.died(lived))
         self.restarts += 1
-        return wait is not None
+        self.status = status
+
+    def life(self) -> float | None:
+        """Seconds since its start, None while it does not run. A long life clears its earlier deaths."""
+        if self.process is None:
+            return None
+        lived = time.monotonic() - self.started_at
+        self.was_ready |= lived >= STEADY_SECONDS
+        self.backoff.lives(lived)
+        return lived
 
     def terminate(self) -> None:
         """To the process alone: it knows its own children."""
         if self.process and self.process.poll() is None:
             self.process.terminate()
 
-    def bury(self) -> int:
-        """End it and what it left behind, take its last words; its exit status."""
+    def reap(self) -> int:
+        """End what is left of its process group, read the rest of its output; its exit status."""
         assert self.process is not None and self.process.stdout is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)

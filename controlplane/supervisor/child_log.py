@@ -1,7 +1,11 @@
-"""What a child says: passed on line by line, kept in a file of bounded size, the last lines at hand."""
+"""The output of a child: passed on line by line, kept in a file of bounded size, the last lines in memory.
+
+A line that can't be written (the disk is full) is counted and left out of the file; it is still passed on.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -21,11 +25,13 @@ class ChildLog:
         self._pass_on = pass_on
         self._max_bytes = max_bytes
         self._rest = b""
-        self._file = self._open()
+        self._file = -1
+        self.lost = 0
+        """Lines that could not be written since the last one that could."""
 
-    def _open(self) -> int:
+    def _open(self) -> None:
         # No buffer of ours: what was written survives our own sudden end.
-        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def feed(self, data: bytes) -> None:
         """Take what was read from the child's pipe; the unfinished last line waits for its end."""
@@ -45,14 +51,35 @@ class ChildLog:
 
     def close(self) -> None:
         self.flush()
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def _keep(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip("\r")
         self.tail.append(text)
-        os.write(self._file, line + b"\n")
+        try:
+            self._write(line)
+        except OSError:
+            self.lost += 1
+        self._pass_on(text)
+
+    def _write(self, line: bytes) -> None:
+        if self._file < 0:
+            self._open()
+        if self.lost:
+            self._append(b"(%d lines could not be written here)\n" % self.lost)
+            self.lost = 0
+        self._append(line + b"\n")
         if os.fstat(self._file).st_size >= self._max_bytes:
             os.close(self._file)
+            self._file = -1
             self.path.replace(self.path.with_name(self.path.name + ".1"))
-            self._file = self._open()
-        self._pass_on(text)
+
+    def _append(self, data: bytes) -> None:
+        """All of it or nothing: a full disk takes a part of a line."""
+        size = os.fstat(self._file).st_size
+        if os.write(self._file, data) < len(data):
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, size)
+            raise OSError("the disk is full")

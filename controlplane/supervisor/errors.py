@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 class SupervisorError(Exception):
-    """The family of processes can't go on."""
+    """The supervised processes can't go on."""
 
 
 class ChildGivenUp(SupervisorError):
-    """A child died too often, or a step that must succeed did not. `name` says which, `lines` are its last words."""
+    """A child never became ready, or a step that must succeed did not. `name` is the child, `lines` its last output."""
 
     def __init__(self, name: str, why: str, lines: Sequence[str]) -> None:
         super().__init__(f"{name} {why}")

@@ -1,10 +1,12 @@
-"""The loop that watches the family: one thread, woken by children's output, their ends, and signals."""
+"""The loop that watches the children: one thread, woken by their output, their ends, and signals."""
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,28 +16,40 @@ from typing import Any
 from controlplane.supervisor.child import Child, ChildSpec
 from controlplane.supervisor.child_log import ChildLog
 from controlplane.supervisor.errors import ChildGivenUp, ConditionTimeout, Stopped
+from controlplane.supervisor.failing import ENOUGH, Failing, FailingFile
 
 TICK = 0.05
 """Seconds between two looks at a condition."""
 IDLE_TICK = 5.0
 """Seconds to sleep where nothing is expected: output, deaths and signals wake us."""
+CALM = 15.0
+"""Seconds of life after which a child is no longer named as one that keeps dying."""
+STARTS = 5
+"""Deaths of a child that has never been ready after which the supervisor ends."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Supervisor:
     """Use as a context manager in the main thread: on leaving, all children are stopped, lowest rank first.
 
-    `pid_dir` has a file for each child, named after it, with its process id: programs give themselves other titles.
-    `say(name, line)` gets every line that a child prints, and with the name `up` what happens to the children.
+    A child that dies is started again, with growing waits, for ever; only one that has never been ready (`all_ready`)
+    ends the supervisor, after `STARTS` deaths. `pid_dir` has a file for each child, named after it, with its process
+    id: programs give themselves other titles. `failing` is the file that names children that keep dying. `say(name,
+    line)` gets every line that a child prints, and with the name `up` what happens to the children.
     """
 
-    def __init__(self, log_dir: Path, pid_dir: Path, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, log_dir: Path, pid_dir: Path, say: Callable[[str, str], None], failing: Path | None = None
+    ) -> None:
         self.children: dict[str, Child] = {}
         self._log_dir = log_dir
         self._pid_dir = pid_dir
         self._say = say
+        self._failing = FailingFile(failing or pid_dir.with_name("failing.json"))
         self._selector = selectors.DefaultSelector()
         self._stops = 0
+        self.calm = CALM
+        self._unnoted: set[str] = set()
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Supervisor:
@@ -43,6 +57,7 @@ class Supervisor:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for stale in self._pid_dir.iterdir():
             stale.unlink()
+        self._failing.open()
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
@@ -57,6 +72,7 @@ class Supervisor:
         try:
             self.stop()
         finally:
+            self._failing.close()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._wakeup)
@@ -82,7 +98,7 @@ class Supervisor:
         try:
             self._watch(lambda: child.poll() is not None)
         finally:
-            status = self._bury(child)
+            status = self._reap(child)
             child.log.close()
         if status:
             raise ChildGivenUp(spec.name, f"ended with {status}", child.log.tail)
@@ -106,8 +122,13 @@ class Supervisor:
 
         self._watch(settled)
 
+    def all_ready(self) -> None:
+        """The whole is ready: each child that runs and has not died is, too, and is started again for ever."""
+        for child in self.children.values():
+            child.was_ready |= child.life() is not None and not child.backoff.deaths
+
     def forever(self) -> None:
-        """Watch until a signal asks for the end; raises `ChildGivenUp` if a child dies too often."""
+        """Watch until a signal asks for the end; raises `ChildGivenUp` for a child that never becomes ready."""
         while not self._stops:
             self._tick(IDLE_TICK)
 
@@ -122,14 +143,31 @@ class Supervisor:
 
     def _launch(self, child: Child) -> None:
         child.start()
-        (self._pid_dir / child.name).write_text(f"{child.pid}\n")
+        self._note_pid(child)
         self._selector.register(child.output, selectors.EVENT_READ, child)
 
-    def _bury(self, child: Child) -> int:
+    def _relaunch(self, child: Child) -> None:
+        """Start it again; where the system has no room for a process now, that counts as a death."""
+        try:
+            self._launch(child)
+        except (OSError, subprocess.SubprocessError) as error:
+            child.died(1)
+            self._say("up", f"{child.name} can't be started now: {error}")
+
+    def _note_pid(self, child: Child) -> None:
+        """Write its process id; where the disk is full, each tick tries again."""
+        try:
+            (self._pid_dir / child.name).write_text(f"{child.pid}\n")
+            self._unnoted.discard(child.name)
+        except OSError:
+            self._unnoted.add(child.name)
+
+    def _reap(self, child: Child) -> int:
         if not child.silent:
             self._selector.unregister(child.output)
-        (self._pid_dir / child.name).unlink(missing_ok=True)
-        return child.bury()
+        with contextlib.suppress(OSError):
+            (self._pid_dir / child.name).unlink(missing_ok=True)
+        return child.reap()
 
     def _tick(self, timeout: float) -> None:
         now = time.monotonic()
@@ -138,9 +176,19 @@ class Supervisor:
         now = time.monotonic()
         for child in self.children.values():
             if child.poll() is not None:
-                self._mourn(child)
+                self._ended(child)
             elif child.restart_at is not None and child.restart_at <= now:
-                self._launch(child)
+                self._relaunch(child)
+            elif child.name in self._unnoted and child.process is not None:
+                self._note_pid(child)
+        self._failing.write(self._keep_dying())
+
+    def _keep_dying(self) -> list[Failing]:
+        found = []
+        for child in self.children.values():
+            if (child.life() or 0.0) < self.calm and child.backoff.deaths >= ENOUGH:
+                found.append(Failing(child.name, child.backoff.deaths, child.status))
+        return found
 
     def _listen(self, timeout: float) -> None:
         for key, _ in self._selector.select(timeout):
@@ -151,16 +199,17 @@ class Supervisor:
             if key.data.silent:
                 self._selector.unregister(key.fd)
 
-    def _mourn(self, child: Child) -> None:
-        status = self._bury(child)
-        if not child.died(status):
-            raise ChildGivenUp(child.name, f"died {child.backoff.deaths} times within a minute", child.log.tail)
+    def _ended(self, child: Child) -> None:
+        status = self._reap(child)
+        child.died(status)
+        if not child.was_ready and child.backoff.deaths >= STARTS:
+            raise ChildGivenUp(child.name, f"died {STARTS} times and never became ready", child.log.tail)
         self._say("up", f"{child.name} ended with {status}, starting it again")
 
     # Stopping
 
     def stop(self) -> None:
-        """Ask rank after rank to end, each within its grace; a second signal ends the patience."""
+        """Ask rank after rank to end, each within its grace; a second signal ends the waiting."""
         asked = max(self._stops, 1)
         ranks = sorted({child.spec.rank for child in self.children.values()})
         for rank in ranks:
@@ -175,7 +224,7 @@ class Supervisor:
             for child in alive:
                 if child.poll() is None:
                     self._say("up", f"{child.name} did not stop in time and is killed")
-                self._bury(child)
+                self._reap(child)
         for child in self.children.values():
             child.log.close()
         self.children.clear()

@@ -16,7 +16,7 @@ from unfold.enums import ActionVariant
 
 from queues import registry, selectors
 from queues.admin.job import pretty
-from queues.errors import InvalidJob, QueueError
+from queues.errors import LETTER_CATEGORIES, InvalidJob, QueueError
 from queues.models import DeadLetter, Queue
 from queues.services import bulk
 from queues.services import replay as replaying
@@ -27,9 +27,7 @@ from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids, visible
 from quotas.models import Project
 
-CATEGORIES = (
-    "rate_limited", "quota_exhausted", "auth", "server", "network", "timeout", "validation", "code", "poison", "unknown",
-)  # fmt: skip
+CATEGORIES = (*LETTER_CATEGORIES, "unknown")
 
 
 OPEN = {"handled_at": None}

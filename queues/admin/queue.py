@@ -20,6 +20,10 @@ from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 
 
+def _without_pool(field: Any) -> Any:
+    return tuple(name for name in field if name != "pool") if isinstance(field, tuple) else field
+
+
 @admin.register(Queue)
 class QueueAdmin(SluiceAdmin):
     shared = True
@@ -50,6 +54,19 @@ class QueueAdmin(SluiceAdmin):
             act=lambda request, row, reason: control.resume(row, actor=actor_of(request), reason=reason),
         ),
     ]
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Pools are the platform's: a member of a project might not be allowed to use a queue's."""
+        shown = super().get_list_display(request)
+        return shown if project_ids(request.user) is None else [name for name in shown if name != "pool"]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        sets = super().get_fieldsets(request, obj)
+        if project_ids(request.user) is None:
+            return sets
+        return [
+            (title, {**options, "fields": [_without_pool(one) for one in options["fields"]]}) for title, options in sets
+        ]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist = super().get_changelist_instance(request)

@@ -32,7 +32,8 @@ class WorkerAdmin(ReadOnlyAdmin):
 
     @display(description="Slots in use")
     def load(self, row: WorkerProcess) -> str:
-        return f"{row.busy} of {row.places}"
+        lost = f", {row.lost_places} stuck" if row.lost_places else ""
+        return f"{row.busy} of {row.places}{lost}"
 
     @display(description="Last seen")
     def seen(self, row: WorkerProcess) -> str:

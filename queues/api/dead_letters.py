@@ -15,7 +15,7 @@ from queues.api import documents
 from queues.api.jobs import Reason
 from queues.api.problems import as_problems
 from queues.api.shapes import job_whole, letter_shape, moment
-from queues.errors import CATEGORIES
+from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
 from queues.services import bulk, replay
 from quotas.rest.caller import resolve_project
@@ -29,7 +29,7 @@ SEVERITIES = ("info", "warning", "critical")
 
 
 class LetterFilters(QuerySerializer):
-    category = serializers.ChoiceField(choices=CATEGORIES, required=False)
+    category = serializers.ChoiceField(choices=LETTER_CATEGORIES, required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = serializers.CharField(required=False, max_length=32)
     project = serializers.CharField(required=False, max_length=63)
@@ -51,7 +51,7 @@ class ReplayOne(Reason):
 
 
 class BulkFilter(StrictSerializer):
-    category = serializers.ChoiceField(choices=CATEGORIES, required=False)
+    category = serializers.ChoiceField(choices=LETTER_CATEGORIES, required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = StrictCharField(required=False, max_length=32)
     project = StrictCharField(required=False, max_length=63)
@@ -143,7 +143,7 @@ class DeadLetterReplay(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         body = self.body(ReplayOne)
         letter = letter_of(self, uid)
-        with as_problems():
+        with as_problems(self.caller):
             job = replay.replay(letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload"))
         return Response(job_whole(Job.objects.select_related("project", "queue", "batch").get(pk=job.pk)))
 
@@ -160,7 +160,7 @@ class DeadLetterDiscard(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
         letter = letter_of(self, uid)
-        with as_problems():
+        with as_problems(self.caller):
             replay.discard(letter.pk, actor=self.caller.name, reason=reason)
         return Response(letter_shape(letter_of(self, uid)))
 

@@ -69,7 +69,7 @@ class Jobs(ApiView):
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         """Accepted with 202: from then on the job is in SQL and is not lost. The same key and body: 200, the same job."""
-        with as_problems():
+        with as_problems(self.caller):
             spec = read_job(request.data)
             header = idempotency_key(request)
             if header is not None:
@@ -149,7 +149,7 @@ class JobCancel(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
         job = job_of(self, uid)
-        with as_problems():
+        with as_problems(self.caller):
             cancel.cancel(job.pk, actor=self.caller.name, reason=reason, audited=self.caller.may("operate"))
         return Response(job_whole(job_of(self, uid)))
 
@@ -160,7 +160,7 @@ class JobRetry(ApiView):
     @extend_schema(operation_id="retry_job", request=Reason, responses=documents.JobAnswer, summary="Replay a dead job")
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
-        with as_problems():
+        with as_problems(self.caller):
             replay.retry(job_of(self, uid), actor=self.caller.name, reason=reason)
         return Response(job_whole(job_of(self, uid)))
 
@@ -174,7 +174,7 @@ class JobsBulk(ApiView):
         parameters=[documents.IDEMPOTENCY_KEY], summary="Submit up to 10,000 jobs as one batch, all or nothing",
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        with as_problems():
+        with as_problems(self.caller):
             batch, jobs, slug = self._read(request.data)
             project = resolve_project(request, slug, required=True)
             assert project is not None

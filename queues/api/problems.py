@@ -7,14 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from queues import errors
-from quotas.rest.problems import InvalidRequest, ProblemError
+from quotas.rest.caller import Caller
+from quotas.rest.problems import InvalidRequest, NotFound, ProblemError
 
 
 @contextmanager
-def as_problems() -> Iterator[None]:
-    """Turn what a service raises into the answer that the contract names."""
+def as_problems(caller: Caller | None = None) -> Iterator[None]:
+    """Turn what a service raises into the answer that the contract names.
+
+    A pool that is for other projects is 404, as one that does not exist is for a `caller` bound to a project: the two
+    must not be told apart there.
+    """
     try:
         yield
+    except errors.NoSuchPool as error:
+        found = [{"pointer": f"#{item.pointer}", "detail": item.detail} for item in error.errors[:50]]
+        text = f"{found[0]['pointer']}: {found[0]['detail']}"
+        if error.of_others or (caller is not None and not caller.is_platform):
+            raise NotFound(text, "unknown-pool", found) from None
+        raise InvalidRequest(text, found) from None
     except errors.InvalidJob as error:
         found = [{"pointer": f"#{item.pointer}", "detail": item.detail} for item in error.errors[:50]]
         raise InvalidRequest(f"{found[0]['pointer']}: {found[0]['detail']}", found) from None

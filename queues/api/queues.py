@@ -48,7 +48,7 @@ class Queues(ApiView):
         return Response(page(rows, self.query(PageQuery), self._shown, order="id"))
 
     def _shown(self, row: Queue) -> dict[str, Any]:
-        return queue_shape(row, selectors.queue_facts(row, self.caller.project))
+        return queue_shape(row, selectors.queue_facts(row, self.caller.project), self.caller.project)
 
 
 class QueueDetail(ApiView):
@@ -58,7 +58,7 @@ class QueueDetail(ApiView):
     def get(self, request: Request, name: str) -> Response:
         self.query()
         queue = queue_named(name)
-        return Response(queue_shape(queue, selectors.queue_facts(queue, self.caller.project)))
+        return Response(queue_shape(queue, selectors.queue_facts(queue, self.caller.project), self.caller.project))
 
 
 class _Steer(ApiView):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from django.db.models import Prefetch, prefetch_related_objects
+
 from queues import registry
-from queues.models import Attempt, Batch, DeadLetter, Job, Queue, WorkerProcess
+from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Queue, WorkerProcess
 from queues.selectors import batch_facts
 from queues.services.control import state_of
+from quotas.models import Project
 
 
 def moment(value: datetime | None) -> str | None:
@@ -60,9 +63,16 @@ def attempt_shape(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def parts_of_jobs() -> list[str | Prefetch]:
+    """What `job_whole` shows beside a job's own columns, to be read for many jobs at once."""
+    after = JobDependency.objects.order_by("pk").select_related("after").only("job_id", "after__uid")
+    return [Prefetch("dependencies", after), "attempts", Prefetch("dead_letters", DeadLetter.objects.order_by("-pk"))]
+
+
 def job_whole(job: Job) -> dict[str, Any]:
     """One job with payload, result, attempts and its open dead letter."""
-    letter = job.dead_letters.order_by("-pk").values_list("uid", flat=True).first() if job.status == "dead" else None
+    prefetch_related_objects([job], *parts_of_jobs())
+    letters = [letter.uid for letter in job.dead_letters.all()] if job.status == "dead" else []
     return {
         **job_row(job),
         "payload": payload_of(job),
@@ -71,12 +81,12 @@ def job_whole(job: Job) -> dict[str, Any]:
         "callback_url": job.callback_url or None,
         "idempotency_key": job.idempotency_key,
         "replays": job.replays,
-        "after": list(job.dependencies.order_by("pk").values_list("after__uid", flat=True)),
+        "after": [dependency.after.uid for dependency in job.dependencies.all()],
         "attempts": [attempt_shape(attempt) for attempt in job.attempts.all()],
         "result": job.result,
         "category": job.category or None,
         "error": job.error or None,
-        "dead_letter": letter,
+        "dead_letter": letters[0] if letters else None,
     }
 
 
@@ -95,7 +105,11 @@ def batch_shape(batch: Batch) -> dict[str, Any]:
     }
 
 
-def queue_shape(queue: Queue, facts: dict[str, Any]) -> dict[str, Any]:
+def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = None) -> dict[str, Any]:
+    """A queue as the platform sees it, or as a project does: a pool that is for others has no name there."""
+    theirs = queue.pool is not None and (
+        project is None or queue.pool.projects is None or project.slug in queue.pool.projects
+    )
     return {
         "name": queue.name,
         "state": state_of(queue),
@@ -104,7 +118,7 @@ def queue_shape(queue: Queue, facts: dict[str, Any]) -> dict[str, Any]:
         "timeout": queue.timeout,
         "concurrency": queue.concurrency,
         "lane": queue.lane,
-        "pool": queue.pool.name if queue.pool else None,
+        "pool": queue.pool.name if queue.pool and theirs else None,
         "retry_policy": queue.retry_policy.name if queue.retry_policy else None,
         **facts,
     }
@@ -139,6 +153,7 @@ def worker_shape(worker: WorkerProcess, alive: bool) -> dict[str, Any]:
         "state": "stopped" if worker.stopped_at else "alive" if alive else "lost",
         "places": worker.places,
         "busy": worker.busy,
+        "lost_places": worker.lost_places,
         "jobs_done": worker.jobs_done,
         "jobs_failed": worker.jobs_failed,
         "success_rate": round(1 - worker.jobs_failed / worker.jobs_done, 4) if worker.jobs_done else None,

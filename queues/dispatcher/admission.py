@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from queues import config
+from queues import config, registry
 from queues.dispatcher.candidate import Candidate
 from quotas import policies
 from quotas.engine.accounts import Accounts
 from quotas.engine.fallback import ResilientLimiter
 from quotas.engine.limiter import Limiter
 from quotas.engine.types import Admission, AdmitRequest, Limit, Outcome, PoolSpec
+from quotas.errors import UnknownPool
 from quotas.services.pools import tell_admitted
 
 UNUSED = Outcome("unused")
@@ -27,6 +28,7 @@ class Asked:
     candidate: Candidate
     limits: tuple[Limit, ...]
     pool: PoolSpec | None
+    fallbacks: tuple[PoolSpec, ...] = ()
 
     @property
     def free(self) -> bool:
@@ -46,8 +48,9 @@ class Admissions:
         `KeyError` or `UnknownPool` for what is gone."""
         cfg = config.current()
         queue = cfg.queues[candidate.queue_id]
+        project = cfg.projects[candidate.project_id].slug
         limits = policies.resolve_job(
-            project=cfg.projects[candidate.project_id].slug,
+            project=project,
             user=candidate.user or None,
             keys=candidate.keys,
             queue=queue.name,
@@ -55,9 +58,13 @@ class Admissions:
             priority=candidate.priority,
         )
         name = candidate.pool or queue.pool
+        if not name and registry.needs_pool(candidate.type):
+            raise UnknownPool("Neither the job nor its queue names a pool.")
         if any(limit.algorithm == "concurrency" for limit in limits):
             limits = _held_long_enough(limits, (candidate.timeout or queue.timeout) + MARGIN)
-        return Asked(candidate, limits, policies.pool_spec(name) if name else None)
+        pool = policies.pool_spec(name, project) if name else None
+        fallbacks = policies.fallbacks_of(pool, project) if pool is not None else ()
+        return Asked(candidate, limits, pool, fallbacks)
 
     def admit(self, asked: Sequence[Asked]) -> list[Admission]:
         """Decide all in one round trip, in order."""
@@ -68,12 +75,13 @@ class Admissions:
                 AdmitRequest(
                     limits=asked[position].limits,
                     pool=asked[position].pool,
-                    fallbacks=_fallbacks(asked[position].pool),
+                    fallbacks=asked[position].fallbacks,
                     cost=asked[position].candidate.cost,
                     priority=asked[position].candidate.priority,
                     key=next(iter(asked[position].candidate.keys.values()), ""),
                     token=_token(asked[position].candidate),
                     model=asked[position].candidate.model,
+                    without=_without(asked[position].candidate),
                 )
                 for position in pending
             ]
@@ -98,17 +106,13 @@ def _token(candidate: Candidate) -> str:
     return f"{candidate.uid}.{candidate.delivery + 1}"
 
 
+def _without(candidate: Candidate) -> str:
+    return "" if candidate.refused_by is None else str(candidate.refused_by)
+
+
 def _held_long_enough(limits: tuple[Limit, ...], seconds: float) -> tuple[Limit, ...]:
     """Slots that don't run out under a job that still runs: it gives them back when it ends, or the reconciler does."""
     return tuple(
         replace(limit, lease_ttl=seconds) if limit.algorithm == "concurrency" and limit.lease_ttl < seconds else limit
         for limit in limits
     )
-
-
-def _fallbacks(pool: PoolSpec | None) -> tuple[PoolSpec, ...]:
-    """The pools to try when the first is limited, in order; names of pools that are gone are passed over."""
-    if pool is None:
-        return ()
-    known = policies.snapshot().pools
-    return tuple(known[name].spec for name in pool.fallback if name in known)

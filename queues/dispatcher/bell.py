@@ -25,11 +25,21 @@ class Rings:
     any: bool = False
 
     def add(self, raw: Any) -> None:
-        message = json.loads(raw)
-        groups = {tuple(group) for group in message["groups"]}
-        (self.again if message["again"] else self.grew).update(groups)
-        self.unblock |= message["unblock"]
+        """Take one ring. One that can't be read may have been any: everything is looked at then."""
         self.any = True
+        try:
+            message = json.loads(raw)
+            groups = {
+                (int(queue), int(priority), int(project), str(pool))
+                for queue, priority, project, pool in message["groups"]
+            }
+            again, unblock = bool(message["again"]), bool(message["unblock"])
+        except (ValueError, TypeError, KeyError):
+            log.warning("dispatcher.unreadable_ring")
+            self.unblock = True
+            return
+        (self.again if again else self.grew).update(groups)
+        self.unblock |= unblock
 
 
 def listen(seconds: float) -> Rings:
@@ -47,5 +57,6 @@ def listen(seconds: float) -> Rings:
             rings.add(raw)
     except redis.RedisError as error:
         log.warning("dispatcher.bell_silent", error=type(error).__name__)
+        connection.drop_connections(client)
         time.sleep(min(max(seconds, 0.1), 0.5))
     return rings

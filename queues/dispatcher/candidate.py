@@ -29,6 +29,8 @@ COLUMNS = (
     "status",
     "timeout",
     "model",
+    "refused_by",
+    "type",
 )
 
 
@@ -50,6 +52,8 @@ class Candidate:
     status: str
     timeout: float | None
     model: str = ""
+    refused_by: int | None = None
+    type: str = ""
 
     @property
     def group(self) -> GroupKey:

@@ -24,6 +24,7 @@ class Group:
         self.held_until = 0.0
         self._behind = 0
         self._exhausted = False
+        self._passed_over = False
 
     def restart(self) -> None:
         """Begin at the front again: something came back that is older than what was read."""
@@ -35,11 +36,13 @@ class Group:
         """Something was added at the end."""
         self._exhausted = False
 
-    def unblock(self) -> None:
-        """Forget every block; what limits will say so again."""
+    def unblock(self, *, changed: bool) -> None:
+        """Forget every block; what limits will say so again. `changed`: the configuration has, so that also what was
+        passed over has another chance."""
         self.held_until = 0.0
-        if self.blocked:
+        if self.blocked or (changed and self._passed_over):
             self.blocked.clear()
+            self._passed_over = False
             self.restart()
 
     def open_lanes(self, now: float) -> None:
@@ -54,6 +57,10 @@ class Group:
         """Pass over a lane until then."""
         self.blocked[lane] = until
         self.rows = deque(row for row in self.rows if row.lane != lane)
+
+    def pass_over(self) -> None:
+        """The one that was drawn last waits for a change of configuration, which unblocks."""
+        self._passed_over = True
 
     def put_back(self, candidates: list[Candidate]) -> None:
         """Return what was drawn and not used, in order, to the front."""

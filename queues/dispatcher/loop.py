@@ -10,10 +10,10 @@ from datetime import timedelta
 
 import redis
 import structlog
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import Min
 
-from queues import clock, config
+from queues import clock, config, connection
 from queues.dispatcher import bell, waits
 from queues.dispatcher.admission import Admissions, Asked
 from queues.dispatcher.candidate import Candidate, GroupKey, groups_waiting
@@ -76,8 +76,8 @@ class Dispatcher:
         pause = 0.0
         try:
             while not self._stopping.is_set():
-                rings = bell.listen(pause) if self.leader.token is not None else bell.Rings()
                 try:
+                    rings = bell.listen(pause) if self.leader.token is not None else bell.Rings()
                     close_old_connections()
                     if not self._lead():
                         pause = 0.0
@@ -88,7 +88,9 @@ class Dispatcher:
                 except LeadershipLost:
                     log.warning("dispatcher.leadership_lost", name=self.name)
                     self._forget()
-                except (DatabaseError, redis.RedisError, LimiterUnavailable) as error:
+                except (DatabaseError, InterfaceError, redis.RedisError, LimiterUnavailable) as error:
+                    pause = 0.0
+                    connection.drop_connections(connection.client())
                     log.warning("dispatcher.waiting", error=f"{type(error).__name__}: {error}")
                     self._forget()
                     self._stopping.wait(0.5)
@@ -143,13 +145,15 @@ class Dispatcher:
     def _hear(self, rings: bell.Rings) -> None:
         if rings.unblock:
             config.snapshot.outdate()  # a pause holds for all that was submitted behind it
+            policies.outdate()
         config.current()
         versions = (config.snapshot.version, policies.snapshot().version)
-        if versions != self._versions or rings.unblock:
+        changed = versions != self._versions
+        if changed or rings.unblock:
             self._versions = versions
             self._pools.clear()
             for group in self._groups.values():
-                group.unblock()
+                group.unblock(changed=changed)
         for key in rings.grew | rings.again:
             group = self._groups.setdefault(key, Group(key))
             if key in rings.again:
@@ -261,9 +265,13 @@ class Dispatcher:
         try:
             return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject) as error:
-            # Its pool or project was taken away: nothing but a change of configuration helps, and that unblocks.
+            # Its pool or project was removed: nothing but a change of configuration helps, and that unblocks. Jobs that
+            # name no pool share their lane with jobs that need none.
             log.warning("dispatcher.unresolvable", job=candidate.uid, missing=str(error))
-            group.block(candidate.lane, time.monotonic() + 60.0)
+            if candidate.pool:
+                group.block(candidate.lane, time.monotonic() + 60.0)
+            else:
+                group.pass_over()
             return None
 
     def _sort(

@@ -10,7 +10,7 @@ import structlog
 
 from queues.connection import Group
 from queues.maintenance import pruner, reconciler, sweeper
-from queues.services import auto_replay, bulk, recurring
+from queues.services import auto_replay, bulk, intake, recurring
 from queues.worker import engine
 from quotas.engine.errors import LimiterUnavailable
 from quotas.services import adaptive, health, rollups
@@ -30,6 +30,7 @@ class Maintenance:
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
             (1.0, recurring.submit_due),
+            (1.0, intake.go_on),
             (pruner.pace(), pruner.prune),
             (15.0, sweeper.sweep),
             (2.0, _pay),

@@ -1,4 +1,8 @@
-"""Retention: what is completed or cancelled goes by age and by count; what is dead stays until it is handled."""
+"""Retention: what is completed or cancelled goes by age and by count; what is dead stays until it is handled.
+
+Nothing goes that something pending is derived from: callbacks that are due carry their content with them, jobs of a
+batch stay until the batch has ended, and what is deleted then is counted on the batch.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,19 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
+from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q
 
-from queues.models import Attempt, Batch, Callback, DeadLetter, Job, JobDependency, Transition, WorkerProcess
+from queues.models import (
+    Batch,
+    Callback,
+    DeadLetter,
+    IntakePart,
+    Job,
+    JobDependency,
+    WorkerProcess,
+)
+from queues.services import removal
 from queues.states import Stage, Status
 
 log = structlog.get_logger(__name__)
@@ -24,34 +38,48 @@ def pace() -> float:
 
 def prune(now: datetime) -> None:
     """One slice of what is too old or too much, and worker rows of yesterday."""
-    removed = _remove(_deletable().filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).order_by("id"))
+    if IntakePart.objects.exists():
+        return  # jobs that are still to be written may wait for ended ones
+    edge = now - timedelta(days=settings.RETENTION_DAYS)
+    removed = _remove(_deletable().filter(finished_at__lt=edge).order_by("id"))
     if removed < SLICE:
-        # Ids rise with each job, so that the newest ones are told without counting.
+        # Ids rise with each job, so that the newest ones are known without counting.
         newest = Job.objects.order_by("-id").values_list("id", flat=True).first() or 0
         removed += _remove(_deletable().filter(id__lte=newest - settings.RETENTION_COUNT).order_by("id"))
-    Batch.objects.filter(finished_at__lt=now - timedelta(days=settings.RETENTION_DAYS)).exclude(
-        Exists(Job.objects.filter(batch=OuterRef("pk")))
-    ).delete()
+    _remove_batches(edge)
+    Callback.objects.filter(job=None, batch=None, due_at=None, created_at__lt=edge)._raw_delete("default")  # type: ignore[attr-defined]
     WorkerProcess.objects.filter(seen_at__lt=now - timedelta(days=1)).delete()
     if removed:
         log.info("pruner.removed", jobs=removed)
 
 
 def _deletable():  # type: ignore[no-untyped-def]
+    """Ended jobs that nothing needs any more: no open dead letter, no job that waits for them, no running batch."""
     held = JobDependency.objects.filter(after=OuterRef("pk"), job__stage=Stage.HELD)
     unhandled = DeadLetter.objects.filter(job=OuterRef("pk"), handled_at=None)
+    running = Batch.objects.filter(pk=OuterRef("batch"), finished_at=None)
     ended = Q(status__in=[Status.COMPLETED, Status.CANCELLED]) | Q(Q(status=Status.DEAD), ~Exists(unhandled))
-    return Job.objects.filter(ended, stage=Stage.DONE).exclude(Exists(held))
+    return Job.objects.filter(ended, stage=Stage.DONE).exclude(Exists(held)).exclude(Exists(running))
 
 
 def _remove(rows) -> int:  # type: ignore[no-untyped-def]
-    ids = list(rows.values_list("id", flat=True)[:SLICE])
-    if ids:
-        # Children first and by hand: the ORM's own cascade would read every row before it deletes it.
-        for child in (Attempt, Transition, DeadLetter, Callback):
-            child.objects.filter(job_id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
-        JobDependency.objects.filter(job_id__in=ids).delete()
-        JobDependency.objects.filter(after_id__in=ids).delete()
-        Batch.objects.filter(then_id__in=ids).update(then=None)
-        Job.objects.filter(id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
+    """Delete up to a slice of jobs with all that belongs to them. What is still to be sent about them stays."""
+    with transaction.atomic():
+        rows = rows.select_for_update(of=("self",), skip_locked=connection.features.has_select_for_update_skip_locked)
+        ids = list(rows.values_list("id", flat=True)[:SLICE])
+        if not ids:
+            return 0
+        removal.remove(ids)
     return len(ids)
+
+
+def _remove_batches(edge: datetime) -> None:
+    """Batches that ended long ago and whose jobs are gone. What is still to be sent about them stays."""
+    with transaction.atomic():
+        old = Batch.objects.filter(finished_at__lt=edge, then=None).exclude(
+            Exists(Job.objects.filter(batch=OuterRef("pk")))
+        )
+        ids = list(old.order_by("pk").values_list("pk", flat=True)[:SLICE])
+        if ids:
+            Callback.objects.filter(batch_id__in=ids, due_at=None)._raw_delete("default")  # type: ignore[attr-defined]
+            Batch.objects.filter(pk__in=ids).delete()  # sets the batch of callbacks that are due to null

@@ -15,6 +15,7 @@ from django.db import transaction
 from queues import registry
 from queues.announcement import announce
 from queues.connection import Group, belt, client, key, ring
+from queues.errors import LOST
 from queues.models import Attempt, Job, Transition
 from queues.services import letters
 from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
@@ -142,7 +143,7 @@ class Reconciler:
                     )
                     ended.append(job)
                 elif job.delivery_mode == "at_most_once":
-                    job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, "poison"
+                    job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, LOST
                     job.error = job.reason = "Its worker was lost, and it asked for at most one delivery."
                     dead.append(job)
                     ended.append(job)
@@ -150,7 +151,8 @@ class Reconciler:
                     job.stage, job.status, job.reason = Stage.READY, Status.PENDING, "its worker was lost"
                     job.not_before = now
                     job.suspect = job.suspect or registry.is_suspect(job.type, job.losses)
-                steps.append(Transition(job=job, at=now, state=job.status, reason=job.reason))
+                if job.status != Status.DEAD:  # the timeline has that from the job itself
+                    steps.append(Transition(job=job, at=now, state=job.status, reason=job.reason))
             Job.objects.bulk_update(
                 rows,
                 ["losses", "worker", "lease_until", "account_lease", "reservation", "stage", "status", "reason",

@@ -1,10 +1,12 @@
 """What jobs are made of, in SQL: the truth and the waiting room."""
 
+from queues.models.answered_key import AnsweredKey
 from queues.models.attempt import Attempt
 from queues.models.batch import Batch, BatchAnswer
 from queues.models.bulk_action import BulkAction
 from queues.models.callback import Callback
 from queues.models.dead_letter import DeadLetter
+from queues.models.intake import IntakePart
 from queues.models.job import Job, JobDependency
 from queues.models.leadership import Leadership
 from queues.models.queue import Queue
@@ -14,12 +16,14 @@ from queues.models.transition import Transition
 from queues.models.worker import WorkerProcess
 
 __all__ = [
+    "AnsweredKey",
     "Attempt",
     "Batch",
     "BatchAnswer",
     "BulkAction",
     "Callback",
     "DeadLetter",
+    "IntakePart",
     "Job",
     "JobDependency",
     "Leadership",

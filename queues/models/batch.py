@@ -24,6 +24,9 @@ class Batch(models.Model):
     sealed = models.BooleanField(default=False, help_text="No more jobs can be added.")
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)
     request_hash = models.CharField(max_length=64, blank=True)
+    pruned = models.JSONField(
+        default=dict, editable=False, help_text="Jobs by status that were counted here before retention removed them."
+    )
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)
 

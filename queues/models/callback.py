@@ -6,14 +6,16 @@ from queues.ids import new_id
 
 
 class Callback(models.Model):
-    """Written in the transaction that ends the job: it is an outbox, like the job row itself."""
+    """Written with its content in the transaction that ends the job: an outbox, independent of the rows it is about."""
 
     uid = models.CharField(max_length=32, unique=True, default=new_id, editable=False)
     project = models.ForeignKey("quotas.Project", on_delete=models.CASCADE, related_name="+")
-    job = models.ForeignKey("queues.Job", null=True, on_delete=models.CASCADE, related_name="callbacks")
-    batch = models.ForeignKey("queues.Batch", null=True, on_delete=models.CASCADE, related_name="callbacks")
+    job = models.ForeignKey("queues.Job", null=True, on_delete=models.SET_NULL, related_name="callbacks")
+    batch = models.ForeignKey("queues.Batch", null=True, on_delete=models.SET_NULL, related_name="callbacks")
     url = models.URLField(max_length=1000)
+    receiver = models.CharField(max_length=300, blank=True, help_text="Scheme, host and port of the address.")
     event = models.CharField(max_length=32)
+    body = models.TextField(blank=True, help_text="What is sent, as it was when it happened; blank once it is over.")
     created_at = models.DateTimeField()
     due_at = models.DateTimeField(null=True, help_text="Next try; blank: delivered or given up.")
     tries = models.PositiveIntegerField(default=0)

@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from queues.ids import new_id
 from queues.models.stage import StageField
-from queues.states import Stage, Status
+from queues.states import LIVE_STAGES, Stage, Status
 
 
 class Job(models.Model):
@@ -71,6 +71,11 @@ class Job(models.Model):
     )
     account_lease = models.CharField(max_length=64, blank=True)
     reservation = models.CharField(max_length=64, blank=True)
+    refused_by = models.BigIntegerField(
+        null=True,
+        editable=False,
+        help_text="The account whose credential was refused for this job: another one is taken.",
+    )
     attempts_made = models.PositiveIntegerField(
         default=0, verbose_name="total attempts", help_text="Never resets, not even with a replay."
     )
@@ -128,7 +133,11 @@ class Job(models.Model):
             models.Index(fields=["batch", "status"], name="job_by_batch"),
             models.Index(fields=["status", "-id"], name="job_by_status"),
             models.Index(fields=["queue", "-id"], name="job_by_queue"),
-            models.Index(fields=["unique_key"], condition=Q(unique_key__isnull=False), name="job_unique_key"),
+            models.Index(
+                fields=["unique_key"],
+                condition=Q(unique_key__isnull=False, stage__in=LIVE_STAGES),
+                name="job_unique_live",
+            ),
             models.Index(fields=["queue", "finished_at"], condition=Q(stage=Stage.DONE), name="job_finished"),
         ]
 

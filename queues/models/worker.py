@@ -10,6 +10,9 @@ class WorkerProcess(models.Model):
     lane = models.CharField(max_length=8)
     places = models.PositiveIntegerField(verbose_name="slots", help_text="Jobs it can run at once.")
     busy = models.PositiveIntegerField(default=0)
+    lost_places = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Threads whose jobs go on in spite of time-out or cancel."
+    )
     jobs_done = models.BigIntegerField(
         default=0,
         verbose_name="attempts ended",

@@ -11,11 +11,11 @@ from django.db import transaction
 
 from queues import clock
 from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
-from queues.models import Batch, BatchAnswer, Job
-from queues.services import callbacks, dependencies
+from queues.models import Batch, BatchAnswer, IntakePart, Job
+from queues.services import callbacks, dependencies, idempotency, intake
 from queues.services.deadlock import again_after_deadlock
 from queues.specs import JobSpec
-from queues.states import FINAL, Stage
+from queues.states import UNFINISHED, Stage
 from quotas.models import Project
 
 
@@ -36,7 +36,6 @@ def open_one(batch: Batch | None, pointer: str) -> Batch:
     return batch
 
 
-@again_after_deadlock
 def submit_bulk(
     project: Project,
     specs: Sequence[JobSpec],
@@ -55,25 +54,54 @@ def submit_bulk(
     `uid` adds to a batch that exists; `stays_open` lets it grow until it is sealed. `then` is a job that is accepted
     with the others and held until all of them have ended, however they did.
     """
-    from queues.services.submit import lock_dependencies, submit_specs
+    by_parts = intake.is_worth_it(len(specs))
+    batch, ids, created = _accept(
+        project, specs, name, uid, stays_open, callback_url, then, idempotency_key, request_hash, pointer, by_parts
+    )
+    if by_parts:
+        intake.finish({"batch": batch})
+        batch.refresh_from_db()
+    return batch, ids, created
+
+
+@intake.after_what_is_taken_in
+@again_after_deadlock
+def _accept(
+    project: Project,
+    specs: Sequence[JobSpec],
+    name: str,
+    uid: str | None,
+    stays_open: bool,
+    callback_url: str,
+    then: JobSpec | None,
+    idempotency_key: str | None,
+    request_hash: str,
+    pointer: str,
+    by_parts: bool,
+) -> tuple[Batch, list[str], bool]:
+    """The transaction that accepts the batch."""
+    from queues.services.submit import accept, lock_dependencies, prepare
 
     created = True
+    if uid is not None and idempotency_key is not None:
+        specs = _keyed(specs, uid, idempotency_key, request_hash)
+    elif idempotency_key is not None:
+        answer = _answer_of(project, idempotency_key, request_hash)
+        if answer is not None:
+            return answer
+    prepared = prepare(project, specs, pointer=pointer, by_parts=by_parts)
+    last = None
+    if then is not None:
+        last = prepare(project, [replace(then, held="waits for its batch to be complete")], pointers=["/batch/then"])
     with transaction.atomic():
         if idempotency_key is not None and uid is None:
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-            known = Batch.objects.filter(project=project, idempotency_key=idempotency_key).first()
-            if known is not None:
-                if known.request_hash != request_hash:
-                    raise IdempotencyConflict()
-                told = BatchAnswer.objects.filter(batch=known).values_list("ids", flat=True).first()
-                if told is None:
-                    told = list(known.jobs.order_by("pk").values_list("uid", flat=True))
-                return known, told, False
+            answer = _answer_of(project, idempotency_key, request_hash)
+            if answer is not None:
+                return answer
         if uid is not None:
             lock_dependencies(specs, project)
             found = lock(project, [uid]).get(uid)
-            if idempotency_key is not None:
-                specs = _keyed(specs, uid, idempotency_key, request_hash)
             if found is not None and _is_repeated(project, specs):
                 batch, created = found, False  # also where it was sealed since
             else:
@@ -91,12 +119,11 @@ def submit_bulk(
                 request_hash=request_hash,
                 created_at=clock.now(),
             )
-        if then is not None:
-            held = replace(then, held=f"waits for batch {batch.uid} to be complete")
-            (last,) = submit_specs(project, [held], pointers=["/batch/then"], lookup_batches=False)
-            Batch.objects.filter(pk=batch.pk).update(then=last.job)
-            batch.then = last.job
-        accepted = submit_specs(project, specs, batch=batch, pointer=pointer, lookup_batches=False)
+        accepted = accept(prepared, batch=batch, by_parts=by_parts)
+        if last is not None:
+            batch.then = accept(last)[0].job
+            Job.objects.filter(pk=batch.then.pk).update(reason=f"waits for batch {batch.uid} to be complete")
+            Batch.objects.filter(pk=batch.pk).update(then=batch.then)
         ids = [answer.job.uid for answer in accepted]
         if batch.idempotency_key is not None and uid is None:
             BatchAnswer.objects.create(batch=batch, ids=ids)
@@ -106,6 +133,19 @@ def submit_bulk(
             callbacks.note_batches(finish_ended([batch.pk], now), now)
             batch.refresh_from_db()
     return batch, ids, created
+
+
+def _answer_of(project: Project, key: str, request_hash: str) -> tuple[Batch, list[str], bool] | None:
+    """What the first request with this key was answered; None where this is the first."""
+    known = Batch.objects.filter(project=project, idempotency_key=key).first()
+    if known is None:
+        return None
+    if known.request_hash != request_hash:
+        raise IdempotencyConflict()
+    ids = BatchAnswer.objects.filter(batch=known).values_list("ids", flat=True).first()
+    if ids is None:
+        ids = list(known.jobs.order_by("pk").values_list("uid", flat=True))
+    return known, ids, False
 
 
 def _keyed(specs: Sequence[JobSpec], uid: str, idempotency_key: str, request_hash: str) -> list[JobSpec]:
@@ -120,9 +160,11 @@ def _keyed(specs: Sequence[JobSpec], uid: str, idempotency_key: str, request_has
 
 
 def _is_repeated(project: Project, specs: Sequence[JobSpec]) -> bool:
-    """Whether jobs of this very request were accepted before."""
-    ours = next((spec.idempotency_key for spec in specs if (spec.idempotency_key or "").startswith("bulk:")), None)
-    return ours is not None and Job.objects.filter(project=project, idempotency_key=ours).exists()
+    """Whether jobs of this very request were accepted before. A request that bears a key of its own has put one on its
+    jobs; without that, each of the jobs must be known by its own."""
+    ours = [spec.idempotency_key for spec in specs if (spec.idempotency_key or "").startswith("bulk:")][:1]
+    keys = ours or [spec.idempotency_key for spec in specs]
+    return all(keys) and len(idempotency.known(project, [key for key in keys if key])) == len(set(keys))
 
 
 @again_after_deadlock
@@ -136,21 +178,25 @@ def seal(batch: Batch) -> None:
 
 def finish_ended(batch_ids: Sequence[int], now: datetime) -> list[int]:
     """Mark those of the batches complete that are sealed and whose jobs have all ended; returns their ids."""
-    finished = []
-    # Held while it is looked at: of two that settle the last two jobs at once, neither sees the other's end.
-    rows = Batch.objects.filter(pk__in=batch_ids, open=False, finished_at=None).order_by("pk")
-    for pk in rows.select_for_update(no_key=True).values_list("pk", flat=True):
-        if not Job.objects.filter(batch_id=pk).exclude(status__in=FINAL).exists() and Batch.objects.filter(
-            pk=pk, open=False, finished_at__isnull=True
-        ).update(finished_at=now):
-            finished.append(pk)
+    # Locked also where it seems to be open: of two that seal it and settle its last job at once, or that settle its last
+    # two jobs, neither sees what the other does. What the lock gives is the row as it is then.
+    rows = Batch.objects.filter(pk__in=batch_ids, finished_at=None).order_by("pk").select_for_update(no_key=True)
+    finished = [pk for pk, is_open in list(rows.values_list("pk", "open")) if not is_open and _is_whole(pk)]
+    Batch.objects.filter(pk__in=finished).update(finished_at=now)
     if finished:
         _go_on(finished)
     return finished
 
 
+def _is_whole(batch_id: int) -> bool:
+    """Whether all its jobs are rows that have ended."""
+    if IntakePart.objects.filter(batch=batch_id).exists():
+        return False
+    # By the statuses that are left, not by those that ended: an index finds them without reading all that ended.
+    return not Job.objects.filter(batch_id=batch_id, status__in=UNFINISHED).exists()
+
+
 def _go_on(batch_ids: Sequence[int]) -> None:
     """Release the jobs that waited for these batches; once, whatever is replayed in them later."""
     waiting = Job.objects.filter(closes__in=batch_ids, stage=Stage.HELD).order_by("pk")
-    for job in waiting.select_for_update(of=("self",)):
-        dependencies.release(job)
+    dependencies.release(list(waiting.select_for_update(of=("self",))))

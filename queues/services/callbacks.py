@@ -11,19 +11,20 @@ import json
 import re
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-import urllib3
 from django.conf import settings
 from django.db import transaction
 
 from queues import clock
 from queues.errors import FieldError, InvalidJob
 from queues.models import Batch, Callback, Job
+from queues.services import webhook_post
+from queues.services.webhook_post import AddressRefused
 from quotas.models import Project
 
 log = structlog.get_logger(__name__)
@@ -32,12 +33,9 @@ WAITS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 21600, 28800)
 """Seconds between two tries; about a day in all."""
 LEASE = timedelta(seconds=60)
 """How long a sender holds a callback before another one may try it."""
-TIMEOUT = 10.0
+NOTED_AT_ONCE = 500
+"""Jobs whose content is read by one statement."""
 _OLD_FORM = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
-
-
-class AddressRefused(Exception):
-    """The callback's host resolves to no address that a callback may go to."""
 
 
 def check_url(url: str, pointer: str) -> None:
@@ -101,39 +99,68 @@ def secret_of(project: Project) -> str:
         return row.webhook_secret.reveal()  # type: ignore[union-attr]
 
 
+def receiver_of(url: str) -> str:
+    """Scheme, host and port of an address, equal for all of its spellings."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:  # no number: a try fails by it, too
+        port = None
+    host = (parts.hostname or "").rstrip(".")
+    return f"{parts.scheme}://{host}:{port or (443 if parts.scheme == 'https' else 80)}"[:300]
+
+
 def note_jobs(jobs: Sequence[Job], now: datetime) -> None:
-    """Write a callback for each of the ended jobs that asked for one."""
-    Callback.objects.bulk_create(
-        [
-            Callback(
-                project_id=job.project_id,
-                job=job,
-                url=job.callback_url,
-                event=f"job.{job.status}",
-                created_at=now,
-                due_at=now,
-            )
-            for job in jobs
-            if job.callback_url
-        ]
-    )
+    """Write a callback for each of the ended jobs that asked for one, with the job as it is now: what happens to it
+    later, such as a replay, is not what this callback says."""
+    ids = [job.pk for job in jobs if job.callback_url]
+    for start in range(0, len(ids), NOTED_AT_ONCE):
+        rows = Job.objects.filter(pk__in=ids[start : start + NOTED_AT_ONCE]).order_by("pk")
+        rows = rows.select_related("project", "queue", "batch")
+        Callback.objects.bulk_create(
+            _noted(job.project_id, job.callback_url, f"job.{job.status}", _content_of_job(job), now, job=job)
+            for job in rows.prefetch_related(*_parts_of_jobs())
+        )
 
 
 def note_batches(batch_ids: Sequence[int], now: datetime) -> None:
     """The same for completed batches."""
+    rows = Batch.objects.filter(pk__in=batch_ids).exclude(callback_url="").select_related("project", "then")
     Callback.objects.bulk_create(
-        [
-            Callback(
-                project_id=batch.project_id,
-                batch=batch,
-                url=batch.callback_url,
-                event="batch.completed",
-                created_at=now,
-                due_at=now,
-            )
-            for batch in Batch.objects.filter(pk__in=batch_ids).exclude(callback_url="")
-        ]
+        _noted(batch.project_id, batch.callback_url, "batch.completed", _content_of_batch(batch), now, batch=batch)
+        for batch in rows
     )
+
+
+def _noted(project_id: int, url: str, event: str, content: dict[str, Any], now: datetime, **about: Any) -> Callback:
+    return Callback(
+        project_id=project_id, url=url, receiver=receiver_of(url), event=event, body=_written(event, now, content),
+        created_at=now, due_at=now, **about,
+    )  # fmt: skip
+
+
+def _written(event: str, at: datetime, content: dict[str, Any]) -> str:
+    from queues.api.shapes import moment
+
+    return json.dumps({"type": event, "timestamp": moment(at), "data": content}, separators=(",", ":"))
+
+
+def _content_of_job(job: Job) -> dict[str, Any]:
+    from queues.api.shapes import job_whole
+
+    return job_whole(job)
+
+
+def _content_of_batch(batch: Batch) -> dict[str, Any]:
+    from queues.api.shapes import batch_shape
+
+    return batch_shape(batch)
+
+
+def _parts_of_jobs() -> list[Any]:
+    from queues.api.shapes import parts_of_jobs
+
+    return parts_of_jobs()
 
 
 def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
@@ -151,12 +178,14 @@ def send_due(count: int = 20) -> int:
     return len(taken)
 
 
-def due(count: int, but: Sequence[str] = ()) -> list[Callback]:
-    """Up to `count` callbacks that are due, the oldest first; none whose address begins with one of `but`."""
-    rows = Callback.objects.filter(due_at__lte=clock.now()).select_related("project", "job", "batch")
-    for beginning in but:
-        rows = rows.exclude(url__startswith=beginning)
-    return list(rows.order_by("due_at")[:count])
+def due(count: int, *, but_receivers: Collection[str] = (), but_projects: Collection[int] = ()) -> list[Callback]:
+    """Up to `count` callbacks that are due, the oldest first; none to those receivers, none of those projects."""
+    rows = Callback.objects.filter(due_at__lte=clock.now()).select_related("project")
+    if but_receivers:
+        rows = rows.exclude(receiver__in=but_receivers)
+    if but_projects:
+        rows = rows.exclude(project_id__in=but_projects)
+    return list(rows.order_by("due_at", "pk")[:count])
 
 
 def take(callback: Callback) -> bool:
@@ -171,63 +200,43 @@ def send(callback: Callback) -> None:
         status = _post(callback)
         error = "" if 200 <= status < 300 else f"HTTP {status}"
     except AddressRefused as refused:
-        error = str(refused) or str(AddressRefused.__doc__)
-    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as failed:
+        error = str(refused)
+    except (http.client.HTTPException, OSError, ValueError) as failed:
         # The last two: what can't even be asked for, such as a name that is none.
         error = type(failed).__name__
     now = clock.now()
     tries = callback.tries + 1
     if not error:
-        fields: dict[str, Any] = {"due_at": None, "delivered_at": now, "error": ""}
+        fields: dict[str, Any] = {"due_at": None, "delivered_at": now, "error": "", "body": ""}
     elif tries > len(WAITS):
-        fields = {"due_at": None, "error": f"given up: {error}"}
+        fields = {"due_at": None, "error": f"given up: {error}", "body": ""}
         log.warning("callback.given_up", callback=callback.uid, error=error)
     else:
         fields = {"due_at": now + timedelta(seconds=WAITS[tries - 1]), "error": error}
     Callback.objects.filter(pk=callback.pk).update(tries=tries, **fields)
 
 
-def _body(callback: Callback) -> dict[str, Any]:
-    from queues.api.shapes import batch_shape, job_whole, moment
-
-    data = job_whole(callback.job) if callback.job else batch_shape(callback.batch) if callback.batch else {}
-    return {"type": callback.event, "timestamp": moment(callback.created_at), "data": data}
+def _body_of(callback: Callback) -> str:
+    """What it says. One from before contents were stored gets its content at its next try, and keeps it from then on."""
+    if not callback.body:
+        if callback.job is not None:
+            content = _content_of_job(callback.job)
+        else:
+            content = _content_of_batch(callback.batch) if callback.batch is not None else {}
+        callback.body = _written(callback.event, callback.created_at, content)
+        Callback.objects.filter(pk=callback.pk).update(body=callback.body)
+    return callback.body
 
 
 def _post(callback: Callback) -> int:
-    """One try; the HTTP status. The name is resolved here, once, and the call goes to the address that was checked."""
-    parts = urlsplit(callback.url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    address = _address(host, port)
-    body = json.dumps(_body(callback), separators=(",", ":")).encode()
+    """One try; the HTTP status."""
+    body = _body_of(callback).encode()
     stamp = int(clock.now().timestamp())
     headers = {
-        "Host": parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode(),
         "Content-Type": "application/json",
         "User-Agent": "sluice",
         "webhook-id": callback.uid,
         "webhook-timestamp": str(stamp),
         "webhook-signature": sign(secret_of(callback.project), callback.uid, stamp, body),
     }
-    timeout = urllib3.Timeout(connect=5.0, read=TIMEOUT)
-    pool: urllib3.HTTPConnectionPool
-    if parts.scheme == "https":
-        pool = urllib3.HTTPSConnectionPool(address, port, server_hostname=host, assert_hostname=host, timeout=timeout)
-    else:
-        pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout)
-    with pool:
-        target = parts.path or "/"
-        answer = pool.urlopen(
-            "POST", f"{target}?{parts.query}" if parts.query else target, body=body, headers=headers,
-            redirect=False, retries=False, preload_content=False,
-        )  # fmt: skip
-        answer.close()
-        return answer.status
-
-
-def _address(host: str, port: int) -> str:
-    for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        if allowed(ipaddress.ip_address(str(place[0]).partition("%")[0])):
-            return str(place[0])
-    raise AddressRefused()
+    return webhook_post.post(callback.url, body, headers, permitted=allowed)

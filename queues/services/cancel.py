@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from django.db import transaction
+from django.db.models import QuerySet
 
 from queues import clock
 from queues.announcement import announce
@@ -10,8 +14,12 @@ from queues.connection import ring
 from queues.errors import AlreadyFinished
 from queues.models import Job, Transition
 from queues.services.deadlock import again_after_deadlock
-from queues.states import Stage, Status
+from queues.services.slices import slices
+from queues.states import LIVE_STAGES, Stage, Status
 from quotas import events
+
+SLICE = 500
+"""Jobs that one statement ends."""
 
 
 @again_after_deadlock
@@ -59,6 +67,46 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
             )
     job.refresh_from_db()
     return job
+
+
+def cancel_all(jobs: QuerySet[Job], *, actor: str, reason: str) -> int:
+    """End all of `jobs` that have not ended, many by one statement; those that run are asked to. How many that were."""
+    from queues.worker.settle import close
+
+    text = f"cancelled by {actor}: {reason}"[:480]
+    done = 0
+    with transaction.atomic():
+        ids = list(jobs.filter(stage__in=LIVE_STAGES).order_by("pk").values_list("pk", flat=True))
+        for some in slices(ids, SLICE):
+            rows = Job.objects.filter(pk__in=some, stage__in=LIVE_STAGES).order_by("pk")
+            found = list(rows.select_for_update(of=("self",)))
+            now = clock.now()
+            waiting = [job for job in found if job.stage != Stage.RUNNING]
+            running = [job.pk for job in found if job.stage == Stage.RUNNING]
+            Job.objects.filter(pk__in=running, cancel_requested_at=None).update(cancel_requested_at=now, reason=text)
+            held = [(job, job.account_lease, job.reservation) for job in waiting]
+            Job.objects.filter(pk__in=[job.pk for job in waiting]).update(
+                stage=Stage.DONE, status=Status.CANCELLED, reason=text, finished_at=now, cancel_requested_at=now,
+                account_lease="", reservation="",
+            )  # fmt: skip
+            Transition.objects.bulk_create(
+                Transition(job=job, at=now, state=Status.CANCELLED, reason=text) for job in waiting
+            )
+            for job in waiting:
+                job.status, job.reason = Status.CANCELLED, text
+            close(waiting, now)
+            announce(waiting)
+            transaction.on_commit(partial(_give_all_back, held))
+            done += len(found)
+    return done
+
+
+def _give_all_back(held: Sequence[tuple[Job, str, str]]) -> None:
+    from queues.worker.engine import give_back
+
+    for job, lease, reservation in held:
+        give_back(job, lease, reservation)
+    ring(unblock=True)
 
 
 def _give_back(job: Job, lease: str, reservation: str) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 from django.db import transaction
 
-from queues import clock, registry
+from queues import clock, config, registry
 from queues.announcement import announce
 from queues.connection import ring
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
 from queues.models import Batch, DeadLetter, Job, Transition
 from queues.services.deadlock import again_after_deadlock
+from queues.services.pool_access import KnownPools
+from queues.services.submit import lane_of, through_pool
 from queues.states import Stage, Status
 from quotas import events
 
@@ -42,7 +44,7 @@ def replay(
                 raise InvalidJob(errors)
             changed = {"payload": dict(payload), "edits": job.edits + 1}
             if job_type is not None:
-                changed["pool"] = job_type.pool(payload) or ""
+                changed |= _through_its_pool(job, job_type, payload)
         now = clock.now()
         _handle(letter, "replayed", actor, reason)
         before: dict[str, Any] = {"status": "dead", "category": letter.category}
@@ -55,7 +57,7 @@ def replay(
         Job.objects.filter(pk=job.pk).update(
             stage=Stage.READY, status=Status.PENDING, reason=text[:500], category="", error="", finished_at=None,
             attempts_counted=0, deaths=0, losses=0, returns=0, replays=job.replays + 1, not_before=now, cancel_requested_at=None,
-            **changed,
+            refused_by=None, **changed,
         )  # fmt: skip
         if job.batch_id is not None:
             Batch.objects.filter(pk=job.batch_id).update(finished_at=None)
@@ -71,6 +73,21 @@ def replay(
         group = (job.queue_id, job.priority, job.project_id, job.pool)
         transaction.on_commit(lambda: ring([group], again=True))
     return job
+
+
+def _through_its_pool(job: Job, job_type: registry.JobType, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Pool, model and lane of another payload. A cost that was estimated is estimated anew, one that was given stays."""
+    own = config.current().queues[job.queue_id].pool
+    named = job_type.pool(payload)
+    if named:
+        KnownPools().check(named, job.project.slug, "/payload/pool", f"There is no pool {named!r}.")
+    before, pool = job_type.pool(job.payload) or own, named or own
+    given = {unit: count for unit, count in job.cost.items() if unit != "tokens"}
+    estimated, _ = through_pool(job_type, before, job.payload, given)
+    cost, model = through_pool(job_type, pool, payload, given if estimated == job.cost else dict(job.cost))
+    return {
+        "pool": named or "", "model": model, "cost": cost, "lane": lane_of(job.user, job.keys, model),
+    }  # fmt: skip
 
 
 def discard(letter_id: int, *, actor: str, reason: str = "", audited: bool = True) -> DeadLetter:

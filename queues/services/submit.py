@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
 
 from queues import clock, config, registry
-from queues.connection import Group, ring
-from queues.errors import FieldError, IdempotencyConflict, InvalidJob, UnknownJobType
-from queues.models import Batch, Job, JobDependency
-from queues.services import capacity
+from queues.connection import Group
+from queues.errors import FieldError, IdempotencyConflict, InvalidJob, NoSuchPool, UnknownJobType
+from queues.models import Batch, Job
+from queues.services import capacity, idempotency, intake
 from queues.services.deadlock import again_after_deadlock
+from queues.services.pool_access import KnownPools
+from queues.services.slices import one_of, slices
 from queues.specs import JobSpec, read_cost, read_job
-from queues.states import FINAL, Stage, Status
-from quotas import policies
-from quotas.models import Pool, Project
+from queues.states import LIVE_STAGES, Stage, Status
+from queues.types.http_request import HttpRequest
+from quotas.models import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ def level_of(priority: int, levels: int) -> int:
     return (priority * levels // 10 * 10 + 5) // levels
 
 
-def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config.QueueSpec, registry.JobType]:
+def _resolve(
+    spec: JobSpec, pointer: str, project: str, known_pools: KnownPools
+) -> tuple[config.QueueSpec, registry.JobType]:
     """Look up names; raises `InvalidJob` with all that is unknown."""
     errors: list[FieldError] = []
     queues = config.current().queue_named
@@ -63,23 +67,13 @@ def _resolve(spec: JobSpec, pointer: str, known_pools: set[str]) -> tuple[config
     if errors or queue is None:
         raise InvalidJob(errors)
     pool = job_type.pool(spec.payload) or queue.pool
-    if spec.type == "http.request" and pool is None:
+    if job_type.needs_pool and pool is None:
         raise InvalidJob([FieldError(f"{pointer}/payload/pool", "This field is required: the queue has no pool.")])
-    if pool is not None and pool not in known_pools and not _is_new_pool(pool, known_pools):
-        raise InvalidJob([FieldError(f"{pointer}/payload/pool", f"There is no pool {pool!r}.")])
+    if job_type.pool(spec.payload):
+        known_pools.check(str(pool), project, f"{pointer}/payload/pool", f"There is no pool {pool!r}.")
+    elif pool is not None:
+        known_pools.check(pool, project, f"{pointer}/queue", f"There is no queue {name!r} for this project.")
     return queue, job_type
-
-
-def _known_pools() -> set[str]:
-    return set(policies.snapshot().pools)
-
-
-def _is_new_pool(name: str, known_pools: set[str]) -> bool:
-    """Whether the pool is newer than what this process has read."""
-    found = Pool.objects.filter(name=name).exists()
-    if found:
-        known_pools.add(name)
-    return found
 
 
 def _row(
@@ -87,21 +81,20 @@ def _row(
     project: Project,
     queue: config.QueueSpec,
     job_type: registry.JobType,
-    batch: Batch | None,
     now: datetime,
     pointer: str,
 ) -> Job:
     cost = dict(spec.cost) if spec.cost is not None else _estimate(spec, job_type, pointer)
     cost.setdefault("requests", 1)
+    pool = job_type.pool(spec.payload) or queue.pool
+    cost, model = through_pool(job_type, pool, spec.payload, cost)
     held = spec.held or ("waits for other jobs" if spec.after else "")
     not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
     if not_before is not None and not_before <= now:
         not_before = None
-    model = job_type.model(spec.payload)
     job = Job(
         project=project,
         queue_id=queue.id,
-        batch=batch,
         type=spec.type,
         payload=dict(spec.payload),
         pool=job_type.pool(spec.payload) or "",
@@ -136,6 +129,15 @@ def _row(
     return job
 
 
+def through_pool(
+    job_type: registry.JobType, pool: str | None, payload: Mapping[str, Any], cost: dict[str, int]
+) -> tuple[dict[str, int], str]:
+    """The cost with what a call through this pool is estimated to use besides, and the model that it asks for."""
+    if isinstance(job_type, HttpRequest):
+        return job_type.cost_through(pool, payload, cost), job_type.model_through(pool, payload)
+    return cost, job_type.model(payload)
+
+
 def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[str, int]:
     """The type's own estimate of the cost, held to the same rules as a caller's: it may be user's code."""
     errors: list[FieldError] = []
@@ -156,20 +158,21 @@ def _payload_digest(spec: JobSpec) -> str:
     return digest_of(dict(spec.payload))
 
 
-def lock_dependencies(specs: Sequence[JobSpec], project: Project) -> dict[str, Job]:
-    """The project's jobs that `after` names anywhere in `specs`, by id.
+def lock_dependencies(specs: Sequence[JobSpec], project: Project) -> dict[str, int]:
+    """The project's jobs that `after` names anywhere in `specs`: their keys in SQL by their ids.
 
-    Held until the commit: one that ends meanwhile would not see that somebody waits for it. All at once and in one
+    Locked until the commit: one that ends meanwhile would not see that somebody waits for it. All at once and in one
     order, and before batches and queues, as those do that end jobs.
     """
-    uids = {uid for spec in specs for uid in spec.after}
-    if not uids:
-        return {}
-    rows = Job.objects.filter(uid__in=uids, project=project).order_by("pk").select_for_update(no_key=True)
-    return {job.uid: job for job in rows}
+    found: dict[str, int] = {}
+    for uids in slices(sorted({uid for spec in specs for uid in spec.after}), 500):
+        found.update(Job.objects.filter(uid__in=uids, project=project).values_list("uid", "pk"))
+    for ids in slices(sorted(found.values()), 500):
+        list(Job.objects.filter(pk__in=ids).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    return found
 
 
-def _dependencies(spec: JobSpec, found: Mapping[str, Job], pointer: str) -> list[Job]:
+def _dependencies(spec: JobSpec, found: Mapping[str, int], pointer: str) -> list[int]:
     """The jobs that `after` names, of those that were found."""
     errors = [
         FieldError(f"{pointer}/after/{position}", "There is no such job in this project.")
@@ -181,153 +184,229 @@ def _dependencies(spec: JobSpec, found: Mapping[str, Job], pointer: str) -> list
     return [found[uid] for uid in spec.after]
 
 
-def _twin(job: Job, now: datetime) -> Job | None:
-    """The waiting or running job that `unique_for` would double."""
-    return (
-        Job.objects.filter(unique_key=job.unique_key, unique_until__gt=now)
-        .exclude(status__in=FINAL)
-        .order_by("id")
-        .first()
-    )
-
-
-def _existing(project: Project, specs: Sequence[JobSpec], pointers: Sequence[str]) -> dict[str, Job]:
-    """Jobs that were accepted before under the idempotency keys of `specs`."""
-    keys = [spec.idempotency_key for spec in specs if spec.idempotency_key]
+def _twins(unique_keys: Iterable[str], now: datetime) -> dict[str, Job]:
+    """The waiting and running jobs that `unique_for` would double, by unique key; of several the oldest."""
     found: dict[str, Job] = {}
-    for start in range(0, len(keys), 500):
-        for row in Job.objects.filter(project=project, idempotency_key__in=keys[start : start + 500]):
-            found[row.idempotency_key or ""] = row
-    for spec, pointer in zip(specs, pointers, strict=True):
-        job = found.get(spec.idempotency_key or "")
-        if job is not None and job.request_hash != spec.digest:
-            raise IdempotencyConflict(f"{pointer or 'This request'}: the idempotency key was used with another body.")
+    keys = sorted(set(unique_keys))
+    if keys:
+        live = Job.objects.filter(unique_key__in=one_of(keys), unique_key__isnull=False, stage__in=LIVE_STAGES)
+        for job in live.filter(unique_until__gt=now).order_by("id"):
+            found.setdefault(job.unique_key or "", job)
     return found
 
 
-def check(spec: JobSpec) -> None:
-    """Whether its type, queue, pool and payload would be accepted now. Raises `InvalidJob`."""
-    _resolve(spec, "", _known_pools())
+def check(spec: JobSpec, project: str) -> None:
+    """Whether its type, queue, pool and payload would be accepted of the project now. Raises `InvalidJob`."""
+    _resolve(spec, "", project, KnownPools())
 
 
-@again_after_deadlock
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Submissions as far as they can be brought without a lock: names looked up, rows made. A draft is None where the
+    job is known by its idempotency key."""
+
+    project: Project
+    specs: Sequence[JobSpec]
+    pointers: Sequence[str]
+    resolved: Sequence[tuple[config.QueueSpec, registry.JobType] | None]
+    """None, too, where the job is known: what was accepted is answered, whatever would be accepted now."""
+    drafts: Sequence[intake.Draft | None]
+
+
+def prepare(
+    project: Project,
+    specs: Sequence[JobSpec],
+    *,
+    pointer: str = "",
+    pointers: Sequence[str] | None = None,
+    by_parts: bool = False,
+) -> Prepared:
+    """Everything that needs no lock, estimates of costs too, which may be user's code. `pointer` is where the list
+    stands in the request, `pointers` where each one does; `by_parts`: the rows will be left to `intake`.
+
+    Raises `InvalidJob`, `IdempotencyConflict`.
+    """
+    pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
+    pools = KnownPools()
+    errors: list[FieldError] = []
+    missing: list[bool] = []
+    pools_only = True
+    known = idempotency.existing(project, specs, pointers)
+    resolved: list[tuple[config.QueueSpec, registry.JobType] | None] = []
+    for spec, where in zip(specs, pointers, strict=True):
+        try:
+            resolved.append(None if spec.idempotency_key in known else _resolve(spec, where, project.slug, pools))
+        except InvalidJob as error:
+            if isinstance(error, UnknownJobType) and len(specs) == 1:
+                raise
+            errors += error.errors
+            missing.append(error.of_others if isinstance(error, NoSuchPool) else False)
+            pools_only &= isinstance(error, NoSuchPool)
+    if errors and pools_only:
+        raise NoSuchPool(errors, of_others=any(missing))
+    if errors:
+        raise InvalidJob(errors)
+    now = clock.now()
+    drafts = [
+        None if found is None else intake.Draft(_row(spec, project, *found, now, where))
+        for spec, where, found in zip(specs, pointers, resolved, strict=True)
+    ]
+    if by_parts:
+        for draft in drafts:
+            if draft is not None:
+                draft.text = intake.text_of(draft.job)
+    return Prepared(project, specs, pointers, resolved, drafts)
+
+
 def submit_specs(
     project: Project,
     specs: Sequence[JobSpec],
     *,
-    batch: Batch | None = None,
     pointer: str = "",
     pointers: Sequence[str] | None = None,
-    lookup_batches: bool = True,
 ) -> list[Accepted]:
     """Accept all of `specs` or none. `pointer` is where the list stands in the request, `pointers` where each one does.
 
     Raises `InvalidJob`, `QueueFull`, `QueueTooSmall`, `QueueDraining`, `IdempotencyConflict`, `BatchClosed`.
     """
-    pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
-    pools = _known_pools()
-    errors: list[FieldError] = []
-    resolved = []
-    for spec, where in zip(specs, pointers, strict=True):
-        try:
-            resolved.append(_resolve(spec, where, pools))
-        except InvalidJob as error:
-            if isinstance(error, UnknownJobType) and len(specs) == 1:
-                raise
-            errors += error.errors
-    if errors:
-        raise InvalidJob(errors)
+    return _submit(project, specs, pointer, pointers)
+
+
+@intake.after_what_is_taken_in
+@again_after_deadlock
+def _submit(project: Project, specs: Sequence[JobSpec], pointer: str, pointers: Sequence[str] | None) -> list[Accepted]:
+    return accept(prepare(project, specs, pointer=pointer, pointers=pointers))
+
+
+def accept(prepared: Prepared, *, batch: Batch | None = None, by_parts: bool = False) -> list[Accepted]:
+    """Accept what was prepared, into `batch` where one is given and locked. `by_parts` leaves the rows to `intake`."""
     try:
-        return _insert(project, specs, pointers, resolved, batch, lookup_batches)
+        return _insert(prepared, batch, by_parts)
     except IntegrityError:
         # Another process accepted the same idempotency key between our look and our insert: now it is found.
-        return _insert(project, specs, pointers, resolved, batch, lookup_batches)
+        return _insert(prepared, batch, by_parts)
 
 
-def _insert(
-    project: Project,
-    specs: Sequence[JobSpec],
-    pointers: Sequence[str],
-    resolved: Sequence[tuple[config.QueueSpec, registry.JobType]],
-    batch: Batch | None,
-    lookup_batches: bool,
-) -> list[Accepted]:
+def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Accepted]:
     from queues.services import batches
 
+    project, specs, pointers = prepared.project, prepared.specs, prepared.pointers
+    unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
     with transaction.atomic():
-        if any(spec.unique_for is not None for spec in specs):
+        if unique:
             # One at a time: of two twins that come at once, neither would see the other.
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         now = clock.now()
         awaited = lock_dependencies(specs, project)
-        named = (
-            batches.lock(project, [spec.batch for spec in specs if spec.batch is not None]) if lookup_batches else {}
+        named = batches.lock(project, [spec.batch for spec in specs if spec.batch is not None]) if not batch else {}
+        capacity.lock([found[0].id for found in prepared.resolved if found is not None])
+        known = idempotency.existing(project, specs, pointers)
+        intake.check_free(
+            project,
+            {spec.idempotency_key for spec in specs if spec.idempotency_key and spec.idempotency_key not in known}
+            | unique,
         )
-        capacity.lock([queue.id for queue, _ in resolved])
-        existing = _existing(project, specs, pointers)
-        answers: list[Accepted | None] = [None] * len(specs)
-        rows: list[Job] = []
-        places: list[int] = []
-        waits_for: list[tuple[Job, list[Job]]] = []
-        seen: dict[str, int] = {}
-        repeats: list[tuple[int, int]] = []
-        for position, (spec, (queue, job_type)) in enumerate(zip(specs, resolved, strict=True)):
-            key = spec.idempotency_key
-            if key and key in existing:
-                answers[position] = Accepted(existing[key], created=False)
-                continue
-            if key and key in seen:
-                if specs[seen[key]].digest != spec.digest:
-                    raise IdempotencyConflict(
-                        f"{pointers[position]}: the idempotency key stands twice, with other bodies."
-                    )
-                repeats.append((position, seen[key]))
+        twins = _twins(unique, now)
+        drawn = _Drawn(prepared, known, twins)
+        for position, spec in enumerate(specs):
+            draft = drawn.draw(position, now)
+            if draft is None:
                 continue
             into = batch
-            if lookup_batches and spec.batch is not None:
+            if spec.batch is not None and batch is None:
                 into = batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
-            job = _row(spec, project, queue, job_type, into, now, pointers[position])
-            if job.unique_key is not None:
-                twin = _twin(job, now) or next((row for row in rows if row.unique_key == job.unique_key), None)
-                if twin is not None:
-                    answers[position] = Accepted(twin, created=False)
-                    continue
-            others = _dependencies(spec, awaited, pointers[position])
-            if others:
-                waits_for.append((job, others))
+            if into is not None:
+                draft.job.batch_id = into.pk
+            if spec.after:
+                draft.after = _dependencies(spec, awaited, pointers[position])
+        capacity.claim([(queue, job) for queue, job in _with_queue(draft.job for draft in drawn.drafts)])
+        idempotency.remember(project, drawn.answered)
+        if by_parts and batch is not None:
+            intake.write(project, batch, drawn.drafts, now)
+        else:
+            _write(project, drawn.drafts)
+    return drawn.answers()
+
+
+class _Drawn:
+    """Goes through submissions in order and finds for each one the job that answers it."""
+
+    def __init__(self, prepared: Prepared, known: Mapping[str, Job], twins: dict[str, Job]) -> None:
+        self._prepared = prepared
+        self._known = known
+        self._twins = twins
+        self._new: dict[str, intake.Draft] = {}
+        """Drafts of this request, by unique key."""
+        self._seen: dict[str, int] = {}
+        """Positions of idempotency keys in this request."""
+        self._answers: list[Accepted] = []
+        self.drafts: list[intake.Draft] = []
+        """What is to be written."""
+        self.answered: list[tuple[str, str, Job]] = []
+        """Keys, with the hashes of their requests, that jobs answer which were there before."""
+
+    def draw(self, position: int, now: datetime) -> intake.Draft | None:
+        """The draft that is to be written for the submission, None where another job answers it."""
+        spec, key = self._prepared.specs[position], self._prepared.specs[position].idempotency_key
+        if key and key in self._known:
+            self._answer(self._known[key])
+            return None
+        if key and key in self._seen:
+            if self._prepared.specs[self._seen[key]].digest != spec.digest:
+                where = self._prepared.pointers[position]
+                raise IdempotencyConflict(f"{where}: the idempotency key stands twice, with other bodies.")
+            self._answer(self._answers[self._seen[key]].job)
+            return None
+        if key:
+            self._seen[key] = position
+        draft = self._draft(position, now)
+        unique = draft.job.unique_key
+        if unique is not None and unique in self._twins:
             if key:
-                seen[key] = position
-            rows.append(job)
-            places.append(position)
-        capacity.claim([(queue, job) for queue, job in _with_queue(rows)])
-        Job.objects.bulk_create(rows, batch_size=500)
-        for position, made in zip(places, rows, strict=True):
-            answers[position] = Accepted(made, created=True)
-        for position, first in repeats:
-            answers[position] = replace(answers[first], created=False)  # type: ignore[type-var]
-        _hold(waits_for)
-        groups = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows if job.stage == Stage.READY}
-        timed = any(job.stage == Stage.SCHEDULED for job in rows)
-        if groups or timed:
-            transaction.on_commit(lambda: ring(groups))
-    return [answer for answer in answers if answer is not None]
+                self.answered.append((key, spec.digest, self._twins[unique]))
+            self._answer(self._twins[unique])
+            return None
+        if unique is not None and unique in self._new:
+            if key:
+                self._new[unique].keys.append((key, spec.digest))
+            self._answer(self._new[unique].job)
+            return None
+        if unique is not None:
+            self._new[unique] = draft
+        self.drafts.append(draft)
+        self._answers.append(Accepted(draft.job, created=True))
+        return draft
+
+    def _draft(self, position: int, now: datetime) -> intake.Draft:
+        """A fresh one: an attempt before this one may have been rolled back."""
+        prepared = self._prepared.drafts[position]
+        if prepared is None:  # its key was known when we looked, and was pruned since
+            spec, where = self._prepared.specs[position], self._prepared.pointers[position]
+            found = _resolve(spec, where, self._prepared.project.slug, KnownPools())
+            return intake.Draft(_row(spec, self._prepared.project, *found, now, where))
+        if prepared.job.pk is not None:
+            prepared.job.pk = None
+        return intake.Draft(prepared.job, prepared.text)
+
+    def _answer(self, job: Job) -> None:
+        self._answers.append(Accepted(job, created=False))
+
+    def answers(self) -> list[Accepted]:
+        return self._answers
+
+
+def _write(project: Project, drafts: Sequence[intake.Draft]) -> None:
+    """The rows, all at once."""
+    jobs = [draft.job for draft in drafts]
+    Job.objects.bulk_create(jobs, batch_size=500)
+    intake.hold(drafts)
+    idempotency.remember(project, [(key, digest, draft.job) for draft in drafts for key, digest in draft.keys])
+    intake.ring_for(jobs)
 
 
 def _with_queue(rows: Iterable[Job]) -> Iterable[tuple[config.QueueSpec, Job]]:
     queues = config.current().queues
     return ((queues[job.queue_id], job) for job in rows)
-
-
-def _hold(waits_for: Sequence[tuple[Job, list[Job]]]) -> None:
-    """Write the dependencies; one that has ended already is looked at by the same rule as one that ends later."""
-    if not waits_for:
-        return
-    from queues.services import dependencies
-
-    JobDependency.objects.bulk_create(
-        [JobDependency(job=job, after=other) for job, others in waits_for for other in others], batch_size=500
-    )
-    dependencies.settle_ended([other.pk for _, others in waits_for for other in others if other.status in FINAL])
 
 
 def submit(type: str, *, project: str, **fields: Any) -> Job:

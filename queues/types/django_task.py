@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.utils.module_loading import import_string
 
 from queues import loops
-from queues.errors import FieldError, JobError
+from queues.errors import FieldError
+from queues.raised import result_of
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
 from queues.tasks import plain
@@ -24,6 +24,7 @@ class DjangoTask:
     name = NAME
     queue: str | None = "batch"
     trusted = False
+    needs_pool = False
 
     def __init__(self, kind: type, context_of: Callable[[Any, JobContext], Any]) -> None:
         self._kind = kind
@@ -65,16 +66,8 @@ class DjangoTask:
             else:
                 value = task.call(*arguments, **keywords)
             return RunResult(Outcome.SUCCEEDED, result=plain(value))
-        except JobError as error:
-            limited = error.category in ("rate_limited", "quota_exhausted")
-            return RunResult(
-                Outcome.RATE_LIMITED if limited else Outcome.FAILED,
-                category=error.category, error=str(error), retry_after=error.retry_after, counted=not limited,
-            )  # fmt: skip
         except Exception as error:
-            return RunResult(
-                Outcome.FAILED, category="code", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc(),
-            )  # fmt: skip
+            return result_of(error, pooled=False, actual={})
 
     def _find(self, path: Any) -> Any:
         if not isinstance(path, str):

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,9 +17,11 @@ from queues.errors import FieldError
 from queues.payloads import escape
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome as AttemptOutcome
-from quotas import answers
+from quotas import answers, policies
 from quotas.engine import headers as dialects
+from quotas.engine import resources
 from quotas.engine.types import Outcome
+from quotas.services import estimates
 
 MAX_MODEL = 200
 MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]+)")
@@ -91,6 +94,7 @@ class HttpRequest:
     """Payload: pool, method, path, headers?, json or body?, expect? (statuses; default: any 2xx)."""
 
     name = "http.request"
+    needs_pool = True
     queue: str | None = "batch"
     trusted = True
 
@@ -154,6 +158,17 @@ class HttpRequest:
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         return {"requests": 1}
 
+    def cost_through(self, pool: str | None, payload: Mapping[str, Any], cost: Mapping[str, int]) -> dict[str, int]:
+        """`cost` with the tokens of the payload's prompt, where the pool or a policy counts tokens."""
+        body = payload["json"] if "json" in payload else payload.get("body")
+        return estimates.fill(cost, pool, body, str(payload.get("path", "")))
+
+    def model_through(self, pool: str | None, payload: Mapping[str, Any]) -> str:
+        """The model that it asks for, or the resource, where the pool's provider counts by resources."""
+        config = policies.snapshot().pools.get(pool or "")
+        resource = resources.of_path(config.spec.dialect, str(payload.get("path", ""))) if config else ""
+        return resource or self.model(payload)
+
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
         lease = job.lease
         method = payload.get("method", "GET")
@@ -179,17 +194,21 @@ class HttpRequest:
                 upstream=Outcome("unused"),
             )
         timeout = min(job.timeout, lease.timeout)
+        connect = min(timeout, 10.0)
         started = time.perf_counter()
         try:
             response = _connections.request(
                 method, url, body=body, headers=sent, redirect=False, preload_content=False,
-                timeout=urllib3.Timeout(connect=min(timeout, 10.0), read=timeout),
+                timeout=urllib3.Timeout(connect=connect, read=timeout),
             )  # fmt: skip
             with response:
                 content, tail = _read(response)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if answers.fault_of(error) == "timeout":
-                return self._unanswered("timeout", f"No answer within {timeout:g} s.", timeout)
+                waited = connect if isinstance(error, urllib3.exceptions.ConnectTimeoutError) else timeout
+                # A deadline of the job that is shorter than the provider's says nothing of the account.
+                own = job.timeout <= waited and job.timeout < lease.timeout
+                return self._unanswered("timeout", f"No answer within {waited:g} s.", waited, own=own)
             return self._unanswered("network", type(error).__name__)
         except ValueError as error:
             # It could not even be written, as with a line break in the credential. The message would show it.
@@ -199,16 +218,16 @@ class HttpRequest:
                 error=f"The request can't be sent: {type(error).__name__}.",
                 upstream=Outcome("unused"),
             )
-        return self._answered(response, content, payload, lease, time.perf_counter() - started, tail)
+        return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
 
     @staticmethod
-    def _unanswered(category: str, error: str, latency: float | None = None) -> RunResult:
+    def _unanswered(category: str, error: str, latency: float | None = None, *, own: bool = False) -> RunResult:
         # The library's message may hold the URL, and with it a credential: only its kind is kept.
         return RunResult(
             AttemptOutcome.FAILED,
             category=category,
             error=error,
-            upstream=Outcome(category, error=error, latency=latency),
+            upstream=Outcome("unknown") if own else Outcome(category, error=error, latency=latency),
         )
 
     @staticmethod
@@ -218,6 +237,7 @@ class HttpRequest:
         payload: Mapping[str, Any],
         lease: Any,
         latency: float,
+        project: str | None = None,
         tail: bytes = b"",
     ) -> RunResult:
         status = response.status
@@ -231,6 +251,8 @@ class HttpRequest:
             latency=latency,
             tail=tail,
         )
+        path = str(payload.get("path", "")).partition("?")[0]
+        upstream = replace(upstream, target=f"{payload.get('method', 'GET')} {path}")
         text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
         answer: dict[str, Any] = {
             "status": status,
@@ -255,7 +277,7 @@ class HttpRequest:
         error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
         limited = category in ("rate_limited", "quota_exhausted")
         # A refused credential is the account's trouble and not the job's, as long as there is another account.
-        elsewhere = upstream.refuses_account and lease.has_another()
+        elsewhere = upstream.refuses_account and lease.has_another(project)
         return RunResult(
             AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
             result=answer,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 
 import redis
 import structlog
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
 from queues.states import Outcome
 from queues.worker import claim
-from queues.worker.engine import pay, settle_engine
+from queues.worker.ending import end
+from queues.worker.engine import pay
 from queues.worker.report import HEARTBEAT, Report
-from queues.worker.settle import Ended, settle
+from queues.worker.settle import Ended
+from queues.worker.vital_thread import VitalThread
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,7 @@ class Bookkeeper:
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
         self._beat = float("-inf")
         self._looked = float("-inf")
-        self._thread = threading.Thread(target=self._keep, name="bookkeeper", daemon=True)
+        self._thread = VitalThread(self._keep, "bookkeeper", report.end)
 
     def start(self) -> None:
         """Report the worker, then begin. Raises what SQL raises: a worker nobody knows of gets no work."""
@@ -82,34 +83,11 @@ class Bookkeeper:
         return batch, True
 
     def _settle(self, batch: list[Ended]) -> None:
-        """Engine first, since others wait for the capacity; then SQL."""
-        settle_engine(batch)
-        self._write(batch)
+        end(batch, self.report.name)
         for item in batch:
             self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
         self.report.done += len(batch)
         self.report.failed += sum(item.result.outcome == Outcome.FAILED for item in batch)
-
-    def _write(self, batch: list[Ended]) -> None:
-        """Write until SQL is there. What can't be written for another reason is set apart, so that it holds up no
-        other: its claim ends, and the reconciler finds it."""
-        wait = 0.1
-        while True:
-            try:
-                close_old_connections()
-                settle(batch, self.report.name)
-                return
-            except (OperationalError, InterfaceError) as error:
-                log.warning("worker.sql_away", error=type(error).__name__, deliveries=len(batch))
-                time.sleep(wait)
-                wait = min(wait * 2, 2.0)
-            except Exception:
-                if len(batch) == 1:
-                    log.exception("worker.unsettled", job=batch[0].claimed.job.uid)
-                    return
-                for item in batch:
-                    self._write([item])
-                return
 
     def _tick(self) -> None:
         """Heartbeat and cancels, each at its own pace. SQL away is tried again with the next tick."""
@@ -125,12 +103,15 @@ class Bookkeeper:
                 asked = claim.cancelled(self.report.name)
                 if asked:
                     self._on_cancel(asked)
-        except (DatabaseError, redis.RedisError) as error:
+        except (DatabaseError, InterfaceError, redis.RedisError) as error:
             log.warning("worker.no_heartbeat", error=type(error).__name__)
+            time.sleep(0.2)
+        except Exception:  # whatever it is, ends are written all the same
+            log.exception("worker.no_heartbeat")
             time.sleep(0.2)
 
     def _report_stop(self) -> None:
         try:
             self.report.end()
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             log.warning("worker.stop_unreported", error=type(error).__name__)

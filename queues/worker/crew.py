@@ -7,29 +7,45 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from django.db import connections
+import structlog
+from django.conf import settings
 
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
 from queues.worker.claim import Claimed
-from queues.worker.running import Running
+from queues.worker.running import Running, fault, not_here
 from queues.worker.settle import Ended
+from queues.worker.vital_thread import VitalThread
+
+log = structlog.get_logger(__name__)
 
 WATCH = 0.1
 """Seconds between two looks at the deadlines."""
+REPEAT = 2.0
+"""Seconds between two interrupts of a job that has caught the last one, or is still cleaning up after it."""
+STUCK_AFTER: float = settings.STUCK_AFTER
+"""Seconds from the first interrupt until a thread that still runs its job counts as lost."""
 
 
 class Crew:
-    """`places` threads. `on_end` gets each delivery that has ended, from the thread in which it ran."""
+    """`places` threads. `on_end` gets each delivery that has ended, from the thread in which it ran.
 
-    def __init__(self, places: int, on_end: Callable[[Ended], None]) -> None:
+    Each job with user's code has a thread of its own, started by the thread of its place: nothing that a task leaves
+    in a thread reaches another job, and neither does an interrupt that comes late. `lost` counts the threads whose jobs
+    go on in spite of all interrupts: their deliveries are ended without them, and only the end of the process ends them.
+    """
+
+    def __init__(
+        self, places: int, on_end: Callable[[Ended], None], last_words: Callable[[], None] = lambda: None
+    ) -> None:
         self.places = places
+        self.lost = 0
         self._on_end = on_end
-        self._pool = ThreadPoolExecutor(places, thread_name_prefix="job")
+        self._pool = ThreadPoolExecutor(places, thread_name_prefix="place")
         self._running: dict[tuple[int, int], Running] = {}
         self._changed = threading.Condition()
         self._stopping = threading.Event()
-        self._watch = threading.Thread(target=self._watch_deadlines, name="deadlines", daemon=True)
+        self._watch = VitalThread(self._watch_deadlines, "deadlines", last_words)
         self._watch.start()
 
     def busy(self) -> int:
@@ -43,7 +59,7 @@ class Crew:
     def wait_for_place(self, seconds: float) -> bool:
         """True as soon as a thread is free; False after `seconds`."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._running) < self.places, timeout=seconds)
+            return self._changed.wait_for(lambda: len(self._running) + self.lost < self.places, timeout=seconds)
 
     def take(self, claimed: Sequence[Claimed]) -> None:
         """Run these, side by side as far as there are threads."""
@@ -51,7 +67,10 @@ class Crew:
             running = Running(item)
             with self._changed:
                 self._running[item.id, item.delivery] = running
-            self._pool.submit(self._run, running)
+            try:
+                self._pool.submit(self._run, running)
+            except RuntimeError as error:  # the system gives no more threads
+                self._end(running, _no_thread(item, error))
 
     def cancel(self, deliveries: Sequence[tuple[int, int]]) -> None:
         """Interrupt those of the deliveries that run here."""
@@ -72,19 +91,59 @@ class Crew:
         return left
 
     def _run(self, running: Running) -> None:
-        result: RunResult = running.run()
+        """In the thread of a place: do the job, here or in a thread of its own."""
+        if running.trusted:
+            self._do(running)
+            return
+        thread = threading.Thread(target=self._do, args=(running,), name="job", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._end(running, _no_thread(running.claimed, error))
+            return
+        running.ended.wait()
+
+    def _do(self, running: Running) -> None:
+        try:
+            result = running.run()
+        except BaseException as error:  # ours, since `run` lets nothing of the job's through
+            result = fault(running.claimed, error)
+        if not self._end(running, result):
+            with self._changed:  # given up meanwhile, and gone all the same
+                self.lost -= 1
+                self._changed.notify_all()
+
+    def _end(self, running: Running, result: RunResult, *, lost: bool = False) -> bool:
+        """Pass on how a delivery ended; False where that was done already. `lost`: without its thread."""
+        with self._changed:
+            if running.ended.is_set():
+                return False
+            running.ended.set()
+            self.lost += lost
         self._on_end(Ended(running.claimed, result))
         with self._changed:
             del self._running[running.claimed.id, running.claimed.delivery]
             self._changed.notify_all()
-        if not running.claimed.context.lease:
-            # A task may have used SQL; its thread's connection must not grow old in between.
-            for connection in connections.all(initialized_only=True):
-                connection.close_if_unusable_or_obsolete()
+        return True
 
     def _watch_deadlines(self) -> None:
         while not self._stopping.wait(WATCH):
-            now = time.monotonic()
             for running in list(self._running.values()):
-                if running.deadline is not None and now > running.deadline:
-                    running.interrupt(JobTimedOut)
+                try:
+                    self._look_at(running, time.monotonic())
+                except Exception:
+                    log.exception("worker.deadline_unwatched", job=running.claimed.job.uid)
+
+    def _look_at(self, running: Running, now: float) -> None:
+        if running.deadline is not None and now > running.deadline:
+            running.interrupt(JobTimedOut)
+        running.repeat(REPEAT)
+        if running.asked_at is not None and now - running.asked_at > STUCK_AFTER:
+            job = running.claimed.job
+            log.error("worker.thread_stuck", job=job.uid, type=job.type, seconds=round(now - running.asked_at, 1))
+            self._end(running, running.verdict(), lost=True)
+
+
+def _no_thread(claimed: Claimed, error: RuntimeError) -> RunResult:
+    log.error("worker.no_thread", job=claimed.job.uid, error=str(error))
+    return not_here(f"The worker {claimed.job.worker} can't start a thread.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from django.db import DatabaseError
@@ -14,12 +14,16 @@ from queues.worker.settle import Ended
 from quotas.connection import accounts, limiter
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Outcome, Settled
-from quotas.services import last_answers, outcomes, pools
+from quotas.services import last_answers, outcomes, pools, twins
 
 log = structlog.get_logger(__name__)
 
 REFUSED = frozenset({"rate_limited", "quota_exhausted"})
 """Categories of calls that the provider did not do: the caller is charged nothing, as for what was never begun."""
+
+
+INVALID = frozenset({"validation", "auth"})
+"""Categories of calls that the provider answered without doing them: they used their request and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,21 @@ def settle_engine(ended: Sequence[Ended]) -> None:
     """
     _settle([
         Debt(
-            item.claimed.job.account_lease, item.result.upstream or Outcome("unknown"), item.claimed.job.reservation,
+            item.claimed.job.account_lease, _outcome(item), item.claimed.job.reservation,
             _actual(item),
         )
         for item in ended
         if item.claimed.job.account_lease or item.claimed.job.reservation
     ])  # fmt: skip
+
+
+def _outcome(item: Ended) -> Outcome:
+    """How the call went, with what was asked: one job's refusals are those of one request, whatever its attempts."""
+    outcome = item.result.upstream or Outcome("unknown")
+    if outcome.category not in ("ok", "auth"):
+        return outcome
+    job = item.claimed.job
+    return replace(outcome, target=outcome.target or job.type, request=job.uid)
 
 
 def pay() -> int:
@@ -70,7 +83,7 @@ def _settle(debts: Sequence[Debt]) -> None:
         leases = [(debt.lease, debt.outcome) for debt in debts if debt.lease]
         if leases:
             found = accounts().settle_many(leases)
-            _tell([settled for settled in found if settled is not None])
+            _tell([(one, outcome) for (_, outcome), one in zip(leases, found, strict=True) if one is not None])
             for (_, outcome), settled in zip(leases, found, strict=True):
                 if settled is not None and not settled.repeated:
                     outcomes.of_account(settled.account_id, outcome)
@@ -83,10 +96,12 @@ def _settle(debts: Sequence[Debt]) -> None:
         log.warning("worker.engine_away", error=str(error), deliveries=len(debts), owed=len(_owed))
 
 
-def _tell(settled: list[Settled]) -> None:
+def _tell(settled: list[tuple[Settled, Outcome]]) -> None:
     """Say what changed about accounts. SQL away keeps no job from ending: the flusher writes it later."""
     try:
-        pools.tell(settled)
+        pools.tell([one for one, _ in settled])
+        for one, outcome in settled:
+            twins.follow(one, outcome)
     except DatabaseError as error:
         log.warning("worker.account_change_unwritten", error=type(error).__name__)
 
@@ -96,6 +111,8 @@ def _actual(item: Ended) -> dict[str, int]:
     turned_away = result.category in REFUSED or (result.category == "auth" and not result.counted)
     if turned_away or result.returned:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
+    if result.upstream is not None and result.upstream.category in INVALID:
+        return {**dict.fromkeys(item.claimed.job.cost.keys() - {"requests"}, 0), **result.actual}
     return dict(result.actual)
 
 

@@ -7,19 +7,21 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
 from queues.worker import claim, engine
 from queues.worker.child import Child, cancelled, lost
 from queues.worker.claim import Claimed
+from queues.worker.ending import end
 from queues.worker.hand_back import hand_back
 from queues.worker.lean import LeanWorker
-from queues.worker.parcel import deliveries
+from queues.worker.processes import default_signals_in_children
 from queues.worker.report import HEARTBEAT, Report
-from queues.worker.running import timed_out
-from queues.worker.settle import Ended, settle
+from queues.worker.running import not_here, timed_out
+from queues.worker.settle import Ended
+from queues.worker.taking import take_over
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +40,11 @@ class ForkingWorker(LeanWorker):
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         super().bootstrap(*args, **kwargs)
+        default_signals_in_children()
         self._children: list[Child] = []
         self._looked = float("-inf")
         self._report = Report(self.name, self.lane, self.places)
-        self._report.begin()
+        self.begin(self._report.begin)
         self._reported = time.monotonic()
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
 
@@ -56,7 +59,7 @@ class ForkingWorker(LeanWorker):
         return 0.2 if self._children else 1.0
 
     def ready_for_more(self) -> bool:
-        self._look_after()
+        self._watch()
         if len(self._children) < self.places:
             return True
         youngest = max(child.begun for child in self._children)
@@ -64,11 +67,8 @@ class ForkingWorker(LeanWorker):
         return False
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
-        try:
-            claimed = claim.claim(deliveries(job), self.name)
-        except DatabaseError as error:
-            # Not claimed, not lost: the rows stay on the belt in SQL, and the reconciler releases them anew.
-            log.warning("worker.claim_failed", error=type(error).__name__)
+        claimed = take_over(job, self.name)
+        if claimed is None:
             return
         self.forget(job)
         self.recycling.taken += len(claimed)
@@ -78,10 +78,14 @@ class ForkingWorker(LeanWorker):
             if self._stop_requested:
                 hand_back(claimed[position:], self.name)
                 return
-            self._children.append(Child(item, self._settle))
+            try:
+                self._children.append(Child(item, self._settle))
+            except OSError as error:  # the system gives no more processes
+                log.error("worker.no_process", job=item.job.uid, error=type(error).__name__)
+                self._settle([Ended(item, not_here(f"The worker {self.name} can't start a process."))])
 
-    def _look_after(self) -> None:
-        """Bury who has ended, end whom it must, be seen."""
+    def _watch(self) -> None:
+        """Settle for children that have ended without it, end those that must, report this worker."""
         for child in [child for child in self._children if child.ended()]:
             self._children.remove(child)
             self._report.done += 1
@@ -102,7 +106,9 @@ class ForkingWorker(LeanWorker):
         self._looked = time.monotonic()
         try:
             asked = set(claim.cancelled(self.name))
-        except DatabaseError:
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("worker.cancels_unread", error=type(error).__name__)
+            close_old_connections()
             return  # asked again in a second
         for child in self._children:
             if (child.claimed.id, child.claimed.delivery) in asked:
@@ -116,21 +122,13 @@ class ForkingWorker(LeanWorker):
             engine.pay()
             self._report.beat([child.claimed.id for child in self._children])
             self._reported = time.monotonic()
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             log.warning("worker.no_heartbeat", error=type(error).__name__)
+        except Exception:  # whatever it is, children are watched all the same
+            log.exception("worker.no_heartbeat")
 
     def _settle(self, ended: list[Ended]) -> None:
-        engine.settle_engine(ended)
-        wait = 0.1
-        while True:
-            try:
-                close_old_connections()
-                settle(ended, self.name)
-                return
-            except DatabaseError as error:
-                log.warning("worker.sql_away", error=type(error).__name__)
-                time.sleep(wait)
-                wait = min(wait * 2, 2.0)
+        end(ended, self.name)
 
     def teardown(self) -> None:
         """Let what runs end within the grace period, hand back the rest without charging an attempt."""
@@ -140,7 +138,7 @@ class ForkingWorker(LeanWorker):
                 returned = hand_back(left, self.name)
                 log.warning("worker.handed_back", name=self.name, jobs=returned)
             self._report.end()
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             log.warning("worker.stop_unreported", error=type(error).__name__)
         super().teardown()
         log.info("worker.stopped", name=self.name)
@@ -148,7 +146,7 @@ class ForkingWorker(LeanWorker):
     def _finish(self) -> list[Claimed]:
         since = time.monotonic()
         while self._children:
-            self._look_after()
+            self._watch()
             if self.in_a_hurry(since):
                 break
             time.sleep(LOOK)

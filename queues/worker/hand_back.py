@@ -9,10 +9,12 @@ from django.db.models import F
 
 from queues import clock
 from queues.connection import ring
+from queues.errors import LOST
 from queues.models import Attempt, Job, Transition
 from queues.registry import RunResult, is_suspect
 from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
 from queues.worker.claim import Claimed
+from queues.worker.ending import end
 from queues.worker.engine import settle_engine
 from queues.worker.settle import Ended
 from quotas.engine.types import Outcome as Upstream
@@ -21,14 +23,24 @@ WHY = "its worker stopped"
 TOO_LARGE = "its worker grew too large"
 
 
+def _interrupted(claimed: Claimed) -> RunResult:
+    upstream = Upstream("unknown") if claimed.endpoint else None
+    return RunResult(
+        Outcome.LOST, category=LOST, error="Its worker stopped before it was done.", counted=False, upstream=upstream
+    )
+
+
 def hand_back(claimed: Sequence[Claimed], worker: str, *, suspect: bool = False) -> int:
     """Return `claimed` to the front of their lanes; no attempt is charged. Returns how many were still this worker's.
 
     `suspect`: the worker had to stop, and any of them may be the cause, as with a worker that died under them.
 
-    Left alone is what asked for at most one delivery, and what is to be cancelled: when their leases run out, the
-    reconciler gives the one up and cancels the other.
+    What asked for at most one delivery ends here as a dead letter that says so. What is to be cancelled is left alone:
+    the reconciler cancels it when its lease runs out.
     """
+    once = [item for item in claimed if item.job.delivery_mode == "at_most_once"]
+    if once:
+        end([Ended(item, _interrupted(item)) for item in once], worker)
     by_id = {item.id: item for item in claimed}
     with transaction.atomic():
         rows = [

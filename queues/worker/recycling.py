@@ -1,6 +1,6 @@
-"""When a worker makes room for a fresh one: after so many jobs, or above so much memory.
+"""When a worker makes room for a fresh one: after so many jobs, above so much memory, or where a job's thread is stuck.
 
-Both are off unless asked for, by `SLUICE_MAX_JOBS` and `SLUICE_MAX_MEMORY` (MiB, for each worker process and for each
+The first two are off unless asked for, by `SLUICE_MAX_JOBS` and `SLUICE_MAX_MEMORY` (MiB, for each worker process and for each
 forked job) or the options of `rqworker`. Whatever keeps workers running (`up`, systemd, an orchestrator) starts the
 next one.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from django.conf import settings
@@ -36,11 +37,17 @@ class Recycling:
     jobs: int = field(default_factory=lambda: settings.MAX_JOBS)
     memory: float = field(default_factory=lambda: settings.MAX_MEMORY)
     taken: int = 0
+    stuck: Callable[[], int] = lambda: 0
+    """Threads of this process that no interrupt ends; only the end of the process does."""
     _looked: float = float("-inf")
     _resident: float = 0.0
 
     def __post_init__(self) -> None:
         self._spread = random.uniform(0.9, 1.1)
+
+    def why(self) -> str:
+        """What this worker has to make room for; empty where it may go on."""
+        return "jobs" if self.done() else "memory" if self.fat() else "a stuck thread" if self.stuck() else ""
 
     def done(self) -> bool:
         """Whether it has taken as many jobs as it should."""

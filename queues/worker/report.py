@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from queues import clock
 from queues.models import WorkerProcess
@@ -17,10 +17,11 @@ HEARTBEAT = 5.0
 class Report:
     """Tells SQL of this process. Every method raises what SQL raises."""
 
-    def __init__(self, name: str, lane: str, places: int) -> None:
+    def __init__(self, name: str, lane: str, places: int, lost_places: Callable[[], int] = lambda: 0) -> None:
         self.name = name
         self.lane = lane
         self.places = places
+        self._lost_places = lost_places
         self.done = 0
         self.failed = 0
 
@@ -30,18 +31,23 @@ class Report:
             name=self.name,
             defaults={
                 "host": socket.gethostname(), "pid": os.getpid(), "lane": self.lane, "places": self.places,
-                "busy": 0, "started_at": now, "seen_at": now, "stopped_at": None,
+                "busy": 0, "lost_places": 0, "started_at": now, "seen_at": now, "stopped_at": None,
             },
         )  # fmt: skip
 
     def beat(self, held: Collection[int]) -> None:
-        """Hold on to the jobs `held`, which are in hand here, and be seen."""
+        """Renew the claims of the jobs `held`, and be seen. A row that is gone (pruned while this machine slept) is
+        written anew: a worker that nobody sees would take jobs while readiness and the dispatcher count it as dead."""
         now = clock.now()
         if held:
             claim.renew(self.name, held, now)
-        WorkerProcess.objects.filter(name=self.name).update(
-            seen_at=now, stopped_at=None, busy=len(held), jobs_done=self.done, jobs_failed=self.failed
-        )
+        seen = {
+            "seen_at": now, "stopped_at": None, "busy": len(held), "lost_places": self._lost_places(),
+            "jobs_done": self.done, "jobs_failed": self.failed,
+        }  # fmt: skip
+        if not WorkerProcess.objects.filter(name=self.name).update(**seen):
+            self.begin()
+            WorkerProcess.objects.filter(name=self.name).update(**seen)
 
     def end(self) -> None:
         WorkerProcess.objects.filter(name=self.name).update(

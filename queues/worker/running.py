@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
+import signal
 import threading
 import time
-import traceback
-from dataclasses import replace
+from copy import copy
 
 import structlog
 
 from queues import loops, registry
 from queues.errors import JobCancelled, JobTimedOut
+from queues.isolation import close_connections, in_fresh_context, refresh_connections
+from queues.raised import described, trace_of
 from queues.registry import RunResult
 from queues.states import Outcome
+from queues.worker import processes
+from queues.worker.checked_result import checked, code_failure
 from queues.worker.claim import Claimed
 from quotas.engine.types import Outcome as Upstream
 from quotas.models.encrypted import CredentialUnreadable
 
 log = structlog.get_logger(__name__)
 
-LONGEST_ERROR, LONGEST_UPSTREAM_ERROR, LONGEST_TRACEBACK = 2000, 300, 20_000
-"""Characters that are kept: of a traceback the last ones."""
+FORKED_COPY = 71
+"""Exit status of a copy of the worker that a task has forked and not ended by itself."""
 
 
 class Running:
@@ -29,43 +33,89 @@ class Running:
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
+        self.trusted = is_trusted(claimed)
         self.deadline: float | None = None
         """Monotonic seconds; None until it starts."""
+        self.asked_at: float | None = None
+        """Monotonic seconds of the first interrupt."""
+        self.ended = threading.Event()
+        """Set where its end is on its way to SQL, also where its thread goes on in spite of all interrupts."""
+        self._why: type[BaseException] | None = None
+        self._sent_at = float("-inf")
         self._lock = threading.Lock()
         self._thread: int | None = None
+        self._native: int | None = None
         self._done = False
-        self._interrupted = False
 
     def interrupt(self, why: type[BaseException]) -> None:
-        """Raise `why` in the job's thread at its next Python instruction; once, and never after it has ended."""
+        """Raise `why` in the job's thread at its next Python instruction, and never after it has ended. The first
+        reason counts; `repeat` raises it again where the task has caught it."""
         with self._lock:
-            if self._done or self._interrupted or self._thread is None:
+            if self._done or self._why is not None or self._thread is None:
                 return
-            self._interrupted = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(why))
-            loops.wake(self._thread)
+            self._why, self.asked_at = why, time.monotonic()
+            self._send(signal.SIGTERM)
+
+    def repeat(self, after: float) -> None:
+        """Interrupt it once more where the last interrupt was `after` seconds ago and it still runs."""
+        with self._lock:
+            if not self._done and self._why is not None and time.monotonic() - self._sent_at >= after:
+                self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        assert self._thread is not None and self._why is not None
+        self._sent_at = time.monotonic()
+        loops.interrupt(self._thread, self._why)
+        if not self.trusted and self._native is not None:
+            # It may sit in a wait for one of them, where no interrupt reaches it.
+            processes.end(processes.started_by(self._native), number)
 
     def run(self) -> RunResult:
         """Do the job here and now. Whatever happens, there is a result."""
         begun = time.monotonic()
+        worker = os.getpid()
         try:
             try:
                 with self._lock:
-                    self._thread = threading.get_ident()
+                    self._thread, self._native = threading.get_ident(), threading.get_native_id()
                     self.deadline = begun + self.claimed.context.timeout
-                result = perform(self.claimed)
+                if self.trusted:
+                    refresh_connections()
+                result = in_fresh_context(lambda: perform(self.claimed))
             finally:
                 # Behind this lock nobody interrupts; an interrupt sent just before it is raised inside this `try`.
                 with self._lock:
                     self._done = True
                 _breathe()
-        except JobTimedOut:
-            result = timed_out(self.claimed)
-        except JobCancelled:
-            result = RunResult(
+        except (JobTimedOut, JobCancelled):
+            result = self.verdict()
+        except BaseException as error:
+            result = fault(self.claimed, error)
+        if os.getpid() != worker:
+            os._exit(FORKED_COPY)  # a process that the task has forked came back from it: the worker's own is another
+        self._clean_up()
+        return result
+
+    def _clean_up(self) -> None:
+        if self.trusted:
+            refresh_connections()
+            return
+        close_connections()
+        if self._why is not None and self._native is not None:
+            processes.end(processes.started_by(self._native), signal.SIGKILL)
+
+    def verdict(self) -> RunResult:
+        """How it ended where it was interrupted."""
+        if self._why is JobCancelled:
+            return RunResult(
                 Outcome.CANCELLED, error="Cancelled while it ran.", counted=False, upstream=_unknown(self.claimed)
             )
-        return result
+        return timed_out(self.claimed)
+
+
+def is_trusted(claimed: Claimed) -> bool:
+    """Whether no user's code runs in it."""
+    return bool(getattr(registry.get(claimed.job.type), "trusted", False))
 
 
 def _breathe() -> None:
@@ -74,8 +124,8 @@ def _breathe() -> None:
 
 def timed_out(claimed: Claimed) -> RunResult:
     error = f"Not done within {claimed.context.timeout:g} s."
-    upstream = Upstream("timeout", error=error) if claimed.endpoint else None
-    return RunResult(Outcome.FAILED, category="timeout", error=error, upstream=upstream)
+    # The job's own deadline: what its account's provider would have answered later is not known.
+    return RunResult(Outcome.FAILED, category="timeout", error=error, upstream=_unknown(claimed))
 
 
 def _unknown(claimed: Claimed) -> Upstream | None:
@@ -93,42 +143,28 @@ def perform(claimed: Claimed) -> RunResult:
         return RunResult(
             Outcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
         )  # fmt: skip
+    if job_type.needs_pool and claimed.endpoint is None:
+        # The queue's pool was removed between admission and start: back in line, where it waits for one.
+        return RunResult(
+            Outcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
+        )  # fmt: skip
     try:
-        return _told(job_type.run(claimed.context, job.payload), claimed)
+        # A copy: what the task sets in it is the task's, and our own reckoning goes by the original.
+        return checked(job_type.run(copy(claimed.context), job.payload), claimed)
     except CredentialUnreadable as error:
         return RunResult(Outcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
     except (JobTimedOut, JobCancelled):
         raise
     except BaseException as error:
-        # A job type of ours lets nothing through that it foresees; this is a fault, told with its traceback. Also what
-        # is no `Exception`, such as `sys.exit()` in a task: in a thread it would end nothing and settle nothing.
-        failed = RunResult(
-            Outcome.FAILED,
-            category="code",
-            error=f"{type(error).__name__}: {error}",
-            traceback=traceback.format_exc(),
-            upstream=_unknown(claimed),
-        )
-        told = _told(failed, claimed)
-        log.error("job.fault", job=job.uid, type=job.type, traceback=told.traceback)
-        return told
+        return fault(claimed, error)
 
 
-def _told(result: RunResult, claimed: Claimed) -> RunResult:
-    """The result with errors as they may be kept. What a client raises may hold the address or the header field of the
-    call, and in it the account's credential: that goes first, since a half of it would not be known any more."""
-    if not (result.error or result.traceback):
-        return result
-    redact = claimed.endpoint.redact if claimed.endpoint else str
-    upstream = result.upstream
-    if upstream is not None and upstream.error:
-        upstream = replace(upstream, error=redact(upstream.error)[:LONGEST_UPSTREAM_ERROR])
-    return replace(
-        result,
-        error=redact(result.error)[:LONGEST_ERROR],
-        traceback=redact(result.traceback)[-LONGEST_TRACEBACK:],
-        upstream=upstream,
-    )
+def fault(claimed: Claimed, error: BaseException) -> RunResult:
+    """A failed attempt by what no job type foresees. Also by what is no `Exception`, such as `sys.exit()` in a task: in
+    a thread it would end nothing and settle nothing."""
+    result = checked(code_failure(claimed, described(error), trace_of(error)), claimed)
+    log.error("job.fault", job=claimed.job.uid, type=claimed.job.type, traceback=result.traceback)
+    return result
 
 
 def not_here(why: str, upstream: Upstream | None = None) -> RunResult:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,7 +19,7 @@ from queues.connection import Group, ring
 from queues.models import Attempt, Job, JobDependency, Transition
 from queues.payloads import kept, storable
 from queues.registry import RunResult
-from queues.retry import limited_delay, next_delay
+from queues.retry import LEAST_WAIT, limited_delay, next_delay
 from queues.rows import locked
 from queues.services import batches, callbacks, dependencies, letters
 from queues.states import Outcome, Stage, Status
@@ -54,7 +55,9 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
     if result.returned:
         return _fate_of_returned(job, result, now)
     if result.outcome == Outcome.LOST:
-        return _fate_of_lost(job)
+        return _fate_of_lost(job, result)
+    if result.category == "auth" and job.refused_by is not None:
+        return Fate(Stage.DONE, Status.DEAD, f"two accounts were refused; auth: {result.error}"[:500], final=True)
     if not result.counted and result.category == "auth":
         return Fate(Stage.READY, Status.PENDING, f"another account will do it; {result.category}: {result.error}"[:500])
     if not result.counted:
@@ -62,6 +65,8 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
     if job.delivery_mode == "at_most_once":
         reason = f"{result.category}: {result.error}"[:420]
         return Fate(Stage.DONE, Status.DEAD, f"{reason}; it asked for at most one delivery", final=True)
+    if result.final:
+        return Fate(Stage.DONE, Status.DEAD, f"{result.category}: {result.error}"[:500], final=True)
     policy = config.current().queues[job.queue_id].retry
     failures = job.attempts_counted + 1
     delay = next_delay(policy, result.category, failures, max_attempts=job.max_attempts, hint=result.retry_after)
@@ -75,15 +80,24 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
 
 
 def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
-    """It met a limit or a dead account. With an account it goes back in line, where admission knows how long that
-    lasts; without one nobody else knows, so that it has a time of its own."""
-    told = f"{result.category}: {result.error}"
-    if job.account_lease:
-        return Fate(Stage.READY, Status.RATE_LIMITED, told[:500])
-    policy = config.current().queues[job.queue_id].retry
+    """It met a limit or a dead account. With an account it goes back into its lane, where admission knows how long the
+    limit lasts; without one only the job's own time bounds how often it comes round. That holds also where it meets
+    one limit after the other: a limit that admission does not see must not make it run without a pause."""
+    reason = f"{result.category}: {result.error}"
     meetings = job.attempts_made - job.attempts_counted
-    at = now + timedelta(seconds=limited_delay(policy, result.category, meetings, hint=result.retry_after))
-    return Fate(Stage.SCHEDULED, Status.RATE_LIMITED, f"{told[:420]}, until {at:%Y-%m-%dT%H:%M:%SZ}", at)
+    if job.account_lease and meetings <= MEETINGS_AT_ONCE:
+        return Fate(Stage.READY, Status.RATE_LIMITED, reason[:500])
+    if job.account_lease:
+        delay = LEAST_WAIT
+    else:
+        policy = config.current().queues[job.queue_id].retry
+        delay = limited_delay(policy, result.category, meetings, hint=result.retry_after)
+    at = now + timedelta(seconds=delay)
+    return Fate(Stage.SCHEDULED, Status.RATE_LIMITED, f"{reason[:420]}, until {at:%Y-%m-%dT%H:%M:%SZ}", at)
+
+
+MEETINGS_AT_ONCE = 10
+"""Limits that a job with an account may meet before it waits a moment each time: so many accounts it tries at once."""
 
 
 MAX_DEATHS = 2
@@ -106,10 +120,11 @@ def _fate_of_returned(job: Job, result: RunResult, now: datetime) -> Fate:
     )  # fmt: skip
 
 
-def _fate_of_lost(job: Job) -> Fate:
-    """Its process died under it, and nothing else ran there: that is the job's own doing."""
+def _fate_of_lost(job: Job, result: RunResult) -> Fate:
+    """Its process died under it, and nothing else ran there: that is the job's own doing. Or, where it may be
+    delivered once only, its worker had to stop."""
     if job.delivery_mode == "at_most_once":
-        return Fate(Stage.DONE, Status.DEAD, "its process died, and it asked for at most one delivery", final=True)
+        return Fate(Stage.DONE, Status.DEAD, f"{result.error} It asked for at most one delivery."[:500], final=True)
     if job.deaths + 1 >= MAX_DEATHS:
         return Fate(Stage.DONE, Status.DEAD, f"its process died {job.deaths + 1} times", final=True)
     return Fate(Stage.READY, Status.PENDING, "its process died; it runs once more, alone")
@@ -117,7 +132,7 @@ def _fate_of_lost(job: Job) -> Fate:
 
 _UPDATE = (
     "UPDATE queues_job SET stage=%s, status=%s, reason=%s, not_before=%s, attempts_counted=%s, result=%s, category=%s,"
-    " error=%s, finished_at=%s, lease_until=NULL, worker='', account_lease='', reservation='', suspect=%s, deaths=%s, returns=%s WHERE id=%s"
+    " error=%s, finished_at=%s, lease_until=NULL, worker='', account_lease='', reservation='', suspect=%s, deaths=%s, returns=%s, refused_by=%s WHERE id=%s"
 )
 
 
@@ -138,7 +153,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
         now = clock.now()
         rows, attempts, steps, dead, finished, changed, back, timed = [], [], [], [], [], [], set(), False
         for pk, delivery, cancelled in held:
-            item = _storable(by_delivery[pk, delivery])
+            item = _with_own_refusal(_storable(by_delivery[pk, delivery]))
             job, result = item.claimed.job, item.result
             fate = decide(job, result, now, cancelled=cancelled)
             _carry(job, result, fate, now)
@@ -146,7 +161,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
             rows.append(
                 (fate.stage, fate.status, fate.reason, _ready_at(fate, now), job.attempts_counted,
                  None if job.result is None else _json(job.result), job.category, job.error, job.finished_at,
-                 job.suspect, job.deaths, job.returns, pk)
+                 job.suspect, job.deaths, job.returns, job.refused_by, pk)
             )  # fmt: skip
             if fate.status in (Status.RETRYING, Status.RATE_LIMITED, Status.CANCELLED, Status.PENDING):
                 steps.append(Transition(job=job, at=now, state=fate.status, reason=fate.reason))
@@ -178,10 +193,11 @@ def _ready_at(fate: Fate, now: datetime) -> datetime | None:
 
 
 def _storable(item: Ended) -> Ended:
-    """The end with nothing in it that SQL refuses: one such answer would hold up all that is settled with it."""
+    """The end with nothing in it that SQL refuses: one such answer would hold up all that is settled with it. The job
+    is a copy, which is written to: a settle that fails is repeated with the counters as they were."""
     result = item.result
     return Ended(
-        item.claimed,
+        replace(item.claimed, job=copy(item.claimed.job)),
         replace(
             result,
             result=kept(result.result),
@@ -189,6 +205,13 @@ def _storable(item: Ended) -> Ended:
             traceback=storable(result.traceback),
         ),
     )
+
+
+def _with_own_refusal(item: Ended) -> Ended:
+    """A second account's refusal is held against the job: it is what was asked for that both refuse."""
+    if item.result.category != "auth" or item.result.counted or item.claimed.job.refused_by is None:
+        return item
+    return Ended(item.claimed, replace(item.result, counted=True))
 
 
 def close(finished: Sequence[Job], now: datetime) -> None:
@@ -216,9 +239,11 @@ def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
     """Set the job's own fields as the fate has them."""
     if result.counted and result.outcome == Outcome.FAILED:
         job.attempts_counted += 1
+    if result.category == "auth" and not result.counted:
+        job.refused_by = job.account_id
     if result.returned:
         job.returns += 1
-    elif result.outcome == Outcome.LOST:
+    elif result.outcome == Outcome.LOST and result.category == "poison":
         job.deaths += 1
         job.suspect = True
     job.stage, job.status, job.reason = fate.stage, fate.status, fate.reason

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
-from queues.worker import claim
+from queues.loops import abandoned, sync_threads
 from queues.worker.bookkeeper import Bookkeeper
 from queues.worker.crew import Crew
 from queues.worker.hand_back import hand_back
 from queues.worker.lean import LeanWorker
-from queues.worker.parcel import deliveries
+from queues.worker.processes import default_signals_in_children
 from queues.worker.report import Report
+from queues.worker.taking import take_over
 
 log = structlog.get_logger(__name__)
 
@@ -31,37 +32,57 @@ class ThreadedWorker(LeanWorker):
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         super().bootstrap(*args, **kwargs)
-        self._crew = Crew(self.places, lambda ended: self._books.ended(ended))
-        self._books = Bookkeeper(Report(self.name, self.lane, self.places), self._crew.cancel, self._crew.in_hand)
-        self._books.start()
+        default_signals_in_children()
+        report = Report(self.name, self.lane, self.places, lost_places=self._stuck)
+        self._crew = Crew(self.places, lambda ended: self._books.ended(ended), report.end)
+        self.recycling.stuck = self._stuck
+        self._books = Bookkeeper(report, self._crew.cancel, self._crew.in_hand)
+        self._known = self.begin(self._books.start)
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
+
+    def _stuck(self) -> int:
+        """Jobs that go on, or would, in spite of all interrupts."""
+        return self._crew.lost + abandoned()
 
     def ready_for_more(self) -> bool:
         return self._crew.wait_for_place(1.0)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Claim a parcel's deliveries and hand them to the threads; does not wait for them."""
-        try:
-            claimed = claim.claim(deliveries(job), self.name)
-        except DatabaseError as error:
-            # Not claimed, not lost: the rows stay on the belt in SQL, and the reconciler releases them anew.
-            log.warning("worker.claim_failed", error=type(error).__name__)
+        claimed = take_over(job, self.name)
+        if claimed is None:
             return
         self._crew.take(claimed)
         self.recycling.taken += len(claimed)
         self.forget(job)
+
+    def handle_payload(self, message: Any) -> None:
+        """A command over RQ's channel; one that is no command is passed over."""
+        try:
+            super().handle_payload(message)
+        except Exception as error:
+            log.warning("worker.command_refused", error=type(error).__name__)
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+        """Go on listening for commands, whatever Redis answers meanwhile."""
+        log.warning("worker.commands_away", error=type(exc).__name__)
+        time.sleep(2.0)
 
     def teardown(self) -> None:
         """Finish within the grace period, hand back the rest without charging an attempt."""
         left = self._crew.drain(self.in_a_hurry)
         # Too large, and not because somebody else asked: one of these may be the cause, and runs alone next time.
         blamed = not self.asked_to_stop and self.recycling.fat()
-        self._books.stop()
-        if left:
-            returned = hand_back(left, self.name, suspect=blamed)
-            log.warning("worker.handed_back", name=self.name, jobs=returned)
-        super().teardown()
+        try:
+            if self._known:
+                self._books.stop()
+            if left:
+                returned = hand_back(left, self.name, suspect=blamed)
+                log.warning("worker.handed_back", name=self.name, jobs=returned)
+            super().teardown()
+        except Exception as error:  # what is not handed back is found when its leases run out
+            log.warning("worker.stop_incomplete", error=type(error).__name__)
         log.info("worker.stopped", name=self.name)
-        if left:
+        if left or self._stuck() or sync_threads():
             # Threads that are still in a call would keep the process; what they bring is stale from now on.
             os._exit(0)

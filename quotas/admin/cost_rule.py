@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django import forms
@@ -11,6 +12,8 @@ from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.engine.types import MAX_COST
 from quotas.models import CostRule
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 
 class CostRuleForm(ReasonForm):
     def clean_cost(self) -> Any:
@@ -18,6 +21,8 @@ class CostRuleForm(ReasonForm):
         if not isinstance(cost, dict) or not cost:
             raise forms.ValidationError('Must be a JSON object of units and whole numbers, such as {"requests": 5}.')
         for unit, number in cost.items():
+            if not 0 < len(unit) <= 32 or not NAME.fullmatch(unit):
+                raise forms.ValidationError(f"{unit!r} is no name of a unit: 1 to 32 letters, digits, dots, dashes.")
             if type(number) is not int or not 0 <= number <= MAX_COST:
                 raise forms.ValidationError(f"{unit}: must be a whole number from 0 to {MAX_COST:,}.")
         return cost

@@ -13,6 +13,7 @@ from unfold.admin import ModelAdmin
 
 from quotas.admin.bulk import Refused, bulk_action
 from quotas.admin.reason import ReasonField
+from quotas.services import in_use
 
 MOST = 1000
 """Rows that are counted at most."""
@@ -23,8 +24,9 @@ class DeleteForm(forms.Form):
 
 
 def users_of(row: Model) -> list[str]:
-    """Rows that don't allow that `row` is deleted, such as `3 queues`."""
-    return list(_related([row], models.PROTECT))
+    """Why `row` can't be deleted, such as `3 queues use it`; empty where it can."""
+    related = [f"in use by {what}" for what in _related([row], models.PROTECT)]
+    return [*related, *(use.what for use in in_use.uses(row) if use.what)]
 
 
 def _related(rows: Iterable[Model], on_delete: Any) -> Iterator[str]:
@@ -54,7 +56,7 @@ class DeletesWithReason(ModelAdmin):
         """Counts in place of Django's list of each row: a project may have a million jobs. Whoever may delete a row
         may delete what belongs to it."""
         rows = list(objs)
-        return list(_related(rows, models.CASCADE)), {}, set(), list(_related(rows, models.PROTECT))
+        return list(_related(rows, models.CASCADE)), {}, set(), [why for row in rows for why in users_of(row)]
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         form = DeleteForm(request.POST if request.method == "POST" else None)
@@ -94,7 +96,7 @@ def _delete_action(model_admin: DeletesWithReason) -> Any:
         if not model_admin.has_delete_permission(request, row):
             raise Refused("not allowed")
         if users := users_of(row):
-            raise Refused(f"used by {', '.join(users)}")
+            raise Refused(", ".join(users))
         model_admin.delete_model(request, row)
 
     options = model_admin.opts

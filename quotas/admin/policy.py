@@ -22,12 +22,11 @@ from quotas.admin.spans import spell
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
+from quotas.models.policy import COUNTED
 from quotas.policies.adaptive import AdaptiveRule
 from quotas.policies.compiled import CompiledPolicy, effective
+from quotas.policies.patterns import BadPattern, compile_pattern
 from quotas.services import usage
-
-RESTARTING = ("algorithm", "window", "period", "timezone", "unit")
-"""A change of these resets the counters; a change of the limit keeps the usage."""
 
 
 class PolicyForm(ReasonForm):
@@ -64,8 +63,15 @@ class PolicyForm(ReasonForm):
         ):
             self.add_error("warn_at", "Must be a JSON list of fractions above 0, up to 1, such as [0.6, 0.8, 0.95].")
         for name in ("exempt", "excluded_paths"):
-            if not isinstance(given.get(name) or [], list):
-                self.add_error(name, "Must be a JSON list.")
+            listed = given.get(name) or []
+            if not isinstance(listed, list) or not all(isinstance(item, str) and item for item in listed):
+                self.add_error(name, "Must be a JSON list of strings.")
+            elif name == "excluded_paths":
+                for pattern in listed:
+                    try:
+                        compile_pattern(pattern)
+                    except BadPattern as error:
+                        self.add_error(name, f"{pattern!r}: {error}")
         if given.get("adaptive") is not None:
             try:
                 given["adaptive"] = AdaptiveRule.of(given["adaptive"]).document()
@@ -140,7 +146,8 @@ class PolicyAdmin(SluiceAdmin):
             "Limit",
             {
                 "fields": [("algorithm", "limit"), ("window", "burst"), ("period", "timezone"), "lease_ttl"],
-                "description": "Limit changes keep current usage; changing algorithm, window or period resets counters.",
+                "description": "Limit changes keep current usage; changing scope, key, match, project, unit, algorithm, "
+                "window or period resets counters.",
             },
         ),
         (
@@ -153,8 +160,8 @@ class PolicyAdmin(SluiceAdmin):
         return super().get_queryset(request).select_related("project", "tier")
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        if change and set(RESTARTING) & set(form.changed_data):
-            obj.generation += 1
+        if change and set(COUNTED) & set(form.changed_data):
+            obj.begin_anew()
         super().save_model(request, obj, form, change)
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -16,9 +16,9 @@ from unfold.forms import PaginationInlineFormSet
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.dialogs import asking, back, why
-from quotas.admin.policy import RESTARTING
 from quotas.admin.trail import actor_of
-from quotas.models import Account, Pool, PoolLimit
+from quotas.models import Account, Pool, PoolLimit, Project
+from quotas.models.policy import COUNTED
 from quotas.services import operate
 
 
@@ -34,6 +34,17 @@ class PoolForm(ReasonForm):
             raise forms.ValidationError("A pool can't fall back to itself.")
         return names
 
+    def clean_projects(self) -> Any:
+        slugs = self.cleaned_data["projects"]
+        if slugs is None:
+            return None
+        if not isinstance(slugs, list) or not all(isinstance(slug, str) for slug in slugs):
+            raise forms.ValidationError('A list of projects, such as ["acme"]; blank: every project.')
+        known = set(Project.objects.values_list("slug", flat=True))
+        if unknown := [slug for slug in slugs if slug not in known]:
+            raise forms.ValidationError(f"There is no project {unknown[0]!r}.")
+        return list(dict.fromkeys(slugs))
+
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
         floor, start, top = (given.get(f"concurrency_{word}") for word in ("floor", "initial", "ceiling"))
@@ -48,7 +59,7 @@ class PoolForm(ReasonForm):
 
 class PoolLimitFormSet(PaginationInlineFormSet):
     def save_existing(self, form: Any, obj: Any, commit: bool = True) -> Any:
-        if set(RESTARTING) & set(form.changed_data):
+        if set(COUNTED) & set(form.changed_data):
             form.instance.generation += 1
         return super().save_existing(form, obj, commit)
 
@@ -87,7 +98,7 @@ class PoolAdmin(SluiceAdmin):
     actions_detail = ["pause_pool", "resume_pool"]
     readonly_fields = ["paused_at", "paused_reason"]
     fieldsets = [
-        (None, {"fields": [("name", "provider"), ("strategy", "sticky"), "fallback"]}),
+        (None, {"fields": [("name", "provider"), ("strategy", "sticky"), ("fallback", "projects")]}),
         (
             "Concurrency",
             {

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from quotas import events
 from quotas.models.encrypted import EncryptedTextField
 
-UNTOLD = {"created_at", "updated_at", "generation"}
+UNTOLD = {"created_at", "updated_at", "generation", "counted_since", "space"}
 
 
 def actor_of(request: HttpRequest) -> str:

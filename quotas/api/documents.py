@@ -159,7 +159,9 @@ class Account(s.Serializer[Any]):
     skips = s.DictField(child=s.IntegerField(), help_text="By reason.")
     in_flight = s.IntegerField()
     concurrency = s.IntegerField(allow_null=True)
-    learned = s.DictField()
+    learned = s.DictField(
+        help_text="Quota by unit as the provider states it; in a member `models` the same by model or resource."
+    )
     models = s.DictField(child=s.DateTimeField(), help_text="Models that were refused, each until when.")
     latency = s.FloatField(allow_null=True)
     last_used = s.DateTimeField(allow_null=True)
@@ -197,7 +199,10 @@ class Pool(s.Serializer[Any]):
     state = s.ChoiceField(choices=["available", "limited", "paused", "disabled"])
     why = s.CharField()
     available = s.IntegerField(help_text="Accounts that can be lent now.")
-    fallback = s.ListField(child=s.CharField())
+    fallback = s.ListField(child=s.CharField(), help_text="Those that the caller may use.")
+    projects = s.ListField(
+        child=s.CharField(), allow_null=True, required=False, help_text="Who may use it; null: all. For platform keys."
+    )
     accounts = Account(many=True)
 
 
@@ -209,6 +214,7 @@ class Pools(s.Serializer[Any]):
 class ExplainedAccount(s.Serializer[Any]):
     id = s.CharField()
     name = s.CharField()
+    pool = s.CharField()
     available = s.BooleanField()
     chosen = s.BooleanField()
     why = s.CharField()
@@ -219,7 +225,9 @@ class ExplainedAccount(s.Serializer[Any]):
 
 class PoolExplanation(s.Serializer[Any]):
     pool = s.CharField()
+    status = s.IntegerField(help_text="As `acquire` would answer: 200, 422, 429 or 503.")
     chosen = s.CharField(allow_null=True)
+    chosen_pool = s.CharField(allow_null=True, help_text="A fallback's where the pool itself has no account.")
     retry_after = s.FloatField(allow_null=True)
     accounts = ExplainedAccount(many=True)
 

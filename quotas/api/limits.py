@@ -26,7 +26,7 @@ from quotas.api.check_body import (
 )
 from quotas.api.seals import opened, sealed
 from quotas.engine.types import Decision, LimitState
-from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
 from quotas.models import UsageRollup
 from quotas.rest import problems
 from quotas.rest.caller import Caller, caller_of, resolve_project, unknown_project
@@ -112,6 +112,8 @@ class SettleView(ApiView):
         try:
             reservation = opened(body["reservation"], self.caller)
             settled = limits.settle(reservation, body.get("actual")) if reservation else None
+        except UnknownUnit as error:
+            raise serializers.ValidationError({"actual": {error.unit: [str(error)]}}) from None
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         if settled is None:
@@ -306,7 +308,7 @@ def _token(caller: Caller, request: Request) -> Token:
     if key is None:
         return Token()
     # Each project, and each platform key, has a space of its own.
-    space = f"p:{caller.project_slug}" if caller.project is not None else f"k:{caller.key_id}"
+    space = f"p:{caller.project.pk}" if caller.project is not None else f"k:{caller.key_id}"
     return Token(f"{space}\n{request.path}\n{key}", fingerprint(request.data))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -15,16 +16,18 @@ from rest_framework.response import Response
 from quotas import policies
 from quotas.api import answers, documents
 from quotas.connection import accounts
+from quotas.engine.accounts_view import Explanation
 from quotas.engine.types import AccountState, Admission
-from quotas.errors import LimiterUnavailable, UnknownPool
+from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
 from quotas.priorities import PRIORITIES
+from quotas.rest.caller import Caller
 from quotas.rest.fields import CostField, ReasonField, SecondsField, StrictCharField, StrictIntegerField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
-from quotas.services import last_answers, operate, pools
+from quotas.services import last_answers, operate, pools, units
 
 _MAX_BODY = 1_000_000
 
@@ -58,8 +61,13 @@ class ReportBody(StrictSerializer):
     headers = serializers.DictField(required=False)
     body = StrictCharField(required=False, allow_blank=True, max_length=_MAX_BODY)
     usage = CostField(required=False)
-    error = serializers.ChoiceField(required=False, choices=["timeout", "network"])
+    error = serializers.ChoiceField(required=False, choices=["timeout", "network", "cancelled"])
     latency = SecondsField(required=False)
+    request = StrictCharField(
+        required=False,
+        max_length=1024,
+        help_text="Method and path, such as `POST /v1/chat`: one that is closed to every account disables none.",
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "status" not in attrs and "error" not in attrs:
@@ -78,20 +86,32 @@ class AcquireView(ApiView):
 
     @extend_schema(operation_id="acquire", request=AcquireBody, responses=documents.Lent, summary="Lend an account")
     def post(self, request: Request, pool: str) -> Response:
-        body = self.body(AcquireBody)
+        asked = self.asked()
         try:
-            admission = pools.acquire(
-                pool,
-                body.get("cost"),
-                priority=body["priority"],
-                key=body.get("key", ""),
-                model=body.get("model", ""),
-                max_wait=body["max_wait"],
-            )
-        except UnknownPool:
-            raise _no_pool(pool) from None
-        except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            admission = pools.acquire(pool, **asked)
+        except (UnknownPool, LimiterUnavailable) as error:
+            raise self.refused(pool, error) from None
+        return self.answer(pool, admission)
+
+    def asked(self) -> dict[str, Any]:
+        """The arguments of `pools.acquire` that the body names."""
+        body = self.body(AcquireBody)
+        return {
+            "cost": body.get("cost"),
+            "priority": body["priority"],
+            "key": body.get("key", ""),
+            "model": body.get("model", ""),
+            "max_wait": body["max_wait"],
+            "project": self.caller.project_slug or None,
+        }
+
+    @staticmethod
+    def refused(pool: str, error: UnknownPool | LimiterUnavailable) -> ProblemError:
+        return _no_pool(pool) if isinstance(error, UnknownPool) else answers.refusal(error)
+
+    @staticmethod
+    def answer(pool: str, admission: Admission) -> Response:
+        """The lease, or the refusal as a problem."""
         if not admission.allowed:
             raise refusal(pool, admission)
         lender = policies.pool_config(admission.pool or pool)
@@ -124,9 +144,13 @@ class SettleLeaseView(ApiView):
             body.get("usage"),
             body.get("error", ""),
             body.get("latency"),
+            body.get("request", ""),
         )
         try:
+            units.check(report.usage or {})
             settled = pools.settle(lease, report)
+        except UnknownUnit as error:
+            raise serializers.ValidationError({"usage": {error.unit: [str(error)]}}) from None
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         if settled is None:
@@ -148,8 +172,8 @@ class PoolsView(ApiView):
 
     @extend_schema(operation_id="list_pools", parameters=[PageQuery], responses=documents.Pools, summary="All pools")
     def get(self, request: Request) -> Response:
-        rows = Pool.objects.select_related("provider")
-        return Response(_live(lambda: page(rows, self.query(PageQuery), shown_pool)))
+        rows = visible_pools(self.caller).select_related("provider")
+        return Response(_live(lambda: page(rows, self.query(PageQuery), lambda row: shown_pool(row, self.caller))))
 
 
 class PoolView(ApiView):
@@ -160,7 +184,7 @@ class PoolView(ApiView):
     @extend_schema(operation_id="get_pool", responses=documents.Pool, summary="One pool")
     def get(self, request: Request, pool: str) -> Response:
         self.query()
-        return Response(_live(lambda: shown_pool(_pool(pool))))
+        return Response(_live(lambda: shown_pool(_pool(pool, self.caller), self.caller)))
 
 
 class PoolVerbView(ApiView):
@@ -172,8 +196,8 @@ class PoolVerbView(ApiView):
     def post(self, request: Request, pool: str, verb: str) -> Response:
         body = self.body(ReasonBody)
         act = operate.pause_pool if verb == "pause" else operate.resume_pool
-        act(_pool(pool), actor=self.caller.name, reason=body["reason"])
-        return Response(_live(lambda: shown_pool(_pool(pool))))
+        act(_pool(pool, self.caller), actor=self.caller.name, reason=body["reason"])
+        return Response(_live(lambda: shown_pool(_pool(pool, self.caller), self.caller)))
 
 
 class ExplainQuery(QuerySerializer):
@@ -203,32 +227,19 @@ class ExplainView(ApiView):
         query = self.query(ExplainQuery)
         cost: dict[str, int] = {unit: query[unit] for unit in ("requests", "tokens", "money") if unit in query}
         try:
-            views = pools.explain(pool, cost, priority=query["priority"], key=query["key"], model=query["model"])
+            found = pools.explain(
+                pool,
+                cost,
+                priority=query["priority"],
+                key=query["key"],
+                model=query["model"],
+                project=self.caller.project_slug or None,
+            )
         except UnknownPool:
             raise _no_pool(pool) from None
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
-        waits = [view.wait for view in views if view.wait is not None]
-        return Response(
-            {
-                "pool": pool,
-                "chosen": next((view.name for view in views if view.chosen), None),
-                "retry_after": min(waits, default=None),
-                "accounts": [
-                    {
-                        "id": view.id,
-                        "name": view.name,
-                        "available": view.available,
-                        "chosen": view.chosen,
-                        "why": "would be chosen" if view.chosen else view.reason or "another one comes first",
-                        "retry_after": view.wait,
-                        "until": _until(view.wait) if view.wait else None,
-                        "health": round(view.health, 4),
-                    }
-                    for view in views
-                ],
-            }
-        )
+        return Response(shown_explanation(pool, found))
 
 
 class AccountQuery(PageQuery):
@@ -247,13 +258,15 @@ class AccountsView(ApiView):
         query = self.query(AccountQuery)
         rows = Account.objects.select_related("pool").defer("credential")
         if "pool" in query:
-            rows = rows.filter(pool=_pool(query["pool"]))
+            rows = rows.filter(pool=_pool(query["pool"], self.caller))
+        elif not self.caller.is_platform:
+            rows = rows.filter(pool__in=visible_pools(self.caller))
         states: dict[str, dict[str, AccountState]] = {}
 
         def shown(row: Account) -> dict[str, Any]:
             if row.pool.name not in states:
                 states[row.pool.name] = _states(row.pool.name)
-            return shown_account(row, states[row.pool.name].get(str(row.pk)))
+            return shown_account(row, states[row.pool.name].get(str(row.pk)), self.caller)
 
         return Response(_live(lambda: page(rows, query, shown)))
 
@@ -266,7 +279,12 @@ class AccountView(ApiView):
     @extend_schema(operation_id="get_account", responses=documents.AccountDetail, summary="One account")
     def get(self, request: Request, account: str) -> Response:
         self.query()
-        return Response(_live(lambda: {**_one(_account(account)), "last_answer": _last_answer(account)}))
+        row = _account(account, self.caller)
+        # It is the answer to somebody's call, perhaps of another project.
+        told = self.caller.is_platform
+        return Response(
+            _live(lambda: {**_one(row, self.caller), "last_answer": _last_answer(account) if told else None})
+        )
 
 
 _VERBS: dict[str, Callable[..., None]] = {
@@ -294,9 +312,9 @@ class AccountVerbView(ApiView):
         if verb not in _VERBS:
             raise NotFound("There is nothing at this address.")
         body = self.body(ReasonBody)
-        row = _account(account)
+        row = _account(account, self.caller)
         _live(lambda: _VERBS[verb](row, actor=self.caller.name, reason=body["reason"]))
-        return Response(_live(lambda: _one(_account(account))))
+        return Response(_live(lambda: _one(_account(account, self.caller), self.caller)))
 
 
 def refusal(pool: str, admission: Admission) -> ProblemError:
@@ -324,8 +342,45 @@ def refusal(pool: str, admission: Admission) -> ProblemError:
     )
 
 
-def shown_account(row: Account, state: AccountState | None) -> dict[str, Any]:
-    """An account as the contract has it; never its credential."""
+def visible_pools(caller: Caller) -> QuerySet[Pool]:
+    """The pools that the caller's project may use; all of them for the platform."""
+    rows = Pool.objects.all()
+    if caller.is_platform:
+        return rows
+    theirs = [pk for pk, slugs in rows.values_list("pk", "projects") if slugs is None or caller.project_slug in slugs]
+    return rows.filter(pk__in=theirs)
+
+
+def shown_explanation(pool: str, found: Explanation) -> dict[str, Any]:
+    """What `acquire` would answer, with each account of the pool and of its fallbacks in the order they are asked."""
+    admission = found.admission
+    status = 200 if admission else 422 if admission.impossible else 503 if admission.disabled else 429
+    return {
+        "pool": pool,
+        "status": status,
+        "chosen": admission.account,
+        "chosen_pool": admission.pool if admission else None,
+        "retry_after": admission.retry_after if status in (200, 429) else None,
+        "accounts": [
+            {
+                "id": view.id,
+                "name": view.name,
+                "pool": one.pool,
+                "available": view.available,
+                "chosen": view.chosen,
+                "why": "would be chosen" if view.chosen else view.reason or "another one comes first",
+                "retry_after": view.wait,
+                "until": _until(view.wait) if view.wait else None,
+                "health": round(view.health, 4),
+            }
+            for one in found.pools
+            for view in one.accounts
+        ],
+    }
+
+
+def shown_account(row: Account, state: AccountState | None, caller: Caller) -> dict[str, Any]:
+    """An account as the contract has it; never its credential, and to a project no texts of others' failures."""
     live = state or AccountState(str(row.pk), row.name)
     why = (row.disabled_reason or live.why) if live.state == "disabled" else live.why
     return {
@@ -345,15 +400,15 @@ def shown_account(row: Account, state: AccountState | None) -> dict[str, Any]:
         "models": {name: _until(seconds) for name, seconds in live.models.items()},
         "latency": live.latency,
         "last_used": _unix(live.last_used),
-        "last_error": live.last_error,
+        "last_error": live.last_error if caller.is_platform else "",
         "last_error_at": _unix(live.last_error_at),
     }
 
 
-def shown_pool(row: Pool) -> dict[str, Any]:
+def shown_pool(row: Pool, caller: Caller) -> dict[str, Any]:
     states = _states(row.name)
     rows = list(row.accounts.select_related("pool").defer("credential").order_by("pk"))
-    shown = [shown_account(account, states.get(str(account.pk))) for account in rows]
+    shown = [shown_account(account, states.get(str(account.pk)), caller) for account in rows]
     available = sum(account["state"] in ("available", "half_open") for account in shown)
     usable = any(account["state"] != "disabled" for account in shown)
     state = "paused" if row.paused_at else "available" if available else "limited" if usable else "disabled"
@@ -365,7 +420,8 @@ def shown_pool(row: Pool) -> dict[str, Any]:
         "state": state,
         "why": row.paused_reason if row.paused_at else "",
         "available": available,
-        "fallback": list(row.fallback),
+        "fallback": [name for name in row.fallback if _is_theirs(name, caller)],
+        **({"projects": row.projects} if caller.is_platform else {}),
         "accounts": shown,
     }
 
@@ -384,8 +440,13 @@ def _states(pool: str) -> dict[str, AccountState]:
     return {} if config is None else {state.id: state for state in accounts().states(config.spec)}
 
 
-def _one(row: Account) -> dict[str, Any]:
-    return shown_account(row, _states(row.pool.name).get(str(row.pk)))
+def _one(row: Account, caller: Caller) -> dict[str, Any]:
+    return shown_account(row, _states(row.pool.name).get(str(row.pk)), caller)
+
+
+def _is_theirs(pool: str, caller: Caller) -> bool:
+    held = policies.snapshot().pools.get(pool)
+    return caller.is_platform or (held is not None and held.is_open_to(caller.project_slug))
 
 
 def _last_answer(account_id: str) -> dict[str, Any] | None:
@@ -395,17 +456,18 @@ def _last_answer(account_id: str) -> dict[str, Any] | None:
     return {"at": _iso(last.at), "status": last.status, "outcome": last.outcome, "headers": dict(last.headers)}
 
 
-def _pool(name: str) -> Pool:
-    found = Pool.objects.select_related("provider").filter(name=name).first()
+def _pool(name: str, caller: Caller) -> Pool:
+    found = visible_pools(caller).select_related("provider").filter(name=name).first()
     if found is None:
         raise _no_pool(name)
     return found
 
 
-def _account(account: str) -> Account:
+def _account(account: str, caller: Caller) -> Account:
     found = None
     if account.isascii() and account.isdigit() and len(account) < 19:
-        found = Account.objects.select_related("pool").defer("credential").filter(pk=int(account)).first()
+        rows = Account.objects.select_related("pool").defer("credential").filter(pool__in=visible_pools(caller))
+        found = rows.filter(pk=int(account)).first()
     if found is None:
         raise NotFound("There is no such account.", "unknown-account")
     return found

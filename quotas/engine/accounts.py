@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import accounts_outcome, accounts_plan, wire
 from .accounts_admission import AdmissionCalls
 from .accounts_plan import PoolPlan
-from .accounts_view import AccountView, state_of, views_of
+from .accounts_view import Explanation, PoolView, state_of, views_of
 from .errors import LimiterUnavailable
 from .keys import Keys
 from .scripts import EMPTY, Call, bulk, load, packed
@@ -59,7 +59,7 @@ class Accounts:
 
     def admit(self, request: AdmitRequest) -> Admission:
         """Admit one call, or say when it would pass. Both sides are charged, or neither is."""
-        if not request.fallbacks and not request.limits:
+        if not request.fallbacks and not request.limits and not request.without:
             one = self._calls.prepare(request)
             reply = self.transport.send(one.call)
             if reply[0][0] != wire.STALE:
@@ -74,6 +74,16 @@ class Accounts:
         Those that a sample of a large pool could not take, and those with fallback pools, take another round.
         """
         asked = list(requests)
+        answers = self._admit_all(asked)
+        # Where nobody is left but the account that has refused a request, it is asked again.
+        alone = [n for n, one in enumerate(answers) if asked[n].without and (one.disabled or one.impossible)]
+        if alone:
+            again = self._admit_all([replace(asked[number], without="") for number in alone])
+            for number, answer in zip(alone, again, strict=True):
+                answers[number] = answer
+        return answers
+
+    def _admit_all(self, asked: list[AdmitRequest]) -> list[Admission]:
         answers: list[Admission | None] = [None] * len(asked)
         turns = [(number, request, 0, False) for number, request in enumerate(asked)]
         while turns:
@@ -153,7 +163,7 @@ class Accounts:
     def _settling(self, lease: str, outcome: Outcome, keys: tuple[int, bytes]) -> Call:
         now = EMPTY if self.clock is None else bulk(b"%d" % self.clock())
         args = accounts_outcome.pack(outcome, self._random.random(), lease.encode())
-        return Call(self._settle, packed=packed(self._settle, keys[0], 9, keys[1], now, args))
+        return Call(self._settle, packed=packed(self._settle, keys[0], 10, keys[1], now, args))
 
     def _settled(self, lease: str, outcome: Outcome, reply: list[Any]) -> Settled:
         repeated, category, cooldown, transition, before, after, account, errors, use, probe = reply
@@ -188,13 +198,30 @@ class Accounts:
         rows = zip(plan.accounts, reply[2:], views_of(late, views), strict=True)
         return [state_of(pool, one, json.loads(text), view, statistics, moment) for one, text, view in rows]
 
-    def explain(
-        self, pool: PoolSpec, cost: dict[str, int] | None = None, *, priority: int = 5, key: str = "", model: str = ""
-    ) -> list[AccountView]:
-        """Which account a call would get now, and for each other one why not and for how long. Charges nothing."""
-        request = AdmitRequest(pool=pool, cost=cost or {}, priority=priority, key=key, model=model)
-        prepared = self._calls.prepare(request, True, dry=True)
-        return views_of(prepared, self.transport.run_many([prepared.call])[0])
+    def explain(self, request: AdmitRequest) -> Explanation:
+        """What `admit` would answer to the request now, and for each account why. Charges nothing.
+
+        It is the same script, over the same pools in the same order.
+        """
+        turns = [replace(self._turn(request, turn), token="") for turn in range(len(request.fallbacks) + 1)]
+        prepared = [self._calls.prepare(one, True, dry=True) for one in turns]
+        replies = self.transport.run_many([one.call for one in prepared])
+        if any(wire.STATUS.unpack_from(reply[0])[0] == wire.STALE for reply in replies):  # midnight came between
+            prepared = [self._calls.prepare(one, True, dry=True) for one in turns]
+            replies = self.transport.run_many([one.call for one in prepared])
+        found: Admission | None = None
+        shown = []
+        for one, reply in zip(prepared, replies, strict=True):
+            views = views_of(one, reply)
+            if found is not None and (found or found.bound_by != "pool"):  # it would not be asked any more
+                views = [replace(view, chosen=False) for view in views]
+            else:
+                found = _better(found, self._calls.decode(one, reply))
+            shown.append(PoolView(one.request.pool.name if one.request.pool else "", views))
+        assert found is not None
+        if request.without and (found.disabled or found.impossible):
+            return self.explain(replace(request, without=""))
+        return Explanation(replace(found, lease=None, reservation=None), shown)
 
     # -- operating -----------------------------------------------------------------------------------------------
 
@@ -221,6 +248,18 @@ class Accounts:
     def enable(self, account_id: str) -> bool:
         """Put a disabled account back in. True if it was out."""
         return self._do(account_id, "enable")
+
+    def renew(self, account_id: str) -> bool:
+        """The account has another credential: forget what the last one met; calls that are out tell nothing of it."""
+        return self._do(account_id, "renew")
+
+    def refuse(self, account_id: str) -> bool:
+        """Disable an account whose credential was refused through another one. True if it was in."""
+        return self._do(account_id, "refuse")
+
+    def cool(self, account_id: str, seconds: float, why: str) -> bool:
+        """Let an account cool down: its credential was refused through another one. A longer cooldown stays."""
+        return self._do(account_id, "cool", struct.pack("<d", round(seconds * 1e6)) + why.encode("utf-8", "replace"))
 
     def restore(self, states: Iterable[AccountState]) -> int:
         """Rebuild what was lost with the server's memory from stored states; what is live wins. How many changed.

@@ -6,7 +6,7 @@ import random
 import secrets
 import struct
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +44,7 @@ class Prepared:
     lease_key: bytes
     reservation: str | None
     sampled: bool
+    dry: bool = False
 
 
 class AdmissionCalls:
@@ -71,7 +72,7 @@ class AdmissionCalls:
     def _plain(self, request: AdmitRequest) -> Prepared | None:
         """An admission of nothing but an account, whose bytes are known but for its lease; None for any other."""
         pool = request.pool
-        if pool is None or request.limits or request.key or request.token or self.clock is not None:
+        if pool is None or request.limits or request.key or request.token or request.without or self.clock is not None:
             return None
         plan = self.plan(pool)
         asked = plan.known(request)
@@ -141,14 +142,17 @@ class AdmissionCalls:
             accounts, sampled = plan.accounts, plan.sampled and not whole and not bound
             if sampled:
                 accounts = self._random.sample(plan.accounts, SAMPLE)
+            if request.without:
+                accounts = [one for one in accounts if one.account.id != request.without]
+            some = sampled or bool(request.without)
             flags |= _POOLED | (_PAUSED if pool.paused else 0) | (_QUIET if sampled else 0)
             if request.key:
                 flags |= _KEY | (_STICKY if pool.sticky else 0)
                 if pool.sticky:
                     heads.append(self.keys.key("a", "y", pool.id, digest(request.key)))
-            key_count, pool_keys = self._pool_keys(request, plan, asked, accounts, sampled)
+            key_count, pool_keys = self._pool_keys(request, plan, asked, accounts, some)
             first, specs = plan.packed_head, asked.specs
-            pool_args = asked.packed_for(accounts) if sampled else asked.packed
+            pool_args = asked.packed_for(accounts) if some else asked.packed
             figures = _HEAD.pack(
                 len(held),
                 flags,
@@ -178,17 +182,19 @@ class AdmissionCalls:
             bulk(slot.encode()),
             bulk(specs),
             pool_args,
-            b"".join([bulk(subject(limit.partition, limit.subject)[1]) for limit in held]),
+            b"".join([bulk(subject(limit.partition, limit.subject, limit.space)[1]) for limit in held]),
         )
         call = Call(script, packed=payload)
-        return Prepared(request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled)
+        return Prepared(
+            request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled, dry
+        )
 
     def _pool_keys(
-        self, request: AdmitRequest, plan: PoolPlan, asked: Asked, accounts: Sequence[AccountKeys], sampled: bool
+        self, request: AdmitRequest, plan: PoolPlan, asked: Asked, accounts: Sequence[AccountKeys], some: bool
     ) -> tuple[int, bytes]:
-        """The keys of the accounts that are offered: how many, and as they are sent."""
+        """The keys of the accounts that are offered (all, or `some`): how many, and as they are sent."""
         if not request.key:
-            if not sampled:
+            if not some:
                 return plan.key_count, plan.packed_keys
             keys = [key for one in accounts for key in (one.state, *one.counters)]
         else:
@@ -212,14 +218,15 @@ class AdmissionCalls:
         plan = one.plan
         if pool_status == _GIVEN and plan is not None and not one.ordered and not replayed:
             account = one.offered[index].account
-            self._remember(one, index)
+            if not one.dry:
+                self._remember(one, index)
             return Admission(
                 allowed=True,
                 lease=one.lease,
                 account_id=account.id,
                 account=account.name,
                 expires_in=plan.pool.lease_ttl,
-                reasons=_reasons(reply) if len(reply) > 2 else {},
+                reasons=_reasons(one, reply) if len(reply) > 2 else {},
                 pool=plan.pool.name,
                 probe=probe > 0,
                 half_opened=probe == 1,
@@ -232,7 +239,8 @@ class AdmissionCalls:
             lent = None
             if plan is not None:
                 lent = one.offered[index].account
-                self._remember(one, index)
+                if not one.dry:
+                    self._remember(one, index)
             return Admission(
                 allowed=True,
                 lease=one.lease if lent else None,
@@ -240,7 +248,7 @@ class AdmissionCalls:
                 account=lent.name if lent else None,
                 expires_in=plan.pool.lease_ttl if plan else 0.0,
                 reservation=one.reservation,
-                reasons=_reasons(reply),
+                reasons=_reasons(one, reply),
                 limits=decision.limits,
                 pool=plan.pool.name if plan else None,
                 probe=probe > 0,
@@ -259,7 +267,7 @@ class AdmissionCalls:
             retry_after=None if none else max(pool_wait or 0.0, limit_wait or 0.0),
             bound_by="pool" if by_pool else "limit",
             binding=plan.pool.name if by_pool and plan else decision.binding,
-            reasons=_reasons(reply) if not given else {},
+            reasons=_reasons(one, reply) if not given else {},
             impossible=decision.impossible or (not given and pool_status == _IMPOSSIBLE),
             disabled=not given and pool_status == _DISABLED,
             limits=decision.limits,
@@ -311,13 +319,12 @@ class AdmissionCalls:
         key = one.request.key
         lease_key = bulk(one.lease_key)
         if not key:
-            count, counters = one.plan.settling(chosen, one.asked)
+            count, counters = one.plan.settling(chosen)
             cooldown = lease_key
         else:
             mine = self._key_counters(one.asked.templates[len(one.plan.own) :], chosen, key)
-            every = zip((*chosen.counters, *mine), one.asked.charged, strict=True)
-            charged = [counter for counter, charges in every if charges]
-            count, counters = len(charged), b"".join(map(bulk, charged))
+            every = (*chosen.counters, *mine)
+            count, counters = len(every), b"".join(map(bulk, every))
             cooldown = bulk(self.keys.key("a", "k", chosen.account.id, digest(key)))
         self._lent[one.lease] = (
             5 + count,
@@ -343,8 +350,10 @@ class AdmissionCalls:
         return self.keys.key("a", "t", digest(token))
 
 
-def _reasons(reply: list[Any]) -> dict[str, int]:
+def _reasons(one: Prepared, reply: list[Any]) -> dict[str, int]:
     names = reply[2:]
+    if one.dry:  # one for each account, empty where it could take the call
+        return dict(Counter(name.decode() for name in names if name))
     return {name.decode(): count for name, count in zip(names[::2], names[1::2], strict=True)}
 
 

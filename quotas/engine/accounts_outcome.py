@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 from .scripts import bulk
@@ -14,21 +15,26 @@ _LEARNED = struct.Struct("<dddddB")
 _SCOPES = {"account": 0, "key": 1, "pool": 2, "model": 3}
 _EMPTY = bulk(b"")
 _LONGEST = 366 * 86400.0
+MAX_RESOURCE = 200
+"""Characters of a model's or resource's name that are kept."""
 
 
 def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
-    """ARGV 2 to 9 of settle_lease.lua, as they are sent."""
+    """ARGV 2 to 10 of settle_lease.lua, as they are sent."""
     head = _HEAD.pack(
         _microseconds(outcome.retry_after),
         _microseconds(outcome.latency),
         random,
         _SCOPES.get(outcome.scope, 0),
-        outcome.refuses_account,
+        outcome.refuses_account and (2 if outcome.certain else 1),
     )
+    if outcome.target or outcome.request:
+        head += _mark(outcome.target) + _mark(outcome.request)
     usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
     learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
+    belongs = _EMPTY if outcome.resource is None else bulk(_text("." + outcome.resource[:MAX_RESOURCE]))
     if not usage and not learned and not outcome.error:
-        return b"%b%b$0\r\n\r\n%b%b" % (bulk(head), bulk(_text(outcome.category)), bulk(lease), 4 * _EMPTY)
+        return b"%b%b$0\r\n\r\n%b%b%b" % (bulk(head), bulk(_text(outcome.category)), bulk(lease), 4 * _EMPTY, belongs)
     return b"".join(
         (
             bulk(head),
@@ -39,8 +45,14 @@ def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
             bulk(b"".join([struct.pack("<d", used) for _, used in usage])) if usage else _EMPTY,
             bulk(_text("\n".join([unit for unit, _ in learned]))) if learned else _EMPTY,
             bulk(b"".join([packed for _, packed in learned])) if learned else _EMPTY,
+            belongs,
         )
     )
+
+
+def _mark(text: str) -> bytes:
+    """Eight bytes that stand for a text; zeros for an empty one."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() if text else bytes(8)
 
 
 def _quota(unit: str, quota: object) -> bytes | None:

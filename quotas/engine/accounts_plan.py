@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from . import wire
+from . import resources, wire
 from .keys import Keys, plain, subject
 from .scripts import bulk
 from .types import AccountSpec, AdmitRequest, Limit, PoolSpec
@@ -48,7 +48,7 @@ class PoolPlan:
         self.per_key = tuple(limit for limit in limits if limit.scope == "custom")
         self._moves = any(limit.algorithm == "calendar" for limit in self.own)
         self._asked: dict[tuple[object, ...], Asked] = {}
-        self._settling: dict[tuple[object, ...], tuple[int, bytes]] = {}
+        self._settling: dict[bytes, tuple[int, bytes]] = {}
         self.state = keys.key("a", "p", pool.id)
         self.statistics = keys.key("a", "n", pool.id)
         self.accounts = tuple(
@@ -101,15 +101,11 @@ class PoolPlan:
         """What a call without a key asks, where that was asked before and does not depend on the time."""
         return self._asked.get((waits_early(self.pool, request.priority), request.model, *request.cost.items()))
 
-    def settling(self, one: AccountKeys, asked: Asked) -> tuple[int, bytes]:
-        """How many counters a call without a key has charged, and these as they are sent."""
-        kind = (one.state, asked.kind)
-        known = self._settling.get(kind)
+    def settling(self, one: AccountKeys) -> tuple[int, bytes]:
+        """How many counters hold for a call without a key, and these as they are sent."""
+        known = self._settling.get(one.state)
         if known is None:
-            if len(self._settling) > 4096:
-                self._settling.clear()
-            charged = [key for key, charges in zip(one.counters, asked.charged, strict=True) if charges]
-            known = self._settling[kind] = (len(charged), b"".join(map(bulk, charged)))
+            known = self._settling[one.state] = (len(one.counters), b"".join(map(bulk, one.counters)))
         return known
 
     def templates(self, key: str) -> tuple[Limit, ...]:
@@ -122,7 +118,7 @@ class PoolPlan:
 class Asked:
     """What one kind of call asks of a pool's accounts, packed. `args` are ARGV 6 to 10 of acquire.lua."""
 
-    __slots__ = ("args", "around", "charged", "kind", "packed", "specs", "templates")
+    __slots__ = ("args", "around", "packed", "specs", "templates")
 
     def __init__(
         self,
@@ -135,16 +131,15 @@ class Asked:
     ) -> None:
         pool = plan.pool
         threshold = pool.pause_at if early and pool.pause_at is not None else 1.0
+        resource = model or resources.default_of(pool.dialect)
         units = [("k:" if limit.scope == "custom" else "") + limit.unit for limit in templates]
         self.templates = templates
-        self.kind = tuple(costs.items())
-        self.charged = [limit.algorithm == "concurrency" or costs.get(limit.unit, 0) > 0 for limit in templates]
         self.specs = specs(templates, costs, now)
         self.args: Sequence[bytes] = (
             early_specs(templates, costs, threshold, now) if early else b"",
             plan.figures,
             plan.packed_accounts,
-            b"\x93" + _array([_text(unit) for unit in units]) + _map(costs) + _text(model),
+            b"\x93" + _array([_text(unit) for unit in units]) + _map(costs) + _text(resource),
             wire.DOUBLE.pack(threshold),
         )
         self.packed = b"".join(map(bulk, self.args))

@@ -8,7 +8,7 @@ from typing import Any
 
 from .accounts_admission import POOL, Prepared
 from .accounts_plan import AccountKeys
-from .types import AccountState, PoolSpec
+from .types import AccountState, Admission, PoolSpec
 
 _VIEW = struct.Struct("<Bdd")
 
@@ -25,6 +25,23 @@ class AccountView:
     wait: float | None
     """Seconds; 0 when it is available, None when waiting does not help."""
     health: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """The accounts of one pool in the light of one call."""
+
+    pool: str
+    accounts: list[AccountView]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What an admission would answer now, and how every account of the pool and of its fallbacks stands to it."""
+
+    admission: Admission
+    """As `admit` would answer; it has charged nothing, and has no lease."""
+    pools: list[PoolView]
 
 
 def views_of(prepared: Prepared, reply: list[Any]) -> list[AccountView]:

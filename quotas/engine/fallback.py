@@ -3,7 +3,10 @@
     hung or gone -> one call pays the timeout (50 to 100 ms) -> the breaker opens: nobody else waits for the server
     while open   -> policies that fail open are held by this process alone, at limit / processes; as soon as one
                     policy of a check fails closed, the check is refused
-    probing      -> one thread at a time asks the server with PING, every `probe_every` seconds; the first answer closes
+    probing      -> one thread at a time writes a key of its own, every `probe_every` seconds; the first success closes
+
+A server that answers with an error (its memory is full, it is loading, it has become a replica) is as away as one that does
+not answer. Such a server may answer PING, and even reads: so the probe writes.
 
 Nothing is repeated: a check that timed out may have been charged, so it is answered like any other check in an outage.
 """
@@ -95,7 +98,9 @@ class ResilientLimiter:
         self.local = local or ReferenceLimiter()
         self._processes = processes
         self.breaker = ServerBreaker(
-            lambda: limiter.transport.command("PING"), probe_every=probe_every, on_event=on_event
+            lambda: limiter.transport.command("SET", limiter.keys.key("probe"), "1", "PX", "1000"),
+            probe_every=probe_every,
+            on_event=on_event,
         )
 
     def check(
@@ -174,13 +179,19 @@ class ResilientLimiter:
             return settled
         return self._asked(lambda: self.limiter.settle(reservation, actual))
 
+    def units_of(self, reservation: str) -> frozenset[str]:
+        """As Limiter.units_of."""
+        return self._asked(lambda: self.limiter.units_of(reservation))
+
     def peek(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
         """As Limiter.peek; during an outage, this process's own counters where the limits fail open."""
         return self.check(limits, dry_run=True).limits
 
-    def usage(self, templates: Iterable[Limit]) -> Iterator[LimitState]:
+    def usage(
+        self, templates: Iterable[Limit], *, space_of: Callable[[str], str] | None = None
+    ) -> Iterator[LimitState]:
         """As Limiter.usage."""
-        return iter(self._asked(lambda: list(self.limiter.usage(templates))))
+        return iter(self._asked(lambda: list(self.limiter.usage(templates, space_of=space_of))))
 
     def reset(self, limits: Sequence[Limit]) -> int:
         """As Limiter.reset; clears this process's own counters too."""

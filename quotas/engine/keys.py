@@ -20,7 +20,7 @@ from hashlib import blake2b
 from .types import Limit
 
 ALGORITHM_CODES = {
-    "sliding_window": "sr",
+    "sliding_window": "sw",
     "sliding_window_counter": "sc",
     "token_bucket": "tb",
     "fixed_window": "fw",
@@ -48,12 +48,12 @@ def plain(part: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def subject(partition: str, subject: str) -> tuple[bytes, bytes]:
-    """(hash, index member) of whom a limit holds for.
+def subject(partition: str, subject: str, space: str = "") -> tuple[bytes, bytes]:
+    """(hash, index member) of whom a limit holds for; `space` is part of the hash alone.
 
     An index lists a subject as its hash, the length of the partition, the partition, what is shown of the subject.
     """
-    hashed = digest(partition, subject).encode()
+    hashed = digest(partition, subject, *([space] if space else ())).encode()
     shown = partition[:SHOWN]
     text = f"{len(shown)}:{shown}{subject[:SHOWN]}"
     return hashed, hashed + text.encode("utf-8", "surrogatepass")
@@ -84,7 +84,7 @@ class Keys:
         """(what a policy's counters begin with, its index)"""
 
     def counter(self, limit: Limit) -> bytes:
-        return self.counter_of(limit, subject(limit.partition, limit.subject)[0])
+        return self.counter_of(limit, subject(limit.partition, limit.subject, limit.space)[0])
 
     def counter_of(self, limit: Limit, hashed: bytes) -> bytes:
         """The counter of the limit's policy for a subject that is known by its hash."""
@@ -96,6 +96,12 @@ class Keys:
     def of_policy(self, limit_id: str) -> tuple[str, str]:
         """Patterns of all counters and all indexes that a policy ever had."""
         return f"{self.tag}:l:{plain(limit_id)}:*", f"{self.tag}:i:{plain(limit_id)}:*"
+
+    def index_of(self, counter: bytes) -> bytes:
+        """The index that a counter's subject is listed in."""
+        policy = counter[: counter.rindex(b":")]
+        begin = len(self.tag) + 1
+        return policy[:begin] + b"i" + policy[begin + 1 :]
 
     @staticmethod
     def unit(unit: str) -> str:

@@ -134,8 +134,11 @@ class PrepaidLease:
         reservation, self._reservation = self._reservation, None
         if reservation is not None and self._left:
             spent = self._size - self._left
-            self._limiter.settle(reservation, {limit.unit: limit.cost * spent for limit in self._limits})
+            self._refund(reservation, {limit.unit: limit.cost * spent for limit in self._limits})
         self._left = self._size = 0
+
+    def _refund(self, reservation: str, spent: dict[str, int]) -> None:
+        self._limiter.settle(reservation, spent)
 
     def close(self) -> None:
         """Refund what was not spent. The lease may be used again and takes a new block then."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import wire
 from .errors import IdempotencyConflict, LimiterUnavailable
-from .keys import Keys, digest, parse_member
+from .keys import SHOWN, Keys, digest, parse_member, subject
 from .packed_limit import PackedLimit
 from .scripts import EMPTY, Call, bulk, load, packed
 from .transport import Reply, Transport
@@ -66,8 +66,12 @@ def in_order(limits: Sequence[Limit]) -> Sequence[Limit]:
 
 
 def wants_reservation(limits: Iterable[Limit]) -> bool:
-    """True when the cost is an estimate (a unit other than requests), or a slot must be given back."""
-    return any(limit.cost and (limit.unit != "requests" or limit.algorithm == "concurrency") for limit in limits)
+    """True when actual use is charged later (a unit other than requests, whatever it costs ahead), or a slot must be given
+    back."""
+    return any(
+        limit.limit is not None and (limit.cost > 0 if limit.algorithm == "concurrency" else limit.unit != "requests")
+        for limit in limits
+    )
 
 
 class Limiter:
@@ -113,8 +117,8 @@ class Limiter:
 
         `dry_run` decides and never charges. `bypass` never denies: what fits is charged. `token` makes the call
         idempotent: an allowed check is charged once in ten minutes and answered alike; with another `token_body`
-        IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when the cost is an estimate
-        or a concurrency limit applies).
+        IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when a limit counts a unit
+        other than requests, also where it costs nothing yet, or a concurrency limit applies).
         """
         send = self.transport.send
         prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
@@ -281,13 +285,24 @@ class Limiter:
             names = {self.keys.unit(unit): unit for unit in actual}
             note = json.dumps({"actual": actual, "units": [names.get(unit, unit) for unit in units]})
             now = b"" if self.clock is None else b"%d" % self.clock()
-            settled = self.transport.run(self._settle, [key, *counters], [now, amounts, reservation, note])
+            settled = self.transport.run(
+                self._settle,
+                [key, *counters, *map(self.keys.index_of, counters)],
+                [now, amounts, reservation, INDEX_SIZE, note],
+            )
             if settled is None:
                 return None
             repeated = not settled.startswith(b"=" + note.encode())
             found = self._settlement(reservation, settled, repeated=repeated)
             return found if repeated else replace(found, limits=tuple(map(self.keys.limit_of, counters)))
         return self._settlement(reservation, record, repeated=True)
+
+    def units_of(self, reservation: str) -> frozenset[str]:
+        """The units of an open reservation, as they stand in keys; empty for one that is settled or not known."""
+        record = self.transport.command("GET", self.keys.reservation(reservation))
+        if record is None or record.startswith(b"="):
+            return frozenset()
+        return frozenset(map(self.keys.unit_of, record.partition(b"\n")[0].split()))
 
     @staticmethod
     def _settlement(reservation: str, settled: bytes, *, repeated: bool) -> Settlement:
@@ -309,10 +324,13 @@ class Limiter:
         """How the limits stand, and whether their costs would pass. Charges nothing and creates no key."""
         return self.check(limits, dry_run=True).limits
 
-    def usage(self, templates: Iterable[Limit], *, page: int = 500) -> Iterator[LimitState]:
+    def usage(
+        self, templates: Iterable[Limit], *, page: int = 500, space_of: Callable[[str], str] | None = None
+    ) -> Iterator[LimitState]:
         """Every recent subject of these policies with what it has used, newest first per policy.
 
         A template's own subject and partition don't matter. Subjects longer than 256 characters are shown cut.
+        `space_of` gives the present space of a partition: counters of earlier ones are left out.
         """
         for template in templates:
             if template.limit is None:
@@ -322,9 +340,11 @@ class Limiter:
                 "ZREVRANGE", self.keys.index(template), str(start), str(start + page - 1)
             ):
                 start += page
-                yield from self._usage_of(template, members)
+                yield from self._usage_of(template, members, space_of)
 
-    def _usage_of(self, template: Limit, members: Sequence[bytes]) -> Iterator[LimitState]:
+    def _usage_of(
+        self, template: Limit, members: Sequence[bytes], space_of: Callable[[str], str] | None
+    ) -> Iterator[LimitState]:
         shown, calls = [], []
         spec = wire.pack_spec(replace(template, cost=0), self.now())
         now = b"" if self.clock is None else b"%d" % self.clock()
@@ -332,6 +352,9 @@ class Limiter:
         index = self.keys.index(template)
         for member in members:
             hashed, partition, name = parse_member(member)
+            # Of a name that is cut the hash can't be found again.
+            if space_of and len(name) < SHOWN and hashed != subject(partition, name, space_of(partition))[0]:
+                continue
             shown.append((partition, name))
             key = self.keys.counter_of(template, hashed)
             calls.append(Call(self._peek, [key, index], [now, head + spec, b"", b"", member]))

@@ -25,6 +25,22 @@ Ask = Callable[[Callable[[Transport], Any]], Any]
 """Runs a function on the way to the server. Raises LimiterUnavailable."""
 
 
+def line_keys(keys: Keys, counter: bytes) -> list[bytes]:
+    """A line: its tickets by their place, and by when their leases end."""
+    return [keys.key("w", counter.decode()), keys.key("w", counter.decode(), "e")]
+
+
+def turn_key(keys: Keys, ticket: str) -> bytes:
+    """What the owner of a ticket reads until it is called."""
+    return keys.key("w", "t", ticket)
+
+
+def call_commands(keys: Keys, ticket: str) -> list[bytes]:
+    """The commands, packed, that call the owner of a ticket."""
+    turn = turn_key(keys, ticket)
+    return [pack(("RPUSH", turn, b"1")), pack(("PEXPIRE", turn, round(LEASE * 2000)))]
+
+
 class SharedLine:
     """Lines on one server. Safe under threads. Every method raises LimiterUnavailable."""
 
@@ -37,7 +53,7 @@ class SharedLine:
 
     def occupied(self, counters: Sequence[bytes]) -> bytes | None:
         """The first of these counters that somebody waits for."""
-        commands = [pack(("EXISTS", self._line(counter)[0])) for counter in counters]
+        commands = [pack(("EXISTS", line_keys(self._keys, counter)[0])) for counter in counters]
         replies = self._ask(lambda transport: transport.exchange(b"".join(commands), len(commands)))
         return next((counter for counter, reply in zip(counters, replies, strict=True) if reply == 1), None)
 
@@ -47,29 +63,22 @@ class SharedLine:
         args: list[bytes | str] = [now, b"%d" % round(LEASE * 1e6)]
         for ticket, place in tickets:
             args += [ticket, "" if place is None else str(place)]
-        *places, first = self._ask(lambda transport: transport.run(self._stand, self._line(counter), args))
+        *places, first = self._ask(lambda transport: transport.run(self._stand, line_keys(self._keys, counter), args))
         return [int(place) for place in places], first.decode()
 
     def leave(self, counter: bytes, ticket: str) -> None:
         """Give a place up, and call the next one if it was the first."""
 
         def act(transport: Transport) -> None:
-            first = transport.run(self._leave, self._line(counter), [ticket])
+            first = transport.run(self._leave, line_keys(self._keys, counter), [ticket])
             if first is not None:
-                turn = self._turn(first.decode())
-                transport.exchange(pack(("RPUSH", turn, b"1")) + pack(("PEXPIRE", turn, round(LEASE * 2000))), 2)
+                transport.exchange(b"".join(call_commands(self._keys, first.decode())), 2)
 
         self._ask(act)
 
     def ear(self) -> Ear:
         """What hears that a ticket is called."""
-        return Ear(self._ask, self._turn)
-
-    def _line(self, counter: bytes) -> list[bytes]:
-        return [self._keys.key("w", counter.decode()), self._keys.key("w", counter.decode(), "e")]
-
-    def _turn(self, ticket: str) -> bytes:
-        return self._keys.key("w", "t", ticket)
+        return Ear(self._ask, lambda ticket: turn_key(self._keys, ticket))
 
 
 class Ear:

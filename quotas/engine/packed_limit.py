@@ -31,7 +31,7 @@ class PackedLimit:
     def __init__(self, limit: Limit, keys: Keys, now: int) -> None:
         self.keys = keys
         prefix, index = keys.policy(limit.id, limit.generation, limit.algorithm, limit.unit)
-        hashed, member = subject(limit.partition, limit.subject)
+        hashed, member = subject(limit.partition, limit.subject, limit.space)
         self.counter = prefix + hashed
         self.counter_sent, self.index_sent, self.member_sent = bulk(self.counter), bulk(index), bulk(member)
         self.spec = wire.pack_spec(limit, now)
@@ -39,8 +39,8 @@ class PackedLimit:
         """From when to when, by our guess at the server's clock, the spec is true."""
         self.lends = limit.algorithm == "concurrency" and limit.cost > 0
         """Whether it gives a slot that must be given back."""
-        self.reserves = self.lends or (limit.cost > 0 and limit.unit != "requests")
-        """Whether what it charges is to be settled: an estimate, or a slot."""
+        self.reserves = self.lends or (limit.algorithm != "concurrency" and limit.unit != "requests")
+        """Whether it is to be settled: a slot, or a unit whose actual use is known later, even if it costs 0 ahead."""
 
     @classmethod
     def of(cls, limit: Limit, keys: Keys, now: int) -> PackedLimit:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -24,8 +24,9 @@ from . import library
 from .errors import LimiterUnavailable
 from .library import Library
 from .limiter import CheckRequest, Limiter
+from .line import GRACE
 from .scripts import Call, pack
-from .transport import UNAVAILABLE, Reply, ScriptError, Transport, Wire
+from .transport import Reply, ScriptError, Transport, Wire, is_unavailable
 from .types import Decision
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -168,7 +169,7 @@ class Pipeline:
             if type(reply) is not ScriptError:
                 return reply
         message = str(reply)
-        if message.startswith((*UNAVAILABLE, "MOVED", "ASK")) or library.not_found(message):
+        if is_unavailable(message) or message.startswith(("MOVED", "ASK")) or library.not_found(message):
             connection.fail(message)  # after a failover the address may mean another server
             raise LimiterUnavailable(message)
         raise reply
@@ -192,7 +193,29 @@ class Pipeline:
         if not opening.cancelled() and opening.exception() is None:
             self._connection = opening.result()
 
-    async def _connect(self) -> Connection:
+    async def send(self, commands: Sequence[bytes]) -> list[Reply]:
+        """The replies to packed commands, in order. Raises as `run`."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = await self._open()
+        replies = await asyncio.gather(*[connection.ask(command) for command in commands])
+        for reply in replies:
+            if type(reply) is ScriptError:
+                raise LimiterUnavailable(str(reply))
+        return replies
+
+    async def listen(self, key: bytes, seconds: float) -> bool:
+        """Wait until something is pushed to a list, at most so long, on a connection of its own."""
+        connection = await self._connect(seconds + GRACE)
+        try:
+            reply = await connection.ask(pack(("BLPOP", key, f"{seconds:.3f}")))
+        finally:
+            connection.fail("closed")
+        if type(reply) is ScriptError:
+            raise LimiterUnavailable(str(reply))
+        return True
+
+    async def _connect(self, timeout: float | None = None) -> Connection:
         if isinstance(self._source.redis, RedisCluster):
             raise PlainSocketNeeded
         # Names are resolved and passwords sent by redis-py, which blocks.
@@ -205,7 +228,7 @@ class Pipeline:
             wire.close()
             raise PlainSocketNeeded
         loop = asyncio.get_running_loop()
-        connection = Connection(wire, loop, self._timeout)
+        connection = Connection(wire, loop, timeout or self._timeout)
         # The loop gets a descriptor of its own, so that redis-py's object and the loop each close theirs.
         own = sock.dup()
         own.setblocking(False)

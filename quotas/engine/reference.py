@@ -28,12 +28,14 @@ def spec_of(limit: Limit, now: int) -> Spec:
 
 
 class _Charge:
-    """One charge of a reservation."""
+    """One charge of a reservation; of 0 where its actual use is charged when it is settled."""
 
-    __slots__ = ("key", "limit", "spec", "tags")
+    __slots__ = ("epoch", "key", "limit", "spec", "tags")
 
-    def __init__(self, key: bytes, limit: Limit, spec: Spec, tags: Tags) -> None:
+    def __init__(self, key: bytes, limit: Limit, spec: Spec, tags: Tags, epoch: object) -> None:
         self.key, self.limit, self.spec, self.tags = key, limit, spec, tags
+        self.epoch = epoch
+        """That of the counter when it was charged: a cleared one that began anew has another."""
 
 
 class ReferenceLimiter:
@@ -49,7 +51,8 @@ class ReferenceLimiter:
         self.size = size
         self._lock = threading.RLock()
         self._cells: OrderedDict[bytes, Cell] = OrderedDict()
-        self._indexes: dict[bytes, OrderedDict[bytes, tuple[str, str]]] = {}
+        self._epochs: dict[bytes, object] = {}
+        self._indexes: dict[bytes, OrderedDict[bytes, tuple[str, str, str]]] = {}
         self._reservations: OrderedDict[str, tuple[int, list[_Charge]]] = OrderedDict()
         self._settled: OrderedDict[str, tuple[int, Settlement]] = OrderedDict()
         self._tokens: OrderedDict[str, tuple[int, str, Decision]] = OrderedDict()
@@ -108,11 +111,15 @@ class ReferenceLimiter:
             lease = secrets.token_urlsafe(15)
             charges = []
             for i, (limit, key, spec) in enumerate(zip(held, keys, specs, strict=True)):
-                if not verdicts[i].allowed or not spec.cost:
+                if not verdicts[i].allowed:
+                    continue
+                if not spec.cost:
+                    if spec.algo != 6:
+                        charges.append(_Charge(key, limit, spec, (0, 0), None))
                     continue
                 cell, tags = cells[i].charge(spec, now, spec.cost, lease)
                 self._store(key, cell, limit)
-                charges.append(_Charge(key, limit, spec, tags))
+                charges.append(_Charge(key, limit, spec, tags, self._epochs[key]))
                 used = cell.used_now(spec, now)
                 verdicts[i] = Verdict(True, used, max(0, spec.capacity - used), 0, cell.reset(spec, now))
             if wants_reservation(held) if reserve is None else reserve:
@@ -137,14 +144,20 @@ class ReferenceLimiter:
     def _store(self, key: bytes, cell: Cell, limit: Limit) -> None:
         self._cells[key] = cell
         self._cells.move_to_end(key)
+        self._epochs.setdefault(key, object())
         if len(self._cells) > self.size:
-            self._cells.popitem(last=False)
+            self._drop(next(iter(self._cells)))
         index = self._indexes.setdefault(self.keys.index(limit), OrderedDict())
-        member = subject(limit.partition, limit.subject)[0]
-        index[member] = (limit.partition, limit.subject)
+        member = subject(limit.partition, limit.subject, limit.space)[0]
+        index[member] = (limit.partition, limit.subject, limit.space)
         index.move_to_end(member)
         if len(index) > INDEX_SIZE:
             index.popitem(last=False)
+
+    def _drop(self, key: bytes) -> bool:
+        """Whether there was such a counter."""
+        self._epochs.pop(key, None)
+        return self._cells.pop(key, None) is not None
 
     def _forget(self, now: int) -> None:
         for records in (self._reservations, self._settled, self._tokens):
@@ -182,36 +195,42 @@ class ReferenceLimiter:
         except StaleBoundaries:
             return 0
         if spec.algo == 6:
-            self._cells[key] = cell.refund(spec, now, spec.cost, charge.tags, lease)[0]
+            if key in self._cells:
+                self._cells[key] = cell.refund(spec, now, spec.cost, charge.tags, lease)[0]
             return 0
         if actual > spec.cost:
-            self._cells[key] = cell.charge(spec, now, actual - spec.cost, lease)[0]
+            self._store(key, cell.charge(spec, now, actual - spec.cost, lease)[0], charge.limit)
             return spec.cost - actual
-        if actual < 0:
+        if actual < 0 or self._epochs.get(key) is not charge.epoch:
             return 0
         after, back = cell.refund(spec, now, spec.cost - actual, charge.tags, lease)
         if back and after.used_now(spec, now):
             self._cells[key] = after
         elif back:
-            self._cells.pop(key, None)
+            self._drop(key)
         return back
 
     def peek(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
         """As Limiter.peek."""
         return self.check(limits, dry_run=True).limits
 
-    def usage(self, templates: Iterable[Limit], *, page: int = 500) -> Iterator[LimitState]:
+    def usage(
+        self, templates: Iterable[Limit], *, page: int = 500, space_of: Callable[[str], str] | None = None
+    ) -> Iterator[LimitState]:
         """As Limiter.usage."""
         for template in templates:
-            for partition, name in reversed(self._indexes.get(self.keys.index(template), OrderedDict()).values()):
-                (state,) = self.peek([replace(template, partition=partition, subject=name, cost=0)])
+            index = self._indexes.get(self.keys.index(template), OrderedDict())
+            for partition, name, space in reversed(index.values()):
+                if space_of is not None and space != space_of(partition):
+                    continue
+                (state,) = self.peek([replace(template, partition=partition, subject=name, space=space, cost=0)])
                 if state.used:
                     yield state
 
     def reset(self, limits: Sequence[Limit]) -> int:
         """As Limiter.reset."""
         with self._lock:
-            return sum(self._cells.pop(self.keys.counter(limit), None) is not None for limit in limits)
+            return sum(self._drop(self.keys.counter(limit)) for limit in limits)
 
     def reset_policy(self, limit_id: str) -> int:
         """As Limiter.reset_policy."""
@@ -219,7 +238,7 @@ class ReferenceLimiter:
         with self._lock:
             gone = [key for key in self._cells if key.startswith(counters)]
             for key in gone:
-                del self._cells[key]
+                self._drop(key)
             for index in [key for key in self._indexes if key.startswith(indexes)]:
                 del self._indexes[index]
             return len(gone)

@@ -30,8 +30,12 @@ from .library import Library
 from .scripts import Argument, Call, Key, Script, pack
 
 Reply = Any
-UNAVAILABLE = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY", "NOREPLICAS")
-"""Answers of a server that can't serve now. None of them has run the script to its end."""
+UNAVAILABLE = (
+    "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY ", "NOREPLICAS", "NOQUORUM",
+    "NOAUTH", "WRONGPASS", "NOPERM", "ERR max number of clients",
+)  # fmt: skip
+"""How the answers of a server begin that does not serve now: starting, full, a replica, locked. As good as none: what was
+asked has not been done, and the next try may be answered."""
 
 
 class ScriptError(Exception):
@@ -227,11 +231,16 @@ class Transport:
         for reply in replies:
             if type(reply) is ScriptError:
                 message = str(reply)
-                if message.startswith(UNAVAILABLE) or _not_run(message):
+                if is_unavailable(message) or _not_run(message):
                     self.close()
                     raise LimiterUnavailable(message)
                 raise reply
         return replies
+
+
+def is_unavailable(message: str) -> bool:
+    """Whether an error is the server's state and no mistake of ours."""
+    return message.startswith(UNAVAILABLE)
 
 
 def _not_run(message: str) -> bool:

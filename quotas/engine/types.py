@@ -72,6 +72,8 @@ class Limit:
     generation: int = 0
     lease_ttl: float = 60.0
     """Seconds that a `concurrency` slot lives without being settled."""
+    space: str = ""
+    """Keeps counters of the same partition and subject apart: that of the partition's present owner."""
     packed: Any = field(default=None, init=False, repr=False, compare=False)
     """What the limiter sends of it, once it has been asked for (`PackedLimit`)."""
 
@@ -205,7 +207,9 @@ class AdmitRequest:
     fallbacks: Sequence[PoolSpec] = ()
     """Pools to try in this order when `pool` has no account for the call."""
     model: str = ""
-    """What of the provider's is asked for: a refusal that is about one model holds up no other one."""
+    """The provider's model or resource that is asked for: neither a refusal nor a quota of one holds up another."""
+    without: str = ""
+    """The id of an account that has refused this request: another one is taken, as long as one is not disabled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,10 @@ class Outcome:
     """For category `auth`: the dialect names the account's credential as refused (a wrong, revoked or expired key, a
     suspended account), so that any other request of this account would be refused as well. False where the refusal
     may be about the request (a permission, an organization, a path that needs another kind of token)."""
+    target: str = ""
+    """Method and path of the request, where known: the same one refused to several accounts is no fault of theirs."""
+    request: str = ""
+    """What stands for the request with all of its attempts (a job's id); empty: the lease alone."""
 
     @property
     def refuses_account(self) -> bool:
@@ -316,6 +324,7 @@ class AccountState:
     models: Mapping[str, float] = field(default_factory=dict)
     """Models that were refused: seconds until each may be asked for again."""
     learned: Mapping[str, object] = field(default_factory=dict)
+    """By unit: `limit`, `remaining`, `reset_after`, `window`, ...; in a member `models` the same by model or resource."""
     latency: float | None = None
     last_used: float | None = None
     """Unix time by the server's clock."""

@@ -104,12 +104,12 @@ class WaitingLine:
         line = self._occupied(list(counters))
         decision = ask() if line is None else self._limiter.check(limits, dry_run=True)
         waiter = _Waiter()
-        while _is_worth_it(decision, deadline) or (line is not None and decision.allowed):
+        while is_worth_it(decision, deadline) or (line is not None and decision.allowed):
             if line is None:
-                line = _binding(decision, counters)
+                line = binding_of(decision, counters)
                 if line is None:
                     break
-            decision, done = self._stand(line, waiter, deadline, ask, lambda told: _binding(told, counters))
+            decision, done = self._stand(line, waiter, deadline, ask, lambda told: binding_of(told, counters))
             if done:
                 break
             line = None
@@ -147,12 +147,12 @@ class WaitingLine:
                     first = self._renew(line, waiter)
                     continue
                 decision = ask()
-                if not _is_worth_it(decision, deadline):
+                if not is_worth_it(decision, deadline):
                     return decision, True
                 if binding(decision) not in (line, None):
                     return decision, False
                 assert decision.retry_after is not None
-                self._sleep(min(decision.retry_after, EARLIER if _by_slots(decision) else LONGEST_SLEEP))
+                self._sleep(min(decision.retry_after, EARLIER if by_slots(decision) else LONGEST_SLEEP))
                 first = self._renew(line, waiter)
         finally:
             if ear is not None:
@@ -230,18 +230,18 @@ class WaitingLine:
                 return  # the ticket ends by itself
 
 
-def _is_worth_it(decision: Decision, deadline: float) -> bool:
+def is_worth_it(decision: Decision, deadline: float) -> bool:
     """Whether waiting may turn a denial."""
     if decision.allowed or decision.impossible or decision.retry_after is None:
         return False
     return decision.retry_after <= deadline - time.monotonic()
 
 
-def _by_slots(decision: Decision) -> bool:
+def by_slots(decision: Decision) -> bool:
     return any(state.policy == decision.binding and state.algorithm == "concurrency" for state in decision.limits)
 
 
-def _binding(decision: Decision, counters: dict[bytes, Limit]) -> bytes | None:
+def binding_of(decision: Decision, counters: dict[bytes, Limit]) -> bytes | None:
     """The counter that refused for the longest time."""
     for counter, limit in counters.items():
         if limit.name == decision.binding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.utils import timezone
 
 from quotas.models.config_version import Versioned
 from quotas.models.names import name_validator
@@ -41,6 +42,13 @@ class PausedPriorities(models.TextChoices):
     LOW = "low", "Low"
     NORMAL = "normal", "Normal and low"
     ALL = "all", "All"
+
+
+COUNTED = (
+    "scope", "key_name", "match", "project", "unit", "algorithm", "window", "period", "timezone",
+)  # fmt: skip
+"""What a policy counts, and in which time. After a change of these its counters begin anew; after a change of how much
+(`limit`, `burst`, ...) what was used stays used."""
 
 
 def default_warnings() -> list[float]:
@@ -115,6 +123,8 @@ class Policy(Versioned):
         help_text='Adjust the limit automatically between bounds: {"floor": 10, "ceiling": 100, "errors": 0.2}.',
     )
     generation = models.PositiveIntegerField(default=0, editable=False)
+    counted_since = models.DateTimeField(null=True, editable=False)
+    """When the counters began anew; None: with the policy."""
 
     class Meta:
         ordering = ["name"]
@@ -123,6 +133,24 @@ class Policy(Versioned):
     def __str__(self) -> str:
         return self.name
 
+    def begin_anew(self) -> None:
+        """What was counted so far means nothing under the new definition. Saves nothing."""
+        self.generation += 1
+        self.counted_since = timezone.now()
+
     def capacity(self, limit: int | None) -> int | None:
         """The most that may be used at once under this limit: a token bucket's burst, else the limit itself."""
-        return self.burst if limit and self.algorithm == Algorithm.TOKEN_BUCKET and self.burst is not None else limit
+        if not limit or self.algorithm != Algorithm.TOKEN_BUCKET:
+            return limit
+        burst = burst_of(self.burst, self.limit, limit)
+        return limit if burst is None else burst
+
+
+def burst_of(burst: int | None, configured: int | None, limit: int) -> int | None:
+    """The capacity of a bucket whose limit is another than the configured one: it grows and shrinks with the limit.
+
+    None: the limit itself.
+    """
+    if burst is None or not configured or limit == configured:
+        return burst if limit == configured or not burst else None
+    return max(1, burst * limit // configured)

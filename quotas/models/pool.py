@@ -50,6 +50,12 @@ class Pool(Versioned):
     fallback = models.JSONField(
         default=list, blank=True, help_text="Pools to use, in order, when no account is free; a JSON list of names."
     )
+    projects = models.JSONField(
+        null=True,
+        blank=True,
+        default=None,
+        help_text='Slugs of the projects that may use it, such as ["acme"]; leave blank for every project; [] allows none.',
+    )
     paused_at = models.DateTimeField(null=True, blank=True, help_text="When an operator paused it.")
     paused_reason = models.CharField(max_length=500, blank=True)
 

@@ -1,11 +1,17 @@
 """A tenant: the party on whose behalf checks and jobs are made."""
 
+import secrets
+
 from django.core.validators import MinValueValidator
 from django.db import models
 
 from quotas.models.config_version import Versioned
 from quotas.models.encrypted import EncryptedTextField
 from quotas.models.names import name_validator
+
+
+def new_space() -> str:
+    return secrets.token_urlsafe(9)
 
 
 class Project(Versioned):
@@ -23,6 +29,8 @@ class Project(Versioned):
         related_name="sluice_projects",
         help_text="People who see only this project in the admin site.",
     )
+    space = models.CharField(max_length=22, blank=True, default=new_space, editable=False)
+    """Part of what names the project's counters: one that is deleted and made anew under the same slug finds no use."""
     webhook_secret = EncryptedTextField(null=True, editable=False)
 
     class Meta:

@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from quotas.engine.estimate import DEFAULT_OUTPUT
 from quotas.models.config_version import Versioned
 from quotas.models.names import name_validator
 
@@ -21,6 +22,10 @@ class Provider(Versioned):
         help_text="`{credential}` is replaced by the account's credential. Leave blank to send no header, for example where the credential is part of the path.",
     )
     timeout = models.FloatField(default=30.0, help_text="Seconds.")
+    default_output_tokens = models.PositiveIntegerField(
+        default=DEFAULT_OUTPUT,
+        help_text="Output tokens to estimate for a call that sets no limit of its own.",
+    )
     settings = models.JSONField(
         default=dict, blank=True, help_text="For the generic dialect: header names and encodings, as a JSON object."
     )

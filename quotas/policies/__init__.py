@@ -9,7 +9,7 @@ from django.conf import settings
 from quotas.engine.types import Limit, PoolSpec
 from quotas.errors import NetworkDenied, UnknownPool, UnknownProject
 from quotas.policies import addresses
-from quotas.policies.patterns import path_of
+from quotas.policies.patterns import Endpoint, endpoint_of
 from quotas.policies.pools import PoolConfig
 from quotas.policies.snapshot import Snapshot, keeper
 
@@ -34,7 +34,7 @@ def resolve(
     project: str | None = None,
     user: str | None = None,
     ip: str | None = None,
-    endpoint: str | None = None,
+    endpoint: str | Endpoint | None = None,
     method: str | None = None,
     keys: Mapping[str, str] | None = None,
     queue: str | None = None,
@@ -44,12 +44,13 @@ def resolve(
 ) -> tuple[Limit, ...]:
     """The limits that apply, in the order of report: ip, user, project, endpoint, queue, custom, global.
 
+    `endpoint`: a path as its caller writes it, or as a router has it (`patterns.routed`).
     `cost` None: what the cost rules say, else 1 request; a cost without `requests` counts 1 of them. `priority`
     (0 first, 9 last) is a job's: a policy's pause threshold holds the priorities that it names back. Raises
     `UnknownProject`, `NetworkDenied`, and `BadAddress` for an `ip` that is none.
     """
     now_held = held or keeper.get()
-    path = path_of(endpoint) if endpoint is not None else None
+    path = endpoint_of(endpoint) if isinstance(endpoint, str) else endpoint
     method = method.upper() if method else None
     charged = cost_of(cost, method, path, now_held)
     tiers = _tiers(project, user, now_held)
@@ -91,14 +92,14 @@ def resolve(
 
 
 def cost_of(
-    cost: Mapping[str, int] | None, method: str | None, path: str | None, held: Snapshot | None = None
+    cost: Mapping[str, int] | None, method: str | None, path: Endpoint | None, held: Snapshot | None = None
 ) -> dict[str, int]:
     """What a check is charged, by unit."""
     if cost is None:
         cost = {}
         if path is not None:
             for pattern, ruled in (held or keeper.get()).cost_rules:
-                if pattern.matches(method, path):
+                if path.matched_by(pattern, method):
                     cost = ruled
                     break
     return {"requests": 1, **cost}
@@ -139,22 +140,31 @@ def pool_names() -> frozenset[str]:
     return frozenset(keeper.get().pools)
 
 
-def pool_config(name: str) -> PoolConfig:
-    """The pool with its provider and sealed credentials. Raises `UnknownPool`."""
+def pool_config(name: str, project: str | None = None) -> PoolConfig:
+    """The pool with its provider and sealed credentials. Raises `UnknownPool`, also where it is not for `project`."""
     found = keeper.get().pools.get(name)
-    if found is None:
+    if found is None or not found.is_open_to(project):
         raise UnknownPool(name[:80])
     return found
 
 
-def pool_spec(name: str) -> PoolSpec:
-    """The pool as the engine sees it. Raises `UnknownPool`."""
-    return pool_config(name).spec
+def pool_spec(name: str, project: str | None = None) -> PoolSpec:
+    """The pool as the engine sees it. Raises `UnknownPool`, also where it is not for `project`."""
+    return pool_config(name, project).spec
+
+
+def fallbacks_of(pool: PoolSpec, project: str | None = None) -> tuple[PoolSpec, ...]:
+    """The pools to try after `pool`, in order; those that are gone or not for `project` are passed over."""
+    known = keeper.get().pools
+    return tuple(
+        found.spec for name in pool.fallback if (found := known.get(name)) is not None and found.is_open_to(project)
+    )
 
 
 __all__ = [
     "Snapshot",
     "cost_of",
+    "fallbacks_of",
     "forget",
     "outdate",
     "pool_config",

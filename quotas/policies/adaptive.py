@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from quotas.suggestions import did_you_mean
+
 SLOW_SHARE = 0.1
 """Share of answers slower than `latency` from which on an interval is bad."""
 CALM = 0.25
@@ -52,7 +54,8 @@ class AdaptiveRule:
         known = {field.name for field in fields(cls)}
         for name in data:
             if name not in known:
-                raise ValueError(f"adaptive: {name!r} is not known; known are {', '.join(sorted(known))}")
+                hint = did_you_mean(name, known)
+                raise ValueError(f"adaptive: {name!r} is not known{hint}; known are {', '.join(sorted(known))}")
         for name in ("floor", "ceiling"):
             if type(data.get(name)) is not int or not 1 <= data[name] < 2**53:
                 raise ValueError(f"adaptive: {name} is a whole number, at least 1")

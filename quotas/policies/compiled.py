@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from quotas.engine.types import Limit
+from quotas.models.policy import burst_of
 from quotas.policies import addresses
 from quotas.policies.adaptive import AdaptiveRule
-from quotas.policies.patterns import Pattern, compile_pattern
+from quotas.policies.patterns import Endpoint, Pattern, compile_pattern
 
 if TYPE_CHECKING:
     from quotas.models import Override, Policy
@@ -66,6 +67,10 @@ class CompiledPolicy:
     adaptive: AdaptiveRule | None = None
     configured: int | None = None
     """The limit as it is written down; `limit` is where an adaptive one is now."""
+    spaces: Mapping[str, str] = field(default_factory=dict)
+    """The spaces of counters of all projects, by slug."""
+    counted_since: float = 0.0
+    """Unix time by SQL's clock at which the counters began anew; 0: with the policy."""
 
     @classmethod
     def of(
@@ -74,8 +79,9 @@ class CompiledPolicy:
         overrides: list[Override],
         ipv6_prefix: int,
         moved: Mapping[int, tuple[int, int]] = NOTHING_MOVED,
+        spaces: Mapping[str, str] | None = None,
     ) -> CompiledPolicy:
-        """`moved`: (configured, effective) limits of adaptive policies, by primary key."""
+        """`moved`: (configured, effective) limits of adaptive policies, by primary key. `spaces`: of all projects."""
         exempt, networks = set(), []
         for subject in map(str, policy.exempt):
             if policy.scope == "ip" and "/" in subject:
@@ -119,6 +125,8 @@ class CompiledPolicy:
             pause=policy.pause,
             adaptive=adaptive,
             configured=policy.limit,
+            spaces=spaces or {},
+            counted_since=policy.counted_since.timestamp() if policy.counted_since else 0.0,
         )
 
     def moved_to(self, moved: Mapping[int, tuple[int, int]]) -> CompiledPolicy:
@@ -137,6 +145,8 @@ class CompiledPolicy:
             found = self.overrides.get((project, subject)) or self.overrides.get(("", subject))
             if found is not None and (found.until is None or now < found.until):
                 limit = found.limit
+        if burst is not None and limit:
+            burst = burst_of(burst, self.configured, limit)
         if self.pause_at is not None and priority is not None and limit and priority >= _FIRST_PAUSED[self.pause]:
             capacity = burst if self.algorithm == "token_bucket" and burst is not None else limit
             share = max(math.floor(capacity * self.pause_at), min(cost, capacity))
@@ -148,18 +158,25 @@ class CompiledPolicy:
 
     def capacity(self, limit: int | None) -> int | None:
         """The most that may be used at once under this limit: a token bucket's burst, else the limit itself."""
-        return self.burst if limit and self.algorithm == "token_bucket" and self.burst is not None else limit
+        if not limit or self.algorithm != "token_bucket":
+            return limit
+        burst = burst_of(self.burst, self.configured, limit)
+        return limit if burst is None else burst
+
+    def space_of(self, project: str) -> str:
+        """The space of the project's counters, as long as it is the project that it was."""
+        return self.spaces.get(project, "") if self.scope in PARTITIONED else ""
 
     def template(self) -> Limit:
         """The policy without a subject, to list or clear its counters by."""
         return self.limit_for("", "", 0, 0.0)
 
-    def skips(self, subject: str, method: str | None, endpoint: str | None) -> bool:
+    def skips(self, subject: str, method: str | None, endpoint: Endpoint | None) -> bool:
         """Whether the policy does not hold for this subject or this path."""
         if subject in self.exempt:
             return True
         # A method that is not told is no pattern's method here, though it is everyone's where a limit applies.
-        return endpoint is not None and any(pattern.matches(method or "", endpoint) for pattern in self.excluded)
+        return endpoint is not None and any(endpoint.exempted_by(pattern, method or "") for pattern in self.excluded)
 
     def exempts_address(self, address: addresses.Address) -> bool:
         return any(address in net for net in self.exempt_networks)
@@ -188,6 +205,7 @@ def _limit(
         policy.on_redis_down,
         policy.generation,
         policy.lease_ttl,
+        policy.space_of(partition),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from quotas.policies.compiled import CompiledPolicy
+from quotas.policies.patterns import Endpoint
 
 REMEMBERED = 4096
 """Endpoints whose matching policies each bucket remembers."""
@@ -28,7 +29,7 @@ class Bucket:
     """By the queue's name; empty for each queue."""
     exact: dict[str, list[CompiledPolicy]] = field(default_factory=dict)
     wild: list[CompiledPolicy] = field(default_factory=list)
-    _matched: dict[tuple[str | None, str], list[CompiledPolicy]] = field(default_factory=dict)
+    _matched: dict[tuple[str | None, tuple[str, ...]], list[CompiledPolicy]] = field(default_factory=dict)
 
     def add(self, policy: CompiledPolicy) -> None:
         match policy.scope:
@@ -51,17 +52,18 @@ class Bucket:
             case _:
                 self.everyone.append(policy)
 
-    def endpoints(self, method: str | None, path: str) -> list[CompiledPolicy]:
+    def endpoints(self, method: str | None, endpoint: Endpoint) -> list[CompiledPolicy]:
         """Those of scope endpoint that match."""
         if not self.exact and not self.wild:
             return []
-        found = self._matched.get((method, path))
+        known = (method, endpoint.readings)
+        found = self._matched.get(known)
         if found is None:
-            candidates = [*self.exact.get(path, ()), *self.wild]
-            found = [policy for policy in candidates if policy.pattern and policy.pattern.matches(method, path)]
+            candidates = [*(policy for path in endpoint.readings for policy in self.exact.get(path, ())), *self.wild]
+            found = [policy for policy in candidates if policy.pattern and endpoint.matched_by(policy.pattern, method)]
             if len(self._matched) >= REMEMBERED:
                 self._matched.clear()
-            self._matched[(method, path)] = found
+            self._matched[known] = found
         return found
 
     def queues(self, name: str) -> Iterator[CompiledPolicy]:

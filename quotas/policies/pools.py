@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from quotas.engine.estimate import DEFAULT_OUTPUT
 from quotas.engine.types import AccountSpec, BreakerSpec, ConcurrencySpec, Limit, PoolSpec
 from quotas.models import Pool, PoolLimit
 from quotas.models.encrypted import Ciphertext
@@ -22,6 +23,7 @@ class ProviderFacts:
     auth_header: str
     timeout: float
     settings: Mapping[str, Any]
+    default_output_tokens: int = DEFAULT_OUTPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,12 @@ class PoolConfig:
     provider: ProviderFacts
     credentials: Mapping[str, Ciphertext]
     """By the account's id; sealed, so that no print of a snapshot shows one."""
+    projects: frozenset[str] | None = None
+    """Slugs of the projects that may use the pool; None: all."""
+
+    def is_open_to(self, project: str | None) -> bool:
+        """Whether the project may use the pool; None stands for the platform, which may use all."""
+        return self.projects is None or project is None or project in self.projects
 
 
 def read_pools() -> dict[str, PoolConfig]:
@@ -73,8 +81,10 @@ def _config(pool: Pool) -> PoolConfig:
             provider.auth_header,
             provider.timeout,
             provider.settings,
+            provider.default_output_tokens,
         ),
         credentials={str(row.pk): cast(Ciphertext, row.credential) for row in accounts},
+        projects=None if pool.projects is None else frozenset(pool.projects),
     )
 
 

@@ -1,7 +1,7 @@
 """All configuration that decisions need, read from SQL once and kept by each process.
 
-A change is seen within half a second: `ConfigVersion` is asked for at most that often, by one thread, while the
-others go on with what they have. Where SQL does not answer, the snapshot stays as it is. An adaptive limit that has
+A change is seen within a second (`quotas.freshness`): no caller gets a snapshot that has not been compared with
+`ConfigVersion` for longer than that. Where SQL does not answer, the snapshot stays as it is. An adaptive limit that has
 moved is no change of configuration: only those limits are read then.
 """
 
@@ -13,13 +13,13 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
 from quotas.engine.types import Limit
+from quotas.freshness import Freshness
 from quotas.models import (
     AdaptiveState,
     ConfigVersion,
@@ -36,9 +36,6 @@ from quotas.policies.index import PolicyIndex
 from quotas.policies.patterns import Pattern, compile_pattern
 from quotas.policies.pools import PoolConfig, read_pools
 from quotas.threads import off_loop
-
-CHECK_EVERY = 0.5
-"""Seconds between two looks at the version."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +85,9 @@ def read() -> Snapshot:
     overrides: dict[int, list[Override]] = defaultdict(list)
     for row in Override.objects.select_related("project"):
         overrides[row.policy_id].append(row)
+    spaces = dict(Project.objects.values_list("slug", "space"))
     compiled = [
-        CompiledPolicy.of(policy, overrides[policy.pk], settings.IPV6_PREFIX, limits)
+        CompiledPolicy.of(policy, overrides[policy.pk], settings.IPV6_PREFIX, limits, spaces)
         for policy in Policy.objects.filter(enabled=True).select_related("project", "tier")
     ]
     tiers: dict[str, list[str]] = defaultdict(list)
@@ -145,50 +143,49 @@ class Keeper:
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
-        self._next_look = 0.0
         self._lock = threading.Lock()
+        self._freshness = Freshness(lambda: off_loop(self._look), self._unanswered)
 
     def get(self) -> Snapshot:
-        """The snapshot, at most half a second behind SQL while SQL answers."""
+        """The snapshot, less than a second behind SQL while SQL answers. Raises what SQL raises where there is none."""
+        self._freshness.ensure()
         held = self._snapshot
-        if held is not None and time.monotonic() < self._next_look:
-            return held
         if held is None:
             with self._lock:
-                return self._snapshot or off_loop(self._renew)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._next_look = time.monotonic() + CHECK_EVERY
-                version, moved = off_loop(ConfigVersion.numbers)
-                if version != held.version:
-                    return off_loop(self._renew)
-                if moved != held.moved:
-                    held = self._snapshot = off_loop(partial(with_moved_limits, held, moved))
-            except (DatabaseError, InterfaceError) as error:
-                logger.warning(
-                    "SQL does not answer; limits stay as of version %s: %s", held.version, type(error).__name__
-                )
-            finally:
-                self._lock.release()
+                if self._snapshot is None:
+                    off_loop(self._look)
+                held = self._snapshot
+        assert held is not None
         return held
 
     def held(self) -> tuple[Snapshot | None, float]:
-        """The snapshot as it is, and the seconds since SQL was looked at; asks nobody, so an event loop may call it."""
-        return self._snapshot, time.monotonic() - self._next_look + CHECK_EVERY
+        """The snapshot as it is, and the seconds since it was compared with SQL; asks nobody, so an event loop may call
+        it."""
+        return self._snapshot, self._freshness.age
 
     def forget(self) -> None:
         """Read anew at the next use."""
-        with self._lock:
-            self._snapshot = None
+        self._snapshot = None
+        self._freshness.outdate()
 
     def outdate(self) -> None:
         """Look at the numbers with the next use."""
-        self._next_look = 0.0
+        self._freshness.outdate()
 
-    def _renew(self) -> Snapshot:
-        self._snapshot = read()
-        self._next_look = time.monotonic() + CHECK_EVERY
-        return self._snapshot
+    def _look(self) -> None:
+        held = self._snapshot
+        version, moved = ConfigVersion.numbers()
+        if held is None or version != held.version:
+            self._snapshot = read()
+        elif moved != held.moved:
+            self._snapshot = with_moved_limits(held, moved)
+
+    def _unanswered(self, error: Exception) -> bool:
+        held = self._snapshot
+        if not isinstance(error, DatabaseError | InterfaceError) or held is None:
+            return False
+        logger.warning("SQL does not answer; limits stay as of version %s: %s", held.version, type(error).__name__)
+        return True
 
 
 keeper = Keeper()

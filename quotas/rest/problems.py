@@ -11,11 +11,11 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from quotas.engine.errors import LimiterUnavailable
 from quotas.rest import pointers
 
 MEDIA_TYPE = "application/problem+json"
@@ -156,7 +156,15 @@ def translate(exc: Exception) -> ProblemError:
                 "The database does not answer; try again.",
                 headers={"Retry-After": "2"},
             )
-        case RedisConnectionError() | RedisTimeoutError():
+        case LimiterUnavailable():
+            return ProblemError(
+                "limiter-unavailable",
+                "Limiter unavailable",
+                503,
+                "The limiter does not answer; try again.",
+                headers={"Retry-After": "2"},
+            )
+        case RedisError():  # an answer with an error (full, loading, a replica) is as good as none
             return ProblemError(
                 "redis-unavailable",
                 "Redis unavailable",

@@ -9,7 +9,7 @@ from quotas.connection import limiter
 from quotas.engine import lease as engine
 from quotas.engine.types import Decision, Limit, Settlement
 from quotas.errors import QuotaError
-from quotas.services.limits import Check
+from quotas.services.limits import Check, settle_or_later
 
 UNLIMITED = "~"
 """How the id of a block begins that no limit was charged for: nothing is kept of it."""
@@ -65,6 +65,9 @@ class PolicyLease(engine.PrepaidLease):
     def __init__(self, question: Check, unit: str, units: int, ttl: float) -> None:
         super().__init__(limiter(), limits_of(question, unit), units=units, ttl=ttl)
         self._question, self._unit = question, unit
+
+    def _refund(self, reservation: str, spent: dict[str, int]) -> None:
+        settle_or_later(reservation, spent)
 
     def _renew(self, units: int) -> Decision:
         self._give_back()

@@ -57,9 +57,9 @@ def rotate(*, actor: str, reason: str = "") -> int:
 
 
 def renewed(account_id: int) -> bool:
-    """An account has got another credential: where the last one had been refused, it is lent again. True if so.
+    """An account has got another credential: what the last one met (refusals, cooldowns, quotas) is forgotten.
 
-    One that an operator has disabled stays so. Call it after the commit.
+    One that an operator has disabled stays so. True if the account's state is another one now. Call it after the commit.
     """
     from quotas import policies
     from quotas.connection import accounts
@@ -72,12 +72,13 @@ def renewed(account_id: int) -> bool:
     spec = found[0].spec
     try:
         before = pools.state_of(spec, str(account_id))
-        if not found[1].enabled or before is None or (before.state, before.why) != ("disabled", "auth"):
-            return False
-        accounts().enable(str(account_id))
+        accounts().renew(str(account_id))
         health.persist(spec)
+        after = pools.state_of(spec, str(account_id))
     except LimiterUnavailable as error:
-        logger.warning("account %s has another credential and has to be enabled by hand: %s", account_id, error)
+        logger.warning("account %s has another credential; its state could not be cleared: %s", account_id, error)
         return False
-    events.emit(events.AccountChanged(spec.name, found[1].name, "disabled", "available", "another credential"))
+    if before is None or after is None or before.state == after.state:
+        return False
+    events.emit(events.AccountChanged(spec.name, found[1].name, before.state, after.state, "another credential"))
     return True

@@ -10,7 +10,9 @@ from quotas import events, policies
 from quotas.connection import limiter, waiting_line
 from quotas.engine.limiter import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
-from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
+from quotas.policies.patterns import Endpoint
+from quotas.services import late, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Check:
     """Seconds to wait for capacity."""
     bypass: bool = False
     """Go past the limits; whoever calls this has made sure that the caller may."""
+    routed: Endpoint | None = None
+    """The endpoint as a router has it, where that is known: instead of `endpoint` as its text can be read."""
 
     def limits(self, held: policies.Snapshot | None = None) -> tuple[Limit, ...]:
         """The limits that apply. Raises `UnknownProject`, `NetworkDenied`, `BadAddress`."""
@@ -37,7 +41,7 @@ class Check:
             project=self.project,
             user=self.user,
             ip=self.ip,
-            endpoint=self.endpoint,
+            endpoint=self.routed if self.routed is not None else self.endpoint,
             method=self.method,
             keys=self.keys,
             cost=self.cost,
@@ -125,8 +129,23 @@ def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token
 
 
 def settle(reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
-    """Refund or charge the difference to what was reserved, release slots; None: unknown or expired."""
+    """Refund or charge the difference to what was reserved, release slots; None: unknown or expired.
+
+    Raises `UnknownUnit`, with nothing changed, for a unit that nothing counts and that is not the reservation's.
+    """
+    try:
+        units.check(actual or {})
+    except UnknownUnit:
+        # A policy may have been removed since.
+        units.check(actual or {}, limiter().units_of(reservation))
     return limiter().settle(reservation, actual)
+
+
+def settle_or_later(reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
+    """`settle` for who has done the work already, with units that are known: never raises; None where it is settled
+    later, or has expired."""
+    found = late.settled(f"reservation {reservation[:6]}..", lambda: limiter().settle(reservation, actual))
+    return found if isinstance(found, Settlement) else None
 
 
 def _tell_denial(question: Check, decision: Decision) -> None:

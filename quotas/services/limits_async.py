@@ -1,59 +1,226 @@
-"""Checks on an event loop: `limits.check` without SQL and without a thread that waits for Redis."""
+"""Checks on an event loop: `limits.check` without SQL and without a thread that waits, for Redis or for capacity."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+import weakref
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from quotas import policies
 from quotas.connection import limiter
 from quotas.engine import pipelined
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.fallback import ResilientLimiter
-from quotas.engine.limiter import CheckRequest
+from quotas.engine.limiter import CheckRequest, wants_reservation
 from quotas.engine.pipelined import InThread, Pipeline, PlainSocketNeeded
-from quotas.engine.types import Decision
+from quotas.engine.scripts import Call
+from quotas.engine.types import Decision, Limit
+from quotas.engine.waiting_async import AsyncWaitingLine
 from quotas.services import limits
 from quotas.services.limits import Check, Token
+from quotas.threads import in_thread
+
+
+class CallerGone(Exception):
+    """The caller went away before its answer: nothing is charged."""
 
 
 class AsyncChecks:
-    """One loop's way to the limiter. `in_thread` runs what ends soon, `waiting` what may take its caller's time."""
+    """One loop's way to the limiter. `in_thread` runs what ends soon, `waiting` the same for callers that wait."""
 
     def __init__(self, in_thread: InThread, waiting: InThread) -> None:
         self._in_thread = in_thread
         self._waiting = waiting
         self._limiter: ResilientLimiter | None = None
         self._pipeline: Pipeline | None = None
+        self._line: AsyncWaitingLine | None = None
         self._threads_only = False
 
-    async def check(self, question: Check, held: policies.Snapshot, *, actor: str, token: Token) -> Decision:
+    async def check(
+        self,
+        question: Check,
+        held: policies.Snapshot,
+        *,
+        actor: str,
+        token: Token,
+        gone: asyncio.Future[Any] | None = None,
+    ) -> Decision:
         """Decide, and charge all limits or none; `held` is the configuration to decide by.
 
-        Raises what `limits.check` raises. What has to wait or to be audited, and all that is asked while Redis is
-        away, takes the way of `limits.check` itself, in a thread.
+        `gone` is done when the caller has gone away: one that waits leaves its line then, and `CallerGone` is raised.
+        Raises what `limits.check` raises. What has to be audited, and all that is asked while Redis is away, takes the
+        way of `limits.check` itself, in a thread.
         """
-        limiter_now = limiter()
-        if question.bypass or question.max_wait or self._threads_only or limiter_now.breaker.is_open:
-            in_thread = self._waiting if question.max_wait else self._in_thread
-            return await in_thread(lambda: limits.check(question, actor=actor, token=token))
+        if question.bypass:
+            return await self._in_thread(lambda: limits.check(question, actor=actor, token=token))
         began = time.perf_counter()
-        request = CheckRequest(question.limits(held), question.dry_run, False, token.key, token.body)
-        if self._limiter is not limiter_now or self._pipeline is None:
+        applying = question.limits(held)
+        if question.max_wait and not question.dry_run:
+            asking = _Asking(self, applying, token)
+            decision = await unless_gone(
+                self._lined(limiter()).check(applying, asking, max_wait=question.max_wait), gone, asking
+            )
+            decision = asking.answer(decision)
+        else:
+            decision = await self.decide(
+                CheckRequest(applying, question.dry_run, False, token.key, token.body), self._in_thread
+            )
+        limits.told(question, decision, time.perf_counter() - began)
+        return decision
+
+    async def decide(self, request: CheckRequest, in_thread: InThread) -> Decision:
+        """Ask once. Raises what `Limiter.check` raises."""
+        limiter_now = limiter()
+        self._lined(limiter_now)
+        if not self._threads_only and not limiter_now.breaker.is_open:
+            assert self._pipeline is not None
+            try:
+                return await pipelined.check(limiter_now.limiter, self._pipeline, request)
+            except PlainSocketNeeded:
+                self._threads_only = True
+            except LimiterUnavailable as error:
+                why = str(error)
+                return await in_thread(lambda: limiter_now.unanswered(request, why))
+        (decision,) = await in_thread(lambda: limiter_now.check_many([request]))
+        if isinstance(decision, LimiterUnavailable):
+            raise decision
+        return decision
+
+    async def refund(self, decision: Decision) -> None:
+        """Give back all that an allowed decision has charged."""
+        reservation = decision.reservation
+        if reservation is not None:
+            nothing = {state.unit: 0 for state in decision.limits}
+            await self._waiting(lambda: limits.settle_or_later(reservation, nothing))
+
+    def _lined(self, limiter_now: ResilientLimiter) -> AsyncWaitingLine:
+        """The line of waiters, after the way to this limiter was opened."""
+        if self._limiter is not limiter_now or self._pipeline is None or self._line is None:
             self.close()
             self._limiter = limiter_now
             self._pipeline = Pipeline(limiter_now.limiter.transport, self._in_thread)
-        try:
-            decision = await pipelined.check(limiter_now.limiter, self._pipeline, request)
-        except PlainSocketNeeded:
-            self._threads_only = True
-            return await self._in_thread(lambda: limits.check(question, actor=actor, token=token))
-        except LimiterUnavailable as error:
-            why = str(error)
-            decision = await self._in_thread(lambda: limiter_now.unanswered(request, why))
-        limits.told(question, decision, time.perf_counter() - began)
-        return decision
+            self._line = AsyncWaitingLine(_Way(self), limiter_now.limiter.keys)
+        return self._line
 
     def close(self) -> None:
         if self._pipeline is not None:
             self._pipeline.close()
-            self._pipeline = None
+            self._pipeline = self._line = None
+
+
+class _Way:
+    """A line's way to the server: over the pipeline, or in threads where that can't be."""
+
+    def __init__(self, checks: AsyncChecks) -> None:
+        self._checks = checks
+
+    async def run(self, call: Call) -> Any:
+        return await self._either(
+            lambda pipeline: pipeline.run(call), lambda limiter: limiter.ask(lambda transport: transport.send(call))
+        )
+
+    async def send(self, commands: Sequence[bytes]) -> list[Any]:
+        joined = b"".join(commands)
+        return await self._either(
+            lambda pipeline: pipeline.send(commands),
+            lambda limiter: limiter.ask(lambda transport: transport.exchange(joined, len(commands))),
+        )
+
+    async def listen(self, key: bytes, seconds: float) -> bool:
+        pipeline = self._checks._pipeline
+        if self._checks._threads_only or pipeline is None:
+            return False
+        return await pipeline.listen(key, seconds)
+
+    async def _either(self, over: Any, asked: Any) -> Any:
+        checks = self._checks
+        pipeline, limiter_now = checks._pipeline, checks._limiter
+        if limiter_now is None:
+            raise LimiterUnavailable("closed")
+        if not checks._threads_only and pipeline is not None:
+            try:
+                return await over(pipeline)
+            except PlainSocketNeeded:
+                checks._threads_only = True
+        return await checks._waiting(lambda: asked(limiter_now))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """The questions of one check that waits.
+
+    Each is asked with a reservation, so that what was charged can be refunded where the caller is gone. With a token it
+    is not refunded: the caller may come back with the same token, and is answered by what was charged.
+    """
+
+    checks: AsyncChecks
+    limits: Sequence[Limit]
+    token: Token
+    reserve: bool | None = None
+
+    async def check(self, *, dry_run: bool) -> Decision:
+        reserve = self.reserve if self.token.key or dry_run else True
+        token = Token() if dry_run else self.token
+        request = CheckRequest(self.limits, dry_run, False, token.key, token.body, reserve)
+        return await self.checks.decide(request, self.checks._waiting)
+
+    async def refund(self, decision: Decision) -> None:
+        if not self.token.key:
+            await self.checks.refund(decision)
+
+    def answer(self, decision: Decision) -> Decision:
+        """The decision with its reservation only where its caller has to settle it."""
+        wanted = wants_reservation(self.limits) if self.reserve is None else self.reserve
+        return decision if wanted or self.token.key else replace(decision, reservation=None)
+
+
+async def unless_gone(
+    work: Coroutine[Any, Any, Decision], gone: asyncio.Future[Any] | None, asking: _Asking
+) -> Decision:
+    """The result of `work`; where `gone` is done first, `work` is cancelled and `CallerGone` is raised."""
+    if gone is None:
+        return await work
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        working.cancel()
+        raise
+    if not gone.done():
+        return working.result()
+    if not working.done():
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    elif working.exception() is None and working.result().allowed:
+        await asking.refund(working.result())
+    raise CallerGone
+
+
+_of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncChecks] = weakref.WeakKeyDictionary()
+
+
+async def check_waiting(question: Check, *, reserve: bool | None = None) -> Decision:
+    """`limits.check` of a question with `max_wait`, for coroutines of any loop. Cancelled, it charges nothing."""
+    loop = asyncio.get_running_loop()
+    checks = _of_loops.get(loop)
+    if checks is None:
+        checks = _of_loops[loop] = AsyncChecks(_short, _patient)
+        checks._threads_only = True  # a connection would outlive a loop that nobody closes it for
+    began = time.perf_counter()
+    applying = await in_thread(question.limits)
+    asking = _Asking(checks, applying, Token(), reserve)
+    decision = await checks._lined(limiter()).check(applying, asking, max_wait=question.max_wait)
+    decision = asking.answer(decision)
+    limits.told(question, decision, time.perf_counter() - began)
+    return decision
+
+
+async def _short(work: Any) -> Any:
+    return await in_thread(work)
+
+
+async def _patient(work: Any) -> Any:
+    return await in_thread(work, waits=True)

@@ -14,11 +14,11 @@ from django.db import DatabaseError
 from quotas import events, policies
 from quotas.connection import accounts
 from quotas.engine import accounts_plan, headers
-from quotas.engine.accounts_view import AccountView
+from quotas.engine.accounts_view import Explanation
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.policies.pools import PoolConfig
-from quotas.services import last_answers, outcomes
+from quotas.services import last_answers, outcomes, twins
 
 PAUSE = 0.005
 """Seconds by which a waiting call comes after the moment it was told, for the rounding of clocks."""
@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a call went, as its caller tells it. `error` is `timeout` or `network` where no answer came."""
+    """How a call went, as its caller reports it.
+
+    `error`, where no answer came: `timeout`, `network`, or `cancelled` where the caller gave up itself.
+    """
 
     status: int | None = None
     headers: object = None
@@ -36,6 +39,8 @@ class Report:
     usage: Mapping[str, int] | None = None
     error: str = ""
     latency: float | None = None
+    target: str = ""
+    """Method and path of the request, where they are known."""
 
 
 def admit(request: AdmitRequest) -> Admission:
@@ -54,14 +59,17 @@ def request_for(
     key: str = "",
     token: str = "",
     model: str = "",
+    without: str = "",
+    project: str | None = None,
 ) -> AdmitRequest:
-    """An admission to the pool or, in their order, to its fallbacks. Raises `UnknownPool`."""
-    spec = policies.pool_spec(name)
-    known = policies.snapshot().pools
-    fallbacks = tuple(known[other].spec for other in spec.fallback if other in known)
+    """An admission to the pool or, in their order, to its fallbacks, as far as they are for `project` (None: the
+    platform). Raises `UnknownPool`."""
+    spec = policies.pool_spec(name, project)
+    fallbacks = policies.fallbacks_of(spec, project)
     return AdmitRequest(
-        pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks, model=model
-    )
+        pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks, model=model,
+        without=without,
+    )  # fmt: skip
 
 
 def acquire(
@@ -72,6 +80,7 @@ def acquire(
     key: str = "",
     model: str = "",
     max_wait: float = 0.0,
+    project: str | None = None,
 ) -> Admission:
     """Lend an account of the pool, waiting up to `max_wait` seconds for one.
 
@@ -79,7 +88,7 @@ def acquire(
     """
     deadline = time.monotonic() + max_wait
     while True:
-        admission = admit(request_for(name, cost, priority=priority, key=key, model=model))
+        admission = admit(request_for(name, cost, priority=priority, key=key, model=model, project=project))
         wait = next_try(admission, deadline - time.monotonic())
         if wait is None:
             return admission
@@ -109,6 +118,7 @@ def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
     if settled is not None:
         with _sql_may_be_away():
             tell([settled])
+            twins.follow(settled, outcome)
         if not settled.repeated:
             outcomes.of_account(settled.account_id, outcome)
             last_answers.note(settled.account_id, outcome)
@@ -126,7 +136,9 @@ def _sql_may_be_away() -> Iterator[None]:
 
 def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
     """What the report means in the dialect of the pool's provider; a credential that is echoed is taken out."""
-    if report.status is None:
+    if report.status is None and report.error == "cancelled":
+        outcome = Outcome("unknown", latency=report.latency)
+    elif report.status is None:
         outcome = headers.failed(report.error, latency=report.latency)
     else:
         outcome = headers.read(
@@ -138,6 +150,8 @@ def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
             secrets=_Secrets(config, account_id),
             latency=report.latency,
         )
+    if report.target:
+        outcome = replace(outcome, target=report.target)
     return replace(outcome, usage={**outcome.usage, **report.usage}) if report.usage else outcome
 
 
@@ -232,10 +246,16 @@ def state_of(spec: PoolSpec, account_id: str) -> AccountState | None:
 
 
 def explain(
-    name: str, cost: Mapping[str, int], *, priority: int = 5, key: str = "", model: str = ""
-) -> list[AccountView]:
-    """Which account a call would get now, and for each other why not. Raises `UnknownPool`."""
-    return accounts().explain(policies.pool_spec(name), dict(cost), priority=priority, key=key, model=model)
+    name: str,
+    cost: Mapping[str, int] | None = None,
+    *,
+    priority: int = 5,
+    key: str = "",
+    model: str = "",
+    project: str | None = None,
+) -> Explanation:
+    """What `acquire` would answer now, and why of each account of the pool and its fallbacks. Raises `UnknownPool`."""
+    return accounts().explain(request_for(name, cost, priority=priority, key=key, model=model, project=project))
 
 
 def facts(state: AccountState) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limiter import CheckRequest
 from quotas.engine.periods import boundaries
 from quotas.engine.types import LimitState
-from quotas.models import UsageRollup
+from quotas.models import Project, UsageRollup
 from quotas.policies.compiled import CompiledPolicy
 from quotas.services import denials, thresholds, touched
 from quotas.services.usage import Selection, usage
@@ -26,6 +26,7 @@ from quotas.services.usage import Selection, usage
 SUBJECTS = 2000
 """Recent subjects of a policy that are sampled, beside those that were noted as touched."""
 KEPT = {"minute": timedelta(days=2), "hour": timedelta(days=60), "day": timedelta(days=730)}
+SPANS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 Bucket = tuple[int, str, datetime, str, str]
 """(policy, resolution, start, project, key)."""
 Subject = tuple[int, str, str]
@@ -163,6 +164,10 @@ def start_of(resolution: str, moment: datetime) -> datetime:
     return moment.replace(minute=0) if resolution == "hour" else moment.replace(minute=0, hour=0)
 
 
+def _ended_before(row: UsageRollup, moment: datetime | None) -> bool:
+    return moment is not None and row.start + SPANS[row.resolution] <= moment
+
+
 def restore_calendars() -> int:
     """Charge calendar quotas with what was used in the present period, where Redis knows of nothing. Returns how many.
 
@@ -171,13 +176,20 @@ def restore_calendars() -> int:
     restored = 0
     snapshot = policies.snapshot()
     now = snapshot.now()
+    made = dict(Project.objects.values_list("slug", "created_at"))
     for policy in snapshot.policies.values():
         if policy.algorithm != "calendar" or policy.limit is None:
             continue
         _, start, _, _ = boundaries(policy.period, policy.timezone, int(now * 1e6))
         begun = datetime.fromtimestamp(start / 1e6, UTC)
+        anew = datetime.fromtimestamp(policy.counted_since, UTC)
+        rows = list(UsageRollup.objects.filter(policy_id=policy.pk, start__gte=begun))
+        followed = {row.project for row in rows if _ended_before(row, made.get(row.project))}
         used: dict[tuple[str, str], int] = {}
-        for row in UsageRollup.objects.filter(policy_id=policy.pk, start__gte=begun):
+        for row in rows:
+            begins = max(anew, made[row.project]) if row.project in followed else anew
+            if row.start < start_of("minute", begins):
+                continue  # counted under another definition, or for a deleted project with the same slug
             subject = (row.project, row.key)
             used[subject] = max(used.get(subject, 0), row.used)
         for (project, key), count in used.items():

@@ -77,7 +77,7 @@ def _exact(selection: Selection, policy: CompiledPolicy) -> Iterable[LimitState]
 def _recent(selection: Selection, chosen: list[CompiledPolicy]) -> Iterator[LimitState]:
     now = policies.snapshot().now()
     for policy in chosen:
-        for state in limiter().usage([policy.template()]):
+        for state in limiter().usage([policy.template()], space_of=policy.space_of):
             if not selection.holds(policy, state.partition, state.key):
                 continue
             if policy.overrides and len(state.key) < SHOWN:

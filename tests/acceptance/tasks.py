@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,83 @@ def leave(job: Any) -> None:
     os._exit(7)
 
 
+@task(name="t.leave-quietly")
+def leave_quietly(job: Any) -> None:
+    """Ends the process as if all were well."""
+    os._exit(0)
+
+
+@task(name="t.deaf")
+def deaf(job: Any, times: int = 1_000_000) -> None:
+    """Catches what is to end it, so many times."""
+    note("deaf", str(os.getpid()))
+    for _ in range(times):
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:
+            note("caught", job.id)
+    while True:
+        time.sleep(0.01)
+
+
+@task(name="t.children")
+def children(job: Any, seconds: float = 600.0) -> None:
+    """Starts processes and waits for them where no interrupt reaches it."""
+    subprocess.run(["sh", "-c", f"sleep {seconds:g} & echo $! >> {SCRATCH}/{job.id}; wait"], check=False)
+
+
+@task(name="t.terminate")
+def terminate(job: Any) -> int | None:
+    """Ends a process that it has started as `multiprocessing` does, in the way of everybody."""
+    for _ in range(20):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(5)
+        status = child.exitcode
+        child.kill()
+        if status != -signal.SIGTERM:
+            break
+    return status
+
+
+@task(name="t.copy")
+def copies(job: Any) -> str:
+    """Forks, and both come back."""
+    pid = os.fork()
+    if pid == 0:
+        return "the copy"
+    return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+@task(name="t.untidy")
+def untidy(job: Any) -> None:
+    """Leaves a transaction open, its output closed, and a time zone that is not ours."""
+    from django.db import transaction
+    from django.utils import timezone
+
+    timezone.activate("Asia/Tokyo")
+    transaction.atomic().__enter__()
+    sys.stdout.close()
+
+
+@task(name="t.rows")
+def rows(job: Any) -> int:
+    """Asks SQL."""
+    from quotas.models import Project
+
+    return Project.objects.count()
+
+
+@task(name="t.arows")
+async def arows(job: Any) -> int:
+    """Asks SQL from a loop."""
+    from quotas.models import Project
+
+    return await Project.objects.acount()
+
+
 @task(name="t.segfault")
 def segfault(job: Any) -> None:
     """Poison: reads where nothing is."""
@@ -103,9 +183,9 @@ def mark(job: Any, name: str) -> None:
 
 def _die_before_the_kick() -> None:
     """In a web process of a test that asks for it: dead between the commit of a submit and the dispatcher's kick."""
-    from queues.services import submit
+    from queues.services import intake
 
-    real = submit.ring
+    real = intake.ring
 
     def ring(*args: Any, **options: Any) -> None:
         trap = SCRATCH / "die-before-the-kick"
@@ -114,7 +194,7 @@ def _die_before_the_kick() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         real(*args, **options)
 
-    submit.ring = ring
+    intake.ring = ring
 
 
 if SCRATCH.exists():

@@ -107,6 +107,27 @@ def test_a_killed_child_is_started_again(instance: Instance, name: str) -> None:
     wait_until(lambda: _status(instance) == 200, 60, lambda: instance.output)
 
 
+@pytest.mark.timeout(180)
+def test_a_worker_that_dies_again_and_again_is_named_and_ends_nobody(instance: Instance) -> None:
+    web = instance.pids("web")
+    for _ in range(7):
+        wait_until(lambda: bool(instance.pids("worker-cpu")), 30, lambda: instance.output)
+        (pid,) = instance.pids("worker-cpu")
+        instance.kill_child("worker-cpu")
+        wait_until(lambda pid=pid: pid not in instance.pids("worker-cpu"), 10)
+    told = instance.readyz()
+    assert told.status_code == 503
+    assert told.json()["failing"] == ["processes"]
+    assert "worker-cpu-1 has died" in told.json()["detail"]
+    examined = instance.manage("doctor", check=False)
+    assert examined.returncode == 1
+    assert "worker-cpu-1 has died" in examined.stdout + examined.stderr
+    assert instance.pids("web") == web
+    with instance.client() as client:
+        assert client.get("/api/v1/queues").status_code == 200
+    wait_until(lambda: _status(instance) == 200, 60, lambda: instance.output)
+
+
 def _status(instance: Instance) -> int:
     try:
         return instance.readyz().status_code

@@ -12,4 +12,9 @@ urlpatterns = [
     path("rooms/<str:room>", views.Room.as_view()),
     path("orders", views.Orders.as_view()),
     path("search", views.Search.as_view()),
+    path("search-stream", views.SearchStream.as_view()),
+    path("search-broken", views.SearchBroken.as_view()),
+    path("rooms/<str:room>/messages", views.chat),
+    path("stream/<str:kind>", views.stream),
+    path("decorated-stream", views.decorated_stream),
 ]

@@ -1,8 +1,11 @@
 """Views in each style."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from io import BytesIO
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views import View
 from rest_framework.request import Request
@@ -64,3 +67,43 @@ class Search(APIView):
 
     def get(self, request: Request) -> Response:
         return Response({"found": 0})
+
+
+def chat(request: HttpRequest, room: str) -> HttpResponse:
+    return HttpResponse(room)
+
+
+def stream(request: HttpRequest, kind: str) -> HttpResponseBase:
+    def parts() -> Iterator[bytes]:
+        yield b"one "
+        if kind == "broken":
+            raise RuntimeError("in the middle of the body")
+        yield b"two"
+
+    async def parts_async() -> AsyncIterator[bytes]:
+        for part in parts():
+            await asyncio.sleep(0)
+            yield part
+
+    if kind == "file":
+        return FileResponse(BytesIO(b"one two"))
+    return StreamingHttpResponse(parts_async() if kind == "async" else parts())
+
+
+@limited()
+def decorated_stream(request: HttpRequest) -> HttpResponseBase:
+    return stream(request, "plain")
+
+
+class SearchStream(Search):
+    throttle_cost = 1
+
+    def get(self, request: Request) -> HttpResponseBase:  # type: ignore[override]
+        return stream(request._request, "plain")
+
+
+class SearchBroken(Search):
+    throttle_cost = 1
+
+    def get(self, request: Request) -> Response:
+        raise RuntimeError("as views do now and then")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,7 +43,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
         "tone": _tone(state.health),
         "errors": sorted(state.errors.items()),
         "skips": sorted(state.skips.items()),
-        "quotas": [_quota(unit, quota) for unit, quota in sorted(state.learned.items()) if isinstance(quota, dict)],
+        "quotas": _quotas(state.learned),
         "answer": last_answers.of(str(row.pk)),
         "chart": chart(list(samples), now.replace(second=0, microsecond=0)),
     }
@@ -50,6 +51,18 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
 
 def _tone(share: float) -> str:
     return "good" if share >= 0.8 else "fair" if share >= 0.4 else "poor"
+
+
+def _quotas(learned: Mapping[str, object]) -> list[dict[str, Any]]:
+    """The account's own quotas by unit, each followed by those of its models or resources."""
+    rows = []
+    for unit, quota in sorted(learned.items()):
+        if not isinstance(quota, dict):
+            continue
+        if quota.keys() - {"models"}:
+            rows.append(_quota(unit, quota))
+        rows += [_quota(f"{unit} of {name}", model) for name, model in sorted(quota.get("models", {}).items())]
+    return rows
 
 
 def _quota(unit: str, quota: dict[str, Any]) -> dict[str, Any]:

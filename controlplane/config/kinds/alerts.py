@@ -80,8 +80,8 @@ class Alerts(Kind):
             row.to = given
         row.save()
 
-    def remove(self, item: Item) -> None:
-        AlertRule.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> AlertRule | None:
+        return AlertRule.objects.filter(name=item["name"]).first()
 
 
 def _given(item: Item) -> str | None:

@@ -6,7 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from django.db.models import Model
+
 from controlplane.config.records import Item, Record
+from quotas.services import in_use
+from quotas.services.in_use import Use
 
 Reference = tuple[str, str, str]
 """(section, name, member that says so)."""
@@ -39,7 +43,22 @@ class Kind(ABC):
         """Write one item; `before` is what was stored, None for a new one."""
 
     @abstractmethod
-    def remove(self, item: Item) -> None: ...
+    def row(self, item: Item) -> Model | None:
+        """The row of an item that is stored."""
+
+    def remove(self, item: Item) -> None:
+        row = self.row(item)
+        if row is not None:
+            row.delete()
+
+    def uses(self, item: Item) -> list[Use]:
+        """What needs an item that is to be removed, beside what refers to it in the file."""
+        row = self.row(item)
+        return in_use.uses(row) if row is not None else []
+
+    def loses(self, item: Item, before: Item) -> list[Use]:
+        """What needs something that a change takes away from an item that stays."""
+        return []
 
     def same(self, item: Item, before: Item) -> bool:
         return item == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controlplane.config.document import Node
 from controlplane.config.records import Item
+from quotas.models.policy import COUNTED
 
 WINDOWED = frozenset({"sliding_window", "sliding_window_counter", "token_bucket", "fixed_window"})
 
@@ -30,5 +31,5 @@ def check(node: Node, item: Item) -> None:
 
 
 def starts_anew(item: Item, before: Item) -> bool:
-    """Whether counters so far mean nothing under the new definition."""
-    return any(item[name] != before[name] for name in ("algorithm", "window", "period", "timezone", "unit"))
+    """Whether counters so far mean nothing under the new definition: other things are counted, or in another time."""
+    return any(item[name] != before[name] for name in COUNTED if name in item)

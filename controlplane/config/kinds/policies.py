@@ -110,6 +110,8 @@ class Policies(Kind):
             yield "projects", item["project"], "project"
         if item["tier"] is not None:
             yield "tiers", item["tier"], "tier"
+        if item["scope"] == "queue" and item["match"]:
+            yield "queues", item["match"], "match"
         if item["adaptive"] is not None and item["adaptive"].get("pool"):
             yield "pools", item["adaptive"]["pool"], "adaptive"
 
@@ -131,11 +133,11 @@ class Policies(Kind):
         row.project = Project.objects.get(slug=item["project"]) if item["project"] is not None else None
         row.tier = Tier.objects.get(name=item["tier"]) if item["tier"] is not None else None
         if before is not None and limits.starts_anew(item, before):
-            row.generation += 1
+            row.begin_anew()
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Policy.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Policy | None:
+        return Policy.objects.filter(name=item["name"]).first()
 
 
 class Overrides(Kind):
@@ -182,10 +184,6 @@ class Overrides(Kind):
         row.until = datetime.fromisoformat(item["until"]) if item["until"] else None
         row.save()
 
-    def remove(self, item: Item) -> None:
-        for row in (
-            Override.objects.filter(policy__name=item["policy"], key=item["key"], project__slug=item["project"])
-            if item["project"]
-            else Override.objects.filter(policy__name=item["policy"], key=item["key"], project=None)
-        ):
-            row.delete()
+    def row(self, item: Item) -> Override | None:
+        about = {"project__slug": item["project"]} if item["project"] else {"project": None}
+        return Override.objects.filter(policy__name=item["policy"], key=item["key"], **about).first()

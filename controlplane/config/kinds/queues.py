@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 from controlplane.config import readers
-from controlplane.config.document import Node
+from controlplane.config.document import Mistake, Node
 from controlplane.config.kinds.base import Kind, Reference
-from controlplane.config.records import Item, Member, Record, duration
+from controlplane.config.records import Item, Member, Mistakes, Record, duration
+from queues.errors import CATEGORIES
 from queues.models import Queue, RetryPolicy
+from queues.services import uses
 from quotas import durations
-from quotas.engine.types import Category
 from quotas.models import Pool
+from quotas.services.in_use import Use
 
 STRATEGIES = ("exponential", "linear", "fixed", "smart")
 _EXCEPTION = Record(
@@ -28,14 +31,30 @@ def _by_category(node: Node) -> dict[str, Any]:
     if not isinstance(node.data, dict):
         raise node.wrong("must be categories with `never` or with {initial, max}")
     exceptions: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
     for category, inner in node.data.items():
-        readers.choice(get_args(Category))(Node(inner.line, inner.path, category))
-        if inner.data == "never":
-            exceptions[category] = "never"
-        else:
-            given = _EXCEPTION.read(inner)
-            exceptions[category] = {name: value for name, value in given.items() if value is not None}
+        try:
+            exceptions[category] = _exception(category, inner)
+        except Mistake as mistake:
+            mistakes.append(mistake)
+        except Mistakes as several:
+            mistakes += several.mistakes
+    if mistakes:
+        raise Mistakes(mistakes)
     return exceptions
+
+
+def _exception(category: str, node: Node) -> Any:
+    if category not in CATEGORIES:
+        raise node.unknown(category, CATEGORIES)
+    if node.data == "never":
+        return "never"
+    if not isinstance(node.data, dict):
+        raise node.wrong("must be `never`, or a mapping such as {initial: 500ms, max: 4s}")
+    given = {name: value for name, value in _EXCEPTION.read(node).items() if value is not None}
+    if given.get("initial", 0) > given.get("max", math.inf):
+        raise node.data["initial"].wrong("is above the maximum")
+    return given
 
 
 def _show_by_category(exceptions: dict[str, Any]) -> dict[str, Any]:
@@ -81,8 +100,8 @@ class RetryPolicies(Kind):
             setattr(row, name, value)
         row.save()
 
-    def remove(self, item: Item) -> None:
-        RetryPolicy.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> RetryPolicy | None:
+        return RetryPolicy.objects.filter(name=item["name"]).first()
 
 
 class Queues(Kind):
@@ -130,5 +149,12 @@ class Queues(Kind):
         row.pool = Pool.objects.get(name=pool) if pool is not None else None
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Queue.objects.get(name=item["name"]).delete()
+    def loses(self, item: Item, before: Item) -> list[Use]:
+        """A queue that no longer names a pool: jobs that wait in it may need an account of that pool."""
+        row = self.row(item)
+        if row is None or before["pool"] is None or item["pool"] is not None:
+            return []
+        return list(uses.waiting_for_queues_pool(row))
+
+    def row(self, item: Item) -> Queue | None:
+        return Queue.objects.filter(name=item["name"]).first()

@@ -56,6 +56,10 @@ class RecurringJobs(Kind):
         yield "projects", item["project"], "project"
         if item["queue"] is not None:
             yield "queues", item["queue"], "queue"
+        job_type = registry.get(item["type"])
+        pool = job_type.pool(item["payload"]) if job_type is not None else None
+        if pool is not None:
+            yield "pools", pool, "payload" if item["payload"].get("pool") == pool else "type"
 
     def stored(self) -> dict[str, Item]:
         return {
@@ -81,5 +85,5 @@ class RecurringJobs(Kind):
         row.next_at = None  # another expression begins anew, from now on
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Recurring.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Recurring | None:
+        return Recurring.objects.filter(name=item["name"]).first()

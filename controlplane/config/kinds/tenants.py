@@ -29,8 +29,8 @@ class Tiers(Kind):
         tier.users.filter(user__in=was - now).delete()
         TierUser.objects.bulk_create(TierUser(tier=tier, user=user) for user in sorted(now - was))
 
-    def remove(self, item: Item) -> None:
-        Tier.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Tier | None:
+        return Tier.objects.filter(name=item["name"]).first()
 
 
 class Projects(Kind):
@@ -68,5 +68,5 @@ class Projects(Kind):
         row.tier = Tier.objects.get(name=item["tier"]) if item["tier"] is not None else None
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Project.objects.get(slug=item["slug"]).delete()
+    def row(self, item: Item) -> Project | None:
+        return Project.objects.filter(slug=item["slug"]).first()

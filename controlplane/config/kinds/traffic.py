@@ -29,8 +29,8 @@ class Networks(Kind):
         row.action, row.cidrs = item["action"], item["cidrs"]
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Network.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Network | None:
+        return Network.objects.filter(name=item["name"]).first()
 
 
 class CostRules(Kind):
@@ -48,5 +48,5 @@ class CostRules(Kind):
         row.cost = item["cost"]
         row.save()
 
-    def remove(self, item: Item) -> None:
-        CostRule.objects.get(match=item["match"]).delete()
+    def row(self, item: Item) -> CostRule | None:
+        return CostRule.objects.filter(match=item["match"]).first()

@@ -14,7 +14,9 @@ from controlplane.config import readers
 from controlplane.config.document import Node
 from controlplane.config.kinds import limits
 from controlplane.config.kinds.base import Kind, Reference
-from controlplane.config.records import Item, Member, Record, duration
+from controlplane.config.records import Item, Member, Mistakes, Record, duration
+from quotas.engine.estimate import DEFAULT_OUTPUT
+from quotas.engine.headers import settings
 from quotas.models import Account, Pool, PoolLimit, Provider
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
 from quotas.models.policy import PausedPriorities
@@ -23,6 +25,19 @@ from quotas.models.provider import DIALECTS
 from quotas.services import credentials, operate
 
 DEFAULT_HEADER = "Authorization: Bearer {credential}"
+
+
+def _settings(node: Node, item: Item) -> None:
+    """Every member of a provider's settings is looked at, to the last one."""
+    given = node.data.get("settings")
+    mistakes = []
+    for misfit in settings.misfits(item["dialect"], item["settings"]):
+        place = given
+        for step in misfit.path:
+            place = place.data[step]
+        mistakes.append(place.unknown(misfit.path[-1], misfit.known) if misfit.known else place.wrong(misfit.detail))
+    if mistakes:
+        raise Mistakes(mistakes)
 
 
 class Providers(Kind):
@@ -34,8 +49,10 @@ class Providers(Kind):
             Member("base_url", readers.address),
             Member("auth_header", readers.header, DEFAULT_HEADER),
             duration("timeout", readers.seconds(0.1, 3600.0), 30.0),
+            Member("default_output_tokens", readers.whole(0, 10_000_000), DEFAULT_OUTPUT),
             Member("settings", readers.mapping, dict),
-        )
+        ),
+        _settings,
     )
 
     def stored(self) -> dict[str, Item]:
@@ -50,8 +67,8 @@ class Providers(Kind):
             setattr(row, name, value)
         row.save()
 
-    def remove(self, item: Item) -> None:
-        Provider.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Provider | None:
+        return Provider.objects.filter(name=item["name"]).first()
 
 
 _LIMIT = Record(
@@ -153,6 +170,7 @@ class Pools(Kind):
             Member("pause", readers.choice(PausedPriorities.values), "low"),
             Member("fallback", readers.listed(readers.name), list),
             Member("sticky", readers.flag, False),
+            Member("projects", readers.nullable(readers.listed(readers.name)), None),
             Member("accounts", _ACCOUNT.listed("name"), list, lambda items: [_ACCOUNT.show(item) for item in items]),
         ),
         _check,
@@ -162,6 +180,8 @@ class Pools(Kind):
         yield "providers", item["provider"], "provider"
         for name in item["fallback"]:
             yield "pools", name, "fallback"
+        for slug in item["projects"] or ():
+            yield "projects", slug, "projects"
 
     def problem(self, item: Item, before: Item | None) -> tuple[str, str] | None:
         known = {account["name"] for account in before["accounts"]} if before else set()
@@ -221,7 +241,7 @@ class Pools(Kind):
     def save(self, item: Item, before: Item | None) -> None:
         row = Pool.objects.filter(name=item["name"]).first() or Pool(name=item["name"])
         row.provider = Provider.objects.get(name=item["provider"])
-        for name in ("strategy", "pause_at", "pause", "fallback", "sticky"):
+        for name in ("strategy", "pause_at", "pause", "fallback", "sticky", "projects"):
             setattr(row, name, item[name])
         for name in ("initial", "floor", "ceiling"):
             setattr(row, f"concurrency_{name}", item["concurrency"][name] if item["concurrency"] else None)
@@ -232,8 +252,8 @@ class Pools(Kind):
         _save_limits(row, item["limits"])
         _save_accounts(row, item["accounts"], self._changed_credentials(item))
 
-    def remove(self, item: Item) -> None:
-        Pool.objects.get(name=item["name"]).delete()
+    def row(self, item: Item) -> Pool | None:
+        return Pool.objects.filter(name=item["name"]).first()
 
 
 def _pool_item(row: Pool) -> Item:
@@ -255,6 +275,7 @@ def _pool_item(row: Pool) -> Item:
         "pause": row.pause,
         "fallback": list(row.fallback),
         "sticky": row.sticky,
+        "projects": None if row.projects is None else list(row.projects),
         "accounts": [
             {
                 "name": account.name,

@@ -38,12 +38,22 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
         parser.add_argument("--prune", action="store_true", help="remove what the file's sections don't list")
 
+        parser.add_argument(
+            "--force", action="store_true", help="with --prune: also what is in use; unfinished jobs are cancelled"
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         file, dry_run = options["file"], options["dry_run"]
+        if options["force"] and not options["prune"]:
+            raise CommandError("--force has a meaning only with --prune.")
         try:
             text = sys.stdin.buffer.read() if file == "-" else source(file).read_bytes()
             changes = config.apply(
-                text.decode("utf-8-sig"), actor=actors.command_line(), dry_run=dry_run, prune=options["prune"]
+                text.decode("utf-8-sig"),
+                actor=actors.command_line(),
+                dry_run=dry_run,
+                prune=options["prune"],
+                force=options["force"],
             )
         except OSError as error:
             raise CommandError(f"{file}: {error.strerror}") from None

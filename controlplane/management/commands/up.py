@@ -8,8 +8,8 @@ import socket
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -42,7 +42,7 @@ class Command(BaseCommand):
         os.umask(0o077)
         instance: Instance = settings.INSTANCE
         try:
-            with locked() as lock, Supervisor(instance.log_dir, instance.pid_dir, say) as supervisor:
+            with locked() as lock, supervised(instance) as supervisor:
                 if settings.EMBEDDED_REDIS:
                     valkey = EmbeddedValkey(instance)
                     valkey.make_room()
@@ -60,8 +60,8 @@ class Command(BaseCommand):
                 if demo:
                     # Who is told that it is ready will ask for the demo's project at once.
                     supervisor.until(demo_is_there, READY_SECONDS, "the demo's configuration is not there", every=0.2)
-                self.stdout.write(f"ready: http://{probe}:{port}")
-                self.stdout.flush()
+                supervisor.all_ready()
+                put(sys.stdout, f"ready: http://{probe}:{port}\n")
                 supervisor.forever()
         except Stopped:
             pass
@@ -78,8 +78,7 @@ class Command(BaseCommand):
         supervisor.run(processes.prepare())
         made = path.read_text() if path.exists() else ""
         if made != known:
-            self.stdout.write(f"First credentials, kept in {path}:\n{made}", ending="")
-            self.stdout.flush()
+            put(sys.stdout, f"First credentials, kept in {path}:\n{made}")
 
 
 @contextmanager
@@ -93,6 +92,11 @@ def locked() -> Iterator[DataDirLock]:
         lock.release()
 
 
+def supervised(instance: Instance) -> Supervisor:
+    """The supervisor of this instance's processes."""
+    return Supervisor(instance.log_dir, instance.pid_dir, say, instance.failing_path)
+
+
 def demo_is_there() -> bool:
     """Whether the demo's configuration has been applied."""
     from quotas.models import Project
@@ -102,11 +106,15 @@ def demo_is_there() -> bool:
 
 
 def say(name: str, line: str) -> None:
-    """Pass on a child's line; where nobody listens any more, the log files still have it."""
-    try:
-        print(f"{name} | {line}", file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        sys.stderr = open("/dev/null", "w")  # noqa: SIM115
+    """Pass on a child's line to standard error; the log files have their own copy."""
+    put(sys.stderr, f"{name} | {line}\n")
+
+
+def put(stream: TextIO, text: str) -> None:
+    """Write past Python's buffer, which would keep what can't be written (closed, a file on a full disk) and fail with
+    each later line. Such text is left out."""
+    with suppress(OSError):
+        os.write(stream.fileno(), text.encode("utf-8", "replace"))
 
 
 def check_free(host: str, port: int) -> None:

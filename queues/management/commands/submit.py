@@ -25,7 +25,7 @@ from queues.errors import FieldError, InvalidJob, QueueDraining, QueueError, Que
 from queues.models import Batch
 from queues.services import batches
 from queues.services.callbacks import check_url
-from queues.services.submit import check, submit_specs
+from queues.services.submit import check
 from queues.specs import JobSpec, digest_of, read_job
 from queues.states import FINAL, Status
 from quotas.models import Project
@@ -99,7 +99,7 @@ class Command(BaseCommand):
                 if spec.batch is not None:
                     raise InvalidJob([FieldError("/batch", "The file is its own batch.")])
                 check_url(spec.callback_url, "/callback_url")
-                check(spec)
+                check(spec, options["project"])
             except UnicodeDecodeError:
                 raise CommandError(f"line {number}: is not UTF-8") from None
             except RecursionError:
@@ -146,7 +146,7 @@ class Command(BaseCommand):
         """Accept as much of `part` as there is room for, from its beginning; how many that was."""
         while True:
             try:
-                submit_specs(project, part, batch=batch, pointer="/jobs", lookup_batches=False)
+                batches.submit_bulk(project, part, uid=batch.uid, stays_open=True)
                 return len(part)
             except QueueTooSmall as error:
                 if len(part) == 1:
@@ -168,7 +168,7 @@ class Command(BaseCommand):
         """Show progress until every job has ended."""
         signal.signal(signal.SIGTERM, _interrupt)
         with _progress(console) as progress:
-            task = progress.add_task("running", total=batch.jobs.count(), rate="", left="")
+            task = progress.add_task("running", total=selectors.batch_facts(batch)["total"], rate="", left="")
             begun, before = time.monotonic(), None
             while True:
                 try:

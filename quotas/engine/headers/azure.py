@@ -18,6 +18,10 @@ def read(answer: Answer) -> Reading:
     for unit in ("requests", "tokens"):
         quota = trio(answer, "x-ratelimit-", suffix=f"-{unit}")
         reset = reset_of(answer, f"x-ratelimit-reset-{unit}", "delta")
+        if reset is None:  # some deployments spell it so, and send neither a limit nor `retry-after` with it
+            reset = reset_of(answer, f"x-rate-limit-reset-{unit}", "delta")
+            if reset and reading.category == "rate_limited" and reading.hint is None:
+                reading.hint = reset
         window = numbers.decimal(answer.get(f"x-ratelimit-renewalperiod-{unit}")) or 60.0
         reading.learn(unit, **quota, reset_after=reset, window=min(window, 86400.0), kind="bucket")
     wait_in_ms(answer, reading)

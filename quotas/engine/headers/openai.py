@@ -34,6 +34,8 @@ def read(answer: Answer) -> Reading:
     wait_in_ms(answer, reading)
     if reading.category == "rate_limited":
         _tell_model_apart(answer, reading)
+    if answer.status == 401 and "Incorrect API key provided" in reading.message[:200]:  # relays may drop the code
+        reading.refuse_credential()
     use_of(answer, reading)
     return reading
 
@@ -60,10 +62,14 @@ def _tell_model_apart(answer: Answer, reading: Reading) -> None:
 
 
 def _window(quota: dict[str, int | None], reset: float | None) -> float | None:
-    """A minute, or a day where the refill is that slow: (limit - remaining) units need `reset` seconds."""
+    """How long the whole limit takes to refill: (limit - remaining) units need `reset` seconds. At least a minute, and
+    either a minute or a day where too little is missing to conclude more."""
     limit, remaining = quota["limit"], quota["remaining"]
     if not limit or remaining is None:
         return None
     if reset is None or remaining >= limit:
         return 60.0
-    return _DAY if reset * limit / (limit - remaining) > 1800 else 60.0
+    whole = reset * limit / (limit - remaining)
+    if limit - remaining >= limit / 10:
+        return max(60.0, whole)
+    return _DAY if 0.8 < whole / _DAY < 1.2 else 60.0

@@ -11,14 +11,18 @@
 --   bo open until (missing: closed), bm why, where somebody opened it, be epoch, bf times of recent failures,
 --   bw {start, successes, failures, and both of the window before} of the breaker's window,
 --   pr {lease = expiry} of probes that are out, pk probes that succeeded
---   di why it is disabled, da since when
+--   di why it is disabled, da since when; rf {request, its path, when it began} of the first refusal of its credential
+--   that was not certain; ra, rn since when refusals (all answers) are about the present credential
 --   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence,
 --   nf calls in flight when it was last used
 --   fl calls in flight, {end of their leases, how many, ...}, the earliest end first; on successes
 --   cc concurrency now, cs, cf successes and failures since it was last weighed, ct when that was
---   q {unit = {l limit, c capacity, v level, t when, w window, e end of a stepping window, a when asked, k kind,
---      n, u since when the window after it is used, unseen, and how much}}
---   pe {unit = units in flight}
+--   q {unit = {l limit, c capacity, if that seems smaller, v level, t when, w window, e end of a stepping window,
+--      b from when on the level is unknown again, a when asked, k kind,
+--      n, u since when the window after it is used, unseen, and how much}}: quotas of the account as a whole
+--   qn the same of calls that name no model or resource
+--   qm {resource = '<d' when it was used last, then a packed table as q}: quotas of one model or resource
+--   pe {unit, or unit, a line break and the model = units in flight}
 --   x {unit = by how much calls of late took more than was reserved for them, at the most}
 --   kc, ks keys refused since ks; md {model = until when it is refused}
 --   le last error, lt when, lk its category
@@ -27,7 +31,9 @@
 local LIFE = '2592000000' -- a month, from the last use
 local HALF_LIFE = 120000000 -- of what health has lost, while nothing happens
 local SHARE = 0.2 -- of one result in health
-local MINUTE = 60000000 -- a window whose length was not told
+local MINUTE = 60000000 -- a window whose length is not known
+local STALE = 3600000000 -- a quota that no answer has confirmed for so long, and whose window is over, says nothing
+local RESOURCES = 32 -- of so many models or resources an account's quotas are kept
 
 -- The head: marks (1 disabled, 2 anything of cd, bo, h below 1, sc), sq, lu, nf; then what those marks stand for.
 local HEAD = '<Bddddddddd'
@@ -188,14 +194,56 @@ local function gate(s, enabled, probes, now)
   return reason, at
 end
 
--- What is done with learned quotas: {level, wait, take}, made only where there are any.
+-- The quotas of one model or resource, unpacked; nil where none are known.
+local function resource_quotas(s, resource)
+  if resource == '' then return s.qn end
+  local packed = s.qm and s.qm[resource]
+  return packed and cmsgpack.unpack(string.sub(packed, 9))
+end
+
+-- Store them. Of more than RESOURCES the one that was used least recently is dropped.
+local function resource_store(s, resource, quotas, now)
+  if resource == '' then
+    s.qn = quotas
+    return
+  end
+  local all = s.qm or {}
+  if not all[resource] then
+    local count, oldest, name = 0, nil, nil
+    for other, packed in pairs(all) do
+      count = count + 1
+      local used = unpack_head('<d', packed)
+      if not oldest or used < oldest then oldest, name = used, other end
+    end
+    if count >= RESOURCES then all[name] = nil end
+  end
+  all[resource] = struct.pack('<d', now) .. cmsgpack.pack(quotas)
+  s.qm = all
+end
+
+-- Units in flight, of one model or ('nil') of all.
+local function in_flight(s, unit, model)
+  if not s.pe then return 0 end
+  if model then return s.pe[model == '' and unit or unit .. '\n' .. model] or 0 end
+  local sum, prefix = 0, unit .. '\n'
+  for name, units in pairs(s.pe) do
+    if name == unit or string.sub(name, 1, #prefix) == prefix then sum = sum + units end
+  end
+  return sum
+end
+
+-- What is done with learned quotas: {level, wait, pause, take}, made only where there are any.
 local made_learned
 local function learned()
   if made_learned then return made_learned end
 
-  -- The level of a learned quota now: nil while it says nothing (no remainder known, or its window is over).
+  local function refills(q) return q.k == 'bucket' and q.l and q.w end
+
+  -- The level of a learned quota now: nil while it says nothing (no remainder known, its window is over, it is stale).
   local function level_of(q, now)
-    if not q.v then return nil end
+    if not q.v or (q.b and now >= q.b) then return nil end
+    local age = now - q.a
+    if age > STALE and age > (q.w or 0) and not (q.e and now < q.e) then return nil end
     if q.k == 'bucket' then
       if not q.l or not q.w then
         if q.e and now >= q.e then return nil end
@@ -212,34 +260,56 @@ local function learned()
     return q.v
   end
 
-  -- Whether a learned quota has room for `cost`: nil, or until when it has not (-1 never). `more`: what a call may take
-  -- beyond its estimate, as far as is known; a tenth of the bucket is kept for that at the most.
+  -- When the level is at least `need`; nil: now, or nobody knows. `need` is not above the bucket's capacity.
+  local function reached(q, level, need, now)
+    if level + 1e-6 >= need then return nil end
+    local till
+    if refills(q) then till = now + math.ceil((need - level) * q.w / q.l)
+    elseif q.e and now < q.e then till = q.e
+    elseif q.n then till = q.n + (q.w or MINUTE) end
+    if till and q.b and q.b < till then till = q.b end
+    return till
+  end
+
+  -- Whether a learned quota has room for `cost`: nil, or until when it has not (-1 never: above the limit that the
+  -- provider states). `more`: what a call may take beyond its estimate, as far as is known; a tenth of the bucket is
+  -- kept for that at the most. A capacity that was only concluded forbids nothing for ever: a cost above it passes
+  -- when the bucket is full.
   local function wait_of(q, cost, now, more)
     local level = level_of(q, now)
     if not level or cost == 0 then return nil end
-    local top = q.c or q.l
-    if q.k == 'bucket' and q.l and q.w then
+    if q.l and cost > q.l and level < cost then return -1 end
+    local need = cost
+    if refills(q) then
+      local top = q.c or q.l
       local margin = top >= 40 and 2 or 0 -- calls arrive with jitter: an exactly empty bucket refuses some
       if more then margin = margin + math.min(more, floor(top / 10)) end
-      if cost > top then return -1 end
-      if cost + margin > top then margin = 0 end
-      if level >= cost + margin then return nil end
-      return now + math.ceil((cost + margin - level) * q.w / q.l)
+      need = cost > top and top or cost + margin > top and cost or cost + margin
     end
-    if level >= cost then return nil end
-    if q.l and cost > q.l then return -1 end
-    if q.e and now < q.e then return q.e end
-    if q.n then return q.n + (q.w or MINUTE) end
-    return nil
+    return reached(q, level, need, now)
+  end
+
+  -- The same for a priority that leaves a share of the quota to others. A cost above its own share passes when the
+  -- quota is whole.
+  local function pause_of(q, cost, now, share)
+    local level = q.l and level_of(q, now)
+    if not level or cost == 0 then return nil end
+    local top = q.c or q.l
+    return reached(q, level, math.min(top, top * (1 - share) + cost), now)
   end
 
   -- Charge a learned quota (a negative cost gives back).
   local function take(q, cost, now)
+    if q.b and now >= q.b then -- the first call after an explicit wait; those behind it go by the level again
+      q.b = nil
+      local level = level_of(q, now)
+      if level and level < cost then q.v, q.t = cost, now end
+    end
     local level = level_of(q, now)
     if not level then return end
-    if q.k == 'bucket' and q.l and q.w then
+    if refills(q) then
       q.v, q.t = level - cost, now
-    elseif q.e and now >= q.e then -- the next window, unseen: counted here until an answer tells
+    elseif q.e and now >= q.e then -- the next window, unseen: counted here until an answer states it
       if not q.n or now >= q.n + (q.w or MINUTE) then q.n, q.u = now, 0 end
       q.u = math.min(q.l, q.u + cost)
     else
@@ -247,7 +317,28 @@ local function learned()
     end
   end
 
-  made_learned = {level = level_of, wait = wait_of, take = take}
+  -- A quota as an answer states it. Times are microseconds, -1 stands for what it does not state; `flying`: units of
+  -- calls that this answer has not counted, as far as is known.
+  local function state(limit, remaining, reset, per, bucket, asked, now, flying)
+    local q = {a = asked, t = now, k = bucket and 'bucket' or 'window'}
+    if limit >= 0 then q.l = limit end
+    if per > 0 then q.w = per end
+    if reset >= 0 then q.e = now + reset
+    elseif per > 0 and not bucket then q.e = now + per end -- at the latest
+    if remaining < 0 then return q end
+    q.v = remaining - flying
+    if bucket and q.l and q.l > 0 then
+      local used = limit - remaining
+      -- It is full after `reset`, so that is how fast it refills, unless too little is missing to conclude from it.
+      if reset > 0 and used >= limit / 10 and reset * limit / used > (q.w or 0) then q.w = reset * limit / used end
+      -- Full sooner than its rate allows: the bucket seems to be smaller than a whole window's limit.
+      local top = q.w and reset >= 0 and remaining + reset * limit / q.w or limit
+      if top > 0 and top < limit then q.c = math.max(1, top) end
+    end
+    return q
+  end
+
+  made_learned = {level = level_of, wait = wait_of, pause = pause_of, take = take, state = state}
   return made_learned
 end
 
@@ -256,16 +347,22 @@ local asks, asked_for = {}, 0
 local lists, listed_for = {}, 0
 
 -- Units and costs of a call: the units of the templates, costs by unit, which units a configured limit holds, and the
--- reason of each; which model it asks for (nil: none was named).
+-- reason of each; which model it asks for (nil: none was named) and whose learned quotas hold for it ('': those of calls
+-- that name none); where its units in flight are counted; how much must be left of each template that it states no cost
+-- for.
 local function ask_of(packed)
   local made = asks[packed]
   if made then return made end
   local units, costs, model = unpack(cmsgpack.unpack(packed))
-  made = {units = units, costs = costs, held = {}, reasons = {}, model = model ~= '' and model or nil}
+  made = {units = units, costs = costs, held = {}, reasons = {}, flying = {}, least = {}, resource = model,
+    model = model ~= '' and model or nil}
   for j = 1, #units do
+    local plain = string.sub(units[j], 1, 2) == 'k:' and string.sub(units[j], 3)
     made.held[units[j]] = true
-    made.reasons[j] = string.sub(units[j], 1, 2) == 'k:' and 'key' or units[j]
+    made.reasons[j] = plain and 'key' or units[j]
+    made.least[j] = costs[plain or units[j]] and 0 or 1
   end
+  for unit in pairs(costs) do made.flying[unit] = model == '' and unit or unit .. '\n' .. model end
   if asked_for >= 1000 then asks, asked_for = {}, 0 end
   asks[packed], asked_for = made, asked_for + 1
   return made

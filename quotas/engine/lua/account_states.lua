@@ -8,7 +8,17 @@
 -- ARGV  1 now in microseconds, or '' for the server's own time
 --       2 '<dd' probes, most in flight at the start (-1: not limited)   3 per account '<B' enabled
 --
--- Returns {now, statistics (a flat list), then per account: a JSON object}.
+-- Returns {now, statistics (a flat list), then per account: a JSON object}. Its learned quotas are by unit; those of
+-- calls that name no model are shown as the account's where it has none, those of models and resources in a member
+-- `models` of each unit.
+
+local function shown(q, now)
+  local level = learned().level(q, now)
+  return {
+    limit = q.l, window = q.w and q.w / 1e6, kind = q.k, remaining = level and math.max(0, math.floor(level)),
+    reset_after = q.e and math.max(0, (q.b and q.b < q.e and q.b or q.e) - now) / 1e6, capacity = q.c and math.ceil(q.c),
+  }
+end
 
 -- at each call:
 
@@ -27,12 +37,15 @@ for i = 1, size do
     reason, ready = 'cooldown', pool.cd
   end
   local quotas = {}
-  for unit, q in pairs(s.q or {}) do
-    local level = learned().level(q, now)
-    quotas[unit] = {
-      limit = q.l, window = q.w and q.w / 1e6, kind = q.k, remaining = level and math.max(0, math.floor(level)),
-      reset_after = q.e and math.max(0, q.e - now) / 1e6, capacity = q.c,
-    }
+  for unit, q in pairs(s.q or {}) do quotas[unit] = shown(q, now) end
+  for unit, q in pairs(s.qn or {}) do quotas[unit] = quotas[unit] or shown(q, now) end
+  for name in pairs(s.qm or {}) do
+    for unit, q in pairs(resource_quotas(s, name)) do
+      local row = quotas[unit] or {}
+      row.models = row.models or {}
+      row.models[name] = shown(q, now)
+      quotas[unit] = row
+    end
   end
   local models = {}
   for name, ends in pairs(s.md or {}) do

@@ -5,11 +5,14 @@
 --
 -- KEYS  1 the account's state
 -- ARGV  1 now in microseconds, or '' for the server's own time
---       2 clear_cooldown | trip | close | disable | enable | restore
---       3 trip: '<d' how long it stays open, in microseconds, then why; disable: why; restore: '<dddB' cooldown left,
+--       2 clear_cooldown (also a pool's) | trip | close | disable | refuse | enable | renew | cool | restore
+--       3 trip: '<d' how long it stays open, in microseconds, then why; disable: why; cool: '<d' how long,
+--         then why; restore: '<dddB' cooldown left,
 --         open for, health (-1: none), whether it is disabled, then why it is that or open
 --
--- Returns 1 if that changed anything, else 0. `restore` only adds: what is live wins over what was stored.
+-- Returns 1 if that changed anything, else 0. `restore` only adds: what is live wins over what was stored. `renew`: the
+-- account has another credential, so that nothing is known any more but what an operator said; calls that began before
+-- tell nothing of it. `refuse`: its credential was refused through another account; who disabled it before counts. `cool`: its credential was refused through another account; a longer cooldown stays.
 
 -- at each call:
 
@@ -19,11 +22,19 @@ local s = state_unpack(redis.call('GET', KEYS[1]))
 local changed = 0
 
 if verb == 'clear_cooldown' then
-  if (s.cd and s.cd > now) or (s.sc and s.sc > now) or s.md then changed = 1 end
+  if (s.cd and s.cd > now) or (s.sc and s.sc > now) or s.md or s.sus then changed = 1 end
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
-  -- What the provider told to be used up would hold it back just as well; the next answer tells it anew.
-  for unit, q in pairs(s.q or {}) do
-    if q.v and q.v < 1 then s.q[unit], changed = nil, 1 end
+  s.sus, s.tr, s.hits = nil, nil, nil
+  -- A quota that the provider states to be used up would hold it back just as well; the next answer states it anew.
+  for _, quotas in ipairs({s.q or {}, s.qn or {}}) do
+    for unit, q in pairs(quotas) do
+      if q.v and q.v < 1 then quotas[unit], changed = nil, 1 end
+    end
+  end
+  for name in pairs(s.qm or {}) do
+    for _, q in pairs(resource_quotas(s, name)) do
+      if q.v and q.v < 1 then s.qm[name], changed = nil, 1 end
+    end
   end
 elseif verb == 'trip' then
   s.bo, s.be, s.pr, s.pk = now + struct.unpack('<d', given), (s.be or 0) + 1, nil, nil
@@ -35,9 +46,23 @@ elseif verb == 'close' then
 elseif verb == 'disable' then
   if not s.di then changed = 1 end
   s.di, s.da = given, now
+elseif verb == 'refuse' then
+  if not s.di then s.di, s.da, changed = 'auth', now, 1 end
 elseif verb == 'enable' then
   if s.di then changed = 1 end
-  s.di, s.da = nil, nil
+  s.di, s.da, s.rf, s.ra = nil, nil, nil, now
+elseif verb == 'renew' then
+  changed = 1
+  if s.di == 'auth' then s.di, s.da = nil, nil end
+  s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
+  s.q, s.qm, s.x, s.rf, s.h, s.ht = nil, nil, nil, nil, nil, nil
+  s.rn, s.ra = now, now
+elseif verb == 'cool' then
+  local till = now + struct.unpack('<d', given)
+  if not s.cd or till > s.cd then
+    if not (s.cd and s.cd > now) then s.ca = now end
+    s.cd, s.cw, changed = till, string.sub(given, 9), 1
+  end
 elseif verb == 'restore' then
   local cooldown, open, health, disabled, at = struct.unpack('<dddB', given)
   local why = string.sub(given, at)

@@ -37,11 +37,14 @@
 --   -> {'\1<now>', '\1' 0 0 0}
 
 local NEVER = -1
+local LOOK_AGAIN = 1000000 -- while one call tries whether the accounts share a limit
+local UNUSED_FOR = 60000000
 local byte = string.byte
 
 -- Facts of the call under way, for the functions below; each call sets all of them before it uses any.
-local keys, now, n, m, size, strategy, life, initial
+local keys, now, n, m, size, strategy, life, initial, figures
 local keyed, paused, halted
+local trial_until -- while a shared limit is suspected and one call is out to try it: when to look again
 local specs -- n of the caller, then m templates
 local early -- the templates for a priority that waits early; empty if it does not
 local asked, share, probes
@@ -50,6 +53,7 @@ local accounts -- what was found out about those that had to be looked at closer
 local counters -- all accounts' counters, once they were read
 local turn, stale, first_account, width, seed, weights, bound_to
 local wanted = {} -- keys for an MGET
+local NOTHING = {}
 
 local function no_calendar() return {pack('<Bd', 2, now), pack('<BhdB', 0, -1, 0, 0)} end
 
@@ -92,16 +96,13 @@ local function weigh_learned(a, q, unit, cost)
   if till then
     if till == NEVER then a.impossible = true end
     forbid(a, unit, till)
-  elseif q.l then
-    local level = learned().level(q, now)
-    if level then
-      if share < 1 and level - cost < q.l * (1 - share) then
-        local wait = q.w and math.ceil((q.l * (1 - share) + cost - level) * q.w / q.l)
-        if cost <= q.l * share then forbid(a, 'paused', q.k == 'bucket' and wait and now + wait or q.e or NEVER) end
-      end
-      if level / q.l < a.headroom then a.headroom = level / q.l end
-    end
   end
+  -- Both hold: the wait that is reported is the longer one.
+  local paused_till = share < 1 and learned().pause(q, cost, now, share)
+  if paused_till then forbid(a, 'paused', paused_till) end
+  if till or paused_till or not q.l then return end
+  local level = learned().level(q, now)
+  if level and level / q.l < a.headroom then a.headroom = level / q.l end
 end
 
 -- Everything that the state alone does not tell: calls in flight, limits, what was learned. Leaves in the account
@@ -144,14 +145,15 @@ local function weigh(i, only)
     local spec = specs[n + j]
     local st = cell_read(keys[k + j], spec, now, stored[before + j], only and spec.state)
     if st.stale then stale = true return end
-    cell_decide(st, spec, now, spec.cost)
+    -- What states no cost for a unit is charged for it when it is settled, and waits while nothing is left.
+    local cost = spec.cost > 0 and spec.cost or asked.least[j]
+    cell_decide(st, spec, now, cost)
     a.cells[j] = st
     if st.impossible then a.impossible = true end
-    if not st.allowed then
-      forbid(a, asked.reasons[j], st.retry < 0 and NEVER or now + st.retry)
-    elseif early[j] then
+    if not st.allowed then forbid(a, asked.reasons[j], st.retry < 0 and NEVER or now + st.retry) end
+    if early[j] then -- both hold: the wait that is reported is the longer one
       local soft = cell_read(keys[k + j], early[j], now, stored[before + j], early[j].state)
-      cell_decide(soft, early[j], now, early[j].cost)
+      cell_decide(soft, early[j], now, early[j].cost > 0 and early[j].cost or asked.least[j])
       if not soft.allowed then forbid(a, 'paused', soft.retry < 0 and NEVER or now + soft.retry) end
     end
     local top = spec.top
@@ -159,6 +161,13 @@ local function weigh(i, only)
   end
   if s.q then
     for unit, q in pairs(s.q) do
+      local cost = asked.costs[unit]
+      if cost then weigh_learned(a, q, unit, cost) end
+    end
+  end
+  if s.qm or s.qn then
+    a.own = resource_quotas(s, asked.resource)
+    for unit, q in pairs(a.own or NOTHING) do
       local cost = asked.costs[unit]
       if cost then weigh_learned(a, q, unit, cost) end
     end
@@ -191,6 +200,7 @@ local function gated(i, enabled)
     if pool.cd and pool.cd > now and ready ~= NEVER and pool.cd > (ready or 0) then
       reason, ready = 'cooldown', pool.cd
     end
+    if trial_until and not reason then reason, ready = 'probing', trial_until end
   end
   a.reason, a.ready = reason, ready
   return a
@@ -235,11 +245,25 @@ local function look(i)
   return group, measure, sq
 end
 
+-- Strategies that compare would never again call an account that compares badly, and what is known of it would stay
+-- as it was. So the one that was passed over longest takes one call in fifty; where calls are rare, also once a minute.
+-- Both numbers grow with the pool, so that many such accounts together get a small share too.
+local function is_due(oldest, oldest_turn)
+  local missed = turn - oldest_turn
+  if missed < 10 then return false end
+  local whole = unpack_('<d', figures, 73)
+  if missed >= math.max(50, 5 * whole) then return true end
+  if missed < 2 * whole then return false end
+  local lu = raws[oldest] and unpack_head('<d', raws[oldest], 10) or -1
+  return now - lu >= UNUSED_FOR
+end
+
 -- The account to take, or nil. The best by what its state says is nearly always free. Only if it is not are the
 -- others put in order.
 local function choose()
   if strategy == 5 then read_all() end
   local best, best_group, best_measure, best_turn
+  local oldest, oldest_turn
   local plain = strategy <= 3 and weights == '' and not halted and not bound_to
   local recently = now - life * 1000
   for i = 1, size do
@@ -259,8 +283,12 @@ local function choose()
         or measure == best_measure and its_turn < best_turn)) then
       best, best_group, best_measure, best_turn = i, group, measure, its_turn
     end
+    if group == 1 and (not oldest or its_turn < oldest_turn) then oldest, oldest_turn = i, its_turn end
   end
   if not best then return nil end
+  if (strategy == 2 or strategy == 5) and best_group == 1 and oldest ~= best and is_due(oldest, oldest_turn) then
+    best = oldest
+  end
   weigh(best, strategy ~= 5)
   if stale then return nil end
   if not accounts[best].reason then return best end
@@ -289,17 +317,11 @@ local function charge(first, bound, members, slot, reservation_key, reservation_
     local st = spec.state
     if st.allowed and spec.cost > 0 then
       local key = keys[first + i]
-      local tag1, tag2 = cell_write(key, st, spec, now, spec.cost, slot)
-      if st.fresh then
-        local index = keys[first + n + i]
-        if call('ZADD', index, now, members[10 + i]) == 1 then call('ZREMRANGEBYRANK', index, 0, -1 - bound) end
-        call('PEXPIRE', index, floor(st.reset / 500) + 3600000)
-      end
-      if record then
-        record[#record + 1] = {
-          key, pack(SPEC, spec.algo, 0, spec.limit, spec.cost, spec.p1, spec.p2, spec.p3, spec.p4), tag1, tag2,
-        }
-      end
+      local tag1, tag2, epoch = cell_write(key, st, spec, now, spec.cost, slot)
+      if st.fresh then listed(keys[first + n + i], now, st.reset, members[10 + i], bound) end
+      if record then record[#record + 1] = reserved(key, spec, members[10 + i], tag1, tag2, epoch) end
+    elseif record and st.allowed and spec.algo ~= 6 then
+      record[#record + 1] = reserved(keys[first + i], spec, members[10 + i], 0, 0, '')
     end
   end
   if record then
@@ -318,10 +340,10 @@ local function lend(chosen, probe, lease, args)
   local tags = ''
   for j = 1, m do
     local spec = specs[n + j]
+    local key = keys[k + j]
+    names = names .. ' ' .. key
     if spec.cost > 0 then
-      local key = keys[k + j]
       local tag1, tag2 = cell_write(key, a.cells[j], spec, now, spec.cost, lease)
-      names = names .. ' ' .. key
       tags = tags .. pack('<dd', tag1, tag2)
     end
   end
@@ -333,15 +355,27 @@ local function lend(chosen, probe, lease, args)
   for unit, cost in pairs(asked.costs) do
     local q = s.q and s.q[unit]
     if q then learned().take(q, cost, now) end
-    if cost > 0 then on_its_way[unit] = (on_its_way[unit] or 0) + cost end
+    if cost > 0 then
+      local flying = asked.flying[unit]
+      on_its_way[flying] = (on_its_way[flying] or 0) + cost
+    end
   end
+  for unit, q in pairs(a.own or NOTHING) do
+    if asked.costs[unit] then learned().take(q, asked.costs[unit], now) end
+  end
+  if a.own then resource_store(s, asked.resource, a.own, now) end
   if probe > 0 then
     s.pr = s.pr or {}
     s.pr[lease] = now + life * 1000
   end
-  local head = pack('<dddBB', now, ends, s.be or 0, probe > 0 and 1 or 0, m)
+  -- What the settling has to look at in the pool's state, where there is anything (settle_lease.lua).
+  local marks = probe > 0 and 1 or 0
+  if pool.hits or pool.rp or pool.sus then marks = marks + 2 end
+  if pool.sus and pool.sus.till > now then pool.tr = {lease, now + life * 1000} end
+  local head = pack('<dddBB', now, ends, s.be or 0, marks, m)
   s.sq, s.lu = turn + 1, now
   state_write(keys[b + 1], s)
+  if pool.tr and pool.tr[1] == lease then state_write(keys[1], pool) end
   local templates = n == 0 and args[5] or string.sub(args[5], 50 * n + 1)
   call('SET', keys[3], names .. '\n' .. head .. args[7] .. templates .. tags .. args[9], 'PX', life + 3600000)
 end
@@ -376,7 +410,7 @@ if sticky then sticky_key, at = KEYS[at], at + 1 end
 local first = at - 1
 first_account = first + 2 * n
 width = 1 + (keyed and 1 or 0) + m
-accounts, counters, turn, stale, halted, bound_to = {}, nil, 0, false, false, nil
+accounts, counters, turn, stale, halted, bound_to, trial_until = {}, nil, 0, false, false, nil, nil
 
 if token then
   local known = call('GET', token_key)
@@ -401,13 +435,16 @@ if pooled then
   asked, early = ask_of(ARGV[9]), specs_of(ARGV[6])
   share = unpack_('<d', ARGV[10])
   probes = unpack_('<d', ARGV[7], 41)
-  weights = ARGV[8]
+  weights, figures = ARGV[8], ARGV[7]
   seed = floor(random * 2147483646) + 1
   for i = 1, size do wanted[i] = KEYS[first_account + (i - 1) * width + 1] end
   wanted[size + 1] = KEYS[1]
   raws = call('MGET', unpack(wanted, 1, size + 1))
   pool = raws[size + 1] and state_unpack(raws[size + 1]) or {}
-  halted = paused or (pool.cd and pool.cd > now)
+  if pool.sus and pool.sus.till > now and pool.tr and pool.tr[2] > now then
+    trial_until = math.min(pool.tr[2], now + LOOK_AGAIN)
+  end
+  halted = paused or (pool.cd and pool.cd > now) or trial_until
   bound_to = sticky and call('GET', sticky_key)
   chosen = choose()
   if stale then return no_calendar() end

@@ -21,11 +21,16 @@
 --     allowed, impossible (cost > capacity), used, remaining, retry (microseconds until this cost would pass,
 --     0 when it passes now, -1 never), reset (microseconds until whole again), stale (calendar: no boundary fits now),
 --     fresh (first charge after a while: an index of subjects should hear of it)
--- cell_write(key, state, spec, now, cost, lease) -> tag1, tag2
+-- cell_write(key, state, spec, now, cost, lease) -> tag1, tag2, epoch
 --     charges, decided or not (settling may overdraw), updates used, remaining and reset; the tags say where the
---     charge went. `lease` is the id of the slot, for concurrency only. With cost 0 nothing is written.
--- cell_refund(key, spec, now, amount, tag1, tag2, lease, value) -> units given back; uses spec.state where there is one
---     reads for itself where no value is given; never into a window that the charge was not in, never below zero.
+--     charge went. `lease` is the id of the slot, and what a new counter's epoch is made of; '' where nothing is to be
+--     refunded, and no epoch is returned. With cost 0 nothing is written.
+-- cell_refund(key, spec, now, amount, tag1, tag2, lease, value, epoch) -> units given back; uses spec.state where there
+--     is one; reads for itself where no value is given; never into a window that the charge was not in, never below
+--     zero. Where `epoch` is given, never into a counter that was cleared and begun anew since the charge.
+--
+-- Epochs: each counter carries six bytes that were new when it was created, behind its figures. A counter that was
+-- cleared and charged again has others, so that a refund can tell the two apart.
 --
 -- Use: read all, decide all, then write all. For example, per account of a pool:
 --     local spec, next = spec_unpack(ARGV[2], at)
@@ -48,6 +53,8 @@ local SPEC = '<BBdddddd'
 local fmod, floor = math.fmod, math.floor
 local pack, unpack_ = struct.pack, struct.unpack
 local call = redis.call
+local sub = string.sub
+local EPOCH = 6 -- bytes
 
 -- a * b / c as (quotient, remainder), exact for whole a, b, c < 2^53; saturates at 2^53 - 1.
 local function muldiv(a, b, c)
@@ -101,6 +108,13 @@ end
 -- The same, where the key's end is right already: at half the time of a SET with an end.
 local function rewrite(key, value) call('SETRANGE', key, 0, value) end
 
+-- The epoch of the counter that was read, or a new one.
+local function epoch_of(st, at, lease, now)
+  if st.mark then return sub(st.mark, at, at + EPOCH - 1) end
+  if lease and lease ~= '' then return sub(lease, 1, EPOCH) end
+  return sub(pack('<d', now), 1, EPOCH)
+end
+
 -- What follows from use and capacity alone; false when the wait is still to be found.
 local function judge(st, limit, capacity, used, cost)
   local free = capacity - used
@@ -123,11 +137,12 @@ end
 
 -- 1 sliding_window: a conservative ring of 60 sub-buckets. A charge counts from its sub-bucket until that
 -- sub-bucket's END lies a whole window back, so no true window ever holds more than the limit, and a unit comes back
--- at most 1/60 of the window late. Value: '<Bddd' width, newest sub-bucket, total, count in the newest; then the counts
+-- at most 1/60 of the window late. Value: '<Bddd' width, newest sub-bucket, total, count in the newest; the epoch; then the counts
 -- of those before it, oldest first, each of 2 or 8 bytes as the width says. While the newest stays the newest only the
 -- head is read and written.
 local function sliding_window()
-  local HEAD, SIZE = '<Bddd', 25
+  local HEAD, AT = '<Bddd', 26
+  local SIZE = AT + EPOCH - 1
   local FORMS = {[2] = '<H', [8] = '<d'}
 
   -- The counts as a table from `first` on; what lies before the window is left out, what lies ahead (time went back) was
@@ -142,21 +157,24 @@ local function sliding_window()
   end
 
   -- The value of a table of counts, the last of which is that of sub-bucket `last`.
-  local function compact(st, last, counts, total)
+  local function compact(epoch, last, counts, total)
     local width = total < 65536 and 2 or 8
-    local parts, form = {pack(HEAD, width, last, total, counts[#counts])}, FORMS[width]
-    for i = 1, #counts - 1 do parts[i + 1] = pack(form, counts[i]) end
+    local parts, form = {pack(HEAD, width, last, total, counts[#counts]), epoch}, FORMS[width]
+    for i = 1, #counts - 1 do parts[i + 2] = pack(form, counts[i]) end
     return table.concat(parts)
   end
 
   return {
+    epoch = AT,
     read = function(st, key, spec, now, v)
       local b = (now - now % spec.width) / spec.width
+      st.mark = false
       st.retry, st.reset, st.bucket, st.counts = 0, 0, b, nil
       st.fresh, st.last, st.first, st.total, st.count, st.gone, st.value = true, b, b, 0, 0, 0, false
       if not v then return end
       local width, last, total, count = unpack_(HEAD, v)
       if last < b - RING then return end
+      st.mark = v
       local first, gone = last - (#v - SIZE) / width, 0
       st.fresh = floor(last / 8) ~= floor(b / 8)
       if first < b - RING then
@@ -201,26 +219,28 @@ local function sliding_window()
       end
       st.retry = (st.first + i - 1 + RING + 1) * width - now
     end,
-    write = function(key, st, spec, now, cost)
+    write = function(key, st, spec, now, cost, lease)
       local b, last, total = st.bucket, st.last, add(st.total, cost)
       local more = total - st.total
       st.used, st.reset = total, (b + RING + 1) * spec.width - now
       if not st.value and not st.counts then -- there was nothing
-        keep(key, pack(HEAD, 2, b, total, more), st.reset)
+        keep(key, pack(HEAD, 2, b, total, more) .. epoch_of(st, AT, lease, now), st.reset)
       elseif st.value and last == b then
         rewrite(key, pack(HEAD, st.width, b, total, st.count + more))
       elseif st.value and (st.width == 8 or st.count < 65536) then
-        local older = string.sub(st.value, SIZE + 1 + st.gone * st.width)
+        local older = sub(st.value, SIZE + 1 + st.gone * st.width)
         local before = pack(FORMS[st.width], st.count) .. string.rep('\0', (b - last - 1) * st.width)
-        keep(key, pack(HEAD, st.width, b, total, more) .. older .. before, st.reset)
+        local head = pack(HEAD, st.width, b, total, more) .. epoch_of(st, AT, lease, now)
+        keep(key, head .. older .. before, st.reset)
       else
         local counts = expand(st)
         for n = last + 1, b do counts[n - st.first + 1] = 0 end
         counts[#counts] = counts[#counts] + more
-        keep(key, compact(st, b, counts, total), st.reset)
+        keep(key, compact(epoch_of(st, AT, lease, now), b, counts, total), st.reset)
       end
       st.total, st.counts, st.value = total, nil, false
-      return b, 0
+      if lease == '' then return b, 0 end
+      return b, 0, epoch_of(st, AT, lease, now)
     end,
     refund = function(key, st, spec, now, amount, bucket)
       if bucket < st.first or bucket > st.last or st.total == 0 then return 0 end
@@ -232,7 +252,8 @@ local function sliding_window()
       if st.total == back then
         call('DEL', key)
       else
-        keep(key, compact(st, st.last, counts, st.total - back), (st.last + 1 + RING) * spec.width - now)
+        local epoch = epoch_of(st, AT)
+        keep(key, compact(epoch, st.last, counts, st.total - back), (st.last + 1 + RING) * spec.width - now)
       end
       return back
     end,
@@ -241,18 +262,21 @@ end
 
 -- 2 sliding_window_counter: this window's count plus the last one's by the share of it that is still in view,
 -- rounded up. Constant memory, approximate: up to nearly twice the limit in the worst true window.
--- Value: '<ddd' start, current, previous.
+-- Value: '<ddd' start, current, previous; the epoch.
 local function sliding_window_counter()
+  local AT = 25
   return {
+    epoch = AT,
     read = function(st, key, spec, now, v)
       local window = spec.p1
+      st.mark = false
       local start, current, previous, fresh = now - now % window, 0, 0, true
       if v then
         local s, c, p = unpack_('<ddd', v)
         if s >= start then
-          start, current, previous, fresh = s, c, p, false
+          start, current, previous, fresh, st.mark = s, c, p, false, v
         elseif s == start - window then
-          previous = c
+          previous, st.mark = c, v
         end
       end
       st.retry, st.reset, st.fresh = 0, 0, fresh
@@ -276,13 +300,14 @@ local function sliding_window_counter()
         st.retry = start + 2 * window - muldiv(room, window, current) - now
       end
     end,
-    write = function(key, st, spec, now, cost)
+    write = function(key, st, spec, now, cost, lease)
       st.current = add(st.current, cost)
       st.used = add(st.current, st.behind)
       st.reset = st.start + 2 * spec.p1 - now
       local value = pack('<ddd', st.start, st.current, st.previous)
-      if st.fresh then keep(key, value, st.reset) else rewrite(key, value) end
-      return st.start, 0
+      if st.fresh then keep(key, value .. epoch_of(st, AT, lease, now), st.reset) else rewrite(key, value) end
+      if lease == '' then return st.start, 0 end
+      return st.start, 0, epoch_of(st, AT, lease, now)
     end,
     refund = function(key, st, spec, now, amount, start)
       local field
@@ -296,7 +321,8 @@ local function sliding_window_counter()
       if st.current == 0 and st.previous == 0 then
         call('DEL', key)
       else
-        keep(key, pack('<ddd', st.start, st.current, st.previous), st.start + 2 * spec.p1 - now)
+        local value = pack('<ddd', st.start, st.current, st.previous) .. epoch_of(st, AT)
+        keep(key, value, st.start + 2 * spec.p1 - now)
       end
       return back
     end,
@@ -305,8 +331,9 @@ end
 
 -- 3 token_bucket: use drains at p2 units per p3 microseconds (GCRA seen from below: what is stored is what is
 -- missing, so a changed burst or rate holds at once). The true deficit is used - rem / p3.
--- Value: '<ddddd' used, rem, p3, time, until when the key is kept at least.
+-- Value: '<ddddd' used, rem, p3, time, until when the key is kept at least; the epoch.
 local function token_bucket()
+  local AT = 41
   -- Microseconds until `units` have drained.
   local function drain(st, spec, units)
     if units <= 0 or spec.p2 == 0 then return 0 end
@@ -314,20 +341,21 @@ local function token_bucket()
     local wait = add(q + ceildiv(r - st.rem, spec.p2), st.ahead)
     return wait < FAR and wait or FAR
   end
-  local function store(key, st, spec, now)
+  local function store(key, st, spec, now, lease)
     local whole = drain(st, spec, st.used)
     if now + whole <= st.kept then
       rewrite(key, pack('<ddddd', st.used, st.rem, spec.p3, now, st.kept))
     else -- for twice the time, so that the next charges need not move the end again
       local life = 2 * whole
       if life < SHORTEST then life = SHORTEST end
-      keep(key, pack('<ddddd', st.used, st.rem, spec.p3, now, now + life), life)
+      keep(key, pack('<ddddd', st.used, st.rem, spec.p3, now, now + life) .. epoch_of(st, AT, lease, now), life)
     end
     return whole
   end
   return {
+    epoch = AT,
     read = function(st, key, spec, now, v)
-      st.retry, st.reset = 0, 0
+      st.retry, st.reset, st.mark = 0, 0, v
       if not v then
         st.used, st.fresh, st.rem, st.ahead, st.kept = 0, true, 0, 0, 0
         return
@@ -357,11 +385,13 @@ local function token_bucket()
       if judge(st, spec.limit, spec.p1, used, cost) then return end
       st.retry = drain(st, spec, used - (spec.p1 - cost))
     end,
-    write = function(key, st, spec, now, cost)
+    write = function(key, st, spec, now, cost, lease)
       local used = add(st.used, cost)
       st.used, st.ahead = used, 0
-      st.reset = store(key, st, spec, now)
-      return st.rem > 0 and used - 1 or used, now
+      st.reset = store(key, st, spec, now, lease)
+      local missing = st.rem > 0 and used - 1 or used
+      if lease == '' then return missing, now end
+      return missing, now, epoch_of(st, AT, lease, now)
     end,
     -- Without the charge the bucket would have gone on draining: what has drained since is not given back.
     refund = function(key, st, spec, now, amount, deficit, time)
@@ -381,14 +411,16 @@ local function token_bucket()
   }
 end
 
--- 4 fixed_window and 5 calendar: one counter with its period inside the value, '<dd' start, used. Fixed windows begin
--- at multiples of the window since the epoch. Calendar boundaries come from the caller, who knows time zones; which
+-- 4 fixed_window and 5 calendar: one counter with its period inside the value, '<dd' start, used; the epoch. Fixed
+-- windows begin at multiples of the window since the epoch. Calendar boundaries come from the caller, who knows time zones; which
 -- one is in force says the server.
 local function period(calendar)
+  local AT = 17
   return {
+    epoch = AT,
     read = function(st, key, spec, now, v)
       local start, stop
-      st.retry, st.reset = 0, 0
+      st.retry, st.reset, st.mark = 0, 0, false
       if calendar then
         local p2, p3 = spec.p2, spec.p3
         start, stop = p2, p3
@@ -406,7 +438,7 @@ local function period(calendar)
       if v then
         local s, u = unpack_('<dd', v)
         if s >= start then
-          used, fresh = u, false
+          used, fresh, st.mark = u, false, v
           if s > start then -- time went back: that period goes on
             start = s
             if not calendar then
@@ -427,12 +459,13 @@ local function period(calendar)
       if judge(st, spec.limit, spec.limit, used, cost) then return end
       st.retry = st.stop - now
     end,
-    write = function(key, st, spec, now, cost)
+    write = function(key, st, spec, now, cost, lease)
       local used = add(st.used, cost)
       st.used, st.reset = used, st.stop - now
       local value = pack('<dd', st.start, used)
-      if st.fresh then keep(key, value, st.reset) else rewrite(key, value) end
-      return st.start, 0
+      if st.fresh then keep(key, value .. epoch_of(st, AT, lease, now), st.reset) else rewrite(key, value) end
+      if lease == '' then return st.start, 0 end
+      return st.start, 0, epoch_of(st, AT, lease, now)
     end,
     refund = function(key, st, spec, now, amount, start)
       if st.stale or start ~= st.start then return 0 end
@@ -442,7 +475,7 @@ local function period(calendar)
       if back == st.used then
         call('DEL', key)
       else
-        keep(key, pack('<dd', st.start, st.used - back), st.stop - now)
+        keep(key, pack('<dd', st.start, st.used - back) .. epoch_of(st, AT), st.stop - now)
       end
       return back
     end,
@@ -485,6 +518,19 @@ local function concurrency()
   }
 end
 
+-- List the subject that was charged, among its policy's recent ones.
+local function listed(index, now, reset, member, bound)
+  if call('ZADD', index, now, member) == 1 then call('ZREMRANGEBYRANK', index, 0, -1 - bound) end
+  call('PEXPIRE', index, floor(reset / 500) + 3600000)
+end
+
+-- One counter's part of a reservation, as settle.lua reads it. What cost nothing is part of it too: its actual use is
+-- charged when the reservation is settled.
+local function reserved(counter, spec, member, tag1, tag2, epoch)
+  local packed = pack(SPEC, spec.algo, 0, spec.limit, spec.cost, spec.p1, spec.p2, spec.p3, spec.p4)
+  return {counter, packed, tag1, tag2, epoch or '', member}
+end
+
 local cells = {
   sliding_window(), sliding_window_counter(), token_bucket(), period(false), period(true), concurrency(),
 }
@@ -509,12 +555,14 @@ local function cell_decide(st, spec, now, cost) spec.cell.decide(st, spec, now, 
 
 local function cell_write(key, st, spec, now, cost, lease)
   if cost == 0 then return 0, 0 end
-  local tag1, tag2 = spec.cell.write(key, st, spec, now, cost, lease)
+  local tag1, tag2, epoch = spec.cell.write(key, st, spec, now, cost, lease)
   local free = spec.top - st.used
   st.remaining = free > 0 and free or 0
-  return tag1, tag2
+  return tag1, tag2, epoch
 end
 
-local function cell_refund(key, spec, now, amount, tag1, tag2, lease, value)
-  return spec.cell.refund(key, cell_read(key, spec, now, value, spec.state), spec, now, amount, tag1, tag2, lease)
+local function cell_refund(key, spec, now, amount, tag1, tag2, lease, value, epoch)
+  local st, at = cell_read(key, spec, now, value, spec.state), spec.cell.epoch
+  if epoch and epoch ~= '' and at and not (st.mark and sub(st.mark, at, at + EPOCH - 1) == epoch) then return 0 end
+  return spec.cell.refund(key, st, spec, now, amount, tag1, tag2, lease)
 end

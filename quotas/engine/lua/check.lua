@@ -48,11 +48,6 @@ local function plan_of(packed)
   return made
 end
 
-local function listed(index, now, reset, member, bound)
-  if call('ZADD', index, now, member) == 1 then call('ZREMRANGEBYRANK', index, 0, -1 - bound) end
-  call('PEXPIRE', index, floor(reset / 500) + 3600000)
-end
-
 local function charge(plan, now, KEYS, ARGV)
   local specs, n, slot = plan.specs, plan.n, ARGV[3]
   local record = plan.reserve and {}
@@ -60,13 +55,11 @@ local function charge(plan, now, KEYS, ARGV)
     local spec = specs[i]
     local st, cost = spec.state, spec.cost
     if st.allowed and cost > 0 then
-      local tag1, tag2 = cell_write(KEYS[i], st, spec, now, cost, slot)
+      local tag1, tag2, epoch = cell_write(KEYS[i], st, spec, now, cost, slot)
       if st.fresh then listed(KEYS[n + i], now, st.reset, ARGV[4 + i], plan.bound) end
-      if record then
-        record[#record + 1] = {
-          KEYS[i], pack(SPEC, spec.algo, 0, spec.limit, cost, spec.p1, spec.p2, spec.p3, spec.p4), tag1, tag2,
-        }
-      end
+      if record then record[#record + 1] = reserved(KEYS[i], spec, ARGV[4 + i], tag1, tag2, epoch) end
+    elseif record and st.allowed and spec.algo ~= 6 then
+      record[#record + 1] = reserved(KEYS[i], spec, ARGV[4 + i], 0, 0, '')
     end
   end
   if record then

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from quotas.engine.accounts import Accounts
+from quotas.engine.accounts_view import AccountView
 from quotas.engine.types import AccountSpec, Admission, AdmitRequest, Limit, Outcome, PoolSpec, Settled
 from tests.integration.engine.conftest import Clock
 from tests.valkey import valkey, valkey_server  # noqa: F401
@@ -66,6 +67,10 @@ class Engine:
         admission = self.take(spec, **fields)
         assert admission, admission
         return str(admission.account_id), self.settle(admission.lease, outcome)
+
+    def look(self, spec: PoolSpec, **fields: Any) -> list[AccountView]:
+        """How each of the pool's accounts stands to a call."""
+        return self.accounts.explain(AdmitRequest(pool=spec, **fields)).pools[0].accounts
 
     def state(self, spec: PoolSpec, account: int = 0) -> Any:
         """One account's state."""

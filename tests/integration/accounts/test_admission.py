@@ -95,7 +95,7 @@ def test_what_is_told_is_the_remaining_minimum_over_all_causes(engine, clock):
     told["probe"] = 60.0
     del causes["window"]  # held by the caller's side below
     whole = pool(tuple(causes), *templates, lease_ttl=60.0, concurrency=spec.concurrency, pause_at=None)
-    waits = {view.id: view.wait for view in engine.accounts.explain(whole, cost, key="chat-1")}
+    waits = {view.id: view.wait for view in engine.look(whole, cost=cost, key="chat-1")}
     assert waits.keys() == told.keys()
     for name in waits:
         # `concurrency` is told as the soonest that a call may end, never later than its lease.
@@ -235,9 +235,7 @@ def test_pause_names_the_priorities(engine, pause, priorities):
     for _ in range(5):
         engine.take(spec, priority=0)
     waiting = {
-        priority
-        for priority in range(10)
-        if "paused" in {view.reason for view in engine.accounts.explain(spec, priority=priority)}
+        priority for priority in range(10) if "paused" in {view.reason for view in engine.look(spec, priority=priority)}
     }
     assert waiting == priorities
 
@@ -329,7 +327,7 @@ def test_explain_says_why_not_and_until_when_and_charges_nothing(engine, clock):
     engine.accounts.trip("a2", 45)
     engine.accounts.disable("a3")
     before = {key: engine.server.dump(key) for key in engine.server.scan_iter("*")}
-    views = engine.accounts.explain(spec, {"requests": 1})
+    views = engine.look(spec, cost={"requests": 1})
     assert [view.reason for view in views] == ["cooldown", "breaker_open", "disabled", ""]
     assert [view.chosen for view in views] == [False, False, False, True]
     assert 20 <= views[0].wait <= 22

@@ -52,6 +52,24 @@ def test_nothing_else_moves_it(engine, outcome):
     assert "opened" not in {engine.settle(lease, outcome).transition for lease in leases}
 
 
+@pytest.mark.parametrize("strategy", ["health", "round_robin"])
+def test_callers_that_cancel_touch_neither_health_nor_breaker(engine, clock, strategy):
+    spec = pool(1, breaker=BREAKER, strategy=strategy)
+    engine.call(spec, Outcome("timeout", error="the provider's own"))
+    before = engine.state(spec)
+    for _ in range(30):
+        engine.call(spec, Outcome("unknown"))
+    after = engine.state(spec)
+    assert (after.health, after.state, after.last_error) == (before.health, "available", "the provider's own")
+    engine.call(spec, SERVER)
+    assert engine.call(spec, SERVER)[1].transition == "opened"
+    clock.move(30)
+    assert engine.settle(engine.take(spec).lease, Outcome("unknown")).transition == ""
+    probe = engine.take(spec)
+    assert probe.probe, "a probe whose caller cancelled decides nothing and gives its place back"
+    assert engine.settle(probe.lease, OK).transition == "closed"
+
+
 def test_one_probe_at_a_time_decides(engine, clock):
     spec = pool(1, breaker=BREAKER)
     open_breaker(engine, spec)

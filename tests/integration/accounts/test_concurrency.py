@@ -57,7 +57,7 @@ def test_a_token_limit_is_given_out_exactly(valkey_server: Server, valkey):  # n
     granted = race(valkey_server, pool(1, limit), [{"tokens": 100}] * 20, processes=8, threads=1)
     assert len(granted) == len(set(granted)) == 10
     accounts = Accounts(valkey)
-    view = accounts.explain(pool(1, limit), {"tokens": 1})[0]
+    view = accounts.explain(AdmitRequest(pool=pool(1, limit), cost={"tokens": 1})).pools[0].accounts[0]
     assert (view.available, view.reason) == (False, "tokens")
     assert accounts.states(pool(1, limit))[0].in_flight == 10
     # The 150 that were refused have used nothing: what one call gives back is there, to the last token.

@@ -47,7 +47,7 @@ def test_a_whole_round_on_every_server(server):
         accounts.trip("a1", 9)
         states = accounts.states(POOL)
         assert [state.state for state in states][0] == "open"
-        assert len(accounts.explain(POOL, {"tokens": 1}, key="chat")) == 3
+        assert len(accounts.explain(AdmitRequest(pool=POOL, cost={"tokens": 1}, key="chat")).pools[0].accounts) == 3
         accounts.transport.close()
 
 

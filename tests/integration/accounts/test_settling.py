@@ -18,7 +18,7 @@ def remaining(engine, spec, cost):
     low, high = 0, cost
     while low < high:
         middle = (low + high + 1) // 2
-        if engine.accounts.explain(spec, {"tokens": middle})[0].available:
+        if engine.look(spec, cost={"tokens": middle})[0].available:
             low = middle
         else:
             high = middle - 1
@@ -177,32 +177,6 @@ def test_a_key_scope_without_a_key_is_the_accounts(engine):
     assert engine.take(spec).reasons == {"cooldown": 1}
 
 
-def test_accounts_refused_together_until_the_same_moment_share_a_limit(engine, clock):
-    spec = pool(6)
-    leases = [engine.take(spec).lease for _ in range(6)]
-    transitions = []
-    for lease in leases[:4]:
-        transitions.append(engine.settle(lease, limited(40.0)).transition)
-        clock.move(0.1)
-    assert transitions == ["", "", "pool_limited", ""]
-    denied = engine.take(spec)
-    assert denied.reasons == {"cooldown": 6}
-    assert 38 < denied.retry_after <= 44
-    assert engine.accounts.states(spec)[5].state == "cooling_down"
-    clock.move(44)
-    assert engine.take(spec)
-
-
-def test_accounts_refused_each_for_itself_block_nobody_else(engine, clock):
-    spec = pool(4)
-    leases = [engine.take(spec).lease for _ in range(4)]
-    for lease, wait in zip(leases[:3], (10.0, 50.0, 90.0), strict=True):
-        assert engine.settle(lease, limited(wait)).transition == ""
-    assert engine.take(spec)
-    assert engine.settle(leases[3], limited(70.0)).transition == "pool_limited"
-    assert 10 <= engine.take(spec).retry_after <= 11
-
-
 # -- health, counters ------------------------------------------------------------------------------------------------
 
 
@@ -232,20 +206,6 @@ def test_callers_and_recipients_mistakes_touch_no_health(engine, outcome):
     state = engine.state(spec)
     assert (state.health, state.state) == (1.0, "available")
     assert state.errors == {outcome.category: 20}
-
-
-def test_a_refused_credential_disables_the_account_once(engine):
-    spec = pool(2)
-    leases = [engine.take(spec).lease for _ in range(4)]
-    bad = read("openai", 401, {}, {"error": {"message": "Incorrect API key provided: sk-abcdefgh", "code": "x"}})
-    transitions = [engine.settle(lease, bad).transition for lease in (leases[0], leases[2])]
-    assert transitions == ["disabled", ""]
-    state = engine.state(spec)
-    assert (state.state, state.why) == ("disabled", "auth")
-    assert "sk-abc" not in state.last_error
-    assert {engine.take(spec).account_id for _ in range(3)} == {"a2"}
-    engine.accounts.enable("a1")
-    assert engine.state(spec).state == "available"
 
 
 def test_counters_and_times(engine, clock):
@@ -423,7 +383,7 @@ def test_after_a_loss_of_memory_states_are_restored_from_what_was_stored(engine,
     leases = {admission.account_id: admission.lease for admission in (engine.take(spec) for _ in range(4))}
     engine.settle(leases["a1"], limited(500.0))
     engine.accounts.trip("a2", 300, "maintenance")
-    engine.settle(leases["a3"], Outcome("auth", status=401))
+    engine.settle(leases["a3"], Outcome("auth", status=401, certain=True))
     stored = engine.accounts.states(spec)
     engine.server.flushall()
     clock.move(1)
@@ -490,3 +450,19 @@ def test_refused_models_are_bounded_and_cleared_with_the_cooldown(engine):
     assert len(engine.state(spec).models) == 64
     assert engine.accounts.clear_cooldown("a1") and not engine.state(spec).models
     assert engine.take(spec, model="m79")
+
+
+@pytest.mark.parametrize("fields", [{}, {"key": "chat"}, {"model": "large"}])
+def test_a_refusal_without_a_hint_is_waited_for_whatever_the_default(engine, fields):
+    spec = pool(1, cooldown_default=0.0)
+    scope = next(iter(fields), "account")
+    assert engine.call(spec, Outcome("rate_limited", status=429, scope=scope), **fields)[1].cooldown >= 1.0
+    assert not engine.take(spec, **fields)
+
+
+def test_an_account_that_is_disabled_while_it_is_called_ends_its_calls(engine):
+    spec = pool(2)
+    taken = engine.take(spec)
+    engine.accounts.disable(taken.account_id)
+    assert engine.settle(taken.lease, OK).outcome == "ok"
+    assert engine.accounts.states(spec)[int(taken.account_id[1:]) - 1].state == "disabled"

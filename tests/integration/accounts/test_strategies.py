@@ -121,15 +121,72 @@ def test_least_recently_used_counts_the_end_of_a_call_too(engine, clock):
 
 def test_health_prefers_the_healthy_and_shares_among_equals(engine, clock):
     spec = pool(3, strategy="health")
-    first = engine.take(spec)
-    for _ in range(3):
-        engine.settle(first.lease, Outcome("unknown"))
-        first = engine.take(spec)
-    ill = min(engine.accounts.states(spec), key=lambda state: state.health).id
-    clock.move(1)
+    ill = engine.call(spec, SERVER)[0]
+    for _ in range(2):
+        engine.call(pool((ill,)), SERVER)
+    clock.move(5)
     counts = shares(engine, spec, 20)
     assert counts[ill] <= 1
     assert len(counts) >= 2
+
+
+@pytest.mark.parametrize("strategy", ["health", "round_robin", "least_recently_used", "most_headroom"])
+@pytest.mark.parametrize("size", [2, 4, 10])
+def test_an_available_account_always_gets_some_calls(engine, clock, strategy, size):
+    """After one failure, while calls come one by one: about 2 %."""
+    spec = pool(size, strategy=strategy)
+    failed = engine.call(spec, SERVER)[0]
+    clock.move(5)
+    counts = Counter()
+    for _ in range(300):
+        counts[engine.call(spec)[0]] += 1
+        clock.move(0.01)
+    assert counts[failed] >= 5, counts
+
+
+def test_an_account_that_goes_on_failing_gets_few_calls(engine, clock):
+    spec = pool(4, strategy="health", breaker=pool(1).breaker.__class__(failures=1000))
+    counts = Counter()
+    for _ in range(600):
+        admission = engine.take(spec)
+        counts[admission.account_id] += 1
+        engine.settle(admission.lease, SERVER if admission.account_id == "a2" else Outcome("ok"))
+        clock.move(0.05)
+    assert 6 <= counts["a2"] <= 60, counts
+
+
+def test_where_calls_are_rare_it_is_called_within_minutes(engine, clock):
+    spec = pool(3, strategy="health")
+    failed = engine.call(spec, SERVER)[0]
+    for _ in range(2):
+        engine.call(pool((failed,)), SERVER)
+    clock.move(5)
+    calls = 0
+    while engine.call(spec)[0] != failed:
+        calls += 1
+        clock.move(5)
+    assert calls * 5 <= 120
+
+
+def test_most_headroom_learns_of_an_account_again(engine, clock):
+    """What is known of it is from long ago: somebody else used it up then."""
+    spec = pool(2, strategy="most_headroom")
+    told = {"requests": {"limit": 100, "remaining": 10, "reset_after": 86400.0, "kind": "window"}}
+    low = engine.call(spec, Outcome("ok", learned=told))[0]
+    assert engine.accounts.states(spec)
+    assert 2 <= shares(engine, spec, 200)[low] <= 10
+
+
+def test_large_pools_give_the_ill_little(engine, clock):
+    spec = pool(80, strategy="health", breaker=pool(1).breaker.__class__(failures=1000))
+    ill = {f"a{number}" for number in range(1, 9)}
+    counts = Counter()
+    for _ in range(4000):
+        admission = engine.take(spec)
+        counts[admission.account_id in ill] += 1
+        engine.settle(admission.lease, SERVER if admission.account_id in ill else Outcome("ok"))
+        clock.move(0.01)
+    assert counts[True] / 4000 < 0.08, counts
 
 
 def test_most_headroom(engine):

@@ -10,7 +10,7 @@ from django.forms.models import model_to_dict
 from django.test import Client
 
 from controlplane.models import AuditEntry
-from quotas.models import ConfigVersion, Policy
+from quotas.models import ConfigVersion, Policy, Pool, Project, Provider
 from tests.browser.seed import Day
 
 SignIn = Callable[[str], Client]
@@ -66,7 +66,16 @@ def test_a_network_that_is_none_is_refused_before_it_breaks_the_snapshot(signed_
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "anew"), [("limit", "99", 0), ("window", "61", 1), ("algorithm", "fixed_window", 1)]
+    ("field", "value", "anew"),
+    [
+        ("limit", "99", 0),
+        ("window", "61", 1),
+        ("algorithm", "fixed_window", 1),
+        ("scope", "project", 1),
+        ("unit", "money", 1),
+        ("key_name", "chat", 1),
+        ("match", "POST /v1/*", 1),
+    ],  # fmt: skip
 )
 def test_counters_start_anew_where_they_must(signed_in: SignIn, day: Day, field: str, value: str, anew: int) -> None:
     client = signed_in("root")
@@ -87,3 +96,23 @@ def test_a_deletion_is_in_the_audit_log(signed_in: SignIn, day: Day) -> None:
     assert answer.status_code == 302
     entry = AuditEntry.objects.get(verb="policy.delete")
     assert (entry.before["name"], entry.reason) == ("user-hourly", "unused")
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [("", None), ("[]", []), ('["acme", "acme"]', ["acme"]), ('["nobody"]', False), ('"acme"', False), ("[1]", False)],
+)
+def test_whose_a_pool_is(signed_in: SignIn, day: Day, given: str, stored: Any) -> None:
+    provider = Provider.objects.first()
+    assert provider is not None
+    Project.objects.get_or_create(slug="acme", defaults={"name": "acme"})
+    sent = {
+        "name": "theirs", "provider": provider.pk, "strategy": "health", "fallback": "[]", "projects": given,
+        "breaker_failures": 5, "breaker_window": 60, "breaker_open_for": 60, "breaker_probes": 1,
+        "cooldown_default": 60, "cooldown_max": 3600, "pause_at": 0.8, "pause": "low", "reason": "new",
+        "limits-TOTAL_FORMS": 0, "limits-INITIAL_FORMS": 0, "accounts-TOTAL_FORMS": 0, "accounts-INITIAL_FORMS": 0,
+    }  # fmt: skip
+    answer = signed_in("root").post("/admin/quotas/pool/add/", sent)
+    assert answer.status_code == (200 if stored is False else 302)
+    rows = list(Pool.objects.filter(name="theirs").values_list("projects", flat=True))
+    assert rows == ([] if stored is False else [stored])

@@ -13,7 +13,7 @@ from django.test import Client
 from queues.models import Job, Queue
 from quotas import policies
 from quotas.connection import accounts
-from quotas.models import Account, ApiKey, Policy
+from quotas.models import Account, ApiKey, Policy, Pool, Provider
 from quotas.services import operate
 from tests.browser.seed import CREDENTIAL, Day
 
@@ -71,6 +71,16 @@ def test_an_administrator_configures_and_makes_no_superuser(signed_in: SignIn, d
     root = User.objects.get(username="root")
     assert administrator.post(f"/admin/auth/user/{root.pk}/password/", {}).status_code == 403
     assert administrator.get("/admin/auth/group/add/").status_code == 403
+
+
+def test_a_member_reads_no_names_of_pools_that_queues_use(signed_in: SignIn, day: Day) -> None:
+    pool = Pool.objects.create(name="hush-pool", provider=Provider.objects.all()[0], projects=["globex"])
+    queue = Queue.objects.create(name="of-others", pool=pool)
+    for who, shown in (("member", False), ("root", True)):
+        client = signed_in(who)
+        for path in ("", f"{queue.pk}/change/"):
+            answer = client.get(f"/admin/queues/queue/{path}")
+            assert answer.status_code == 200 and ("hush-pool" in answer.content.decode()) == shown, (who, path)
 
 
 def test_a_member_sees_the_own_project_only(signed_in: SignIn, day: Day) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from datetime import timedelta
 from typing import Any
@@ -54,6 +55,37 @@ def test_it_is_tried_again_until_it_is_taken(receiver: Receiver) -> None:
         due_now()
     assert len(receiver.got) == 3
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 1
+
+
+def test_a_repeated_notice_says_what_it_said(receiver: Receiver) -> None:
+    receiver.statuses = [500, 200]
+    rule(to=f"webhook+http://{receiver.place}/")
+    alert = ledger.report(TROUBLE)
+    assert send_due() == 1
+    ledger.report(TROUBLE, times=5)
+    ledger.acknowledge(alert, actor="someone", reason="seen")
+    due_now()
+    assert send_due() == 1
+    assert receiver.got[0][2] == receiver.got[1][2]
+    assert receiver.got[0][2]["data"]["count"] == 1
+
+
+def test_a_slow_receiver_delays_neither_other_rules_nor_the_watch(receiver: Receiver, settings: Any) -> None:
+    settings.ALERT_CALM = 0
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        rule("deaf", to=f"webhook+http://127.0.0.1:{deaf.getsockname()[1]}/")
+        for number in range(10):
+            ledger.report(sentences.auth_failed("llm", f"a{number}"))
+        rule("fine", to=f"webhook+http://{receiver.place}/")
+        ledger.report(sentences.pool_limited("gone"))
+        sender = Sender(lambda: True)
+        sender.start()
+        try:
+            wait_for(lambda: ("alert.resolved", "all_accounts_limited") in receiver.told, 20)
+            assert AlertNotice.objects.filter(rule__name="deaf", tries=0).count() >= 8, "their time is not over"
+        finally:
+            sender.stop()
+    wait_for(lambda: not sender._courier._underway, 20)
 
 
 def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) -> None:

@@ -475,3 +475,50 @@ def test_a_buckets_ratio_is_of_its_burst() -> None:
         ratios = {row["policy"]: row["ratio"] for row in caller.get(path).json()["results"]}
         assert ratios == {"wide": 0.1, "narrow": 1.0}
     assert [(mark.policy.name, mark.share) for mark in ThresholdMark.objects.all()] == [("narrow", 0.95)]
+
+
+def test_a_unit_that_costs_nothing_ahead_is_charged_when_it_is_settled() -> None:
+    policy("tokens", "project", 1000, unit="tokens")
+    key = api("check", "read", project="acme")
+    for asked in ({"cost": {"tokens": 0}}, {"cost": 1}, {}):
+        answer = key.post("limits/check", asked).json()
+        assert answer["reservation"], asked
+        assert (
+            key.post("limits/settle", {"reservation": answer["reservation"], "actual": {"tokens": 300}}).status_code
+            == 200
+        )
+    (used,) = key.get("limits/usage", policy="tokens").json()["results"]
+    assert used["used"] == 900
+    assert key.post("limits/check", {"cost": {"tokens": 101}}).status_code == 429
+
+
+@pytest.mark.parametrize("unit", ["tokns", "token", "Tokens", "request"])
+def test_a_misspelt_unit_is_refused_and_changes_nothing(unit: str) -> None:
+    policy("tokens", "project", 1000, unit="tokens")
+    policy("slots", "project", 1, algorithm="concurrency", window=None)
+    key = api("check", project="acme")
+    told = key.post("limits/check", {"cost": {"tokens": 800}}).json()["reservation"]
+    refused = key.post("limits/settle", {"reservation": told, "actual": {unit: 5}})
+    assert refused.status_code == 400 and refused.json()["errors"][0]["pointer"] == f"#/actual/{unit}"
+    settled = key.post("limits/settle", {"reservation": told, "actual": {"tokens": 5, "money": 1, "requests": 1}})
+    assert settled.status_code == 200 and settled.json()["refunded"]["tokens"] == 795
+
+
+def test_a_unit_whose_policy_was_removed_can_be_settled() -> None:
+    made = policy("signs", "project", 1000, unit="signs")
+    key = api("check", project="acme")
+    told = key.post("limits/check", {"cost": {"signs": 800}}).json()["reservation"]
+    made.delete()
+    assert key.post("limits/settle", {"reservation": told, "actual": {"signs": 5}}).status_code == 200
+
+
+def test_a_reset_between_reserving_and_settling_leaves_the_later_use() -> None:
+    policy("tokens", "project", 1000, unit="tokens")
+    key = api("check", "operate", "read", project="acme")
+    told = key.post("limits/check", {"cost": {"tokens": 800}}).json()["reservation"]
+    block = key.post("limits/leases", {"units": 3, "unit": "tokens"}).json()["id"]
+    assert key.post("limits/reset", {"policy": "tokens", "reason": "test"}).json() == {"reset": 1}
+    assert key.post("limits/check", {"cost": {"tokens": 400}}).status_code == 200
+    assert key.post("limits/settle", {"reservation": told, "actual": {"tokens": 0}}).json()["refunded"] == {"tokens": 0}
+    assert key.delete(f"limits/leases/{block}", {"spent": 0}).json()["refunded"] == 0
+    assert key.get("limits/usage", policy="tokens").json()["results"][0]["used"] == 400

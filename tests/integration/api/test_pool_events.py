@@ -109,7 +109,7 @@ def test_concurrency_tells_from_where_to_where_and_why(told: list[Any]) -> None:
 def test_another_credential_brings_a_refused_account_back_and_no_other(told: list[Any]) -> None:
     make_pool(accounts=2)
     for _ in range(2):
-        call(401)
+        call(401, body={"error": {"code": "invalid_api_key"}})
     refused, stopped = Account.objects.order_by("pk")
     operate.disable(stopped, actor="user:eve", reason="not paid")
     told.clear()

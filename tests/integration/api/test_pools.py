@@ -217,7 +217,7 @@ def test_invalid_key_disables_the_account_tells_of_it_and_shows_no_secret(monkey
     monkeypatch.setattr(events, "_subscribers", [*events._subscribers, (events.AccountChanged, told.append)])
     caller = api()
     lease = acquire(caller).json()["lease"]
-    echo = f'{{"error": {{"message": "Incorrect API key provided: {SECRET}-0"}}}}'
+    echo = f'{{"error": {{"message": "Incorrect API key provided: {SECRET}-0", "code": "invalid_api_key"}}}}'
     assert settle(caller, lease, status=401, headers={}, body=echo).json()["outcome"] == "auth"
     (account,) = caller.get("accounts").json()["results"]
     assert account["state"] == "disabled" and SECRET not in str(account) and "Incorrect" in account["last_error"]
@@ -230,9 +230,10 @@ def test_health_is_copied_to_sql_and_survives_the_loss_of_redis(valkey: redis.Re
     make_pool(accounts=3, strategy="round_robin")
     caller = api()
     health.flush()
-    for status in (401, 429, 200):
+    refused = '{"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}'
+    for status, body in ((401, refused), (429, ""), (200, "")):
         lease = acquire(caller).json()["lease"]
-        settle(caller, lease, status=status, headers={"retry-after": "600"} if status == 429 else {})
+        settle(caller, lease, status=status, headers={"retry-after": "600"} if status == 429 else {}, body=body)
     assert health.flush() >= 1
     assert health.flush() == 0, "nothing changed since"
     assert sorted(Account.objects.values_list("state", flat=True)) == ["available", "cooling_down", "disabled"]
@@ -265,3 +266,12 @@ def test_lists_are_paged_and_filtered() -> None:
 )  # fmt: skip
 def test_scopes(scope: str, method: str, path: str) -> None:
     assert getattr(api(scope), method)(path).status_code == 403
+
+
+def test_a_misspelt_unit_of_usage_is_refused_and_settles_nothing() -> None:
+    make_pool()
+    key = api("submit")
+    lease = acquire(key, cost={"tokens": 800}).json()["lease"]
+    refused = settle(key, lease, status=200, usage={"tokns": 5})
+    assert refused.status_code == 400 and refused.json()["errors"][0]["pointer"] == "#/usage/tokns"
+    assert settle(key, lease, status=200, usage={"tokens": 5}).json()["outcome"] == "ok"

@@ -97,7 +97,7 @@ def test_what_is_still_named_is_not_pruned() -> None:
     with pytest.raises(config.ConfigInvalid, match="tier 'gold' can't be removed: project 'acme' names it"):
         apply(doc(tiers=[]), prune=True)
     job_of(Project.objects.get(slug="acme"))
-    with pytest.raises(config.ConfigInvalid, match="project 'acme' can't be removed: job"):
+    with pytest.raises(config.ConfigInvalid, match="project 'acme' can't be removed: in use by 1 unfinished job"):
         apply(doc(projects=[], policies=[], overrides=[], recurring=[]), prune=True)
     assert Policy.objects.count() == 4, "and nothing else is"
 
@@ -141,6 +141,17 @@ def test_an_account_that_an_operator_took_out_comes_back_where_the_file_says_so(
     assert lent() == {"a1", "a2"}
     account.refresh_from_db()
     assert (account.enabled, account.disabled_reason, account.state) == (True, "", "available")
+
+
+@pytest.mark.parametrize(("given", "stored"), [("[acme]", ["acme"]), ("[]", []), ("null", None)])
+def test_whose_a_pool_is_goes_in_and_comes_out(given: str, stored: list[str] | None) -> None:
+    text = change(FULL, "[llm-backup]", f"[llm-backup]\n    projects: {given}")
+    apply(text)
+    assert Pool.objects.get(name="llm").projects == stored
+    assert apply(text) == []
+    shown = {pool["name"]: pool for pool in yaml.safe_load(config.export())["pools"]}
+    assert shown["llm"].get("projects") == stored
+    assert apply(FULL) == ([] if stored is None else ["change pool llm"]), "left out: everybody"
 
 
 def test_credentials_stay_where_the_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,12 +278,14 @@ def test_rows_of_pool_limits_are_kept_where_only_the_limit_changes() -> None:
         ("default: 60s, max: 1h", "default: 2h, max: 1h", 20, "above the maximum"),
         ("[llm-backup]", "[llm]", 22, "no fallback of its own"),
         ("[llm-backup]", "[nobody]", 22, "no pool 'nobody'"),
+        ("[llm-backup]", "[llm-backup]\n    projects: [nobody]", 23, "no project 'nobody'"),
+        ("[llm-backup]", "[llm-backup]\n    projects: acme", 23, "must be a list"),
         ("credential_env: SIM_KEY_1, weight", "credential: sk-1, weight", 23, "not known"),
         ("credential_env: SIM_KEY_1, weight", "credential_env: sk-live-1, weight", 23, "environment variable"),
         ("name: a2", "name: a1", 23, "twice"),
         ("jitter: 0.1", "jitter: 2", 25, "share"),
         ("auth: never", "auth: always", 25, "mapping"),
-        ("auth: never", "aura: never", 25, "must be one of"),
+        ("auth: never", "aura: never", 25, "not known here"),
         ("initial: 1s, max: 60s", "initial: 2m, max: 60s", 25, "above the maximum"),
         ("retry_policy: standard, pool", "retry_policy: nobody, pool", 26, "no retry policy 'nobody'"),
         ("lane: io}", "lane: gpu}", 26, "must be one of"),

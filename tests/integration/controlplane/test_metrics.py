@@ -14,7 +14,7 @@ from queues.models import Job, Queue
 from queues.services.defaults import create_defaults
 from queues.states import Stage, Status
 from quotas.models import Account, Policy, Pool, Project, Provider
-from quotas.services.limits import Check, check
+from quotas.services.limits import Check, check, check_many
 
 pytestmark = pytest.mark.django_db
 
@@ -59,6 +59,27 @@ def test_checks_are_counted_by_policy_and_outcome() -> None:
     assert (risen("watch", "allowed"), risen("watch", "shadow_denied")) == (1, 1)
     assert now["sluice_limit_check_seconds_count", labels()] >= 3
     assert now["sluice_quota_used_ratio", labels(policy="two", project="acme")] == 1.0
+
+
+def test_a_bypassed_denial_is_counted_apart() -> None:
+    Project.objects.create(slug="acme")
+    for name, mode in (("two", "enforce"), ("watch", "shadow")):
+        Policy.objects.create(
+            name=name, scope="project", unit="requests", algorithm="fixed_window", limit=1, window=3600, mode=mode
+        )
+    before = scrape()
+    for question in (Check(project="acme", bypass=True), Check(project="acme", bypass=True)):
+        (decision,) = check_many([question], actor="test")
+        assert decision
+    check(Check(project="acme", bypass=True), actor="test")
+    now = scrape()
+
+    def risen(policy: str, outcome: str) -> float:
+        place = ("sluice_limit_checks_total", labels(policy=policy, scope="project", outcome=outcome))
+        return now.get(place, 0.0) - before.get(place, 0.0)
+
+    assert (risen("two", "allowed"), risen("two", "bypassed"), risen("two", "shadow_denied")) == (1, 2, 0)
+    assert (risen("watch", "allowed"), risen("watch", "shadow_denied"), risen("watch", "bypassed")) == (1, 2, 0)
 
 
 def test_jobs_are_counted_once_however_often_it_is_asked() -> None:

@@ -9,11 +9,14 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from controlplane.supervisor import ChildGivenUp, ChildSpec, ConditionTimeout, Stopped, Supervisor
+from controlplane.supervisor import ChildGivenUp, ChildSpec, ConditionTimeout, Stopped, Supervisor, failing
+from controlplane.supervisor.backoff import Backoff
+from tests.disk import fill, small_file_system
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -48,13 +51,100 @@ def test_a_child_that_is_killed_is_started_again(family: Family) -> None:
         assert family.said("up", "sleeper ended with -9, starting it again")
 
 
-def test_five_deaths_in_a_minute_are_the_end_and_the_last_lines_are_told(family: Family) -> None:
-    with pytest.raises(ChildGivenUp) as caught, family.supervisor as supervisor:
+def test_a_child_that_never_becomes_ready_ends_it_with_its_last_lines(family: Family) -> None:
+    with pytest.raises(ChildGivenUp, match="never became ready") as caught, family.supervisor as supervisor:
         supervisor.start(ChildSpec("broken", python("print('no such table'); raise SystemExit(3)")))
         supervisor.forever()
     assert caught.value.name == "broken"
     assert caught.value.lines == ("no such table",) * 5
     assert (family.supervisor.children) == {}
+
+
+def test_a_child_that_was_ready_is_started_for_ever_and_named(family: Family, tmp_path: Path) -> None:
+    with family.supervisor as supervisor:
+        flag = tmp_path / "dies"
+        code = f"""
+            import pathlib, time
+            print("up")
+            while not pathlib.Path({str(flag)!r}).exists():
+                time.sleep(0.01)
+            raise SystemExit(3)
+        """
+        child = supervisor.start(ChildSpec("dying", python(code)))
+        supervisor.start(ChildSpec("other", python("import time; time.sleep(60)")))
+        supervisor.until(lambda: family.said("dying", "up"), 10, "first start")
+        supervisor.all_ready()
+        flag.touch()
+        supervisor.until(lambda: child.restarts >= 7, 30, "more deaths than a child may have before it was ready")
+        (named,) = failing.read(tmp_path / "logs" / "failing.json")
+        assert (named.name, named.status) == ("dying", 3)
+        assert named.deaths >= 6
+        flag.unlink()
+        starts = family.lines.count(("dying", "up"))
+        supervisor.until(lambda: family.lines.count(("dying", "up")) > starts, 30, "a start that lasts")
+        supervisor.calm = 0.2
+        supervisor.until(lambda: failing.read(tmp_path / "logs" / "failing.json") == [], 10, "a steady life")
+
+
+def test_a_child_that_can_not_be_started_again_is_tried_for_ever(family: Family, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho up\nsleep 60\n")
+    program.chmod(0o700)
+    with family.supervisor as supervisor:
+        child = supervisor.start(ChildSpec("moved", (str(program),)))
+        supervisor.until(lambda: family.said("moved", "up"), 10, "first start")
+        supervisor.all_ready()
+        program.rename(tmp_path / "away")
+        os.killpg(child.pid or 0, signal.SIGKILL)
+        supervisor.until(lambda: child.restarts >= 6, 30, "tries")
+        (tmp_path / "away").rename(program)
+        supervisor.until(lambda: child.pid is not None, 30, "a start")
+
+
+def test_waits_double_to_ten_seconds_and_begin_anew_after_a_minute_of_life() -> None:
+    backoff = Backoff()
+    waits = [backoff.died(0.5) for _ in range(9)]
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert backoff.died(59.0) == 10.0
+    assert backoff.died(60.0) == 0.1
+    assert backoff.died(1.0) == 0.2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    with small_file_system(tmp_path / "disk", megabytes=1) as directory:
+        yield directory
+
+
+def test_a_full_disk_ends_nothing_and_what_could_not_be_written_is_counted(small_disk: Path) -> None:
+    lines: list[str] = []
+    supervisor = Supervisor(small_disk / "logs", small_disk / "pids", lambda name, line: lines.append(line))
+    with supervisor:
+        code = """
+            import time
+            n = 0
+            while True:
+                print(n, "x" * 500)
+                n += 1
+                time.sleep(0.002)
+        """
+        child = supervisor.start(ChildSpec("talker", python(code)))
+        supervisor.until(lambda: len(lines) > 10, 10, "output")
+        supervisor.all_ready()
+        fill(small_disk / "ballast")
+        supervisor.until(lambda: child.log.lost > 20, 20, "lines that can't be written")
+        for deaths in range(1, 6):
+            assert child.pid
+            os.kill(child.pid, signal.SIGKILL)
+            supervisor.until(lambda deaths=deaths: child.restarts == deaths and child.pid is not None, 20, "a restart")
+        assert [one.name for one in failing.read(small_disk / "failing.json")] == ["talker"], "written in place"
+        (small_disk / "ballast").unlink()
+        supervisor.until(lambda: child.log.lost == 0, 20, "room again")
+    text = (small_disk / "logs" / "talker.log").read_text()
+    assert "lines could not be written here)" in text
+    whole = [line for line in text.splitlines() if line.endswith("x" * 500)]
+    assert all(line.split()[0].isdigit() for line in whole)
 
 
 def test_children_stop_in_the_order_of_their_ranks(family: Family) -> None:

@@ -14,7 +14,7 @@ from quotas.engine.library import KEPT, PREFIX, Library
 from quotas.engine.limiter import Limiter
 from quotas.engine.scripts import Script
 from quotas.engine.transport import ScriptError
-from quotas.engine.types import AccountSpec, PoolSpec
+from quotas.engine.types import AccountSpec, AdmitRequest, PoolSpec
 from tests.valkey import Server
 
 from .conftest import limit
@@ -107,7 +107,7 @@ def test_a_full_server_still_shows_what_was_used(on_server: Limiter, server: Ser
             assert on_server.peek([one])[0].used == 1
             assert next(iter(on_server.usage([one]))).used == 1
             assert accounts.states(spec)[0].state == "available"
-            assert accounts.explain(spec)[0].available
+            assert accounts.explain(AdmitRequest(pool=spec)).pools[0].accounts[0].available
             before = client.dbsize()
             with pytest.raises(LimiterUnavailable, match="OOM"):
                 on_server.check([one])

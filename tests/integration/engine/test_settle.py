@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from quotas.engine.limiter import Limiter
@@ -86,3 +88,70 @@ def test_a_shadow_limit_that_was_not_charged_is_not_refunded(limiter: Limiter) -
     second = limiter.check([shadow])
     limiter.settle(second.reservation or "", {"tokens": 0})
     assert used(limiter, shadow) == 4
+
+
+@pytest.mark.parametrize("algorithm", WINDOWED)
+@pytest.mark.parametrize("by", ["counter", "policy"])
+@pytest.mark.parametrize("later", [0.0, 0.5])
+def test_nothing_is_refunded_into_a_counter_that_was_reset(
+    limiter: Limiter, clock: Clock, algorithm: str, by: str, later: float
+) -> None:
+    one = limit("a", algorithm, unit="tokens", limit=1000, cost=800)
+    reservation = limiter.check([one]).reservation
+    assert (limiter.reset([one]) if by == "counter" else limiter.reset_policy(one.id)) == 1
+    clock.move(later)
+    assert limiter.check([replace(one, cost=400)])
+    before = used(limiter, one)
+    settled = limiter.settle(reservation or "", {"tokens": 0})
+    assert settled and settled.refunded == {"tokens": 0}
+    assert used(limiter, one) == before
+
+
+@pytest.mark.parametrize("algorithm", WINDOWED)
+def test_what_is_charged_in_addition_begins_a_counter_of_its_own(limiter: Limiter, algorithm: str) -> None:
+    one = limit("a", algorithm, unit="tokens", limit=1000, cost=100)
+    first, second = (limiter.check([one]).reservation or "" for _ in range(2))
+    limiter.reset([one])
+    limiter.settle(first, {"tokens": 150})
+    assert used(limiter, one) == 50
+    limiter.settle(second, {"tokens": 0})
+    assert used(limiter, one) == 50
+    assert limiter.reset_policy(one.id) == 1
+
+
+@pytest.mark.parametrize("algorithm", WINDOWED)
+def test_a_refund_reaches_the_counter_that_others_have_charged_since(limiter: Limiter, algorithm: str) -> None:
+    one = limit("a", algorithm, unit="tokens", limit=1000, cost=100)
+    first = limiter.check([one]).reservation or ""
+    second = limiter.check([one]).reservation or ""
+    limiter.settle(first, {"tokens": 0})
+    assert used(limiter, one) == 100
+    limiter.settle(second, {"tokens": 30})
+    assert used(limiter, one) == 30
+
+
+def test_a_slot_of_before_a_reset_frees_no_other(limiter: Limiter) -> None:
+    one = limit("c", "concurrency", limit=1)
+    old = limiter.check([one]).reservation or ""
+    limiter.reset([one])
+    assert limiter.check([one])
+    limiter.settle(old)
+    assert used(limiter, one) == 1
+
+
+@pytest.mark.parametrize("algorithm", WINDOWED)
+def test_a_cost_of_nothing_is_settled_with_the_actual_use(limiter: Limiter, algorithm: str) -> None:
+    """A unit that a limit counts is part of the reservation whatever it costs ahead."""
+    one = limit("a", algorithm, unit="tokens", limit=1000, cost=0)
+    decision = limiter.check([limit("r"), one])
+    assert decision and decision.reservation
+    settled = limiter.settle(decision.reservation, {"tokens": 5000})
+    assert settled and settled.refunded == {"tokens": -5000}
+    assert used(limiter, one) == 5000
+    assert [state.used for state in limiter.usage([one])] == [5000], "its subject is listed"
+    assert not limiter.check([replace(one, cost=1)])
+
+
+def test_requests_that_cost_nothing_need_no_reservation(limiter: Limiter) -> None:
+    assert limiter.check([limit("r", cost=0)]).reservation is None
+    assert limiter.check([limit("u", unit="tokens", limit=None)]).reservation is None

@@ -56,11 +56,16 @@ class Door:
         through: str = "door",
     ) -> Answered:  # fmt: skip
         """`through`: `door` as it comes, `lean` which must take it, `bridge` to Django in any case."""
-        return self.run(self._request(method, path, body, headers or [], through))
+        answered = self.run(self._request(method, path, body, headers or [], through))
+        assert answered is not None
+        return answered
 
     async def _request(
-        self, method: str, path: str, body: bytes | Iterable[bytes], headers: Headers, through: str
-    ) -> Answered:
+        self, method: str, path: str, body: bytes | Iterable[bytes], headers: Headers, through: str,
+        gone: asyncio.Event | None = None,
+    ) -> Answered | None:  # fmt: skip
+        """`gone`: set when the client goes away; None where nothing was answered."""
+        leaves = gone or asyncio.Event()
         pieces = [body] if isinstance(body, bytes) else list(body)
         waiting = [
             {"type": "http.request", "body": piece, "more_body": n + 1 < len(pieces)} for n, piece in enumerate(pieces)
@@ -68,7 +73,10 @@ class Door:
         sent: list[Any] = []
 
         async def receive() -> Any:
-            return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+            if waiting:
+                return waiting.pop(0)
+            await leaves.wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             sent.append(message)
@@ -91,6 +99,8 @@ class Door:
             await app.bridge(scope, receive, send)
         else:
             await app(scope, receive, send)
+        if not sent:
+            return None
         start, *rest = sent
         found: dict[str, str] = {}
         for name, value in start["headers"]:

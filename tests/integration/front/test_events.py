@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -299,3 +300,35 @@ def test_a_hub_that_nobody_hears_reads_nothing(door: Door) -> None:
     assert isinstance(hub, Hub)
     listener.leave()
     assert door.application.streams._hub is None and hub._task is None
+
+
+def test_an_entry_that_can_not_be_read_hides_no_later_one(door: Door, store: redis.Redis) -> None:
+    listener = Listener(door, api("read"))
+    for fields in ({"x": "y"}, {"n": b"\xff", "p": "", "d": "{}"}, {"n": "job.completed", "p": "", "d": "no JSON"}):
+        store.xadd(stream.stream_key(), fields)
+    store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "readable"}'})
+    wait_for(lambda: "readable" in listener.text)
+    listener.leave()
+
+
+def test_a_hub_goes_on_after_another_type_of_value(door: Door, store: redis.Redis) -> None:
+    listener = Listener(door, api("read"))
+    store.delete(stream.stream_key())
+    store.set(stream.stream_key(), "not a stream")
+    hub = door.application.streams._hub
+    assert hub is not None and hub._task is not None
+    hub._recent = None  # type: ignore[assignment]  # a fault of ours, so that the next event is one too
+    store.delete(stream.stream_key())
+    store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "faulty"}'})
+    wait_for(lambda: hub.tail is None or hub._task is None or hub._task.done())
+    hub._recent = deque()
+    wait_for(lambda: hub.tail is not None, 30.0)
+    store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "after"}'})
+    wait_for(lambda: "after" in listener.text, 30.0)
+    listener.leave()
+
+
+def test_an_event_with_a_value_that_is_no_json_holds_up_no_other(publisher: Publisher, store: redis.Redis) -> None:
+    publisher.put(stream.Entry("job.completed", "", {"odd": {1, 2}}))
+    publisher.put(stream.Entry("job.completed", "", {"n": 1}))
+    wait_for(lambda: publisher.flush() and store.xlen(stream.stream_key()) == 2)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from quotas.freshness import LOOK_EVERY
 from quotas.models import Policy
-from quotas.policies.snapshot import CHECK_EVERY
 from tests.postgres import url_of
 
 POLICIES = 1000
@@ -76,7 +76,7 @@ def test_changes_are_in_force_everywhere(watchers: list[Watcher]) -> None:
         told = everywhere(watchers, watched, save=True)
         for answer in told:
             # One look each half second, and one reading of everything: none of it per check.
-            assert answer["queries"] <= answer["seconds"] / CHECK_EVERY + 2 + RELOAD, answer
+            assert answer["queries"] <= answer["seconds"] / LOOK_EVERY + 2 + RELOAD, answer
 
 
 def everywhere(watchers: list[Watcher], policy: Policy, *, save: bool = False) -> list[dict[str, Any]]:

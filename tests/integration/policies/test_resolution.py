@@ -202,7 +202,7 @@ def test_patterns() -> None:
             compile_pattern(bad)
 
 
-def test_changes_are_seen_without_asking_per_check(django_assert_num_queries: Any, monkeypatch: Any) -> None:
+def test_changes_are_seen_without_asking_per_check(django_assert_num_queries: Any) -> None:
     changed = policy("one", "global", 10)
     assert policies.resolve()[0].limit == 10
     with django_assert_num_queries(0):
@@ -210,13 +210,13 @@ def test_changes_are_seen_without_asking_per_check(django_assert_num_queries: An
             policies.resolve()
     changed.limit = 20
     changed.save()
-    monkeypatch.setattr(policies.keeper, "_next_look", 0.0)
+    policies.outdate()
     assert policies.resolve()[0].limit == 20
     Policy.objects.filter(pk=changed.pk).update(limit=30)
-    monkeypatch.setattr(policies.keeper, "_next_look", 0.0)
+    policies.outdate()
     assert policies.resolve()[0].limit == 30
     Policy.objects.all().delete()
-    monkeypatch.setattr(policies.keeper, "_next_look", 0.0)
+    policies.outdate()
     assert policies.resolve() == ()
 
 
@@ -228,7 +228,7 @@ def test_without_sql_the_snapshot_stays(monkeypatch: Any) -> None:
         raise OperationalError("the server closed the connection")
 
     monkeypatch.setattr(ConfigVersion, "numbers", away)
-    monkeypatch.setattr(policies.keeper, "_next_look", 0.0)
+    policies.outdate()
     assert [limit.name for limit in policies.resolve()] == ["one"]
 
 

@@ -19,6 +19,7 @@ from quotas.models.encrypted import CredentialUnreadable
 from quotas.services import pools as service
 from tests.integration.api.test_pools import make_pool
 from tests.integration.python_api.clients import Answer, Object
+from tests.valkey import wait_for
 
 
 def test_call_goes_to_another_account_after_a_rate_limit() -> None:
@@ -113,23 +114,46 @@ def fn_of(status: int) -> Any:
     return fn
 
 
-def test_call_leaves_an_account_whose_credential_is_refused_and_ends_with_that_answer() -> None:
+def test_call_leaves_an_account_whose_credential_is_refused() -> None:
     make_pool(accounts=2)
     told: list[CallStatus] = []
 
     def fn(lease: Lease) -> Answer:
         return Answer(401) if lease.account == "llm-1" else Answer(200)
 
-    for _ in range(2):
+    for _ in range(6):
         assert pools.get("llm").call(fn, on_status=told.append).status_code == 200
-    assert [status.kind for status in told] == ["retry", "recovered"]
+    assert [status.kind for status in told] == ["retry", "recovered"] * 2
+    assert [state.state for state in pools.get("llm").states()] == ["disabled", "available"]
     with pytest.raises(quotas.CallFailed) as failed:
         pools.get("llm").call(lambda lease: Answer(401), on_status=told.append)
     assert failed.value.category == "auth" and failed.value.response.status_code == 401 and failed.value.attempts == 1
     assert told[-1].kind == "given_up"
-    with pytest.raises(quotas.PoolDisabled):
-        pools.get("llm").call(fn, on_status=told.append)
-    assert told[-1].kind == "given_up"
+
+
+@pytest.mark.parametrize("attempts", [5, 50])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.django_db(transaction=True)
+def test_a_call_that_two_accounts_refuse_ends_and_disables_none(attempts: int, asynchronous: bool) -> None:
+    make_pool(accounts=24)
+    asked: list[str] = []
+
+    def fn(lease: Lease) -> httpx.Response:
+        asked.append(lease.account)
+        return httpx.Response(401, request=httpx.Request("GET", f"{lease.base_url}/v1/closed"))
+
+    async def fn_async(lease: Lease) -> httpx.Response:
+        return fn(lease)
+
+    for _ in range(30):
+        with pytest.raises(quotas.CallFailed) as failed:
+            if asynchronous:
+                asyncio.run(pools.get("llm").call_async(fn_async, attempts=attempts))
+            else:
+                pools.get("llm").call(fn, attempts=attempts)
+        assert (failed.value.category, failed.value.attempts) == ("auth", 2)
+    assert len(asked) == 60 and all(one != other for one, other in zip(asked[::2], asked[1::2], strict=True))
+    assert {state.state for state in pools.get("llm").states()} == {"available"}
 
 
 def test_every_end_without_an_account_is_told() -> None:
@@ -214,8 +238,9 @@ def test_redis_away_at_the_end_of_a_call_costs_no_answer_and_hides_no_error(monk
     with pytest.raises(KeyError), pool.acquire():
         raise KeyError
     with pool.acquire() as lease:
-        with pytest.raises(quotas.LimiterUnavailable):
-            lease.settle(status=429)
-        monkeypatch.setattr(service, "settle_outcome", settle)
-        assert lease.settle(status=200).category == "rate_limited", "what was told first, told again"
-    assert pool.states()[0].errors == {"rate_limited": 1}
+        assert lease.settle(status=429).category == "rate_limited"
+        assert lease.settle(status=200).category == "rate_limited", "the first one counts"
+        assert pool.states()[0].in_flight == 3
+    monkeypatch.setattr(service, "settle_outcome", settle)
+    wait_for(lambda: pool.states()[0].in_flight == 0)
+    assert pool.states()[0].errors["rate_limited"] == 1, "settled when Redis answers again, as it was first said"

@@ -8,7 +8,7 @@ import pytest
 
 import quotas
 from quotas import limits, policies
-from quotas.errors import CostExceedsLimit
+from quotas.errors import CostExceedsLimit, UnknownUnit
 from quotas.models import Project
 from quotas.services.usage import Selection, usage
 from tests.integration.api.conftest import policy
@@ -107,3 +107,34 @@ def test_async_forms() -> None:
         return order
 
     assert sorted(asyncio.run(main())) == list(range(8)), "each of them, though only one passes at a time"
+
+
+def test_a_misspelt_unit_is_raised_and_settles_nothing() -> None:
+    policy("tokens", "project", 1000, unit="tokens")
+    Project.objects.get_or_create(slug="acme")
+    policies.forget()
+    with limits.reserve(project="acme", cost={"tokens": 800, "signs": 3}) as reservation:
+        with pytest.raises(UnknownUnit, match=r"'tokns'.*'tokens'"):
+            reservation.settle(tokns=5)
+        settlement = reservation.settle(tokens=5, signs=2)
+    assert settlement is not None and settlement.refunded == {"tokens": 795}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_cancelled_wait_takes_no_unit() -> None:
+    policy("users", "user", 1, algorithm="fixed_window", window=2)
+    Project.objects.get_or_create(slug="acme")
+    policies.forget()
+
+    async def main() -> tuple[bool, bool]:
+        assert await limits.check_async(project="acme", user="u")
+        waits = [asyncio.ensure_future(limits.check_async(project="acme", user="u", max_wait=20)) for _ in range(70)]
+        await asyncio.sleep(0.2)
+        other = await asyncio.wait_for(limits.check_async(project="acme", user="v", max_wait=20), 5)
+        for waiter in waits:
+            waiter.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        async with limits.reserve_async(project="acme", user="u", max_wait=20) as reservation:
+            return bool(other), bool(reservation.decision)
+
+    assert asyncio.run(main()) == (True, True)

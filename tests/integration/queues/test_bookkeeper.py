@@ -27,5 +27,6 @@ def test_a_fault_in_one_settle_is_that_ones_alone(desk: Desk) -> None:
     books._settle([Ended(claimed[0], OK), Ended(claimed[1], failed("server")), Ended(claimed[2], OK)])
 
     rows = [Job.objects.get(pk=job.pk) for job in jobs]
-    assert [row.status for row in rows] == [Status.COMPLETED, Status.EXECUTING, Status.COMPLETED]
-    assert rows[1].stage == Stage.RUNNING, "its claim ends, and the reconciler takes it from there"
+    assert [row.status for row in rows] == [Status.COMPLETED, Status.DEAD, Status.COMPLETED]
+    assert (rows[1].stage, rows[1].category) == (Stage.DONE, "code")
+    assert rows[1].error == "How it ended can't be stored: KeyError: 'prayer'"

@@ -217,6 +217,7 @@ def test_a_slow_receiver_holds_up_nobody(project: Project, receiver: Receiver) -
             wait_until(lambda: receiver.got, 60.0)  # silent ones take ten seconds each, one after the other 200
         finally:
             courier.stop()
+            assert courier._thread is not None
             courier._thread.join()
     wait_until(lambda: not courier._underway)  # the silent one is gone
     assert Callback.objects.filter(delivered_at=None).count() == 20

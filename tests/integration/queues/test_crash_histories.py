@@ -18,7 +18,7 @@ from queues.connection import client
 from queues.dispatcher import bell
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Attempt, Batch, DeadLetter, Job
-from queues.services.submit import submit_specs
+from queues.services.submit import accept, prepare, submit_specs
 from queues.specs import read_job
 from queues.states import FINAL, Stage, Status
 from queues.worker import claim as claims
@@ -77,7 +77,7 @@ class Story:
         project = self.desk.project()
         batch = Batch.objects.create(project=project, created_at=clock.now())
         body = read_job({"type": "test.echo", "payload": {"turn": self.turn}, **fields})
-        (accepted,) = submit_specs(project, [body], batch=batch, lookup_batches=False)
+        (accepted,) = accept(prepare(project, [body]), batch=batch)
         submit_specs(project, [read_job({"type": "test.echo", "after": [accepted.job.uid]})])
         self.desk.worker("first", "io", 50)
         self.desk.dispatcher._forget()

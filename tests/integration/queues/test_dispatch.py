@@ -20,6 +20,7 @@ from queues.states import Stage, Status
 from queues.worker import engine
 from quotas import policies
 from quotas.engine.types import Outcome
+from quotas.services import pools
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
 CALL: dict[str, Any] = {"type": "http.request", "payload": {"pool": "llm", "path": "/"}}
@@ -468,9 +469,9 @@ def test_what_was_given_back_is_charged_when_it_is_admitted_after_all(desk: Desk
     (compiled,) = policies.snapshot().policies.values()
     states = engine.limiter().peek([compiled.limit_for("acme", "acme", 0, time.time())])
     assert [state.used for state in states] == [160]
-    (view,) = engine.accounts().explain(policies.pool_spec("llm"), {"tokens": 841})
+    (view,) = pools.explain("llm", {"tokens": 841}).pools[0].accounts
     assert not view.available, "160 are charged to the account, too"
-    assert engine.accounts().explain(policies.pool_spec("llm"), {"tokens": 840})[0].available
+    assert pools.explain("llm", {"tokens": 840}).pools[0].accounts[0].available
 
 
 def test_slots_are_free_again_when_jobs_end(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from queues.errors import AlreadyFinished
 from queues.maintenance.pruner import prune
 from queues.maintenance.sweeper import sweep
 from queues.models import Attempt, Callback, DeadLetter, Job, Transition, WorkerProcess
+from queues.selectors import timeline
 from queues.services import cancel, replay
 from queues.states import Outcome, Stage, Status
 from queues.worker import claim as claims
@@ -132,8 +133,11 @@ def test_at_most_once_is_not_delivered_again(desk: Desk) -> None:
     desk.reconcile()
     for job in (asked, by_type):
         row = fresh(job)
-        assert (row.status, row.category) == (Status.DEAD, "poison")
-        assert DeadLetter.objects.filter(job=job, severity="critical").count() == 1
+        assert (row.status, row.category) == (Status.DEAD, "lost")
+        letter = DeadLetter.objects.get(job=job)
+        assert (letter.category, letter.severity) == ("lost", "warning"), "the job is not to blame"
+        assert letter.error == "Its worker was lost, and it asked for at most one delivery."
+        assert [step["state"] for step in timeline(row)].count("dead") == 1
 
 
 def test_at_most_once_may_be_released_again_when_it_was_never_started(desk: Desk) -> None:
@@ -351,7 +355,7 @@ def test_a_claim_of_a_queue_and_project_newer_than_the_worker_s_snapshot(desk: D
     known = config.snapshot._value
     assert known is not None
     config.snapshot._value = type(known)({}, {}, {})
-    config.snapshot._looked = float("inf")
+    config.snapshot._freshness._looked = time.monotonic()
     config.snapshot.version = -2
     (claimed,) = worker.claim()
     assert (claimed.context.project, claimed.context.queue) == ("newcomer", "new")

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
+import sys
 import threading
+import time
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
+from queues import loops
 from queues.errors import JobCancelled, JobTimedOut
 from queues.states import Outcome
+from queues.worker import crew as crew_module
 from queues.worker.crew import Crew
 from queues.worker.running import Running
 from queues.worker.settle import Ended
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk
+from tests.integration.queues.hands import hands
 
 ASLEEP = 600.0
 
@@ -64,3 +72,92 @@ def test_the_deadline_of_an_async_task_is_kept(desk: Desk, type_of: Any) -> None
     wait_until(lambda: ended)
     crew.drain(lambda since: True)
     assert (ended[0].result.outcome, ended[0].result.category) == (Outcome.FAILED, "timeout")
+
+
+async def _deaf_in_a_call(job: Any) -> None:
+    await sync_to_async(_sleep_on)()
+
+
+def _sleep_on() -> None:
+    until = time.monotonic() + ASLEEP
+    while time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _waits_for_a_process(job: Any) -> None:
+    subprocess.run(["sleep", str(ASLEEP)], check=False)
+
+
+def _forks_and_waits(job: Any) -> None:
+    subprocess.run(["sh", "-c", f"sleep {ASLEEP} & wait"], check=False)
+
+
+@pytest.mark.parametrize("by", [_deaf_in_a_call, _waits_for_a_process, _forks_and_waits])
+def test_what_does_not_heed_the_first_interrupt_ends_by_a_later_one(desk: Desk, type_of: Any, by: Any) -> None:
+    type_of("test.deaf")(by)
+    (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
+    with hands(desk, places=1) as worker:
+        assert worker.run(job).category == "timeout"
+        assert worker.crew.lost == 0
+
+
+def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
+    desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would end it by an exception, which it catches, and go round in it for ever."""
+    monkeypatch.setattr(loops, "_abandoned", [])
+    release = threading.Event()
+
+    async def deaf(job: Any) -> None:
+        while not release.is_set():
+            with contextlib.suppress(BaseException):
+                await asyncio.sleep(ASLEEP)
+
+    type_of("test.deaf")(deaf)
+    (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
+    with hands(desk, places=1) as worker:
+        try:
+            assert worker.run(job).category == "timeout"
+            wait_until(lambda: loops.abandoned() == 1)
+        finally:
+            release.set()
+
+
+def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
+    desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew_module, "STUCK_AFTER", 0.3)
+    release = threading.Event()
+
+    def deaf(job: Any) -> None:
+        while not release.is_set():
+            with contextlib.suppress(BaseException):
+                time.sleep(0.01)
+
+    type_of("test.deaf")(deaf)
+    (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
+    with hands(desk, places=1) as worker:
+        assert worker.run(job).category == "timeout"
+        assert worker.crew.lost == 1
+        assert not worker.crew.wait_for_place(0.1), "its place is lost"
+        release.set()
+        assert worker.crew.wait_for_place(10)
+        assert worker.crew.lost == 0
+
+
+def test_a_vital_thread_that_ends_ends_its_process() -> None:
+    code = (
+        "import time; from queues.worker.vital_thread import VitalThread\n"
+        "VitalThread(lambda: 1 / 0, 'bookkeeper', lambda: print('said', flush=True)).start(); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 70
+    assert "worker.thread_died" in done.stdout and "said" in done.stdout
+
+
+def test_a_vital_thread_ends_its_process_also_where_its_last_words_fail() -> None:
+    code = (
+        "import time; from queues.worker.vital_thread import VitalThread\n"
+        "VitalThread(lambda: exit(0), 'deadlines', lambda: 1 / 0).start(); time.sleep(60)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30).returncode == 70

@@ -22,6 +22,7 @@ def anthropic(kind, message):
 
 CERTAIN = [
     ("openai", 401, openai_error("Incorrect API key provided: sk-***.", "invalid_api_key")),
+    ("openai", 401, {"error": {"message": "Incorrect API key provided: sk-***."}}),
     ("openai", 401, openai_error("Your account has been deactivated.", "account_deactivated")),
     ("groq", 401, openai_error("Invalid API Key", "invalid_api_key")),
     ("azure", 401, openai_error("Access denied due to invalid subscription key or wrong API endpoint.", "401")),

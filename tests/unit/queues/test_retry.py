@@ -7,7 +7,7 @@ import random
 import pytest
 
 from queues.config import RetrySpec
-from queues.retry import NOT_RETRIED_BY_SMART, SMART_BOUNDS, next_delay
+from queues.retry import LEAST_RETRY, LEAST_WAIT, NOT_RETRIED_BY_SMART, SMART_BOUNDS, limited_delay, next_delay
 
 
 def middle(low: float, high: float) -> float:
@@ -105,3 +105,24 @@ def test_a_category_may_have_its_own_figures_and_strategy() -> None:
 def test_an_exception_lets_smart_retry_what_it_would_give_up() -> None:
     spec = policy("smart", by_category={"code": {"initial": 3.0}})
     assert delays(spec, "code", 2) == [3.0, 6.0]
+
+
+@pytest.mark.parametrize("hint", [0.0, 0.001, 0.2, 0.99])
+def test_a_limit_is_never_met_again_at_once(hint: float) -> None:
+    """What is not counted has no other bound."""
+    draw = random.Random(3).uniform
+    spec = policy("exponential", jitter=1.0, initial=0.0, by_category={"rate_limited": {"initial": 0.0}})
+    for given in (hint, None):
+        found = [limited_delay(spec, "rate_limited", n, hint=given, uniform=draw) for n in range(1, 100)]
+        assert min(found) >= LEAST_WAIT
+
+
+@pytest.mark.parametrize("hint", [0.0, 0.001])
+def test_a_hint_that_says_now_means_soon(hint: float) -> None:
+    assert next_delay(policy("exponential", jitter=0.0), "server", 1, max_attempts=5, hint=hint) == LEAST_WAIT
+
+
+@pytest.mark.parametrize("strategy", ["exponential", "linear", "fixed"])
+def test_a_policy_without_a_wait_has_a_least_one(strategy: str) -> None:
+    spec = policy(strategy, initial=0.0, max=0.0, jitter=1.0)
+    assert next_delay(spec, "server", 1, max_attempts=5) == LEAST_RETRY

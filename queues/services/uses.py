@@ -1,0 +1,87 @@
+"""What jobs and queues need of the configuration: asked before a pool, a queue or a project is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from django.db.models import Q, QuerySet
+
+from queues import registry
+from queues.models import Batch, IntakePart, Job, Queue, Recurring
+from queues.services import cancel, removal
+from queues.states import LIVE_STAGES, Stage
+from quotas.models import Policy, Pool, Project
+from quotas.services import in_use
+from quotas.services.in_use import Use
+
+
+def connect() -> None:
+    """Have these uses found by all who remove."""
+    in_use.register(Pool, _pool)
+    in_use.register(Queue, _queue)
+    in_use.register(Project, _project)
+
+
+def waiting_for_queues_pool(queue: Queue) -> Iterable[Use]:
+    """Jobs that name no pool of their own and were accepted while the queue had one."""
+    yield from _unfinished(Job.objects.filter(queue=queue, pool=""))
+
+
+def _pool(row: Pool) -> Iterator[Use]:
+    if any(row.name in pools for pools in IntakePart.objects.values_list("pools", flat=True)):
+        yield Use("jobs of a bulk that is being accepted; try again in a moment")
+    yield from _unfinished(Job.objects.filter(Q(pool=row.name) | Q(pool="", queue__pool=row)))
+    for recurring in Recurring.objects.all():
+        if pool_of(recurring) == row.name:
+            yield Use(f"recurring job {recurring.name} goes through it", named=True)
+
+
+def pool_of(recurring: Recurring) -> str | None:
+    """The pool that a recurring job's payload or type names."""
+    job_type = registry.get(recurring.type)
+    return job_type.pool(recurring.payload) if job_type is not None else None
+
+
+def _queue(row: Queue) -> Iterator[Use]:
+    if any(str(row.pk) in queues for queues in IntakePart.objects.values_list("queues", flat=True)):
+        yield Use("jobs of a bulk that is being accepted; try again in a moment")
+    for name in Policy.objects.filter(scope="queue", match=row.name).values_list("name", flat=True):
+        yield Use(f"policy {name} is for it", named=True)
+    yield from _kept(Job.objects.filter(queue=row))
+
+
+def _project(row: Project) -> Iterator[Use]:
+    if IntakePart.objects.filter(project=row).exists():
+        yield Use("jobs of a bulk that is being accepted; try again in a moment")
+    yield from _kept(Job.objects.filter(project=row))
+    batches = Batch.objects.filter(project=row)
+    if batches.exists():
+        yield Use(_count(batches.count(), "batch", "batches"), lambda actor, reason: batches.delete(), "deletes them")
+
+
+def _kept(jobs: QuerySet[Job]) -> Iterator[Use]:
+    """Uses by jobs whose rows refer to what is to be removed, so that these have to go, too."""
+    running = jobs.filter(stage=Stage.RUNNING).count()
+    if running:
+        yield Use(f"{_count(running, 'job', 'jobs')} running; cancel them or let them end")
+    yield from _unfinished(jobs.exclude(stage=Stage.RUNNING))
+    ended = jobs.filter(stage=Stage.DONE).count()
+    unfinished = jobs.filter(stage__in=LIVE_STAGES).exists()
+    if ended or unfinished:
+        what = f"{_count(ended, 'ended job', 'ended jobs')} that retention keeps" if ended else ""
+        yield Use(what, lambda actor, reason: removal.remove_all(jobs), "deletes them with their dead letters")
+
+
+def _unfinished(jobs: QuerySet[Job]) -> Iterator[Use]:
+    jobs = jobs.filter(stage__in=LIVE_STAGES)
+    count = jobs.count()
+    if count:
+        yield Use(
+            _count(count, "unfinished job", "unfinished jobs"),
+            lambda actor, reason: cancel.cancel_all(jobs, actor=actor, reason=reason),
+            "cancels them",
+        )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

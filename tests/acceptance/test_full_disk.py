@@ -1,0 +1,130 @@
+"""The disk of the data directory is full: nobody ends, what can't be promised is 503, and with room all goes on."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.instance import Instance, wait_until
+from tests.acceptance.servers import separate_servers
+from tests.acceptance.shapes import BOTH, SEPARATE
+from tests.disk import fill, small_file_system
+
+POLICIES = """
+version: 1
+projects: [{slug: acme}]
+policies: [{name: closed, scope: user, unit: requests, algorithm: fixed_window, limit: 100000, window: 1h}]
+"""
+LONG = 20.0
+
+
+@pytest.fixture(params=BOTH)
+def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
+    """An instance whose data directory is a small disk of its own; in the separate shape that holds its logs only."""
+    environ = {"SLUICE_TASK_MODULES": "tests.acceptance.tasks", "ACCEPTANCE_SCRATCH": "/tmp"}
+    with ExitStack() as stack:
+        if request.param == SEPARATE:
+            postgres, server = stack.enter_context(separate_servers())
+            environ |= {"DATABASE_URL": postgres.url, "REDIS_URL": server.url}
+        made = Instance(environ=environ)
+        stack.enter_context(small_file_system(made.data_dir, megabytes=32))
+        stack.callback(made.remove)
+        made.start()
+        made.manage("apply", "-", stdin=POLICIES)
+        yield made
+
+
+class Caller:
+    """Submits jobs and checks limits; what it got."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self.accepted: list[str] = []
+        self.statuses: Counter[tuple[str, int]] = Counter()
+
+    def call(self) -> None:
+        job = {"type": "t.echo", "queue": "batch", "project": "acme", "payload": {"text": "x" * 2000}}
+        answer = self._client.post("/api/v1/jobs", json=job)
+        self.statuses["submit", answer.status_code] += 1
+        if answer.status_code == 202:
+            self.accepted.append(answer.json()["id"])
+        check = self._client.post("/api/v1/limits/check", json={"user": f"u{len(self.accepted)}"})
+        self.statuses["check", check.status_code] += 1
+        for path in ("/readyz", "/healthz", "/api/v1/queues", "/metrics"):
+            self.statuses[path, self._client.get(path).status_code] += 1
+
+
+@pytest.mark.timeout(300)
+def test_nobody_ends_and_all_goes_on_when_there_is_room(instance: Instance) -> None:
+    assert instance.process is not None
+    ballast = instance.data_dir / "ballast"
+    embedded = "DATABASE_URL" not in instance.environ
+    with instance.client() as client:
+        caller = Caller(client)
+        for _ in range(5):
+            caller.call()
+        web = instance.pids("web")
+        until = time.monotonic() + LONG
+        while time.monotonic() < until:
+            fill(ballast)  # again and again: what a log or a write-ahead log gives back is taken, too
+            caller.call()
+            time.sleep(0.1)
+        assert instance.process.poll() is None, instance.output
+        assert {status for _, status in caller.statuses} <= {200, 202, 503}, caller.statuses
+        if embedded:
+            assert caller.statuses["submit", 503], caller.statuses
+        killed = instance.kill_child("worker-io")
+        time.sleep(3.0)
+        assert instance.process.poll() is None, instance.output
+        caller.call()
+        ballast.unlink()
+        wait_until(lambda: client.get("/readyz").status_code == 200, 60, lambda: client.get("/readyz").text)
+        wait_until(lambda: len(set(instance.pids("worker-io")) - {killed}) == 2, 60, lambda: instance.output)
+        caller.call()
+        assert client.post("/api/v1/limits/check", json={"user": "u"}).status_code == 200
+        wait_until(
+            lambda: unfinished(client, caller.accepted) == [], 90, lambda: str(unfinished(client, caller.accepted))
+        )
+    assert instance.pids("web") == web
+    assert {status for _, status in caller.statuses} <= {200, 202, 503}, caller.statuses
+    assert instance.stop() == 0
+    print(dict(caller.statuses))
+
+
+def unfinished(client: httpx.Client, ids: list[str]) -> list[tuple[str, str]]:
+    found = [(one, client.get(f"/api/v1/jobs/{one}").json()["status"]) for one in ids]
+    return [(one, status) for one, status in found if status != "completed"]
+
+
+@pytest.mark.timeout(200)
+def test_standard_error_on_a_full_disk_ends_nothing(tmp_path: Path) -> None:
+    """`up >log 2>&1` onto a disk that fills up, with the data elsewhere."""
+    import os
+    import subprocess
+    import sys
+
+    from tests.acceptance.instance import BASE_DIR
+
+    with small_file_system(tmp_path / "logs", megabytes=1) as disk, ExitStack() as stack:
+        made = Instance()
+        stack.callback(made.remove)
+        with (disk / "up.log").open("wb") as log:
+            made.process = subprocess.Popen(  # type: ignore[assignment]
+                [sys.executable, "manage.py", "up", "--port", str(made.port)],
+                cwd=BASE_DIR, env=made.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        wait_until(lambda: b"ready: " in (disk / "up.log").read_bytes(), 90)
+        fill(disk / "ballast")
+        before = made.pids("worker-io")
+        for pid in before:
+            os.kill(pid, 9)  # the supervisor says so, and each new worker too
+        wait_until(lambda: len(set(made.pids("worker-io")) - set(before)) == 2, 60)
+        assert made.process.poll() is None
+        wait_until(lambda: made.readyz().status_code == 200, 60)
+        assert made.stop() == 0

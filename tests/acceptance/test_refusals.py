@@ -1,0 +1,141 @@
+"""Redis answers, but with errors: everything waits, answers by its fail mode and recovers, and nobody ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from tests.acceptance.instance import Instance, running, wait_until
+from tests.acceptance.servers import separate_servers
+from tests.acceptance.shapes import BOTH, Place, placed
+from tests.forwarder import forwarder
+from tests.refusals import STATES, refusing
+from tests.valkey import run_server, valkey_binary
+
+LONG = 18.0
+"""Seconds in which a worker or `up` that ends for it would have ended."""
+POLICIES = """
+version: 1
+projects: [{slug: acme}]
+policies:
+  - {name: closed, scope: user, unit: requests, algorithm: fixed_window, limit: 1000, window: 1h}
+  - {name: open, scope: ip, unit: requests, algorithm: fixed_window, limit: 1000, window: 1h, on_redis_down: fail_open}
+"""
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    environ = {"SLUICE_TASK_MODULES": "tests.acceptance.tasks", "ACCEPTANCE_SCRATCH": "/tmp"}
+    with placed(request.param, environ=environ) as made:
+        made.instance.manage("apply", "-", stdin=POLICIES)
+        yield made
+
+
+def pids(instance: Instance) -> dict[str, list[int]]:
+    return {name: instance.pids(name) for name in ("web", "dispatcher", "worker-io", "worker-cpu")}
+
+
+def submit(client: httpx.Client) -> str:
+    job = {"type": "t.echo", "queue": "batch", "project": "acme", "payload": {"text": "x"}}
+    answer = client.post("/api/v1/jobs", json=job)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("state", STATES)
+def test_all_wait_and_recover(place: Place, state: str) -> None:
+    instance = place.instance
+    before = pids(instance)
+    with instance.client() as client, instance.redis() as server:
+        ids = [submit(client)]
+        with refusing(server, state):
+            until = time.monotonic() + (LONG if state in ("OOM", "READONLY") else 6.0)
+            wait_until(lambda: instance.readyz().json().get("failing") == ["redis"], 10, lambda: instance.readyz().text)
+            while time.monotonic() < until:
+                ids.append(submit(client))
+                refused = client.post("/api/v1/limits/check", json={"user": "u"})
+                assert (refused.status_code, refused.json()["type"]) == (503, "/problems/limiter-unavailable")
+                degraded = client.post("/api/v1/limits/check", json={"ip": "192.0.2.1"})
+                assert (degraded.status_code, degraded.json()["degraded"]) == (200, True)
+                for path in ("/api/v1/queue/status", "/api/v1/queues", "/api/v1/workers", "/metrics", "/healthz"):
+                    answer = client.get(path)
+                    assert answer.status_code in (200, 503), f"{path}: {answer.text}"
+                time.sleep(0.3)
+        wait_until(lambda: instance.readyz().status_code == 200, 30, lambda: instance.readyz().text)
+        wait_until(lambda: {client.get(f"/api/v1/jobs/{one}").json()["status"] for one in ids} == {"completed"}, 60)
+        assert client.post("/api/v1/limits/check", json={"user": "u"}).status_code == 200
+    assert pids(instance) == before, instance.output
+
+
+@pytest.mark.timeout(240)
+def test_a_worker_that_starts_meanwhile_waits(place: Place) -> None:
+    instance = place.instance
+    with instance.client() as client, instance.redis() as server:
+        with refusing(server, "OOM"):
+            killed = instance.kill_child("worker-io")
+            wait_until(lambda: len(instance.pids("worker-io")) == 2 and killed not in instance.pids("worker-io"), 30)
+            started = instance.pids("worker-io")
+            time.sleep(8.0)
+            assert instance.pids("worker-io") == started, instance.output
+        job = submit(client)
+        wait_until(lambda: client.get(f"/api/v1/jobs/{job}").json()["status"] == "completed", 60)
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(240)
+def test_a_failover_behind_one_address_leaves_nobody_with_the_old_primary() -> None:
+    """As of managed services: the name moves, the old primary lives on as a replica, and connections to it stay open."""
+    with ExitStack() as stack:
+        postgres, old = stack.enter_context(separate_servers())
+        new = stack.enter_context(run_server(valkey_binary()))
+        moving = stack.enter_context(forwarder(old.port))
+        environ = {
+            "SLUICE_TASK_MODULES": "tests.acceptance.tasks", "ACCEPTANCE_SCRATCH": "/tmp",
+            "DATABASE_URL": postgres.url, "REDIS_URL": f"redis://127.0.0.1:{moving.port}/0",
+        }  # fmt: skip
+        instance = stack.enter_context(running(environ=environ))
+        instance.manage("apply", "-", stdin=POLICIES)
+        before = pids(instance)
+        client = stack.enter_context(instance.client())
+        job = submit(client)
+        wait_until(lambda: client.get(f"/api/v1/jobs/{job}").json()["status"] == "completed", 60)
+        moving.target = new.port
+        with old.client() as server:
+            server.execute_command("REPLICAOF", "127.0.0.1", str(new.port))
+        jobs = [submit(client) for _ in range(5)]
+        wait_until(lambda: client.post("/api/v1/limits/check", json={"user": "u"}).status_code == 200, 30)
+        wait_until(lambda: {client.get(f"/api/v1/jobs/{one}").json()["status"] for one in jobs} == {"completed"}, 60)
+        assert pids(instance) == before
+
+
+@pytest.mark.timeout(240)
+def test_pages_are_shown_and_operators_act_while_its_memory_is_full(place: Place) -> None:
+    instance = place.instance
+    with httpx.Client(base_url=instance.url, follow_redirects=True, timeout=30.0) as browser:
+        page = browser.get("/admin/login/")
+        form = {
+            "username": instance.credentials["admin_username"], "password": instance.credentials["admin_password"],
+            "csrfmiddlewaretoken": browser.cookies["csrftoken"], "next": "/admin/",
+        }  # fmt: skip
+        assert page.status_code == 200
+        with instance.redis() as server, refusing(server, "OOM"):
+            assert browser.post("/admin/login/", data=form, headers={"Referer": instance.url}).status_code == 200
+            for path in (
+                "/admin/", "/admin/queues/job/", "/admin/queues/queue/", "/admin/queues/deadletter/",
+                "/admin/queues/workerprocess/", "/admin/quotas/policy/", "/admin/quotas/account/", "/admin/quotas/pool/",
+                "/admin/live/limits/", "/admin/live/accounts/", "/admin/live/queues/", "/admin/live/workers/",
+            ):  # fmt: skip
+                assert browser.get(path).status_code in (200, 404), path
+            with instance.client() as client:
+                for verb in ("pause", "resume"):
+                    answer = client.post(f"/api/v1/queues/batch/{verb}", json={"reason": "memory is full"})
+                    assert answer.status_code == 200, answer.text
+                job = submit(client)
+                assert client.post(f"/api/v1/jobs/{job}/cancel").status_code == 200
+                reset = client.post("/api/v1/limits/reset", json={"policy": "closed", "reason": "full"})
+                assert reset.status_code in (200, 503), reset.text  # deleting needs no memory

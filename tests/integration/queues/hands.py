@@ -1,0 +1,44 @@
+"""A worker's real threads in the test's own process: what is claimed runs and is settled as in `rqworker io`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from queues.models import Job
+from queues.states import Stage
+from queues.worker.bookkeeper import Bookkeeper
+from queues.worker.crew import Crew
+from tests.integration.queues.conftest import wait_until
+from tests.integration.queues.desk import Desk, Worker, fresh
+
+
+class Hands:
+    """The threads of one worker. `run` drives jobs through them to their end."""
+
+    def __init__(self, desk: Desk, worker: Worker) -> None:
+        self.desk, self.worker = desk, worker
+        self.crew = Crew(worker.places, lambda ended: self.books.ended(ended))
+        self.books = Bookkeeper(worker.report, self.crew.cancel, self.crew.in_hand)
+        self.books.start()
+
+    def start(self) -> None:
+        """Dispatch, claim and begin what waits."""
+        self.desk.cycle()
+        self.crew.take(self.worker.claim())
+
+    def run(self, job: Job, seconds: float = 20.0) -> Job:
+        """Begin what waits, and wait for the end of this attempt of `job`; the job as it is then."""
+        self.start()
+        wait_until(lambda: fresh(job).stage not in (Stage.BELT, Stage.RUNNING, Stage.READY), seconds)
+        return fresh(job)
+
+
+@contextmanager
+def hands(desk: Desk, places: int = 4) -> Iterator[Hands]:
+    made = Hands(desk, desk.worker(places=places))
+    try:
+        yield made
+    finally:
+        made.crew.drain(lambda since: True)
+        made.books.stop()
