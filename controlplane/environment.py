@@ -151,6 +151,7 @@ class Environment:
 
     alert_calm: float = variable("SLUICE_ALERT_CALM", number(0), 30.0)
     alert_error_rate: float = variable("SLUICE_ALERT_ERROR_RATE", number(0, 1), 0.2)
+    alert_failure_rate: float = variable("SLUICE_ALERT_FAILURE_RATE", number(0, 1), 0.1)
     alert_backlog_age: float = variable("SLUICE_ALERT_BACKLOG_AGE", number(0), 600.0)
 
     log_level: str = variable("SLUICE_LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO")

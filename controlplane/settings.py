@@ -43,6 +43,7 @@ CALLBACK_NETWORKS = list(_LOOPBACK if ENV.callback_networks is None else ENV.cal
 ALERT_CALM = ENV.alert_calm
 """Seconds for which a problem must be over before its alert ends."""
 ALERT_ERROR_RATE = ENV.alert_error_rate
+ALERT_FAILURE_RATE = ENV.alert_failure_rate
 ALERT_BACKLOG_AGE = ENV.alert_backlog_age
 
 INSTALLED_APPS = [
@@ -74,6 +75,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "controlplane.admin.session_end.SessionEndMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -137,6 +139,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = ENV.max_body
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
+FORMAT_MODULE_PATH = "controlplane.formats"
 USE_TZ = True
 DATE_FORMAT, TIME_FORMAT, DATETIME_FORMAT = "Y-m-d", "H:i:s", "Y-m-d H:i:s"
 

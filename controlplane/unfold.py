@@ -82,7 +82,7 @@ NAVIGATION: list[dict[str, Any]] = [
             _page("People", "person", "auth.user"),
             _page("Roles", "group", "auth.group"),
             _page("Alert rules", "campaign", "controlplane.alertrule"),
-            _page("Audit trail", "history", "controlplane.auditentry"),
+            _page("Audit log", "history", "controlplane.auditentry"),
         ],
     },
 ]
@@ -94,6 +94,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "water",
     "SITE_URL": "/api/v1/docs",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("controlplane/favicon.svg")}],
+    "SCRIPTS": [_file("controlplane/sluice.js")],
     "STYLES": [_file("controlplane/sluice.css")],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
+from controlplane import error_pages
 from quotas.rest import problems
 
 # Here and not when Django starts: workers and the dispatcher have no pages, and a third less memory without them.
@@ -14,9 +15,12 @@ from controlplane.admin.dashboard import live_view  # noqa: E402
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/live/<slug:name>", live_view, name="admin-live"),
     path("admin/", admin.site.urls),
+    path("", RedirectView.as_view(pattern_name="admin:index")),
     path("favicon.ico", RedirectView.as_view(url="/static/controlplane/favicon.svg")),
     path("api/v1/", include("controlplane.api.urls")),
     re_path(r"^api(?:/|$)", problems.no_such_path),
 ]
-handler400 = problems.bad_request
-handler500 = problems.server_error
+handler400 = error_pages.bad_request
+handler403 = error_pages.forbidden
+handler404 = error_pages.not_found
+handler500 = error_pages.server_error

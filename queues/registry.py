@@ -105,6 +105,17 @@ def names() -> list[str]:
     return sorted(_types)
 
 
+REDACTED = "[redacted]"
+
+
+def redacted(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload without the members that its type hides. Where this process does not know the type, nobody can say
+    which these are, and all of them are hidden."""
+    job_type = get(name)
+    hidden = payload.keys() if job_type is None else getattr(job_type, "redact", ())
+    return {member: REDACTED if member in hidden else value for member, value in payload.items()}
+
+
 MAX_LOSSES = 2
 """Lost deliveries after which even a trusted type runs alone."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Max, Min, QuerySet
+from django.db.models.functions import Coalesce
 
-from queues import clock, config, registry
+from queues import clock, config, estimates, registry
 from queues.dispatcher import waits
 from queues.dispatcher.places import FRESH
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition, WorkerProcess
@@ -26,6 +28,14 @@ def timeline(job: Job) -> list[dict[str, Any]]:
     steps: list[tuple[datetime, int, str, str]] = [(job.created_at, 0, Status.PENDING, "accepted")]
     for step in Transition.objects.filter(job=job):
         steps.append((step.at, 2, step.state, step.reason))
+    # The last death is in the job's own row; those before a replay are in their dead letters.
+    deaths = DeadLetter.objects.filter(job=job).order_by("pk").values_list("created_at", "category", "error")
+    for at, category, error in list(deaths)[: -1 if job.status == Status.DEAD else None]:
+        steps.append((at, 3, Status.DEAD, f"{category}: {error}"[:500]))
+    released = [attempt.dispatched_at for attempt in Attempt.objects.filter(job=job) if attempt.dispatched_at]
+    if job.stage in IN_FLIGHT_STAGES and job.dispatched_at is not None:
+        released.append(job.dispatched_at)
+    steps += [(at, 2, Status.PENDING, text) for at, text in _ended_waits(steps, released)]
     for attempt in Attempt.objects.filter(job=job):
         if attempt.started_at is not None:
             where = f" on account {attempt.account}" if attempt.account else ""
@@ -47,6 +57,37 @@ def timeline(job: Job) -> list[dict[str, Any]]:
         {"at": at, "state": str(state), "reason": reason}
         for at, _, state, reason in sorted(steps, key=lambda step: step[:2])
     ]
+
+
+NOTABLE = timedelta(seconds=1)
+"""Shorter waits are not shown on a timeline."""
+
+
+def _ended_waits(
+    steps: list[tuple[datetime, int, str, str]], released: list[datetime]
+) -> Iterator[tuple[datetime, str]]:
+    """For each release to a worker how long the job had been queued, and what last held it where that was recorded."""
+    for at in sorted(released):
+        before = [step for step in steps if step[0] <= at]
+        if not before:
+            continue
+        last = max(before, key=lambda step: step[:2])
+        entries = [step for step in before if step[2] != Status.RATE_LIMITED]
+        begun = max(entries, key=lambda step: step[:2])[0] if entries else last[0]
+        if at - begun < NOTABLE:
+            continue
+        held = f"; last held by {last[3]}" if last[2] == Status.RATE_LIMITED else ""
+        yield at, f"released after {_span(at - begun)} in the queue{held}"
+
+
+def _span(time: timedelta) -> str:
+    """`7 s`, `18 min 23 s`, `2 h 5 min`."""
+    seconds = round(time.total_seconds())
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
 def explain(job: Job) -> dict[str, Any]:
@@ -84,7 +125,9 @@ class Wait:
     until: datetime | None = None
     foreseen: bool = False
     in_turn: bool = False
-    """It waits for a place that others hold now."""
+    """It needs a slot that another job occupies now."""
+    group: dict[str, object] | None = None
+    """What holds the job's whole group (`queues.dispatcher.waits`)."""
 
 
 def _estimated_start(job: Job, wait: Wait, ahead: int) -> datetime | None:
@@ -99,7 +142,9 @@ def _estimated_start(job: Job, wait: Wait, ahead: int) -> datetime | None:
     before = ahead + wait.in_turn
     if not before:
         return start
-    rate = rate_of(Job.objects.filter(queue_id=job.queue_id, project_id=job.project_id))
+    rate = rate_of(Job.objects.filter(queue_id=job.queue_id, project_id=job.project_id), STORY_SPAN)
+    if wait.group is not None:
+        return estimates.start_of(job, wait.group, rate, ahead)
     return max(start, now + timedelta(seconds=before / rate)) if rate else None
 
 
@@ -133,7 +178,7 @@ def _wait_in_line(job: Job) -> Wait:
         until = told["until"]
         if not isinstance(until, float):
             return Wait(str(told["reason"]))
-        return Wait(str(told["reason"]), datetime.fromtimestamp(until, tz=UTC), foreseen=True)
+        return Wait(str(told["reason"]), datetime.fromtimestamp(until, tz=UTC), foreseen=True, group=told)
     if queue.concurrency is not None:
         busy = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, queue_id=queue.pk).count()
         if busy >= queue.concurrency:
@@ -160,10 +205,10 @@ def _accounts_of(pool: str) -> QuerySet[Account]:
     return Account.objects.filter(pool__name=pool)
 
 
-def rate_of(rows: QuerySet[Job]) -> float:
-    """Jobs of `rows` that ended in the last minute, per second, over the time in which they did."""
+def rate_of(rows: QuerySet[Job], within: timedelta = RATE_SPAN) -> float:
+    """Jobs of `rows` that ended within that time, per second, since the first of them."""
     now = clock.now()
-    ended = rows.filter(stage=Stage.DONE, finished_at__gt=now - RATE_SPAN)
+    ended = rows.filter(stage=Stage.DONE, finished_at__gt=now - within)
     found = ended.aggregate(count=Count("id"), first=Min("finished_at"))
     if not found["count"]:
         return 0.0
@@ -172,13 +217,14 @@ def rate_of(rows: QuerySet[Job]) -> float:
 
 
 def batch_facts(batch: Batch) -> dict[str, Any]:
-    """`total`, `totals` by status, `rate` per second, `eta` (a time), `binding` (what holds it back now)."""
+    """`total`, `totals` by status, `rate` per second, `binding` (what holds it back now), `eta`: when the last job ends
+    by the binding limit's own rate and windows, None where that is unknown."""
     counted = dict(batch.jobs.order_by().values_list("status").annotate(count=Count("id")))
     totals = {status: counted.get(status, 0) + batch.pruned.get(status, 0) for status in Status.values}
     totals[Status.PENDING] += intake.waiting_of(batch)
     left = sum(count for status, count in totals.items() if status not in FINAL)
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
-    binding = None
+    binding, eta = None, None
     if left:
         groups = list(
             Job.objects.filter(batch=batch, stage=Stage.READY)
@@ -191,11 +237,14 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
         if binding is None and groups:
             paused = Queue.objects.filter(pk__in=[group[0] for group in groups], paused_at__isnull=False).first()
             binding = f"queue {paused.name} is paused" if paused is not None else None
+        if binding is None or told:
+            pace = rate_of(Job.objects.filter(batch=batch), STORY_SPAN)
+            eta = estimates.end_of(Job.objects.filter(batch=batch), left, told, pace)
     return {
         "total": sum(totals.values()),
         "totals": totals,
         "rate": round(rate, 3),
-        "eta": clock.now() + timedelta(seconds=left / rate) if left and rate else None,
+        "eta": eta,
         "binding": binding,
     }
 
@@ -220,8 +269,16 @@ def depths(project: Project | None = None) -> dict[str, dict[str, int]]:
     return found
 
 
+def ready_since(rows: QuerySet[Job]) -> dict[int, datetime]:
+    """By queue, since when the one of `rows` is ready to run that has been so for the longest time. A retry is ready
+    from its time on, a replayed job from its replay on."""
+    ready = rows.filter(stage=Stage.READY).order_by()
+    return dict(ready.values_list("queue_id").annotate(since=Min(Coalesce("not_before", "created_at"))))
+
+
 def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:
-    """Depth by priority, what runs, the oldest's age in seconds, rates in and out per second over a minute."""
+    """Depth by priority, jobs in flight, seconds since the oldest ready job became ready (`oldest_age`), rates in and
+    out per second over a minute."""
     now = clock.now()
     jobs = Job.objects.filter(queue=queue)
     if project is not None:
@@ -230,8 +287,7 @@ def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:
     by_priority = {"high": 0, "normal": 0, "low": 0}
     for priority, count in waiting.order_by().values_list("priority").annotate(count=Count("id")):
         by_priority[priority_band(priority)] += count
-    first = waiting.aggregate(first=Min("id"))["first"]
-    oldest = Job.objects.filter(pk=first).values_list("created_at", flat=True).first() if first else None
+    oldest = ready_since(jobs).get(queue.pk)
     recent = created_after(jobs, now - RATE_SPAN).count()
     return {
         "waiting": sum(by_priority.values()),

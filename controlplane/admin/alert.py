@@ -18,21 +18,22 @@ from unfold.enums import ActionVariant
 from controlplane.alerts import ledger
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import Alert
+from queues.models import Queue
 from quotas.admin.base import ReadOnlyAdmin
-from quotas.admin.bulk import Refused, bulk_action
+from quotas.admin.bulk import Refused, bulk_action, listing
 from quotas.admin.dialogs import asking, back, why
 from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
-from quotas.models import Project
+from quotas.models import Account, Policy, Pool, Project
 
 
 class OverFilter(admin.SimpleListFilter):
-    title = "over"
+    title = "status"
     parameter_name = "over"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("all", "all"), ("yes", "over")]
+        return [("all", "all"), ("yes", "resolved")]
 
     def choices(self, changelist: Any) -> Any:
         found = list(super().choices(changelist))
@@ -41,8 +42,7 @@ class OverFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() is None:
-            # A chosen row stays the action's, whatever became of it meanwhile.
-            return queryset.filter(resolved_at=None) if request.method == "GET" else queryset
+            return queryset.filter(resolved_at=None) if listing(request) else queryset
         return queryset if self.value() == "all" else queryset.exclude(resolved_at=None)
 
 
@@ -57,14 +57,33 @@ class KindFilter(admin.SimpleListFilter):
         return queryset.filter(kind=self.value()) if self.value() else queryset
 
 
+def target_of(alert: Alert) -> str | None:
+    """The page of what an alert is about, by its facts; None where it is gone."""
+    facts = alert.facts
+    rows: Any
+    if "account" in facts:
+        rows = Account.objects.filter(pool__name=facts.get("pool"), name=facts["account"])
+    elif "pool" in facts:
+        rows = Pool.objects.filter(name=facts["pool"])
+    elif "policy" in facts:
+        rows = Policy.objects.filter(name=facts["policy"])
+    elif "queue" in facts:
+        rows = Queue.objects.filter(name=facts["queue"])
+    else:
+        return None
+    pk = rows.values_list("pk", flat=True).first()
+    options = rows.model._meta
+    return reverse(f"admin:{options.app_label}_{options.model_name}_change", args=[pk]) if pk else None
+
+
 def _acknowledge(request: HttpRequest, alert: Alert, reason: str) -> None:
     if not ledger.acknowledge(alert, actor=actor_of(request), reason=reason):
-        raise Refused(f"{alert} is acknowledged or over already")
+        raise Refused("already acknowledged or resolved")
 
 
 def _resolve(request: HttpRequest, alert: Alert, reason: str) -> None:
     if not ledger.resolve(alert, actor=actor_of(request), reason=reason):
-        raise Refused(f"{alert} is over already")
+        raise Refused("already resolved")
 
 
 @admin.register(Alert)
@@ -74,29 +93,36 @@ class AlertAdmin(ReadOnlyAdmin):
     list_display_links = ["shown_severity", "shown_kind", "subject"]
     list_filter = [OverFilter, KindFilter, ("severity", ChoicesDropdownFilter)]
     search_fields = ["subject__startswith"]
-    search_help_text = "The beginning of a subject, such as `llm/`"
+    search_help_text = "Subject prefix, such as `llm/`"
     sortable_by = ()
     actions_detail = ["acknowledge", "resolve"]
     actions = [
         bulk_action(
             "Acknowledge alerts",
-            question="Acknowledge {count} alerts? They stay open until they are over.",
-            done="{count} alerts acknowledged.",
+            question="Acknowledge {count} {noun}? They stay open until they are resolved.",
+            done="{count} {noun} acknowledged.",
             act=_acknowledge,
         ),
         bulk_action(
             "Resolve alerts",
-            question="Resolve {count} alerts? They are opened again by something new only.",
-            done="{count} alerts resolved.",
+            question="Resolve {count} {noun}? They reopen only on a new occurrence.",
+            done="{count} {noun} resolved.",
             act=_resolve,
         ),
     ]
     fieldsets = [
-        (None, {"fields": [("shown_severity", "shown_kind"), "subject", "summary"]}),
+        (None, {"fields": [("shown_severity", "shown_kind"), "shown_subject", "summary"]}),
         ("When", {"fields": [("opened_at", "last_seen"), ("count", "shown_state"), ("shown_acknowledged",)]}),
-        ("Told", {"fields": ["shown_notices"]}),
+        ("Notifications", {"fields": ["shown_notices"]}),
     ]
-    readonly_fields = ["shown_severity", "shown_kind", "shown_state", "shown_acknowledged", "shown_notices"]
+    readonly_fields = [
+        "shown_subject",
+        "shown_severity",
+        "shown_kind",
+        "shown_state",
+        "shown_acknowledged",
+        "shown_notices",
+    ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
@@ -111,25 +137,31 @@ class AlertAdmin(ReadOnlyAdmin):
     def shown_severity(self, row: Alert) -> str:
         return row.severity
 
+    @display(description="Subject")
+    def shown_subject(self, row: Alert) -> Any:
+        """With a link to what the alert is about."""
+        address = target_of(row)
+        return format_html('<a class="sl-link" href="{}">{}</a>', address, row.subject) if address else row.subject
+
     @display(description="Kind")
     def shown_kind(self, row: Alert) -> str:
         return KINDS.get(row.kind, row.kind)
 
-    @display(description="State", label={"open": "danger", "acknowledged": "info", "over": "success"})
+    @display(description="State", label={"open": "danger", "acknowledged": "info", "resolved": "success"})
     def shown_state(self, row: Alert) -> str:
-        return "over" if row.resolved_at else "acknowledged" if row.acknowledged_at else "open"
+        return "resolved" if row.resolved_at else "acknowledged" if row.acknowledged_at else "open"
 
-    @display(description="Looked after by")
+    @display(description="Acknowledged")
     def shown_acknowledged(self, row: Alert) -> str:
         told = []
         if row.acknowledged_at:
             told.append(f"acknowledged by {row.acknowledged_by} at {row.acknowledged_at:%Y-%m-%d %H:%M:%S}")
         if row.resolved_at:
-            how = f"resolved by {row.resolved_by}" if row.resolved_by else "over by itself"
+            how = f"resolved by {row.resolved_by}" if row.resolved_by else "auto-resolved"
             told.append(f"{how} at {row.resolved_at:%Y-%m-%d %H:%M:%S}")
-        return ", ".join(told) or "nobody yet"
+        return ", ".join(told) or "unacknowledged"
 
-    @display(description="Notices")
+    @display(description="Notifications")
     def shown_notices(self, row: Alert) -> Any:
         lines = []
         for notice in row.notices.select_related("rule").order_by("pk")[:50]:
@@ -139,10 +171,10 @@ class AlertAdmin(ReadOnlyAdmin):
                 state = notice.error
             else:
                 next_try = max(notice.due_at - timezone.now(), timedelta())
-                state = f"next try in {spell_span(next_try)}" + (f", last: {notice.error}" if notice.error else "")
+                state = f"next attempt in {spell_span(next_try)}" + (f", last: {notice.error}" if notice.error else "")
             lines.append((notice.event, notice.rule.name, state))
         if not lines:
-            return "no rule asks for this kind"
+            return "No alert rule matches."
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{} to {}: {}</li>", lines))
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
@@ -163,7 +195,7 @@ class AlertAdmin(ReadOnlyAdmin):
         url_path="acknowledge",
         icon="visibility",
         permissions=["operate"],
-        dialog=asking("Look after this alert?", "It stays open until it is over.", "Acknowledge"),
+        dialog=asking("Acknowledge this alert?", "It stays open until it is resolved.", "Acknowledge"),
     )
     def acknowledge(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         row = self.row(request, object_id)
@@ -177,7 +209,7 @@ class AlertAdmin(ReadOnlyAdmin):
         icon="check",
         variant=ActionVariant.SUCCESS,
         permissions=["operate"],
-        dialog=asking("Resolve this alert?", "It is opened again by something new only.", "Resolve"),
+        dialog=asking("Resolve this alert?", "It reopens only on a new occurrence.", "Resolve"),
     )
     def resolve(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         row = self.row(request, object_id)

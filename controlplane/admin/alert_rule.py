@@ -1,4 +1,4 @@
-"""Alert rules: who is told of what. The address goes in and never comes out."""
+"""Alert rules: which alerts are sent where. The address goes in and never comes out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from quotas.admin.dialogs import asking, back, why
 from quotas.admin.trail import actor_of
 
 ADDRESS_HELP = (
-    "webhook+https://… posts JSON; mailto://, slack://, tgram://, … as apprise writes them. Encrypted at rest, never"
-    " shown again."
+    "webhook+https://… posts JSON; mailto://, slack://, tgram://, … in apprise's notation. Encrypted at"
+    " rest and never shown again."
 )
 
 
@@ -31,7 +31,7 @@ class AlertRuleForm(ReasonForm):
         required=False,
         strip=True,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False),
-        help_text=f"{ADDRESS_HELP} Blank keeps the present one.",
+        help_text=f"{ADDRESS_HELP} Leave blank to keep the current value.",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -82,14 +82,14 @@ class AlertRuleAdmin(SluiceAdmin):
     def shown_when(self, row: AlertRule) -> str:
         return ", ".join(kind.replace("_", " ") for kind in row.when)
 
-    @display(description="Last notice")
+    @display(description="Last notification")
     def shown_last(self, row: AlertRule) -> str:
         last = AlertNotice.objects.filter(rule=row).order_by("-pk").first()
         if last is None:
-            return "none yet"
+            return "none"
         if last.delivered_at:
             return f"delivered at {last.delivered_at:%Y-%m-%d %H:%M:%S}"
-        return last.error or "on its way"
+        return last.error or "pending"
 
     @action(
         description="Send a test",
@@ -97,14 +97,14 @@ class AlertRuleAdmin(SluiceAdmin):
         icon="send",
         permissions=["change"],
         dialog=asking(
-            "Send a test notice?", "It goes to this rule's address at once, as an alert that is over.", "Send"
+            "Send a test notification?", "It is sent to this rule's address at once, as a resolved alert.", "Send"
         ),
     )
     def send_test(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         row = AlertRule.objects.get(pk=self.row(request, object_id).pk)
         error = outbox.send_test(row, actor=actor_of(request), reason=why(form))
         if error:
-            messages.error(request, f"{row}: not delivered, {error}.")
+            messages.error(request, f"{row}: not delivered ({error}).")
         else:
             messages.success(request, f"{row}: the test was delivered.")
         return back(request, reverse("admin:controlplane_alertrule_change", args=[row.pk]))

@@ -1,4 +1,4 @@
-"""The audit trail: to read, never to change."""
+"""The audit log: to read, never to change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     paginator = InfinitePaginator
     sortable_by = ()
     search_fields = ["target__startswith"]
-    search_help_text = "The beginning of a target, such as `queue:batch`"
+    search_help_text = "Target prefix, such as `queue:batch`"
     actions = None
     fieldsets = [
         (None, {"fields": [("at", "actor"), ("verb", "target"), ("project", "reason")]}),

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from controlplane.models import Alert
 from queues.models import DeadLetter
 from quotas.admin.visibility import project_ids, visible
 
-MOST = 1000
+MOST = 10_000
 
 
-def open_letters(request: HttpRequest) -> str | None:
-    """How many dead letters wait for somebody; nothing where there are none."""
-    rows = visible(request.user, DeadLetter.objects.filter(handled_at=None), "project").order_by()
-    count = rows[:MOST].count()
-    if not count:
-        return None
-    return f"{MOST}+" if count == MOST else str(count)
+def open_letters(request: HttpRequest) -> str:
+    """How many dead letters are open; empty where there are none."""
+    return _counted(visible(request.user, DeadLetter.objects.filter(handled_at=None), "project"))
 
 
-def open_alerts(request: HttpRequest) -> str | None:
-    """How many alerts are open; nothing where there are none. A project's members have few, and see them in the list."""
-    if project_ids(request.user) is not None:
-        return None
-    count = Alert.objects.filter(resolved_at=None).order_by()[:MOST].count()
-    if not count:
-        return None
-    return f"{MOST}+" if count == MOST else str(count)
+def open_alerts(request: HttpRequest) -> str:
+    """How many alerts are open; empty where there are none. A project's members have few, and see them in the list."""
+    return "" if project_ids(request.user) is not None else _counted(Alert.objects.filter(resolved_at=None))
+
+
+def _counted(rows: QuerySet[Any]) -> str:
+    count = rows.order_by()[: MOST + 1].count()
+    return "" if not count else f"{MOST:,}+" if count > MOST else f"{count:,}"

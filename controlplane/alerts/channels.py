@@ -22,7 +22,7 @@ _MOODS = {"info": "info", "warning": "warning", "critical": "failure"}
 
 
 class NotDelivered(Exception):
-    """The address did not take the notice. Its text is safe to keep: it never holds the address."""
+    """The address did not accept the notification. The text never contains the address."""
 
 
 def problem(address: str) -> str | None:
@@ -73,9 +73,23 @@ def _post(address: str, message_id: str, document: dict[str, Any]) -> None:
     try:
         status = webhook_post.post(url, json.dumps(document).encode(), headers)
     except (http.client.HTTPException, OSError, ValueError) as error:
-        raise NotDelivered(type(error).__name__) from None
+        raise NotDelivered(_why(error)) from None
     if not 200 <= status < 300:
         raise NotDelivered(f"HTTP {status}")
+
+
+def _why(error: Exception) -> str:
+    """What went wrong with the connection, without the address."""
+    match error:
+        case urllib3.exceptions.NameResolutionError():
+            return "the host name can't be resolved"
+        case urllib3.exceptions.ConnectTimeoutError() | urllib3.exceptions.ReadTimeoutError():
+            return "the server did not answer in time"
+        case urllib3.exceptions.NewConnectionError():
+            return "the server refused the connection"
+        case urllib3.exceptions.SSLError():
+            return "the TLS handshake failed"
+    return type(error).__name__
 
 
 def _notify(address: str, title: str, text: str, severity: str, *, resolved: bool) -> None:
@@ -88,7 +102,7 @@ def _notify(address: str, title: str, text: str, severity: str, *, resolved: boo
     except Exception as error:  # a plugin may raise anything
         raise NotDelivered(type(error).__name__) from None
     if not taken:
-        raise NotDelivered("the service did not take it")
+        raise NotDelivered("the service did not accept it")
 
 
 @cache

@@ -13,16 +13,18 @@ HIGH_ERROR_RATE = "high_error_rate"
 QUOTA_THRESHOLD = "quota_threshold"
 QUEUE_BACKLOG = "queue_backlog"
 DEAD_LETTER_CRITICAL = "dead_letter_critical"
+JOB_FAILURE_RATE = "job_failure_rate"
 
 KINDS: dict[str, str] = {
-    BREAKER_OPENED: "A circuit breaker opened",
-    ALL_ACCOUNTS_LIMITED: "All accounts of a pool are limited",
-    ACCOUNT_AUTH_FAILED: "An account's credential was refused",
-    ACCOUNT_QUOTA_EXHAUSTED: "An account has used up its money or quota",
-    HIGH_ERROR_RATE: "Many of a pool's calls fail",
-    QUOTA_THRESHOLD: "A quota's use crossed a threshold",
-    QUEUE_BACKLOG: "A queue falls behind",
-    DEAD_LETTER_CRITICAL: "Jobs died that need a person",
+    BREAKER_OPENED: "Circuit breaker opened",
+    ALL_ACCOUNTS_LIMITED: "All accounts limited",
+    ACCOUNT_AUTH_FAILED: "Credential refused",
+    ACCOUNT_QUOTA_EXHAUSTED: "Account quota exhausted",
+    HIGH_ERROR_RATE: "High error rate",
+    QUOTA_THRESHOLD: "Quota threshold reached",
+    QUEUE_BACKLOG: "Queue backlog",
+    DEAD_LETTER_CRITICAL: "Critical dead letters",
+    JOB_FAILURE_RATE: "High job failure rate",
 }
 
 SEVERITIES = ("info", "warning", "critical")

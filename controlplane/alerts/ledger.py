@@ -29,6 +29,14 @@ def report(trouble: Trouble, times: int = 1) -> Alert:
         return _seen_again(alert, trouble, times)
 
 
+def refresh(alert: Alert, trouble: Trouble) -> None:
+    """The figures as they are now, of an alert that is still so. Nothing is sent."""
+    if alert.severity == trouble.severity and alert.summary != trouble.summary[:MAX_SUMMARY]:
+        Alert.objects.filter(pk=alert.pk, resolved_at=None).update(
+            summary=trouble.summary[:MAX_SUMMARY], facts=trouble.facts, last_seen=clock.now()
+        )
+
+
 def _open_one(trouble: Trouble) -> Alert | None:
     rows = Alert.objects.filter(kind=trouble.kind, subject=trouble.subject[:300], resolved_at=None)
     return rows.select_for_update().first()

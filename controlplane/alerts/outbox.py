@@ -90,7 +90,7 @@ def _deliver(notice: AlertNotice) -> str:
     except channels.NotDelivered as refused:
         return str(refused)
     except CredentialUnreadable:
-        return "the address can't be read with the keys in SLUICE_CREDENTIAL_KEYS"
+        return "the address can't be decrypted with the keys in SLUICE_CREDENTIAL_KEYS"
     return ""
 
 
@@ -102,15 +102,18 @@ def write(notice: AlertNotice) -> AlertNotice:
 
 def title_of(notice: AlertNotice) -> str:
     alert = notice.alert
-    word = "over" if notice.event == "resolved" else alert.severity
+    word = "resolved" if notice.event == "resolved" else alert.severity
     return f"[{word}] {KINDS.get(alert.kind, alert.kind)}: {alert.subject}"
 
 
 def text_of(notice: AlertNotice) -> str:
     alert = notice.alert
-    lines = [alert.summary, f"Since {alert.opened_at:%Y-%m-%d %H:%M:%S} UTC, seen {alert.count} times."]
+    lines = [
+        alert.summary,
+        f"Since {alert.opened_at:%Y-%m-%d %H:%M:%S} UTC, seen {alert.count} time{'s' * (alert.count != 1)}.",
+    ]
     if notice.event == "resolved" and alert.resolved_at is not None:
-        lines.append(f"Over since {alert.resolved_at:%Y-%m-%d %H:%M:%S} UTC.")
+        lines.append(f"Resolved at {alert.resolved_at:%Y-%m-%d %H:%M:%S} UTC.")
     return "\n".join(lines)
 
 

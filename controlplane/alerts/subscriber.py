@@ -16,7 +16,7 @@ from django.db import connection as sql
 
 from controlplane.alerts import ledger, sentences
 from controlplane.alerts.kinds import Trouble
-from quotas import events
+from quotas import events, policies
 
 TOGETHER = 1.0
 """Seconds in which so many writes for one kind and subject are made at most:"""
@@ -36,6 +36,9 @@ def trouble_of(event: events.Event) -> Trouble | None:
         case events.PoolLimited():
             return sentences.pool_limited(event.pool, event.why, event.until)
         case events.ThresholdCrossed():
+            policy = policies.snapshot().policies.get(event.policy)
+            if policy is not None and not sentences.is_alerted(policy.scope, policy.warn_at):
+                return None
             return sentences.threshold(event.policy, event.project, event.key, event.share, event.used, event.limit)
         case events.JobDied(severity="critical"):
             return sentences.letters(event.project, event.queue, event.category, event.type)

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Count, Max, Min, QuerySet
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Max
 
 from controlplane.alerts import ledger, sentences
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert
 from queues import clock
 from queues.models import DeadLetter, Job, Queue
-from queues.states import WAITING_STAGES, Stage
+from queues.selectors import ready_since
+from queues.states import WAITING_STAGES, Stage, Status
 from quotas.models import Account, ThresholdMark
 
 KEPT = timedelta(days=90)
@@ -32,6 +32,11 @@ NEARLY_FULL, NO_LONGER = 0.8, 0.6
 SPAN = 60.0
 """Seconds over which calls are counted for the error rate."""
 ENOUGH = 20
+FAILURE_SPAN = timedelta(minutes=10)
+FAILURE_READ = 1000
+"""A queue's failure rate is that of its last jobs, at most so many and no older."""
+FEWEST_DEAD = 10
+"""Fewer are no rate yet: their dead letters are on the dashboard."""
 FAILURES = ("server", "network", "timeout", "unknown", "auth")
 Place = tuple[str, str]
 
@@ -48,13 +53,14 @@ class Watch:
     def look(self) -> None:
         now = clock.now()
         known = {(alert.kind, alert.subject): alert for alert in Alert.objects.filter(resolved_at=None)}
-        if self._looks % SLOW == 0:
-            self._counted = [*_backlogs(now, known), *_letters()]
+        if fresh := self._looks % SLOW == 0:
+            self._counted = [*_backlogs(now, known), *_failures(now, known), *_letters()]
             Alert.objects.filter(resolved_at__lt=now - KEPT).delete()
         self._looks += 1
         rows = list(Account.objects.select_related("pool").defer("credential"))
         found = [*_accounts(rows, now), *_pools(rows, now), *self._errors(rows, known), *_marks(), *self._counted]
         present = {trouble.place: trouble for trouble in found}
+        counted = {trouble.place for trouble in self._counted} if fresh else set()
         for place, trouble in present.items():
             alert = known.get(place)
             if alert is None:
@@ -62,6 +68,8 @@ class Watch:
                     ledger.report(trouble)
             elif rank(trouble.severity) > rank(alert.severity):
                 ledger.report(trouble)
+            elif trouble.place in counted:
+                ledger.refresh(alert, trouble)
         self._end(known, present)
 
     def _end(self, known: dict[Place, Alert], present: dict[Place, Trouble]) -> None:
@@ -140,6 +148,8 @@ def _is_over(row: Account, now: datetime) -> bool:
 
 def _marks() -> Iterator[Trouble]:
     for mark in ThresholdMark.objects.select_related("policy"):
+        if not sentences.is_alerted(mark.policy.scope, mark.policy.warn_at):
+            continue
         yield sentences.threshold(mark.policy.name, mark.project, mark.key, mark.share)
 
 
@@ -147,8 +157,7 @@ def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
     """Queues that are nearly full, or whose oldest job could have run long ago."""
     waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
     counts = dict(waiting.values_list("queue").annotate(Count("id")))
-    ready: QuerySet[Job] = Job.objects.filter(stage=Stage.READY).order_by()
-    since = dict(ready.values_list("queue").annotate(since=Min(Coalesce("not_before", "created_at"))))
+    since = ready_since(Job.objects.all())
     for queue in Queue.objects.all():
         count = counts.get(queue.pk, 0)
         age = (now - since[queue.pk]) / timedelta(seconds=1) if queue.pk in since and not queue.paused_at else 0.0
@@ -157,6 +166,22 @@ def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
         share = NO_LONGER if is_open else NEARLY_FULL
         patience = settings.ALERT_BACKLOG_AGE / (2 if is_open else 1)
         if age > patience or (queue.max_size and count >= share * queue.max_size):
+            yield trouble
+
+
+def _failures(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
+    """Queues of whose last jobs many failed for good."""
+    for queue in Queue.objects.all():
+        rows = Job.objects.filter(queue=queue, stage=Stage.DONE, finished_at__gt=now - FAILURE_SPAN)
+        latest = rows.exclude(status=Status.CANCELLED).order_by("-finished_at")
+        ended = Counter(latest.values_list("status", flat=True)[:FAILURE_READ])
+        total, died = ended.total(), ended[Status.DEAD]
+        if not total:
+            continue
+        trouble = sentences.failure_rate(queue.name, died, total)
+        is_open = trouble.place in known
+        share = settings.ALERT_FAILURE_RATE / (2 if is_open else 1)
+        if died >= (1 if is_open else FEWEST_DEAD) and died / total > share:
             yield trouble
 
 

@@ -209,7 +209,7 @@ def _tell(change: Change, actor: str) -> None:
     before = {name: pair[0] for name, pair in change.members.items()} if change.verb != "create" else None
     after = {name: pair[1] for name, pair in change.members.items()} if change.verb != "remove" else None
     word = change.word.replace(" ", "_")
-    project = change.key if word == "project" else ""
+    project = change.key if word == "project" else str((after or before or {}).get("project") or "")
     events.emit(
         events.OperatorActed(
             actor, f"{word}.{change.verb}", f"{word}:{change.key}", before, after, "configuration file", project=project

@@ -7,9 +7,9 @@ from django.db import models
 
 class AccountSample(models.Model):
     account = models.ForeignKey("quotas.Account", on_delete=models.CASCADE, related_name="samples", db_index=False)
-    at = models.DateTimeField(help_text="The minute's beginning.")
-    health = models.FloatField(help_text="The lowest that was seen.")
-    state = models.CharField(max_length=16, help_text="The worst that was seen.")
+    at = models.DateTimeField(help_text="Start of the minute.")
+    health = models.FloatField(help_text="Lowest in the minute.")
+    state = models.CharField(max_length=16, help_text="Worst in the minute.")
     succeeded = models.BigIntegerField(default=0)
     failed = models.BigIntegerField(default=0)
     latency = models.FloatField(null=True)

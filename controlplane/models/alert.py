@@ -22,7 +22,7 @@ class Alert(models.Model):
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     acknowledged_by = models.CharField(max_length=200, blank=True)
     resolved_at = models.DateTimeField(null=True, blank=True)
-    resolved_by = models.CharField(max_length=200, blank=True, help_text="Blank: it passed by itself.")
+    resolved_by = models.CharField(max_length=200, blank=True, help_text="Blank: resolved automatically.")
 
     class Meta:
         ordering = ["-pk"]

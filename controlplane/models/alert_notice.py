@@ -19,7 +19,7 @@ class AlertNotice(models.Model):
     text = models.TextField(blank=True)
     document = models.JSONField(default=dict, help_text="What a webhook gets, as it was when it happened.")
     created_at = models.DateTimeField()
-    due_at = models.DateTimeField(null=True, help_text="Next try; blank: delivered or given up.")
+    due_at = models.DateTimeField(null=True, help_text="Next attempt. Blank: delivered or given up.")
     tries = models.PositiveIntegerField(default=0)
     delivered_at = models.DateTimeField(null=True)
     error = models.CharField(max_length=300, blank=True)

@@ -1,4 +1,4 @@
-"""Who is told of which alerts. The address is a secret: with it, anybody could write to that channel."""
+"""Where which alerts are sent. The address is a secret: with it, anybody could write to that channel."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from quotas.models.names import name_validator
 
 class AlertRule(models.Model):
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])
-    when = models.JSONField(default=list, help_text="The kinds of alerts that are told.")
-    to = EncryptedTextField(help_text="Encrypted at rest, never shown again.")
+    when = models.JSONField(default=list, help_text="Kinds of alerts to send.")
+    to = EncryptedTextField(help_text="Encrypted at rest and never shown again.")
     to_env = models.CharField(
         max_length=128, blank=True, help_text="Environment variable that `apply` reads the address from."
     )

@@ -15,7 +15,8 @@ class AuditEntry(models.Model):
 
     class Meta:
         ordering = ["-pk"]
-        verbose_name_plural = "audit trail"
+        verbose_name = "audit log entry"
+        verbose_name_plural = "audit log"
         indexes = [
             models.Index(fields=["actor", "-id"], name="audit_by_actor"),
             models.Index(fields=["verb", "-id"], name="audit_by_verb"),

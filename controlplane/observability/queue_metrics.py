@@ -1,16 +1,17 @@
-"""How much waits, for how long, who works, what was given up."""
+"""Queue depth and age, workers, dead letters."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 
-from django.db.models import Count, Min
+from django.db.models import Count
 from django.utils import timezone
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from controlplane.health.readiness import WORKER_FRESH
 from queues.models import DeadLetter, Job, Queue, WorkerProcess
+from queues.selectors import ready_since
 from queues.states import WAITING_STAGES, priority_band
 
 
@@ -21,13 +22,15 @@ def collect() -> Iterator[Metric]:
 
 
 def _depth() -> Iterator[Metric]:
-    depth = GaugeMetricFamily("sluice_queue_depth", "Jobs that wait.", labels=["queue", "priority"])
-    oldest = GaugeMetricFamily("sluice_queue_oldest_age_seconds", "Age of the oldest that waits.", labels=["queue"])
+    depth = GaugeMetricFamily("sluice_queue_depth", "Queued jobs.", labels=["queue", "priority"])
+    oldest = GaugeMetricFamily(
+        "sluice_queue_oldest_age_seconds", "Seconds since the oldest ready job became ready to run.", labels=["queue"]
+    )
     waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
     counts: Counter[tuple[int, str]] = Counter()
     for queue, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
         counts[queue, priority_band(priority)] += count
-    since = dict(waiting.values_list("queue").annotate(Min("created_at")))
+    since = ready_since(Job.objects.all())
     now = timezone.now()
     for pk, name in Queue.objects.values_list("pk", "name"):
         for band in ("high", "normal", "low"):
@@ -49,9 +52,7 @@ def _workers() -> Metric:
 
 
 def _dead_letters() -> Metric:
-    letters = GaugeMetricFamily(
-        "sluice_dead_letters", "Dead letters that nobody has handled.", labels=["category", "severity"]
-    )
+    letters = GaugeMetricFamily("sluice_dead_letters", "Open dead letters.", labels=["category", "severity"])
     rows = DeadLetter.objects.filter(handled_at=None).order_by().values_list("category", "severity")
     for category, severity, count in rows.annotate(Count("id")):
         letters.add_metric([category, severity], count)

@@ -61,9 +61,9 @@ class BatchAdmin(ReadOnlyAdmin):
     def shown_name(self, row: Batch) -> str:
         return str(row)
 
-    @display(description="State", label={"done": "success", "open": "info", "going on": "warning"})
+    @display(description="State", label={"done": "success", "open": "info", "running": "warning"})
     def state(self, row: Batch) -> str:
-        return "done" if row.finished_at else "open" if row.open else "going on"
+        return "done" if row.finished_at else "open" if row.open else "running"
 
     @display(description="Jobs")
     def jobs_link(self, row: Batch) -> str:

@@ -19,5 +19,5 @@ class BulkActionAdmin(ReadOnlyAdmin):
 
     @display(description="Progress")
     def progress(self, row: BulkAction) -> str:
-        left_alone = f", {row.skipped:,} left alone" if row.skipped else ""
-        return f"{row.done:,} of {row.total:,}{left_alone}"
+        skipped = f", {row.skipped:,} skipped" if row.skipped else ""
+        return f"{row.done:,} of {row.total:,}{skipped}"

@@ -1,4 +1,4 @@
-"""Dead letters: jobs that were given up, waiting for somebody to replay or discard them."""
+"""Dead letters: jobs that exhausted their retries, to be replayed or discarded."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdo
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
+from queues import registry, selectors
 from queues.admin.job import pretty
-from queues.api.shapes import REDACTED, payload_of
 from queues.errors import LETTER_CATEGORIES, InvalidJob, QueueError
-from queues.models import DeadLetter
+from queues.models import DeadLetter, Queue
+from queues.services import bulk
 from queues.services import replay as replaying
 from quotas.admin.base import ReadOnlyAdmin
-from quotas.admin.bulk import Refused, bulk_action
+from quotas.admin.bulk import Refused, across, bulk_action, listing
 from quotas.admin.dialogs import PayloadDialog, asking, back, why
 from quotas.admin.trail import actor_of
-from quotas.admin.visibility import visible
+from quotas.admin.visibility import project_ids, visible
+from quotas.models import Project
 
 CATEGORIES = (*LETTER_CATEGORIES, "unknown")
 
 
+OPEN = {"handled_at": None}
+FILTERS = {"q", "handled", "category", "severity__exact", "queue__id__exact", "project__id__exact"}
+"""Members of the list's address that a bulk action's filter can say."""
+
+
 class HandledFilter(admin.SimpleListFilter):
-    title = "handled"
+    title = "status"
     parameter_name = "handled"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -37,13 +44,12 @@ class HandledFilter(admin.SimpleListFilter):
 
     def choices(self, changelist: Any) -> Any:
         found = list(super().choices(changelist))
-        found[0]["display"] = "waiting"
+        found[0]["display"] = "open"
         return found
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() is None:
-            # A chosen row stays the action's, whatever became of it meanwhile.
-            return queryset.filter(handled_at=None) if request.method == "GET" else queryset
+            return queryset.filter(handled_at=None) if listing(request) else queryset
         return queryset if self.value() == "all" else queryset.filter(handled_as=self.value())
 
 
@@ -59,7 +65,7 @@ class CategoryFilter(admin.SimpleListFilter):
 
 
 class ReplayForm(PayloadDialog):
-    """The payload that the job died with stands in it, to be corrected."""
+    """Starts with the payload that failed, to be corrected."""
 
     def __init__(self, request: HttpRequest, object_id: str | int | None = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(request, object_id, *args, **kwargs)
@@ -67,15 +73,20 @@ class ReplayForm(PayloadDialog):
         letter = rows.select_related("job").filter(pk=object_id or 0).first()
         if letter is not None:
             self.job = letter.job
-            self.fields["payload"].initial = payload_of(letter.job)
+            self.fields["payload"].initial = registry.redacted(letter.type, letter.job.payload)
 
     def clean_payload(self) -> Any:
         payload = self.cleaned_data["payload"]
         if not isinstance(payload, dict):
-            raise forms.ValidationError("An object.")
-        # What is hidden and was left alone stays what it was.
-        kept = {name: self.job.payload.get(name) for name, value in payload.items() if value == REDACTED}
-        return {**payload, **kept}
+            raise forms.ValidationError("Must be a JSON object.")
+        # What is hidden and was not changed stays what it was.
+        kept = {name: self.job.payload.get(name) for name, value in payload.items() if value == registry.REDACTED}
+        given = {**payload, **kept}
+        job_type = registry.get(self.job.type)
+        # Here, so that the dialog stays open with what was typed.
+        if errors := job_type.validate(given, "/payload") if job_type else []:
+            raise forms.ValidationError([f"{error.pointer}: {error.detail}" for error in errors])
+        return given
 
 
 def _replay(request: HttpRequest, letter: DeadLetter, reason: str) -> None:
@@ -90,6 +101,46 @@ def _discard(request: HttpRequest, letter: DeadLetter, reason: str) -> None:
         replaying.discard(letter.pk, actor=actor_of(request), reason=reason)
     except QueueError as error:
         raise Refused(str(error)) from None
+
+
+def _in_background(verb: str) -> Any:
+    """Begin a bulk action on the list's rows: the leading dispatcher does the work, not the web request."""
+
+    def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
+        action = bulk.begin(verb, _filter(request, rows), project=None, actor=actor_of(request), reason=reason)
+        doing = {"replay": "Replaying", "discard": "Discarding"}[verb]
+        noun = "dead letter" if action.total == 1 else "dead letters"
+        messages.success(
+            request,
+            format_html(
+                '{} {} {} in the background. <a class="sl-link" href="{}">Show progress</a>',
+                doing, f"{action.total:,}", noun, reverse("admin:queues_bulkaction_change", args=[action.pk]),
+            ),
+        )  # fmt: skip
+
+    return together
+
+
+def _filter(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any]:
+    """The rows of the confirmed question, as a bulk action's filter."""
+    if not across(request) or set(request.GET) - FILTERS:
+        return {"letters": list(rows.values_list("pk", flat=True))}
+    chosen: dict[str, Any] = {"newest": int(request.POST["newest"])}
+    given = request.GET
+    if text := given.get("q", "").strip():
+        chosen["search"] = text
+    if category := given.get("category"):
+        chosen["category"] = category
+    if severity := given.get("severity__exact"):
+        chosen["severity"] = severity
+    if queue := given.get("queue__id__exact"):
+        chosen["queue"] = Queue.objects.values_list("name", flat=True).get(pk=queue)
+    if project := given.get("project__id__exact"):
+        chosen["project"] = Project.objects.values_list("slug", flat=True).get(pk=project)
+    mine = project_ids(request.user)
+    if mine is not None:
+        chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
+    return chosen
 
 
 @admin.register(DeadLetter)
@@ -117,7 +168,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     list_per_page = 50
     sortable_by = ()
     search_fields = ["uid__exact", "job__uid__exact", "fingerprint__exact"]
-    search_help_text = "A letter's or job's id, or a fingerprint, whole"
+    search_help_text = "Full dead letter ID, job ID or fingerprint"
     actions_detail = ["replay", "edit", "discard"]
     fieldsets = [
         (
@@ -132,8 +183,8 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                 ]
             },
         ),
-        ("What happened", {"fields": ["shown_error", "shown_traceback", "shown_payload"]}),
-        ("Handled", {"fields": [("handled_as", "handled_by"), ("handled_at", "handled_reason")]}),
+        ("Failure", {"fields": ["shown_error", "shown_traceback", "shown_payload"]}),
+        ("Resolution", {"fields": [("handled_as", "handled_by"), ("handled_at", "handled_reason")]}),
     ]
     readonly_fields = [
         "shown_category", "shown_severity", "job_link", "alike", "shown_error", "shown_traceback", "shown_payload",
@@ -141,15 +192,15 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     actions = [
         bulk_action(
             "Replay letters",
-            question="Replay {count} dead letters? Each goes back in line, under the same quotas.",
-            done="{count} jobs are back in line.",
-            act=_replay,
+            question="Replay {count} {noun}? Their jobs are requeued under the same quotas.",
+            together=_in_background("replay"),
+            only=OPEN,
         ),
         bulk_action(
             "Discard letters",
-            question="Discard {count} dead letters? Their jobs stay dead.",
-            done="{count} letters discarded.",
-            act=_discard,
+            question="Discard {count} {noun}? Their jobs stay dead.",
+            together=_in_background("discard"),
+            only=OPEN,
             danger=True,
         ),
     ]
@@ -161,7 +212,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         letter = self.get_object(request, str(object_id))
         return [] if letter is None or letter.handled_at else super().get_actions_detail(request, object_id)
 
-    @display(description="Letter")
+    @display(description="Dead letter")
     def ident(self, row: DeadLetter) -> str:
         return row.uid
 
@@ -177,9 +228,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     def short_error(self, row: DeadLetter) -> str:
         return row.error[:120] + ("…" if len(row.error) > 120 else "")
 
-    @display(description="Handled", label={"replayed": "success", "discarded": "default"})
+    @display(description="Resolution", label={"replayed": "success", "discarded": "default", "open": "warning"})
     def handled(self, row: DeadLetter) -> str | None:
-        return row.handled_as or None
+        return row.handled_as or "open"
 
     @display(description="Error")
     def shown_error(self, row: DeadLetter) -> str:
@@ -187,12 +238,17 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @display(description="Last traceback")
     def shown_traceback(self, row: DeadLetter) -> str:
-        last = row.job.attempts.exclude(traceback="").order_by("-number").values_list("traceback", flat=True).first()
+        last = selectors.traceback_of(row)
         return format_html('<pre class="sl-json">{}</pre>', last) if last else "–"
 
     @display(description="Payload")
     def shown_payload(self, row: DeadLetter) -> str:
-        return pretty(payload_of(row.job))
+        if row.payload is None:
+            return pretty(registry.redacted(row.type, row.job.payload))
+        return format_html(
+            '{}<p class="sl-dim">The job was replayed with another payload; its page shows the present one.</p>',
+            pretty(registry.redacted(row.type, row.payload)),
+        )
 
     @display(description="Job")
     def job_link(self, row: DeadLetter) -> str:
@@ -200,10 +256,10 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             '<a class="sl-link" href="{}">{}</a>', reverse("admin:queues_job_change", args=[row.job_id]), row.job.uid
         )
 
-    @display(description="Others alike")
+    @display(description="Similar failures")
     def alike(self, row: DeadLetter) -> str:
         return format_html(
-            '<a class="sl-link" href="{}?q={}">Letters with this fingerprint</a>',
+            '<a class="sl-link" href="{}?q={}">Show dead letters with this fingerprint</a>',
             reverse("admin:queues_deadletter_changelist"),
             row.fingerprint,
         )
@@ -214,19 +270,22 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         icon="replay",
         variant=ActionVariant.PRIMARY,
         permissions=["operate"],
-        dialog=asking(
-            "Replay this job?", "It goes back in line with all its attempts, under the same quotas.", "Replay"
-        ),
+        dialog=asking("Replay this job?", "It is requeued with its attempts reset, under the same quotas.", "Replay"),
     )
     def replay(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._handle(request, object_id, lambda letter: _replay(request, letter, why(form)), "Back in line.")
+        return self._handle(request, object_id, lambda letter: _replay(request, letter, why(form)), "Requeued.")
 
     @action(
         description="Edit and replay",
         url_path="edit",
         icon="edit",
         permissions=["operate"],
-        dialog=asking("Replay with another payload", "It is checked against the type's schema.", "Replay", ReplayForm),
+        dialog=asking(
+            "Replay with another payload",
+            "The payload is checked against the job type. The one that failed stays on the dead letter.",
+            "Replay",
+            ReplayForm,
+        ),
     )
     def edit(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         def act(letter: DeadLetter) -> None:
@@ -234,11 +293,11 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             try:
                 replaying.replay(letter.pk, actor=actor_of(request), reason=why(form), payload=payload)
             except InvalidJob as error:
-                raise Refused(f"The payload does not fit: {error}") from None
+                raise Refused(f"Invalid payload: {error}") from None
             except QueueError as error:
                 raise Refused(str(error)) from None
 
-        return self._handle(request, object_id, act, "Back in line with the new payload.")
+        return self._handle(request, object_id, act, "Requeued with the new payload.")
 
     @action(
         description="Discard",
@@ -246,7 +305,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         icon="delete",
         variant=ActionVariant.DANGER,
         permissions=["operate"],
-        dialog=asking("Discard this letter?", "Its job stays dead; the letter counts as handled.", "Discard"),
+        dialog=asking("Discard this dead letter?", "Its job stays dead.", "Discard"),
     )
     def discard(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         return self._handle(request, object_id, lambda letter: _discard(request, letter, why(form)), "Discarded.")

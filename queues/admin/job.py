@@ -1,4 +1,4 @@
-"""Jobs: a list that stays fast with a million rows, and a page that tells one job's story."""
+"""Jobs: a list that stays fast with a million rows, and a page with one job's timeline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.text import Truncator
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, FieldTextFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -21,10 +23,11 @@ from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.services import cancel as cancelling
 from queues.services import replay
-from queues.states import Stage, Status, priority_band
+from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action
 from quotas.admin.dialogs import asking, back, why
+from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.priorities import PRIORITIES
 
@@ -53,11 +56,30 @@ def _cancel(request: HttpRequest, job: Job, reason: str) -> None:
         raise Refused(str(error)) from None
 
 
+class ProgressFilter(admin.SimpleListFilter):
+    """The stages that the dashboard's figures count."""
+
+    title = "progress"
+    parameter_name = "progress"
+    STAGES = {"queued": WAITING_STAGES, "running": IN_FLIGHT_STAGES, "finished": (Stage.DONE,)}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in self.STAGES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        stages = self.STAGES.get(self.value() or "")
+        return queryset.filter(stage__in=stages) if stages else queryset
+
+
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
     project_lookup = "project"
-    list_display = ["ident", "type", "queue", "project", "band", "shown_status", "tries", "created_at", "reason"]
+    list_display = [
+        "ident", "shown_status", "user", "age", "short_reason", "type", "queue", "project", "band", "tries", "duration",
+        "created_at",
+    ]  # fmt: skip
     list_filter = [
+        ProgressFilter,
         ("status", ChoicesDropdownFilter),
         ("queue", AutocompleteSelectFilter),
         ("project", AutocompleteSelectFilter),
@@ -70,7 +92,7 @@ class JobAdmin(ReadOnlyAdmin):
     sortable_by = ()
     ordering = ["-id"]
     search_fields = ["uid__exact"]
-    search_help_text = "A job's id, whole"
+    search_help_text = "Full job ID"
     paginator = InfinitePaginator
     change_form_outer_before_template = "admin/sluice/job_story.html"
     actions_detail = ["cancel", "retry"]
@@ -83,13 +105,13 @@ class JobAdmin(ReadOnlyAdmin):
                     "reason",
                     ("type", "queue"),
                     ("project", "user"),
-                    ("priority", "batch_link"),
+                    ("band", "batch_link"),
                     ("created_at", "finished_at"),
                 ]
             },
         ),
         (
-            "How it goes",
+            "Execution",
             {
                 "fields": [
                     ("stage", "not_before"),
@@ -105,12 +127,12 @@ class JobAdmin(ReadOnlyAdmin):
         ),
         ("Payload and result", {"fields": ["shown_payload", "shown_result", "error"], "classes": ["tab"]}),
     ]
-    readonly_fields = ["shown_status", "batch_link", "shown_payload", "shown_result"]
+    readonly_fields = ["shown_status", "band", "batch_link", "shown_payload", "shown_result"]
     actions = [
         bulk_action(
             "Cancel jobs",
-            question="Cancel {count} jobs? Those that run are ended, too.",
-            done="{count} jobs cancelled.",
+            question="Cancel {count} {noun}? Running ones are stopped.",
+            done="{count} {noun} cancelled.",
             act=_cancel,
             danger=True,
         )
@@ -153,6 +175,20 @@ class JobAdmin(ReadOnlyAdmin):
     def ident(self, row: Job) -> str:
         return row.uid
 
+    @display(description="Age")
+    def age(self, row: Job) -> str:
+        return spell_span(timezone.now() - row.created_at)
+
+    @display(description="Run time")
+    def duration(self, row: Job) -> str:
+        if row.started_at is None:
+            return "–"
+        return spell_span((row.finished_at or timezone.now()) - row.started_at)
+
+    @display(description="Status reason")
+    def short_reason(self, row: Job) -> str:
+        return Truncator(row.reason).chars(80) or "–"
+
     @display(description="Attempts")
     def tries(self, row: Job) -> int:
         return row.attempts_made
@@ -186,7 +222,7 @@ class JobAdmin(ReadOnlyAdmin):
         icon="cancel",
         variant=ActionVariant.DANGER,
         permissions=["operate"],
-        dialog=asking("Cancel this job?", "If it runs, it is ended within about a second.", "Cancel the job"),
+        dialog=asking("Cancel this job?", "If it is running, it is stopped within about a second.", "Cancel the job"),
     )
     def cancel(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         job = self.row(request, object_id)
@@ -203,13 +239,13 @@ class JobAdmin(ReadOnlyAdmin):
         icon="replay",
         variant=ActionVariant.PRIMARY,
         permissions=["operate"],
-        dialog=asking("Retry this job?", "It starts anew with all its attempts, under the same quotas.", "Retry"),
+        dialog=asking("Retry this job?", "It is requeued with its attempts reset, under the same quotas.", "Retry"),
     )
     def retry(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         job = self.row(request, object_id)
         try:
             replay.retry(job, actor=actor_of(request), reason=why(form))
-            messages.success(request, "Back in line.")
+            messages.success(request, "Requeued.")
         except QueueError as error:
             messages.warning(request, str(error))
         return back(request, reverse("admin:queues_job_change", args=[job.pk]))

@@ -1,4 +1,4 @@
-"""Queues: what waits, what runs, and the buttons that steer them."""
+"""Queues: depth, running jobs, and the buttons to control them."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ class QueueAdmin(SluiceAdmin):
     change_form_outer_before_template = "admin/sluice/queue_live.html"
     fieldsets = [
         (None, {"fields": [("name", "lane"), ("max_size", "concurrency"), ("timeout", "priority_levels")]}),
-        ("How jobs go", {"fields": [("retry_policy", "pool")]}),
+        ("Execution", {"fields": [("retry_policy", "pool")]}),
         ("State", {"fields": ["state", ("paused_reason", "draining_reason")]}),
     ]
     actions = [
         bulk_action(
             "Pause queues",
-            question="Pause {count} queues? They accept jobs and start none.",
-            done="{count} queues are paused.",
+            question="Pause {count} {noun}? New jobs are accepted but not started.",
+            done="{count} {noun} paused.",
             act=lambda request, row, reason: control.pause(row, actor=actor_of(request), reason=reason),
         ),
         bulk_action(
             "Resume queues",
-            question="Resume {count} queues?",
-            done="{count} queues go on.",
+            question="Resume {count} {noun}?",
+            done="{count} {noun} resumed.",
             act=lambda request, row, reason: control.resume(row, actor=actor_of(request), reason=reason),
         ),
     ]
@@ -84,7 +84,7 @@ class QueueAdmin(SluiceAdmin):
     def state(self, row: Queue) -> str:
         return control.state_of(row)
 
-    @display(description="Waiting: high · normal · low")
+    @display(description="Queued: high · normal · low")
     def waiting(self, row: Any) -> str:
         return "–" if row.depth is None else f"{row.depth['high']:,} · {row.depth['normal']:,} · {row.depth['low']:,}"
 
@@ -97,7 +97,7 @@ class QueueAdmin(SluiceAdmin):
         url_path="pause",
         icon="pause",
         permissions=["operate"],
-        dialog=asking("Pause this queue?", "It accepts jobs and starts none. What runs goes on.", "Pause"),
+        dialog=asking("Pause this queue?", "New jobs are accepted but not started. Running jobs continue.", "Pause"),
     )
     def pause(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         row = control.pause(self.row(request, object_id), actor=actor_of(request), reason=why(form))
@@ -110,11 +110,11 @@ class QueueAdmin(SluiceAdmin):
         icon="play_arrow",
         variant=ActionVariant.SUCCESS,
         permissions=["operate"],
-        dialog=asking("Resume this queue?", "It starts and accepts jobs again.", "Resume"),
+        dialog=asking("Resume this queue?", "It accepts and starts jobs again.", "Resume"),
     )
     def resume(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         row = control.resume(self.row(request, object_id), actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{row.name} goes on.")
+        messages.success(request, f"{row.name} is resumed.")
         return self._back(request, row)
 
     @action(
@@ -123,11 +123,11 @@ class QueueAdmin(SluiceAdmin):
         icon="water_drop",
         variant=ActionVariant.WARNING,
         permissions=["operate"],
-        dialog=asking("Drain this queue?", "It finishes what it has and refuses new jobs with 503.", "Drain"),
+        dialog=asking("Drain this queue?", "It finishes its jobs and refuses new ones with 503.", "Drain"),
     )
     def drain(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         row = control.drain(self.row(request, object_id), actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{row.name} drains.")
+        messages.success(request, f"{row.name} is draining.")
         return self._back(request, row)
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:

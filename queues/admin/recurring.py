@@ -21,7 +21,9 @@ class RecurringForm(ReasonForm):
     def clean_cron(self) -> str:
         cron = self.cleaned_data["cron"]
         if not is_cron(cron):
-            raise forms.ValidationError("Five fields: minute, hour, day, month, weekday, such as `0 3 * * *`.")
+            raise forms.ValidationError(
+                "Must have five fields: minute, hour, day, month, weekday, such as `0 3 * * *`."
+            )
         return cron
 
     def clean_timezone(self) -> str:
@@ -29,17 +31,17 @@ class RecurringForm(ReasonForm):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError):
-            raise forms.ValidationError("No such time zone; one is `Europe/Berlin`.") from None
+            raise forms.ValidationError("Unknown time zone. Use a name such as `Europe/Berlin`.") from None
         return name
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
         job_type = registry.get(given.get("type", ""))
         if job_type is None:
-            self.add_error("type", "There is no such job type.")
+            self.add_error("type", "Unknown job type.")
         else:
             for error in job_type.validate(given.get("payload") or {}, "/payload"):
-                self.add_error("payload", str(error))
+                self.add_error("payload", f"{error.pointer}: {error.detail}")
         return given
 
 
@@ -55,7 +57,7 @@ class RecurringAdmin(SluiceAdmin):
     readonly_fields = ["next_at", "last_at", "last_error"]
     fieldsets = [
         (None, {"fields": [("name", "enabled"), ("cron", "timezone"), ("type", "project"), ("queue", "priority")]}),
-        ("What is submitted", {"fields": ["payload"]}),
+        ("Job", {"fields": ["payload"]}),
         ("State", {"fields": [("next_at", "last_at"), "last_error"]}),
     ]
 

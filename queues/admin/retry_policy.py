@@ -21,7 +21,7 @@ class RetryPolicyForm(ReasonForm):
     def clean_by_category(self) -> Any:
         given = self.cleaned_data["by_category"] or {}
         if not isinstance(given, dict):
-            raise forms.ValidationError('Exceptions by category, such as {"auth": "never"}.')
+            raise forms.ValidationError('Must be a JSON object by category, such as {"auth": "never"}.')
         for category, rule in given.items():
             if category not in CATEGORIES:
                 hint = did_you_mean(category, CATEGORIES)

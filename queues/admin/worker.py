@@ -30,7 +30,7 @@ class WorkerAdmin(ReadOnlyAdmin):
             return "lost"
         return "working" if row.busy else "idle"
 
-    @display(description="Busy")
+    @display(description="Slots in use")
     def load(self, row: WorkerProcess) -> str:
         lost = f", {row.lost_places} stuck" if row.lost_places else ""
         return f"{row.busy} of {row.places}{lost}"

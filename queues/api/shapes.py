@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +13,6 @@ from queues.selectors import batch_facts
 from queues.services.control import state_of
 from quotas.models import Project
 
-REDACTED = "[redacted]"
-
 
 def moment(value: datetime | None) -> str | None:
     """ISO 8601 in UTC with `Z` and milliseconds."""
@@ -25,16 +22,8 @@ def moment(value: datetime | None) -> str | None:
 
 
 def payload_of(job: Job) -> dict[str, Any]:
-    """The payload without the members that its type hides. Where this process does not know the type, nobody can say
-    which these are, and all of them are hidden."""
-    return redacted(job.type, job.payload)
-
-
-def redacted(type: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """A payload of the type as it may be shown."""
-    job_type = registry.get(type)
-    hidden = payload.keys() if job_type is None else getattr(job_type, "redact", ())
-    return {name: REDACTED if name in hidden else value for name, value in payload.items()}
+    """The job's payload without the members that its type hides."""
+    return registry.redacted(job.type, job.payload)
 
 
 def job_row(job: Job) -> dict[str, Any]:

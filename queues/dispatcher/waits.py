@@ -24,6 +24,10 @@ TOLD_FOR = 120
 """Seconds that a group's wait is kept in Redis."""
 
 
+CAUSES = {"paused": "held for higher priorities or paused"}
+"""The engine's reasons where their own name would mislead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Denied:
     """A candidate that may not run yet. `seconds` is None where only a change by somebody helps."""
@@ -42,7 +46,10 @@ def describe(admission: Admission) -> str:
         return f"policy {admission.binding}"
     if admission.disabled:
         return f"pool {admission.binding}: every account is disabled"
-    causes = ", ".join(f"{count} × {reason.replace('_', ' ')}" for reason, count in sorted(admission.reasons.items()))
+    causes = ", ".join(
+        f"{count} × {CAUSES.get(reason, reason.replace('_', ' '))}"
+        for reason, count in sorted(admission.reasons.items())
+    )
     return f"pool {admission.binding}: no account is free ({causes})" if causes else f"pool {admission.binding}"
 
 

@@ -149,13 +149,14 @@ class Reconciler:
                     ended.append(job)
                 else:
                     job.stage, job.status, job.reason = Stage.READY, Status.PENDING, "its worker was lost"
+                    job.not_before = now
                     job.suspect = job.suspect or registry.is_suspect(job.type, job.losses)
                 if job.status != Status.DEAD:  # the timeline has that from the job itself
                     steps.append(Transition(job=job, at=now, state=job.status, reason=job.reason))
             Job.objects.bulk_update(
                 rows,
                 ["losses", "worker", "lease_until", "account_lease", "reservation", "stage", "status", "reason",
-                 "suspect", "finished_at", "category", "error"],
+                 "suspect", "finished_at", "category", "error", "not_before"],
             )  # fmt: skip
             Attempt.objects.bulk_create(attempts)
             Transition.objects.bulk_create(steps)

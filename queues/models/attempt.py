@@ -10,7 +10,7 @@ class Attempt(models.Model):
     number = models.PositiveIntegerField()
     delivery = models.PositiveIntegerField()
     outcome = models.CharField(max_length=16, choices=Outcome.choices)
-    counted = models.BooleanField(default=True, help_text="Counts against the job's maximum.")
+    counted = models.BooleanField(default=True, help_text="Whether it counts against the job's maximum.")
     category = models.CharField(max_length=32, blank=True)
     account = models.CharField(max_length=128, blank=True, help_text="pool/name")
     status = models.PositiveIntegerField(null=True, help_text="HTTP status of the answer, where there was one.")

@@ -6,20 +6,22 @@ from queues.ids import new_id
 
 
 class Batch(models.Model):
-    uid = models.CharField(max_length=32, unique=True, default=new_id, editable=False)
+    uid = models.CharField("ID", max_length=32, unique=True, default=new_id, editable=False)
     project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="batches")
     name = models.CharField(max_length=200, blank=True)
-    callback_url = models.URLField(max_length=1000, blank=True)
+    callback_url = models.URLField("callback URL", max_length=1000, blank=True)
     then = models.ForeignKey(
         "queues.Job",
         null=True,
         blank=True,
         on_delete=models.SET_NULL,
         related_name="closes",
-        help_text="Runs when the batch is complete, however its jobs ended.",
+        help_text="Runs when all jobs of the batch have ended, whatever their outcome.",
     )
-    open = models.BooleanField(default=False, help_text="More jobs may come; it is not complete before it is sealed.")
-    sealed = models.BooleanField(default=False, help_text="Somebody said that no more jobs come.")
+    open = models.BooleanField(
+        default=False, help_text="More jobs may be added. The batch is complete only after it is sealed."
+    )
+    sealed = models.BooleanField(default=False, help_text="No more jobs can be added.")
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)
     request_hash = models.CharField(max_length=64, blank=True)
     pruned = models.JSONField(

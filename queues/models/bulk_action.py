@@ -6,16 +6,16 @@ from queues.ids import new_id
 
 
 class BulkAction(models.Model):
-    uid = models.CharField(max_length=32, unique=True, default=new_id, editable=False)
+    uid = models.CharField("ID", max_length=32, unique=True, default=new_id, editable=False)
     verb = models.CharField(max_length=16)
     filter = models.JSONField(default=dict)
     project = models.ForeignKey("quotas.Project", null=True, on_delete=models.CASCADE)
     actor = models.CharField(max_length=200)
     reason = models.CharField(max_length=500)
-    total = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0, help_text="Rows that matched when it began.")
     done = models.PositiveIntegerField(default=0)
     skipped = models.PositiveIntegerField(default=0)
-    last_id = models.BigIntegerField(default=0, help_text="Goes on behind this row.")
+    last_id = models.BigIntegerField(default=0, help_text="The last row that was handled.")
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
 

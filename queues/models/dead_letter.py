@@ -6,7 +6,7 @@ from queues.ids import new_id
 
 
 class DeadLetter(models.Model):
-    uid = models.CharField(max_length=32, unique=True, default=new_id, editable=False)
+    uid = models.CharField("ID", max_length=32, unique=True, default=new_id, editable=False)
     job = models.ForeignKey("queues.Job", on_delete=models.CASCADE, related_name="dead_letters")
     project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="dead_letters")
     queue = models.ForeignKey("queues.Queue", on_delete=models.PROTECT, related_name="dead_letters")
@@ -15,14 +15,19 @@ class DeadLetter(models.Model):
     severity = models.CharField(max_length=16, choices=[(word, word) for word in ("info", "warning", "critical")])
     fingerprint = models.CharField(max_length=32)
     error = models.TextField(blank=True)
-    attempts = models.PositiveIntegerField(default=0)
-    created_at = models.DateTimeField()
-    handled_at = models.DateTimeField(null=True, blank=True)
-    handled_by = models.CharField(max_length=200, blank=True)
-    handled_as = models.CharField(
-        max_length=16, blank=True, choices=[("replayed", "Replayed"), ("discarded", "Discarded")]
+    attempts = models.PositiveIntegerField(default=0, verbose_name="total attempts")
+    payload = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="The payload that failed, where a replay has replaced the job's; null: the job's.",
     )
-    handled_reason = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField()
+    handled_at = models.DateTimeField("resolved at", null=True, blank=True)
+    handled_by = models.CharField("resolved by", max_length=200, blank=True)
+    handled_as = models.CharField(
+        "resolution", max_length=16, blank=True, choices=[("replayed", "Replayed"), ("discarded", "Discarded")]
+    )
+    handled_reason = models.CharField("reason", max_length=500, blank=True)
 
     class Meta:
         ordering = ["-pk"]

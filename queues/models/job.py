@@ -13,7 +13,7 @@ from queues.states import LIVE_STAGES, Stage, Status
 class Job(models.Model):
     """`id` is also the order of submission. Columns fall into what was asked, where it is, and how it ended."""
 
-    uid = models.CharField(max_length=32, unique=True, default=new_id, editable=False)
+    uid = models.CharField("ID", max_length=32, unique=True, default=new_id, editable=False)
 
     # What was asked.
     project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="jobs", db_index=False)
@@ -24,21 +24,21 @@ class Job(models.Model):
     type = models.CharField(max_length=200)
     payload = models.JSONField(default=dict)
     pool = models.CharField(
-        max_length=63, blank=True, help_text="The pool that its payload or type names; blank: the queue's."
+        max_length=63, blank=True, help_text="The pool that its payload or type names. Blank: the queue's."
     )
     model = models.CharField(
         max_length=200,
         blank=True,
-        help_text="The provider's model that its payload names: a refusal may be about that.",
+        help_text="The provider's model that its payload names; a provider may limit each model separately.",
     )
     priority = models.PositiveSmallIntegerField(default=5)
     user = models.CharField(max_length=1024, blank=True)
     keys = models.JSONField(default=dict)
     cost = models.JSONField(default=dict)
-    max_attempts = models.PositiveIntegerField(default=5)
+    max_attempts = models.PositiveIntegerField("max attempts", default=5)
     timeout = models.FloatField(null=True)
     delivery_mode = models.CharField(max_length=16, default="at_least_once")
-    callback_url = models.URLField(max_length=1000, blank=True)
+    callback_url = models.URLField("callback URL", max_length=1000, blank=True)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)
     request_hash = models.CharField(max_length=64, blank=True)
     unique_key = models.CharField(max_length=64, null=True, blank=True, editable=False)
@@ -47,13 +47,22 @@ class Job(models.Model):
     # Where it is.
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
     stage = StageField(choices=Stage.choices, default=Stage.READY)
-    lane = models.CharField(max_length=24, blank=True, help_text="Hash of user and keys: what waits in line together.")
-    not_before = models.DateTimeField(null=True, blank=True, help_text="When stage is scheduled: not before.")
-    delivery = models.PositiveIntegerField(default=0, help_text="Fencing token: goes up with each release to the belt.")
+    lane = models.CharField(
+        max_length=24,
+        blank=True,
+        verbose_name="ordering key",
+        help_text="Hash of user and keys: jobs with equal ones start in order.",
+    )
+    not_before = models.DateTimeField(
+        null=True, blank=True, help_text="Not started before this time. For a ready job: when it became ready."
+    )
+    delivery = models.PositiveIntegerField(
+        default=0, help_text="Fencing token: increases with each release to the belt."
+    )
     parcel = models.CharField(max_length=64, blank=True, help_text="The RQ job that carries this delivery.")
     dispatched_at = models.DateTimeField(null=True)
     lease_until = models.DateTimeField(
-        null=True, help_text="While running: the worker's claim ends then unless renewed."
+        null=True, help_text="While running: when the worker's claim expires unless it is renewed."
     )
     worker = models.CharField(max_length=128, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
@@ -67,15 +76,25 @@ class Job(models.Model):
         editable=False,
         help_text="The account whose credential was refused for this job: another one is taken.",
     )
-    attempts_made = models.PositiveIntegerField(default=0, help_text="Numbers of attempts, rising for ever.")
-    attempts_counted = models.PositiveIntegerField(default=0, help_text="Attempts that count against the maximum.")
-    deaths = models.PositiveSmallIntegerField(default=0, help_text="Workers that died while running it, alone.")
+    attempts_made = models.PositiveIntegerField(
+        default=0, verbose_name="total attempts", help_text="Never resets, not even with a replay."
+    )
+    attempts_counted = models.PositiveIntegerField(
+        default=0, verbose_name="attempts used", help_text="Attempts that count against the maximum."
+    )
+    deaths = models.PositiveSmallIntegerField(
+        default=0, verbose_name="worker crashes", help_text="Processes that died while they ran this job alone."
+    )
     losses = models.PositiveSmallIntegerField(default=0, help_text="Deliveries whose worker was lost.")
     returns = models.PositiveSmallIntegerField(default=0, help_text="Deliveries to workers that did not know its type.")
-    suspect = models.BooleanField(default=False, help_text="Runs alone in a forked process.")
+    suspect = models.BooleanField(
+        default=False,
+        verbose_name="isolated after worker crash",
+        help_text="Runs alone in a process of its own.",
+    )
     replays = models.PositiveIntegerField(default=0)
     edits = models.PositiveIntegerField(default=0, help_text="Replays with another payload.")
-    reason = models.CharField(max_length=500, blank=True, help_text="Why it is where it is.")
+    reason = models.CharField("status reason", max_length=500, blank=True)
 
     # How it ended.
     result = models.JSONField(null=True)

@@ -13,9 +13,9 @@ DEFAULT_QUEUES = ("embeddings", "agent_tasks", "exports", "batch", "notification
 class Queue(Versioned):
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])
     max_size = models.PositiveIntegerField(
-        null=True, blank=True, default=100_000, help_text="Jobs that may wait; blank: not limited."
+        null=True, blank=True, default=100_000, help_text="Queued jobs at most. Leave blank for no limit."
     )
-    timeout = models.FloatField(default=600.0, help_text="Seconds a job may run.")
+    timeout = models.FloatField(default=600.0, help_text="Seconds that a job may run.")
     retry_policy = models.ForeignKey(
         "queues.RetryPolicy", null=True, blank=True, on_delete=models.PROTECT, related_name="queues"
     )
@@ -25,18 +25,22 @@ class Queue(Versioned):
         blank=True,
         on_delete=models.PROTECT,
         related_name="queues",
-        help_text="Pool of the jobs that name none.",
+        help_text="Used by jobs that name no pool.",
     )
     concurrency = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Jobs that run at once; blank: as many as there are workers' places; 0: none."
+        null=True,
+        blank=True,
+        help_text="Jobs running at once. 0 runs none; leave blank for no limit but the workers' slots.",
     )
     lane = models.CharField(
         max_length=8, default="io", choices=[("io", "io: threads"), ("cpu", "cpu: a process for each job")]
     )
     priority_levels = models.PositiveIntegerField(default=10)
-    paused_at = models.DateTimeField(null=True, blank=True, help_text="Paused by an operator since.")
+    paused_at = models.DateTimeField(null=True, blank=True, help_text="When an operator paused it.")
     paused_reason = models.CharField(max_length=500, blank=True)
-    draining_at = models.DateTimeField(null=True, blank=True, help_text="Accepts nothing new since.")
+    draining_at = models.DateTimeField(
+        null=True, blank=True, help_text="When an operator started to drain it: new jobs are refused since then."
+    )
     draining_reason = models.CharField(max_length=500, blank=True)
 
     class Meta:

@@ -12,7 +12,9 @@ class Recurring(Versioned):
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])
     enabled = models.BooleanField(default=True)
     cron = models.CharField(max_length=100, help_text="Minute, hour, day, month, weekday, such as `0 3 * * *`.")
-    timezone = models.CharField(max_length=64, default="UTC")
+    timezone = models.CharField(
+        max_length=64, default="UTC", verbose_name="time zone", help_text="Such as `UTC` or `Europe/Berlin`."
+    )
     type = models.CharField(max_length=200)
     project = models.ForeignKey("quotas.Project", on_delete=models.CASCADE, related_name="recurring")
     queue = models.ForeignKey("queues.Queue", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
@@ -24,7 +26,7 @@ class Recurring(Versioned):
 
     class Meta:
         ordering = ["name"]
-        verbose_name_plural = "recurring jobs"
+        verbose_name = "recurring job"
 
     def __str__(self) -> str:
         return self.name

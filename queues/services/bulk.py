@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
@@ -17,29 +18,41 @@ from quotas import events
 from quotas.models import Project
 
 FILTERS = ("category", "severity", "fingerprint", "project", "queue", "type")
+"""What callers may filter by. The admin site also names letters (`letters`), their newest (`newest`), several projects
+(`projects`) and what its search box takes (`search`)."""
 SLICE = 50
 
 
-def matching(filter: dict[str, str], project: Project | None) -> QuerySet[DeadLetter]:
-    """The open letters that `filter` means; `project` bounds it to one."""
+def matching(filter: Mapping[str, Any], project: Project | None) -> QuerySet[DeadLetter]:
+    """The open dead letters that `filter` means; `project` bounds it to one."""
     rows = DeadLetter.objects.filter(handled_at=None)
-    lookups = {"project": "project__slug", "queue": "queue__name"}
-    rows = rows.filter(**{lookups.get(name, name): value for name, value in filter.items()})
+    lookups = {
+        "project": "project__slug", "projects": "project__slug__in", "queue": "queue__name", "letters": "pk__in",
+        "newest": "pk__lte",
+    }  # fmt: skip
+    plain = {lookups.get(name, name): value for name, value in filter.items() if name != "search"}
+    rows = rows.filter(**plain)
+    if "search" in filter:
+        text = filter["search"]
+        rows = rows.filter(Q(uid=text) | Q(job__uid=text) | Q(fingerprint=text))
     return rows.filter(project=project) if project is not None else rows
 
 
-def begin(verb: str, filter: dict[str, str], *, project: Project | None, actor: str, reason: str) -> BulkAction:
-    """Note down what is to be done with all that matches now; the leading dispatcher does it. `verb`: replay, discard."""
+def begin(verb: str, filter: Mapping[str, Any], *, project: Project | None, actor: str, reason: str) -> BulkAction:
+    """Write down what is to be done with all that matches now; the leading dispatcher does it. `verb`: replay, discard.
+
+    One audit entry stands for all: each job's own page names who replayed it.
+    """
     with transaction.atomic():
         action = BulkAction.objects.create(
             verb=verb,
-            filter=filter,
+            filter=dict(filter),
             project=project,
             actor=actor,
             reason=reason,
             total=matching(filter, project).count(),
         )
-        after = {"filter": filter, "total": action.total, "action": action.uid}
+        after = {"filter": dict(filter), "total": action.total, "action": action.uid}
         events.emit(
             events.OperatorActed(
                 actor,
@@ -71,7 +84,7 @@ def go_on(now: Any = None) -> bool:
         done = 1
         try:
             verb = replay.replay if action.verb == "replay" else replay.discard
-            verb(letter_id, actor=action.actor, reason=action.reason)
+            verb(letter_id, actor=action.actor, reason=action.reason, audited=False)
         except AlreadyHandled:
             done = 0
         BulkAction.objects.filter(pk=action.pk).update(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 
@@ -69,16 +70,15 @@ def _decide(jobs: Sequence[Job]) -> tuple[list[tuple[Job, str]], list[Job]]:
 
 
 def release(jobs: Sequence[Job]) -> None:
-    """Let held jobs go in line, or wait for their time where that is still to come."""
+    """Make held jobs ready, or scheduled where their time is still to come."""
     now = clock.now()
     timed = [job.pk for job in jobs if job.not_before is not None and job.not_before > now]
     later = set(timed)
-    for ids, stage, reason in (
-        ([job.pk for job in jobs if job.pk not in later], Stage.READY, ""),
-        (timed, Stage.SCHEDULED, "waits for its time"),
-    ):
+    ready: dict[str, Any] = {"stage": Stage.READY, "reason": "", "not_before": now}
+    scheduled: dict[str, Any] = {"stage": Stage.SCHEDULED, "reason": "waits for its time"}
+    for ids, values in (([job.pk for job in jobs if job.pk not in later], ready), (timed, scheduled)):
         for some in slices(ids, SLICE):
-            Job.objects.filter(pk__in=some, stage=Stage.HELD).update(stage=stage, reason=reason)
+            Job.objects.filter(pk__in=some, stage=Stage.HELD).update(**values)
     groups = {(job.queue_id, job.priority, job.project_id, job.pool) for job in jobs}
     if groups:
         transaction.on_commit(lambda: ring(groups, again=True))

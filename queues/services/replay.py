@@ -20,10 +20,18 @@ from quotas import events
 
 
 @again_after_deadlock
-def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str, Any] | None = None) -> Job:
-    """Put a dead job back in line with its attempts anew; it keeps its id and goes through the same quotas.
+def replay(
+    letter_id: int,
+    *,
+    actor: str,
+    reason: str = "",
+    payload: Mapping[str, Any] | None = None,
+    audited: bool = True,
+) -> Job:
+    """Requeue a dead job with its attempts reset; it keeps its id and is subject to the same quotas.
 
-    `payload` replaces the job's. Raises `AlreadyHandled`, `InvalidJob`.
+    `payload` replaces the job's; its dead letters keep the payload that failed. `audited`: write an audit entry, which
+    a bulk action does once for all. Raises `AlreadyHandled`, `InvalidJob`.
     """
     with transaction.atomic():
         letter = _open_letter(letter_id)
@@ -39,22 +47,27 @@ def replay(letter_id: int, *, actor: str, reason: str = "", payload: Mapping[str
                 changed |= _through_its_pool(job, job_type, payload)
         now = clock.now()
         _handle(letter, "replayed", actor, reason)
+        before: dict[str, Any] = {"status": "dead", "category": letter.category}
+        after: dict[str, Any] = {"status": "pending", "edited": bool(changed)}
+        if changed:
+            DeadLetter.objects.filter(job=job, payload__isnull=True).update(payload=job.payload)
+            before["payload"] = registry.redacted(job.type, job.payload)
+            after["payload"] = registry.redacted(job.type, changed["payload"])
         text = f"replayed by {actor}" + (f": {reason}" if reason else "")
         Job.objects.filter(pk=job.pk).update(
             stage=Stage.READY, status=Status.PENDING, reason=text[:500], category="", error="", finished_at=None,
-            attempts_counted=0, deaths=0, losses=0, returns=0, replays=job.replays + 1, not_before=None, cancel_requested_at=None,
+            attempts_counted=0, deaths=0, losses=0, returns=0, replays=job.replays + 1, not_before=now, cancel_requested_at=None,
             refused_by=None, **changed,
         )  # fmt: skip
         if job.batch_id is not None:
             Batch.objects.filter(pk=job.batch_id).update(finished_at=None)
         Transition.objects.create(job=job, at=now, state=Status.PENDING, reason=text[:500])
-        before = {"status": "dead", "category": letter.category}
-        after = {"status": "pending", "edited": bool(changed)}
-        events.emit(
-            events.OperatorActed(
-                actor, "dead_letter.replay", f"job:{job.uid}", before, after, reason, project=job.project.slug
+        if audited:
+            events.emit(
+                events.OperatorActed(
+                    actor, "dead_letter.replay", f"job:{job.uid}", before, after, reason, project=job.project.slug
+                )
             )
-        )
         job.refresh_from_db()
         announce([job])
         group = (job.queue_id, job.priority, job.project_id, job.pool)
@@ -77,22 +90,23 @@ def _through_its_pool(job: Job, job_type: registry.JobType, payload: Mapping[str
     }  # fmt: skip
 
 
-def discard(letter_id: int, *, actor: str, reason: str = "") -> DeadLetter:
+def discard(letter_id: int, *, actor: str, reason: str = "", audited: bool = True) -> DeadLetter:
     """Settle a letter without another run; its job stays dead. Raises `AlreadyHandled`."""
     with transaction.atomic():
         letter = _open_letter(letter_id)
         _handle(letter, "discarded", actor, reason)
-        events.emit(
-            events.OperatorActed(
-                actor,
-                "dead_letter.discard",
-                f"job:{letter.job.uid}",
-                {"category": letter.category},
-                {"handled": "discarded"},
-                reason,
-                project=letter.project.slug,
-            )  # fmt: skip
-        )
+        if audited:
+            events.emit(
+                events.OperatorActed(
+                    actor,
+                    "dead_letter.discard",
+                    f"job:{letter.job.uid}",
+                    {"category": letter.category},
+                    {"handled": "discarded"},
+                    reason,
+                    project=letter.project.slug,
+                )  # fmt: skip
+            )
     return letter
 
 

@@ -56,7 +56,7 @@ def hand_back(claimed: Sequence[Claimed], worker: str, *, suspect: bool = False)
         now, why = clock.now(), TOO_LARGE if suspect else WHY
         Job.objects.filter(id__in=[job.pk for job in rows]).update(
             stage=Stage.READY, status=Status.PENDING, reason=why, worker="", lease_until=None, account_lease="",
-            reservation="", losses=F("losses") + int(suspect),
+            reservation="", losses=F("losses") + int(suspect), not_before=now,
         )  # fmt: skip
         blamed = [job.pk for job in rows if suspect and is_suspect(job.type, job.losses + 1)]
         Job.objects.filter(id__in=blamed).update(suspect=True)

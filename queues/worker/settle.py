@@ -159,7 +159,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
             _carry(job, result, fate, now)
             attempts.append(_attempt(item, now))
             rows.append(
-                (fate.stage, fate.status, fate.reason, fate.not_before, job.attempts_counted,
+                (fate.stage, fate.status, fate.reason, _ready_at(fate, now), job.attempts_counted,
                  None if job.result is None else _json(job.result), job.category, job.error, job.finished_at,
                  job.suspect, job.deaths, job.returns, job.refused_by, pk)
             )  # fmt: skip
@@ -185,6 +185,11 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
         announce(changed)
         transaction.on_commit(lambda: _tell(back, timed))
     return len(held)
+
+
+def _ready_at(fate: Fate, now: datetime) -> datetime | None:
+    """When the job may run again: its wait counts from then."""
+    return now if fate.stage == Stage.READY and fate.not_before is None else fate.not_before
 
 
 def _storable(item: Ended) -> Ended:

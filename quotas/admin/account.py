@@ -9,7 +9,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -31,11 +31,30 @@ from quotas.services import credentials, operate
 STATES = {
     "available": "success",
     "cooling down": "warning",
-    "open": "danger",
-    "half open": "info",
+    "breaker open": "danger",
+    "breaker half open": "info",
     "disabled": "default",
-    "paused": "warning",
+    "holding low priority": "info",
+    "pool paused": "warning",
 }
+NAMES = {
+    "available": "available",
+    "cooling_down": "cooling down",
+    "open": "breaker open",
+    "half_open": "breaker half open",
+    "disabled": "disabled",
+    "paused": "holding low priority",
+}
+AVAILABLE = Q(state__in=["available", "paused"], pool__paused_at=None)
+"""Takes calls, though perhaps not of low priority."""
+FAILURES = frozenset({"server", "network", "timeout", "unknown", "auth"})
+"""What counts against an account; other errors are limits, or the caller's own."""
+
+
+def named(state: str, *, paused: bool = False) -> str:
+    """An account's state in words. The engine's `paused` is either its pool's pause, or a quota that is nearly used up
+    and is held for higher priorities."""
+    return "pool paused" if state == "paused" and paused else NAMES.get(state, state)
 
 
 class AccountForm(ReasonForm):
@@ -44,7 +63,7 @@ class AccountForm(ReasonForm):
         strip=True,
         validators=[validate_credential],
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False),
-        help_text="Encrypted at rest, never shown again. Blank keeps the present one.",
+        help_text="Encrypted at rest and never shown again. Leave blank to keep the current value.",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,7 +71,7 @@ class AccountForm(ReasonForm):
         self.initial.pop("credential", None)
         if self.instance.pk is None and "credential" in self.fields:
             self.fields["credential"].required = True
-            self.fields["credential"].help_text = "Encrypted at rest, never shown again."
+            self.fields["credential"].help_text = "Encrypted at rest and never shown again."
 
     def clean_credential(self) -> Any:
         return self.cleaned_data["credential"] or self.instance.credential
@@ -63,7 +82,7 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state.replace(" ", "_"), state) for state in STATES]
+        return list(NAMES.items())
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(state=self.value()) if self.value() else queryset
@@ -90,25 +109,30 @@ class AccountAdmin(SluiceAdmin):
         _bulk(
             "Clear cooldowns",
             operate.clear_cooldown,
-            "End the cooldown of {count} accounts, and of their pools?",
-            "{count} cooldowns cleared.",
+            "End the cooldown of {count} {noun}, and of their pools?",
+            "Cooldown of {count} {noun} cleared.",
         ),
-        _bulk("Close breakers", operate.close, "Close the breakers of {count} accounts?", "{count} breakers closed."),
-        _bulk("Enable accounts", operate.enable, "Enable {count} accounts?", "{count} accounts enabled."),
+        _bulk(
+            "Close breakers",
+            operate.close,
+            "Close the circuit breaker of {count} {noun}?",
+            "Circuit breaker of {count} {noun} closed.",
+        ),
+        _bulk("Enable accounts", operate.enable, "Enable {count} {noun}?", "{count} {noun} enabled."),
         _bulk(
             "Disable accounts",
             operate.disable,
-            "Disable {count} accounts? They are not lent until they are enabled.",
-            "{count} accounts disabled.",
+            "Disable {count} {noun}? They get no calls until they are enabled.",
+            "{count} {noun} disabled.",
             danger=True,
         ),
     ]
     readonly_fields = [
-        "shown_used", "shown_error",
+        "shown_used",
     ]  # fmt: skip
     fieldsets = [
         (None, {"fields": [("pool", "name"), ("weight", "enabled"), "credential", "disabled_reason"]}),
-        ("What it did", {"fields": [("shown_used", "shown_error")]}),
+        ("Activity", {"fields": ["shown_used"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -117,7 +141,7 @@ class AccountAdmin(SluiceAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Who may not set a credential does not see its field: read-only, it would show what is stored."""
         sets = super().get_fieldsets(request, obj)
-        sets = [part for part in sets if obj is not None or part[0] != "What it did"]
+        sets = [part for part in sets if obj is not None or part[0] != "Activity"]
         if obj is None or self.has_change_permission(request, obj):
             return sets
         return [
@@ -144,7 +168,7 @@ class AccountAdmin(SluiceAdmin):
 
     @display(description="State", ordering="state", label=STATES)
     def shown_state(self, row: Account) -> str:
-        return (row.state if row.enabled else "disabled").replace("_", " ")
+        return named(row.state if row.enabled else "disabled", paused=row.pool.paused_at is not None)
 
     @display(description="Until", ordering="until")
     def shown_until(self, row: Account) -> str:
@@ -166,19 +190,15 @@ class AccountAdmin(SluiceAdmin):
 
     @display(description="Calls")
     def calls(self, row: Account) -> str:
-        errors = sum(count for count in row.errors.values() if isinstance(count, int))
-        return f"{row.successes:,} ok, {errors:,} failed"
+        counts = {name: count for name, count in row.errors.items() if isinstance(count, int)}
+        failed = sum(count for name, count in counts.items() if name in FAILURES)
+        other = sum(counts.values()) - failed
+        refused = f", {other:,} refused" if other else ""
+        return f"{row.successes:,} successful, {failed:,} failed{refused}"
 
     @display(description="Last used", ordering="last_used")
     def shown_used(self, row: Account) -> str:
         return f"{spell_span(timezone.now() - row.last_used)} ago" if row.last_used else "never"
-
-    @display(description="Last failure")
-    def shown_error(self, row: Account) -> str:
-        if not row.last_error:
-            return "none"
-        when = f"{spell_span(timezone.now() - row.last_error_at)} ago: " if row.last_error_at else ""
-        return f"{when}{row.last_error}"
 
     # Buttons
 
@@ -188,6 +208,8 @@ class AccountAdmin(SluiceAdmin):
         if row is None:
             return []
         able = {"trip", "disable"} if row.enabled else {"enable"}
+        if row.state == "open":
+            able.discard("trip")
         if row.enabled and row.state == "disabled":  # by the provider, which refused its credential
             able = {"enable", "disable"}
         elif row.enabled:
@@ -216,11 +238,11 @@ class AccountAdmin(SluiceAdmin):
         variant=ActionVariant.SUCCESS,
         permissions=["operate"],
         dialog=asking(
-            "End this cooldown?", "The provider may refuse again. A cooldown of the whole pool ends, too.", "Clear"
+            "End this cooldown?", "The provider may refuse again. A cooldown of the whole pool also ends.", "Clear"
         ),
     )
     def clear_cooldown(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, operate.clear_cooldown, form, "the cooldown is over.")
+        return self._do(request, object_id, operate.clear_cooldown, form, "cooldown cleared.")
 
     @action(
         description="Close breaker",
@@ -228,10 +250,10 @@ class AccountAdmin(SluiceAdmin):
         icon="electrical_services",
         variant=ActionVariant.SUCCESS,
         permissions=["operate"],
-        dialog=asking("Close the circuit breaker?", "Calls go through at once, without a probe.", "Close"),
+        dialog=asking("Close the circuit breaker?", "Calls are sent at once, without a probe.", "Close"),
     )
     def close_breaker(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, operate.close, form, "the breaker is closed.")
+        return self._do(request, object_id, operate.close, form, "circuit breaker closed.")
 
     @action(
         description="Trip breaker",
@@ -239,10 +261,12 @@ class AccountAdmin(SluiceAdmin):
         icon="power_off",
         variant=ActionVariant.WARNING,
         permissions=["operate"],
-        dialog=asking("Open the circuit breaker?", "The account is passed over for as long as its pool says.", "Trip"),
+        dialog=asking(
+            "Open the circuit breaker?", "The account gets no calls for as long as its pool's settings say.", "Trip"
+        ),
     )
     def trip(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, operate.trip, form, "the breaker is open.")
+        return self._do(request, object_id, operate.trip, form, "circuit breaker opened.")
 
     @action(
         description="Enable",
@@ -250,7 +274,7 @@ class AccountAdmin(SluiceAdmin):
         icon="play_arrow",
         variant=ActionVariant.SUCCESS,
         permissions=["operate"],
-        dialog=asking("Enable this account?", "It is lent again at once.", "Enable"),
+        dialog=asking("Enable this account?", "It is used again at once.", "Enable"),
     )
     def enable(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         return self._do(request, object_id, operate.enable, form, "enabled.")
@@ -261,7 +285,9 @@ class AccountAdmin(SluiceAdmin):
         icon="block",
         variant=ActionVariant.DANGER,
         permissions=["operate"],
-        dialog=asking("Disable this account?", "It is not lent until it is enabled; what was lent goes on.", "Disable"),
+        dialog=asking(
+            "Disable this account?", "It gets no new calls until it is enabled. Running calls continue.", "Disable"
+        ),
     )
     def disable(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         return self._do(request, object_id, operate.disable, form, "disabled.")

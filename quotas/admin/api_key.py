@@ -25,12 +25,12 @@ from quotas.models.api_key import SCOPES
 from quotas.services import api_keys
 
 MEANINGS = {
-    "check": "check: hold requests against limits",
+    "check": "check: evaluate limits",
     "submit": "submit: jobs, and calls through account pools",
-    "read": "read: status, usage, results",
-    "operate": "operate: pause, replay, reset",
-    "admin": "admin: the audit trail",
-    "bypass": "bypass: go past limits, audited",
+    "read": "read: status, usage and results",
+    "operate": "operate: pause, replay and reset",
+    "admin": "admin: read the audit log",
+    "bypass": "bypass: skip limits (audited)",
 }
 
 
@@ -46,13 +46,13 @@ class KeyForm(ReasonForm):
 
 def _revoke(request: HttpRequest, key: ApiKey, reason: str) -> None:
     if not api_keys.revoke(key, actor=actor_of(request), reason=reason):
-        raise Refused("was revoked before")
+        raise Refused("already revoked")
 
 
 def _show_once(request: HttpRequest, token: str) -> None:
     messages.success(
         request,
-        format_html("Copy the key now, it is not shown again: <code class='sl-secret' id='new-key'>{}</code>", token),
+        format_html("Copy the key now. It is not shown again: <code class='sl-secret' id='new-key'>{}</code>", token),
     )
 
 
@@ -70,8 +70,8 @@ class ApiKeyAdmin(SluiceAdmin):
     actions = [
         bulk_action(
             "Revoke keys",
-            question="Revoke {count} keys? Whoever uses them gets 401 within a second.",
-            done="{count} keys revoked.",
+            question="Revoke {count} {noun}? Requests with them get 401 within a second.",
+            done="{count} {noun} revoked.",
             act=_revoke,
             permission="delete",
             danger=True,
@@ -121,18 +121,18 @@ class ApiKeyAdmin(SluiceAdmin):
     def shown_scopes(self, row: ApiKey) -> str:
         return ", ".join(row.scopes)
 
-    @display(description="State", label={"in force": "success", "revoked": "danger", "expired": "warning"})
+    @display(description="State", label={"active": "success", "revoked": "danger", "expired": "warning"})
     def state(self, row: ApiKey) -> str:
         if row.revoked_at:
             return "revoked"
-        return "expired" if row.expires_at and row.expires_at <= timezone.now() else "in force"
+        return "expired" if row.expires_at and row.expires_at <= timezone.now() else "active"
 
     @action(
-        description="New secret",
+        description="Rotate secret",
         url_path="rotate",
         icon="autorenew",
         permissions=["delete"],
-        dialog=asking("A new secret for this key?", "The old one is refused within a second.", "New secret"),
+        dialog=asking("Rotate this key's secret?", "The old secret is refused within a second.", "Rotate secret"),
     )
     def rotate(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         key = self.row(request, object_id)
@@ -145,12 +145,12 @@ class ApiKeyAdmin(SluiceAdmin):
         icon="block",
         variant=ActionVariant.DANGER,
         permissions=["delete"],
-        dialog=asking("Revoke this key?", "Whoever uses it gets 401 within a second, for ever.", "Revoke"),
+        dialog=asking("Revoke this key?", "Requests with it get 401 within a second, permanently.", "Revoke"),
     )
     def revoke(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         key = self.row(request, object_id)
         if api_keys.revoke(key, actor=actor_of(request), reason=why(form)):
             messages.success(request, f"{key.name} is revoked.")
         else:
-            messages.warning(request, f"{key.name} was revoked before.")
+            messages.warning(request, f"{key.name} is already revoked.")
         return back(request, reverse("admin:quotas_apikey_changelist"))

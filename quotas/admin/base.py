@@ -8,13 +8,13 @@ from django import forms
 from django.contrib.admin.utils import flatten_fieldsets
 from django.db.models import JSONField, Model, QuerySet
 from django.http import Http404, HttpRequest
-from unfold.admin import ModelAdmin
-from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from quotas.admin import trail
+from quotas.admin.deletion import DeletesWithReason
+from quotas.admin.reason import ReasonField
 from quotas.admin.visibility import project_ids, visible
 from quotas.models import Project
-from quotas.services import in_use
 
 OPERATE = "quotas.operate"
 """The permission to steer what runs: pause, replay, reset."""
@@ -23,16 +23,10 @@ OPERATE = "quotas.operate"
 class ReasonForm(forms.ModelForm):
     """A form that also asks why."""
 
-    reason = forms.CharField(
-        required=False,
-        max_length=500,
-        label="Reason for this change",
-        help_text="Goes into the audit trail.",
-        widget=UnfoldAdminTextInputWidget,
-    )
+    reason = ReasonField(required=False)
 
 
-class SluiceAdmin(ModelAdmin):
+class SluiceAdmin(DeletesWithReason):
     """`project_lookup` leads from a row to its project. None: the rows belong to the platform and members of projects
     don't see them, unless `shared` says that everybody may.
     """
@@ -133,27 +127,15 @@ class SluiceAdmin(ModelAdmin):
         }
         super().save_formset(request, form, formset, change)
         for row in formset.new_objects:
-            trail.tell(request, "create", row, None, trail.facts(row), reason)
+            trail.tell(request, "create", row, None, trail.facts(row), reason or getattr(row, "reason", ""))
         for row, _ in formset.changed_objects:
-            trail.tell(request, "change", row, before.get(row.pk), trail.facts(row), reason)
+            own = reason or getattr(row, "reason", "")
+            trail.tell(request, "change", row, before.get(row.pk), trail.facts(row), own)
         for row in formset.deleted_objects:
             trail.tell(request, "delete", row, trail.facts(row), None, reason)
 
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Besides what foreign keys protect: what else needs the rows keeps them from being deleted."""
-        gone, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        kept = [f"{row}: {use.what}" for row in objs for use in in_use.uses(row) if use.what]
-        # The page shows either what permissions lack or what protects: here it is the latter that says why.
-        return gone, counts, set() if kept else lacking, [*protected, *kept]
-
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        trail.tell(request, "delete", obj, trail.facts(obj), None, "")
-        super().delete_model(request, obj)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        # One by one: each outdates the snapshots and has its own entry.
-        for row in queryset:
-            self.delete_model(request, row)
+    def record_delete(self, request: HttpRequest, obj: Any, reason: str) -> None:
+        trail.tell(request, "delete", obj, trail.facts(obj), None, reason)
 
 
 class ReadOnlyAdmin(SluiceAdmin):

@@ -1,54 +1,97 @@
-"""Actions on chosen rows of a list: first a page that says on how many, then the act, row by row."""
+"""Actions on chosen rows of a list: first a page that says on how many, then the act, row by row.
+
+The act is done on what that page showed: the chosen rows, or all that match the list's filters and were there when the
+page was opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import helpers
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from unfold.widgets import UnfoldAdminTextInputWidget
+from django.utils import timezone
+
+from quotas.admin.reason import ReasonField
 
 SHOWN = 20
 
 
 class BulkForm(forms.Form):
-    reason = forms.CharField(max_length=500, help_text="Goes into the audit trail.", widget=UnfoldAdminTextInputWidget)
+    reason = ReasonField()
+
+
+class CutOff(forms.Form):
+    """The highest primary key when the question was asked."""
+
+    newest = forms.IntegerField(min_value=0)
 
 
 class Refused(Exception):
     """A row was not in a state for the action; its text is shown."""
 
 
+Act = Callable[[HttpRequest, Any, str], object]
+Together = Callable[[HttpRequest, QuerySet[Any], str], None]
+
+
+def across(request: HttpRequest) -> bool:
+    """Whether an action is on all that match and not on chosen rows."""
+    return request.method == "POST" and request.POST.get("select_across") == "1"
+
+
+def listing(request: HttpRequest) -> bool:
+    """Whether a list's filter that is on unless another is chosen holds: in the list, and for all that match it. A
+    chosen row stays an action's, whatever became of it since."""
+    return request.method == "GET" or across(request)
+
+
 def bulk_action(
-    name: str,
+    title: str,
     *,
     question: str,
-    done: str,
-    act: Callable[[HttpRequest, Any, str], object],
+    done: str = "",
+    act: Act | None = None,
+    together: Together | None = None,
     permission: str = "operate",
     danger: bool = False,
+    name: str = "",
+    only: Mapping[str, Any] | None = None,
 ) -> Callable[..., HttpResponse | None]:
     """An action for `ModelAdmin.actions`.
 
-    `act(request, row, reason)` does it to one row and raises `Refused` where it can't. `question` and `done` are
-    sentences with `{count}`.
+    `act(request, row, reason)` does it to one row and raises `Refused` where it can't; `together(request, rows, reason)`
+    does it to all and says so itself. `only` are lookups of the rows that the action can be done to. `question` and `done` are sentences with `{count}` and `{noun}`.
     """
 
     def action(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
+        rows = rows.filter(**only or {})
         form = BulkForm(request.POST if "confirmed" in request.POST else None)
-        if form.is_valid():
-            _do(request, rows, form.cleaned_data["reason"], act, done)
+        cut_off = CutOff(request.POST)
+        if across(request):
+            newest = cut_off.cleaned_data["newest"] if cut_off.is_valid() else _newest(rows)
+            rows = rows.filter(pk__lte=newest)
+            if form.is_bound and not cut_off.is_valid():  # not from our page: ask
+                form = BulkForm()
+        else:
+            newest = 0
+        if form.is_bound and form.is_valid():
+            reason = form.cleaned_data["reason"]
+            if together is not None:
+                together(request, rows, reason)
+            elif act is not None:
+                _each(request, rows, reason, act, done)
             return None
         count = rows.count()
         context = {
             **model_admin.admin_site.each_context(request),
-            "title": name,
-            "question": question.format(count=count),
+            "title": title,
+            "question": _said(question, count, rows),
             "rows": list(rows[:SHOWN]),
             "more": max(0, count - SHOWN),
             "form": form,
@@ -56,22 +99,32 @@ def bulk_action(
             "checkbox": helpers.ACTION_CHECKBOX_NAME,
             "selected": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
             "across": request.POST.get("select_across", "0"),
+            "newest": newest,
+            "asked_at": timezone.now(),
             "opts": model_admin.model._meta,
             "danger": danger,
-            "submit": name,
+            "submit": title,
             "media": model_admin.media,
         }
         return TemplateResponse(request, "admin/sluice/confirm.html", context)
 
-    action.__name__ = name.lower().replace(" ", "_")
-    action.short_description = name  # type: ignore[attr-defined]
+    action.__name__ = name or title.lower().replace(" ", "_")
+    action.short_description = title  # type: ignore[attr-defined]
     action.allowed_permissions = [permission]  # type: ignore[attr-defined]
     return action
 
 
-def _do(
-    request: HttpRequest, rows: QuerySet[Any], reason: str, act: Callable[[HttpRequest, Any, str], object], done: str
-) -> None:
+def _newest(rows: QuerySet[Any]) -> int:
+    return rows.order_by().aggregate(newest=Max("pk"))["newest"] or 0
+
+
+def _said(sentence: str, count: int, rows: QuerySet[Any]) -> str:
+    options = rows.model._meta
+    noun = options.verbose_name if count == 1 else options.verbose_name_plural
+    return sentence.format(count=f"{count:,}", noun=noun)
+
+
+def _each(request: HttpRequest, rows: QuerySet[Any], reason: str, act: Act, done: str) -> None:
     count, refused = 0, []
     for row in rows:
         try:
@@ -80,7 +133,7 @@ def _do(
         except Refused as why:
             refused.append(f"{row}: {why}")
     if count:
-        messages.success(request, done.format(count=count))
+        messages.success(request, _said(done, count, rows))
     if refused:
-        more = f" And {len(refused) - 5} more." if len(refused) > 5 else ""
-        messages.warning(request, f"Left alone: {'; '.join(refused[:5])}.{more}")
+        more = f" And {len(refused) - 5:,} more." if len(refused) > 5 else ""
+        messages.warning(request, f"Skipped: {'; '.join(refused[:5])}.{more}")

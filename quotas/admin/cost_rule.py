@@ -19,12 +19,12 @@ class CostRuleForm(ReasonForm):
     def clean_cost(self) -> Any:
         cost = self.cleaned_data["cost"]
         if not isinstance(cost, dict) or not cost:
-            raise forms.ValidationError('Units and whole numbers, such as {"requests": 5}.')
+            raise forms.ValidationError('Must be a JSON object of units and whole numbers, such as {"requests": 5}.')
         for unit, number in cost.items():
             if not 0 < len(unit) <= 32 or not NAME.fullmatch(unit):
                 raise forms.ValidationError(f"{unit!r} is no name of a unit: 1 to 32 letters, digits, dots, dashes.")
             if type(number) is not int or not 0 <= number <= MAX_COST:
-                raise forms.ValidationError(f"{unit}: a whole number from 0 to {MAX_COST}.")
+                raise forms.ValidationError(f"{unit}: must be a whole number from 0 to {MAX_COST:,}.")
         return cost
 
 

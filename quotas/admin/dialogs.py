@@ -10,11 +10,13 @@ from unfold.dataclasses import ActionDialog
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
+from quotas.admin.reason import ReasonField
+
 
 class ReasonDialog(BaseDialogForm):
     """Asks why."""
 
-    reason = forms.CharField(max_length=500, help_text="Goes into the audit trail.", widget=UnfoldAdminTextInputWidget)
+    reason = ReasonField()
 
 
 class ResetDialog(ReasonDialog):
@@ -24,23 +26,23 @@ class ResetDialog(ReasonDialog):
         required=False,
         max_length=1024,
         strip=False,
-        help_text="A user, an address, a project, a key's value; blank: every subject.",
+        help_text="A user, an address, a project or a key's value. Leave blank for every subject.",
         widget=UnfoldAdminTextInputWidget,
     )
     project = forms.CharField(
         required=False,
         max_length=63,
-        help_text="A project's slug; blank: in every project.",
+        help_text="A project's slug. Leave blank for every project.",
         widget=UnfoldAdminTextInputWidget,
     )
     field_order = ["key", "project", "reason"]
 
 
 class PayloadDialog(BaseDialogForm):
-    """Asks for another payload, and why. The job's own stands in it at first."""
+    """Asks for another payload, and why. It starts with the job's own."""
 
     payload = forms.JSONField(widget=UnfoldAdminTextareaWidget(attrs={"rows": 12}))
-    reason = forms.CharField(max_length=500, help_text="Goes into the audit trail.", widget=UnfoldAdminTextInputWidget)
+    reason = ReasonField()
 
 
 def asking(title: str, description: str, submit: str, form: type[BaseDialogForm] = ReasonDialog) -> ActionDialog:

@@ -1,4 +1,4 @@
-"""Networks that are let past ip policies, or refused."""
+"""Networks that skip IP policies, or are refused."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class NetworkForm(ReasonForm):
     def clean_cidrs(self) -> Any:
         cidrs = self.cleaned_data["cidrs"]
         if not isinstance(cidrs, list) or not all(isinstance(cidr, str) for cidr in cidrs):
-            raise forms.ValidationError('A list, such as ["192.0.2.0/24", "2001:db8::/32"].')
+            raise forms.ValidationError('Must be a JSON list, such as ["192.0.2.0/24", "2001:db8::/32"].')
         for cidr in cidrs:
             try:
                 ipaddress.ip_network(cidr)
             except ValueError as error:
-                raise forms.ValidationError(str(error)) from None
+                raise forms.ValidationError(f"Not a CIDR range: {error}.") from None
         return cidrs
 
 
@@ -37,7 +37,7 @@ class NetworkAdmin(SluiceAdmin):
     def what(self, row: Network) -> str:
         return row.action
 
-    @display(description="Networks")
+    @display(description="CIDR ranges")
     def shown_cidrs(self, row: Network) -> str:
         more = f" and {len(row.cidrs) - 5} more" if len(row.cidrs) > 5 else ""
         return ", ".join(row.cidrs[:5]) + more

@@ -16,12 +16,12 @@ from quotas.models import Override
 
 
 class OverrideForm(forms.ModelForm):
-    """The override's own reason is the audit trail's, too."""
+    """The override's own reason is also the audit entry's."""
 
     def clean_limit(self) -> Any:
         limit = self.cleaned_data["limit"]
         if limit is not None and limit < 0:
-            raise forms.ValidationError("0 refuses all; blank does not limit; less is not possible.")
+            raise forms.ValidationError("Must be 0 or more: 0 blocks everything; blank = unlimited.")
         return limit
 
 
@@ -42,6 +42,6 @@ class OverrideAdmin(SluiceAdmin):
     def shown_limit(self, row: Override) -> str:
         return "unlimited" if row.limit is None else f"{row.limit:,}"
 
-    @display(description="State", label={"in force": "success", "over": "default"})
+    @display(description="State", label={"active": "success", "expired": "default"})
     def state(self, row: Override) -> str:
-        return "over" if row.until and row.until <= timezone.now() else "in force"
+        return "expired" if row.until and row.until <= timezone.now() else "active"

@@ -1,4 +1,4 @@
-"""Policies: limits that hold for callers."""
+"""Policies: limits that apply to callers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from quotas.services import usage
 
 
 class PolicyForm(ReasonForm):
-    """What a limiter could not hold is refused here, before any process loads it."""
+    """What a limiter could not enforce is refused here, before any process loads it."""
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -44,28 +44,28 @@ class PolicyForm(ReasonForm):
         }
         for name in need.get(str(algorithm), []):
             if not given.get(name):
-                self.add_error(name, f"An algorithm {algorithm} needs it.")
+                self.add_error(name, f"Required for {str(algorithm).replace('_', ' ')}.")
         for name in ("limit", "burst"):
             if given.get(name) is not None and given[name] < 0:
-                self.add_error(name, "Not below 0.")
+                self.add_error(name, "Must be 0 or more.")
         if given.get("window") is not None and not 0 < given["window"] < 1e9:
-            self.add_error("window", "Seconds, more than 0.")
+            self.add_error("window", "Must be more than 0 seconds.")
         if given.get("scope") == "custom" and not given.get("key_name"):
-            self.add_error("key_name", "A custom scope needs the name of its key.")
+            self.add_error("key_name", "Required for scope custom.")
         if given.get("scope") == "endpoint" and not given.get("match"):
-            self.add_error("match", "A scope endpoint needs a pattern, such as `POST /v1/*`.")
+            self.add_error("match", "Required for scope endpoint, such as `POST /v1/*`.")
         pause_at = given.get("pause_at")
         if pause_at is not None and not 0 < pause_at <= 1:
-            self.add_error("pause_at", "A share above 0, up to 1.")
+            self.add_error("pause_at", "Must be a fraction above 0, up to 1.")
         warn_at = given.get("warn_at") or []
         if not isinstance(warn_at, list) or not all(
             isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1 for share in warn_at
         ):
-            self.add_error("warn_at", "A list of shares above 0, up to 1, such as [0.6, 0.8, 0.95].")
+            self.add_error("warn_at", "Must be a JSON list of fractions above 0, up to 1, such as [0.6, 0.8, 0.95].")
         for name in ("exempt", "excluded_paths"):
             listed = given.get(name) or []
             if not isinstance(listed, list) or not all(isinstance(item, str) and item for item in listed):
-                self.add_error(name, "A list of texts.")
+                self.add_error(name, "Must be a JSON list of strings.")
             elif name == "excluded_paths":
                 for pattern in listed:
                     try:
@@ -78,7 +78,7 @@ class PolicyForm(ReasonForm):
             except ValueError as error:
                 self.add_error("adaptive", str(error))
             if given.get("limit") is None:
-                self.add_error("adaptive", "An adaptive policy needs a limit to start from.")
+                self.add_error("adaptive", "Set a limit first: an adaptive policy starts from it.")
         return given
 
     def clean_timezone(self) -> str:
@@ -86,7 +86,7 @@ class PolicyForm(ReasonForm):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError):
-            raise forms.ValidationError("No such time zone; one is `Europe/Berlin`.") from None
+            raise forms.ValidationError("Unknown time zone. Use a name such as `Europe/Berlin`.") from None
         return name
 
     def _post_clean(self) -> None:
@@ -130,8 +130,8 @@ class PolicyAdmin(SluiceAdmin):
     actions = [
         bulk_action(
             "Reset counters",
-            question="Reset all counters of {count} policies? What was used is forgotten.",
-            done="The counters of {count} policies are reset.",
+            question="Reset all counters of {count} {noun}? Their usage goes back to 0.",
+            done="Counters of {count} {noun} reset.",
             act=_reset,
             danger=True,
         )
@@ -139,20 +139,19 @@ class PolicyAdmin(SluiceAdmin):
     fieldsets = [
         (None, {"fields": [("name", "enabled"), ("unit", "mode")]}),
         (
-            "Who it holds for",
+            "Applies to",
             {"fields": [("scope", "project"), ("key_name", "tier"), "match", "exempt", "excluded_paths"]},
         ),
         (
-            "How much",
+            "Limit",
             {
                 "fields": [("algorithm", "limit"), ("window", "burst"), ("period", "timezone"), "lease_ttl"],
-                "description": "A limit of 0 refuses all, a blank one does not limit. Another limit holds at once and "
-                "keeps what was used; another scope, key, match, project, unit, algorithm, window or period starts its "
-                "counters anew.",
+                "description": "Limit changes keep current usage; changing scope, key, match, project, unit, algorithm, "
+                "window or period resets counters.",
             },
         ),
         (
-            "When it gets tight",
+            "Near the limit",
             {"fields": [("pause_at", "pause"), ("warn_at", "adaptive"), "on_redis_down"]},
         ),
     ]
@@ -177,7 +176,7 @@ class PolicyAdmin(SluiceAdmin):
         permissions=["operate"],
         dialog=asking(
             "Reset counters of this policy?",
-            "What was used is forgotten: of one subject, or of all.",
+            "Usage goes back to 0: of one subject, or of all.",
             "Reset",
             ResetDialog,
         ),

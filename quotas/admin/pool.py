@@ -1,4 +1,4 @@
-"""Pools of accounts that stand in for each other."""
+"""Pools of interchangeable accounts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PoolForm(ReasonForm):
     def clean_fallback(self) -> Any:
         names = self.cleaned_data["fallback"] or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise forms.ValidationError('A list of pools, such as ["llm-backup"].')
+            raise forms.ValidationError('Must be a JSON list of pools, such as ["llm-backup"].')
         known = set(Pool.objects.values_list("name", flat=True))
         if unknown := [name for name in names if name not in known]:
             raise forms.ValidationError(f"There is no pool {unknown[0]!r}.")
@@ -51,9 +51,9 @@ class PoolForm(ReasonForm):
         if start is not None and not (floor if floor is not None else 1) <= start <= (
             top if top is not None else start
         ):
-            self.add_error("concurrency_initial", "Between floor and ceiling.")
+            self.add_error("concurrency_initial", "Must be between floor and ceiling.")
         if given.get("pause_at") is not None and not 0 < given["pause_at"] <= 1:
-            self.add_error("pause_at", "A share above 0, up to 1.")
+            self.add_error("pause_at", "Must be a fraction above 0, up to 1.")
         return given
 
 
@@ -69,8 +69,8 @@ class PoolLimitInline(TabularInline):
     formset = PoolLimitFormSet
     extra = 0
     fields = ["unit", "algorithm", "limit", "window", "burst", "period", "timezone", "per_key", "key_match"]
-    verbose_name = "limit of each account"
-    verbose_name_plural = "limits of each account"
+    verbose_name = "limit"
+    verbose_name_plural = "per-account limits"
 
 
 class AccountInline(TabularInline):
@@ -103,7 +103,7 @@ class PoolAdmin(SluiceAdmin):
             "Concurrency",
             {
                 "fields": [("concurrency_initial", "concurrency_floor", "concurrency_ceiling")],
-                "description": "Calls in flight per account. All blank: not limited.",
+                "description": "Calls in flight per account. Leave all blank for no limit.",
             },
         ),
         (
@@ -116,21 +116,27 @@ class PoolAdmin(SluiceAdmin):
                 ]
             },
         ),
-        ("Pause", {"fields": [("pause_at", "pause"), ("paused_at", "paused_reason")]}),
+        ("Hold and pause", {"fields": [("pause_at", "pause"), ("paused_at", "paused_reason")]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request).select_related("provider").prefetch_related("limits")
         return rows.annotate(
             members=Count("accounts", distinct=True),
-            able=Count("accounts", filter=Q(accounts__state="available", accounts__enabled=True), distinct=True),
+            able=Count(
+                "accounts", filter=Q(accounts__state__in=["available", "paused"], accounts__enabled=True), distinct=True
+            ),
+            holding=Count("accounts", filter=Q(accounts__state="paused", accounts__enabled=True), distinct=True),
         )
 
     @display(description="Accounts", ordering="members")
     def shown_accounts(self, row: Any) -> str:
-        return f"{row.able} of {row.members} available"
+        if row.paused_at:
+            return f"0 of {row.members} available"
+        holding = f", {row.holding} holding {row.get_pause_display().lower()} priority" if row.holding else ""
+        return f"{row.able} of {row.members} available{holding}"
 
-    @display(description="Limits of each account")
+    @display(description="Per-account limits")
     def shown_limits(self, row: Pool) -> str:
         told = [
             f"{limit.limit:,} {limit.unit} in {limit.window:g} s"
@@ -153,7 +159,9 @@ class PoolAdmin(SluiceAdmin):
         url_path="pause",
         icon="pause",
         permissions=["operate"],
-        dialog=asking("Pause this pool?", "None of its accounts is lent; what was lent goes on, jobs wait.", "Pause"),
+        dialog=asking(
+            "Pause this pool?", "No new calls through its accounts. Running calls continue; jobs stay queued.", "Pause"
+        ),
     )
     def pause_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         pool = self._plain(request, object_id)
@@ -167,12 +175,12 @@ class PoolAdmin(SluiceAdmin):
         icon="play_arrow",
         variant=ActionVariant.SUCCESS,
         permissions=["operate"],
-        dialog=asking("Resume this pool?", "Its accounts are lent again at once.", "Resume"),
+        dialog=asking("Resume this pool?", "Its accounts are used again at once.", "Resume"),
     )
     def resume_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         pool = self._plain(request, object_id)
         operate.resume_pool(pool, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{pool} goes on.")
+        messages.success(request, f"{pool} is resumed.")
         return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
 
     def _plain(self, request: HttpRequest, object_id: str) -> Pool:

@@ -16,7 +16,7 @@ from quotas.models import Project
 @admin.register(Project)
 class ProjectAdmin(SluiceAdmin):
     project_lookup = "pk"
-    ordering = ["slug"]  # told apart, since the model's own is not used where rows are counted by group
+    ordering = ["slug"]  # named here, since the model's own is not used where rows are counted by group
     list_display = ["slug", "name", "weight", "tier", "keys_in_force", "created_at"]
     list_filter = ["tier"]
     search_fields = ["slug", "name"]
@@ -27,8 +27,7 @@ class ProjectAdmin(SluiceAdmin):
             "Members",
             {
                 "fields": ["members"],
-                "description": "Members sign in here and see this project's rows only. Add them to the group viewer "
-                "or operator as well.",
+                "description": "Members sign in here and see only this project. Give them the role viewer or operator as well.",
             },
         ),
     ]

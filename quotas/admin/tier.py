@@ -13,7 +13,7 @@ class TierUserInline(TabularInline):
     model = TierUser
     extra = 0
     verbose_name = "user"
-    verbose_name_plural = "users, by your own ids"
+    verbose_name_plural = "users, by your own IDs"
     per_page = 50
 
 

@@ -43,6 +43,14 @@ def _mark(encrypted: Any) -> str:
     return blake2b(str(encrypted).encode(), digest_size=4).hexdigest()
 
 
+def changes(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tuple[Any, Any]:
+    """Of a row that was changed only what differs; of one that is new or gone everything."""
+    if before is None or after is None:
+        return before, after
+    names = [name for name in after if before.get(name) != after[name]]
+    return {name: before.get(name) for name in names}, {name: after[name] for name in names}
+
+
 def tell(
     request: HttpRequest,
     verb: str,
@@ -53,10 +61,8 @@ def tell(
 ) -> None:
     """One entry, with what differs; inside the transaction of the change itself."""
     if before is not None and after is not None:
-        changed = {name for name in after if before.get(name) != after[name]}
-        before = {name: before.get(name) for name in after if name in changed}
-        after = {name: after[name] for name in after if name in changed}
-        if not changed:
+        before, after = changes(before, after)
+        if not after:
             return
     noun = row._meta.model_name
     project = getattr(getattr(row, "project", None), "slug", "")

@@ -21,7 +21,7 @@ class Account(Versioned):
 
     pool = models.ForeignKey("quotas.Pool", on_delete=models.CASCADE, related_name="accounts")
     name = models.CharField(max_length=63, validators=[name_validator])
-    credential = EncryptedTextField(help_text="Encrypted at rest, never shown again.")
+    credential = EncryptedTextField(help_text="Encrypted at rest and never shown again.")
     credential_env = models.CharField(
         max_length=128, blank=True, help_text="Environment variable that `apply` reads the credential from."
     )

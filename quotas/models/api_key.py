@@ -17,7 +17,7 @@ class ApiKey(models.Model):
         blank=True,
         on_delete=models.CASCADE,
         related_name="api_keys",
-        help_text="Blank: a platform key, for every project.",
+        help_text="Leave blank for a platform key, which is valid for every project.",
     )
     scopes = models.JSONField(default=list)
     expires_at = models.DateTimeField(null=True, blank=True)

@@ -9,7 +9,7 @@ class CostRule(Versioned):
     match = models.CharField(
         max_length=500, unique=True, help_text="A method and a path pattern, such as `POST /v1/embeddings`."
     )
-    cost = models.JSONField(help_text='Units, such as {"requests": 5}.')
+    cost = models.JSONField(help_text='Cost per unit as a JSON object, such as {"requests": 5}.')
 
     class Meta:
         ordering = ["match"]

@@ -1,4 +1,4 @@
-"""A limit that holds for callers: who, on what, how much, in which time."""
+"""A limit for callers: who, on what, how much, in which time."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Mode(models.TextChoices):
 
 
 class OnRedisDown(models.TextChoices):
-    FAIL_OPEN = "fail_open", "Limit in the process itself"
-    FAIL_CLOSED = "fail_closed", "Refuse with 503"
+    FAIL_OPEN = "fail_open", "Fail open: limit in each process"
+    FAIL_CLOSED = "fail_closed", "Fail closed: refuse with 503"
 
 
 class PausedPriorities(models.TextChoices):
@@ -61,12 +61,12 @@ class Policy(Versioned):
     enabled = models.BooleanField(default=True)
     scope = models.CharField(max_length=16, choices=Scope.choices)
     key_name = models.CharField(
-        max_length=63, blank=True, help_text="For scope custom: the member of `keys` that is counted."
+        max_length=63, blank=True, help_text="Required for scope custom: the member of `keys` that is counted."
     )
     match = models.CharField(
         max_length=500,
         blank=True,
-        help_text="For scope endpoint: a method and a path pattern, such as `POST /v1/*`. For scope queue: the queue's name, blank for each.",
+        help_text="For scope endpoint: a method and a path pattern, such as `POST /v1/*`. For scope queue: the queue's name; leave blank for each queue.",
     )
     project = models.ForeignKey(
         "quotas.Project",
@@ -74,40 +74,53 @@ class Policy(Versioned):
         blank=True,
         on_delete=models.CASCADE,
         related_name="policies",
-        help_text="Blank: holds for each project by itself.",
+        help_text="Leave blank to apply to every project separately.",
     )
     tier = models.ForeignKey("quotas.Tier", null=True, blank=True, on_delete=models.CASCADE, related_name="policies")
     unit = models.CharField(max_length=32, default="requests", validators=[name_validator])
     algorithm = models.CharField(max_length=32, choices=Algorithm.choices)
-    limit = models.BigIntegerField(null=True, blank=True, help_text="0 refuses all; blank does not limit.")
+    limit = models.BigIntegerField(null=True, blank=True, help_text="0 blocks everything; blank = unlimited.")
     window = models.FloatField(null=True, blank=True, help_text="Seconds.")
-    burst = models.BigIntegerField(null=True, blank=True, help_text="Capacity of a token bucket; blank: the limit.")
+    burst = models.BigIntegerField(
+        null=True, blank=True, help_text="Capacity of a token bucket. Leave blank to use the limit."
+    )
     period = models.CharField(max_length=8, blank=True, choices=[("day", "Day"), ("week", "Week"), ("month", "Month")])
-    timezone = models.CharField(max_length=64, default="UTC")
+    timezone = models.CharField(
+        max_length=64, default="UTC", verbose_name="time zone", help_text="Such as `UTC` or `Europe/Berlin`."
+    )
     lease_ttl = models.FloatField(
-        default=60.0, help_text="Seconds that a slot lives without being settled (concurrency)."
+        default=60.0,
+        verbose_name="slot TTL",
+        help_text="For concurrency: seconds after which a slot that was not settled is freed.",
     )
     mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.ENFORCE)
-    on_redis_down = models.CharField(max_length=12, choices=OnRedisDown.choices, default=OnRedisDown.FAIL_CLOSED)
+    on_redis_down = models.CharField(
+        "if Redis is unavailable", max_length=12, choices=OnRedisDown.choices, default=OnRedisDown.FAIL_CLOSED
+    )
     warn_at = models.JSONField(
         default=default_warnings,
         blank=True,
-        help_text="Shares of the limit, such as [0.6, 0.8, 0.95], at which an event is raised once.",
+        help_text="Fractions of the limit, such as [0.6, 0.8, 0.95], at which an event is emitted once.",
     )
     pause_at = models.FloatField(
+        "hold at",
         null=True,
         blank=True,
-        help_text="Share of the limit from which on jobs of the priorities below wait; blank: never.",
+        help_text="Hold these priorities once usage reaches this fraction of the limit. Leave blank to never hold.",
     )
-    pause = models.CharField(max_length=8, choices=PausedPriorities.choices, default=PausedPriorities.LOW)
-    exempt = models.JSONField(default=list, blank=True, help_text="Subjects that this policy does not hold for.")
+    pause = models.CharField(
+        "hold priorities", max_length=8, choices=PausedPriorities.choices, default=PausedPriorities.LOW
+    )
+    exempt = models.JSONField(
+        default=list, blank=True, help_text="Subjects that this policy does not apply to, as a JSON list."
+    )
     excluded_paths = models.JSONField(
-        default=list, blank=True, help_text="Endpoint patterns that this policy does not hold for."
+        default=list, blank=True, help_text="Endpoint patterns that this policy does not apply to, as a JSON list."
     )
     adaptive = models.JSONField(
         null=True,
         blank=True,
-        help_text='Bounds of a limit that moves by itself, and by what: {"floor": 10, "ceiling": 100, "errors": 0.2}.',
+        help_text='Adjust the limit automatically between bounds: {"floor": 10, "ceiling": 100, "errors": 0.2}.',
     )
     generation = models.PositiveIntegerField(default=0, editable=False)
     counted_since = models.DateTimeField(null=True, editable=False)

@@ -1,4 +1,4 @@
-"""Accounts of one provider that stand in for each other."""
+"""Interchangeable accounts of one provider."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pool(Versioned):
     provider = models.ForeignKey("quotas.Provider", on_delete=models.PROTECT, related_name="pools")
     strategy = models.CharField(max_length=20, choices=Strategy.choices, default=Strategy.ROUND_ROBIN)
     concurrency_initial = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Calls in flight per account; blank: not limited."
+        null=True, blank=True, help_text="Calls in flight per account. Leave blank for no limit."
     )
     concurrency_floor = models.PositiveIntegerField(null=True, blank=True)
     concurrency_ceiling = models.PositiveIntegerField(null=True, blank=True)
@@ -30,24 +30,33 @@ class Pool(Versioned):
     breaker_window = models.FloatField(default=60.0, help_text="Seconds.")
     breaker_open_for = models.FloatField(default=60.0, help_text="Seconds.")
     breaker_probes = models.PositiveIntegerField(default=1)
-    cooldown_default = models.FloatField(default=60.0, help_text="Seconds to wait after a 429 that gives no hint.")
+    cooldown_default = models.FloatField(
+        default=60.0, help_text="Seconds to wait after a 429 that says nothing about when to retry."
+    )
     cooldown_max = models.FloatField(default=3600.0, help_text="Seconds.")
     pause_at = models.FloatField(
         null=True,
         blank=True,
         default=0.8,
-        help_text="Share of an account's quota from which on the priorities below wait; blank: never.",
+        verbose_name="hold at",
+        help_text="Hold these priorities once usage of an account's quota reaches this fraction. Leave blank to never hold.",
     )
-    pause = models.CharField(max_length=8, choices=PausedPriorities.choices, default=PausedPriorities.LOW)
-    sticky = models.BooleanField(default=False, help_text="Keep a key on its account while it can.")
-    fallback = models.JSONField(default=list, blank=True, help_text="Names of pools to try in order.")
+    pause = models.CharField(
+        "hold priorities", max_length=8, choices=PausedPriorities.choices, default=PausedPriorities.LOW
+    )
+    sticky = models.BooleanField(
+        default=False, help_text="Keep calls with the same key on one account while it is available."
+    )
+    fallback = models.JSONField(
+        default=list, blank=True, help_text="Pools to use, in order, when no account is free; a JSON list of names."
+    )
     projects = models.JSONField(
         null=True,
         blank=True,
         default=None,
-        help_text='Slugs of the projects that may use it, such as ["acme"]; blank: every project; []: none.',
+        help_text='Slugs of the projects that may use it, such as ["acme"]; leave blank for every project; [] allows none.',
     )
-    paused_at = models.DateTimeField(null=True, blank=True, help_text="Paused by an operator since.")
+    paused_at = models.DateTimeField(null=True, blank=True, help_text="When an operator paused it.")
     paused_reason = models.CharField(max_length=500, blank=True)
 
     class Meta:
@@ -67,12 +76,12 @@ class PoolLimit(Versioned):
     window = models.FloatField(null=True, blank=True, help_text="Seconds.")
     burst = models.BigIntegerField(null=True, blank=True)
     period = models.CharField(max_length=8, blank=True)
-    timezone = models.CharField(max_length=64, default="UTC")
+    timezone = models.CharField("time zone", max_length=64, default="UTC")
     per_key = models.BooleanField(default=False)
     key_match = models.CharField(
         max_length=200,
         blank=True,
-        help_text="With per key: a pattern for the keys it holds for, such as `-*` for Telegram groups.",
+        help_text="With per key: a pattern for the keys it applies to, such as `-*` for Telegram groups.",
     )
     generation = models.PositiveIntegerField(default=0, editable=False)
 

@@ -20,11 +20,14 @@ class Project(Versioned):
     weight = models.PositiveIntegerField(
         default=1,
         validators=[MinValueValidator(1)],
-        help_text="Share of the workers where several projects wait: 3 gets three times as many starts as 1.",
+        help_text="Share of the workers when several projects have queued jobs: 3 gets three times as many starts as 1.",
     )
     tier = models.ForeignKey("quotas.Tier", null=True, blank=True, on_delete=models.SET_NULL, related_name="projects")
     members = models.ManyToManyField(
-        "auth.User", blank=True, related_name="sluice_projects", help_text="May see this project in the admin."
+        "auth.User",
+        blank=True,
+        related_name="sluice_projects",
+        help_text="People who see only this project in the admin site.",
     )
     space = models.CharField(max_length=22, blank=True, default=new_space, editable=False)
     """Part of what names the project's counters: one that is deleted and made anew under the same slug finds no use."""

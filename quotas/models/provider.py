@@ -14,18 +14,21 @@ DIALECTS = (
 class Provider(Versioned):
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])
     dialect = models.CharField(max_length=16, choices=[(name, name) for name in DIALECTS], default="generic")
-    base_url = models.URLField(max_length=500)
+    base_url = models.URLField("base URL", max_length=500)
     auth_header = models.CharField(
+        "authentication header",
         max_length=200,
         default="Authorization: Bearer {credential}",
-        help_text="`{credential}` is put in when the call is made. Blank: no header is sent (the credential may stand in the path).",
+        help_text="`{credential}` is replaced by the account's credential. Leave blank to send no header, for example where the credential is part of the path.",
     )
     timeout = models.FloatField(default=30.0, help_text="Seconds.")
     default_output_tokens = models.PositiveIntegerField(
         default=DEFAULT_OUTPUT,
-        help_text="Tokens of output that are estimated for a call which names no limit of its own.",
+        help_text="Output tokens to estimate for a call that sets no limit of its own.",
     )
-    settings = models.JSONField(default=dict, blank=True, help_text="Names and encodings for the generic dialect.")
+    settings = models.JSONField(
+        default=dict, blank=True, help_text="For the generic dialect: header names and encodings, as a JSON object."
+    )
 
     class Meta:
         ordering = ["name"]

@@ -90,8 +90,13 @@ def _recent(selection: Selection, chosen: list[CompiledPolicy]) -> Iterator[Limi
 
 def ratio(state: LimitState) -> float | None:
     """The share of what may be used at once that is used; None where nothing limits."""
+    return share(state.used, capacity(state))
+
+
+def capacity(state: LimitState) -> int | None:
+    """The most that may be used at once: of a token bucket its burst, else the limit."""
     policy = policies.snapshot().policies.get(state.policy)
-    return share(state.used, state.limit if policy is None else policy.capacity(state.limit))
+    return state.limit if policy is None else policy.capacity(state.limit)
 
 
 def share(used: int, capacity: int | None) -> float | None:
@@ -107,8 +112,10 @@ def reset(selection: Selection, *, actor: str, reason: str) -> int:
         "project": selection.project or selection.visible_to,
     }
     target = " ".join(f"{name}:{value}" for name, value in named.items() if value is not None) or "all"
-    with acting(actor, "limit.reset", target, reason, selection.project or selection.visible_to or "") as act:
-        chosen = selection.policies()
+    chosen = selection.policies()
+    owners = {policy.project for policy in chosen}
+    owner = selection.project or selection.visible_to or (owners.pop() if len(owners) == 1 else "")
+    with acting(actor, "limit.reset", target, reason, owner) as act:
         cleared = sum(_reset_policy(selection, policy) for policy in chosen)
         for scope in {policy.scope for policy in chosen}:
             of_scope = [policy for policy in chosen if policy.scope == scope]

@@ -20,7 +20,7 @@ def test_the_dashboard_shows_what_happens(visit: Open, day: Day) -> None:
         page.wait_for_selector(
             f"#panel-{name} .sl-tile, #panel-{name} table, #panel-{name} svg, #panel-{name} .sl-chip, #panel-{name} .sl-feed"
         )
-    assert page.locator("#panel-pulse .sl-tile", has_text="jobs wait").locator("b").inner_text() == "109"
+    assert page.locator("#panel-pulse .sl-tile", has_text="Queued").locator("b").inner_text() == "109"
     row = page.locator("#panel-queues tr", has_text="batch")
     assert row.locator(".sl-stack i").count() == 3
     assert "user-hourly" in page.locator("#panel-limits").inner_text()
@@ -42,7 +42,7 @@ def test_an_account_shows_its_health_over_time(visit: Open, day: Day) -> None:
     live.locator("svg .sl-line").first.wait_for()
     assert live.locator(".sl-mark.sl-open").count() == 9 + 1, "nine minutes, and the legend"
     assert live.locator("rect.sl-bar-dead").count() == 19
-    assert "Last answer" in live.inner_text() and CREDENTIAL not in root.page.content()
+    assert "Last rate-limit headers" in live.inner_text() and CREDENTIAL not in root.page.content()
     root.shot("account-live")
     assert root.complaints == []
 

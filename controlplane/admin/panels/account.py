@@ -1,4 +1,4 @@
-"""One account, live: state and why, health over time, what its provider told, what passed it over."""
+"""One account, live: state and reason, health over time, provider-reported quota, skips."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.utils import timezone
 from controlplane.admin.panels.throughput import nice
 from controlplane.models import AccountSample
 from quotas import policies
+from quotas.admin.account import named
 from quotas.connection import accounts
 from quotas.engine.types import AccountState
 from quotas.models import Account
@@ -33,9 +34,11 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     samples = AccountSample.objects.filter(account=row, at__gt=now - timedelta(minutes=MINUTES)).order_by("at")
     return {
         "state": state,
-        "named": state.state.replace("_", " "),
+        "named": named(state.state, paused=row.pool.paused_at is not None),
         "why": (row.disabled_reason or state.why) if state.state == "disabled" else state.why,
         "until": now + timedelta(seconds=state.until) if state.until else None,
+        "left": round(state.until or 0),
+        "failed_at": row.last_error_at,
         "percent": round(state.health * 100),
         "tone": _tone(state.health),
         "errors": sorted(state.errors.items()),
@@ -71,7 +74,7 @@ def _quota(unit: str, quota: dict[str, Any]) -> dict[str, Any]:
         "remaining": remaining,
         "capacity": quota.get("capacity"),
         "window": quota.get("window"),
-        "kind": {"bucket": "refills", "window": "steps"}.get(str(quota.get("kind")), ""),
+        "kind": {"bucket": "refills", "window": "resets"}.get(str(quota.get("kind")), ""),
         "reset_after": quota.get("reset_after"),
         "left": None if share is None else round(share * 100),
         "tone": "" if share is None else "good" if share > 0.3 else "fair" if share > 0.1 else "poor",
@@ -92,7 +95,9 @@ def chart(samples: list[AccountSample], now: datetime) -> dict[str, Any]:
             lines.append([])  # nobody looked meanwhile: the line is broken
         last = minute
         lines[-1].append(f"{x + step / 2:.1f},{HEALTH * (1 - max(0.0, min(1.0, sample.health))):.1f}")
-        told = f"{sample.at:%H:%M}: health {sample.health:.2f}, {sample.succeeded:,} ok, {sample.failed:,} failed"
+        told = (
+            f"{sample.at:%H:%M}: health {sample.health:.2f}, {sample.succeeded:,} successful, {sample.failed:,} failed"
+        )
         if sample.state != "available":
             state = sample.state.replace("_", " ")
             marks.append(

@@ -22,8 +22,21 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     used = [state for state in states if state.limit]
     used.sort(key=ratio, reverse=True)
     ids = dict(Policy.objects.values_list("name", "pk"))
-    rows = [{"state": state, "pk": ids.get(state.policy), "share": share(state), "tone": tone(state)} for state in used]
+    rows = [row_of(state, ids.get(state.policy)) for state in used]
     return {"rows": rows[:ROWS], "more": max(0, len(rows) - ROWS), "policies": len(ids)}
+
+
+def row_of(state: LimitState, pk: int | None = None) -> dict[str, Any]:
+    """A line of the table. What is used is shown of what may be used at once: of a token bucket, its burst."""
+    capacity = usage_service.capacity(state)
+    return {
+        "state": state,
+        "pk": pk,
+        "capacity": capacity,
+        "burst": capacity != state.limit,
+        "share": share(state),
+        "tone": tone(state),
+    }
 
 
 def ratio(state: LimitState) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.http import Http404
 
-from controlplane.admin.panels.limits import ratio, share, tone
+from controlplane.admin.panels.limits import ratio, row_of
 from quotas.models import Policy, Project
 from quotas.services import adaptive
 from quotas.services.usage import Selection, usage
@@ -25,6 +25,6 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
         slugs = Project.objects.filter(pk__in=projects).values_list("slug", flat=True)
         states = [state for slug in slugs for state in usage(Selection(policy=policy.name, visible_to=slug), most=READ)]
     states.sort(key=ratio, reverse=True)
-    rows = [{"state": state, "share": share(state), "tone": tone(state)} for state in states]
+    rows = [row_of(state) for state in states if state.limit is not None]
     moved = adaptive.standings().get(policy.name)
     return {"rows": rows[:ROWS], "more": max(0, len(rows) - ROWS), "policies": 1, "moved": moved}

@@ -11,9 +11,10 @@ from django.utils import timezone
 from queues.admin.worker import FRESH
 from queues.models import DeadLetter, Job, Leadership, WorkerProcess
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
+from quotas.admin.account import AVAILABLE
 from quotas.models import Account
 
-MOST = 1000
+MOST = 10_000
 
 
 def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
@@ -22,19 +23,21 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     letters = DeadLetter.objects.filter(handled_at=None).order_by()
     if projects is not None:
         jobs, letters = jobs.filter(project__in=projects), letters.filter(project__in=projects)
-    open_letters = letters[:MOST].count()
+    open_letters = letters[: MOST + 1].count()
     told: dict[str, Any] = {
         "waiting": jobs.filter(stage__in=WAITING_STAGES).count(),
         "running": jobs.filter(stage__in=IN_FLIGHT_STAGES).count(),
         "ended": jobs.filter(stage=Stage.DONE, finished_at__gt=now - timedelta(minutes=1)).count(),
-        "letters": f"{MOST}+" if open_letters == MOST else open_letters,
+        "letters": f"{MOST:,}+" if open_letters > MOST else open_letters,
         "platform": projects is None,
     }
     if projects is None:
         workers = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=now - FRESH)
         told |= workers.aggregate(workers=Count("pk"), busy=Sum("busy", default=0), places=Sum("places", default=0))
         told |= Account.objects.aggregate(
-            accounts=Count("pk"), able=Count("pk", filter=Q(state="available", enabled=True))
+            accounts=Count("pk"),
+            able=Count("pk", filter=Q(enabled=True) & AVAILABLE),
+            holding=Count("pk", filter=Q(enabled=True, state="paused") & AVAILABLE),
         )
         told["leader"] = Leadership.objects.filter(until__gt=now).values_list("holder", flat=True).first()
     return told

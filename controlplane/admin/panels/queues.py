@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from django.db.models import Count, Min
+from django.db.models import Count
 from django.utils import timezone
 
 from queues.models import Job, Queue
+from queues.selectors import ready_since
 from queues.services.control import state_of
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, priority_band
 
@@ -22,7 +23,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     for queue_id, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
         depth[queue_id][priority_band(priority)] += count
     running = dict(flying.values_list("queue").annotate(Count("id")))
-    oldest = dict(waiting.values_list("queue").annotate(Min("created_at")))
+    oldest = ready_since(Job.objects.all() if projects is None else Job.objects.filter(project__in=projects))
     now = timezone.now()
     rows = []
     for queue in Queue.objects.order_by("name"):
@@ -32,6 +33,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
                 "pk": queue.pk,
                 "name": queue.name,
                 "state": state_of(queue),
+                "reason": queue.paused_reason or queue.draining_reason,
                 "bands": bands,
                 "waiting": sum(bands.values()),
                 "running": running.get(queue.pk, 0),

@@ -90,12 +90,12 @@ def test_counters_start_anew_where_they_must(signed_in: SignIn, day: Day, field:
     assert list(entry.after) == [field]
 
 
-def test_what_is_deleted_is_told(signed_in: SignIn, day: Day) -> None:
+def test_a_deletion_is_in_the_audit_log(signed_in: SignIn, day: Day) -> None:
     client = signed_in("root")
-    answer = client.post(f"/admin/quotas/policy/{day.policy.pk}/delete/", {"post": "yes"})
+    answer = client.post(f"/admin/quotas/policy/{day.policy.pk}/delete/", {"post": "yes", "reason": "unused"})
     assert answer.status_code == 302
     entry = AuditEntry.objects.get(verb="policy.delete")
-    assert entry.before["name"] == "user-hourly"
+    assert (entry.before["name"], entry.reason) == ("user-hourly", "unused")
 
 
 @pytest.mark.parametrize(

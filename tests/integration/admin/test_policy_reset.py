@@ -12,7 +12,7 @@ from django.urls import reverse
 from controlplane.models import AuditEntry
 from quotas import limits, policies
 from quotas.models import Policy, Project
-from quotas.services.usage import Selection, usage
+from quotas.services.usage import Selection, reset, usage
 from tests.browser.seed import Day
 
 SignIn = Callable[[str], Client]
@@ -75,3 +75,13 @@ def test_viewers_can_not(signed_in: SignIn, hourly: Policy) -> None:
         reverse("admin:quotas_policy_reset", args=[hourly.pk]), {"reason": "because", "_form_submitted": "True"}
     )
     assert answer.status_code in (302, 403) and used("hourly") == ALL
+
+
+def test_a_reset_of_a_projects_policy_is_in_that_projects_audit_log(hourly: Policy) -> None:
+    own = Policy.objects.create(
+        name="own", scope="user", project=Project.objects.get(slug="acme"), algorithm="fixed_window", limit=9, window=60
+    )
+    policies.forget()
+    for name, project in ((own.name, "acme"), (hourly.name, "")):
+        reset(Selection(policy=name), actor="cli:ann", reason="test")
+        assert set(AuditEntry.objects.filter(target=f"policy:{name}").values_list("project", flat=True)) == {project}

@@ -159,12 +159,12 @@ def test_services_of_apprise(receiver: Receiver, caplog: pytest.LogCaptureFixtur
     ledger.report(TROUBLE)
     with caplog.at_level("DEBUG"):
         assert send_due() == 1
-        assert AlertNotice.objects.get().error == "the service did not take it"
+        assert AlertNotice.objects.get().error == "the service did not accept it"
         due_now()
         assert send_due() == 1
     assert AlertNotice.objects.get().delivered_at is not None
     _, _, body = receiver.got[-1]
-    assert body["title"] == "[critical] An account's credential was refused: llm/a1"
+    assert body["title"] == "[critical] Credential refused: llm/a1"
     assert TROUBLE.summary in body["message"] and body["type"] == "failure"
     assert "hush" not in caplog.text
 
@@ -221,4 +221,4 @@ def test_the_address_is_encrypted_at_rest_and_needs_its_key(settings: Any) -> No
     settings.CREDENTIAL_KEYS = [Fernet.generate_key().decode()]
     ledger.report(TROUBLE)
     assert send_due() == 1
-    assert AlertNotice.objects.get().error == "the address can't be read with the keys in SLUICE_CREDENTIAL_KEYS"
+    assert AlertNotice.objects.get().error == "the address can't be decrypted with the keys in SLUICE_CREDENTIAL_KEYS"

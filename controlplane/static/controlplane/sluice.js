@@ -1,0 +1,119 @@
+// Live figures: what happens when they can't be refreshed, and names for what the theme's widgets leave unnamed.
+(function () {
+  "use strict";
+  const LATE = 15000;
+
+  function clock(time) { return time.toISOString().slice(11, 19) + " UTC"; }
+
+  function note(panel, text) {
+    let line = panel.querySelector(":scope > .sl-stale-note");
+    if (!line) {
+      line = document.createElement("p");
+      line.className = "sl-stale-note";
+      line.setAttribute("role", "status");
+      panel.prepend(line);
+    }
+    if (line.textContent !== text) line.textContent = text;
+    panel.classList.add("sl-stale");
+  }
+
+  function stale(panel, why) {
+    const since = panel.dataset.fresh;
+    note(panel, why + (since ? " Figures are from " + clock(new Date(Number(since))) + "." : " No figures yet."));
+  }
+
+  function fresh(panel) {
+    panel.dataset.fresh = String(Date.now());
+    panel.classList.remove("sl-stale");
+    const line = panel.querySelector(":scope > .sl-stale-note");
+    if (line) line.remove();
+  }
+
+  function panelOf(event) {
+    const element = event.detail.elt || event.target;
+    return element && element.closest ? element.closest("[data-live]") : null;
+  }
+
+  function onFailure(name, why) {
+    document.addEventListener(name, function (event) {
+      const panel = panelOf(event);
+      if (panel) stale(panel, typeof why === "function" ? why(event) : why);
+    });
+  }
+
+  onFailure("htmx:sendError", "No connection to the server.");
+  onFailure("htmx:timeout", "The server does not answer.");
+  onFailure("htmx:responseError", function (event) {
+    return "The server answered with an error (" + event.detail.xhr.status + ").";
+  });
+  document.addEventListener("htmx:afterSwap", function (event) {
+    const panel = panelOf(event);
+    if (panel) fresh(panel);
+  });
+  document.addEventListener("htmx:configRequest", function (event) {
+    if (panelOf(event)) event.detail.timeout = LATE;
+  });
+  window.addEventListener("offline", function () {
+    document.querySelectorAll("[data-live]").forEach(function (panel) { stale(panel, "You are offline."); });
+  });
+
+  // Each control needs a name that a screen reader can say.
+  function nameOf(control) {
+    const row = control.closest("tr");
+    const cell = control.closest("td, th");
+    if (cell && row && cell.cellIndex >= 0) {
+      const head = control.closest("table").querySelectorAll("thead th")[cell.cellIndex];
+      if (head && head.textContent.trim()) return head.textContent.trim();
+    }
+    return control.getAttribute("placeholder") || control.getAttribute("title")
+      || (control.getAttribute("name") || "").replace(/^.*-/, "").replace(/_/g, " ").trim();
+  }
+
+  function isNamed(control) {
+    return control.getAttribute("aria-label") || control.getAttribute("aria-labelledby") || control.title
+      || (control.labels && Array.from(control.labels).some(function (label) { return label.textContent.trim(); }));
+  }
+
+  // The name of the select that one of select2's boxes stands for.
+  function nameOfSelect(box) {
+    const container = box.closest(".select2");
+    const select = container && container.previousElementSibling;
+    if (!select) return "Search";
+    const label = select.labels && select.labels[0] || document.querySelector('label[for="' + select.id + '"]');
+    return label && label.textContent.trim() || select.getAttribute("aria-label") || nameOf(select);
+  }
+
+  function nameControls() {
+    document.querySelectorAll("input:not([type=hidden]), select, textarea").forEach(function (control) {
+      if (!isNamed(control)) {
+        const name = control.classList.contains("select2-search__field") ? nameOfSelect(control)
+          : control.classList.contains("action-select") ? "Select this row"
+          : control.id === "action-toggle" || control.classList.contains("action-toggle") ? "Select all rows" : nameOf(control);
+        if (name) control.setAttribute("aria-label", name);
+      }
+    });
+    document.querySelectorAll("[role=combobox]:not(input):not(select)").forEach(function (box) {
+      const name = nameOfSelect(box);
+      if (name) { box.removeAttribute("aria-labelledby"); box.setAttribute("aria-label", name); }
+    });
+    document.querySelectorAll("button, a[href], a[x-on\\:click]").forEach(function (button) {
+      const text = button.innerText.trim();
+      const icon = button.querySelector(".material-symbols-outlined");
+      if (icon && !button.getAttribute("aria-label") && text === icon.innerText.trim()) {
+        button.setAttribute("aria-label", button.title || text.replace(/_/g, " "));
+      }
+    });
+    const main = document.getElementById("main");
+    if (main && !document.querySelector("[role=main], main")) main.setAttribute("role", "main");
+  }
+
+  function begin() {
+    nameControls();
+    let due = 0;
+    new MutationObserver(function () {
+      clearTimeout(due);
+      due = setTimeout(nameControls, 50);
+    }).observe(document.body, { childList: true, subtree: true });
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin); else begin();
+})();

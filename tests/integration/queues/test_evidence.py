@@ -1,0 +1,114 @@
+"""What a job's page keeps: the payload that failed, waits that are over, deaths before a replay, honest estimates."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from controlplane.models import AuditEntry
+from queues import clock, selectors
+from queues.models import Batch, DeadLetter, Job
+from queues.services import replay
+from queues.states import Status
+from tests.integration.queues.desk import Desk, failed, fresh
+
+
+def die(desk: Desk, **given: Any) -> tuple[Job, DeadLetter]:
+    (job,) = desk.submit(max_attempts=1, **given)
+    worker = desk.worker()
+    desk.cycle()
+    worker.settle(worker.claim(), failed("server"))
+    return fresh(job), DeadLetter.objects.get(job=job, handled_at=None)
+
+
+def test_an_edited_replay_keeps_the_payload_that_failed(desk: Desk) -> None:
+    job, letter = die(desk)
+    old = job.payload
+    new = {**old, "value": "another"}
+    replay.replay(letter.pk, actor="user:ann", reason="typo", payload=new)
+    letter.refresh_from_db()
+    assert (letter.payload, fresh(job).payload) == (old, new)
+    entry = AuditEntry.objects.get(verb="dead_letter.replay")
+    assert (entry.before["payload"], entry.after["payload"]) == (old, new)
+
+
+def test_a_replay_without_an_edit_keeps_no_second_copy(desk: Desk) -> None:
+    _, letter = die(desk)
+    replay.replay(letter.pk, actor="user:ann")
+    letter.refresh_from_db()
+    assert letter.payload is None
+    assert "payload" not in AuditEntry.objects.get(verb="dead_letter.replay").before
+
+
+def test_a_death_before_a_replay_stays_on_the_timeline(desk: Desk) -> None:
+    job, letter = die(desk)
+    states = [step["state"] for step in selectors.timeline(job)]
+    assert states.count("dead") == 1
+    replay.replay(letter.pk, actor="user:ann")
+    steps = selectors.timeline(fresh(job))
+    assert [step["state"] for step in steps].count("dead") == 1
+    assert [step["state"] for step in steps][-1] == "pending"
+
+
+def test_a_wait_that_is_over_stays_on_the_timeline(desk: Desk) -> None:
+    desk.policy("hourly", "project", 1)
+    worker = desk.worker()
+    first, second = desk.submit(2)
+    desk.cycle()
+    worker.settle(worker.claim())
+    assert fresh(second).status == Status.RATE_LIMITED
+    began = clock.now() - timedelta(minutes=18, seconds=23)
+    Job.objects.filter(pk=second.pk).update(created_at=began)
+    from quotas import policies
+    from quotas.models import Policy
+
+    Policy.objects.all().delete()
+    policies.forget()
+    desk.cycle()
+    worker.settle(worker.claim())
+    steps = selectors.timeline(fresh(second))
+    (released,) = [step["reason"] for step in steps if step["reason"].startswith("released")]
+    assert released.startswith("released after 18 min 2")
+    assert "last held by policy hourly" in released
+    assert [step["state"] for step in steps][-1] == "completed"
+    assert not [step for step in selectors.timeline(fresh(first)) if step["reason"].startswith("released")]
+
+
+@pytest.mark.parametrize(("algorithm", "window"), [("fixed_window", 3600), ("sliding_window", 3600)])
+def test_estimates_take_the_binding_window_into_account(desk: Desk, algorithm: str, window: int) -> None:
+    """100 jobs of which 10 an hour may start: the last one starts nine windows after the first, whatever the pace was."""
+    desk.policy("hourly", "project", 10, algorithm=algorithm, window=window)
+    worker = desk.worker(places=100)
+    jobs = desk.submit(100)
+    batch = Batch.objects.create(project=jobs[0].project, created_at=clock.now())
+    Job.objects.filter(pk__in=[job.pk for job in jobs]).update(batch=batch)
+    desk.cycle()
+    worker.settle(worker.claim())
+    assert Job.objects.filter(status=Status.COMPLETED).count() == 10
+    desk.cycle()
+    last = fresh(jobs[-1])
+    found = selectors.explain(last)
+    until = found["until"]
+    assert found["waits_for"] == "policy hourly" and until is not None
+    passes = math.ceil(90 / 10) - 1
+    assert abs((found["estimated_start"] - until).total_seconds() - passes * window) < 5
+    facts = selectors.batch_facts(batch)
+    assert facts["binding"] == "policy hourly"
+    assert facts["eta"] >= found["estimated_start"] - timedelta(seconds=5)
+
+
+def test_an_end_under_a_limit_that_the_rows_do_not_tell_is_unknown(desk: Desk) -> None:
+    desk.policy("each chat", "custom", 1, key_name="chat")
+    worker = desk.worker(places=10)
+    jobs = desk.submit(5, keys={"chat": "7"})
+    batch = Batch.objects.create(project=jobs[0].project, created_at=clock.now())
+    Job.objects.filter(pk__in=[job.pk for job in jobs]).update(batch=batch)
+    desk.cycle()
+    worker.settle(worker.claim())
+    desk.cycle()
+    facts = selectors.batch_facts(batch)
+    assert facts["rate"] > 0 and facts["binding"] == "policy each chat"
+    assert facts["eta"] is None
