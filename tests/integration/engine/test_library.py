@@ -13,7 +13,6 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.library import KEPT, PREFIX, Library
 from quotas.engine.limiter import Limiter
 from quotas.engine.scripts import Script
-from quotas.engine.transport import ScriptError
 from quotas.engine.types import AccountSpec, AdmitRequest, PoolSpec
 from tests.valkey import Server
 
