@@ -1,0 +1,92 @@
+"""What documents and docstrings name exists: modules and their members, files, commands, links."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("quotas", "queues", "controlplane", "tests", "bench")
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *sorted((ROOT / "controlplane/presets").glob("*.yaml")),
+]
+SOURCES = [
+    path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")) if "migrations" not in path.parts
+]
+DOTTED = re.compile(rf"`((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?:\(.*?\))?`")
+FILES = re.compile(rf"`((?:{'|'.join((*PACKAGES, 'docs', 'deploy', 'examples'))})/[\w./-]+)`")
+COMMANDS = re.compile(r"(?:manage\.py|\bsluice) +([a-z_]+)\b")
+LINKS = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
+
+
+@lru_cache(maxsize=None)
+def members(path: Path) -> frozenset[str]:
+    """Names bound at the top of a module, and `Class.member` for what its classes define."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+            names.add(node.value)  # a package's face may load its members by name
+    return frozenset(names)
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name is a module, or a member of one."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        base = ROOT.joinpath(*parts[:length])
+        module = base.with_suffix(".py") if base.with_suffix(".py").exists() else base / "__init__.py"
+        if module.exists():
+            return all(part in members(module) for part in parts[length:])
+        if base.is_dir():
+            return length == len(parts)
+    return False
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_names_only_what_exists(page: Path) -> None:
+    text = page.read_text()
+    missing = [name for name in DOTTED.findall(text) if not exists(name)]
+    missing += [name for name in FILES.findall(text) if not (ROOT / name).exists()]
+    missing += [name for name in LINKS.findall(text) if page.suffix == ".md" and not (page.parent / name).exists()]
+    commands = get_commands()
+    missing += [name for name in COMMANDS.findall(text) if name not in commands and name not in ("commands",)]
+    assert missing == []
+
+
+def test_docstrings_name_only_what_exists() -> None:
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in SOURCES
+        for text in docstrings(path)
+        for name in [*DOTTED.findall(text), *FILES.findall(text)]
+        if not (exists(name) if "/" not in name else (ROOT / name).exists())
+    ]
+    assert missing == []
+
+
+def test_the_check_finds_what_is_missing() -> None:
+    assert exists("quotas.limits.check") and exists("quotas.engine")
+    assert not exists("quotas.limits.chekc") and not exists("queues.worker.no_such_module")
