@@ -25,10 +25,10 @@ from collections.abc import Callable
 
 import redis
 
-from quotas.engine.accounts import Accounts
-from quotas.engine.headers import read
+from quotas.engine.accounts.accounts import Accounts
+from quotas.engine.dialects import read
 from quotas.engine.types import AccountSpec, AdmitRequest, Limit, Outcome, PoolSpec
-from tests.valkey import run_server, valkey_binary
+from tests.support.valkey import run_server, valkey_binary
 
 RAW = "local n = redis.call('INCR', KEYS[1]) redis.call('PEXPIRE', KEYS[1], ARGV[1]) return n"
 PLENTY = 1_000_000_000

@@ -44,7 +44,7 @@ def main() -> None:
     os.environ["SLUICE_LOG_LEVEL"] = "ERROR"
     for name in ("DATABASE_URL", "REDIS_URL"):
         os.environ.pop(name, None)
-    from tests.valkey import run_server, valkey_binary
+    from tests.support.valkey import run_server, valkey_binary
 
     try:
         with run_server(valkey_binary()) as server:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 
 import redis
 
-from quotas.engine.limiter import Limiter
+from quotas.engine.limits.limiter import Limiter
 from quotas.engine.types import Limit
-from tests.valkey import run_server, valkey_binary
+from tests.support.valkey import run_server, valkey_binary
 
 RAW = "local n = redis.call('INCR', KEYS[1]) redis.call('PEXPIRE', KEYS[1], ARGV[1]) return n"
 SCOPES = ("ip", "user", "project", "endpoint")
@@ -128,7 +128,7 @@ def resolving(limiter: Limiter) -> dict[str, Step]:
 
 
 def resolve(held: object, ip: str, user: str) -> tuple[Limit, ...]:
-    from quotas import policies
+    from quotas.snapshot import resolve as policies
 
     return policies.resolve(project="acme", user=user, ip=ip, endpoint="/v1/chat", method="POST", held=held)  # type: ignore[arg-type]
 
@@ -137,10 +137,10 @@ def snapshot(count: int) -> object:
     """A configuration of `count` policies: one each for ip, user, project and endpoint, the others of other paths,
     projects and keys."""
     from quotas.models import Policy, Project
-    from quotas.policies.addresses import NetworkList
-    from quotas.policies.compiled import CompiledPolicy
-    from quotas.policies.index import PolicyIndex
-    from quotas.policies.snapshot import ProjectFacts, Snapshot
+    from quotas.snapshot.addresses import NetworkList
+    from quotas.snapshot.config import ProjectFacts, Snapshot
+    from quotas.snapshot.index import PolicyIndex
+    from quotas.snapshot.policies import CompiledPolicy
 
     rows = [
         Policy(pk=1, name="ip", scope="ip", algorithm="sliding_window", limit=10**9, window=60),
@@ -205,7 +205,7 @@ def main() -> None:
             profile.runcall(rate, steps["mixed, 4 limits"], 20_000)
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
             return
-        from . import limit_peers
+        from bench import limit_peers
 
         peers, missing = limit_peers.installed(server.port) if not options.no_peers else ({}, [])
         raw = Row(lambda n: client.evalsha(sha, 1, f"raw:{n % SUBJECTS}", 60000))

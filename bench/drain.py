@@ -28,8 +28,8 @@ import redis
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.acceptance.instance import Instance  # noqa: E402
-from tests.valkey import run_server, valkey_binary  # noqa: E402
+from tests.support.instance import Instance  # noqa: E402
+from tests.support.valkey import run_server, valkey_binary  # noqa: E402
 
 COUNTER = "bench:done"
 
@@ -111,7 +111,7 @@ def sql(options: argparse.Namespace) -> Iterator[str | None]:
     if not options.postgres:
         yield options.database
         return
-    from tests.postgres import run_postgres
+    from tests.support.postgres import run_postgres
 
     with run_postgres("fsync=on", "max_connections=200") as url:
         yield url

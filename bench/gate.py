@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.acceptance.instance import Instance  # noqa: E402
-from tests.valkey import run_server, valkey_binary  # noqa: E402
+from tests.support.instance import Instance  # noqa: E402
+from tests.support.valkey import run_server, valkey_binary  # noqa: E402
 
 CONFIG = """
 version: 1

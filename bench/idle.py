@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.acceptance.instance import Instance  # noqa: E402
+from tests.support.instance import Instance  # noqa: E402
 
 SETTLE = 12.0
 """Seconds after the start in which nothing is measured."""

@@ -9,11 +9,10 @@ import argparse
 import statistics
 import time
 
-from quotas.engine.lease import PrepaidLease
-from quotas.engine.limiter import Limiter
-from tests.valkey import run_server, valkey_binary
-
-from .check_limits import RAW, limits_for, rate
+from bench.check_limits import RAW, limits_for, rate
+from quotas.engine.limits.limiter import Limiter
+from quotas.engine.limits.prepaid import PrepaidLease
+from tests.support.valkey import run_server, valkey_binary
 
 
 def main() -> None:

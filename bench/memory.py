@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import uuid
 
-from quotas.engine.limiter import CheckRequest, Limiter
+from quotas.engine.limits.limiter import CheckRequest, Limiter
 from quotas.engine.types import Limit
-from tests.valkey import run_server, valkey_binary
+from tests.support.valkey import run_server, valkey_binary
 
 HOUR = 3600 * 10**6
 

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.package_jobs import packages  # noqa: E402
 from controlplane import parent_death  # noqa: E402
-from tests.acceptance.instance import Instance  # noqa: E402
+from tests.support.instance import Instance  # noqa: E402
 
 PAUSE_AT = 0.8
 CONFIG = """

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.valkey import free_port, run_server, valkey_binary, wait_for
+from tests.support.valkey import free_port, run_server, valkey_binary, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = {

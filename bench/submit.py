@@ -40,7 +40,7 @@ def timed(call: Callable[[], Any]) -> float:
 @contextmanager
 def instance(url: str, database: str | None) -> Iterator[Any]:
     """A running instance with its queue paused, and this process's Django on the same data."""
-    from tests.acceptance.instance import Instance
+    from tests.support.instance import Instance
 
     environ = {"SLUICE_TASK_MODULES": "bench.tasks", "BENCH_REDIS_URL": url, "REDIS_URL": url}
     environ |= {"SLUICE_LOG_LEVEL": "WARNING"}
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, started here")
     options = parser.parse_args()
     from bench.drain import sql
-    from tests.valkey import run_server, valkey_binary
+    from tests.support.valkey import run_server, valkey_binary
 
     with (
         run_server(valkey_binary()) as server,

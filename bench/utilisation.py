@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 import yaml  # noqa: E402
 
-from tests.acceptance.instance import Instance  # noqa: E402
-from tests.integration.simulator.process import Simulator  # noqa: E402
+from tests.integration.controlplane.simulator.process import Simulator  # noqa: E402
+from tests.support.instance import Instance  # noqa: E402
 
 ACCOUNTS = 4
 ROOM = 40

@@ -15,10 +15,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from queues import registry
+from queues.job_types.django_task import NAME, DjangoTask
 from queues.models import Job
 from queues.services.submit import submit
 from queues.states import Outcome, Status
-from queues.types.django_task import NAME, DjangoTask
 
 _ROOT = "django.tasks" if find_spec("django.tasks") else "django_tasks"
 _base = import_module(f"{_ROOT}.base")

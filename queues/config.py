@@ -8,7 +8,7 @@ from typing import Any
 
 from queues.models import Queue, RetryPolicy
 from quotas.models import Project
-from quotas.snapshot import Snapshot
+from quotas.snapshot.cache import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from django.db.models import Count, Q, QuerySet
 from queues import clock
 from queues.models import Job
 from queues.states import Stage
-from quotas import policies
-from quotas.policies.compiled import CompiledPolicy
+from quotas.snapshot import resolve
+from quotas.snapshot.policies import CompiledPolicy
 
 PERIODS = {"day": 86_400.0, "week": 7 * 86_400.0, "month": 31 * 86_400.0}
 MEASURED = 60.0
@@ -81,7 +81,7 @@ def _first(wait: Mapping[str, Any]) -> datetime | None:
 
 def _policy(wait: Mapping[str, Any]) -> CompiledPolicy | None:
     named = str(wait["reason"]).startswith("policy ")
-    return policies.snapshot().policies.get(str(wait["binding"])) if named else None
+    return resolve.snapshot().policies.get(str(wait["binding"])) if named else None
 
 
 def _of_subject(policy: CompiledPolicy, job: Job) -> Q | None:
@@ -117,7 +117,7 @@ def _nth(policy: CompiledPolicy, job: Job, first: datetime, before: int, subject
 def _through_pool(
     wait: Mapping[str, Any], first: datetime, left: int, rate: float, cost: Mapping[str, int]
 ) -> datetime | None:
-    config = policies.snapshot().pools.get(str(wait["binding"]))
+    config = resolve.snapshot().pools.get(str(wait["binding"]))
     limits = [limit for limit in config.spec.limits if limit.limit] if config is not None else []
     windows = [PERIODS.get(limit.period, limit.window) for limit in limits]
     if config is None or (max(windows, default=0.0) <= MEASURED and first <= clock.now() + timedelta(seconds=MEASURED)):

@@ -130,7 +130,7 @@ def load_builtin() -> None:
     """Import what comes with the product and the modules of `SLUICE_TASK_MODULES`."""
     from django.conf import settings
 
-    from queues.types.http_request import HttpRequest
+    from queues.job_types.http_request import HttpRequest
 
     register(HttpRequest())
     for module in settings.TASK_MODULES:

@@ -11,8 +11,8 @@ from django.db.models import Count, Max, Min, QuerySet
 from django.db.models.functions import Coalesce
 
 from queues import clock, config, estimates, registry
-from queues.dispatcher import waits
-from queues.dispatcher.places import FRESH
+from queues import wait_reasons as waits
+from queues.dispatcher.capacity import FRESH
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition, WorkerProcess
 from queues.services import intake
 from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
@@ -127,7 +127,7 @@ class Wait:
     in_turn: bool = False
     """It needs a slot that another job occupies now."""
     group: dict[str, object] | None = None
-    """What holds the job's whole group (`queues.dispatcher.waits`)."""
+    """What holds the job's whole group (`queues.wait_reasons`)."""
 
 
 def _estimated_start(job: Job, wait: Wait, ahead: int) -> datetime | None:

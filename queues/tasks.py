@@ -10,10 +10,10 @@ from typing import Any
 
 from queues import loops, registry
 from queues.errors import FieldError, JobError
-from queues.raised import result_of
+from queues.job_types.signature import PayloadSchema
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
-from queues.types.signature import PayloadSchema
+from queues.task_errors import result_of
 from quotas.engine.types import Outcome as Upstream
 from quotas.models.encrypted import CredentialUnreadable
 

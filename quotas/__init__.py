@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "CallFailed": "quotas.calls",
-    "CallStatus": "quotas.calls",
+    "CallFailed": "quotas.upstream.call",
+    "CallStatus": "quotas.upstream.call",
     "CostExceedsLimit": "quotas.errors",
     "IdempotencyConflict": "quotas.errors",
     "LimitExceeded": "quotas.errors",

@@ -8,7 +8,7 @@ class QuotasConfig(AppConfig):
     verbose_name = "Limits and accounts"
 
     def ready(self) -> None:
-        from quotas.services import denials, touched
+        from quotas.services import active_subjects, denials
 
         denials.connect()
-        touched.connect()
+        active_subjects.connect()

@@ -18,8 +18,8 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest
 
-from quotas import enforcement
 from quotas.services.limits import Check
+from quotas.web import enforcement
 
 Given = Any
 """A value, or a callable(request, *args, **kwargs) that gives it."""

@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import CostExceedsLimit, LimitExceeded
+from quotas.runtime.threads import in_thread
 from quotas.services import limits as service
 from quotas.services import outcomes, units
-from quotas.services.blocks import PolicyLease
 from quotas.services.limits import Check
 from quotas.services.limits_async import check_waiting
-from quotas.threads import in_thread
+from quotas.services.prepaid import PolicyLease
 
 ACTOR = "python"
 
@@ -187,7 +187,7 @@ def report(
     """Tell how `count` calls went, so that the adaptive policies that apply can move. Returns their names.
 
     `status` and `headers` of the answer, or `error` (`timeout`, `network`) where none came; `latency` in seconds;
-    `dialect` says how the header fields are read (`quotas.engine.headers.DIALECTS`). Costs no round trip. Raises
+    `dialect` says how the header fields are read (`quotas.engine.dialects.DIALECTS`). Costs no round trip. Raises
     `UnknownProject`, `NetworkDenied`.
     """
     asked = _asked(project, user, ip, endpoint, method, keys, None, False, 0.0)

@@ -19,15 +19,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from quotas import answers, policies
-from quotas.calls import CallFailed, CallStatus, Plan, units
-from quotas.connection import accounts
 from quotas.engine.types import AccountState, Admission, AdmitRequest, Outcome
 from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
-from quotas.leases import Lease, lent
 from quotas.priorities import rank
-from quotas.services import pools as service
-from quotas.threads import in_thread, off_loop
+from quotas.runtime.connection import accounts
+from quotas.runtime.threads import in_thread, off_loop
+from quotas.services import accounts as service
+from quotas.snapshot import resolve
+from quotas.upstream import response as answers
+from quotas.upstream.call import CallFailed, CallStatus, Plan, units
+from quotas.upstream.lease import Lease, lent
 
 R = TypeVar("R")
 DEFAULT_ATTEMPTS = 5
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 def get(name: str, project: str | None = None) -> Pool:
     """The pool of that name; on an event loop too. `project`: for whom it is used, so that pools which are for other
     projects are neither found nor fallen back to. Raises `UnknownPool`."""
-    off_loop(lambda: policies.pool_config(name, project))
+    off_loop(lambda: resolve.pool_config(name, project))
     return Pool(name, project)
 
 
@@ -209,7 +210,7 @@ class Pool:
 
     def states(self) -> list[AccountState]:
         """Every account as it stands."""
-        return off_loop(lambda: accounts().states(policies.pool_spec(self.name)))
+        return off_loop(lambda: accounts().states(resolve.pool_spec(self.name)))
 
     async def _admit_async(
         self, cost: Mapping[str, int], priority: int, key: str, model: str, plan: Plan | None = None

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from quotas import enforcement
+from quotas.web import enforcement
 
 
 class PolicyThrottle(BaseThrottle):

@@ -17,8 +17,8 @@ import django
 import django.conf
 import pytest
 
-from tests.postgres import postgres_binaries, run_postgres
-from tests.valkey import Server, cluster_server, redis7_server, run_server, valkey, valkey_binary
+from tests.support.postgres import postgres_binaries, run_postgres
+from tests.support.valkey import Server, cluster_server, redis7_server, run_server, valkey, valkey_binary
 
 __all__ = ["cluster_server", "redis7_server", "valkey"]
 
@@ -50,10 +50,10 @@ django.setup()
 # before this file has given the worker servers of its own, and all workers would share one Redis.
 del os.environ["DJANGO_SETTINGS_MODULE"]
 assert VALKEY.unix_url == django.conf.settings.REDIS_URL
-import quotas.connection  # noqa: E402
+import quotas.runtime.connection  # noqa: E402
 
 # A machine that is busy with tests is no outage of Redis; tests of outages choose their own patience.
-quotas.connection.TIMEOUT = 2.0
+quotas.runtime.connection.TIMEOUT = 2.0
 # A slow hash is for real passwords.
 django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
@@ -84,10 +84,10 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 def _fresh_snapshots() -> None:
     """Each test has rows of its own, whose versions begin anew: what was read for the last one is worth nothing."""
     from queues import config
-    from quotas import policies
+    from quotas.snapshot import resolve
 
     config.snapshot.forget()
-    policies.forget()
+    resolve.forget()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from controlplane.alerts import ledger
+from controlplane.alerts import records
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import Alert
 from queues.models import Queue
@@ -77,12 +77,12 @@ def target_of(alert: Alert) -> str | None:
 
 
 def _acknowledge(request: HttpRequest, alert: Alert, reason: str) -> None:
-    if not ledger.acknowledge(alert, actor=actor_of(request), reason=reason):
+    if not records.acknowledge(alert, actor=actor_of(request), reason=reason):
         raise Refused("already acknowledged or resolved")
 
 
 def _resolve(request: HttpRequest, alert: Alert, reason: str) -> None:
-    if not ledger.resolve(alert, actor=actor_of(request), reason=reason):
+    if not records.resolve(alert, actor=actor_of(request), reason=reason):
         raise Refused("already resolved")
 
 
@@ -199,7 +199,7 @@ class AlertAdmin(ReadOnlyAdmin):
     )
     def acknowledge(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         row = self.row(request, object_id)
-        ledger.acknowledge(row, actor=actor_of(request), reason=why(form))
+        records.acknowledge(row, actor=actor_of(request), reason=why(form))
         messages.success(request, f"{row} is acknowledged.")
         return back(request, reverse("admin:controlplane_alert_change", args=[row.pk]))
 
@@ -213,6 +213,6 @@ class AlertAdmin(ReadOnlyAdmin):
     )
     def resolve(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         row = self.row(request, object_id)
-        ledger.resolve(row, actor=actor_of(request), reason=why(form))
+        records.resolve(row, actor=actor_of(request), reason=why(form))
         messages.success(request, f"{row} is resolved.")
         return back(request, reverse("admin:controlplane_alert_change", args=[row.pk]))

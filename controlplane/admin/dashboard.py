@@ -22,13 +22,13 @@ from controlplane.admin.panels import (
     account,
     accounts,
     alerts,
-    lately,
-    letters,
+    dead_letters,
     limits,
     policy,
-    pulse,
     queue,
     queues,
+    recent_activity,
+    summary,
     throughput,
     workers,
 )
@@ -57,16 +57,21 @@ class Panel:
 
 
 PANELS: dict[str, Panel] = {
-    "pulse": Panel(pulse.figures, "queues.view_job", column="top"),
+    "pulse": Panel(summary.figures, "queues.view_job", column="top"),
     "alerts": Panel(alerts.figures, "controlplane.view_alert", 5, title="Open alerts", column="top"),
     "throughput": Panel(throughput.figures, "queues.view_job", 5, title="Finished jobs per minute", column="left"),
     "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority", column="right"),
     "limits": Panel(limits.figures, "quotas.view_policy", 4, title="Quota usage", column="left"),
     "accounts": Panel(accounts.figures, "quotas.view_account", platform=True, title="Accounts", column="right"),
-    "letters": Panel(letters.figures, "queues.view_deadletter", 5, title="Open dead letters", column="left"),
+    "letters": Panel(dead_letters.figures, "queues.view_deadletter", 5, title="Open dead letters", column="left"),
     "workers": Panel(workers.figures, "queues.view_workerprocess", platform=True, title="Workers", column="right"),
     "lately": Panel(
-        lately.figures, "controlplane.view_auditentry", 5, platform=True, title="Recent activity", column="bottom"
+        recent_activity.figures,
+        "controlplane.view_auditentry",
+        5,
+        platform=True,
+        title="Recent activity",
+        column="bottom",
     ),
     "account": Panel(account.figures, "quotas.view_account", platform=True),
     "policy": Panel(policy.figures, "quotas.view_policy"),

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
-from queues.services import webhook_post
+from queues.services import webhook
 
 _WEBHOOKS = {"webhook+http": "http", "webhook+https": "https"}
 _MOODS = {"info": "info", "warning": "warning", "critical": "failure"}
@@ -71,7 +71,7 @@ def _post(address: str, message_id: str, document: dict[str, Any]) -> None:
     url, _, fields = parts
     headers = {**fields, "Content-Type": "application/json", "User-Agent": "sluice", "webhook-id": message_id}
     try:
-        status = webhook_post.post(url, json.dumps(document).encode(), headers)
+        status = webhook.post(url, json.dumps(document).encode(), headers)
     except (http.client.HTTPException, OSError, ValueError) as error:
         raise NotDelivered(_why(error)) from None
     if not 200 <= status < 300:

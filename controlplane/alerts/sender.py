@@ -17,9 +17,9 @@ from controlplane.alerts.watch import Watch
 from controlplane.models import AlertNotice
 from controlplane.observability.account_history import AccountHistory
 from queues import clock
-from queues.maintenance.courier import Courier
-from quotas import endless
+from queues.maintenance.callback_sender import Courier
 from quotas.engine.errors import LimiterUnavailable
+from quotas.runtime import background
 
 PAUSE = 1.0
 EVERY = 5.0
@@ -59,7 +59,7 @@ class Sender:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = endless.start("alerts", self._turn, self._stopping, vital=True)
+        self._thread = background.start("alerts", self._turn, self._stopping, vital=True)
         self._courier.start()
 
     def stop(self) -> None:

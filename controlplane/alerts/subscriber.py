@@ -14,9 +14,10 @@ import structlog
 from django.db import DatabaseError, transaction
 from django.db import connection as sql
 
-from controlplane.alerts import ledger, sentences
+from controlplane.alerts import records, summaries
 from controlplane.alerts.kinds import Trouble
-from quotas import events, policies
+from quotas import events
+from quotas.snapshot import resolve
 
 TOGETHER = 1.0
 """Seconds in which so many writes for one kind and subject are made at most:"""
@@ -30,18 +31,18 @@ def trouble_of(event: events.Event) -> Trouble | None:
     """What is wrong according to this event; None: nothing."""
     match event:
         case events.AccountChanged(after="open"):
-            return sentences.breaker_opened(event.pool, event.account, event.why, event.until)
+            return summaries.breaker_opened(event.pool, event.account, event.why, event.until)
         case events.AccountChanged(after="disabled", why="auth"):
-            return sentences.auth_failed(event.pool, event.account)
+            return summaries.auth_failed(event.pool, event.account)
         case events.PoolLimited():
-            return sentences.pool_limited(event.pool, event.why, event.until)
+            return summaries.pool_limited(event.pool, event.why, event.until)
         case events.ThresholdCrossed():
-            policy = policies.snapshot().policies.get(event.policy)
-            if policy is not None and not sentences.is_alerted(policy.scope, policy.warn_at):
+            policy = resolve.snapshot().policies.get(event.policy)
+            if policy is not None and not summaries.is_alerted(policy.scope, policy.warn_at):
                 return None
-            return sentences.threshold(event.policy, event.project, event.key, event.share, event.used, event.limit)
+            return summaries.threshold(event.policy, event.project, event.key, event.share, event.used, event.limit)
         case events.JobDied(severity="critical"):
-            return sentences.letters(event.project, event.queue, event.category, event.type)
+            return summaries.letters(event.project, event.queue, event.category, event.type)
     return None
 
 
@@ -69,7 +70,7 @@ class Recorder:
         if not times:
             return
         try:
-            ledger.report(trouble, times)
+            records.report(trouble, times)
         except DatabaseError:
             log.exception("alert.unwritten", kind=trouble.kind, subject=trouble.subject)
 

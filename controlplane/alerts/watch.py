@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db.models import Count, Max
 
-from controlplane.alerts import ledger, sentences
+from controlplane.alerts import records, summaries
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert
 from queues import clock
@@ -65,11 +65,11 @@ class Watch:
             alert = known.get(place)
             if alert is None:
                 if not _was_waved_through(trouble):
-                    ledger.report(trouble)
+                    records.report(trouble)
             elif rank(trouble.severity) > rank(alert.severity):
-                ledger.report(trouble)
+                records.report(trouble)
             elif trouble.place in counted:
-                ledger.refresh(alert, trouble)
+                records.refresh(alert, trouble)
         self._end(known, present)
 
     def _end(self, known: dict[Place, Alert], present: dict[Place, Trouble]) -> None:
@@ -79,7 +79,7 @@ class Watch:
             if place in present:
                 continue
             if moment - self._gone.setdefault(place, moment) >= settings.ALERT_CALM:
-                ledger.end(alert)
+                records.end(alert)
 
     def _errors(self, rows: Iterable[Account], known: dict[Place, Alert]) -> Iterator[Trouble]:
         """Failures among the calls of the last minute. Counts that went back begin anew."""
@@ -100,7 +100,7 @@ class Watch:
             calls = succeeded + failed
             if min(succeeded, failed) < 0 or calls < ENOUGH:
                 continue
-            trouble = sentences.error_rate(pool, failed, calls, moment - since)
+            trouble = summaries.error_rate(pool, failed, calls, moment - since)
             bound = settings.ALERT_ERROR_RATE / (2 if trouble.place in known else 1)
             if failed / calls > bound:
                 yield trouble
@@ -115,9 +115,9 @@ def _was_waved_through(trouble: Trouble) -> bool:
 def _accounts(rows: Iterable[Account], now: datetime) -> Iterator[Trouble]:
     for row in rows:
         if row.state in ("open", "half_open"):
-            yield sentences.breaker_opened(row.pool.name, row.name, row.why)
+            yield summaries.breaker_opened(row.pool.name, row.name, row.why)
         elif row.state == "disabled" and row.why == "auth" and row.enabled:
-            yield sentences.auth_failed(row.pool.name, row.name)
+            yield summaries.auth_failed(row.pool.name, row.name)
         elif (
             row.state == "cooling_down"
             and row.why == "quota_exhausted"
@@ -125,7 +125,7 @@ def _accounts(rows: Iterable[Account], now: datetime) -> Iterator[Trouble]:
             and row.until
             and row.until > now
         ):
-            yield sentences.quota_exhausted(row.pool.name, row.name)
+            yield summaries.quota_exhausted(row.pool.name, row.name)
 
 
 def _pools(rows: Iterable[Account], now: datetime) -> Iterator[Trouble]:
@@ -139,7 +139,7 @@ def _pools(rows: Iterable[Account], now: datetime) -> Iterator[Trouble]:
         if not free and states["cooling_down"] + states["open"]:
             ends = [(row.until - now) / timedelta(seconds=1) for row in accounts if row.until and row.until > now]
             told = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
-            yield sentences.pool_limited(name, told, min(ends, default=None))
+            yield summaries.pool_limited(name, told, min(ends, default=None))
 
 
 def _is_over(row: Account, now: datetime) -> bool:
@@ -148,9 +148,9 @@ def _is_over(row: Account, now: datetime) -> bool:
 
 def _marks() -> Iterator[Trouble]:
     for mark in ThresholdMark.objects.select_related("policy"):
-        if not sentences.is_alerted(mark.policy.scope, mark.policy.warn_at):
+        if not summaries.is_alerted(mark.policy.scope, mark.policy.warn_at):
             continue
-        yield sentences.threshold(mark.policy.name, mark.project, mark.key, mark.share)
+        yield summaries.threshold(mark.policy.name, mark.project, mark.key, mark.share)
 
 
 def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
@@ -161,7 +161,7 @@ def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
     for queue in Queue.objects.all():
         count = counts.get(queue.pk, 0)
         age = (now - since[queue.pk]) / timedelta(seconds=1) if queue.pk in since and not queue.paused_at else 0.0
-        trouble = sentences.backlog(queue.name, count, queue.max_size, age)
+        trouble = summaries.backlog(queue.name, count, queue.max_size, age)
         is_open = trouble.place in known
         share = NO_LONGER if is_open else NEARLY_FULL
         patience = settings.ALERT_BACKLOG_AGE / (2 if is_open else 1)
@@ -178,7 +178,7 @@ def _failures(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
         total, died = ended.total(), ended[Status.DEAD]
         if not total:
             continue
-        trouble = sentences.failure_rate(queue.name, died, total)
+        trouble = summaries.failure_rate(queue.name, died, total)
         is_open = trouble.place in known
         share = settings.ALERT_FAILURE_RATE / (2 if is_open else 1)
         if died >= (1 if is_open else FEWEST_DEAD) and died / total > share:
@@ -191,4 +191,4 @@ def _letters() -> Iterator[Trouble]:
         Count("id"), Max("id")
     ):
         letter = DeadLetter.objects.only("category", "type").get(pk=last)
-        yield sentences.letters(project, queue, letter.category, letter.type, count)
+        yield summaries.letters(project, queue, letter.category, letter.type, count)

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.alerts import ledger
+from controlplane.alerts import records
 from controlplane.alerts.kinds import KINDS
 from controlplane.alerts.outbox import shape
 from controlplane.models import Alert
@@ -102,7 +102,7 @@ def alert_action(verb: str) -> type[ApiView]:
         def post(self, request: Request, uid: str) -> Response:
             body = self.body(Why)
             alert = _find(self, uid)
-            act = ledger.acknowledge if verb == "acknowledge" else ledger.resolve
+            act = records.acknowledge if verb == "acknowledge" else records.resolve
             if not act(alert, actor=self.caller.name, reason=body["reason"]):
                 raise ProblemError("alert-over", "Nothing to do", 409, "The alert is over, or acknowledged already.")
             return Response(shape(alert))

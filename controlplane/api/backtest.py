@@ -15,13 +15,13 @@ from controlplane.config.document import Mistake, Node
 from controlplane.config.kinds.policies import Policies
 from controlplane.config.records import Item, Mistakes
 from quotas.models import Override, Policy, Project, Tier
-from quotas.policies.compiled import CompiledPolicy
 from quotas.rest.caller import Caller, unknown_project
 from quotas.rest.pointers import pointer
 from quotas.rest.problems import InvalidRequest, ProblemError
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
 from quotas.services import backtest
+from quotas.snapshot.policies import CompiledPolicy
 
 MOST = 1000
 """Subjects that are told of; the totals are of all."""

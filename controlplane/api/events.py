@@ -1,6 +1,6 @@
 """`GET /api/v1/events`: live events as a stream (Server-Sent Events, WHATWG HTML 9.2).
 
-The view says who may listen and from where on; the front door does the streaming (`controlplane.front.streams`),
+The view says who may listen and from where on; the front door does the streaming (`controlplane.http.sse`),
 since a thread per listener is what a WSGI server would need.
 """
 

@@ -13,9 +13,10 @@ from controlplane.config.change import Change
 from controlplane.config.document import ConfigInvalid, Mistake, Node, load
 from controlplane.config.kinds.base import Kind
 from controlplane.config.records import Item, Mistakes, read_list
-from quotas import events, policies
+from quotas import events
 from quotas.models import ConfigVersion
 from quotas.services.in_use import Use
+from quotas.snapshot import resolve
 from quotas.suggestions import did_you_mean
 
 VERSION = 1
@@ -59,7 +60,7 @@ def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False, 
             for change in changes:
                 _tell(change, actor)
     if changes and not dry_run:
-        policies.forget()
+        resolve.forget()
     return changes
 
 

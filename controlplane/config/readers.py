@@ -15,7 +15,7 @@ from controlplane.config.document import Node, Reader
 from quotas import durations
 from quotas.engine.types import MAX_COST
 from quotas.models.names import name_validator
-from quotas.policies.patterns import BadPattern, compile_pattern
+from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.suggestions import did_you_mean
 
 YEAR = 366 * 86400.0

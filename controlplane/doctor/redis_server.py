@@ -10,7 +10,7 @@ import redis
 from django.conf import settings
 
 from controlplane.doctor.finding import Finding, error, ok, warning
-from quotas.redis_url import one_server
+from quotas.runtime.redis_url import one_server
 
 OLDEST = (7, 0)
 """The first with function libraries."""

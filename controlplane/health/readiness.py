@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from controlplane.supervisor import failing
 from queues.models import Leadership, WorkerProcess
-from quotas.redis_url import client
+from quotas.runtime.redis_url import client
 
 WORKER_FRESH = timedelta(seconds=30)
 REDIS_PATIENCE = 1.0

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from quotas import policies
-from quotas.connection import accounts
 from quotas.models import Pool
+from quotas.runtime.connection import accounts
+from quotas.snapshot import resolve
 
 BREAKER = {"half_open": 1, "open": 2}
 
@@ -21,7 +21,7 @@ def collect() -> Iterator[Metric]:
     flight = GaugeMetricFamily("sluice_account_in_flight", "Calls that are under way.", labels=labels)
     breaker = GaugeMetricFamily("sluice_breaker_state", "0 closed, 1 half open, 2 open.", labels=labels)
     for pool in Pool.objects.values_list("name", flat=True):
-        for state in accounts().states(policies.pool_spec(pool)):
+        for state in accounts().states(resolve.pool_spec(pool)):
             names = [pool, state.name]
             requests.add_metric([*names, "ok"], state.successes)
             for category, count in state.errors.items():

@@ -12,8 +12,9 @@ import redis
 import structlog
 from django.conf import settings
 
-from quotas import endless, events
+from quotas import events
 from quotas.engine.types import LimitState
+from quotas.runtime import background
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 EVERY = 1.0
@@ -80,7 +81,7 @@ class CheckCounts:
         self._pid = os.getpid()
         self._sums.clear()
         stop = threading.Event()
-        endless.start("check-counts", lambda: self._flush_in_a_while(stop), stop)
+        background.start("check-counts", lambda: self._flush_in_a_while(stop), stop)
         atexit.register(stop.set)
         atexit.register(self.flush)
 

@@ -24,9 +24,10 @@ from django.db import connection as sql
 from django.db import transaction
 
 from queues.connection import client, key
-from quotas import endless, events
+from quotas import events
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.transport import ScriptError, Transport, pack
+from quotas.engine.redis.transport import ScriptError, Transport, pack
+from quotas.runtime import background
 
 KEPT = 20_000
 """Events in the stream, about: that far back a client may ask."""
@@ -190,7 +191,7 @@ class Publisher:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = endless.start("event-stream", self._write_what_comes, threading.Event())
+                self._thread = background.start("event-stream", self._write_what_comes, threading.Event())
                 atexit.register(self.flush)
         self._wake.set()
 

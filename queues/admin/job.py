@@ -18,7 +18,7 @@ from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
 from queues import selectors
-from queues.api.shapes import payload_of
+from queues.api.presenters import payload_of
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.services import cancel as cancelling

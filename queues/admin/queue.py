@@ -12,7 +12,7 @@ from unfold.enums import ActionVariant
 
 from queues import selectors
 from queues.models import Queue
-from queues.services import control
+from queues.services import queue_actions
 from quotas.admin.base import SluiceAdmin
 from quotas.admin.bulk import bulk_action
 from quotas.admin.dialogs import asking, back, why
@@ -45,13 +45,13 @@ class QueueAdmin(SluiceAdmin):
             "Pause queues",
             question="Pause {count} {noun}? New jobs are accepted but not started.",
             done="{count} {noun} paused.",
-            act=lambda request, row, reason: control.pause(row, actor=actor_of(request), reason=reason),
+            act=lambda request, row, reason: queue_actions.pause(row, actor=actor_of(request), reason=reason),
         ),
         bulk_action(
             "Resume queues",
             question="Resume {count} {noun}?",
             done="{count} {noun} resumed.",
-            act=lambda request, row, reason: control.resume(row, actor=actor_of(request), reason=reason),
+            act=lambda request, row, reason: queue_actions.resume(row, actor=actor_of(request), reason=reason),
         ),
     ]
 
@@ -82,7 +82,7 @@ class QueueAdmin(SluiceAdmin):
 
     @display(description="State", label={"running": "success", "paused": "warning", "draining": "info"})
     def state(self, row: Queue) -> str:
-        return control.state_of(row)
+        return queue_actions.state_of(row)
 
     @display(description="Queued: high · normal · low")
     def waiting(self, row: Any) -> str:
@@ -100,7 +100,7 @@ class QueueAdmin(SluiceAdmin):
         dialog=asking("Pause this queue?", "New jobs are accepted but not started. Running jobs continue.", "Pause"),
     )
     def pause(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = control.pause(self.row(request, object_id), actor=actor_of(request), reason=why(form))
+        row = queue_actions.pause(self.row(request, object_id), actor=actor_of(request), reason=why(form))
         messages.success(request, f"{row.name} is paused.")
         return self._back(request, row)
 
@@ -113,7 +113,7 @@ class QueueAdmin(SluiceAdmin):
         dialog=asking("Resume this queue?", "It accepts and starts jobs again.", "Resume"),
     )
     def resume(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = control.resume(self.row(request, object_id), actor=actor_of(request), reason=why(form))
+        row = queue_actions.resume(self.row(request, object_id), actor=actor_of(request), reason=why(form))
         messages.success(request, f"{row.name} is resumed.")
         return self._back(request, row)
 
@@ -126,7 +126,7 @@ class QueueAdmin(SluiceAdmin):
         dialog=asking("Drain this queue?", "It finishes its jobs and refuses new ones with 503.", "Drain"),
     )
     def drain(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = control.drain(self.row(request, object_id), actor=actor_of(request), reason=why(form))
+        row = queue_actions.drain(self.row(request, object_id), actor=actor_of(request), reason=why(form))
         messages.success(request, f"{row.name} is draining.")
         return self._back(request, row)
 
@@ -136,7 +136,7 @@ class QueueAdmin(SluiceAdmin):
         row = self.get_object(request, str(object_id))
         if row is None:
             return found
-        idle = {"running": {"resume"}, "paused": {"pause"}, "draining": {"drain"}}[control.state_of(row)]
+        idle = {"running": {"resume"}, "paused": {"pause"}, "draining": {"drain"}}[queue_actions.state_of(row)]
         return [one for one in found if one.action_name.rpartition("_")[2] not in idle]
 
     def _back(self, request: HttpRequest, row: Queue) -> HttpResponse:

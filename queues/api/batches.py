@@ -8,7 +8,7 @@ from rest_framework.response import Response
 
 from queues.api import documents
 from queues.api.jobs import Reason
-from queues.api.shapes import batch_shape
+from queues.api.presenters import batch_shape
 from queues.models import Batch
 from queues.services import batches
 from quotas.rest.problems import NotFound

@@ -13,8 +13,8 @@ from rest_framework.response import Response
 from queues import selectors
 from queues.api import documents
 from queues.api.jobs import Reason
+from queues.api.presenters import job_whole, letter_shape, moment
 from queues.api.problems import as_problems
-from queues.api.shapes import job_whole, letter_shape, moment
 from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
 from queues.services import bulk, replay

@@ -11,10 +11,10 @@ from rest_framework.response import Response
 
 from queues import clock, selectors
 from queues.api import documents
-from queues.api.shapes import moment, queue_shape, worker_shape
-from queues.dispatcher.places import FRESH
+from queues.api.presenters import moment, queue_shape, worker_shape
+from queues.dispatcher.capacity import FRESH
 from queues.models import Job, Queue, WorkerProcess
-from queues.services import control
+from queues.services import queue_actions
 from queues.states import Status
 from quotas.rest.fields import ReasonField
 from quotas.rest.pagination import PageQuery, page
@@ -82,17 +82,17 @@ class _Steer(ApiView):
 
 class QueuePause(_Steer):
     def act(self, queue: Queue, *, actor: str, reason: str) -> Any:
-        return control.pause(queue, actor=actor, reason=reason)
+        return queue_actions.pause(queue, actor=actor, reason=reason)
 
 
 class QueueResume(_Steer):
     def act(self, queue: Queue, *, actor: str, reason: str) -> Any:
-        return control.resume(queue, actor=actor, reason=reason)
+        return queue_actions.resume(queue, actor=actor, reason=reason)
 
 
 class QueueDrain(_Steer):
     def act(self, queue: Queue, *, actor: str, reason: str) -> Any:
-        return control.drain(queue, actor=actor, reason=reason)
+        return queue_actions.drain(queue, actor=actor, reason=reason)
 
 
 class QueueStatus(ApiView):

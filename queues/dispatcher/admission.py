@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from queues import config, registry
 from queues.dispatcher.candidate import Candidate
-from quotas import policies
-from quotas.engine.accounts import Accounts
-from quotas.engine.fallback import ResilientLimiter
-from quotas.engine.limiter import Limiter
+from quotas.engine.accounts.accounts import Accounts
+from quotas.engine.limits.fallback import ResilientLimiter
+from quotas.engine.limits.limiter import Limiter
 from quotas.engine.types import Admission, AdmitRequest, Limit, Outcome, PoolSpec
 from quotas.errors import UnknownPool
-from quotas.services.pools import tell_admitted
+from quotas.services.accounts import tell_admitted
+from quotas.snapshot import resolve as policies
 
 UNUSED = Outcome("unused")
 """Settles a lease whose call was never made: everything reserved is given back."""

@@ -12,14 +12,13 @@ from datetime import datetime, timedelta
 import structlog
 from django.db import transaction
 
-from queues import registry
+from queues import registry, settlement
 from queues.announcement import announce
 from queues.connection import Group, belt, client, key, ring
 from queues.errors import LOST
 from queues.models import Attempt, Job, Transition
-from queues.services import letters
+from queues.services import dead_letters
 from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
-from queues.worker import engine
 from queues.worker.settle import close
 
 log = structlog.get_logger(__name__)
@@ -97,7 +96,7 @@ class Reconciler:
                 stage=Stage.READY, reason="released anew: the belt had lost it", account_lease="", reservation=""
             )
         for job in rows:
-            engine.give_back(job, job.account_lease, job.reservation)
+            settlement.give_back(job, job.account_lease, job.reservation)
         back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows}
         ring(back, again=True, unblock=True)
         log.warning("reconciler.belt_orphans", jobs=len(rows))
@@ -161,10 +160,10 @@ class Reconciler:
             Attempt.objects.bulk_create(attempts)
             Transition.objects.bulk_create(steps)
             if dead:
-                letters.write(dead, now)
+                dead_letters.write(dead, now)
             close(ended, now)
             announce(rows)
         back = {(job.queue_id, job.priority, job.project_id, job.pool) for job in rows if job.stage == Stage.READY}
-        engine.settle_lost(leases, reservations)
+        settlement.settle_lost(leases, reservations)
         ring(back, again=True, unblock=True)
         log.warning("reconciler.lost_workers", jobs=len(rows))

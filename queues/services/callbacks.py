@@ -23,8 +23,8 @@ from django.db import transaction
 from queues import clock
 from queues.errors import FieldError, InvalidJob
 from queues.models import Batch, Callback, Job
-from queues.services import webhook_post
-from queues.services.webhook_post import AddressRefused
+from queues.services import webhook
+from queues.services.webhook import AddressRefused
 from quotas.models import Project
 
 log = structlog.get_logger(__name__)
@@ -140,25 +140,25 @@ def _noted(project_id: int, url: str, event: str, content: dict[str, Any], now: 
 
 
 def _written(event: str, at: datetime, content: dict[str, Any]) -> str:
-    from queues.api.shapes import moment
+    from queues.api.presenters import moment
 
     return json.dumps({"type": event, "timestamp": moment(at), "data": content}, separators=(",", ":"))
 
 
 def _content_of_job(job: Job) -> dict[str, Any]:
-    from queues.api.shapes import job_whole
+    from queues.api.presenters import job_whole
 
     return job_whole(job)
 
 
 def _content_of_batch(batch: Batch) -> dict[str, Any]:
-    from queues.api.shapes import batch_shape
+    from queues.api.presenters import batch_shape
 
     return batch_shape(batch)
 
 
 def _parts_of_jobs() -> list[Any]:
-    from queues.api.shapes import parts_of_jobs
+    from queues.api.presenters import parts_of_jobs
 
     return parts_of_jobs()
 
@@ -239,4 +239,4 @@ def _post(callback: Callback) -> int:
         "webhook-timestamp": str(stamp),
         "webhook-signature": sign(secret_of(callback.project), callback.uid, stamp, body),
     }
-    return webhook_post.post(callback.url, body, headers, permitted=allowed)
+    return webhook.post(callback.url, body, headers, permitted=allowed)

@@ -102,7 +102,7 @@ def cancel_all(jobs: QuerySet[Job], *, actor: str, reason: str) -> int:
 
 
 def _give_all_back(held: Sequence[tuple[Job, str, str]]) -> None:
-    from queues.worker.engine import give_back
+    from queues.settlement import give_back
 
     for job, lease, reservation in held:
         give_back(job, lease, reservation)
@@ -112,7 +112,7 @@ def _give_all_back(held: Sequence[tuple[Job, str, str]]) -> None:
 def _give_back(job: Job, lease: str, reservation: str) -> None:
     """What a released job had reserved is free again; where Redis is away it runs out by itself."""
     if lease or reservation:
-        from queues.worker.engine import give_back
+        from queues.settlement import give_back
 
         give_back(job, lease, reservation)
     ring(unblock=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from queues.errors import FieldError, NoSuchPool
-from quotas import policies
 from quotas.models import Pool
+from quotas.snapshot import resolve
 
 
 class KnownPools:
     """The pools as this process has them, for one submission; what is newer is looked up in SQL."""
 
     def __init__(self) -> None:
-        self._held = policies.snapshot().pools
+        self._held = resolve.snapshot().pools
         self._newer: dict[str, Collection[str] | None] = {}
 
     def check(self, name: str, project: str, pointer: str, detail: str) -> None:

@@ -8,7 +8,7 @@ from queues import clock
 from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.leader import Leader
 from queues.models import Job
-from queues.services import letters
+from queues.services import dead_letters
 from queues.states import Stage, Status
 from queues.worker.settle import close
 from quotas.engine.types import Admission
@@ -27,5 +27,5 @@ def refuse(leader: Leader, candidate: Candidate, admission: Admission) -> None:
             Stage.DONE, Status.DEAD, "validation", error, error, now,
         )  # fmt: skip
         job.save(update_fields=["stage", "status", "category", "error", "reason", "finished_at"])
-        letters.write([job], now)
+        dead_letters.write([job], now)
         close([job], now)

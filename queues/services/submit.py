@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from queues import clock, config, registry
 from queues.connection import Group
 from queues.errors import FieldError, IdempotencyConflict, InvalidJob, NoSuchPool, UnknownJobType
+from queues.job_types.http_request import HttpRequest
 from queues.models import Batch, Job
 from queues.services import capacity, idempotency, intake
 from queues.services.deadlock import again_after_deadlock
@@ -20,7 +21,6 @@ from queues.services.pool_access import KnownPools
 from queues.services.slices import one_of, slices
 from queues.specs import JobSpec, read_cost, read_job
 from queues.states import LIVE_STAGES, Stage, Status
-from queues.types.http_request import HttpRequest
 from quotas.models import Project
 
 

@@ -13,16 +13,17 @@ from contextlib import suppress
 import structlog
 from django.db import connections
 
+from queues import settlement
 from queues.isolation import close_connections, in_fresh_context
 from queues.registry import RunResult
 from queues.states import Outcome
-from queues.worker import engine
+from queues.worker.child_processes import end_group
 from queues.worker.claim import Claimed
-from queues.worker.processes import end_group
 from queues.worker.running import FORKED_COPY, perform
 from queues.worker.settle import Ended
-from quotas import connection, events
+from quotas import events
 from quotas.engine.types import Outcome as Upstream
+from quotas.runtime import connection
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +120,7 @@ def _live(claimed: Claimed, settle: Callable[[list[Ended]], None], parent: int, 
             signal.signal(number, signal.SIG_DFL)
         # The parent's sockets are the parent's.
         connection.forget()
-        engine.forget()
+        settlement.forget()
         result = in_fresh_context(lambda: perform(claimed))
         if os.getpid() != process:
             os._exit(FORKED_COPY)  # a process that the task has forked came back from it
@@ -151,7 +152,7 @@ def _leave(code: int) -> None:
 def _pay() -> None:
     """Slots that could not be given back are tried again for some seconds: nobody else knows of them."""
     for _ in range(5):
-        if not engine.pay():
+        if not settlement.pay():
             return
         time.sleep(1.0)
 

@@ -15,8 +15,8 @@ from queues.registry import JobContext
 from queues.rows import locked_jobs
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from queues.worker.parcel import Delivery
-from quotas import policies
-from quotas.upstream import Endpoint, endpoint
+from quotas.snapshot import resolve
+from quotas.upstream.endpoint import Endpoint, endpoint
 
 LEASE = timedelta(seconds=15)
 """How long a claim holds without a heartbeat; a third of it passes between two."""
@@ -91,7 +91,7 @@ def _way(job: Job) -> Endpoint | None:
     try:
         return endpoint(str(job.account_id))
     except KeyError:
-        policies.forget()  # newer than what this process has read
+        resolve.forget()  # newer than what this process has read
     try:
         return endpoint(str(job.account_id))
     except KeyError:

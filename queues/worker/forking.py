@@ -11,17 +11,18 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
-from queues.worker import claim, engine
+from queues import settlement
+from queues.worker import claim
+from queues.worker.base import LeanWorker
 from queues.worker.child import Child, cancelled, lost
+from queues.worker.child_processes import default_signals_in_children
 from queues.worker.claim import Claimed
-from queues.worker.ending import end
-from queues.worker.hand_back import hand_back
-from queues.worker.lean import LeanWorker
-from queues.worker.processes import default_signals_in_children
-from queues.worker.report import HEARTBEAT, Report
+from queues.worker.delivery_end import end
+from queues.worker.heartbeat import HEARTBEAT, Report
+from queues.worker.main_loop import take_over
+from queues.worker.requeue import hand_back
 from queues.worker.running import not_here, timed_out
 from queues.worker.settle import Ended
-from queues.worker.taking import take_over
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +120,7 @@ class ForkingWorker(LeanWorker):
             return
         try:
             close_old_connections()
-            engine.pay()
+            settlement.pay()
             self._report.beat([child.claimed.id for child in self._children])
             self._reported = time.monotonic()
         except (DatabaseError, InterfaceError) as error:

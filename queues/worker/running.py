@@ -13,10 +13,10 @@ import structlog
 from queues import loops, registry
 from queues.errors import JobCancelled, JobTimedOut
 from queues.isolation import close_connections, in_fresh_context, refresh_connections
-from queues.raised import described, trace_of
 from queues.registry import RunResult
 from queues.states import Outcome
-from queues.worker import processes
+from queues.task_errors import described, trace_of
+from queues.worker import child_processes
 from queues.worker.checked_result import checked, code_failure
 from queues.worker.claim import Claimed
 from quotas.engine.types import Outcome as Upstream
@@ -68,7 +68,7 @@ class Running:
         loops.interrupt(self._thread, self._why)
         if not self.trusted and self._native is not None:
             # It may sit in a wait for one of them, where no interrupt reaches it.
-            processes.end(processes.started_by(self._native), number)
+            child_processes.end(child_processes.started_by(self._native), number)
 
     def run(self) -> RunResult:
         """Do the job here and now. Whatever happens, there is a result."""
@@ -102,7 +102,7 @@ class Running:
             return
         close_connections()
         if self._why is not None and self._native is not None:
-            processes.end(processes.started_by(self._native), signal.SIGKILL)
+            child_processes.end(child_processes.started_by(self._native), signal.SIGKILL)
 
     def verdict(self) -> RunResult:
         """How it ended where it was interrupted."""

@@ -21,7 +21,7 @@ from queues.payloads import kept, storable
 from queues.registry import RunResult
 from queues.retry import LEAST_WAIT, limited_delay, next_delay
 from queues.rows import locked
-from queues.services import batches, callbacks, dependencies, letters
+from queues.services import batches, callbacks, dead_letters, dependencies
 from queues.states import Outcome, Stage, Status
 from queues.worker.claim import Claimed
 
@@ -180,7 +180,7 @@ def settle(ended: Sequence[Ended], worker: str) -> int:
         if steps:
             Transition.objects.bulk_create(steps)
         if dead:
-            letters.write(dead, now)
+            dead_letters.write(dead, now)
         close(finished, now)
         announce(changed)
         transaction.on_commit(lambda: _tell(back, timed))

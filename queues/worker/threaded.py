@@ -12,13 +12,13 @@ from rq.job import Job as RQJob
 from rq.queue import Queue
 
 from queues.loops import abandoned, sync_threads
-from queues.worker.bookkeeper import Bookkeeper
-from queues.worker.crew import Crew
-from queues.worker.hand_back import hand_back
-from queues.worker.lean import LeanWorker
-from queues.worker.processes import default_signals_in_children
-from queues.worker.report import Report
-from queues.worker.taking import take_over
+from queues.worker.base import LeanWorker
+from queues.worker.child_processes import default_signals_in_children
+from queues.worker.completer import Bookkeeper
+from queues.worker.heartbeat import Report
+from queues.worker.main_loop import take_over
+from queues.worker.requeue import hand_back
+from queues.worker.thread_pool import Crew
 
 log = structlog.get_logger(__name__)
 

@@ -26,7 +26,7 @@ from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.models import Account
 from quotas.models.encrypted import validate_credential
-from quotas.services import credentials, operate
+from quotas.services import account_actions, credentials
 
 STATES = {
     "available": "success",
@@ -108,20 +108,20 @@ class AccountAdmin(SluiceAdmin):
     actions = [
         _bulk(
             "Clear cooldowns",
-            operate.clear_cooldown,
+            account_actions.clear_cooldown,
             "End the cooldown of {count} {noun}, and of their pools?",
             "Cooldown of {count} {noun} cleared.",
         ),
         _bulk(
             "Close breakers",
-            operate.close,
+            account_actions.close,
             "Close the circuit breaker of {count} {noun}?",
             "Circuit breaker of {count} {noun} closed.",
         ),
-        _bulk("Enable accounts", operate.enable, "Enable {count} {noun}?", "{count} {noun} enabled."),
+        _bulk("Enable accounts", account_actions.enable, "Enable {count} {noun}?", "{count} {noun} enabled."),
         _bulk(
             "Disable accounts",
-            operate.disable,
+            account_actions.disable,
             "Disable {count} {noun}? They get no calls until they are enabled.",
             "{count} {noun} disabled.",
             danger=True,
@@ -164,7 +164,7 @@ class AccountAdmin(SluiceAdmin):
         if change and "credential" in form.changed_data:
             transaction.on_commit(partial(credentials.renewed, obj.pk))
         if change and "enabled" in form.changed_data and obj.enabled:
-            transaction.on_commit(partial(operate.put_back, obj.pk))
+            transaction.on_commit(partial(account_actions.put_back, obj.pk))
 
     @display(description="State", ordering="state", label=STATES)
     def shown_state(self, row: Account) -> str:
@@ -242,7 +242,7 @@ class AccountAdmin(SluiceAdmin):
         ),
     )
     def clear_cooldown(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, operate.clear_cooldown, form, "cooldown cleared.")
+        return self._do(request, object_id, account_actions.clear_cooldown, form, "cooldown cleared.")
 
     @action(
         description="Close breaker",
@@ -253,7 +253,7 @@ class AccountAdmin(SluiceAdmin):
         dialog=asking("Close the circuit breaker?", "Calls are sent at once, without a probe.", "Close"),
     )
     def close_breaker(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, operate.close, form, "circuit breaker closed.")
+        return self._do(request, object_id, account_actions.close, form, "circuit breaker closed.")
 
     @action(
         description="Trip breaker",
@@ -266,7 +266,7 @@ class AccountAdmin(SluiceAdmin):
         ),
     )
     def trip(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, operate.trip, form, "circuit breaker opened.")
+        return self._do(request, object_id, account_actions.trip, form, "circuit breaker opened.")
 
     @action(
         description="Enable",
@@ -277,7 +277,7 @@ class AccountAdmin(SluiceAdmin):
         dialog=asking("Enable this account?", "It is used again at once.", "Enable"),
     )
     def enable(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, operate.enable, form, "enabled.")
+        return self._do(request, object_id, account_actions.enable, form, "enabled.")
 
     @action(
         description="Disable",
@@ -290,4 +290,4 @@ class AccountAdmin(SluiceAdmin):
         ),
     )
     def disable(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, operate.disable, form, "disabled.")
+        return self._do(request, object_id, account_actions.disable, form, "disabled.")

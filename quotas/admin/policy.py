@@ -23,10 +23,10 @@ from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
 from quotas.models.policy import COUNTED
-from quotas.policies.adaptive import AdaptiveRule
-from quotas.policies.compiled import CompiledPolicy, effective
-from quotas.policies.patterns import BadPattern, compile_pattern
 from quotas.services import usage
+from quotas.services.aimd import AdaptiveRule
+from quotas.snapshot.patterns import BadPattern, compile_pattern
+from quotas.snapshot.policies import CompiledPolicy, effective
 
 
 class PolicyForm(ReasonForm):

@@ -19,7 +19,7 @@ from quotas.admin.dialogs import asking, back, why
 from quotas.admin.trail import actor_of
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
-from quotas.services import operate
+from quotas.services import account_actions
 
 
 class PoolForm(ReasonForm):
@@ -165,7 +165,7 @@ class PoolAdmin(SluiceAdmin):
     )
     def pause_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         pool = self._plain(request, object_id)
-        operate.pause_pool(pool, actor=actor_of(request), reason=why(form))
+        account_actions.pause_pool(pool, actor=actor_of(request), reason=why(form))
         messages.success(request, f"{pool} is paused.")
         return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
 
@@ -179,7 +179,7 @@ class PoolAdmin(SluiceAdmin):
     )
     def resume_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         pool = self._plain(request, object_id)
-        operate.resume_pool(pool, actor=actor_of(request), reason=why(form))
+        account_actions.resume_pool(pool, actor=actor_of(request), reason=why(form))
         messages.success(request, f"{pool} is resumed.")
         return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
 

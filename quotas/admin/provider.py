@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from unfold.decorators import display
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
-from quotas.engine.headers import settings
+from quotas.engine.dialects import settings
 from quotas.models import Provider
 from quotas.suggestions import did_you_mean
 

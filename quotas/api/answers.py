@@ -8,7 +8,7 @@ from typing import Any
 
 import http_sf
 
-from quotas.api.seals import sealed
+from quotas.api.reservation_ids import sealed
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest.problems import ProblemError, document

@@ -10,10 +10,9 @@ from typing import Any
 
 from rest_framework import serializers
 
-from quotas.engine.headers import DIALECTS
+from quotas.engine.dialects import DIALECTS
 from quotas.engine.types import MAX_COST, Outcome
 from quotas.models.names import name_validator
-from quotas.policies import addresses
 from quotas.rest.fields import (
     MAX_SUBJECT,
     CostField,
@@ -27,6 +26,7 @@ from quotas.rest.fields import (
 from quotas.rest.serializers import StrictSerializer
 from quotas.services import outcomes
 from quotas.services.limits import Check
+from quotas.snapshot import addresses
 
 MAX_WAIT = 60.0
 MAX_ENDPOINT = 2048

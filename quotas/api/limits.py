@@ -24,7 +24,7 @@ from quotas.api.check_body import (
     questions,
     subject,
 )
-from quotas.api.seals import opened, sealed
+from quotas.api.reservation_ids import opened, sealed
 from quotas.engine.types import Decision, LimitState
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
 from quotas.models import UsageRollup
@@ -35,7 +35,7 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
-from quotas.services import adaptive, blocks, limits, outcomes
+from quotas.services import adaptive, limits, outcomes, prepaid
 from quotas.services import usage as usage_service
 from quotas.services.limits import Check, Token
 from quotas.services.usage import Selection
@@ -155,10 +155,10 @@ class BlocksView(ApiView):
         asked = subject(body, caller.project_slug)
         _permit(caller, asked)
         try:
-            block = blocks.take(asked, body["unit"], body["units"], body["ttl"])
+            block = prepaid.take(asked, body["unit"], body["units"], body["ttl"])
         except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
             raise answers.refusal(error) from None
-        except blocks.NotDivisible as error:
+        except prepaid.NotDivisible as error:
             raise ProblemError("not-divisible", "Not divisible", 422, str(error)) from None
         if not block.units:
             return _decided(block.decision, asked)
@@ -184,7 +184,7 @@ class BlockView(ApiView):
         unit, _, told = lease.rpartition(".")
         reservation = opened(told, self.caller)
         try:
-            settled = blocks.give_back(reservation, {unit: body["spent"]}) if unit and reservation else None
+            settled = prepaid.give_back(reservation, {unit: body["spent"]}) if unit and reservation else None
         except LimiterUnavailable as error:
             raise answers.refusal(error) from None
         if settled is None:

@@ -13,10 +13,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas import policies
 from quotas.api import answers, documents
-from quotas.connection import accounts
-from quotas.engine.accounts_view import Explanation
+from quotas.engine.accounts.view import Explanation
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
@@ -27,7 +25,10 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
-from quotas.services import last_answers, operate, pools, units
+from quotas.runtime.connection import accounts
+from quotas.services import account_actions, last_responses, units
+from quotas.services import accounts as pools
+from quotas.snapshot import resolve
 
 _MAX_BODY = 1_000_000
 
@@ -114,7 +115,7 @@ class AcquireView(ApiView):
         """The lease, or the refusal as a problem."""
         if not admission.allowed:
             raise refusal(pool, admission)
-        lender = policies.pool_config(admission.pool or pool)
+        lender = resolve.pool_config(admission.pool or pool)
         return Response(
             {
                 "lease": admission.lease,
@@ -195,7 +196,7 @@ class PoolVerbView(ApiView):
     @extend_schema(request=ReasonBody, responses=documents.Pool, summary="Pause or resume a pool")
     def post(self, request: Request, pool: str, verb: str) -> Response:
         body = self.body(ReasonBody)
-        act = operate.pause_pool if verb == "pause" else operate.resume_pool
+        act = account_actions.pause_pool if verb == "pause" else account_actions.resume_pool
         act(_pool(pool, self.caller), actor=self.caller.name, reason=body["reason"])
         return Response(_live(lambda: shown_pool(_pool(pool, self.caller), self.caller)))
 
@@ -288,11 +289,11 @@ class AccountView(ApiView):
 
 
 _VERBS: dict[str, Callable[..., None]] = {
-    "clear-cooldown": operate.clear_cooldown,
-    "trip": operate.trip,
-    "close": operate.close,
-    "disable": operate.disable,
-    "enable": operate.enable,
+    "clear-cooldown": account_actions.clear_cooldown,
+    "trip": account_actions.trip,
+    "close": account_actions.close,
+    "disable": account_actions.disable,
+    "enable": account_actions.enable,
 }
 
 
@@ -436,7 +437,7 @@ def _live(read: Callable[[], Any]) -> Any:
 
 
 def _states(pool: str) -> dict[str, AccountState]:
-    config = policies.snapshot().pools.get(pool)
+    config = resolve.snapshot().pools.get(pool)
     return {} if config is None else {state.id: state for state in accounts().states(config.spec)}
 
 
@@ -445,12 +446,12 @@ def _one(row: Account, caller: Caller) -> dict[str, Any]:
 
 
 def _is_theirs(pool: str, caller: Caller) -> bool:
-    held = policies.snapshot().pools.get(pool)
+    held = resolve.snapshot().pools.get(pool)
     return caller.is_platform or (held is not None and held.is_open_to(caller.project_slug))
 
 
 def _last_answer(account_id: str) -> dict[str, Any] | None:
-    last = last_answers.of(account_id)
+    last = last_responses.of(account_id)
     if last is None:
         return None
     return {"at": _iso(last.at), "status": last.status, "outcome": last.outcome, "headers": dict(last.headers)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .types import Decision
+    from quotas.engine.types import Decision
 
 
 class QuotaError(Exception):

@@ -17,7 +17,7 @@ import re
 from functools import lru_cache
 from hashlib import blake2b
 
-from .types import Limit
+from quotas.engine.types import Limit
 
 ALGORITHM_CODES = {
     "sliding_window": "sw",

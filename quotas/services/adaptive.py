@@ -18,11 +18,12 @@ import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from quotas import events, policies
+from quotas import events
 from quotas.models import AdaptiveState, ConfigVersion
-from quotas.policies.adaptive import Outcomes, judge
-from quotas.policies.compiled import CompiledPolicy
 from quotas.services import outcomes
+from quotas.services.aimd import Outcomes, judge
+from quotas.snapshot import resolve
+from quotas.snapshot.policies import CompiledPolicy
 
 CALM_INTERVALS = 3
 """Intervals after a step down in which there is no step up."""
@@ -56,7 +57,7 @@ class Controller:
         Raises `LimiterUnavailable`.
         """
         moment = time.monotonic() if moment is None else moment
-        held = policies.snapshot()
+        held = resolve.snapshot()
         if held.version != self._version:
             AdaptiveState.objects.exclude(policy__in=[policy.pk for policy in held.adaptive.values()]).delete()
             self._version = held.version
@@ -108,7 +109,7 @@ def move(policy: CompiledPolicy, limit: int, why: str) -> None:
         )
         ConfigVersion.tell_moved()
         events.emit(events.LimitAdapted(policy.name, policy.limit, limit, why, project=policy.project))
-    policies.outdate()
+    resolve.outdate()
     log.info("limit.adapted", policy=policy.name, before=policy.limit, after=limit, why=why)
 
 
@@ -126,7 +127,7 @@ class Standing:
 
 def standings() -> dict[str, Standing]:
     """Each adaptive policy's, by name; one query where there are any."""
-    adaptive = policies.snapshot().adaptive
+    adaptive = resolve.snapshot().adaptive
     if not adaptive:
         return {}
     states = {state.policy_id: state for state in AdaptiveState.objects.all()}

@@ -14,14 +14,14 @@ from datetime import UTC, datetime, timedelta
 
 from django.utils import timezone
 
-from quotas import policies
 from quotas.errors import QuotaError
 from quotas.models import UsageRollup
-from quotas.policies.compiled import PARTITIONED, CompiledPolicy
 from quotas.services import traffic
 from quotas.services.rollups import KEPT, start_of
 from quotas.services.traffic import Recorded
 from quotas.services.usage import Selection
+from quotas.snapshot import resolve
+from quotas.snapshot.policies import PARTITIONED, CompiledPolicy
 
 MOST_ROWS = 100_000
 LENGTHS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0}
@@ -157,7 +157,7 @@ def _applies(policy: CompiledPolicy, project: str, key: str) -> bool:
         return False
     if not policy.tier:
         return True
-    held = policies.snapshot()
+    held = resolve.snapshot()
     facts = held.projects.get(project)
     of_project = facts is not None and facts.tier == policy.tier
     return of_project or (policy.scope == "user" and policy.tier in held.user_tiers.get(key, ()))

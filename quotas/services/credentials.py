@@ -61,11 +61,12 @@ def renewed(account_id: int) -> bool:
 
     One that an operator has disabled stays so. True if the account's state is another one now. Call it after the commit.
     """
-    from quotas import policies
-    from quotas.connection import accounts
-    from quotas.services import health, pools
+    from quotas.runtime.connection import accounts
+    from quotas.services import accounts as pools
+    from quotas.services import health
+    from quotas.snapshot import resolve
 
-    policies.forget()
+    resolve.forget()
     found = pools.find_account(str(account_id))
     if found is None:
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from quotas import events
 from quotas.engine.keys import SHOWN
-from quotas.tally import Tally
+from quotas.runtime.counters import Tally
 
 tally = Tally("denied")
 Subject = tuple[str, str, str]

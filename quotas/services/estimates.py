@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quotas import policies
 from quotas.engine import estimate
+from quotas.snapshot import resolve
 
 
 def fill(cost: Mapping[str, int], pool: str | None, body: object, path: str) -> dict[str, int]:
@@ -16,7 +16,7 @@ def fill(cost: Mapping[str, int], pool: str | None, body: object, path: str) -> 
     """
     filled = dict(cost)
     if "tokens" not in filled and counts_tokens(pool):
-        config = policies.snapshot().pools.get(pool or "")
+        config = resolve.snapshot().pools.get(pool or "")
         output = config.provider.default_output_tokens if config else estimate.DEFAULT_OUTPUT
         tokens = estimate.tokens_of(body, path=path, default_output=output)
         if tokens is not None:
@@ -26,7 +26,7 @@ def fill(cost: Mapping[str, int], pool: str | None, body: object, path: str) -> 
 
 def counts_tokens(pool: str | None) -> bool:
     """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens."""
-    snapshot = policies.snapshot()
+    snapshot = resolve.snapshot()
     if any(policy.unit == "tokens" for policy in snapshot.policies.values()):
         return True
     first = snapshot.pools.get(pool or "")

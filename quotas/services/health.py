@@ -14,11 +14,11 @@ from typing import Any
 
 from django.utils import timezone
 
-from quotas import policies
-from quotas.connection import accounts
 from quotas.engine.types import AccountState, PoolSpec
 from quotas.models import Account
+from quotas.runtime.connection import accounts
 from quotas.services import rollups
+from quotas.snapshot import resolve
 
 MARK_LIFE = 7 * 86400
 MAX_TEXT = 500
@@ -37,7 +37,7 @@ def flush() -> int:
     """Write what has changed since the last time. Returns how many accounts. Raises `LimiterUnavailable`."""
     if restore_if_lost():
         return 0
-    pools = [config.spec for config in policies.snapshot().pools.values() if config.spec.accounts]
+    pools = [config.spec for config in resolve.snapshot().pools.values() if config.spec.accounts]
     found = [(spec, accounts().states(spec)) for spec in pools]
     if not _marked():
         return 0  # the memory was lost while it was read: what was read is nothing to keep
@@ -141,7 +141,7 @@ class HealthLog:
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + self.every
-        for config in policies.snapshot().pools.values():
+        for config in resolve.snapshot().pools.values():
             states = accounts().states(config.spec)
             counts: dict[str, int] = {}
             for state in states:

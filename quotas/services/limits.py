@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from quotas import events, policies
-from quotas.connection import limiter, waiting_line
-from quotas.engine.limiter import CheckRequest
+from quotas import events
+from quotas.engine.limits.limiter import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
-from quotas.policies.patterns import Endpoint
-from quotas.services import late, units
+from quotas.runtime.connection import limiter, waiting_line
+from quotas.services import deferred_settlement, units
+from quotas.snapshot import resolve
+from quotas.snapshot.patterns import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ class Check:
     routed: Endpoint | None = None
     """The endpoint as a router has it, where that is known: instead of `endpoint` as its text can be read."""
 
-    def limits(self, held: policies.Snapshot | None = None) -> tuple[Limit, ...]:
+    def limits(self, held: resolve.Snapshot | None = None) -> tuple[Limit, ...]:
         """The limits that apply. Raises `UnknownProject`, `NetworkDenied`, `BadAddress`."""
-        return policies.resolve(
+        return resolve.resolve(
             project=self.project,
             user=self.user,
             ip=self.ip,
@@ -102,7 +103,7 @@ def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token
     """
     answers: list[Decision | Refusal | None] = [None] * len(questions)
     requests: list[tuple[int, CheckRequest]] = []
-    held = policies.snapshot()
+    held = resolve.snapshot()
     for place, question in enumerate(questions):
         try:
             limits = question.limits(held)
@@ -144,7 +145,9 @@ def settle(reservation: str, actual: Mapping[str, int] | None = None) -> Settlem
 def settle_or_later(reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
     """`settle` for who has done the work already, with units that are known: never raises; None where it is settled
     later, or has expired."""
-    found = late.settled(f"reservation {reservation[:6]}..", lambda: limiter().settle(reservation, actual))
+    found = deferred_settlement.settled(
+        f"reservation {reservation[:6]}..", lambda: limiter().settle(reservation, actual)
+    )
     return found if isinstance(found, Settlement) else None
 
 

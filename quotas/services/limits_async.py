@@ -9,19 +9,19 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quotas import policies
-from quotas.connection import limiter
-from quotas.engine import pipelined
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.fallback import ResilientLimiter
-from quotas.engine.limiter import CheckRequest, wants_reservation
-from quotas.engine.pipelined import InThread, Pipeline, PlainSocketNeeded
-from quotas.engine.scripts import Call
+from quotas.engine.limits.fallback import ResilientLimiter
+from quotas.engine.limits.limiter import CheckRequest, wants_reservation
+from quotas.engine.limits.waiting_async import AsyncWaitingLine
+from quotas.engine.redis import pipeline as pipelined
+from quotas.engine.redis.pipeline import InThread, Pipeline, PlainSocketNeeded
+from quotas.engine.redis.scripts import Call
 from quotas.engine.types import Decision, Limit
-from quotas.engine.waiting_async import AsyncWaitingLine
+from quotas.runtime.connection import limiter
+from quotas.runtime.threads import in_thread
 from quotas.services import limits
 from quotas.services.limits import Check, Token
-from quotas.threads import in_thread
+from quotas.snapshot import resolve
 
 
 class CallerGone(Exception):
@@ -42,7 +42,7 @@ class AsyncChecks:
     async def check(
         self,
         question: Check,
-        held: policies.Snapshot,
+        held: resolve.Snapshot,
         *,
         actor: str,
         token: Token,

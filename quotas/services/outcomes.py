@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from quotas import policies
-from quotas.engine import headers
+from quotas.engine import dialects
 from quotas.engine.types import Outcome
-from quotas.policies.adaptive import ROOM
-from quotas.policies.compiled import CompiledPolicy
+from quotas.runtime.counters import Tally
+from quotas.services.aimd import ROOM
 from quotas.services.limits import Check
-from quotas.tally import Tally
+from quotas.snapshot import resolve
+from quotas.snapshot.policies import CompiledPolicy
 
 tally = Tally("outcomes")
 """(policy's name, part of `policies.adaptive.Outcomes`)"""
@@ -33,8 +33,8 @@ def outcome_of(
 ) -> Outcome:
     """What a caller tells of a call: the answer's status and fields, or that it had a `timeout` or `network` error."""
     if status is None:
-        return headers.failed(error, latency=latency) if error else Outcome("ok", latency=latency)
-    return headers.read(dialect, status, headers_told, latency=latency)
+        return dialects.failed(error, latency=latency) if error else Outcome("ok", latency=latency)
+    return dialects.read(dialect, status, headers_told, latency=latency)
 
 
 def report(question: Check, outcome: Outcome, count: int = 1) -> list[str]:
@@ -42,7 +42,7 @@ def report(question: Check, outcome: Outcome, count: int = 1) -> list[str]:
 
     Raises what `Check.limits` raises.
     """
-    held = policies.snapshot()
+    held = resolve.snapshot()
     if not held.adaptive:
         return []
     return of_policies((limit.name for limit in question.limits(held)), outcome, count)
@@ -50,7 +50,7 @@ def report(question: Check, outcome: Outcome, count: int = 1) -> list[str]:
 
 def of_policies(names: Iterable[str], outcome: Outcome, count: int = 1) -> list[str]:
     """Tell it to those of the named policies that are adaptive; returns them."""
-    adaptive = policies.snapshot().adaptive
+    adaptive = resolve.snapshot().adaptive
     if not adaptive or outcome.category in SILENT:
         return []
     heard = [policy for name in names if (policy := adaptive.get(name)) is not None]
@@ -62,12 +62,12 @@ def of_policies(names: Iterable[str], outcome: Outcome, count: int = 1) -> list[
 def of_reservation(limit_ids: Iterable[str], outcome: Outcome) -> list[str]:
     """Tell it to the adaptive policies that a reservation was charged by."""
     ids = set(limit_ids)
-    return of_policies([policy.name for policy in policies.snapshot().adaptive.values() if policy.id in ids], outcome)
+    return of_policies([policy.name for policy in resolve.snapshot().adaptive.values() if policy.id in ids], outcome)
 
 
 def of_account(account_id: str, outcome: Outcome) -> list[str]:
     """Tell it to the adaptive policies that follow the account's pool."""
-    held = policies.snapshot()
+    held = resolve.snapshot()
     followers: dict[str, list[str]] = {}
     for policy in held.adaptive.values():
         if policy.adaptive is not None and policy.adaptive.pool is not None:

@@ -12,16 +12,16 @@ from typing import Any
 
 from django.utils import timezone
 
-from quotas import policies
-from quotas.connection import limiter
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.limiter import CheckRequest
-from quotas.engine.periods import boundaries
+from quotas.engine.limits.limiter import CheckRequest
+from quotas.engine.limits.periods import boundaries
 from quotas.engine.types import LimitState
 from quotas.models import Project, UsageRollup
-from quotas.policies.compiled import CompiledPolicy
-from quotas.services import denials, thresholds, touched
+from quotas.runtime.connection import limiter
+from quotas.services import active_subjects, denials, thresholds
 from quotas.services.usage import Selection, usage
+from quotas.snapshot import resolve
+from quotas.snapshot.policies import CompiledPolicy
 
 SUBJECTS = 2000
 """Recent subjects of a policy that are sampled, beside those that were noted as touched."""
@@ -46,8 +46,8 @@ class Sampler:
         starts = {resolution: start_of(resolution, now) for resolution in KEPT}
         self._highest = {bucket: used for bucket, used in self._highest.items() if bucket[2] == starts[bucket[1]]}
         rows: list[UsageRollup] = []
-        noted = _noted(touched.tally.take())
-        for policy in policies.snapshot().policies.values():
+        noted = _noted(active_subjects.tally.take())
+        for policy in resolve.snapshot().policies.values():
             states = usage(Selection(policy=policy.name), most=SUBJECTS)
             states += _states(policy, noted.get(policy.name, set()) - {(one.partition, one.key) for one in states})
             thresholds.watch(policy, states, now)
@@ -98,7 +98,7 @@ def _noted(counts: Iterable[tuple[str, ...]]) -> dict[str, set[tuple[str, str]]]
 
 def _states(policy: CompiledPolicy, subjects: Iterable[tuple[str, str]]) -> list[LimitState]:
     """How subjects stand that are known by name."""
-    now = policies.snapshot().now()
+    now = resolve.snapshot().now()
     asked = [CheckRequest([policy.limit_for(key, project, 0, now)], dry_run=True) for project, key in sorted(subjects)]
     states: list[LimitState] = []
     for start in range(0, len(asked), 500):
@@ -123,7 +123,7 @@ def _refusals(starts: dict[str, datetime], counts: Mapping[tuple[str, ...], int]
     """The present buckets' rows with the refusals added that were counted since the last sample."""
     if not counts:
         return []
-    known = policies.snapshot().policies
+    known = resolve.snapshot().policies
     told: dict[Subject, int] = {}
     limits: dict[int, int | None] = {}
     for (name, project, key), count in counts.items():
@@ -174,7 +174,7 @@ def restore_calendars() -> int:
     For when Redis has lost its memory; what was used since the last sample is lost with it.
     """
     restored = 0
-    snapshot = policies.snapshot()
+    snapshot = resolve.snapshot()
     now = snapshot.now()
     made = dict(Project.objects.values_list("slug", "created_at"))
     for policy in snapshot.policies.values():

@@ -15,7 +15,7 @@ from quotas import events
 from quotas.engine.keys import SHOWN
 from quotas.engine.types import LimitState
 from quotas.models import ThresholdMark
-from quotas.policies.compiled import CompiledPolicy
+from quotas.snapshot.policies import CompiledPolicy
 
 
 def watch(policy: CompiledPolicy, states: Iterable[LimitState], now: datetime | None = None) -> int:

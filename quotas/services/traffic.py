@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quotas.engine.periods import boundaries
-from quotas.policies.compiled import CompiledPolicy
+from quotas.engine.limits.periods import boundaries
+from quotas.snapshot.policies import CompiledPolicy
 
 
 @dataclass(frozen=True, slots=True)

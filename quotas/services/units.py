@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from quotas import policies
 from quotas.errors import UnknownUnit
-from quotas.threads import off_loop
+from quotas.runtime.threads import off_loop
+from quotas.snapshot import resolve
 
 STANDARD = frozenset({"requests", "tokens", "money"})
 
 
 def known() -> frozenset[str]:
     """The standard units, and those that a policy, a cost rule or a pool counts."""
-    snapshot = off_loop(policies.snapshot)
+    snapshot = off_loop(resolve.snapshot)
     units = set(STANDARD)
     units.update(policy.unit for policy in snapshot.policies.values())
     units.update(unit for _, cost in snapshot.cost_rules for unit in cost)

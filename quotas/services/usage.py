@@ -8,15 +8,15 @@ from itertools import islice
 
 from django.conf import settings
 
-from quotas import policies
-from quotas.connection import limiter
+from quotas.audit import acting
 from quotas.engine.keys import SHOWN
-from quotas.engine.subjects import reset_where
+from quotas.engine.limits.subjects import reset_where
 from quotas.engine.types import LimitState
-from quotas.policies import addresses
-from quotas.policies.compiled import PARTITIONED, CompiledPolicy
+from quotas.runtime.connection import limiter
 from quotas.services import thresholds
-from quotas.services.acting import acting
+from quotas.snapshot import addresses
+from quotas.snapshot import resolve as policies
+from quotas.snapshot.policies import PARTITIONED, CompiledPolicy
 
 
 @dataclass(frozen=True, slots=True)

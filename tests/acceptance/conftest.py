@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.counter import Counter
 from tests.acceptance.counter import counter as open_counter
-from tests.acceptance.instance import Instance, running
+from tests.support.instance import Instance, running
 
 
 @pytest.fixture(scope="session")

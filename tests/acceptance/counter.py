@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from tests.acceptance.instance import wait_until
-from tests.acceptance.shapes import EMBEDDED, Place, placed
-from tests.integration.simulator.process import Simulator
+from tests.integration.controlplane.simulator.process import Simulator
+from tests.support.instance import wait_until
+from tests.support.shapes import EMBEDDED, Place, placed
 
 FINAL = ("completed", "dead", "cancelled")
 

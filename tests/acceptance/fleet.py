@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from controlplane import parent_death
-from tests.acceptance.instance import BASE_DIR, Instance
+from tests.support.instance import BASE_DIR, Instance
 
 
 class Fleet:

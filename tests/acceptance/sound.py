@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.acceptance.instance import wait_until
-from tests.acceptance.shapes import Place
+from tests.support.instance import wait_until
+from tests.support.shapes import Place
 
 FINAL = ("completed", "dead", "cancelled")
 

@@ -17,9 +17,9 @@ import httpx
 import pytest
 import yaml
 
-from tests.acceptance.instance import BASE_DIR, Instance, running, wait_until
-from tests.integration.simulator.process import Simulator
-from tests.receiver import Receiver, receiving
+from tests.integration.controlplane.simulator.process import Simulator
+from tests.support.instance import BASE_DIR, Instance, running, wait_until
+from tests.support.receiver import Receiver, receiving
 
 SECRET = "outside9f3b7cQzWk"  # of no known shape: only the account's own credential can tell that it is one
 BOT = f"110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw-{SECRET}"

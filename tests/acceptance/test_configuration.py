@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.acceptance.instance import BASE_DIR, Instance, wait_until
-from tests.acceptance.shapes import BOTH, placed
+from tests.support.instance import BASE_DIR, Instance, wait_until
+from tests.support.shapes import BOTH, placed
 
 AT_ONCE = 40
 QUIET = 2.0

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.instance import Instance, running, wait_until
-from tests.integration.simulator.process import Simulator
+from tests.integration.controlplane.simulator.process import Simulator
+from tests.support.instance import Instance, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

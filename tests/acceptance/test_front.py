@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.instance import Instance, running, wait_until
+from tests.support.instance import Instance, running, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.instance import Instance, wait_until
-from tests.acceptance.servers import separate_servers
-from tests.acceptance.shapes import BOTH, SEPARATE
 from tests.disk import fill, small_file_system
+from tests.support.instance import Instance, wait_until
+from tests.support.servers import separate_servers
+from tests.support.shapes import BOTH, SEPARATE
 
 POLICIES = """
 version: 1
@@ -109,7 +109,7 @@ def test_standard_error_on_a_full_disk_ends_nothing(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    from tests.acceptance.instance import BASE_DIR
+    from tests.support.instance import BASE_DIR
 
     with small_file_system(tmp_path / "logs", megabytes=1) as disk, ExitStack() as stack:
         made = Instance()

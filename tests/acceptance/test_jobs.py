@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.instance import BASE_DIR, Instance, running, wait_until
-from tests.integration.simulator.process import Simulator
+from tests.integration.controlplane.simulator.process import Simulator
+from tests.support.instance import BASE_DIR, Instance, running, wait_until
 
 CONFIG = """
 version: 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.acceptance.instance import Instance, wait_until
+from tests.support.instance import Instance, wait_until
 
 POLICIES = """
 version: 1

@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
-from tests.acceptance.instance import BASE_DIR, Instance, running, wait_until
 from tests.acceptance.test_front import Ears
-from tests.valkey import free_port
+from tests.support.instance import BASE_DIR, Instance, running, wait_until
+from tests.support.valkey import free_port
 
 WORLD = """
 version: 1

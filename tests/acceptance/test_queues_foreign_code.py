@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from tests.acceptance.fleet import fleet
-from tests.acceptance.instance import process_table, wait_until
-from tests.acceptance.shapes import EMBEDDED, SEPARATE, Place
 from tests.acceptance.yard import submit, yard
+from tests.support.instance import process_table, wait_until
+from tests.support.shapes import EMBEDDED, SEPARATE, Place
 
 LANES = ["threaded", "forked"]
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.counter import Counter
-from tests.acceptance.instance import BASE_DIR, wait_until
 from tests.acceptance.test_front import Ears
+from tests.support.instance import BASE_DIR, wait_until
 
 
 class Receiver(ThreadingHTTPServer):

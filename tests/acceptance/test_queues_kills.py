@@ -18,8 +18,6 @@ import pytest
 
 from controlplane import parent_death
 from tests.acceptance.fleet import Fleet, fleet
-from tests.acceptance.instance import BASE_DIR, wait_until
-from tests.acceptance.shapes import BOTH, EMBEDDED, Place
 from tests.acceptance.sound import (
     assert_sound,
     attempts,
@@ -31,6 +29,8 @@ from tests.acceptance.sound import (
     wait_for_the_end,
 )
 from tests.acceptance.yard import submit, yard
+from tests.support.instance import BASE_DIR, wait_until
+from tests.support.shapes import BOTH, EMBEDDED, Place
 
 ORPHAN_SECONDS = 30.0
 

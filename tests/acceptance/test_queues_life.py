@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.counter import Counter
 from tests.acceptance.counter import counter as open_counter
 from tests.acceptance.fleet import fleet
-from tests.acceptance.instance import wait_until
+from tests.support.instance import wait_until
 
 # C3: order and fairness
 

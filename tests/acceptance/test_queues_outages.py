@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import fleet
-from tests.acceptance.instance import wait_until
-from tests.acceptance.shapes import BOTH, EMBEDDED, SEPARATE, Place
 from tests.acceptance.sound import assert_sound, attempts, charged, counts, wait_for_the_end
 from tests.acceptance.yard import submit, yard
+from tests.support.instance import wait_until
+from tests.support.shapes import BOTH, EMBEDDED, SEPARATE, Place
 
 
 @pytest.fixture(scope="module")

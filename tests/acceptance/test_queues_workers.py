@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.fleet import fleet
-from tests.acceptance.instance import wait_until
-from tests.acceptance.shapes import EMBEDDED, Place
 from tests.acceptance.sound import assert_sound, counts, wait_for_the_end
 from tests.acceptance.yard import submit, yard
+from tests.support.instance import wait_until
+from tests.support.shapes import EMBEDDED, Place
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.acceptance.instance import Instance, running, wait_until
-from tests.acceptance.servers import separate_servers
-from tests.acceptance.shapes import BOTH, Place, placed
 from tests.forwarder import forwarder
 from tests.refusals import STATES, refusing
-from tests.valkey import run_server, valkey_binary
+from tests.support.instance import Instance, running, wait_until
+from tests.support.servers import separate_servers
+from tests.support.shapes import BOTH, Place, placed
+from tests.support.valkey import run_server, valkey_binary
 
 LONG = 18.0
 """Seconds in which a worker or `up` that ends for it would have ended."""

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.acceptance.instance import Instance, running, wait_until
-from tests.postgres import run_postgres
-from tests.valkey import Server
+from tests.support.instance import Instance, running, wait_until
+from tests.support.postgres import run_postgres
+from tests.support.valkey import Server
 
 
 @pytest.fixture(scope="module")

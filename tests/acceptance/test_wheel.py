@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.instance import wait_until
-from tests.valkey import free_port
+from tests.support.instance import wait_until
+from tests.support.valkey import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}

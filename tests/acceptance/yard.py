@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.shapes import Place, placed
+from tests.support.shapes import Place, placed
 
 CONFIG = """
 version: 1

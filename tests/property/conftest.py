@@ -2,7 +2,7 @@
 
 from hypothesis import Phase, settings
 
-from tests.valkey import cluster_server, redis7_server, valkey_server  # noqa: F401
+from tests.support.valkey import cluster_server, redis7_server, valkey_server  # noqa: F401
 
 settings.register_profile("shrink", deadline=None)
 settings.register_profile("sluice", deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])

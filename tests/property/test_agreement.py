@@ -10,12 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quotas.engine.limiter import Limiter
-from quotas.engine.reference import ReferenceLimiter
+from quotas.engine.limits.limiter import Limiter
+from quotas.engine.limits.reference import ReferenceLimiter
 from quotas.engine.types import Decision, Limit
-from tests.valkey import Server
-
-from .arrivals import MICRO, SIZES, Clock, costs, gaps, limits
+from tests.property.arrivals import MICRO, SIZES, Clock, costs, gaps, limits
+from tests.support.valkey import Server
 
 run = itertools.count()
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -7,12 +7,11 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quotas.engine.periods import boundaries
-from quotas.engine.reference import ReferenceLimiter
+from quotas.engine.limits.codec import capacity
+from quotas.engine.limits.periods import boundaries
+from quotas.engine.limits.reference import ReferenceLimiter
 from quotas.engine.types import Limit
-from quotas.engine.wire import capacity
-
-from .arrivals import MICRO, Clock, costs, gaps, limits
+from tests.property.arrivals import MICRO, Clock, costs, gaps, limits
 
 
 def admitted(data: st.DataObject, limit: Limit, steps_back: bool = False) -> list[tuple[int, int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ COMMANDS = re.compile(r"(?:manage\.py|\bsluice) +([a-z_]+)\b")
 LINKS = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
 
 
-@lru_cache(maxsize=None)
+@cache
 def members(path: Path) -> frozenset[str]:
     """Names bound at the top of a module, and `Class.member` for what its classes define."""
     names: set[str] = set()

@@ -8,15 +8,15 @@ import threading
 
 import pytest
 
-from quotas import endless
-from tests.valkey import wait_for
+from quotas.runtime import background
+from tests.support.valkey import wait_for
 
 
 @pytest.mark.parametrize("raised", [ValueError, OSError, RecursionError, MemoryError, SystemExit, KeyboardInterrupt])
 def test_a_pass_that_fails_is_followed_by_the_next(
     raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endless, "PAUSE", 0.01)
+    monkeypatch.setattr(background, "PAUSE", 0.01)
     stop = threading.Event()
     passes: list[int] = []
 
@@ -24,7 +24,7 @@ def test_a_pass_that_fails_is_followed_by_the_next(
         passes.append(1)
         raise raised("whatever is put into it")
 
-    thread = endless.start("tested", work, stop)
+    thread = background.start("tested", work, stop)
     wait_for(lambda: len(passes) >= 3)
     assert thread.is_alive()
     stop.set()
@@ -32,7 +32,7 @@ def test_a_pass_that_fails_is_followed_by_the_next(
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize(("raised", "status"), [("ValueError", 0), ("SystemExit", endless.DIED)])
+@pytest.mark.parametrize(("raised", "status"), [("ValueError", 0), ("SystemExit", background.DIED)])
 def test_the_end_of_a_vital_thread_ends_its_process(raised: str, status: int) -> None:
     code = f"""
         import threading, time

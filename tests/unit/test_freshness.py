@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from quotas import freshness
-from quotas.freshness import Freshness
+from quotas.snapshot import freshness
+from quotas.snapshot.freshness import Freshness
 
 
 class Source:

@@ -17,7 +17,7 @@ STRANGERS = (
     "django_rq",
     "quotas.models",
     "quotas.services",
-    "quotas.policies",
+    "quotas.snapshot.resolve",
     "quotas.rest",
 )
 
@@ -54,6 +54,6 @@ def test_the_engine_knows_no_django() -> None:
 
 
 def test_the_net_catches_what_it_is_for() -> None:
-    found = dict.fromkeys(name for _, name in imports(ROOT / "queues" / "worker" / "engine.py"))
-    assert "quotas.connection.accounts" in found
+    found = dict.fromkeys(name for _, name in imports(ROOT / "queues" / "settlement.py"))
+    assert "quotas.runtime.connection.accounts" in found
     assert offences("queues", ("quotas",)), "queues does import quotas, so the check sees imports at all"

@@ -11,12 +11,12 @@ from django.utils import timezone
 
 from controlplane.admin.panels.throughput import nice
 from controlplane.models import AccountSample
-from quotas import policies
 from quotas.admin.account import named
-from quotas.connection import accounts
 from quotas.engine.types import AccountState
 from quotas.models import Account
-from quotas.services import last_answers
+from quotas.runtime.connection import accounts
+from quotas.services import last_responses
+from quotas.snapshot import resolve
 
 MINUTES = 120
 WIDTH, HEALTH, CALLS = 600.0, 90.0, 50.0
@@ -27,7 +27,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     row = Account.objects.select_related("pool").defer("credential").filter(pk=pk or 0).first()
     if row is None:
         raise Http404
-    config = policies.snapshot().pools.get(row.pool.name)
+    config = resolve.snapshot().pools.get(row.pool.name)
     states = accounts().states(config.spec) if config is not None else []
     state = next((one for one in states if one.id == str(row.pk)), AccountState(str(row.pk), row.name))
     now = timezone.now()
@@ -44,7 +44,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
         "errors": sorted(state.errors.items()),
         "skips": sorted(state.skips.items()),
         "quotas": _quotas(state.learned),
-        "answer": last_answers.of(str(row.pk)),
+        "answer": last_responses.of(str(row.pk)),
         "chart": chart(list(samples), now.replace(second=0, microsecond=0)),
     }
 

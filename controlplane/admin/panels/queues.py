@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from queues.models import Job, Queue
 from queues.selectors import ready_since
-from queues.services.control import state_of
+from queues.services.queue_actions import state_of
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, priority_band
 
 

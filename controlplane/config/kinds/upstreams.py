@@ -15,14 +15,14 @@ from controlplane.config.document import Node
 from controlplane.config.kinds import limits
 from controlplane.config.kinds.base import Kind, Reference
 from controlplane.config.records import Item, Member, Mistakes, Record, duration
+from quotas.engine.dialects import settings
 from quotas.engine.estimate import DEFAULT_OUTPUT
-from quotas.engine.headers import settings
 from quotas.models import Account, Pool, PoolLimit, Provider
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
 from quotas.models.policy import PausedPriorities
 from quotas.models.pool import Strategy
 from quotas.models.provider import DIALECTS
-from quotas.services import credentials, operate
+from quotas.services import account_actions, credentials
 
 DEFAULT_HEADER = "Authorization: Bearer {credential}"
 
@@ -314,7 +314,7 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
         if item["enabled"] is not None:
             if item["enabled"] and not account.enabled:
                 account.disabled_reason = ""
-                transaction.on_commit(partial(operate.put_back, account.pk))
+                transaction.on_commit(partial(account_actions.put_back, account.pk))
             account.enabled = item["enabled"]
         given = _credential(item)
         if given is not None:

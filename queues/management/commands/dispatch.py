@@ -8,11 +8,11 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from queues.dispatcher.admission import Admissions
-from queues.dispatcher.loop import Dispatcher
-from queues.maintenance import Maintenance
-from queues.maintenance.courier import Courier
+from queues.dispatcher.dispatcher import Dispatcher
+from queues.maintenance.callback_sender import Courier
+from queues.maintenance.runner import Maintenance
 from quotas import events
-from quotas.connection import accounts, be_patient, limiter
+from quotas.runtime.connection import accounts, be_patient, limiter
 
 
 class Command(BaseCommand):

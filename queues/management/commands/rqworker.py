@@ -12,7 +12,7 @@ from rq.serializers import JSONSerializer
 
 from queues.worker.forking import DEFAULT_PLACES as CPU_PLACES
 from queues.worker.threaded import DEFAULT_PLACES
-from quotas.connection import be_patient
+from quotas.runtime.connection import be_patient
 
 LANES = ("io", "cpu")
 

@@ -12,13 +12,13 @@ from typing import Any
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from queues import clock, config
+from queues import clock, config, settlement
 from queues.connection import belt, client
-from queues.dispatcher import bell
+from queues.dispatcher import wakeups
 from queues.dispatcher.admission import Admissions
-from queues.dispatcher.loop import Dispatcher
-from queues.maintenance import Maintenance
+from queues.dispatcher.dispatcher import Dispatcher
 from queues.maintenance.reconciler import Reconciler
+from queues.maintenance.runner import Maintenance
 from queues.models import Job, Queue, RetryPolicy
 from queues.registry import RunResult
 from queues.services.defaults import create_defaults
@@ -26,14 +26,13 @@ from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import Outcome, Stage
 from queues.worker import claim as claims
-from queues.worker import engine
 from queues.worker.claim import Claimed
+from queues.worker.heartbeat import Report
 from queues.worker.parcel import Delivery, deliveries
-from queues.worker.report import Report
 from queues.worker.running import perform
 from queues.worker.settle import Ended, settle
-from quotas import policies
 from quotas.models import Account, Policy, Pool, PoolLimit, Project, Provider
+from quotas.snapshot import resolve
 
 OK = RunResult(Outcome.SUCCEEDED, result={"fine": True})
 
@@ -77,7 +76,7 @@ class Worker:
         items = list(self.held if claimed is None else claimed)
         self.held = [item for item in self.held if item not in items]
         ended = [Ended(item, result) for item in items]
-        engine.settle_engine(ended)
+        settlement.settle_engine(ended)
         return settle(ended, self.name) if ended else 0
 
     def run(self, claimed: Iterable[Claimed] | None = None) -> None:
@@ -104,11 +103,11 @@ class Desk:
     def renew_configuration() -> None:
         """Read it anew: an emptied database begins counting its versions again."""
         config.snapshot._value = None
-        policies.forget()
+        resolve.forget()
 
     @staticmethod
     def another_dispatcher(name: str) -> Dispatcher:
-        return Dispatcher(Admissions(engine.accounts(), engine.limiter()), Maintenance(), name)
+        return Dispatcher(Admissions(settlement.accounts(), settlement.limiter()), Maintenance(), name)
 
     # What there is
 
@@ -167,7 +166,7 @@ class Desk:
         one = dispatcher or self.dispatcher
         one._renewed = float("-inf")
         assert one._lead(), "another dispatcher leads"
-        rings = bell.listen(0)
+        rings = wakeups.listen(0)
         if anew:
             one._looked = float("-inf")
             rings.unblock = True

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from queues.models import Job
 from queues.states import Stage
-from queues.worker.bookkeeper import Bookkeeper
-from queues.worker.crew import Crew
+from queues.worker.completer import Bookkeeper
+from queues.worker.thread_pool import Crew
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, Worker, fresh
 

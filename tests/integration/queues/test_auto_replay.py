@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from queues.models import DeadLetter, Job, Queue, RetryPolicy
-from queues.services import letters
+from queues.services import dead_letters
 from queues.services.auto_replay import replay_due
 from queues.services.defaults import create_defaults
 from queues.services.submit import submit
@@ -39,7 +39,7 @@ def dead(category: str, at: datetime) -> Job:
     job = submit("tests.auto_replay.nothing", project="acme")
     Job.objects.filter(pk=job.pk).update(stage=Stage.DONE, status=Status.DEAD, category=category, error="it broke")
     job.refresh_from_db()
-    letters.write([job], at)
+    dead_letters.write([job], at)
     return job
 
 
@@ -55,7 +55,7 @@ def test_a_transient_letter_is_replayed_once_and_after_its_time(patient: RetryPo
     assert DeadLetter.objects.get().handled_by == "auto-replay"
     Job.objects.filter(pk=job.pk).update(stage=Stage.DONE, status=Status.DEAD)
     job.refresh_from_db()
-    letters.write([job], now)
+    dead_letters.write([job], now)
     assert replay_due(now + timedelta(seconds=2000)) == 0, "the second death is for a person"
 
 

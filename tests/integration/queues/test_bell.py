@@ -7,7 +7,7 @@ import json
 import pytest
 
 from queues import connection
-from queues.dispatcher import bell
+from queues.dispatcher import wakeups
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_ring_that_can_not_be_read_looks_at_everything_and_hides_no_other(raw:
     client.delete(connection.key("bell"))
     good = json.dumps({"groups": [[1, 5, 2, "p"]], "again": False, "unblock": False})
     client.rpush(connection.key("bell"), raw, good)
-    rings = bell.listen(1.0)
+    rings = wakeups.listen(1.0)
     assert rings.unblock
     assert rings.grew == {(1, 5, 2, "p")}
 
@@ -38,5 +38,5 @@ def test_another_type_of_value_at_the_bell_is_waited_for() -> None:
     client = connection.client()
     client.delete(connection.key("bell"))
     client.set(connection.key("bell"), "not a list")
-    assert not bell.listen(0.05).any
+    assert not wakeups.listen(0.05).any
     client.delete(connection.key("bell"))

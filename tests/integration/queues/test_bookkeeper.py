@@ -7,7 +7,7 @@ import pytest
 from queues import config
 from queues.models import Job, RetryPolicy
 from queues.states import Stage, Status
-from queues.worker.bookkeeper import Bookkeeper
+from queues.worker.completer import Bookkeeper
 from queues.worker.settle import Ended
 from tests.integration.queues.desk import OK, Desk, failed
 

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from queues.errors import InvalidJob
-from queues.maintenance.courier import Courier
+from queues.maintenance.callback_sender import Courier
 from queues.models import Callback, Job
 from queues.services import batches, callbacks, cancel
 from queues.services.callbacks import check_url, secret_of, send_due

@@ -11,10 +11,10 @@ import redis
 from rq.serializers import JSONSerializer
 
 from queues import connection
-from queues.dispatcher import bell
+from queues.dispatcher import wakeups
 from queues.worker.threaded import ThreadedWorker
 from tests.forwarder import Forwarder, forwarder
-from tests.valkey import Server, run_server, valkey_binary, wait_for
+from tests.support.valkey import Server, run_server, valkey_binary, wait_for
 
 
 class Failover:
@@ -50,7 +50,7 @@ def failover(settings: Any) -> Iterator[Failover]:
 
 def test_rings_reach_the_new_primary(failover: Failover) -> None:
     connection.ring(unblock=True)
-    assert bell.listen(1.0).unblock
+    assert wakeups.listen(1.0).unblock
     failover.happen()
 
     def rung() -> bool:
@@ -59,7 +59,7 @@ def test_rings_reach_the_new_primary(failover: Failover) -> None:
             return bool(server.llen(connection.key("bell")))
 
     wait_for(rung, 15.0)
-    wait_for(lambda: bell.listen(0.2).unblock, 15.0)
+    wait_for(lambda: wakeups.listen(0.2).unblock, 15.0)
 
 
 def test_a_worker_that_was_in_no_blocking_read_takes_from_the_new_primary(failover: Failover) -> None:

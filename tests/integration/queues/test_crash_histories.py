@@ -15,7 +15,7 @@ from due_work_harness.integrations.django import django_host
 
 from queues import clock, selectors
 from queues.connection import client
-from queues.dispatcher import bell
+from queues.dispatcher import wakeups
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Attempt, Batch, DeadLetter, Job
 from queues.services.submit import accept, prepare, submit_specs
@@ -126,7 +126,7 @@ def test_dispatch(desk: Desk) -> None:
 
     def act(job: Job) -> Any:
         desk.dispatcher._lead()
-        return desk.dispatcher.cycle(bell.Rings())
+        return desk.dispatcher.cycle(wakeups.Rings())
 
     converges(story, "dispatch", story.job, act)
 

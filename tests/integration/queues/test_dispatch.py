@@ -8,19 +8,18 @@ from typing import Any
 
 import pytest
 
-from queues import clock
+from queues import clock, settlement
 from queues.connection import belt, client
-from queues.dispatcher import bell
+from queues.dispatcher import wakeups
 from queues.dispatcher.leader import LeadershipLost
 from queues.models import DeadLetter, Job, Leadership, Transition
-from queues.services import control
+from queues.services import queue_actions
 from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import Stage, Status
-from queues.worker import engine
-from quotas import policies
 from quotas.engine.types import Outcome
-from quotas.services import pools
+from quotas.services import accounts
+from quotas.snapshot import resolve
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
 CALL: dict[str, Any] = {"type": "http.request", "payload": {"pool": "llm", "path": "/"}}
@@ -96,12 +95,12 @@ def test_order_holds_through_a_pause(desk: Desk) -> None:
         worker.run()
 
     round_()
-    control.pause(queue, actor="t", reason="r")
+    queue_actions.pause(queue, actor="t", reason="r")
     desk.renew_configuration()
     jobs += desk.submit(10, queue="q", user="u")
     round_()
     assert len(started) <= 6, "what was on the belt starts, and no more"
-    control.resume(queue, actor="t", reason="r")
+    queue_actions.resume(queue, actor="t", reason="r")
     desk.renew_configuration()
     jobs += desk.submit(5, queue="q", user="u")
     while len(started) < 25:
@@ -232,7 +231,7 @@ def test_a_throttled_project_costs_another_nothing(desk: Desk) -> None:
 def test_a_paused_queue_costs_another_nothing(desk: Desk) -> None:
     queue = desk.queue("q")
     desk.submit(300, queue="q", priority="high")
-    control.pause(queue, actor="t", reason="r")
+    queue_actions.pause(queue, actor="t", reason="r")
     desk.renew_configuration()
     jobs = desk.submit(20)
     worker = desk.worker(places=20)
@@ -312,7 +311,7 @@ def test_a_throttled_or_paused_project_does_not_even_slow_another_down(desk: Des
     a = desk.project("a")
     desk.policy("one-for-a", "project", 1, project=a, window=3600.0)
     parked = desk.queue("parked")
-    control.pause(parked, actor="t", reason="r")
+    queue_actions.pause(parked, actor="t", reason="r")
     desk.submit(3000, project="a")
     desk.submit(3000, project="a", queue="parked", priority="high")
     desk.renew_configuration()
@@ -466,12 +465,12 @@ def test_what_was_given_back_is_charged_when_it_is_admitted_after_all(desk: Desk
     assert on_belt() == [job.pk for job in jobs]
     claimed = worker.claim()
     assert len({item.job.account_lease for item in claimed}) == 3
-    (compiled,) = policies.snapshot().policies.values()
-    states = engine.limiter().peek([compiled.limit_for("acme", "acme", 0, time.time())])
+    (compiled,) = resolve.snapshot().policies.values()
+    states = settlement.limiter().peek([compiled.limit_for("acme", "acme", 0, time.time())])
     assert [state.used for state in states] == [160]
-    (view,) = pools.explain("llm", {"tokens": 841}).pools[0].accounts
+    (view,) = accounts.explain("llm", {"tokens": 841}).pools[0].accounts
     assert not view.available, "160 are charged to the account, too"
-    assert pools.explain("llm", {"tokens": 840}).pools[0].accounts[0].available
+    assert accounts.explain("llm", {"tokens": 840}).pools[0].accounts[0].available
 
 
 def test_slots_are_free_again_when_jobs_end(desk: Desk) -> None:
@@ -525,7 +524,7 @@ def test_a_paused_leader_writes_nothing_when_it_wakes_up(desk: Desk) -> None:
     before = list(Job.objects.order_by("pk").values())
     desk.worker(places=100)
     with pytest.raises(LeadershipLost):
-        desk.dispatcher.cycle(bell.Rings())
+        desk.dispatcher.cycle(wakeups.Rings())
     assert list(Job.objects.order_by("pk").values()) == before
     assert client().llen("rq:queue:io") == 0
     assert not DeadLetter.objects.exists()
@@ -541,7 +540,7 @@ def test_a_leader_whose_term_ended_writes_nothing_though_nobody_followed(desk: D
     desk.skip(6)
     desk.worker()
     with pytest.raises(LeadershipLost):
-        desk.dispatcher.cycle(bell.Rings())
+        desk.dispatcher.cycle(wakeups.Rings())
     assert on_belt() == []
     desk.dispatcher._forget()  # as its loop does
     desk.cycle()

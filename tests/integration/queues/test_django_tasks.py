@@ -15,12 +15,12 @@ from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist
 
 from queues import backends
 from queues.errors import InvalidJob
+from queues.job_types.django_task import DjangoTask
 from queues.models import Attempt, Job
 from queues.registry import JobContext
 from queues.services.defaults import create_defaults
 from queues.services.submit import submit
 from queues.states import Stage, Status
-from queues.types.django_task import DjangoTask
 from quotas.models import Project
 
 pytestmark = pytest.mark.django_db(transaction=True)

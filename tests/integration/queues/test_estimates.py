@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from queues.models import Job
-from queues.services.letters import write
+from queues.services.dead_letters import write
 from queues.services.replay import replay
 from queues.states import Stage, Status
-from quotas import policies
-from quotas.connection import accounts, limiter
 from quotas.engine.types import AdmitRequest, Outcome
 from quotas.models import Pool, Provider
+from quotas.runtime.connection import accounts, limiter
+from quotas.snapshot import resolve
+from tests.integration.controlplane.simulator.process import Simulator
 from tests.integration.queues.desk import Desk, fresh
-from tests.integration.simulator.process import Simulator
 
 TOKENS = {"unit": "tokens", "algorithm": "fixed_window", "limit": 1_000, "window": 86_400.0}
 
@@ -87,7 +87,7 @@ def test_a_job_of_another_type_is_held_by_what_was_used_without_an_estimate(desk
     pool = desk.pool(limits=[TOKENS])
     desk.queue(pool=pool)
     desk.submit(type="test.echo", queue="q")
-    spec = policies.pool_spec("llm")
+    spec = resolve.pool_spec("llm")
     lease = accounts().admit(AdmitRequest(pool=spec)).lease
     accounts().settle(lease or "", Outcome("ok", usage={"tokens": 5_000}))
     worker = desk.worker()
@@ -109,7 +109,7 @@ def test_an_answer_that_is_not_valid_costs_its_caller_the_request_only(desk: Des
     used = {
         policy: limiter().peek([limit])[0].used
         for policy in ("day", "calls")
-        for limit in policies.resolve_job(
+        for limit in resolve.resolve_job(
             project="acme", user=None, keys={}, queue="q", cost={"tokens": 1, "requests": 1}, priority=5
         )
         if limit.name == policy

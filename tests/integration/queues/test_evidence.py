@@ -62,11 +62,11 @@ def test_a_wait_that_is_over_stays_on_the_timeline(desk: Desk) -> None:
     assert fresh(second).status == Status.RATE_LIMITED
     began = clock.now() - timedelta(minutes=18, seconds=23)
     Job.objects.filter(pk=second.pk).update(created_at=began)
-    from quotas import policies
     from quotas.models import Policy
+    from quotas.snapshot import resolve
 
     Policy.objects.all().delete()
-    policies.forget()
+    resolve.forget()
     desk.cycle()
     worker.settle(worker.claim())
     steps = selectors.timeline(fresh(second))

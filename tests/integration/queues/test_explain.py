@@ -10,7 +10,7 @@ import redis
 
 from queues import clock, connection, selectors
 from queues.models import Job
-from queues.services import cancel, control
+from queues.services import cancel, queue_actions
 from queues.states import Status
 from tests.integration.queues.desk import Desk, failed, fresh
 
@@ -45,11 +45,11 @@ def test_a_pause_holds_at_once_and_its_end_too(desk: Desk) -> None:
     queue = desk.queue("q")
     desk.worker()
     (job,) = desk.submit(queue="q")
-    control.pause(queue, actor="t", reason="maintenance")
+    queue_actions.pause(queue, actor="t", reason="maintenance")
     found = told(job)
     assert found["waits_for"] == "queue q to be resumed: maintenance"
     assert (found["until"], found["estimated_start"]) == (None, None)
-    control.resume(queue, actor="t", reason="done")
+    queue_actions.resume(queue, actor="t", reason="done")
     assert told(job)["waits_for"] == "its turn"
 
 
@@ -115,7 +115,7 @@ def test_a_batch_in_a_paused_queue_says_what_binds_it(desk: Desk) -> None:
     from queues.specs import read_job
 
     queue = desk.queue("q")
-    control.pause(queue, actor="t", reason="r")
+    queue_actions.pause(queue, actor="t", reason="r")
     batches.submit_bulk(desk.project(), [read_job({"type": "test.echo", "queue": "q"})])
     assert selectors.batch_facts(Batch.objects.get())["binding"] == "queue q is paused"
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from queues import clock
+from queues.job_types.http_request import MAX_BODY, HttpRequest
 from queues.models import Job
 from queues.registry import RunResult
-from queues.types.http_request import MAX_BODY, HttpRequest
 from queues.worker.settle import decide
-from quotas import policies
 from quotas.models import Provider
-from quotas.upstream import endpoint
-from tests.integration.api.test_pools import make_pool
-from tests.integration.simulator.process import Simulator
+from quotas.snapshot import resolve
+from quotas.upstream.endpoint import endpoint
+from tests.integration.controlplane.simulator.process import Simulator
+from tests.integration.quotas.api.test_pools import make_pool
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def providers() -> Iterator[dict[str, Simulator]]:
 def call(base_url: str, dialect: str, path: str, payload: dict[str, Any], **columns: Any) -> RunResult:
     pool = make_pool(dialect=dialect, **columns)
     Provider.objects.filter(pk=pool.provider_id).update(base_url=base_url, auth_header="x-api-key: {credential}")
-    policies.forget()
+    resolve.forget()
     way = endpoint(str(pool.accounts.order_by("pk")[0].pk))
     context = SimpleNamespace(lease=way, id="j", attempt=1, timeout=10.0, idempotency_key="j", project=None)
     return HttpRequest().run(context, {"method": "POST", "path": path, **payload})  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ def test_a_provider_that_does_not_answer_is_a_timeout() -> None:
         pool = make_pool()
         base = f"http://127.0.0.1:{silent.getsockname()[1]}"
         Provider.objects.filter(pk=pool.provider_id).update(base_url=base, timeout=1)
-        policies.forget()
+        resolve.forget()
         way = endpoint(str(pool.accounts.order_by("pk")[0].pk))
         context = SimpleNamespace(lease=way, id="j", attempt=1, timeout=30.0, idempotency_key="j", project=None)
         result = HttpRequest().run(context, {"method": "GET", "path": "/"})  # type: ignore[arg-type]

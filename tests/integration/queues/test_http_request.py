@@ -9,19 +9,19 @@ import structlog
 import urllib3
 
 from queues import clock
+from queues.job_types.http_request import HttpRequest
 from queues.models import Job
 from queues.registry import RunResult
 from queues.states import Stage, Status
-from queues.types.http_request import HttpRequest
 from queues.worker.claim import Claimed
 from queues.worker.running import perform
 from queues.worker.settle import decide
-from quotas import policies
 from quotas.engine.types import Outcome
 from quotas.models import Pool
-from quotas.services import operate
-from quotas.upstream import endpoint
-from tests.integration.api.test_pools import SECRET, make_pool
+from quotas.services import account_actions
+from quotas.snapshot import resolve
+from quotas.upstream.endpoint import endpoint
+from tests.integration.quotas.api.test_pools import SECRET, make_pool
 
 
 def refused(pool: Pool, status: int = 401) -> RunResult:
@@ -38,12 +38,12 @@ def test_refused_credential_is_not_held_against_the_job_while_another_account_is
     assert (fate.stage, fate.status, fate.final) == (Stage.READY, Status.PENDING, False)
     assert refused(pool, 403).counted, "that is about what was asked for"
 
-    operate.disable(pool.accounts.order_by("pk")[1], actor="test", reason="gone")
+    account_actions.disable(pool.accounts.order_by("pk")[1], actor="test", reason="gone")
     assert refused(pool).counted, "nobody is left"
 
     pool.fallback = [make_pool("spare", accounts=1).name]
     pool.save()
-    policies.forget()
+    resolve.forget()
     assert not refused(pool).counted
 
 

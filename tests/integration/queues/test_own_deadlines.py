@@ -14,9 +14,9 @@ from queues.registry import RunResult
 from queues.states import Status
 from queues.worker import running
 from queues.worker.child import cancelled
-from quotas import policies
-from quotas.connection import accounts
 from quotas.engine.types import AccountState
+from quotas.runtime.connection import accounts
+from quotas.snapshot import resolve
 from tests.integration.queues.desk import Desk, fresh
 
 
@@ -27,7 +27,7 @@ def silent() -> Iterator[str]:
 
 
 def account() -> AccountState:
-    (state,) = accounts().states(policies.pool_spec("llm"))
+    (state,) = accounts().states(resolve.pool_spec("llm"))
     return state
 
 

@@ -11,15 +11,15 @@ import pytest
 from django.db import connection
 
 from queues import clock, selectors
+from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.reconciler import Reconciler
-from queues.maintenance.sweeper import sweep
 from queues.models import Job, Queue
 from queues.services import auto_replay, bulk, capacity
 from queues.states import Stage, Status
 from queues.worker import claim as claims
 from quotas.services import api_keys
-from tests.integration.api.conftest import Api
 from tests.integration.queues.desk import Desk
+from tests.integration.quotas.api.conftest import Api
 
 DOUBLINGS = 7
 """200 finished rows become 25,600."""

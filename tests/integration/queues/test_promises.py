@@ -16,10 +16,10 @@ from django.test.utils import CaptureQueriesContext
 
 from queues import clock, registry, selectors
 from queues.errors import IdempotencyConflict, QueueFull
-from queues.maintenance.courier import AT_ONCE, PER_RECEIVER, SHARE, Courier
+from queues.maintenance.callback_sender import AT_ONCE, PER_RECEIVER, SHARE, Courier
 from queues.maintenance.pruner import prune
 from queues.models import AnsweredKey, Batch, Callback, IntakePart, Job, Queue
-from queues.services import batches, cancel, control, intake, replay, webhook_post
+from queues.services import batches, cancel, intake, queue_actions, replay, webhook
 from queues.services.callbacks import receiver_of, send_due
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
@@ -29,7 +29,7 @@ from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, failed, fresh
 from tests.integration.queues.test_webhook_post import drip
 from tests.integration.queues.test_webhook_post import receiving as talking
-from tests.receiver import Receiver, receiving
+from tests.support.receiver import Receiver, receiving
 
 YEAR = 400 * 86400.0
 
@@ -123,7 +123,7 @@ def test_what_was_accepted_is_answered_whatever_would_be_accepted_now(desk: Desk
         )
     )
     first = [submit_specs(project, [one])[0].job.uid for one in (full, gone, called)]
-    control.drain(Queue.objects.get(name="q"), actor="test", reason="full")
+    queue_actions.drain(Queue.objects.get(name="q"), actor="test", reason="full")
     Pool.objects.all().delete()
     desk.renew_configuration()
     del registry._types["test.passing"]
@@ -446,7 +446,7 @@ def due(project: Project, url: str) -> None:
 @pytest.fixture
 def courier(monkeypatch: pytest.MonkeyPatch) -> Iterator[Courier]:
     """One whose tries last three seconds at most; the test is its thread."""
-    monkeypatch.setattr(webhook_post, "DEADLINE", 3.0)
+    monkeypatch.setattr(webhook, "DEADLINE", 3.0)
     made = Courier(lambda: True)
     yield made
     wait_until(lambda: not made._underway, 30.0)
@@ -471,7 +471,7 @@ def test_neither_a_receiver_nor_a_project_takes_all_places(
 def test_receivers_that_were_slow_share_half_of_the_places(
     desk: Desk, courier: Courier, deaf: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queues.maintenance.courier.SLOW", 1.0)
+    monkeypatch.setattr("queues.maintenance.callback_sender.SLOW", 1.0)
     projects = [desk.project(f"p{number}") for number in range(4)]
     for number in range(1, AT_ONCE + 1):
         due(projects[number % 4], f"http://127.0.0.{number}:{deaf}/")

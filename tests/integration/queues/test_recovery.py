@@ -10,14 +10,14 @@ import pytest
 from queues import clock
 from queues.connection import belt, client
 from queues.errors import AlreadyFinished
+from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.pruner import prune
-from queues.maintenance.sweeper import sweep
 from queues.models import Attempt, Callback, DeadLetter, Job, Transition, WorkerProcess
 from queues.selectors import timeline
 from queues.services import cancel, replay
 from queues.states import Outcome, Stage, Status
 from queues.worker import claim as claims
-from queues.worker.hand_back import hand_back
+from queues.worker.requeue import hand_back
 from queues.worker.running import Running, perform
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
@@ -583,7 +583,7 @@ def test_a_job_s_slot_lasts_as_long_as_the_job_may(desk: Desk) -> None:
 
 
 def test_a_slot_is_given_back_when_redis_is_there_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from queues.worker import engine
+    from queues import settlement
     from quotas.engine.errors import LimiterUnavailable
 
     desk.policy("inflight", "project", 1, algorithm="concurrency", window=None)
@@ -595,11 +595,11 @@ def test_a_slot_is_given_back_when_redis_is_there_again(desk: Desk, monkeypatch:
         raise LimiterUnavailable("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "limiter", away)
+        patched.setattr(settlement, "limiter", away)
         worker.settle(worker.claim())
-        assert engine.pay() == 1
+        assert settlement.pay() == 1
     desk.cycle()
     assert worker.claim() == []
-    assert engine.pay() == 0
+    assert settlement.pay() == 0
     desk.cycle()
     assert len(worker.claim()) == 1

@@ -7,10 +7,11 @@ import pytest
 from queues.models import Job
 from queues.services import replay
 from queues.states import Status
-from quotas import events, policies
-from quotas.connection import accounts
+from quotas import events
+from quotas.runtime.connection import accounts
+from quotas.snapshot import resolve
+from tests.integration.controlplane.simulator.process import Simulator
 from tests.integration.queues.desk import Desk, fresh
-from tests.integration.simulator.process import Simulator
 
 
 def rounds(desk: Desk, count: int) -> None:
@@ -27,8 +28,8 @@ def submit(desk: Desk, path: str = "/") -> Job:
 
 
 def states() -> list[str]:
-    policies.forget()
-    return [state.state for state in accounts().states(policies.pool_spec("llm"))]
+    resolve.forget()
+    return [state.state for state in accounts().states(resolve.pool_spec("llm"))]
 
 
 def test_the_job_goes_to_another_account_at_no_cost(desk: Desk) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from queues.models import WorkerProcess
-from queues.worker.report import Report
+from queues.worker.heartbeat import Report
 
 
 @pytest.mark.django_db

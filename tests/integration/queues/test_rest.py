@@ -13,8 +13,8 @@ from queues.services import bulk
 from queues.states import Status
 from quotas.models import Project
 from quotas.services import api_keys
-from tests.integration.api.conftest import Api
 from tests.integration.queues.desk import Desk, failed, fresh
+from tests.integration.quotas.api.conftest import Api
 
 ALL = ("check", "submit", "read", "operate", "admin")
 PROBLEM = "application/problem+json"

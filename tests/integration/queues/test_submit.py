@@ -16,7 +16,7 @@ from queues import selectors
 from queues.connection import client
 from queues.errors import BatchClosed, IdempotencyConflict, InvalidJob, QueueDraining, QueueFull, QueueTooSmall
 from queues.models import Batch, DeadLetter, Job
-from queues.services import batches, control, replay
+from queues.services import batches, queue_actions, replay
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
@@ -191,17 +191,17 @@ def test_more_than_the_queue_could_ever_hold(desk: Desk) -> None:
 
 def test_a_draining_queue_accepts_nothing_and_a_paused_one_does(desk: Desk) -> None:
     queue = desk.queue("q")
-    control.drain(queue, actor="t", reason="r")
+    queue_actions.drain(queue, actor="t", reason="r")
     with pytest.raises(QueueDraining):
         desk.submit(queue="q")
-    control.resume(queue, actor="t", reason="r")
-    control.pause(queue, actor="t", reason="r")
+    queue_actions.resume(queue, actor="t", reason="r")
+    queue_actions.pause(queue, actor="t", reason="r")
     (job,) = desk.submit(queue="q")
     desk.worker()
     desk.renew_configuration()
     desk.cycle()
     assert fresh(job).stage == Stage.READY
-    control.resume(queue, actor="t", reason="r")
+    queue_actions.resume(queue, actor="t", reason="r")
     desk.renew_configuration()
     desk.cycle()
     assert fresh(job).stage == Stage.BELT
@@ -210,7 +210,7 @@ def test_a_draining_queue_accepts_nothing_and_a_paused_one_does(desk: Desk) -> N
 def test_a_draining_queue_finishes_what_it_has(desk: Desk) -> None:
     queue = desk.queue("q")
     desk.submit(3, queue="q")
-    control.drain(queue, actor="t", reason="r")
+    queue_actions.drain(queue, actor="t", reason="r")
     desk.renew_configuration()
     desk.run_until_done(desk.worker())
     assert Job.objects.filter(status=Status.COMPLETED).count() == 3

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from queues import JobError, registry
-from queues.api.shapes import job_whole, payload_of
+from queues.api.presenters import job_whole, payload_of
 from queues.models import Attempt, DeadLetter, Job
 from queues.registry import RunResult
 from queues.selectors import timeline
 from queues.states import Status
-from queues.worker.hand_back import hand_back
+from queues.worker.requeue import hand_back
 from quotas import limits
 from tests.integration.queues.desk import Desk
 from tests.integration.queues.hands import Hands, hands

@@ -11,8 +11,9 @@ import pytest
 from queues import JobError, task
 from queues.registry import JobContext, RunResult
 from queues.worker.running import perform
-from quotas import pools, upstream
-from tests.integration.api.test_pools import SECRET, make_pool
+from quotas import pools
+from quotas.upstream import endpoint
+from tests.integration.quotas.api.test_pools import SECRET, make_pool
 
 KEY = f"{SECRET}-0"
 
@@ -41,7 +42,7 @@ def result(job: Any) -> dict[str, Any]:
 def run(kind: Any) -> RunResult:
     make_pool(accounts=1)
     with pools.get("llm").acquire() as lease:
-        way = upstream.endpoint(lease.account_id)
+        way = endpoint.endpoint(lease.account_id)
     context = JobContext("j1", "acme", "batch", "", {}, 1, 5, 60.0, "j1", lease=way)
     job = SimpleNamespace(type=kind.name, payload={}, account_lease=lease.id, uid="j1", worker="w")
     return perform(SimpleNamespace(job=job, context=context, endpoint=way))  # type: ignore[arg-type]

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from controlplane.alerts import channels
-from queues.services import webhook_post
-from queues.services.webhook_post import AddressRefused, TooSlow, post
+from queues.services import webhook
+from queues.services.webhook import AddressRefused, TooSlow, post
 
 Talk = Callable[[socket.socket, threading.Event], None]
 
@@ -96,7 +96,7 @@ def test_a_receiver_has_one_deadline_for_all(talk: Talk, scheme: str) -> None:
 
 
 def test_alerts_have_the_same_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_post, "DEADLINE", 0.5)
+    monkeypatch.setattr(webhook, "DEADLINE", 0.5)
     document = {"type": "alert.raised", "data": {"severity": "info"}}
     with receiving(drip(b"HTTP/1.1 200")) as port, pytest.raises(channels.NotDelivered, match="TooSlow"):
         channels.deliver(f"webhook+http://127.0.0.1:{port}/", "id", "title", "text", document)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from queues.types.http_request import HttpRequest
+from queues.job_types.http_request import HttpRequest
 
 TYPE = HttpRequest()
 

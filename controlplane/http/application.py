@@ -1,0 +1,46 @@
+"""One port: lean routes, Django for the rest, live streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from controlplane.http.fast_path import Lean
+from controlplane.http.request import Receive, Scope, Send
+from controlplane.http.sse import Streams
+from controlplane.http.threads import Threads
+from controlplane.http.wsgi_bridge import Bridge
+
+
+class Application:
+    """The ASGI application. `django` is the WSGI application that it stands in front of."""
+
+    def __init__(self, django: Callable[..., Any]) -> None:
+        self.threads = Threads()
+        self.lean = Lean(self.threads)
+        self.streams = Streams()
+        self.bridge = Bridge(django, self.threads, self.streams.serve)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            if not await self.lean.take(scope, receive, send):
+                await self.bridge(scope, receive, send)
+        elif kind == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def close(self) -> None:
+        """End streams and connections; threads that are at work end by themselves."""
+        await self.streams.close()
+        self.lean.close()
+        self.threads.close()

@@ -1,0 +1,135 @@
+"""Server-Sent Events to listeners: from where they left off, heartbeats in between, until they go away."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+
+from redis.exceptions import RedisError
+
+from controlplane.api.events import Position, Subscription
+from controlplane.http.event_hub import BEGINNING, Event, Hub
+from controlplane.http.request import Receive, Send, wait_gone
+from controlplane.http.response import Answer
+from quotas.rest.problems import ProblemError
+
+MOST = 200
+"""Listeners per process."""
+HEARTBEAT = 15.0
+"""Seconds of silence after which a comment is sent: proxies and clients see that the connection lives."""
+RETRY = 2000
+"""Milliseconds after which a browser comes back."""
+
+
+class Streams:
+    """The listeners of one process."""
+
+    def __init__(self) -> None:
+        self._listeners: set[asyncio.Task[None]] = set()
+        self._hub: Hub | None = None
+        self._stopping = False
+
+    async def serve(
+        self, subscription: Subscription, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
+    ) -> None:
+        """Stream to one listener until it goes away or the server stops."""
+        if self._stopping or len(self._listeners) >= MOST:
+            busy = ProblemError(
+                "too-many-streams", "Too many streams", 503, f"This process serves {MOST} streams already.",
+                headers={"Retry-After": "5"},
+            )  # fmt: skip
+            await Answer.of_problem(busy).send(send)
+            return
+        self._watch_for_stop()
+        if self._hub is None:
+            self._hub = Hub()
+        self._hub.start()
+        streaming = asyncio.ensure_future(self._stream(self._hub, subscription, headers, send))
+        leaving = asyncio.ensure_future(wait_gone(receive))
+        self._listeners.add(streaming)
+        try:
+            await asyncio.wait({streaming, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            streaming.cancel()
+            leaving.cancel()
+            await asyncio.gather(streaming, leaving, return_exceptions=True)
+            self._listeners.discard(streaming)
+            if not self._listeners and self._hub is not None:
+                hub, self._hub = self._hub, None
+                await hub.stop()
+        if self._stopping:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _stream(
+        self, hub: Hub, subscription: Subscription, headers: list[tuple[bytes, bytes]], send: Send
+    ) -> None:
+        kept = [(name, value) for name, value in headers if name != b"content-length"]
+        kept.append((b"x-accel-buffering", b"no"))  # a proxy that collects the answer would never pass it on
+        await send({"type": "http.response.start", "status": 200, "headers": kept})
+        await _write(send, b"retry: %d\n\n" % RETRY)
+        position, memory = await self._first_position(hub, subscription, send), hub.memory
+        await _write(send, b": listening\n\n")  # whatever happens from now on is heard
+        while True:
+            news = hub.news()
+            if memory != hub.memory:
+                position, memory = BEGINNING, hub.memory
+            events: list[Event] = []
+            try:
+                events = await hub.after(position)
+            except RedisError:
+                await asyncio.sleep(1.0)
+                await _write(send, b": waiting\n\n")
+                continue
+            if events:
+                position = events[-1].id
+                seen = [e.frame for e in events if subscription.project in (None, e.project)]
+                if seen:
+                    await _write(send, b"".join(seen))
+                continue
+            if not await _within(news, HEARTBEAT):
+                await _write(send, b": \n\n")
+
+    @staticmethod
+    async def _first_position(hub: Hub, subscription: Subscription, send: Send) -> Position:
+        """Where the listener begins: where it says, but never beyond what there is."""
+        while hub.tail is None:
+            if not await _within(hub.news(), HEARTBEAT):
+                await _write(send, b": waiting\n\n")
+        return hub.tail if subscription.after is None else min(subscription.after, hub.tail)
+
+    def _watch_for_stop(self) -> None:
+        """End all streams when the process is told to stop: the server waits for open answers before it says so here.
+
+        The handlers stand beside the loop's own, which go on being called by way of its wakeup descriptor.
+        """
+        if self._listeners or threading.current_thread() is not threading.main_thread():
+            return
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int, frame: object) -> None:
+            loop.call_soon_threadsafe(self._stop)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+            signal.siginterrupt(number, False)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for listener in self._listeners:
+            listener.cancel()
+
+    async def close(self) -> None:
+        self._stop()
+        if self._hub is not None:
+            await self._hub.stop()
+
+
+async def _write(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _within(news: asyncio.Future[None], seconds: float) -> bool:
+    """Whether it comes within that time; others may wait for the same."""
+    done, _ = await asyncio.wait({news}, timeout=seconds)
+    return bool(done)

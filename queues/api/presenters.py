@@ -1,0 +1,163 @@
+"""Rows as JSON, in the contract's shapes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.models import Prefetch, prefetch_related_objects
+
+from queues import registry
+from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Queue, WorkerProcess
+from queues.selectors import batch_facts
+from queues.services.queue_actions import state_of
+from quotas.models import Project
+
+
+def moment(value: datetime | None) -> str | None:
+    """ISO 8601 in UTC with `Z` and milliseconds."""
+    if value is None:
+        return None
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def payload_of(job: Job) -> dict[str, Any]:
+    """The job's payload without the members that its type hides."""
+    return registry.redacted(job.type, job.payload)
+
+
+def job_row(job: Job) -> dict[str, Any]:
+    """A job in a list. Needs `project`, `queue` and `batch` selected."""
+    return {
+        "id": job.uid,
+        "type": job.type,
+        "status": job.status,
+        "project": job.project.slug,
+        "queue": job.queue.name,
+        "priority": job.priority,
+        "user": job.user,
+        "keys": job.keys,
+        "batch": job.batch.uid if job.batch else None,
+        "cost": job.cost,
+        "max_attempts": job.max_attempts,
+        "attempts_made": job.attempts_made,
+        "reason": job.reason,
+        "run_at": moment(job.not_before),
+        "created_at": moment(job.created_at),
+        "started_at": moment(job.started_at),
+        "finished_at": moment(job.finished_at),
+    }
+
+
+def attempt_shape(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "outcome": attempt.outcome,
+        "category": attempt.category or None,
+        "account": attempt.account or None,
+        "status": attempt.status,
+        "error": attempt.error or None,
+        "counted": attempt.counted,
+        "started_at": moment(attempt.started_at),
+        "ended_at": moment(attempt.ended_at),
+    }
+
+
+def parts_of_jobs() -> list[str | Prefetch]:
+    """What `job_whole` shows beside a job's own columns, to be read for many jobs at once."""
+    after = JobDependency.objects.order_by("pk").select_related("after").only("job_id", "after__uid")
+    return [Prefetch("dependencies", after), "attempts", Prefetch("dead_letters", DeadLetter.objects.order_by("-pk"))]
+
+
+def job_whole(job: Job) -> dict[str, Any]:
+    """One job with payload, result, attempts and its open dead letter."""
+    prefetch_related_objects([job], *parts_of_jobs())
+    letters = [letter.uid for letter in job.dead_letters.all()] if job.status == "dead" else []
+    return {
+        **job_row(job),
+        "payload": payload_of(job),
+        "timeout": job.timeout,
+        "delivery": job.delivery_mode,
+        "callback_url": job.callback_url or None,
+        "idempotency_key": job.idempotency_key,
+        "replays": job.replays,
+        "after": [dependency.after.uid for dependency in job.dependencies.all()],
+        "attempts": [attempt_shape(attempt) for attempt in job.attempts.all()],
+        "result": job.result,
+        "category": job.category or None,
+        "error": job.error or None,
+        "dead_letter": letters[0] if letters else None,
+    }
+
+
+def batch_shape(batch: Batch) -> dict[str, Any]:
+    facts = batch_facts(batch)
+    return {
+        "id": batch.uid,
+        "name": batch.name,
+        "project": batch.project.slug,
+        "open": batch.open,
+        "then": batch.then.uid if batch.then else None,
+        **facts,
+        "eta": moment(facts["eta"]),
+        "created_at": moment(batch.created_at),
+        "finished_at": moment(batch.finished_at),
+    }
+
+
+def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = None) -> dict[str, Any]:
+    """A queue as the platform sees it, or as a project does: a pool that is for others has no name there."""
+    theirs = queue.pool is not None and (
+        project is None or queue.pool.projects is None or project.slug in queue.pool.projects
+    )
+    return {
+        "name": queue.name,
+        "state": state_of(queue),
+        "reason": queue.paused_reason or queue.draining_reason or None,
+        "max_size": queue.max_size,
+        "timeout": queue.timeout,
+        "concurrency": queue.concurrency,
+        "lane": queue.lane,
+        "pool": queue.pool.name if queue.pool and theirs else None,
+        "retry_policy": queue.retry_policy.name if queue.retry_policy else None,
+        **facts,
+    }
+
+
+def letter_shape(letter: DeadLetter) -> dict[str, Any]:
+    """Needs `job`, `project` and `queue` selected."""
+    return {
+        "id": letter.uid,
+        "job": letter.job.uid,
+        "project": letter.project.slug,
+        "queue": letter.queue.name,
+        "type": letter.type,
+        "category": letter.category,
+        "severity": letter.severity,
+        "fingerprint": letter.fingerprint,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "created_at": moment(letter.created_at),
+        "handled_at": moment(letter.handled_at),
+        "handled_by": letter.handled_by or None,
+        "handled_as": letter.handled_as or None,
+    }
+
+
+def worker_shape(worker: WorkerProcess, alive: bool) -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "queues": [worker.lane],
+        "state": "stopped" if worker.stopped_at else "alive" if alive else "lost",
+        "places": worker.places,
+        "busy": worker.busy,
+        "lost_places": worker.lost_places,
+        "jobs_done": worker.jobs_done,
+        "jobs_failed": worker.jobs_failed,
+        "success_rate": round(1 - worker.jobs_failed / worker.jobs_done, 4) if worker.jobs_done else None,
+        "rate": round(worker.jobs_done / max((worker.seen_at - worker.started_at).total_seconds(), 1.0), 3),
+        "started_at": moment(worker.started_at),
+        "last_seen": moment(worker.seen_at),
+    }

@@ -1,0 +1,292 @@
+"""`http.request`: one HTTP call through an account of a pool. No user's code runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from queues.errors import FieldError
+from queues.payloads import escape
+from queues.registry import JobContext, RunResult
+from queues.states import Outcome as AttemptOutcome
+from quotas.engine import dialects
+from quotas.engine.dialects import resources
+from quotas.engine.types import Outcome
+from quotas.services import estimates
+from quotas.snapshot import resolve
+from quotas.upstream import response as answers
+
+MAX_MODEL = 200
+MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]+)")
+FIELDS = frozenset({"pool", "method", "path", "headers", "json", "body", "expect"})
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OWN_HEADERS = frozenset(
+    {
+        "authorization", "connection", "content-length", "host", "idempotency-key", "keep-alive", "proxy-authorization",
+        "te", "trailer", "transfer-encoding", "upgrade", "x-request-id",
+    }
+)  # fmt: skip
+HEADER_NAME = re.compile(r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}\Z")
+PATH = re.compile(r"\A/(?!/)[\x21-\x7e]{0,8000}\Z")
+KEPT_HEADERS = frozenset(
+    {
+        "content-type",
+        "content-length",
+        "date",
+        "etag",
+        "last-modified",
+        "location",
+        "retry-after",
+        "x-request-id",
+        "request-id",
+    }
+)
+MAX_BODY = 256 * 1024
+"""Bytes of an answer that are kept."""
+MAX_TAIL = 64 * 1024
+"""Bytes of the end of a longer answer that are looked at: streams and long documents report their use there."""
+MAX_READ = 32 * 1024 * 1024
+"""Bytes of an answer that are read at most to come to its end."""
+
+_connections = urllib3.PoolManager(
+    num_pools=50,
+    maxsize=128,
+    block=False,
+    retries=False,
+    headers={"User-Agent": "sluice", "Accept-Encoding": "identity"},
+)
+
+
+def _read(response: urllib3.BaseHTTPResponse) -> tuple[bytes, bytes]:
+    """The beginning of a body, one byte longer than is kept where there is more, and then the body's end.
+
+    An answer that does not end within `MAX_READ` bytes is left there, with its connection, and has no known end.
+    """
+    head = response.read(MAX_BODY + 1)
+    read, tail = len(head), b""
+    while len(head) > MAX_BODY and (chunk := response.read(MAX_TAIL)):
+        read += len(chunk)
+        tail = (tail + chunk)[-MAX_TAIL:]
+        if read > MAX_READ:
+            response.close()
+            return head, b""
+    response.release_conn()
+    return head, tail
+
+
+def _bounded(hint: float | None, lease: Any) -> float | None:
+    """A provider's hint, at most the longest cooldown of its pool."""
+    return hint if hint is None else min(hint, lease.config.spec.cooldown_max)
+
+
+def _is_kept(name: str) -> bool:
+    return name in KEPT_HEADERS or "ratelimit" in name or "rate-limit" in name
+
+
+class HttpRequest:
+    """Payload: pool, method, path, headers?, json or body?, expect? (statuses; default: any 2xx)."""
+
+    name = "http.request"
+    needs_pool = True
+    queue: str | None = "batch"
+    trusted = True
+
+    def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
+        errors: list[FieldError] = []
+
+        def wrong(name: str, detail: str) -> None:
+            errors.append(FieldError(f"{pointer}/{name}", detail))
+
+        for name in payload:
+            if name not in FIELDS:
+                wrong(escape(name), "Unknown field.")
+        if "pool" in payload and not isinstance(payload["pool"], str):
+            wrong("pool", "Must be a pool's name.")
+        if payload.get("method", "GET") not in METHODS:
+            wrong("method", f"Must be one of {', '.join(METHODS)}.")
+        path = payload.get("path")
+        if path is None:
+            wrong("path", "This field is required.")
+        elif not isinstance(path, str) or not PATH.match(path) or "\\" in path or "#" in path:
+            wrong("path", "Must begin with a single / and hold printable ASCII only; an absolute URL is refused.")
+        self._check_headers(payload.get("headers", {}), wrong)
+        if "json" in payload and "body" in payload:
+            wrong("body", "Give either `json` or `body`.")
+        if not isinstance(payload.get("body", ""), str):
+            wrong("body", "Must be a string.")
+        expect = payload.get("expect", [200])
+        if (
+            not isinstance(expect, list)
+            or not expect
+            or not all(type(code) is int and 100 <= code <= 599 for code in expect)
+        ):
+            wrong("expect", "Must be a list of HTTP statuses.")
+        return errors
+
+    @staticmethod
+    def _check_headers(headers: Any, wrong: Any) -> None:
+        if not isinstance(headers, Mapping):
+            wrong("headers", "Must be an object of strings.")
+            return
+        for name, value in headers.items():
+            if not HEADER_NAME.match(name):
+                wrong("headers", "A header's name holds letters, digits and dashes only.")
+            elif name.lower() in OWN_HEADERS:
+                wrong(f"headers/{name}", "This header is set by the call itself.")
+            elif not isinstance(value, str) or not value.isprintable() or not value.isascii() or len(value) > 8000:
+                wrong(f"headers/{name}", "Must be a string of printable ASCII.")
+
+    def pool(self, payload: Mapping[str, Any]) -> str | None:
+        return payload.get("pool")
+
+    def model(self, payload: Mapping[str, Any]) -> str:
+        """The body's member `model`, or the path's part behind `models/` or `deployments/`."""
+        body = payload.get("json")
+        named = body.get("model") if isinstance(body, Mapping) else None
+        if isinstance(named, str):
+            return named[:MAX_MODEL]
+        found = MODEL_IN_PATH.search(str(payload.get("path", "")))
+        return found[1][:MAX_MODEL] if found else ""
+
+    def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
+        return {"requests": 1}
+
+    def cost_through(self, pool: str | None, payload: Mapping[str, Any], cost: Mapping[str, int]) -> dict[str, int]:
+        """`cost` with the tokens of the payload's prompt, where the pool or a policy counts tokens."""
+        body = payload["json"] if "json" in payload else payload.get("body")
+        return estimates.fill(cost, pool, body, str(payload.get("path", "")))
+
+    def model_through(self, pool: str | None, payload: Mapping[str, Any]) -> str:
+        """The model that it asks for, or the resource, where the pool's provider counts by resources."""
+        config = resolve.snapshot().pools.get(pool or "")
+        resource = resources.of_path(config.spec.dialect, str(payload.get("path", ""))) if config else ""
+        return resource or self.model(payload)
+
+    def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
+        lease = job.lease
+        method = payload.get("method", "GET")
+        own = lease.auth_headers
+        secret = {name.lower() for name in own}
+        given = {name: value for name, value in payload.get("headers", {}).items() if name.lower() not in secret}
+        sent = {"X-Request-Id": f"{job.id}.{job.attempt}", **given, **own}
+        if method != "GET":
+            sent["Idempotency-Key"] = job.idempotency_key
+        body: bytes | None = None
+        if "json" in payload:
+            body = json.dumps(payload["json"], separators=(",", ":")).encode()
+            sent.setdefault("Content-Type", "application/json")
+        elif "body" in payload:
+            body = payload["body"].encode()
+        url = lease.base_url.rstrip("/") + payload["path"]
+        # Whatever stands in the path, the call goes to the provider's own host or not at all.
+        if urlsplit(url).netloc != urlsplit(lease.base_url).netloc:
+            return RunResult(
+                AttemptOutcome.FAILED,
+                category="validation",
+                error="The path leaves the provider's host.",
+                upstream=Outcome("unused"),
+            )
+        timeout = min(job.timeout, lease.timeout)
+        connect = min(timeout, 10.0)
+        started = time.perf_counter()
+        try:
+            response = _connections.request(
+                method, url, body=body, headers=sent, redirect=False, preload_content=False,
+                timeout=urllib3.Timeout(connect=connect, read=timeout),
+            )  # fmt: skip
+            with response:
+                content, tail = _read(response)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if answers.fault_of(error) == "timeout":
+                waited = connect if isinstance(error, urllib3.exceptions.ConnectTimeoutError) else timeout
+                # A deadline of the job that is shorter than the provider's says nothing of the account.
+                own = job.timeout <= waited and job.timeout < lease.timeout
+                return self._unanswered("timeout", f"No answer within {waited:g} s.", waited, own=own)
+            return self._unanswered("network", type(error).__name__)
+        except ValueError as error:
+            # It could not even be written, as with a line break in the credential. The message would show it.
+            return RunResult(
+                AttemptOutcome.FAILED,
+                category="validation",
+                error=f"The request can't be sent: {type(error).__name__}.",
+                upstream=Outcome("unused"),
+            )
+        return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
+
+    @staticmethod
+    def _unanswered(category: str, error: str, latency: float | None = None, *, own: bool = False) -> RunResult:
+        # The library's message may hold the URL, and with it a credential: only its kind is kept.
+        return RunResult(
+            AttemptOutcome.FAILED,
+            category=category,
+            error=error,
+            upstream=Outcome("unknown") if own else Outcome(category, error=error, latency=latency),
+        )
+
+    @staticmethod
+    def _answered(
+        response: urllib3.BaseHTTPResponse,
+        content: bytes,
+        payload: Mapping[str, Any],
+        lease: Any,
+        latency: float,
+        project: str | None = None,
+        tail: bytes = b"",
+    ) -> RunResult:
+        status = response.status
+        upstream = dialects.read(
+            lease.dialect,
+            status,
+            list(response.headers.items()),
+            content,
+            settings=lease.settings,
+            secrets=[lease.credential],
+            latency=latency,
+            tail=tail,
+        )
+        path = str(payload.get("path", "")).partition("?")[0]
+        upstream = replace(upstream, target=f"{payload.get('method', 'GET')} {path}")
+        text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
+        answer: dict[str, Any] = {
+            "status": status,
+            "headers": {
+                name.lower(): lease.redact(value) for name, value in response.headers.items() if _is_kept(name.lower())
+            },
+            "body": text,
+        }
+        if len(content) > MAX_BODY:
+            answer["truncated"] = True
+        elif "json" in response.headers.get("content-type", ""):
+            with suppress(ValueError, RecursionError):  # it stays the text that it is
+                answer["body"] = json.loads(text)
+        expect = payload.get("expect")
+        expected = status in expect if expect else 200 <= status < 300
+        actual = dict(upstream.usage)
+        # A status that was expected makes a success of what the request was refused for, but not a refusal inside a 2xx.
+        fine = ("ok", "unknown") if 200 <= status < 300 else ("ok", "validation", "unknown")
+        if expected and upstream.category in fine:
+            return RunResult(AttemptOutcome.SUCCEEDED, result=answer, status=status, upstream=upstream, actual=actual)
+        category = upstream.category if upstream.category not in ("ok", "unknown") else "validation"
+        error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
+        limited = category in ("rate_limited", "quota_exhausted")
+        # A refused credential is the account's trouble and not the job's, as long as there is another account.
+        elsewhere = upstream.refuses_account and lease.has_another(project)
+        return RunResult(
+            AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
+            result=answer,
+            category=category,
+            error=error[:2000],
+            status=status,
+            retry_after=_bounded(upstream.retry_after, lease),
+            counted=not limited and not elsewhere,
+            upstream=upstream,
+            actual=actual,
+        )

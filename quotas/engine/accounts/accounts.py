@@ -1,0 +1,316 @@
+"""Upstream accounts: one atomic step picks an account and reserves its capacity, another one settles the call.
+
+The story of a call: `admit` holds it against its caller's limits and against the pool's accounts, and answers with a
+lease or with the exact earliest time; the call is made with the account's credential (which is never here); `settle`
+tells how it went, and the account's cooldown, breaker, health, learned quota and concurrency follow from that.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from quotas.engine.accounts import outcome as accounts_outcome
+from quotas.engine.accounts import packed_pool
+from quotas.engine.accounts.admission import AdmissionCalls
+from quotas.engine.accounts.packed_pool import PoolPlan
+from quotas.engine.accounts.view import Explanation, PoolView, state_of, views_of
+from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.keys import Keys
+from quotas.engine.limits import codec
+from quotas.engine.redis.scripts import EMPTY, Call, bulk, load, packed
+from quotas.engine.redis.transport import Transport
+from quotas.engine.types import AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
+
+if TYPE_CHECKING:
+    import redis as redis_py
+    from redis.cluster import RedisCluster
+
+
+class Accounts:
+    """Admits calls to accounts and settles them, on one Redis or Valkey server.
+
+    `redis` is a redis-py client (its connections are used as a model), `prefix` as the limiter's, `clock` returns
+    microseconds since the epoch and is for tests, as `chance` is: without it the server's own time decides. Every
+    method raises LimiterUnavailable when the server can't be reached or can't answer. Threads may share an instance.
+    """
+
+    def __init__(
+        self,
+        redis: redis_py.Redis | RedisCluster,
+        *,
+        prefix: str = "sl",
+        clock: Callable[[], int] | None = None,
+        timeout: float | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.keys = Keys(prefix)
+        self.clock = clock
+        self.transport = Transport(redis, tag=self.keys.tag, timeout=timeout)
+        self._settle = load("settle_lease")
+        self._verb = load("account_verb")
+        self._states = load("account_states", read_only=True)
+        self._random = chance or random.Random()
+        self._calls = AdmissionCalls(self.keys, clock, self._random)
+
+    # -- admitting -----------------------------------------------------------------------------------------------
+
+    def admit(self, request: AdmitRequest) -> Admission:
+        """Admit one call, or say when it would pass. Both sides are charged, or neither is."""
+        if not request.fallbacks and not request.limits and not request.without:
+            one = self._calls.prepare(request)
+            reply = self.transport.send(one.call)
+            if reply[0][0] != codec.STALE:
+                answer = self._calls.decode(one, reply)
+                if answer.allowed or not one.sampled:
+                    return answer
+        return self.admit_many([request])[0]
+
+    def admit_many(self, requests: Iterable[AdmitRequest]) -> list[Admission]:
+        """Many admissions in one round trip, in order, each all or nothing by itself.
+
+        Those that a sample of a large pool could not take, and those with fallback pools, take another round.
+        """
+        asked = list(requests)
+        answers = self._admit_all(asked)
+        # Where nobody is left but the account that has refused a request, it is asked again.
+        alone = [n for n, one in enumerate(answers) if asked[n].without and (one.disabled or one.impossible)]
+        if alone:
+            again = self._admit_all([replace(asked[number], without="") for number in alone])
+            for number, answer in zip(alone, again, strict=True):
+                answers[number] = answer
+        return answers
+
+    def _admit_all(self, asked: list[AdmitRequest]) -> list[Admission]:
+        answers: list[Admission | None] = [None] * len(asked)
+        turns = [(number, request, 0, False) for number, request in enumerate(asked)]
+        while turns:
+            prepared = [self._calls.prepare(self._turn(request, turn), whole) for _, request, turn, whole in turns]
+            replies = self.transport.run_many([one.call for one in prepared])
+            again = []
+            for (number, request, turn, whole), one, reply in zip(turns, prepared, replies, strict=True):
+                if codec.STATUS.unpack_from(reply[0])[0] == codec.STALE:
+                    if self.clock is not None or whole is None:
+                        raise LimiterUnavailable("no calendar period fits the server's time")
+                    again.append((number, request, turn, whole))
+                    continue
+                answer = self._calls.decode(one, reply)
+                if one.sampled and not answer and answer.bound_by == "pool":
+                    again.append((number, request, turn, True))
+                    continue
+                answers[number] = before = _better(answers[number], answer)
+                if not before and before.bound_by == "pool" and turn < len(request.fallbacks):
+                    again.append((number, request, turn + 1, False))
+            turns = again
+        return [answer for answer in answers if answer is not None]
+
+    @staticmethod
+    def _turn(request: AdmitRequest, turn: int) -> AdmitRequest:
+        return request if turn == 0 else replace(request, pool=request.fallbacks[turn - 1])
+
+    def plan(self, pool: PoolSpec) -> PoolPlan:
+        """The pool prepared for the scripts; kept for as long as the same object is asked for."""
+        return self._calls.plan(pool)
+
+    # -- settling ------------------------------------------------------------------------------------------------
+
+    def settle(self, lease: str, outcome: Outcome) -> Settled | None:
+        """Tell how the call through `lease` ended. The first call counts, later ones get its answer.
+
+        None for a lease that is not known (or was settled more than an hour ago), and nothing is changed.
+        """
+        keys = self._calls.take(lease)
+        if keys is None:
+            return self.settle_many([(lease, outcome)])[0]
+        reply = self.transport.send(self._settling(lease, outcome, keys))
+        return None if reply is None else self._settled(lease, outcome, reply)
+
+    def settle_many(self, outcomes: Iterable[tuple[str, Outcome]]) -> list[Settled | None]:
+        """Many settles in at most two round trips, in order."""
+        given = list(outcomes)
+        if not given:
+            return []
+        known = [self._calls.take(lease) for lease, _ in given]
+        unknown = [number for number, keys in enumerate(known) if keys is None]
+        if unknown:
+            records = self.transport.command("MGET", *(self._calls.lease_key(given[number][0]) for number in unknown))
+            for number, record in zip(unknown, records, strict=True):
+                if record is not None:
+                    known[number] = self._calls.recorded(given[number][0], record)
+        calls = []
+        sent = [number for number, keys in enumerate(known) if keys is not None]
+        for number in sent:
+            lease, outcome = given[number]
+            keys = known[number]
+            assert keys is not None
+            calls.append(self._settling(lease, outcome, keys))
+        settled: list[Settled | None] = [None] * len(given)
+        for number, reply in zip(sent, self.transport.run_many(calls), strict=True):
+            if reply is not None:
+                settled[number] = self._settled(*given[number], reply)
+        return settled
+
+    def forget(self, token: str) -> None:
+        """What was admitted under this token is given back: asked again, it is admitted anew and not answered alike.
+
+        Before its lease is settled: whoever dies in between leaves units reserved until the lease expires, and none
+        that nobody pays for.
+        """
+        self.transport.command("DEL", self._calls.token_key(token))
+
+    def _settling(self, lease: str, outcome: Outcome, keys: tuple[int, bytes]) -> Call:
+        now = EMPTY if self.clock is None else bulk(b"%d" % self.clock())
+        args = accounts_outcome.pack(outcome, self._random.random(), lease.encode())
+        return Call(self._settle, packed=packed(self._settle, keys[0], 10, keys[1], now, args))
+
+    def _settled(self, lease: str, outcome: Outcome, reply: list[Any]) -> Settled:
+        repeated, category, cooldown, transition, before, after, account, errors, use, probe = reply
+        return Settled(
+            lease=lease,
+            outcome=category.decode(),
+            cooldown=float(cooldown) / 1e6,
+            learned={} if repeated else outcome.learned,
+            repeated=bool(repeated),
+            transition=transition.decode(),
+            account_id=account.decode(),
+            concurrency=(before, after) if before or after else None,
+            concurrency_why=_why_moved(after > before, errors / 1000, use / 1000) if before or after else "",
+            probe=probe == 1,
+        )
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    def states(self, pool: PoolSpec) -> list[AccountState]:
+        """Every account of the pool as it stands, in the pool's order. Writes nothing."""
+        plan = self.plan(pool)
+        if not plan.accounts:
+            return []
+        keys = [plan.state, plan.statistics, *(one.state for one in plan.accounts)]
+        now = b"" if self.clock is None else b"%d" % self.clock()
+        enabled = bytes(one.account.enabled for one in plan.accounts)
+        args = [now, struct.pack("<dd", pool.breaker.probes, plan.initial), enabled]
+        late = self._calls.prepare(AdmitRequest(pool=pool, priority=9), True, dry=True)
+        reply, views = self.transport.run_many([Call(self._states, keys, args), late.call])
+        moment = int(reply[0]) / 1e6
+        statistics = dict(zip(reply[1][::2], reply[1][1::2], strict=True))
+        rows = zip(plan.accounts, reply[2:], views_of(late, views), strict=True)
+        return [state_of(pool, one, json.loads(text), view, statistics, moment) for one, text, view in rows]
+
+    def explain(self, request: AdmitRequest) -> Explanation:
+        """What `admit` would answer to the request now, and for each account why. Charges nothing.
+
+        It is the same script, over the same pools in the same order.
+        """
+        turns = [replace(self._turn(request, turn), token="") for turn in range(len(request.fallbacks) + 1)]
+        prepared = [self._calls.prepare(one, True, dry=True) for one in turns]
+        replies = self.transport.run_many([one.call for one in prepared])
+        if any(codec.STATUS.unpack_from(reply[0])[0] == codec.STALE for reply in replies):  # midnight came between
+            prepared = [self._calls.prepare(one, True, dry=True) for one in turns]
+            replies = self.transport.run_many([one.call for one in prepared])
+        found: Admission | None = None
+        shown = []
+        for one, reply in zip(prepared, replies, strict=True):
+            views = views_of(one, reply)
+            if found is not None and (found or found.bound_by != "pool"):  # it would not be asked any more
+                views = [replace(view, chosen=False) for view in views]
+            else:
+                found = _better(found, self._calls.decode(one, reply))
+            shown.append(PoolView(one.request.pool.name if one.request.pool else "", views))
+        assert found is not None
+        if request.without and (found.disabled or found.impossible):
+            return self.explain(replace(request, without=""))
+        return Explanation(replace(found, lease=None, reservation=None), shown)
+
+    # -- operating -----------------------------------------------------------------------------------------------
+
+    def clear_cooldown(self, account_id: str) -> bool:
+        """End an account's cooldown. True if it had one."""
+        return self._do(account_id, "clear_cooldown")
+
+    def clear_pool_cooldown(self, pool: PoolSpec) -> bool:
+        """End the cooldown that a whole pool has since its accounts were refused together. True if it had one."""
+        return self._do_at(self.plan(pool).state, "clear_cooldown")
+
+    def trip(self, account_id: str, open_for: float = 60.0, why: str = "operator") -> bool:
+        """Open an account's breaker for `open_for` seconds."""
+        return self._do(account_id, "trip", struct.pack("<d", round(open_for * 1e6)) + why.encode("utf-8", "replace"))
+
+    def close(self, account_id: str) -> bool:
+        """Close an account's breaker. Calls that began before count for it no more. True if it was open."""
+        return self._do(account_id, "close")
+
+    def disable(self, account_id: str, why: str = "operator") -> bool:
+        """Take an account out until it is enabled again. True if it was in."""
+        return self._do(account_id, "disable", why.encode("utf-8", "replace"))
+
+    def enable(self, account_id: str) -> bool:
+        """Put a disabled account back in. True if it was out."""
+        return self._do(account_id, "enable")
+
+    def renew(self, account_id: str) -> bool:
+        """The account has another credential: forget what the last one met; calls that are out tell nothing of it."""
+        return self._do(account_id, "renew")
+
+    def refuse(self, account_id: str) -> bool:
+        """Disable an account whose credential was refused through another one. True if it was in."""
+        return self._do(account_id, "refuse")
+
+    def cool(self, account_id: str, seconds: float, why: str) -> bool:
+        """Let an account cool down: its credential was refused through another one. A longer cooldown stays."""
+        return self._do(account_id, "cool", struct.pack("<d", round(seconds * 1e6)) + why.encode("utf-8", "replace"))
+
+    def restore(self, states: Iterable[AccountState]) -> int:
+        """Rebuild what was lost with the server's memory from stored states; what is live wins. How many changed.
+
+        `until` of each state counts from now.
+        """
+        changed = 0
+        for state in states:
+            left = state.until or 0.0
+            figures = struct.pack(
+                "<dddB",
+                left * 1e6 if state.state == "cooling_down" else -1,
+                (left or 0.001) * 1e6 if state.state in ("open", "half_open") else -1,
+                state.health if state.health < 1 else -1,
+                state.state == "disabled",
+            )
+            changed += self._do(state.id, "restore", figures + (state.why or "restored").encode("utf-8", "replace"))
+        return changed
+
+    def _do(self, account_id: str, verb: str, argument: bytes = b"") -> bool:
+        return self._do_at(packed_pool.account_state_key(self.keys, account_id), verb, argument)
+
+    def _do_at(self, key: bytes, verb: str, argument: bytes = b"") -> bool:
+        now = b"" if self.clock is None else b"%d" % self.clock()
+        return bool(self.transport.run(self._verb, [key], [now, verb, argument]))
+
+
+def _why_moved(up: bool, errors: float, use: float) -> str:
+    """Why concurrency went up or down, in words."""
+    if up:
+        return f"{1 - errors:.0%} of the calls succeeded and {use:.0%} of the quota is used"
+    reasons = [f"{errors:.0%} of the calls failed"] if errors > 0.2 else []
+    if use > 0.9:
+        reasons.append(f"{use:.0%} of the quota is used")
+    return " and ".join(reasons)
+
+
+def _better(before: Admission | None, after: Admission) -> Admission:
+    """Of the answers of a pool and its fallback: the admission, else the earlier time with all reasons."""
+    if before is None or after:
+        return after
+    reasons = dict(before.reasons)
+    for reason, count in after.reasons.items():
+        reasons[reason] = reasons.get(reason, 0) + count
+    waits = [wait for wait in (before.retry_after, after.retry_after) if wait is not None]
+    return replace(
+        before,
+        retry_after=min(waits, default=None),
+        reasons=reasons,
+        impossible=before.impossible and after.impossible,
+        disabled=before.disabled and after.disabled,
+    )

@@ -1,0 +1,249 @@
+"""Waiting for capacity: in order of arrival, in all processes together, with hardly a question.
+
+Whoever is refused stands in the line of the counter that refused, with a ticket (`line.SharedLine`). Only the first
+one in a line asks the limiter, and it sleeps until the exact time that the denial named; all others are asleep until
+they are called. Of a process's waiters in one line only the first one speaks for all: it renews their tickets.
+
+    refused by A -> line of A -> first in it -> asks -> allowed: leaves, the next one is called
+                                                    -> refused by B: to the line of B, with the moment of arrival as place
+    a process dies -> its tickets end within 3 s, and the others go on
+    Redis is away  -> each process goes on with its own waiters, in their order
+
+A check that does not wait (`max_wait` 0) stands in no line and may pass those who do.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.keys import Keys
+from quotas.engine.limits.wait_queue import Ear, SharedLine
+from quotas.engine.types import Decision, Limit
+
+LONGEST_SLEEP = 1.0
+"""Seconds after which the first one asks again (capacity may come back early: a refund, a reset), and after which
+tickets are renewed."""
+EARLIER = 0.2
+"""The same, where it waits for a slot: those nearly always come back before their lease ends."""
+
+
+class Checking(Protocol):
+    """What a line needs of a limiter."""
+
+    def check(
+        self,
+        limits: Sequence[Limit],
+        *,
+        dry_run: bool = False,
+        token: str = "",
+        token_body: str = "",
+        reserve: bool | None = None,
+    ) -> Decision: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """One blocked check."""
+
+    ticket: str = field(default_factory=lambda: secrets.token_urlsafe(9))
+    place: int | None = None
+    """The moment of arrival as the server counts it; None where the server has not been reached."""
+    turn: threading.Event = field(default_factory=threading.Event)
+
+
+def _place(waiter: _Waiter) -> float:
+    """Those without a place came while the server was away: behind the others, in their order."""
+    return float("inf") if waiter.place is None else waiter.place
+
+
+class WaitingLine:
+    """Blocking checks on one limiter. Threads share it; with `shared` all processes are in one line."""
+
+    def __init__(
+        self,
+        limiter: Checking,
+        shared: SharedLine | None = None,
+        *,
+        keys: Keys | None = None,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        self._limiter = limiter
+        self._shared = shared
+        self._keys = keys or Keys()
+        self._sleep = sleep or time.sleep
+        self._lock = threading.Lock()
+        self._lines: dict[bytes, list[_Waiter]] = {}
+
+    def check(
+        self,
+        limits: Sequence[Limit],
+        *,
+        max_wait: float,
+        token: str = "",
+        token_body: str = "",
+        reserve: bool | None = None,
+    ) -> Decision:
+        """As Limiter.check, but waits up to `max_wait` seconds for capacity.
+
+        Denied at once where waiting can't help within that time: an impossible cost, a limit of 0, or an earliest
+        time that lies beyond it. Later arrivals don't overtake those who wait for the same counter; one whose time is
+        up before its turn asks once and takes what it gets.
+        """
+        deadline = time.monotonic() + max_wait
+        counters = {self._keys.counter(limit): limit for limit in limits if limit.limit is not None}
+
+        def ask() -> Decision:
+            return self._limiter.check(limits, token=token, token_body=token_body, reserve=reserve)
+
+        line = self._occupied(list(counters))
+        decision = ask() if line is None else self._limiter.check(limits, dry_run=True)
+        waiter = _Waiter()
+        while is_worth_it(decision, deadline) or (line is not None and decision.allowed):
+            if line is None:
+                line = binding_of(decision, counters)
+                if line is None:
+                    break
+            decision, done = self._stand(line, waiter, deadline, ask, lambda told: binding_of(told, counters))
+            if done:
+                break
+            line = None
+        return decision
+
+    def waiting(self) -> int:
+        """How many wait here."""
+        with self._lock:
+            return sum(map(len, self._lines.values()))
+
+    # -- one line ------------------------------------------------------------------------------------------------
+
+    def _stand(
+        self,
+        line: bytes,
+        waiter: _Waiter,
+        deadline: float,
+        ask: Callable[[], Decision],
+        binding: Callable[[Decision], bytes | None],
+    ) -> tuple[Decision, bool]:
+        """Wait in one line: (the answer, whether it is final); not final where another counter refuses now."""
+        first = self._enter(line, waiter)
+        ear = self._shared.ear() if self._shared is not None else None
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return ask(), True
+                if not self._speaks(line, waiter):
+                    waiter.turn.wait(left)
+                    first = self._renew(line, waiter)
+                    continue
+                if first != waiter.ticket and ear is not None and first:
+                    self._listen(ear, waiter, min(left, LONGEST_SLEEP))
+                    first = self._renew(line, waiter)
+                    continue
+                decision = ask()
+                if not is_worth_it(decision, deadline):
+                    return decision, True
+                if binding(decision) not in (line, None):
+                    return decision, False
+                assert decision.retry_after is not None
+                self._sleep(min(decision.retry_after, EARLIER if by_slots(decision) else LONGEST_SLEEP))
+                first = self._renew(line, waiter)
+        finally:
+            if ear is not None:
+                ear.close()
+            self._leave(line, waiter)
+
+    def _occupied(self, counters: list[bytes]) -> bytes | None:
+        """The counter that others wait for already: who comes now stands behind them."""
+        with self._lock:
+            here = next((counter for counter in counters if counter in self._lines), None)
+        if here is not None or self._shared is None or not counters:
+            return here
+        try:
+            return self._shared.occupied(counters)
+        except LimiterUnavailable:
+            return None  # the check itself is answered by the policies' own rules, or says so
+
+    def _enter(self, line: bytes, waiter: _Waiter) -> str:
+        """Take a place. Returns the ticket that is first; empty where the server is away: each for itself."""
+        first = ""
+        if self._shared is not None:
+            try:
+                (waiter.place,), first = self._shared.stand(line, [(waiter.ticket, waiter.place)])
+            except LimiterUnavailable:
+                first = ""
+        with self._lock:
+            waiting = self._lines.setdefault(line, [])
+            waiting.append(waiter)
+            waiting.sort(key=_place)
+        return first
+
+    def _speaks(self, line: bytes, waiter: _Waiter) -> bool:
+        """Whether the waiter is the first of this process's; the others wait for their `turn`."""
+        with self._lock:
+            speaks = self._lines[line][0] is waiter
+            if not speaks:
+                waiter.turn.clear()
+            return speaks
+
+    def _renew(self, line: bytes, waiter: _Waiter) -> str:
+        """Renew the tickets of all who wait here. Returns the ticket that is first, or empty, as `_enter`."""
+        if self._shared is None:
+            return ""
+        with self._lock:  # held while the server is asked: nobody's ticket comes back that has just left
+            waiting = self._lines[line]
+            try:
+                places, first = self._shared.stand(line, [(one.ticket, one.place) for one in waiting])
+            except LimiterUnavailable:
+                return ""
+            for one, place in zip(waiting, places, strict=True):
+                one.place = place
+            waiting.sort(key=_place)
+            waiting[0].turn.set()
+        return first
+
+    @staticmethod
+    def _listen(ear: Ear, waiter: _Waiter, seconds: float) -> None:
+        try:
+            ear.hear(waiter.ticket, seconds)
+        except LimiterUnavailable:
+            time.sleep(min(seconds, 0.05))  # the next look finds out, and goes on alone
+
+    def _leave(self, line: bytes, waiter: _Waiter) -> None:
+        with self._lock:
+            waiting = self._lines[line]
+            waiting.remove(waiter)
+            if waiting:
+                waiting[0].turn.set()
+            else:
+                del self._lines[line]
+        if self._shared is not None:
+            try:
+                self._shared.leave(line, waiter.ticket)
+            except LimiterUnavailable:
+                return  # the ticket ends by itself
+
+
+def is_worth_it(decision: Decision, deadline: float) -> bool:
+    """Whether waiting may turn a denial."""
+    if decision.allowed or decision.impossible or decision.retry_after is None:
+        return False
+    return decision.retry_after <= deadline - time.monotonic()
+
+
+def by_slots(decision: Decision) -> bool:
+    return any(state.policy == decision.binding and state.algorithm == "concurrency" for state in decision.limits)
+
+
+def binding_of(decision: Decision, counters: dict[bytes, Limit]) -> bytes | None:
+    """The counter that refused for the longest time."""
+    for counter, limit in counters.items():
+        if limit.name == decision.binding:
+            return counter
+    return None

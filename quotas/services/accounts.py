@@ -1,0 +1,265 @@
+"""Accounts for calls: lent, settled, steered. What Redis decides is told to SQL, the log and the live streams here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db import DatabaseError
+
+from quotas import events
+from quotas.engine import dialects as headers
+from quotas.engine.accounts import packed_pool
+from quotas.engine.accounts.view import Explanation
+from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
+from quotas.models.encrypted import CredentialUnreadable
+from quotas.runtime.connection import accounts
+from quotas.services import last_responses, outcomes, shared_credentials
+from quotas.snapshot import resolve
+from quotas.snapshot.pools import PoolConfig
+
+PAUSE = 0.005
+"""Seconds by which a waiting call comes after the moment it was told, for the rounding of clocks."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a call went, as its caller reports it.
+
+    `error`, where no answer came: `timeout`, `network`, or `cancelled` where the caller gave up itself.
+    """
+
+    status: int | None = None
+    headers: object = None
+    body: object = None
+    usage: Mapping[str, int] | None = None
+    error: str = ""
+    latency: float | None = None
+    target: str = ""
+    """Method and path of the request, where they are known."""
+
+
+def admit(request: AdmitRequest) -> Admission:
+    """Ask once, and tell what that has changed."""
+    admission = accounts().admit(request)
+    with _sql_may_be_away():
+        tell_admitted((admission,))
+    return admission
+
+
+def request_for(
+    name: str,
+    cost: Mapping[str, int] | None = None,
+    *,
+    priority: int = 5,
+    key: str = "",
+    token: str = "",
+    model: str = "",
+    without: str = "",
+    project: str | None = None,
+) -> AdmitRequest:
+    """An admission to the pool or, in their order, to its fallbacks, as far as they are for `project` (None: the
+    platform). Raises `UnknownPool`."""
+    spec = resolve.pool_spec(name, project)
+    fallbacks = resolve.fallbacks_of(spec, project)
+    return AdmitRequest(
+        pool=spec, cost=dict(cost or {}), priority=priority, key=key, token=token, fallbacks=fallbacks, model=model,
+        without=without,
+    )  # fmt: skip
+
+
+def acquire(
+    name: str,
+    cost: Mapping[str, int] | None = None,
+    *,
+    priority: int = 5,
+    key: str = "",
+    model: str = "",
+    max_wait: float = 0.0,
+    project: str | None = None,
+) -> Admission:
+    """Lend an account of the pool, waiting up to `max_wait` seconds for one.
+
+    Raises `UnknownPool`, `LimiterUnavailable`.
+    """
+    deadline = time.monotonic() + max_wait
+    while True:
+        admission = admit(request_for(name, cost, priority=priority, key=key, model=model, project=project))
+        wait = next_try(admission, deadline - time.monotonic())
+        if wait is None:
+            return admission
+        time.sleep(wait)
+
+
+def next_try(admission: Admission, left: float) -> float | None:
+    """Seconds to sleep before asking again; None where the answer stands."""
+    wait = admission.retry_after
+    if admission.allowed or admission.impossible or admission.disabled or wait is None or wait > left:
+        return None
+    return min(max(wait, 0.0) + PAUSE, max(left, 0.0))
+
+
+def settle(lease: str, report: Report) -> Settled | None:
+    """Tell how the call went. The first report of a lease counts; None: the lease is not known."""
+    owner = _owner(lease)
+    if owner is None:
+        return accounts().settle(lease, Outcome("unknown"))
+    config, account = owner
+    return settle_outcome(lease, outcome_of(report, config, account.id))
+
+
+def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
+    """Settle by an outcome that is known, and tell what has changed."""
+    settled = accounts().settle(lease, outcome)
+    if settled is not None:
+        with _sql_may_be_away():
+            tell([settled])
+            shared_credentials.follow(settled, outcome)
+        if not settled.repeated:
+            outcomes.of_account(settled.account_id, outcome)
+            last_responses.note(settled.account_id, outcome)
+    return settled
+
+
+@contextmanager
+def _sql_may_be_away() -> Iterator[None]:
+    """What Redis has decided stands, and so does its answer; SQL's copy is made up for by the flusher."""
+    try:
+        yield
+    except DatabaseError as error:
+        logger.warning("an account's change could not be written to SQL: %s", type(error).__name__)
+
+
+def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
+    """What the report means in the dialect of the pool's provider; a credential that is echoed is taken out."""
+    if report.status is None and report.error == "cancelled":
+        outcome = Outcome("unknown", latency=report.latency)
+    elif report.status is None:
+        outcome = headers.failed(report.error, latency=report.latency)
+    else:
+        outcome = headers.read(
+            config.provider.dialect,
+            report.status,
+            report.headers,
+            report.body,
+            settings=config.provider.settings,
+            secrets=_Secrets(config, account_id),
+            latency=report.latency,
+        )
+    if report.target:
+        outcome = replace(outcome, target=report.target)
+    return replace(outcome, usage={**outcome.usage, **report.usage}) if report.usage else outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What must not be kept of an answer: the account's credential, decrypted only where something is kept."""
+
+    config: PoolConfig
+    account_id: str
+
+    def __iter__(self) -> Iterator[str]:
+        sealed = self.config.credentials.get(self.account_id)
+        try:
+            if sealed is not None:
+                yield sealed.reveal()
+        except CredentialUnreadable:
+            logger.error("the credential of account %s can't be read", self.account_id)
+
+
+def _owner(lease: str) -> tuple[PoolConfig, AccountSpec] | None:
+    """The pool and the account that an open lease is of; None for one that is settled or not known."""
+    engine = accounts()
+    record = engine.transport.command("GET", engine.keys.key("a", "l", lease))
+    if record is None or record.startswith(b"="):
+        return None
+    state = record.partition(b"\n")[0].split(b" ", 1)[0]
+    for config in resolve.snapshot().pools.values():
+        for account in config.spec.accounts:
+            if packed_pool.account_state_key(engine.keys, account.id) == state:
+                return config, account
+    return None
+
+
+def find_account(account_id: str) -> tuple[PoolConfig, AccountSpec] | None:
+    for config in resolve.snapshot().pools.values():
+        for account in config.spec.accounts:
+            if account.id == account_id:
+                return config, account
+    return None
+
+
+def tell(settled: Iterable[Settled]) -> None:
+    """Emit what settled calls have changed about their accounts, and write those accounts' health to SQL at once.
+
+    For whoever settles leases; of most calls there is nothing to tell.
+    """
+    from quotas.services import health
+
+    for one in settled:
+        if one.repeated or not (one.transition or one.concurrency):
+            continue
+        found = find_account(one.account_id)
+        if found is None:
+            continue
+        config, account = found
+        if one.transition:
+            events.emit(_changed(config.spec, account, one))
+            health.persist(config.spec)
+        if one.concurrency:
+            was, now = one.concurrency
+            events.emit(events.ConcurrencyChanged(config.spec.name, account.name, was, now, one.concurrency_why))
+
+
+def tell_admitted(admissions: Iterable[Admission]) -> None:
+    """Emit what admissions have changed: a breaker half-opens when its first probe goes out."""
+    from quotas.services import health
+
+    for one in admissions:
+        if not one.half_opened or one.account_id is None:
+            continue
+        found = find_account(one.account_id)
+        if found is not None:
+            spec, account = found[0].spec, found[1]
+            events.emit(events.AccountChanged(spec.name, account.name, "open", "half_open", "a probe goes out"))
+            health.persist(spec)
+
+
+def _changed(spec: PoolSpec, account: AccountSpec, settled: Settled) -> events.Event:
+    states = accounts().states(spec)
+    if settled.transition == "pool_limited":
+        waits = [state.until for state in states if state.state != "disabled" and state.until is not None]
+        return events.PoolLimited(spec.name, account.name, settled.outcome, min(waits, default=None))
+    state = next((state for state in states if state.id == account.id), None)
+    before = "half_open" if settled.probe else "available"
+    after = {"opened": "open", "closed": "available"}.get(settled.transition, settled.transition)
+    why = (state.why if state else "") or settled.outcome
+    return events.AccountChanged(spec.name, account.name, before, after, why, state.until if state else None)
+
+
+def state_of(spec: PoolSpec, account_id: str) -> AccountState | None:
+    return next((state for state in accounts().states(spec) if state.id == account_id), None)
+
+
+def explain(
+    name: str,
+    cost: Mapping[str, int] | None = None,
+    *,
+    priority: int = 5,
+    key: str = "",
+    model: str = "",
+    project: str | None = None,
+) -> Explanation:
+    """What `acquire` would answer now, and why of each account of the pool and its fallbacks. Raises `UnknownPool`."""
+    return accounts().explain(request_for(name, cost, priority=priority, key=key, model=model, project=project))
+
+
+def facts(state: AccountState) -> dict[str, Any]:
+    """For the audit trail."""
+    return {"state": state.state, "until": state.until, "why": state.why}

@@ -1,0 +1,72 @@
+"""Accounts for callers on an event loop: waiting takes no thread, and a caller that goes away keeps no account."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from quotas.engine.redis.pipeline import InThread
+from quotas.engine.types import Admission, Outcome
+from quotas.runtime.connection import accounts
+from quotas.services import accounts as pools
+from quotas.services import deferred_settlement
+
+
+async def acquire(
+    name: str,
+    cost: Mapping[str, int] | None = None,
+    *,
+    priority: int = 5,
+    key: str = "",
+    model: str = "",
+    max_wait: float = 0.0,
+    project: str | None = None,
+    in_thread: InThread,
+) -> Admission:
+    """As `pools.acquire`; `in_thread` runs each single question. Cancelled, it gives back what it was granted."""
+    deadline = time.monotonic() + max_wait
+    while True:
+        asked = asyncio.ensure_future(
+            _awaited(
+                in_thread,
+                lambda: pools.admit(
+                    pools.request_for(name, cost, priority=priority, key=key, model=model, project=project)
+                ),
+            )
+        )
+        try:
+            admission: Admission = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(lambda done: _undo(done, in_thread))
+            raise
+        wait = pools.next_try(admission, deadline - time.monotonic())
+        if wait is None:
+            return admission
+        await asyncio.sleep(wait)
+
+
+async def give_back(admission: Admission, in_thread: InThread) -> None:
+    """Settle a lease whose caller is gone: no call was made."""
+    lease = admission.lease
+    if lease is not None:
+        await in_thread(
+            lambda: deferred_settlement.settled(
+                f"lease {lease[:6]}..", lambda: accounts().settle(lease, Outcome("unused")), life=admission.expires_in
+            )
+        )
+
+
+async def _awaited(in_thread: InThread, work: object) -> Admission:
+    return await in_thread(work)  # type: ignore[arg-type,no-any-return]
+
+
+_giving_back: set[asyncio.Future[None]] = set()
+
+
+def _undo(asked: asyncio.Future[Admission], in_thread: InThread) -> None:
+    if asked.cancelled() or asked.exception() is not None or not asked.result().allowed:
+        return
+    task = asyncio.ensure_future(give_back(asked.result(), in_thread))
+    _giving_back.add(task)
+    task.add_done_callback(_giving_back.discard)

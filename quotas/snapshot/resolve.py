@@ -1,0 +1,177 @@
+"""Which limits apply to a check, from the process's snapshot of the configuration: no SQL query per check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.conf import settings
+
+from quotas.engine.types import Limit, PoolSpec
+from quotas.errors import NetworkDenied, UnknownPool, UnknownProject
+from quotas.snapshot import addresses
+from quotas.snapshot.config import Snapshot, keeper
+from quotas.snapshot.patterns import Endpoint, endpoint_of
+from quotas.snapshot.pools import PoolConfig
+
+
+def snapshot() -> Snapshot:
+    """This process's snapshot, at most half a second behind SQL."""
+    return keeper.get()
+
+
+def forget() -> None:
+    """Read the configuration anew at the next use: what this process itself has just changed."""
+    keeper.forget()
+
+
+def outdate() -> None:
+    """Look at SQL with the next use."""
+    keeper.outdate()
+
+
+def resolve(
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    ip: str | None = None,
+    endpoint: str | Endpoint | None = None,
+    method: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    queue: str | None = None,
+    cost: Mapping[str, int] | None = None,
+    priority: int | None = None,
+    held: Snapshot | None = None,
+) -> tuple[Limit, ...]:
+    """The limits that apply, in the order of report: ip, user, project, endpoint, queue, custom, global.
+
+    `endpoint`: a path as its caller writes it, or as a router has it (`patterns.routed`).
+    `cost` None: what the cost rules say, else 1 request; a cost without `requests` counts 1 of them. `priority`
+    (0 first, 9 last) is a job's: a policy's pause threshold holds the priorities that it names back. Raises
+    `UnknownProject`, `NetworkDenied`, and `BadAddress` for an `ip` that is none.
+    """
+    now_held = held or keeper.get()
+    path = endpoint_of(endpoint) if isinstance(endpoint, str) else endpoint
+    method = method.upper() if method else None
+    charged = cost_of(cost, method, path, now_held)
+    tiers = _tiers(project, user, now_held)
+    address, address_subject = None, ""
+    if ip is not None:
+        address = addresses.parse(ip)
+        action, name = now_held.networks.find(address)
+        if action == "deny":
+            raise NetworkDenied(name)
+        if action == "allow":
+            address = None
+        else:
+            address_subject = addresses.subject(address, settings.IPV6_PREFIX)
+
+    slug = project or ""
+    now = now_held.now()
+    by_scope: tuple[list[Limit], ...] = ([], [], [], [], [], [], [])
+    for bucket in now_held.index.buckets(slug, tiers):
+        applying = []
+        if address is not None:
+            applying += [(0, policy, address_subject) for policy in bucket.ip if not policy.exempts_address(address)]
+        if user is not None:
+            applying += [(1, policy, user) for policy in bucket.user]
+        if project is not None:
+            applying += [(2, policy, project) for policy in bucket.project]
+        if path is not None:
+            applying += [(3, policy, policy.match or "*") for policy in bucket.endpoints(method, path)]
+        if queue is not None:
+            applying += [(4, policy, queue) for policy in bucket.queues(queue)]
+        if keys and bucket.custom:
+            for name, value in keys.items():
+                applying += [(5, policy, value) for policy in bucket.custom.get(name, ())]
+        applying += [(6, policy, "*") for policy in bucket.everyone]
+        for place, policy, subject in applying:
+            if (policy.exempt or policy.excluded) and policy.skips(subject, method, path):
+                continue
+            by_scope[place].append(policy.limit_for(subject, slug, charged.get(policy.unit, 0), now, priority))
+    return tuple(limit for limits in by_scope for limit in limits)
+
+
+def cost_of(
+    cost: Mapping[str, int] | None, method: str | None, path: Endpoint | None, held: Snapshot | None = None
+) -> dict[str, int]:
+    """What a check is charged, by unit."""
+    if cost is None:
+        cost = {}
+        if path is not None:
+            for pattern, ruled in (held or keeper.get()).cost_rules:
+                if path.matched_by(pattern, method):
+                    cost = ruled
+                    break
+    return {"requests": 1, **cost}
+
+
+def _tiers(project: str | None, user: str | None, held: Snapshot) -> list[str]:
+    tiers = []
+    if project is not None:
+        facts = held.projects.get(project)
+        if facts is None:
+            raise UnknownProject(project[:80])
+        if facts.tier:
+            tiers.append(facts.tier)
+    if user is not None:
+        tiers += [tier for tier in held.user_tiers.get(user, ()) if tier not in tiers]
+    return tiers
+
+
+def resolve_job(
+    *,
+    project: str,
+    user: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    queue: str,
+    cost: Mapping[str, int] | None = None,
+    priority: int,
+) -> tuple[Limit, ...]:
+    """The limits that a job is held against before it starts; see `resolve`."""
+    return resolve(project=project, user=user, keys=keys, queue=queue, cost=cost or {}, priority=priority)
+
+
+def version() -> int:
+    """The configuration's version as this process holds it; another number: policies or pools were changed."""
+    return keeper.get().version
+
+
+def pool_names() -> frozenset[str]:
+    return frozenset(keeper.get().pools)
+
+
+def pool_config(name: str, project: str | None = None) -> PoolConfig:
+    """The pool with its provider and sealed credentials. Raises `UnknownPool`, also where it is not for `project`."""
+    found = keeper.get().pools.get(name)
+    if found is None or not found.is_open_to(project):
+        raise UnknownPool(name[:80])
+    return found
+
+
+def pool_spec(name: str, project: str | None = None) -> PoolSpec:
+    """The pool as the engine sees it. Raises `UnknownPool`, also where it is not for `project`."""
+    return pool_config(name, project).spec
+
+
+def fallbacks_of(pool: PoolSpec, project: str | None = None) -> tuple[PoolSpec, ...]:
+    """The pools to try after `pool`, in order; those that are gone or not for `project` are passed over."""
+    known = keeper.get().pools
+    return tuple(
+        found.spec for name in pool.fallback if (found := known.get(name)) is not None and found.is_open_to(project)
+    )
+
+
+__all__ = [
+    "Snapshot",
+    "cost_of",
+    "fallbacks_of",
+    "forget",
+    "outdate",
+    "pool_config",
+    "pool_names",
+    "pool_spec",
+    "resolve",
+    "resolve_job",
+    "snapshot",
+    "version",
+]

@@ -1,0 +1,150 @@
+"""What the pages show is what the counters, the rows and REST say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone
+
+from controlplane.admin.dashboard import forget
+from controlplane.alerts import records, summaries
+from queues import selectors
+from queues.models import DeadLetter, Job, Queue
+from queues.services import replay
+from queues.states import WAITING_STAGES, Stage
+from quotas.models import Account, Policy, Pool
+from quotas.services.limits import Check, check
+from quotas.snapshot import resolve
+from tests.browser.seed import Day
+
+SignIn = Callable[[str], Client]
+
+
+def panel(client: Client, name: str, pk: int | None = None) -> str:
+    forget()
+    text = client.get(f"/admin/live/{name}" + (f"?pk={pk}" if pk else "")).content.decode()
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
+
+
+def test_there_is_no_badge_where_there_is_nothing(signed_in: SignIn, day: Day) -> None:
+    DeadLetter.objects.all().delete()
+    for role in ("root", "member"):
+        page = signed_in(role).get("/admin/").content.decode()
+        assert "sl-badge" not in page and ">None<" not in page
+    records.report(summaries.auth_failed("llm", "a1"))
+    page = signed_in("root").get("/admin/").content.decode()
+    assert re.findall(r'sl-badge">([^<]+)<', page) == ["1"]
+
+
+def test_the_tile_of_queued_jobs_leads_to_those_jobs(signed_in: SignIn, day: Day) -> None:
+    client = signed_in("root")
+    Job.objects.filter(pk__in=Job.objects.filter(stage=Stage.READY)[:3]).update(status="rate_limited")
+    queued = Job.objects.filter(stage__in=WAITING_STAGES).count()
+    forget()
+    tiles = client.get("/admin/live/pulse").content.decode()
+    link, count = re.findall(r'href="([^"]+)"><b>([\d,]+)</b><span>Queued', tiles)[0]
+    assert int(count.replace(",", "")) == queued
+    changelist = client.get(link).context["cl"]
+    assert changelist.queryset.count() == queued
+
+
+def test_what_is_used_of_a_token_bucket_is_shown_of_its_burst(signed_in: SignIn, day: Day) -> None:
+    Policy.objects.all().delete()
+    policy = Policy.objects.create(
+        name="bucket", scope="user", algorithm="token_bucket", limit=10, burst=30, window=3600
+    )
+    resolve.forget()
+    for _ in range(24):
+        assert check(Check(project="acme", user="ann"), actor="test").allowed
+    for name, pk in (("limits", None), ("policy", policy.pk)):
+        assert re.search(r"\b24 of 30 requests burst", panel(signed_in("root"), name, pk))
+
+
+def test_an_account_that_holds_low_priority_is_available(signed_in: SignIn, day: Day) -> None:
+    Account.objects.all().update(state="paused", enabled=True, until=None)
+    client, pool = signed_in("root"), Pool.objects.get(name="llm")
+    assert "4 of 4 Accounts available, 4 holding low priority" in panel(client, "pulse")
+    assert "4 of 4 available, 4 holding low priority" in panel(client, "accounts")
+    listed = client.get("/admin/quotas/pool/").content.decode()
+    assert "4 of 4 available, 4 holding low priority" in listed
+    Pool.objects.filter(pk=pool.pk).update(paused_at=timezone.now(), paused_reason="maintenance")
+    assert "0 of 4 Accounts available" in panel(client, "pulse")
+    assert "0 of 4 available" in panel(client, "accounts") and "pool paused" in panel(client, "accounts")
+    assert "pool paused" in client.get("/admin/quotas/account/").content.decode()
+
+
+def test_the_oldest_job_is_counted_from_when_it_became_ready(signed_in: SignIn, day: Day) -> None:
+    now = timezone.now()
+    Job.objects.filter(queue=day.queue, stage__in=WAITING_STAGES).delete()
+    Job.objects.filter(pk=day.dead.pk).update(created_at=now - timedelta(days=7))
+    replay.replay(day.letter.pk, actor="test")
+    facts = selectors.queue_facts(day.queue)
+    assert facts["oldest_age"] < 60
+    key = signed_in("root").get(f"/api/v1/queues/{day.queue.name}").json()
+    assert key["oldest_age"] < 60
+    panels = panel(signed_in("root"), "queue", day.queue.pk)
+    assert int(re.findall(r"(\d+) s Oldest job", panels)[0]) < 60
+    Job.objects.filter(pk=day.dead.pk).update(stage=Stage.HELD)
+    assert selectors.queue_facts(day.queue)["oldest_age"] is None, "a held job is not ready"
+
+
+def test_the_front_door_leads_to_the_admin_site(day: Day) -> None:
+    answer = Client().get("/")
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"), [("/nowhere", 404, "Page not found"), ("/admin/auth/group/add/", 403, "Not allowed")]
+)
+def test_error_pages_are_styled_and_lead_back(signed_in: SignIn, day: Day, path: str, status: int, text: str) -> None:
+    answer = signed_in("viewer").get(path)
+    page = answer.content.decode()
+    assert answer.status_code == status and text in page
+    assert "error.css" in page and 'href="/admin/"' in page
+
+
+def test_a_fault_has_a_page_too_and_the_api_its_problem(rf: Any) -> None:
+    from controlplane.error_pages import server_error
+
+    page = server_error(rf.get("/admin/"))
+    assert page.status_code == 500 and "Server error" in page.content.decode()
+    problem = server_error(rf.get("/api/v1/jobs"))
+    assert problem.status_code == 500 and problem["Content-Type"].startswith("application/problem+json")
+
+
+def test_a_panel_of_a_session_that_ended_sends_the_page_to_the_login_form(day: Day) -> None:
+    headers = {"HX-Request": "true", "HX-Current-URL": "http://testserver/admin/queues/job/?q=1"}
+    for path in ("/admin/live/pulse", f"/admin/queues/queue/{day.queue.pk}/pause/"):
+        answer = Client().get(path, headers=headers)
+        assert answer.status_code == 204
+        assert answer["HX-Redirect"] == "/admin/login/?next=/admin/queues/job/%3Fq%3D1"
+        assert b"password" not in answer.content
+
+
+def test_lists_and_pages_name_things_in_the_plural(signed_in: SignIn, day: Day) -> None:
+    client = signed_in("root")
+    for path, noun in (("queues/workerprocess", "workers"), ("queues/recurring", "recurring jobs")):
+        page = client.get(f"/admin/{path}/").content.decode()
+        assert noun in page.lower() and "processs" not in page
+
+
+def test_times_have_seconds_and_jobs_have_user_and_age(signed_in: SignIn, day: Day) -> None:
+    Job.objects.filter(pk=day.running.pk).update(user="cust-3", created_at=timezone.now() - timedelta(minutes=12))
+    page = signed_in("root").get(f"/admin/queues/job/?q={day.running.uid}").content.decode()
+    assert "cust-3" in page and "12 min" in page
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", page)
+    assert "p.m." not in page and "a.m." not in page
+
+
+def test_a_person_without_roles_is_told_what_to_do(day: Day) -> None:
+    User.objects.create_user("nobody", password="correct horse battery", is_staff=True)
+    client = Client()
+    assert client.login(username="nobody", password="correct horse battery")
+    assert "No role assigned" in client.get("/admin/").content.decode()
+    assert Group.objects.filter(name="viewer").exists() and Queue.objects.exists()

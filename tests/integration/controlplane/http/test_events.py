@@ -1,0 +1,334 @@
+"""Live events: from `emit` in any thread to a listener of the door."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.test import Client, override_settings
+
+from controlplane.http.event_hub import Hub
+from controlplane.observability import stream
+from controlplane.observability.stream import Publisher
+from queues import connection
+from quotas import events
+from tests.integration.controlplane.http.asgi import Door
+from tests.integration.quotas.api.conftest import Api, api
+from tests.support.valkey import run_server, valkey_binary, wait_for
+
+
+class Listener:
+    """A client of `GET /api/v1/events` on the door's own loop."""
+
+    def __init__(self, door: Door, key: Api | None, query: str = "", **headers: str) -> None:
+        self.door, self.sent, self.gone = door, [], asyncio.Event()
+        named = [(name.replace("_", "-").lower().encode(), value.encode()) for name, value in headers.items()]
+        if key is not None:
+            named.append((b"authorization", b"Bearer " + key.token.encode()))
+        self.scope = {
+            "type": "http", "http_version": "1.1", "method": "GET", "path": "/api/v1/events",
+            "query_string": query.encode(), "headers": [(b"host", b"localhost"), *named],
+        }  # fmt: skip
+        self.done = asyncio.run_coroutine_threadsafe(self._listen(), door.loop)
+        wait_for(lambda: "listening" in self.text or self.done.done())
+
+    async def _listen(self) -> None:
+        first = True
+
+        async def receive() -> Any:
+            nonlocal first
+            if first:
+                first = False
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await self.gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            self.sent.append(message)
+
+        await self.door.application(self.scope, receive, send)
+
+    @property
+    def status(self) -> int:
+        return self.sent[0]["status"]
+
+    @property
+    def text(self) -> str:
+        return b"".join(message.get("body", b"") for message in self.sent).decode()
+
+    @property
+    def heard(self) -> list[tuple[str, str, Any]]:
+        """(id, name, data) of each event."""
+        found = []
+        for block in self.text.split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and line[0] != ":")
+            if "data" in fields:
+                found.append((fields["id"], fields["event"], json.loads(fields["data"])))
+        return found
+
+    def names(self) -> list[str]:
+        return [name for _, name, _ in self.heard]
+
+    def leave(self) -> None:
+        self.door.loop.call_soon_threadsafe(self.gone.set)
+        self.done.result(10)
+
+
+def changed(job: str, project: str = "acme", status: str = "completed") -> events.JobChanged:
+    return events.JobChanged(job, "batch", "t", status, project=project)
+
+
+def tell(*told: events.Event) -> None:
+    events.emit_all(told)
+    assert stream.publisher.flush()
+
+
+def test_a_project_hears_of_its_own_and_the_platform_of_all(door: Door) -> None:
+    mine, all_ = Listener(door, api("read", project="acme")), Listener(door, api("read"))
+    tell(changed("j1"), changed("j2", "other"), events.QueueChanged("batch", "paused", "why"), changed("j3"))
+    wait_for(lambda: len(all_.heard) == 4 and len(mine.heard) == 2)
+    assert all_.names() == ["job.completed", "job.completed", "queue.paused", "job.completed"]
+    assert [event["data"]["job"] for _, _, event in mine.heard] == ["j1", "j3"]
+    assert mine.heard[0][2]["project"] == "acme" and mine.heard[0][2]["event"] == "job.completed"
+    assert all_.heard[2][2]["project"] is None
+    headers = dict(mine.sent[0]["headers"])
+    assert headers[b"content-type"] == b"text/event-stream" and b"content-length" not in headers
+    mine.leave(), all_.leave()
+    assert not door.application.streams._listeners
+
+
+def test_a_listener_goes_on_where_it_was(door: Door) -> None:
+    first = Listener(door, api("read"))
+    tell(*(changed(f"j{n}") for n in range(5)))
+    wait_for(lambda: len(first.heard) == 5)
+    third = first.heard[2][0]
+    first.leave()
+    tell(changed("late"))
+    for again in (
+        Listener(door, api("read"), "", Last_Event_ID=third),
+        Listener(door, api("read"), f"since={third}"),
+        Listener(door, api("read"), "since=0", Last_Event_ID=third),
+    ):
+        wait_for(lambda again=again: len(again.heard) == 3)  # type: ignore[misc]
+        assert [event["data"]["job"] for _, _, event in again.heard] == ["j3", "j4", "late"]
+        again.leave()
+    whole = Listener(door, api("read"), "since=2020-01-01T00:00:00Z")
+    wait_for(lambda: len(whole.heard) == 6)
+    whole.leave()
+
+
+def test_more_than_memory_holds_is_read_from_redis(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.http.event_hub.REMEMBERED", 10)
+    monkeypatch.setattr("controlplane.http.event_hub.PAGE", 50)
+    keeps_reading = Listener(door, api("read"))
+    tell(*(changed(f"j{n}") for n in range(300)))
+    wait_for(lambda: len(keeps_reading.heard) == 300)
+    late = Listener(door, api("read"), "since=0")
+    wait_for(lambda: len(late.heard) == 300)
+    assert [event["data"]["job"] for _, _, event in late.heard] == [f"j{n}" for n in range(300)]
+    keeps_reading.leave(), late.leave()
+
+
+def test_a_stream_survives_a_redis_that_loses_its_memory(door: Door, store: redis.Redis) -> None:
+    listener = Listener(door, api("read"))
+    tell(changed("before"))
+    wait_for(lambda: len(listener.heard) == 1)
+    store.flushall()
+    # An id is a millisecond: a stream that begins anew within that of the last event would give the same one again.
+    last = int(str(listener.heard[0][0]).partition("-")[0])
+    wait_for(lambda: store.time()[0] * 1000 + store.time()[1] // 1000 > last + 1)  # type: ignore[index]
+    tell(changed("after"))
+    wait_for(lambda: len(listener.heard) == 2)
+    listener.leave()
+
+
+def test_lower_ids_after_a_loss_are_noticed(door: Door, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.http.event_hub.BLOCK", 0.2)
+    listener = Listener(door, api("read"))
+    tell(changed("before"))
+    wait_for(lambda: len(listener.heard) == 1)
+    store.flushall()
+    store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": "{}"}, id="5-0")  # type: ignore[arg-type]
+    wait_for(lambda: [event[0] for event in listener.heard][1:] == ["5-0"])
+    listener.leave()
+
+
+def test_a_stream_survives_a_restart_of_redis(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support.valkey import free_port
+
+    port = free_port()
+    publisher = Publisher()
+    with override_settings(REDIS_URL=f"redis://127.0.0.1:{port}/0"):
+        connection.client.cache_clear()
+        try:
+            with run_server(valkey_binary(), port=port):
+                listener = Listener(door, api("read"))
+                publisher.put(stream.Entry("job.completed", "", {"n": 1}))
+                wait_for(lambda: len(listener.heard) == 1)
+            publisher.put(stream.Entry("job.completed", "", {"n": 2}))
+            with run_server(valkey_binary(), port=port):
+                wait_for(lambda: len(listener.heard) == 2, 20)
+            assert [event["data"]["n"] for _, _, event in listener.heard] == [1, 2], "kept while nobody took it"
+            listener.leave()
+        finally:
+            connection.client.cache_clear()
+
+
+def test_silence_is_broken_by_comments(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.http.sse.HEARTBEAT", 0.05)
+    listener = Listener(door, api("read"))
+    wait_for(lambda: listener.text.count("\n: \n") >= 3)
+    assert not listener.heard
+    listener.leave()
+
+
+def test_listeners_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.http.sse.MOST", 1)
+    first = Listener(door, api("read"))
+    second = Listener(door, api("read"))
+    assert second.status == 503 and json.loads(second.text)["type"] == "/problems/too-many-streams"
+    first.leave()
+    third = Listener(door, api("read"))
+    assert third.status == 200
+    third.leave()
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [("since=zz", {}, 400), ("since=2020-01-01", {}, 400), ("colour=red", {}, 400), ("", {"Last_Event_ID": "x"}, 400),
+     ("project=nobody", {}, 404)],
+)  # fmt: skip
+def test_bad_requests_are_refused(door: Door, query: str, headers: dict[str, str], status: int) -> None:
+    assert Listener(door, api("read", project="acme"), query, **headers).status == status
+
+
+def test_listening_needs_the_scope_or_a_session(door: Door) -> None:
+    assert Listener(door, api("check")).status == 403
+    assert Listener(door, None).status == 401
+    client = Client()
+    client.force_login(User.objects.create_superuser("root", "", "x"))
+    cookie = f"sessionid={client.cookies['sessionid'].value}"
+    listener = Listener(door, None, Cookie=cookie)
+    assert listener.status == 200
+    tell(changed("j1"))
+    wait_for(lambda: len(listener.heard) == 1)
+    listener.leave()
+
+
+def test_what_is_rolled_back_is_not_told(store: redis.Redis) -> None:
+    with pytest.raises(RuntimeError), transaction.atomic():
+        events.emit(changed("never"))
+        raise RuntimeError
+    with transaction.atomic():
+        events.emit(changed("told"))
+        stream.publisher.flush()
+        assert store.xlen(stream.stream_key()) == 0
+    stream.publisher.flush()
+    rows: Any = store.xrange(stream.stream_key())
+    assert [json.loads(fields[b"d"])["job"] for _, fields in rows] == ["told"]
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    yield Publisher()
+
+
+def test_denials_are_told_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
+    denied = events.LimitDenied("p", "user", "u", 5.0, project="acme")
+    for _ in range(1000):
+        publisher.tell(denied)
+    publisher.tell(events.LimitDenied("p", "user", "v", 5.0, project="acme"))
+
+    def told() -> list[tuple[str, int]]:
+        rows: Any = store.xrange(stream.stream_key())
+        data = [json.loads(fields[b"d"]) for _, fields in rows]
+        return [(one["key"], one["count"]) for one in data]
+
+    wait_for(lambda: sum(count for _, count in told()) == 1001)
+    assert told()[:2] == [("u", 1), ("v", 1)] and len(told()) <= 4
+
+
+def test_a_full_buffer_drops_and_counts(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, store: redis.Redis
+) -> None:
+    monkeypatch.setattr(stream, "BUFFERED", 10)
+    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
+        connection.client.cache_clear()
+        for n in range(25):
+            publisher.put(stream.Entry("job.completed", "", {"n": n}))
+        assert not publisher.flush() and publisher.dropped == 15
+    connection.client.cache_clear()
+    publisher._transport = None
+    wait_for(lambda: publisher.flush() and store.get(stream.dropped_key()) is not None)
+    assert store.xlen(stream.stream_key()) == 10 and store.get(stream.dropped_key()) == b"15"
+
+
+def test_a_forked_child_tells_its_own_events_only(publisher: Publisher, store: redis.Redis) -> None:
+    publisher._thread = threading.current_thread()  # nobody writes meanwhile
+    publisher.put(stream.Entry("job.completed", "", {"of": "parent"}))
+    pid = os.fork()
+    if pid == 0:
+        publisher._buffer.append(stream.Entry("job.completed", "", {"of": "child"}))
+        os._exit(0 if publisher.flush() else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    publisher.flush()
+    rows: Any = store.xrange(stream.stream_key())
+    assert [json.loads(fields[b"d"])["of"] for _, fields in rows] == ["child", "parent"]
+
+
+def test_the_stream_is_capped(publisher: Publisher, monkeypatch: pytest.MonkeyPatch, store: redis.Redis) -> None:
+    monkeypatch.setattr(stream, "KEPT", 500)
+    monkeypatch.setattr(stream, "BUFFERED", 5000)
+    for n in range(3000):
+        publisher.put(stream.Entry("job.completed", "", {"n": n}))
+    wait_for(lambda: publisher.flush())
+    assert 500 <= store.xlen(stream.stream_key()) <= 700
+
+
+def test_a_hub_that_nobody_hears_reads_nothing(door: Door) -> None:
+    listener = Listener(door, api("read"))
+    hub = door.application.streams._hub
+    assert isinstance(hub, Hub)
+    listener.leave()
+    assert door.application.streams._hub is None and hub._task is None
+
+
+def test_an_entry_that_can_not_be_read_hides_no_later_one(door: Door, store: redis.Redis) -> None:
+    listener = Listener(door, api("read"))
+    for fields in ({"x": "y"}, {"n": b"\xff", "p": "", "d": "{}"}, {"n": "job.completed", "p": "", "d": "no JSON"}):
+        store.xadd(stream.stream_key(), fields)
+    store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "readable"}'})
+    wait_for(lambda: "readable" in listener.text)
+    listener.leave()
+
+
+def test_a_hub_goes_on_after_another_type_of_value(door: Door, store: redis.Redis) -> None:
+    listener = Listener(door, api("read"))
+    store.delete(stream.stream_key())
+    store.set(stream.stream_key(), "not a stream")
+    hub = door.application.streams._hub
+    assert hub is not None and hub._task is not None
+    hub._recent = None  # type: ignore[assignment]  # a fault of ours, so that the next event is one too
+    store.delete(stream.stream_key())
+    store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "faulty"}'})
+    wait_for(lambda: hub.tail is None or hub._task is None or hub._task.done())
+    hub._recent = deque()
+    wait_for(lambda: hub.tail is not None, 30.0)
+    store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "after"}'})
+    wait_for(lambda: "after" in listener.text, 30.0)
+    listener.leave()
+
+
+def test_an_event_with_a_value_that_is_no_json_holds_up_no_other(publisher: Publisher, store: redis.Redis) -> None:
+    publisher.put(stream.Entry("job.completed", "", {"odd": {1, 2}}))
+    publisher.put(stream.Entry("job.completed", "", {"n": 1}))
+    wait_for(lambda: publisher.flush() and store.xlen(stream.stream_key()) == 2)
