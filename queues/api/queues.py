@@ -136,7 +136,7 @@ class QueueStats(ApiView):
             {
                 "stats": {**stats, "dlq": letters},
                 "total_queued": stats["high"] + stats["normal"] + stats["low"],
-                "total_failed": selectors.job_counts(self.caller.project)[Status.DEAD],
+                "total_failed": self.caller.visible(Job.objects.filter(status=Status.DEAD)).count(),
                 "queues": depths,
             }
         )
