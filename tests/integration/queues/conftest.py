@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import redis
 
-from queues import clock, registry, task
+from queues import clock, task
 from queues.connection import client
 from queues.errors import JobError
+from queues.testing import isolated_registry
 from quotas.rest.authentication import keyring
 from tests.integration.queues.desk import Desk
 
@@ -72,14 +73,12 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
 @pytest.fixture
 def type_of(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Register functions as job types for one test."""
-    before = dict(registry._types)
 
     def register(name: str, **options: Any) -> Any:
         return task(name=name, **options)
 
-    yield register
-    registry._types.clear()
-    registry._types.update(before)
+    with isolated_registry():
+        yield register
 
 
 def wait_until(condition: Any, seconds: float = 10.0) -> None:

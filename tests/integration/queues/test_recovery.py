@@ -290,7 +290,7 @@ def test_a_type_that_a_worker_does_not_know_goes_to_another_one(desk: Desk, type
 
     desk.policy("inflight", "project", 10, algorithm="concurrency", window=None)
     (job,) = desk.submit(type="test.known", max_attempts=1)
-    known_type = registry._types.pop("test.known")
+    known_type = registry.unregister("test.known")
     old = desk.worker("old")
     desk.cycle()
     old.claim()
@@ -313,7 +313,7 @@ def test_a_type_that_no_worker_knows_is_given_up(desk: Desk, type_of: Any) -> No
     def known(job: Any) -> None: ...
 
     (job,) = desk.submit(type="test.known")
-    del registry._types["test.known"]
+    registry.unregister("test.known")
     worker = desk.worker()
     for _ in range(MAX_RETURNS):
         desk.cycle()

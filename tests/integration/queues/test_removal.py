@@ -101,7 +101,7 @@ def test_a_queue_with_jobs_stays_and_goes_by_force_with_their_rows(desk: Desk) -
     desk.queue("q", retry={"strategy": "fixed", "max_attempts": 1})
     others = [{"name": row.name, "retry_policy": "standard"} for row in Queue.objects.exclude(name="q")]
     project = desk.project()
-    batch, ids, _ = batches.submit_bulk(project, [read_job({"type": "test.echo", "queue": "q"}) for _ in range(3)])
+    batch, _ids, _ = batches.submit_bulk(project, [read_job({"type": "test.echo", "queue": "q"}) for _ in range(3)])
     worker = desk.worker()
     desk.cycle()
     claimed = worker.claim()
