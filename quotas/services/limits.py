@@ -58,7 +58,7 @@ class Token:
     body: str = ""
 
 
-def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool | None = None) -> Decision:  # noqa: B008
+def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool | None = None) -> Decision:
     """Decide, and charge all limits or none.
 
     Raises `UnknownProject`, `NetworkDenied`, `LimiterUnavailable` (a limit's policy refuses without Redis),
