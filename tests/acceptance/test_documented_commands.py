@@ -17,7 +17,9 @@ from tests.support.instance import Instance, running
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.compile(r"^```sh runnable\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECTIONS = re.compile(r"^```sh runnable$", re.MULTILINE)
-PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if SECTIONS.search(page.read_text())]
+PAGES = [
+    page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if SECTIONS.search(page.read_text())
+]
 PREAMBLE = """
 set -euo pipefail
 curl() { command curl --fail-with-body --max-time 20 "$@"; }
