@@ -107,7 +107,7 @@ class Desk:
 
     @staticmethod
     def another_dispatcher(name: str) -> Dispatcher:
-        return Dispatcher(Admissions(settlement.accounts(), settlement.limiter()), Maintenance(), name)
+        return Dispatcher(Admissions(accounts(), limiter()), Maintenance(), name)
 
     # What there is
 
