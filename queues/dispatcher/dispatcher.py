@@ -13,7 +13,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import Min
 
-from queues import clock, config, connection, wait_reasons
+from queues import config, connection, wait_reasons
 from queues.dispatcher import wakeups
 from queues.dispatcher.admission import Admissions, Asked
 from queues.dispatcher.candidate import Candidate, GroupKey, groups_waiting
@@ -27,6 +27,7 @@ from queues.models import Job
 from queues.services import refusals
 from queues.states import Stage
 from queues.wait_reasons import Denied
+from quotas import clock
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Admission
 from quotas.errors import UnknownPool, UnknownProject

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 
 from django.db import connection, transaction
 
-from queues import clock, config
+from queues import config
 from queues.announcement import announce
 from queues.models import Job
 from queues.registry import JobContext
 from queues.rows import locked_jobs
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from queues.worker.parcel import Delivery
+from quotas import clock
 from quotas.snapshot import resolve
 from quotas.upstream.endpoint import Endpoint, endpoint
 

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
-from django.utils import timezone
+from django.db import DatabaseError, InterfaceError
 
+from quotas import clock
 from quotas.engine.types import Limit
 from quotas.models import (
     AdaptiveState,
@@ -109,7 +109,7 @@ def read() -> Snapshot:
         networks=NetworkList((row.name, row.action, row.cidrs) for row in Network.objects.all()),
         cost_rules=tuple(rules),
         pools=read_pools(),
-        read_at=_sql_now(),
+        read_at=clock.now().timestamp(),
         moved=moved,
         adaptive={policy.name: policy for policy in compiled if policy.adaptive is not None},
     )
@@ -128,14 +128,6 @@ def _moved_limits() -> dict[int, tuple[int, int]]:
         policy: (configured, effective)
         for policy, configured, effective in AdaptiveState.objects.values_list("policy_id", "configured", "effective")
     }
-
-
-def _sql_now() -> float:
-    if connection.vendor == "sqlite":  # one host, one clock, and SQLite's own has whole seconds only
-        return timezone.now().timestamp()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT extract(epoch FROM clock_timestamp())")
-        return float(cursor.fetchone()[0])
 
 
 class Keeper:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import redis
 
-from queues import clock, registry, task
+from queues import registry, task
 from queues.connection import client
 from queues.errors import JobError
+from quotas import clock
 from quotas.rest.authentication import keyring
 from tests.integration.queues.desk import Desk
 
