@@ -86,7 +86,7 @@ def _fresh_snapshots() -> None:
     from queues import config
     from quotas.snapshot import resolve
 
-    config.snapshot.forget()
+    config.snapshot.clear()
     resolve.forget()
 
 

@@ -145,7 +145,7 @@ class Dispatcher:
 
     def _hear(self, rings: wakeups.Rings) -> None:
         if rings.unblock:
-            config.snapshot.outdate()  # a pause holds for all that was submitted behind it
+            config.snapshot.expire()  # a pause holds for all that was submitted behind it
             resolve.outdate()
         config.current()
         versions = (config.snapshot.version, resolve.snapshot().version)
@@ -261,7 +261,7 @@ class Dispatcher:
             return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject):
             # Submitted by a process that has read newer configuration than this one.
-            config.snapshot.outdate()
+            config.snapshot.expire()
             resolve.outdate()
         try:
             return self._admissions.resolve(candidate)

@@ -60,7 +60,7 @@ def _resolve(
     name = spec.queue if spec.queue is not None else job_type.queue or "batch"
     queue = queues.get(name)
     if queue is None:
-        config.snapshot.outdate()
+        config.snapshot.expire()
         queue = config.current().queue_named.get(name)
     if queue is None:
         errors.append(FieldError(f"{pointer}/queue", f"There is no queue {name!r}."))

@@ -66,7 +66,7 @@ def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
 def _claimed(job: Job) -> Claimed:
     cfg = config.current()
     if job.queue_id not in cfg.queues or job.project_id not in cfg.projects:
-        config.snapshot.outdate()  # newer than what this process has read
+        config.snapshot.expire()  # newer than what this process has read
         cfg = config.current()
     queue, project = cfg.queues[job.queue_id], cfg.projects[job.project_id]
     way = _way(job)

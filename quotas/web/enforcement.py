@@ -142,8 +142,8 @@ class Passed:
 
     async def ended_async(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None:
         """`ended`, in a thread where it may have to ask Redis or SQL."""
-        held, _ = resolve.keeper.held()
-        if self.decision.reservation is not None or held is None or held.adaptive:
+        snapshot, _ = resolve.configuration.peek()
+        if self.decision.reservation is not None or snapshot is None or snapshot.adaptive:
             await sync_to_async(self.ended)(response, error)
 
 
