@@ -62,4 +62,4 @@ def fresh_configuration() -> None:
     from queues import config
 
     quotas_testing.fresh_configuration()
-    config.snapshot.forget()
+    config.snapshot.clear()

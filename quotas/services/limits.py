@@ -36,7 +36,7 @@ class Check:
     routed: Endpoint | None = None
     """The endpoint as a router has it, where that is known: instead of `endpoint` as its text can be read."""
 
-    def limits(self, held: resolve.Snapshot | None = None) -> tuple[Limit, ...]:
+    def limits(self, held: resolve.ConfigSnapshot | None = None) -> tuple[Limit, ...]:
         """The limits that apply. Raises `UnknownProject`, `NetworkDenied`, `BadAddress`."""
         return resolve.resolve(
             project=self.project,

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import redis
 
-from queues import clock, task
+from queues import task
 from queues.connection import client
 from queues.errors import JobError
 from queues.testing import isolated_registry
+from quotas import clock
 from quotas.rest.authentication import keyring
 from tests.integration.queues.desk import Desk
 

@@ -14,7 +14,7 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from queues import clock, registry, selectors
+from queues import registry, selectors
 from queues.errors import IdempotencyConflict, QueueFull
 from queues.maintenance.callback_sender import AT_ONCE, PER_RECEIVER, SHARE, Courier
 from queues.maintenance.pruner import prune
@@ -24,6 +24,7 @@ from queues.services.callbacks import receiver_of, send_due
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
+from quotas import clock
 from quotas.models import Pool, Project
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, failed, fresh

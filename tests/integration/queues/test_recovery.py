@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from queues import clock
 from queues.connection import belt, client
 from queues.errors import AlreadyFinished
 from queues.maintenance.parcel_cleaner import sweep
@@ -19,6 +18,7 @@ from queues.states import Outcome, Stage, Status
 from queues.worker import claim as claims
 from queues.worker.requeue import hand_back
 from queues.worker.running import Running, perform
+from quotas import clock
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
 

@@ -11,12 +11,13 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from controlplane import config
-from queues import clock, selectors
+from queues import selectors
 from queues.models import Attempt, Callback, DeadLetter, Job, Queue
 from queues.services import batches, replay
 from queues.specs import read_job
 from queues.states import Stage, Status
 from queues.worker.running import perform
+from quotas import clock
 from quotas.models import Account, ApiKey, Policy, Pool, Project, Provider, Tier
 from quotas.services import in_use
 from tests.integration.queues.desk import Desk, failed, fresh

@@ -97,7 +97,7 @@ def test_concurrency_tells_from_where_to_where_and_why(told: list[Any]) -> None:
         settled = accounts().settle(lease, Outcome("server" if len(moved) % 2 else "ok", status=200))
         assert settled is not None
         moved.append(settled)
-        pools.tell([settled])
+        pools.publish_settled([settled])
         return bool(told)
 
     wait_until(busy, 30, "twenty results and two seconds")
