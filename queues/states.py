@@ -38,6 +38,8 @@ class Outcome(models.TextChoices):
     LOST = "lost", "Lost"
 
 
+WORKER_LANES = ("io", "cpu")
+"""Kinds of worker: threads for jobs that wait, forked processes for jobs that compute or may crash."""
 FINAL = (Status.COMPLETED, Status.DEAD, Status.CANCELLED)
 WAITING_STAGES = (Stage.HELD, Stage.SCHEDULED, Stage.READY)
 IN_FLIGHT_STAGES = (Stage.BELT, Stage.RUNNING)
