@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db.models import QuerySet
 
 from queues.models import WorkerProcess
+from queues.states import CLAIM_EXPIRY
 
-LOST_AFTER = timedelta(seconds=15)
+LOST_AFTER = CLAIM_EXPIRY
 """A worker that has not sent a heartbeat for so long is lost, as its claims have expired by then."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import transaction
 
@@ -18,14 +18,12 @@ from queues.lifecycle.effects import Effects, attempt_of
 from queues.lifecycle.fate import Fate, decide
 from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
-from queues.models import Job
+from queues.models import Attempt, Job
 from queues.payloads import kept, storable
 from queues.registry import RunResult
 from queues.settlement import interrupted, lost, unused
-from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
+from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, Outcome, Stage, Status
 
-CLAIM_EXPIRY = timedelta(seconds=15)
-"""How long a claim holds without a heartbeat; a third of it passes between two."""
 LOST_AT_ONCE = 500
 """Jobs of lost workers that one transaction takes."""
 _RELEASED = ("stage", "delivery", "parcel", "dispatched_at", "account_id", "account_lease", "reservation")
@@ -209,7 +207,7 @@ def _let_go_of_delivery(job: Job) -> None:
     job.worker, job.lease_until, job.account_lease, job.reservation = "", None, "", ""
 
 
-def _attempt(item: Ended, now: datetime) -> object:
+def _attempt(item: Ended, now: datetime) -> Attempt:
     result, endpoint = item.result, item.claimed.endpoint
     return attempt_of(
         item.claimed.job,

@@ -13,9 +13,9 @@ import structlog
 
 from queues import clock
 from queues.connection import Group, belt, client, key
-from queues.lifecycle.delivery import CLAIM_EXPIRY, lose, release_anew
+from queues.lifecycle.delivery import lose, release_anew
 from queues.models import Job
-from queues.states import IN_FLIGHT_STAGES, WORKER_LANES, Stage
+from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, WORKER_LANES, Stage
 
 log = structlog.get_logger(__name__)
 
