@@ -40,11 +40,12 @@ class Admissions:
     tasks: set[asyncio.Future[Any]] = field(default_factory=set)
     """What still has to be settled."""
 
-    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+    def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """Run to its end, also where the caller is gone."""
         task = asyncio.ensure_future(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     async def first(self, call: Call, held: Snapshot) -> Admission:
         """Admit a call. Raises `Refused`, and what resolving limits and the engine raise. Cancelled, it charges

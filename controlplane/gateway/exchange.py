@@ -169,7 +169,7 @@ class Exchange:
                 is_whole = True
             except Unanswered as error:
                 outcome = dialects.failed(error.word, latency=turn.seconds)
-                raise Broken from error
+                raise Broken from None
             finally:
                 read = self._read(turn, response, *meter.seen())
                 seen = self._seen(read, meter, is_whole=is_whole)
@@ -180,11 +180,11 @@ class Exchange:
                 response.close()
             lease = turn.admission.lease
             if lease is not None:
-                settling = self._admissions.settle(lease, outcome, turn.admission.expires_in)
-                if response is not None and response.status >= 400:
-                    await settling  # the account cools down before another one is chosen
-                else:
-                    self._admissions.background(settling)
+                settling = self._admissions.background(
+                    self._admissions.settle(lease, outcome, turn.admission.expires_in)
+                )
+                if response is None or response.status >= 400:
+                    await asyncio.shield(settling)  # the account cools down before another one is chosen
 
     def _read(self, turn: Try, response: aiohttp.ClientResponse, head: bytes, tail: bytes) -> Outcome:
         provider = turn.config.provider
