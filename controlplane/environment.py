@@ -135,6 +135,7 @@ class Environment:
     https: bool = variable("SLUICE_HTTPS", flag, False)
     ipv6_prefix: int = variable("SLUICE_IPV6_PREFIX", whole(1, 128), 64)
     max_body: int = variable("SLUICE_MAX_BODY", whole(1), 32 * 1024 * 1024)
+    gateway_max_body: int = variable("SLUICE_GATEWAY_MAX_BODY", whole(1), 32 * 1024 * 1024)
     static_root: str | None = variable("SLUICE_STATIC_ROOT", text, None)
     debug: bool = variable("SLUICE_DEBUG", flag, False)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from controlplane.gateway.gateway import Gateway
+from controlplane.gateway.target import PREFIX
 from controlplane.http.fast_path import FastPath
 from controlplane.http.request import Receive, Scope, Send
 from controlplane.http.sse import Streams
@@ -18,12 +20,15 @@ class Application:
     def __init__(self, django: Callable[..., Any]) -> None:
         self.threads = Threads()
         self.fast_path = FastPath(self.threads)
+        self.gateway = Gateway(self.threads, self.fast_path.cache, self.fast_path.checks)
         self.streams = Streams()
         self.bridge = Bridge(django, self.threads, self.streams.serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "http":
+        if kind == "http" and scope["path"].startswith(PREFIX):
+            await self.gateway(scope, receive, send)
+        elif kind == "http":
             if not await self.fast_path.handle(scope, receive, send):
                 await self.bridge(scope, receive, send)
         elif kind == "lifespan":
@@ -42,5 +47,6 @@ class Application:
     async def close(self) -> None:
         """End streams and connections; threads that are at work end by themselves."""
         await self.streams.close()
+        await self.gateway.close()
         self.fast_path.close()
         self.threads.close()

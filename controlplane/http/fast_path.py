@@ -81,8 +81,8 @@ class FastPath:
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
-        self._cache = HotCache(threads)
-        self._checks = AsyncChecks(threads.short, threads.waiting)
+        self.cache = HotCache(threads)
+        self.checks = AsyncChecks(threads.short, threads.waiting)
         self._questions: dict[tuple[bytes, str, bool], tuple[Check, Token]] = {}
         self._fixed = [(b"allow", b"POST, OPTIONS"), *security_headers()]
         self._challenge = ApiKeyAuthentication().authenticate_header(None)  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ class FastPath:
     async def _caller(self, authorization: str) -> Caller:
         word, _, token = authorization.partition(" ")
         token = token.strip()
-        caller = await self._cache.caller(token) if word.lower() == "bearer" and token.isascii() else None
+        caller = await self.cache.caller(token) if word.lower() == "bearer" and token.isascii() else None
         if caller is None:
             refused = exceptions.AuthenticationFailed(REFUSED)
             refused.auth_header = self._challenge  # type: ignore[attr-defined]  # as DRF's own handler does
@@ -157,10 +157,10 @@ class FastPath:
         return known
 
     async def _check(self, caller: Caller, asked: Check, token: Token, receive: Receive) -> Answer:
-        held = await self._cache.configuration()
+        held = await self.cache.configuration()
         gone = asyncio.ensure_future(wait_gone(receive)) if asked.max_wait else None
         try:
-            decision = await self._checks.check(asked, held, actor=caller.name, token=token, gone=gone)
+            decision = await self.checks.check(asked, held, actor=caller.name, token=token, gone=gone)
         except CallerGone:
             raise Disconnected from None
         except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
@@ -204,7 +204,7 @@ class FastPath:
         return await self._threads.short(run)
 
     def close(self) -> None:
-        self._checks.close()
+        self.checks.close()
 
 
 class _Named(dict[str, str]):
@@ -216,11 +216,11 @@ class _Named(dict[str, str]):
 
 def _is_ordinary(headers: dict[str, str]) -> bool:
     """Whether the request comes to a host of ours and with something that may be a key."""
-    return "authorization" in headers and _is_ours(headers.get("host", ""))
+    return "authorization" in headers and is_ours(headers.get("host", ""))
 
 
 @lru_cache(maxsize=256)
-def _is_ours(host: str) -> bool:
+def is_ours(host: str) -> bool:
     return validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
 
 

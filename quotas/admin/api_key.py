@@ -27,6 +27,7 @@ from quotas.services import api_keys
 MEANINGS = {
     "check": "check: evaluate limits",
     "submit": "submit: jobs, and calls through account pools",
+    "call": "call: send requests through the gateway",
     "read": "read: status, usage and results",
     "operate": "operate: pause, replay and reset",
     "admin": "admin: read the audit log",

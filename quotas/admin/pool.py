@@ -52,6 +52,8 @@ class PoolForm(ReasonForm):
             top if top is not None else start
         ):
             self.add_error("concurrency_initial", "Must be between floor and ceiling.")
+        if given.get("tries") == 0:
+            self.add_error("tries", "Must be at least 1.")
         if given.get("pause_at") is not None and not 0 < given["pause_at"] <= 1:
             self.add_error("pause_at", "Must be a fraction above 0, up to 1.")
         return given
@@ -116,6 +118,7 @@ class PoolAdmin(SluiceAdmin):
                 ]
             },
         ),
+        ("Gateway", {"fields": [("tries", "repeat_unsafe", "show_provider_limits")]}),
         ("Hold and pause", {"fields": [("pause_at", "pause"), ("paused_at", "paused_reason")]}),
     ]
 

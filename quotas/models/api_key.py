@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-SCOPES = ("check", "submit", "read", "operate", "admin", "bypass")
+SCOPES = ("check", "submit", "call", "read", "operate", "admin", "bypass")
 
 
 class ApiKey(models.Model):

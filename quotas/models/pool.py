@@ -56,6 +56,16 @@ class Pool(Versioned):
         default=None,
         help_text='Slugs of the projects that may use it, such as ["acme"]; leave blank for every project; [] allows none.',
     )
+    tries = models.PositiveIntegerField(
+        default=3, help_text="Accounts that a call through the gateway is sent to at most."
+    )
+    repeat_unsafe = models.BooleanField(
+        default=False,
+        help_text="Send a call that may have been executed to another account, also where that could execute it twice.",
+    )
+    show_provider_limits = models.BooleanField(
+        default=False, help_text="Pass on the provider's own rate limit headers, which describe the account."
+    )
     paused_at = models.DateTimeField(null=True, blank=True, help_text="When an operator paused it.")
     paused_reason = models.CharField(max_length=500, blank=True)
 

@@ -96,6 +96,10 @@ class AsyncChecks:
             nothing = {state.unit: 0 for state in decision.limits}
             await self._waiting(lambda: limits.settle_or_later(reservation, nothing))
 
+    def line(self) -> AsyncWaitingLine:
+        """The line of those who wait on this loop, for whoever asks other questions than checks."""
+        return self._lined(limiter())
+
     def _lined(self, limiter_now: ResilientLimiter) -> AsyncWaitingLine:
         """The line of waiters, after the way to this limiter was opened."""
         if self._limiter is not limiter_now or self._pipeline is None or self._line is None:

@@ -34,6 +34,12 @@ class PoolConfig:
     """By the account's id; sealed, so that no print of a snapshot shows one."""
     projects: frozenset[str] | None = None
     """Slugs of the projects that may use the pool; None: all."""
+    tries: int = 3
+    """Accounts that a call through the gateway is sent to at most."""
+    repeat_unsafe: bool = False
+    """Whether the gateway sends a call to another account that may have been executed."""
+    show_provider_limits: bool = False
+    """Whether the gateway passes on the provider's rate limit fields."""
 
     def is_open_to(self, project: str | None) -> bool:
         """Whether the project may use the pool; None stands for the platform, which may use all."""
@@ -85,6 +91,9 @@ def _config(pool: Pool) -> PoolConfig:
         ),
         credentials={str(row.pk): cast(Ciphertext, row.credential) for row in accounts},
         projects=None if pool.projects is None else frozenset(pool.projects),
+        tries=pool.tries,
+        repeat_unsafe=pool.repeat_unsafe,
+        show_provider_limits=pool.show_provider_limits,
     )
 
 

@@ -171,6 +171,9 @@ class Pools(Kind):
             Member("fallback", readers.listed(readers.name), list),
             Member("sticky", readers.flag, False),
             Member("projects", readers.nullable(readers.listed(readers.name)), None),
+            Member("tries", readers.whole(1, 100), 3),
+            Member("repeat_unsafe", readers.flag, False),
+            Member("show_provider_limits", readers.flag, False),
             Member("accounts", _ACCOUNT.listed("name"), list, lambda items: [_ACCOUNT.show(item) for item in items]),
         ),
         _check,
@@ -241,7 +244,10 @@ class Pools(Kind):
     def save(self, item: Item, before: Item | None) -> None:
         row = Pool.objects.filter(name=item["name"]).first() or Pool(name=item["name"])
         row.provider = Provider.objects.get(name=item["provider"])
-        for name in ("strategy", "pause_at", "pause", "fallback", "sticky", "projects"):
+        for name in (
+            "strategy", "pause_at", "pause", "fallback", "sticky", "projects", "tries", "repeat_unsafe",
+            "show_provider_limits",
+        ):  # fmt: skip
             setattr(row, name, item[name])
         for name in ("initial", "floor", "ceiling"):
             setattr(row, f"concurrency_{name}", item["concurrency"][name] if item["concurrency"] else None)
@@ -276,6 +282,9 @@ def _pool_item(row: Pool) -> Item:
         "fallback": list(row.fallback),
         "sticky": row.sticky,
         "projects": None if row.projects is None else list(row.projects),
+        "tries": row.tries,
+        "repeat_unsafe": row.repeat_unsafe,
+        "show_provider_limits": row.show_provider_limits,
         "accounts": [
             {
                 "name": account.name,

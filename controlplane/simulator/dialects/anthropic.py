@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 from controlplane.simulator import summary
 from controlplane.simulator.dialects.base import Call, Dialect, Reply, parse_json, seconds, sse, whole
@@ -47,7 +48,7 @@ class Anthropic(Dialect):
 
         def answer() -> Reply:
             if body.get("stream") is True:
-                return _stream(text, prompt, output)
+                return _stream(body["model"], text, prompt, output)
             return Reply(
                 200,
                 {
@@ -94,7 +95,7 @@ class Anthropic(Dialect):
         return Reply(status, {"type": "error", "error": {"type": kind, "message": message}, "request_id": None})
 
 
-def _stream(text: str, prompt: int, output: int) -> Reply:
+def _stream(model: str, text: str, prompt: int, output: int) -> Reply:
     """The use of the prompt comes with the first event, that of the answer with the last but one."""
     started = {
         "input_tokens": prompt,
@@ -103,13 +104,21 @@ def _stream(text: str, prompt: int, output: int) -> Reply:
         "output_tokens": 1,
     }
     delta = {"type": "text_delta", "text": text}
+    message: dict[str, Any] = {
+        "id": "msg_stream", "type": "message", "role": "assistant", "model": model, "content": [], "stop_reason": None,
+        "stop_sequence": None, "usage": started,
+    }  # fmt: skip
     return sse(
         [
-            {"type": "message_start", "message": {"type": "message", "role": "assistant", "usage": started}},
+            {"type": "message_start", "message": message},
             {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
             {"type": "content_block_delta", "index": 0, "delta": delta},
             {"type": "content_block_stop", "index": 0},
-            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": output}},
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+                "usage": {"output_tokens": output},
+            },
             {"type": "message_stop"},
         ],
         named=True,

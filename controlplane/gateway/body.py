@@ -1,0 +1,82 @@
+"""A request's body: read whole where it is small, else passed on as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from controlplane.http.request import Disconnected, Receive, wait_gone
+from quotas.rest.problems import ProblemError
+
+READ = 1024 * 1024
+"""Bytes up to which a body is kept, so that it can be estimated and sent to another account."""
+
+
+class Body:
+    """`first` is the whole body where `is_whole`, else its beginning."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._size = 0
+        self._is_read = False
+        self.first = b""
+        self._ended = asyncio.Event()
+        self.too_large = False
+
+    async def begin(self, declared: int | None) -> None:
+        """Read what is kept. Raises `Disconnected`, and a problem for a body above the limit."""
+        if declared is not None and declared > self._limit:
+            raise self._refusal()
+        parts: list[bytes] = []
+        while not self._is_read and self._size <= READ:
+            parts.append(await self._next())
+        if self._size > self._limit:
+            raise self._refusal()
+        self.first = b"".join(parts)
+
+    @property
+    def is_whole(self) -> bool:
+        return self._is_read
+
+    def document(self) -> dict[str, Any] | None:
+        """The JSON object that it is; None where it is none, or is not whole."""
+        if not self._is_read or len(self.first) > READ or self.first.lstrip()[:1] != b"{":
+            return None
+        try:
+            found = json.loads(self.first)
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """All of a body that is not whole, as it comes. Raises `Disconnected` where the caller goes away."""
+        yield self.first
+        self.first = b""
+        while not self._is_read:
+            part = await self._next()
+            if self._size > self._limit:
+                self.too_large = True
+                raise Disconnected
+            yield part
+
+    async def gone(self) -> None:
+        """Return when the caller has gone away."""
+        await self._ended.wait()
+        await wait_gone(self._receive)
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        part: bytes = message.get("body", b"")
+        self._size += len(part)
+        if not message.get("more_body", False):
+            self._is_read = True
+            self._ended.set()
+        return part
+
+    def _refusal(self) -> ProblemError:
+        return ProblemError("body-too-large", "Body too large", 413, f"A body may have {self._limit} bytes.")

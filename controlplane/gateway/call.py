@@ -1,0 +1,125 @@
+"""One call as its caller made it, and what is known of it before it is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from controlplane.gateway.body import Body
+from controlplane.gateway.fields import Wishes
+from controlplane.gateway.target import Target
+from queues.job_types.http_request import MAX_MODEL, MODEL_IN_PATH
+from quotas.engine import estimate
+from quotas.engine.dialects import resources
+from quotas.services.limits import Check
+from quotas.snapshot.config import ConfigSnapshot
+from quotas.snapshot.pools import PoolConfig
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_COUNTS_ON_REQUEST = frozenset({"openai", "azure"})
+"""Dialects whose streams report their use only where the request asks for it."""
+
+
+@dataclass(slots=True)
+class Call:
+    """`project` is the slug that the call counts for; None: the platform."""
+
+    id: str
+    target: Target
+    method: str
+    pool: PoolConfig
+    project: str | None
+    user: str | None
+    ip: str | None
+    wishes: Wishes
+    headers: list[tuple[str, str]]
+    body: Body
+    actor: str
+    idempotent: bool
+    document: Mapping[str, Any] | None = None
+    """The body, where it is a JSON object that was read."""
+    model: str = ""
+    cost: dict[str, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    hides_usage: bool = False
+    """Whether the gateway has asked for the use at the end of a stream, which the caller has not."""
+
+    @property
+    def dialect(self) -> str:
+        return self.pool.provider.dialect
+
+    @property
+    def key(self) -> str:
+        """What sticky accounts and limits per key go by."""
+        return self.wishes.sticky or next(iter(self.wishes.keys.values()), "")
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a call that may have been executed can be sent again."""
+        return self.body.is_whole and (self.method in SAFE_METHODS or self.idempotent)
+
+    @property
+    def question(self) -> Check:
+        """The call as a check of its caller's limits."""
+        return Check(
+            project=self.project, user=self.user, ip=self.ip, endpoint=self.target.path, method=self.method,
+            keys=self.wishes.keys, cost=self.cost, max_wait=self.wishes.wait,
+        )  # fmt: skip
+
+    def read_body(self, held: ConfigSnapshot) -> None:
+        """Estimate the call, and ask for the use of a stream that would not report it."""
+        self.document = self.body.document()
+        self.model = self._model()
+        self.cost = {"requests": 1, **self.wishes.cost}
+        if self.document is None:
+            return
+        prompt = estimate.tokens_of(self.document, path="/embeddings")
+        if prompt is None:
+            return
+        self.prompt_tokens = prompt
+        if "tokens" not in self.cost and _counts_tokens(held, self.pool):
+            output = self.pool.provider.default_output_tokens
+            tokens = estimate.tokens_of(self.document, path=self.target.path, default_output=output)
+            self.cost["tokens"] = tokens or 0
+        self._ask_for_usage()
+
+    def _model(self) -> str:
+        resource = resources.of_path(self.pool.spec.dialect, self.target.path)
+        named = self.document.get("model") if self.document is not None else None
+        if resource or isinstance(named, str):
+            return (resource or str(named))[:MAX_MODEL]
+        found = MODEL_IN_PATH.search(self.target.path)
+        return found[1][:MAX_MODEL] if found else ""
+
+    def _ask_for_usage(self) -> None:
+        document = self.document
+        if (
+            document is None
+            or self.dialect not in _COUNTS_ON_REQUEST
+            or document.get("stream") is not True
+            or not self.target.path.endswith("/completions")
+        ):
+            return
+        options = document.get("stream_options")
+        if options is None and b'"stream_options"' not in self.body.first:
+            # The rest of the body stays byte for byte as it was written.
+            opened = self.body.first.rstrip()[:-1].rstrip()
+            self.body.first = opened + b',"stream_options":{"include_usage":true}}'
+            self.hides_usage = True
+        elif options is None or (isinstance(options, dict) and options.get("include_usage") is not True):
+            changed = {**document, "stream_options": {**(options or {}), "include_usage": True}}
+            self.body.first = json.dumps(changed, separators=(",", ":"), ensure_ascii=False).encode()
+            self.hides_usage = True
+
+
+def _counts_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
+    """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens."""
+    if any(policy.unit == "tokens" for policy in held.policies.values()):
+        return True
+    every = [pool, *(held.pools[name] for name in pool.spec.fallback if name in held.pools)]
+    return any(
+        config.spec.dialect in estimate.COUNTING_DIALECTS or any(limit.unit == "tokens" for limit in config.spec.limits)
+        for config in every
+    )

@@ -1,0 +1,174 @@
+"""Header fields: which of a caller's are for us, which travel on, and which of a provider's come back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from quotas.engine.types import MAX_COST
+from quotas.priorities import PRIORITIES
+from quotas.rest.problems import ProblemError
+
+Pairs = list[tuple[bytes, bytes]]
+MAX_WAIT = 300.0
+CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+        b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+"""https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1"""
+_STAYS = HOP_BY_HOP | {
+    *CREDENTIALS, b"host", b"content-length", b"cookie", b"prefer", b"expect", b"accept-encoding", b"forwarded", b"via",
+    b"x-real-ip",
+}  # fmt: skip
+_STAYS_BACK = HOP_BY_HOP | {b"set-cookie", b"content-length", b"server", b"alt-svc", b"strict-transport-security"}
+_SINGLE = frozenset({*CREDENTIALS, b"host", b"content-type", b"content-length", b"idempotency-key", b"prefer"})
+_RATE_LIMIT = re.compile(rb"rate-?limit")
+_KEY = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the fields `Sluice-*` and `Prefer` ask for. `cost` holds only the units that the caller has named."""
+
+    project: str | None = None
+    user: str | None = None
+    priority: int = 5
+    keys: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, int] = field(default_factory=dict)
+    sticky: str = ""
+    wait: float = 0.0
+    preferred: str = ""
+    """The preference that was applied, for `Preference-Applied`."""
+
+
+def single(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Fields by name. Raises a problem where one that decides is there twice, or lengths conflict."""
+    found: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        if name in found and (name in _SINGLE or name.startswith(b"sluice-")):
+            raise _invalid(f"{name.decode('latin-1')} is there more than once.")
+        found[name] = value
+    if b"content-length" in found and b"transfer-encoding" in found:
+        raise _invalid("Content-Length and Transfer-Encoding exclude each other.")
+    return found
+
+
+def token_of(fields: Mapping[bytes, bytes]) -> str:
+    """The API key, from where the SDKs of providers send theirs; empty where there is none."""
+    found = set()
+    for name in CREDENTIALS:
+        value = fields.get(name, b"").decode("latin-1").strip()
+        if name == b"authorization":
+            word, _, value = value.partition(" ")
+            value = value.strip() if word.lower() == "bearer" else ""
+        if value.startswith("sl_") and value.isascii():
+            found.add(value)
+    return found.pop() if len(found) == 1 else ""
+
+
+def wishes_of(fields: Mapping[bytes, bytes]) -> Wishes:
+    """Raises a problem for a field that can't be read, or that does not exist."""
+    given = {
+        name[7:].decode("latin-1"): _text(name, value) for name, value in fields.items() if name.startswith(b"sluice-")
+    }
+    known = {"project", "user", "priority", "keys", "cost", "sticky"}
+    if unknown := sorted(given.keys() - known):
+        raise _invalid(f"There is no request field Sluice-{unknown[0].title()}.")
+    wait, preferred = _prefer(fields.get(b"prefer", b"").decode("latin-1"))
+    return Wishes(
+        project=given.get("project") or None,
+        user=given.get("user") or None,
+        priority=_priority(given.get("priority", "normal")),
+        keys=_pairs_of("Sluice-Keys", given.get("keys", "")),
+        cost={unit: _count(unit, text) for unit, text in _pairs_of("Sluice-Cost", given.get("cost", "")).items()},
+        sticky=given.get("sticky", ""),
+        wait=wait,
+        preferred=preferred,
+    )
+
+
+def onward(pairs: Iterable[tuple[bytes, bytes]], fields: Mapping[bytes, bytes], token: str) -> list[tuple[str, str]]:
+    """A caller's fields that are sent to the provider: none that is for this connection, for us, or holds the key."""
+    named = _named_by_connection(fields.get(b"connection", b""))
+    secret = token.encode()
+    return [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in pairs
+        if name not in _STAYS
+        and name not in named
+        and not name.startswith((b"sluice-", b"x-forwarded-"))
+        and secret not in value
+    ]
+
+
+def back(pairs: Iterable[tuple[bytes, bytes]], *, limits: bool) -> Pairs:
+    """A provider's fields that are sent to the caller; `limits`: also those about the account's limits."""
+    fields = [(name.lower(), value) for name, value in pairs]
+    named = _named_by_connection(b",".join(value for name, value in fields if name == b"connection"))
+    return [
+        (name, value)
+        for name, value in fields
+        if name not in _STAYS_BACK
+        and name not in named
+        and not name.startswith(b"sluice-")
+        and (limits or not _RATE_LIMIT.search(name))
+    ]
+
+
+def _named_by_connection(value: bytes) -> set[bytes]:
+    return {word.strip().lower() for word in value.split(b",")}
+
+
+def _text(name: bytes, value: bytes) -> str:
+    try:
+        text = value.decode().strip()
+    except UnicodeDecodeError:
+        raise _invalid(f"{name.decode('latin-1')} is not UTF-8.") from None
+    if len(text) > 1024:
+        raise _invalid(f"{name.decode('latin-1')} has more than 1024 characters.")
+    return text
+
+
+def _priority(text: str) -> int:
+    if text in PRIORITIES:
+        return PRIORITIES[text]
+    if len(text) == 1 and text.isascii() and text.isdigit():
+        return int(text)
+    raise _invalid("Sluice-Priority must be high, normal, low or a digit from 0 to 9.")
+
+
+def _pairs_of(name: str, text: str) -> dict[str, str]:
+    """`chat=-100123, model=x`."""
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        key, equals, value = part.partition("=")
+        key, value = key.strip(), value.strip()
+        if not equals or not value or not _KEY.fullmatch(key) or key in found:
+            raise _invalid(f"{name} must be pairs such as name=value, separated by commas.")
+        found[key] = value
+    return found
+
+
+def _count(unit: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 16 or int(text) > MAX_COST:
+        raise _invalid(f"Sluice-Cost: {unit} must be a whole number from 0 to 2^53 - 1.")
+    return int(text)
+
+
+def _prefer(text: str) -> tuple[float, str]:
+    """`wait=30` (https://www.rfc-editor.org/rfc/rfc7240): preferences that are not known are ignored."""
+    for part in text.split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        value = value.strip().strip('"')
+        if name.strip().lower() == "wait" and value.isascii() and value.isdigit() and len(value) < 10:
+            wait = min(MAX_WAIT, float(value))
+            return wait, f"wait={wait:g}"
+    return 0.0, ""
+
+
+def _invalid(detail: str) -> ProblemError:
+    return ProblemError("invalid-request", "Invalid request", 400, detail)

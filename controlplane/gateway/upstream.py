@@ -1,0 +1,113 @@
+"""The way to providers: one HTTP client per event loop that keeps connections, streams, and follows nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+from yarl import URL
+
+from controlplane.gateway.call import Call
+from quotas.rest.problems import ProblemError
+from quotas.upstream.endpoint import Endpoint
+
+CONNECT = 10.0
+"""Seconds in which a connection must be made."""
+IDLE = 15.0
+"""Seconds for which an unused connection is kept: less than providers do, so that few are closed under a call."""
+BUFFER = 64 * 1024
+"""Bytes of an answer that are read ahead of its caller."""
+
+
+class NotConnected(Exception):
+    """No connection was made: the provider has not seen the call."""
+
+
+class Unanswered(Exception):
+    """The call may have been executed; `word` is `timeout` or `network`."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
+
+
+class Upstream:
+    """Sends calls, for one event loop."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, call: Call, endpoint: Endpoint) -> aiohttp.ClientResponse:
+        """The answer's head; the caller closes it. Raises `NotConnected`, `Unanswered`, and `CredentialUnreadable`."""
+        url = self._url(call, endpoint)
+        own = endpoint.auth_headers
+        secret = {name.lower() for name in own}
+        headers = [(name, value) for name, value in call.headers if name.lower() not in secret]
+        headers += [("Accept-Encoding", "identity"), *own.items()]
+        body: bytes | AsyncIterator[bytes] | None = call.body.first if call.body.is_whole else call.body.rest()
+        if body == b"" and call.method not in ("POST", "PUT", "PATCH"):
+            body = None
+        try:
+            return await self._opened().request(
+                call.method, url, headers=headers, data=body, allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=endpoint.timeout, sock_connect=min(CONNECT, endpoint.timeout), ceil_threshold=1e9
+                ),
+            )  # fmt: skip
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotConnected from error
+        except TimeoutError as error:
+            raise Unanswered("timeout") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Unanswered("network") from error
+
+    @staticmethod
+    def _url(call: Call, endpoint: Endpoint) -> URL:
+        base = endpoint.base_url.rstrip("/")
+        query = f"?{call.target.query}" if call.target.query else ""
+        url, own = URL(base + call.target.path + query, encoded=True), URL(base, encoded=True)
+        if (url.scheme, url.raw_authority) != (own.scheme, own.raw_authority):
+            raise ProblemError("invalid-path", "Invalid path", 400, "The path leaves the provider's address.")
+        return url
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                read_bufsize=BUFFER,
+                skip_auto_headers=("User-Agent", "Accept", "Content-Type", "Accept-Encoding"),
+                max_line_size=16_384,
+                max_field_size=16_384,
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+async def parts_of(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises `Unanswered` where it breaks off."""
+    try:
+        async for part in response.content.iter_any():
+            yield part
+    except TimeoutError as error:
+        raise Unanswered("timeout") from error
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise Unanswered("network") from error
+
+
+async def read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body up to `limit` bytes, for the answers that may not be passed on. Raises `Unanswered`."""
+    parts, size = [], 0
+    async for part in parts_of(response):
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            break
+        await asyncio.sleep(0)
+    return b"".join(parts)[:limit]

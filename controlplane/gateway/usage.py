@@ -1,0 +1,123 @@
+"""What an answer used: read from what passes, which is kept only as far as it may report use or an error."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+
+MAX_EVENT = 1024 * 1024
+"""Bytes of an event that is looked at; a longer one passes unread."""
+MAX_KEPT = 64 * 1024
+HEAD, TAIL = 64 * 1024, 16 * 1024
+FIRST_EVENTS, LAST_EVENTS = 2, 6
+_END = re.compile(rb"\r?\n\r?\n|\r\r")
+_OF_INTEREST = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"error"|"type"\s*:\s*"(?:error|response\.failed)"')
+_USAGE_MEMBER = re.compile(rb'"usage"\s*:\s*\{')
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+
+
+class DocumentMeter:
+    """For answers that are no stream of events: the beginning and the end of the body."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail = b""
+        self.events = 0
+
+    def feed(self, part: bytes) -> bytes:
+        """Look at a part; what is to be passed on."""
+        room = HEAD - len(self._head)
+        if room > 0:
+            self._head += part[:room]
+        if len(part) > room:
+            self._tail = (self._tail + part[max(0, room) :])[-TAIL:]
+        return part
+
+    def end(self) -> bytes:
+        """What is still to be passed on."""
+        return b""
+
+    def seen(self) -> tuple[bytes, bytes]:
+        """Beginning and end of the body, for a dialect to read."""
+        return bytes(self._head), self._tail
+
+
+class EventMeter:
+    """For server-sent events: the first and last ones that report use or an error.
+
+    `hide`: the last event, which has no choices and reports the use that the gateway has asked for, is not passed on.
+    """
+
+    def __init__(self, *, hide: bool = False) -> None:
+        self._hide = hide
+        self._rest = bytearray()
+        self._searched = 0
+        self._is_long = False
+        self._first: list[bytes] = []
+        self._last: deque[bytes] = deque(maxlen=LAST_EVENTS)
+        self.events = 0
+
+    def feed(self, part: bytes) -> bytes:
+        self._rest += part
+        passed = bytearray()
+        while (end := _END.search(self._rest, max(0, self._searched - 3))) is not None:
+            event = bytes(self._rest[: end.end()])
+            del self._rest[: end.end()]
+            self._searched = 0
+            if self._is_long:
+                self._is_long = False
+                passed += event
+            elif not self._took(event):
+                passed += event
+        self._searched = len(self._rest)
+        if len(self._rest) > MAX_EVENT:
+            self._is_long = True
+            if self._hide:
+                passed += self._rest
+            self._rest.clear()
+            self._searched = 0
+        return bytes(passed) if self._hide else part
+
+    def end(self) -> bytes:
+        event = bytes(self._rest)
+        self._rest.clear()
+        hidden = bool(event) and not self._is_long and self._took(event)
+        return event if self._hide and not hidden else b""
+
+    def seen(self) -> tuple[bytes, bytes]:
+        return b"\n\n".join([*self._first, *self._last]), b""
+
+    def _took(self, event: bytes) -> bool:
+        """Count an event, and keep it where it is of interest. True where it is not to be passed on."""
+        self.events += 1
+        if not _OF_INTEREST.search(event):
+            return False
+        kept = event if len(event) <= MAX_KEPT else _usage_only(event)
+        if len(self._first) < FIRST_EVENTS:
+            self._first.append(kept)
+        else:
+            self._last.append(kept)
+        return self._hide and bool(_NO_CHOICES.search(event)) and bool(_USAGE_MEMBER.search(event))
+
+
+def _usage_only(event: bytes) -> bytes:
+    """Of an event that is too long to be kept (a whole answer at the end of a stream), its last report of use."""
+    text = event.decode("utf-8", "replace")
+    at = text.rfind('"usage')
+    name = "usageMetadata" if text.startswith('"usageMetadata"', at) else "usage"
+    rest = text[at + len(name) + 2 :].lstrip().removeprefix(":").lstrip()
+    try:
+        value, _ = json.JSONDecoder().raw_decode(rest)
+    except (ValueError, RecursionError):
+        return event[:HEAD]
+    return b"data: " + json.dumps({name: value}).encode()
+
+
+Meter = DocumentMeter | EventMeter
+
+
+def meter_of(content_type: str, *, hide: bool) -> Meter:
+    if content_type.strip().lower().startswith("text/event-stream"):
+        return EventMeter(hide=hide)
+    return DocumentMeter()

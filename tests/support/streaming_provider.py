@@ -1,0 +1,106 @@
+"""A provider that streams as slowly, and breaks off as rudely, as a test says. Records what it was sent."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+CHUNK = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}\n\n'
+
+
+@dataclass
+class StreamingProvider:
+    """`/endless` streams until it is hung up on, `/broken` resets in mid-stream, `/silent` never answers, `/whole`
+    ends properly; all else echoes a JSON answer that names the credential."""
+
+    url: str
+    requests: list[bytes] = field(default_factory=list)
+    hung_up: threading.Event = field(default_factory=threading.Event)
+    sent: int = 0
+    """Bytes of the endless streams so far."""
+
+
+@contextmanager
+def streaming_provider() -> Iterator[StreamingProvider]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.1)
+    provider = StreamingProvider(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    stop = threading.Event()
+
+    def accept() -> None:
+        while not stop.is_set():
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            threading.Thread(target=_serve, args=(connection, provider, stop), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield provider
+    finally:
+        stop.set()
+        thread.join()
+        listener.close()
+
+
+def _serve(connection: socket.socket, provider: StreamingProvider, stop: threading.Event) -> None:
+    with connection:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            piece = connection.recv(65536)
+            if not piece:
+                return
+            data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        while len(body) < int(fields.get(b"content-length", b"0")):
+            body += connection.recv(65536)
+        provider.requests.append(head + b"\r\n\r\n" + body)
+        path = head.split(b" ")[1]
+        begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        if b"/endless" in path:
+            _stream_on(connection, provider, stop, begin, 64 * 1024 if b"fat" in path else 0)
+        elif b"/broken" in path:
+            connection.sendall(begin + _chunk(CHUNK) * 3)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        elif b"/cut" in path:  # a proper close of the connection, but no end of the body
+            connection.sendall(begin + _chunk(CHUNK) * 3)
+        elif b"/silent" in path:
+            stop.wait(60)
+        elif b"/whole" in path:
+            connection.sendall(begin + _chunk(CHUNK) * 3 + _chunk(USAGE) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        else:
+            credential = fields.get(b"authorization", b"")
+            status = b"418 Teapot" if b"/echo" in path else b"200 OK"
+            answer = b'{"error": {"message": "Key ' + credential + b'"}}'
+            connection.sendall(
+                b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nSet-Cookie: a=b\r\nX-RateLimit-Limit-Requests: 5\r\n"
+                b"X-Echo: %b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nContent-Length: %d\r\n\r\n%b"
+                % (status, credential, len(answer), answer)
+            )
+
+
+def _stream_on(
+    connection: socket.socket, provider: StreamingProvider, stop: threading.Event, begin: bytes, padding: int
+) -> None:
+    chunk = _chunk(b": " + b"x" * padding + b"\n\n" + CHUNK) if padding else _chunk(CHUNK)
+    try:
+        connection.sendall(begin)
+        connection.settimeout(30)
+        while not stop.is_set():
+            connection.sendall(chunk)
+            provider.sent += len(chunk)
+            if not padding:
+                stop.wait(0.02)
+    except OSError:
+        provider.hung_up.set()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,0 +1,48 @@
+"""What the fields of a request ask for, and which of them travel."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.gateway import fields
+from quotas.rest.problems import ProblemError
+
+
+def test_wishes_are_read() -> None:
+    wishes = fields.wishes_of(
+        {
+            b"sluice-keys": b"chat=-100123, model=x",
+            b"sluice-cost": b"requests=2,tokens=900",
+            b"sluice-priority": b"low",
+            b"prefer": b"respond-async, wait=900",
+        }
+    )
+    assert wishes.keys == {"chat": "-100123", "model": "x"} and wishes.cost == {"requests": 2, "tokens": 900}
+    assert wishes.priority == 8 and wishes.wait == fields.MAX_WAIT and wishes.preferred == "wait=300"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"sluice-unknown", b"1"), (b"sluice-cost", b"tokens=-1"), (b"sluice-cost", b"tokens=1.5"),
+        (b"sluice-cost", b"tokens=9007199254740992"), (b"sluice-keys", b"chat"), (b"sluice-keys", b"a=1,a=2"),
+        (b"sluice-priority", b"11"), (b"sluice-user", b"\xff"), (b"sluice-user", b"x" * 1025),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused(name: bytes, value: bytes) -> None:
+    with pytest.raises(ProblemError):
+        fields.wishes_of({name: value})
+
+
+@pytest.mark.parametrize(
+    "name", [b"host", b"authorization", b"x-api-key", b"content-length", b"sluice-user", b"prefer"]
+)
+def test_a_field_that_decides_is_there_once(name: bytes) -> None:
+    with pytest.raises(ProblemError):
+        fields.single([(name, b"1"), (name, b"2")])
+
+
+def test_two_keys_that_differ_are_none() -> None:
+    assert fields.token_of({b"authorization": b"Bearer sl_a_b", b"x-api-key": b"sl_a_b"}) == "sl_a_b"
+    assert fields.token_of({b"authorization": b"Bearer sl_a_b", b"x-api-key": b"sl_c_d"}) == ""
+    assert fields.token_of({b"authorization": b"Bearer other", b"x-api-key": b"sl_c_d"}) == "sl_c_d"
