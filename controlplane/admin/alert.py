@@ -88,6 +88,7 @@ def _resolve(request: HttpRequest, alert: Alert, reason: str) -> None:
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
+    empty_text = "Open alerts appear here: open breakers, queues that fall behind, many failures."
     shared = True  # of a project's members, those with their project
     list_display = ["shown_severity", "shown_kind", "subject", "summary", "shown_state", "opened_at", "count"]
     list_display_links = ["shown_severity", "shown_kind", "subject"]

@@ -52,6 +52,7 @@ class AlertRuleForm(ReasonForm):
 
 @admin.register(AlertRule)
 class AlertRuleAdmin(SluiceAdmin):
+    empty_text = "An alert rule sends alerts of some kinds to a webhook, by mail or to a chat."
     form = AlertRuleForm
     list_display = ["name", "shown_when", "enabled", "shown_last"]
     search_fields = ["name"]

@@ -14,6 +14,7 @@ from quotas.admin.base import ReadOnlyAdmin
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
+    empty_text = "Each change and action of a person or a key appears here, with its reason."
     list_display = ["at", "actor", "verb", "target", "project", "shown_change", "reason"]
     list_filter = [("actor", FieldTextFilter), ("verb", FieldTextFilter), ("at", RangeDateTimeFilter)]
     list_filter_submit = True

@@ -25,6 +25,7 @@ from controlplane.admin.panels import (
     dead_letters,
     limits,
     policy,
+    pool,
     queue,
     queues,
     recent_activity,
@@ -74,6 +75,7 @@ PANELS: dict[str, Panel] = {
         column="bottom",
     ),
     "account": Panel(account.figures, "quotas.view_account", platform=True),
+    "pool": Panel(pool.figures, "quotas.view_pool", platform=True),
     "policy": Panel(policy.figures, "quotas.view_policy"),
     "queue": Panel(queue.figures, "queues.view_queue"),
 }

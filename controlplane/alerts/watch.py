@@ -20,7 +20,7 @@ from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert
 from queues import clock
 from queues.models import DeadLetter, Job, Queue
-from queues.selectors import ready_since
+from queues.selectors_ready import ready_since
 from queues.states import WAITING_STAGES, Stage, Status
 from quotas.models import Account, ThresholdMark
 

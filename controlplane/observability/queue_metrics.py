@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from controlplane.health.readiness import WORKER_FRESH
 from queues.models import DeadLetter, Job, Queue, WorkerProcess
-from queues.selectors import ready_since
+from queues.selectors_ready import ready_since
 from queues.states import WAITING_STAGES, priority_band
 
 

@@ -145,6 +145,7 @@ def _filter(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any]:
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ReadOnlyAdmin):
+    empty_text = "A job that exhausts its retries or can never succeed appears here, to be replayed or discarded."
     project_lookup = "project"
     list_display = [
         "ident",

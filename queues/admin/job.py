@@ -73,6 +73,7 @@ class ProgressFilter(admin.SimpleListFilter):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
+    empty_text = "Jobs appear here once they are submitted with POST /api/v1/jobs or from Python."
     project_lookup = "project"
     list_display = [
         "ident", "shown_status", "user", "age", "short_reason", "type", "queue", "project", "band", "tries", "duration",

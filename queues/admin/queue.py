@@ -26,6 +26,7 @@ def _without_pool(field: Any) -> Any:
 
 @admin.register(Queue)
 class QueueAdmin(SluiceAdmin):
+    empty_text = "A queue holds jobs until limits, accounts and workers let them run."
     shared = True
     list_display = ["name", "state", "waiting", "running", "lane", "concurrency", "pool", "retry_policy", "timeout"]
     list_filter = ["lane"]

@@ -97,6 +97,7 @@ def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger
 
 @admin.register(Account)
 class AccountAdmin(SluiceAdmin):
+    empty_text = "An account is a credential at a provider. Add a provider and a pool first."
     form = AccountForm
     change_form_outer_before_template = "admin/sluice/account_live.html"
     list_display = ["name", "pool", "shown_state", "shown_until", "why", "shown_health", "calls", "shown_used"]

@@ -58,6 +58,7 @@ def _show_once(request: HttpRequest, token: str) -> None:
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(SluiceAdmin):
+    empty_text = "An API key lets a service check limits and submit jobs."
     project_lookup = "project"
     form = KeyForm
     list_display = ["name", "shown_prefix", "project", "shown_scopes", "state", "expires_at", "last_used_at"]

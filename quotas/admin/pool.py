@@ -16,6 +16,7 @@ from unfold.forms import PaginationInlineFormSet
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.dialogs import asking, back, why
+from quotas.admin.fields import ListField, NamesOrAllField, TimeZoneField
 from quotas.admin.trail import actor_of
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
@@ -23,10 +24,13 @@ from quotas.services import account_actions
 
 
 class PoolForm(ReasonForm):
+    fallback = ListField(help_text="Pools to use when this one has no free account: one per line, in this order.")
+    projects = NamesOrAllField(
+        help_text="Slugs of the projects that may use it, one per line. Leave blank for every project; `none` allows none."
+    )
+
     def clean_fallback(self) -> Any:
-        names = self.cleaned_data["fallback"] or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise forms.ValidationError('Must be a JSON list of pools, such as ["llm-backup"].')
+        names = self.cleaned_data["fallback"]
         known = set(Pool.objects.values_list("name", flat=True))
         if unknown := [name for name in names if name not in known]:
             raise forms.ValidationError(f"There is no pool {unknown[0]!r}.")
@@ -38,8 +42,6 @@ class PoolForm(ReasonForm):
         slugs = self.cleaned_data["projects"]
         if slugs is None:
             return None
-        if not isinstance(slugs, list) or not all(isinstance(slug, str) for slug in slugs):
-            raise forms.ValidationError('A list of projects, such as ["acme"]; blank: every project.')
         known = set(Project.objects.values_list("slug", flat=True))
         if unknown := [slug for slug in slugs if slug not in known]:
             raise forms.ValidationError(f"There is no project {unknown[0]!r}.")
@@ -57,6 +59,10 @@ class PoolForm(ReasonForm):
         return given
 
 
+class PoolLimitForm(forms.ModelForm):
+    timezone = TimeZoneField(searchable=False)
+
+
 class PoolLimitFormSet(PaginationInlineFormSet):
     def save_existing(self, form: Any, obj: Any, commit: bool = True) -> Any:
         if set(COUNTED) & set(form.changed_data):
@@ -66,6 +72,7 @@ class PoolLimitFormSet(PaginationInlineFormSet):
 
 class PoolLimitInline(TabularInline):
     model = PoolLimit
+    form = PoolLimitForm
     formset = PoolLimitFormSet
     extra = 0
     fields = ["unit", "algorithm", "limit", "window", "burst", "period", "timezone", "per_key", "key_match"]
@@ -88,6 +95,7 @@ class AccountInline(TabularInline):
 
 @admin.register(Pool)
 class PoolAdmin(SluiceAdmin):
+    empty_text = "A pool holds interchangeable accounts of one provider. Add a provider first."
     form = PoolForm
     list_display = ["name", "provider", "strategy", "shown_accounts", "shown_limits", "pause_at", "state"]
     list_filter = ["provider", "strategy"]
@@ -95,6 +103,7 @@ class PoolAdmin(SluiceAdmin):
     search_fields = ["name"]
     autocomplete_fields = ["provider"]
     inlines = [PoolLimitInline, AccountInline]
+    change_form_outer_before_template = "admin/sluice/pool_live.html"
     actions_detail = ["pause_pool", "resume_pool"]
     readonly_fields = ["paused_at", "paused_reason"]
     fieldsets = [

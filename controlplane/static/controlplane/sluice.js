@@ -107,8 +107,20 @@
     if (main && !document.querySelector("[role=main], main")) main.setAttribute("role", "main");
   }
 
+  // A field that belongs to some choices of a select is shown under those only.
+  function showFieldsOfChoice() {
+    document.querySelectorAll("[data-only-for]").forEach(function (field) {
+      const words = field.dataset.onlyFor.split(" ");
+      const select = field.form && field.form.elements[words[0]];
+      const line = field.closest("[data-field], .field-line") || field.parentElement.parentElement;
+      if (select && line) line.style.display = words.slice(1).includes(select.value) ? "" : "none";
+    });
+  }
+  document.addEventListener("change", showFieldsOfChoice);
+
   function begin() {
     nameControls();
+    showFieldsOfChoice();
     let due = 0;
     new MutationObserver(function () {
       clearTimeout(due);
