@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
-from quotas.admin.dialogs import ResetDialog, asking, back, why
+from quotas.admin.dialogs import ResetDialog, why
 from quotas.admin.fields import FractionsField, LinesField, TimeZoneField
+from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
@@ -119,6 +119,13 @@ def _reset(request: HttpRequest, policy: Policy, reason: str) -> None:
     usage.reset(usage.Selection(policy=policy.name), actor=actor_of(request), reason=reason)
 
 
+def _reset_chosen(request: HttpRequest, policy: Policy, dialog: Any) -> str:
+    given = dialog.cleaned_data
+    chosen = usage.Selection(policy=policy.name, key=given["key"] or None, project=given["project"] or None)
+    cleared = usage.reset(chosen, actor=actor_of(request), reason=why(dialog))
+    return f"{cleared} counter{'s' * (cleared != 1)} reset."
+
+
 class OverrideInline(TabularInline):
     model = Override
     extra = 0
@@ -174,6 +181,12 @@ class PolicyAdmin(SluiceAdmin):
         ),
     ]
 
+    reset = reason_action(
+        "reset", "Reset counters", icon="restart_alt", variant=ActionVariant.WARNING, form=ResetDialog, submit="Reset",
+        act=lambda request, policy, dialog: _reset_chosen(request, policy, dialog),
+        question="Reset counters of this policy?", detail="Usage goes back to 0: of one subject, or of all.",
+    )  # fmt: skip
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("project", "tier")
 
@@ -185,27 +198,6 @@ class PolicyAdmin(SluiceAdmin):
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Who is bound to projects resets through the API, with a project's key."""
         return project_ids(request.user) is None and super().has_operate_permission(request, obj)
-
-    @action(
-        description="Reset counters",
-        url_path="reset",
-        icon="restart_alt",
-        variant=ActionVariant.WARNING,
-        permissions=["operate"],
-        dialog=asking(
-            "Reset counters of this policy?",
-            "Usage goes back to 0: of one subject, or of all.",
-            "Reset",
-            ResetDialog,
-        ),
-    )
-    def reset(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        policy = self.row(request, object_id)
-        given = form.cleaned_data
-        chosen = usage.Selection(policy=policy.name, key=given["key"] or None, project=given["project"] or None)
-        cleared = usage.reset(chosen, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{cleared} counter{'s' * (cleared != 1)} reset.")
-        return back(request, reverse("admin:quotas_policy_change", args=[policy.pk]))
 
     @display(description="Enabled", boolean=True, ordering="enabled")
     def on(self, row: Policy) -> bool:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
 from unfold.admin import TabularInline
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.forms import PaginationInlineFormSet
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
-from quotas.admin.dialogs import asking, back, why
 from quotas.admin.fields import ListField, NamesOrAllField, TimeZoneField
-from quotas.admin.trail import actor_of
+from quotas.admin.reason_action import reason_action
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
 from quotas.services import account_actions
@@ -128,6 +126,17 @@ class PoolAdmin(SluiceAdmin):
         ("Hold and pause", {"fields": [("pause_at", "pause"), ("paused_at", "paused_reason")]}),
     ]
 
+    pause_pool = reason_action(
+        "pause_pool", "Pause", path="pause", icon="pause", verb=account_actions.pause_pool, done="{row} is paused.",
+        question="Pause this pool?",
+        detail="No new calls through its accounts. Running calls continue; jobs stay queued.",
+    )  # fmt: skip
+    resume_pool = reason_action(
+        "resume_pool", "Resume", path="resume", icon="play_arrow", variant=ActionVariant.SUCCESS,
+        verb=account_actions.resume_pool, done="{row} is resumed.", question="Resume this pool?",
+        detail="Its accounts are used again at once.",
+    )  # fmt: skip
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request).select_related("provider").prefetch_related("limits")
         return rows.annotate(
@@ -162,36 +171,3 @@ class PoolAdmin(SluiceAdmin):
         row = self.get_object(request, str(object_id))
         able = "resume_pool" if row is not None and row.paused_at else "pause_pool"
         return [one for one in super().get_actions_detail(request, object_id) if one.action_name.endswith(able)]
-
-    @action(
-        description="Pause",
-        url_path="pause",
-        icon="pause",
-        permissions=["operate"],
-        dialog=asking(
-            "Pause this pool?", "No new calls through its accounts. Running calls continue; jobs stay queued.", "Pause"
-        ),
-    )
-    def pause_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        pool = self._plain(request, object_id)
-        account_actions.pause_pool(pool, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{pool} is paused.")
-        return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
-
-    @action(
-        description="Resume",
-        url_path="resume",
-        icon="play_arrow",
-        variant=ActionVariant.SUCCESS,
-        permissions=["operate"],
-        dialog=asking("Resume this pool?", "Its accounts are used again at once.", "Resume"),
-    )
-    def resume_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        pool = self._plain(request, object_id)
-        account_actions.resume_pool(pool, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{pool} is resumed.")
-        return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
-
-    def _plain(self, request: HttpRequest, object_id: str) -> Pool:
-        """The row without what the list counts, to be saved."""
-        return Pool.objects.get(pk=self.row(request, object_id).pk)
