@@ -8,13 +8,14 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from queues import redaction, registry, selectors
+from queues.admin import letter_groups
 from queues.admin.job import pretty
 from queues.errors import LETTER_CATEGORIES, InvalidJob, QueueError
 from queues.models import DeadLetter, Queue
@@ -174,6 +175,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     ]
     list_select_related = ["queue", "project"]
     list_per_page = 50
+    list_before_template = "admin/sluice/letter_list.html"
     sortable_by = ()
     search_fields = ["uid__exact", "job__uid__exact", "fingerprint__exact"]
     search_help_text = "Full dead letter ID, job ID or fingerprint"
@@ -232,6 +234,20 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("queue", "project")
+
+    def get_urls(self) -> Any:
+        guarded = self.admin_site.admin_view
+        return [
+            path(
+                "groups/", guarded(lambda request: letter_groups.groups(self, request)), name="queues_deadletter_groups"
+            ),
+            path(
+                "groups/<str:fingerprint>/replay/",
+                guarded(lambda request, fingerprint: letter_groups.replay_group(self, request, fingerprint)),
+                name="queues_deadletter_replay_group",
+            ),
+            *super().get_urls(),
+        ]
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         letter = self.get_object(request, str(object_id))

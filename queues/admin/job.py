@@ -114,7 +114,7 @@ class JobAdmin(ReadOnlyAdmin):
             None,
             {
                 "fields": [
-                    ("uid", "shown_status"),
+                    ("shown_id", "shown_status"),
                     "reason",
                     ("type", "queue"),
                     ("project", "user"),
@@ -140,7 +140,7 @@ class JobAdmin(ReadOnlyAdmin):
         ),
         ("Payload and result", {"fields": ["shown_payload", "shown_result", "error"], "classes": ["tab"]}),
     ]
-    readonly_fields = ["shown_status", "band", "batch_link", "shown_payload", "shown_result"]
+    readonly_fields = ["shown_id", "shown_status", "band", "batch_link", "shown_payload", "shown_result"]
     actions = [
         bulk_action(
             "Cancel jobs",
@@ -219,6 +219,10 @@ class JobAdmin(ReadOnlyAdmin):
     @display(description="Job")
     def ident(self, row: Job) -> str:
         return row.uid
+
+    @display(description="ID")
+    def shown_id(self, row: Job) -> str:
+        return format_html("<span data-copy>{}</span>", row.uid)
 
     @display(description="Age")
     def age(self, row: Job) -> str:
