@@ -82,7 +82,7 @@ class NamesOrAllField(ListField):
     def prepare_value(self, value: Any) -> Any:
         return self.NONE if value == [] else super().prepare_value(value)
 
-    def to_python(self, value: Any) -> list[str] | None:
+    def to_python(self, value: Any) -> Any:
         found = super().to_python(value)
         return [] if found == [self.NONE] else found or None
 
