@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
@@ -17,12 +17,19 @@ from unfold.widgets import (
 )
 
 
+def _is_json(text: str) -> bool:
+    """Whether it is a list, an object or a quoted text in JSON, which would otherwise be taken for one odd item."""
+    try:
+        return isinstance(json.loads(text), list | dict | str)
+    except ValueError:
+        return False
+
+
 class ListField(forms.CharField):
     """A list of texts. `separator` is a pattern; a name may hold a comma, so that lists of subjects go by line."""
 
     separator = r"[\n,]"
     joiner = "\n"
-    item: Callable[[str], Any] = str
 
     def __init__(self, **kwargs: Any) -> None:
         given = {"required": False, "widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}
@@ -32,6 +39,8 @@ class ListField(forms.CharField):
         return self.joiner.join(map(str, value)) if isinstance(value, list | tuple) else value
 
     def to_python(self, value: Any) -> Any:
+        if _is_json(value or ""):
+            raise forms.ValidationError("Write the items as they are, without brackets and quotes.")
         found = [part.strip() for part in re.split(self.separator, value or "")]
         return [self.convert(part) for part in found if part]
 
@@ -87,7 +96,10 @@ class NamesOrAllField(ListField):
         return [] if found == [self.NONE] else found or None
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return bool(self.to_python(data) != initial)
+        try:
+            return bool(self.to_python(data) != initial)
+        except forms.ValidationError:
+            return True
 
 
 @cache
