@@ -1,5 +1,6 @@
 """The one port: REST, health, metrics, admin."""
 
+from django.apps import apps
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
@@ -9,6 +10,10 @@ from quotas.rest import problems
 
 # Here and not when Django starts: workers and the dispatcher have no pages, and a third less memory without them.
 admin.autodiscover()
+# rq's own pages would show every project's jobs to anybody with a permission of that application.
+for model in apps.get_app_config("django_rq").get_models():
+    if admin.site.is_registered(model):
+        admin.site.unregister(model)
 
 from controlplane.admin.dashboard import live_view  # noqa: E402
 

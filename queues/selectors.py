@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Max, Min, QuerySet
-from django.db.models.functions import Coalesce
 
 from queues import accepted_parts, config, estimates, liveness, registry
 from queues import wait_reasons as waits
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition
+from queues.selectors_ready import ready_since
 from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
 from quotas import clock
 from quotas.models import Account, Pool, Project
@@ -266,13 +266,6 @@ def depths(project: Project | None = None) -> dict[str, dict[str, int]]:
     for queue_id, count in flying.order_by().values_list("queue_id").annotate(count=Count("id")):
         found[names[queue_id]]["in_flight"] += count
     return found
-
-
-def ready_since(rows: QuerySet[Job]) -> dict[int, datetime]:
-    """By queue, since when the one of `rows` is ready to run that has been so for the longest time. A retry is ready
-    from its time on, a replayed job from its replay on."""
-    ready = rows.filter(stage=Stage.READY).order_by()
-    return dict(ready.values_list("queue_id").annotate(since=Min(Coalesce("not_before", "created_at"))))
 
 
 def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from controlplane.alerts import records
@@ -21,7 +21,8 @@ from controlplane.models import Alert
 from queues.models import Queue
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action, listing
-from quotas.admin.dialogs import asking, back, why
+from quotas.admin.dialogs import why
+from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
@@ -88,6 +89,7 @@ def _resolve(request: HttpRequest, alert: Alert, reason: str) -> None:
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
+    empty_text = "Open alerts appear here: open breakers, queues that fall behind, many failures."
     shared = True  # of a project's members, those with their project
     list_display = ["shown_severity", "shown_kind", "subject", "summary", "shown_state", "opened_at", "count"]
     list_display_links = ["shown_severity", "shown_kind", "subject"]
@@ -123,6 +125,17 @@ class AlertAdmin(ReadOnlyAdmin):
         "shown_acknowledged",
         "shown_notices",
     ]
+
+    acknowledge = reason_action(
+        "acknowledge", "Acknowledge", icon="visibility", done="{row} is acknowledged.",
+        act=lambda request, row, dialog: _acknowledge(request, row, why(dialog)),
+        question="Acknowledge this alert?", detail="It stays open until it is resolved.",
+    )  # fmt: skip
+    resolve = reason_action(
+        "resolve", "Resolve", icon="check", variant=ActionVariant.SUCCESS, done="{row} is resolved.",
+        act=lambda request, row, dialog: _resolve(request, row, why(dialog)),
+        question="Resolve this alert?", detail="It reopens only on a new occurrence.",
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
@@ -189,30 +202,3 @@ class AlertAdmin(ReadOnlyAdmin):
             for one in super().get_actions_detail(request, object_id)
             if one.action_name.removeprefix(prefix) in able
         ]
-
-    @action(
-        description="Acknowledge",
-        url_path="acknowledge",
-        icon="visibility",
-        permissions=["operate"],
-        dialog=asking("Acknowledge this alert?", "It stays open until it is resolved.", "Acknowledge"),
-    )
-    def acknowledge(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = self.row(request, object_id)
-        records.acknowledge(row, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{row} is acknowledged.")
-        return back(request, reverse("admin:controlplane_alert_change", args=[row.pk]))
-
-    @action(
-        description="Resolve",
-        url_path="resolve",
-        icon="check",
-        variant=ActionVariant.SUCCESS,
-        permissions=["operate"],
-        dialog=asking("Resolve this alert?", "It reopens only on a new occurrence.", "Resolve"),
-    )
-    def resolve(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = self.row(request, object_id)
-        records.resolve(row, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{row} is resolved.")
-        return back(request, reverse("admin:controlplane_alert_change", args=[row.pk]))

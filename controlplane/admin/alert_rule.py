@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from unfold.decorators import action, display
+from django.http import HttpRequest
+from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminPasswordWidget
 
 from controlplane.alerts import channels, outbox
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import AlertNotice, AlertRule
 from quotas.admin.base import ReasonForm, SluiceAdmin
-from quotas.admin.dialogs import asking, back, why
+from quotas.admin.bulk import Refused
+from quotas.admin.dialogs import why
+from quotas.admin.reason_action import reason_action
 from quotas.admin.trail import actor_of
 
 ADDRESS_HELP = (
@@ -50,13 +51,28 @@ class AlertRuleForm(ReasonForm):
         return given
 
 
+def _send_test(request: HttpRequest, row: AlertRule, reason: str) -> str:
+    error = outbox.send_test(row, actor=actor_of(request), reason=reason)
+    if error:
+        raise Refused(f"{row}: not delivered ({error}).")
+    return f"{row}: the test was delivered."
+
+
 @admin.register(AlertRule)
 class AlertRuleAdmin(SluiceAdmin):
+    empty_text = "An alert rule sends alerts of some kinds to a webhook, by mail or to a chat."
     form = AlertRuleForm
     list_display = ["name", "shown_when", "enabled", "shown_last"]
     search_fields = ["name"]
     actions_detail = ["send_test"]
     fieldsets = [(None, {"fields": [("name", "enabled"), "when", "to"]})]
+
+    send_test = reason_action(
+        "send_test", "Send a test", path="test", icon="send", permission="change", submit="Send",
+        act=lambda request, row, dialog: _send_test(request, row, why(dialog)),
+        question="Send a test notification?",
+        detail="It is sent to this rule's address at once, as a resolved alert.",
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("to")
@@ -90,21 +106,3 @@ class AlertRuleAdmin(SluiceAdmin):
         if last.delivered_at:
             return f"delivered at {last.delivered_at:%Y-%m-%d %H:%M:%S}"
         return last.error or "pending"
-
-    @action(
-        description="Send a test",
-        url_path="test",
-        icon="send",
-        permissions=["change"],
-        dialog=asking(
-            "Send a test notification?", "It is sent to this rule's address at once, as a resolved alert.", "Send"
-        ),
-    )
-    def send_test(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = AlertRule.objects.get(pk=self.row(request, object_id).pk)
-        error = outbox.send_test(row, actor=actor_of(request), reason=why(form))
-        if error:
-            messages.error(request, f"{row}: not delivered ({error}).")
-        else:
-            messages.success(request, f"{row}: the test was delivered.")
-        return back(request, reverse("admin:controlplane_alertrule_change", args=[row.pk]))

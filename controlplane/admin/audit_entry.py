@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.utils.html import format_html
 from unfold.contrib.filters.admin import FieldTextFilter, RangeDateTimeFilter
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
+from controlplane.admin.targets import address_of
 from controlplane.models import AuditEntry
 from queues.admin.job import pretty
 from quotas.admin.base import ReadOnlyAdmin
@@ -14,6 +16,7 @@ from quotas.admin.base import ReadOnlyAdmin
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
+    empty_text = "Each change and action of a person or a key appears here, with its reason."
     list_display = ["at", "actor", "verb", "target", "project", "shown_change", "reason"]
     list_filter = [("actor", FieldTextFilter), ("verb", FieldTextFilter), ("at", RangeDateTimeFilter)]
     list_filter_submit = True
@@ -24,10 +27,16 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     search_help_text = "Target prefix, such as `queue:batch`"
     actions = None
     fieldsets = [
-        (None, {"fields": [("at", "actor"), ("verb", "target"), ("project", "reason")]}),
+        (None, {"fields": [("at", "actor"), ("verb", "shown_target"), ("project", "reason")]}),
         ("Change", {"fields": [("shown_before", "shown_after")]}),
     ]
-    readonly_fields = ["shown_before", "shown_after"]
+    readonly_fields = ["shown_target", "shown_before", "shown_after"]
+
+    @display(description="Target")
+    def shown_target(self, row: AuditEntry) -> str:
+        """With a link to the object, as long as there is one."""
+        address = address_of(row.target)
+        return format_html('<a class="sl-link" href="{}">{}</a>', address, row.target) if address else row.target
 
     @display(description="Change")
     def shown_change(self, row: AuditEntry) -> str:

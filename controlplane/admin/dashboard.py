@@ -25,6 +25,7 @@ from controlplane.admin.panels import (
     dead_letters,
     limits,
     policy,
+    pool,
     queue,
     queues,
     recent_activity,
@@ -32,6 +33,7 @@ from controlplane.admin.panels import (
     throughput,
     workers,
 )
+from quotas.admin.base import OPERATE
 from quotas.admin.visibility import project_ids
 from quotas.errors import LimiterUnavailable
 
@@ -74,6 +76,7 @@ PANELS: dict[str, Panel] = {
         column="bottom",
     ),
     "account": Panel(account.figures, "quotas.view_account", platform=True),
+    "pool": Panel(pool.figures, "quotas.view_pool", platform=True),
     "policy": Panel(policy.figures, "quotas.view_policy"),
     "queue": Panel(queue.figures, "queues.view_queue"),
 }
@@ -101,7 +104,11 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
     except (redis.RedisError, LimiterUnavailable) as error:
         log.warning("dashboard.panel_failed", panel=name, error=type(error).__name__)
         return TemplateResponse(request, "admin/live/unavailable.html", {})
-    response = TemplateResponse(request, f"admin/live/{name}.html", {**figures, "user": request.user})
+    # Members of projects reset through the API, with a project's key.
+    may_reset = project_ids(request.user) is None and request.user.has_perm(OPERATE)
+    response = TemplateResponse(
+        request, f"admin/live/{name}.html", {**figures, "user": request.user, "may_reset": may_reset}
+    )
     response["Cache-Control"] = "no-store"
     return response
 

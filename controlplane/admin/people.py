@@ -96,7 +96,7 @@ class UserAdmin(AuditedAdmin, DjangoUserAdmin):
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Personal details", {"fields": (("first_name", "last_name"), "email")}),
-        ("Access", {"fields": (("is_active", "is_staff", "is_superuser"), "groups", "user_permissions")}),
+        ("Access", {"fields": (("is_active", "is_staff"), "is_superuser", "groups", "user_permissions")}),
         ("Dates", {"fields": (("last_login", "date_joined"),)}),
         ("Audit", {"fields": ("reason",)}),
     )

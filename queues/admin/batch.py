@@ -19,6 +19,7 @@ from quotas.admin.base import ReadOnlyAdmin
 
 @admin.register(Batch)
 class BatchAdmin(ReadOnlyAdmin):
+    empty_text = "A batch appears here once jobs are submitted together with POST /api/v1/jobs/bulk."
     project_lookup = "project"
     list_display = ["shown_name", "project", "state", "created_at", "finished_at"]
     list_filter = [("project", AutocompleteSelectFilter)]

@@ -11,6 +11,7 @@ from quotas.admin.base import ReadOnlyAdmin
 
 @admin.register(BulkAction)
 class BulkActionAdmin(ReadOnlyAdmin):
+    empty_text = "Replays and discards of many dead letters appear here with their progress."
     project_lookup = "project"
     list_display = ["verb", "filter", "progress", "actor", "reason", "created_at", "finished_at"]
     list_select_related = ["project"]

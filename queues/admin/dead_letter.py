@@ -7,14 +7,15 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
+from django.urls import path, reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 
-from queues import registry, selectors
+from queues import redaction, registry, selectors
+from queues.admin import letter_groups
 from queues.admin.job import pretty
 from queues.errors import LETTER_CATEGORIES, InvalidJob, QueueError
 from queues.models import DeadLetter, Queue
@@ -22,7 +23,8 @@ from queues.services import bulk
 from queues.services import replay as replaying
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, across, bulk_action, listing
-from quotas.admin.dialogs import PayloadDialog, asking, back, why
+from quotas.admin.dialogs import PayloadDialog, why
+from quotas.admin.reason_action import reason_action
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids, visible
 from quotas.models import Project
@@ -73,7 +75,7 @@ class ReplayForm(PayloadDialog):
         letter = rows.select_related("job").filter(pk=object_id or 0).first()
         if letter is not None:
             self.job = letter.job
-            self.fields["payload"].initial = registry.redacted(letter.type, letter.job.payload)
+            self.fields["payload"].initial = redaction.hide(registry.redacted(letter.type, letter.job.payload))
 
     def clean_payload(self) -> Any:
         payload = self.cleaned_data["payload"]
@@ -81,7 +83,11 @@ class ReplayForm(PayloadDialog):
             raise forms.ValidationError("Must be a JSON object.")
         # What is hidden and was not changed stays what it was.
         kept = {name: self.job.payload.get(name) for name, value in payload.items() if value == registry.REDACTED}
-        given = {**payload, **kept}
+        given = redaction.restore({**payload, **kept}, self.job.payload)
+        if redaction.hides(given) and not redaction.hides(self.job.payload):
+            raise forms.ValidationError(
+                f"Replace each {registry.REDACTED}: it was moved, and its value is not known here."
+            )
         job_type = registry.get(self.job.type)
         # Here, so that the dialog stays open with what was typed.
         if errors := job_type.validate(given, "/payload") if job_type else []:
@@ -89,9 +95,11 @@ class ReplayForm(PayloadDialog):
         return given
 
 
-def _replay(request: HttpRequest, letter: DeadLetter, reason: str) -> None:
+def _replay(request: HttpRequest, letter: DeadLetter, reason: str, payload: dict[str, Any] | None = None) -> None:
     try:
-        replaying.replay(letter.pk, actor=actor_of(request), reason=reason)
+        replaying.replay(letter.pk, actor=actor_of(request), reason=reason, payload=payload)
+    except InvalidJob as error:
+        raise Refused(f"Invalid payload: {error}") from None
     except QueueError as error:
         raise Refused(str(error)) from None
 
@@ -145,6 +153,7 @@ def _filter(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any]:
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ReadOnlyAdmin):
+    empty_text = "A job that exhausts its retries or can never succeed appears here, to be replayed or discarded."
     project_lookup = "project"
     list_display = [
         "ident",
@@ -166,6 +175,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     ]
     list_select_related = ["queue", "project"]
     list_per_page = 50
+    list_before_template = "admin/sluice/letter_list.html"
     sortable_by = ()
     search_fields = ["uid__exact", "job__uid__exact", "fingerprint__exact"]
     search_help_text = "Full dead letter ID, job ID or fingerprint"
@@ -205,8 +215,39 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         ),
     ]
 
+    replay = reason_action(
+        "replay", "Replay", icon="replay", variant=ActionVariant.PRIMARY, done="Requeued.",
+        act=lambda request, letter, dialog: _replay(request, letter, why(dialog)), question="Replay this job?",
+        detail="It is requeued with its attempts reset, under the same quotas.",
+    )  # fmt: skip
+    edit = reason_action(
+        "edit", "Edit and replay", icon="edit", form=ReplayForm, submit="Replay", done="Requeued with the new payload.",
+        act=lambda request, letter, dialog: _replay(request, letter, why(dialog), dialog.cleaned_data["payload"]),
+        question="Replay with another payload",
+        detail="The payload is checked against the job type. The one that failed stays on the dead letter.",
+    )  # fmt: skip
+    discard = reason_action(
+        "discard", "Discard", icon="delete", variant=ActionVariant.DANGER, done="Discarded.",
+        act=lambda request, letter, dialog: _discard(request, letter, why(dialog)),
+        question="Discard this dead letter?", detail="Its job stays dead.",
+    )  # fmt: skip
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("queue", "project")
+
+    def get_urls(self) -> Any:
+        guarded = self.admin_site.admin_view
+        return [
+            path(
+                "groups/", guarded(lambda request: letter_groups.groups(self, request)), name="queues_deadletter_groups"
+            ),
+            path(
+                "groups/<str:fingerprint>/replay/",
+                guarded(lambda request, fingerprint: letter_groups.replay_group(self, request, fingerprint)),
+                name="queues_deadletter_replay_group",
+            ),
+            *super().get_urls(),
+        ]
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         letter = self.get_object(request, str(object_id))
@@ -234,7 +275,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @display(description="Error")
     def shown_error(self, row: DeadLetter) -> str:
-        return format_html('<pre class="sl-json">{}</pre>', row.error or "–")
+        return format_html('<pre class="sl-json">{}</pre>', redaction.hide_in_text(row.error) or "–")
 
     @display(description="Last traceback")
     def shown_traceback(self, row: DeadLetter) -> str:
@@ -244,10 +285,10 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     @display(description="Payload")
     def shown_payload(self, row: DeadLetter) -> str:
         if row.payload is None:
-            return pretty(registry.redacted(row.type, row.job.payload))
+            return pretty(redaction.hide(registry.redacted(row.type, row.job.payload)))
         return format_html(
             '{}<p class="sl-dim">The job was replayed with another payload; its page shows the present one.</p>',
-            pretty(registry.redacted(row.type, row.payload)),
+            pretty(redaction.hide(registry.redacted(row.type, row.payload))),
         )
 
     @display(description="Job")
@@ -263,58 +304,3 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             reverse("admin:queues_deadletter_changelist"),
             row.fingerprint,
         )
-
-    @action(
-        description="Replay",
-        url_path="replay",
-        icon="replay",
-        variant=ActionVariant.PRIMARY,
-        permissions=["operate"],
-        dialog=asking("Replay this job?", "It is requeued with its attempts reset, under the same quotas.", "Replay"),
-    )
-    def replay(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._handle(request, object_id, lambda letter: _replay(request, letter, why(form)), "Requeued.")
-
-    @action(
-        description="Edit and replay",
-        url_path="edit",
-        icon="edit",
-        permissions=["operate"],
-        dialog=asking(
-            "Replay with another payload",
-            "The payload is checked against the job type. The one that failed stays on the dead letter.",
-            "Replay",
-            ReplayForm,
-        ),
-    )
-    def edit(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        def act(letter: DeadLetter) -> None:
-            payload = form.cleaned_data["payload"]
-            try:
-                replaying.replay(letter.pk, actor=actor_of(request), reason=why(form), payload=payload)
-            except InvalidJob as error:
-                raise Refused(f"Invalid payload: {error}") from None
-            except QueueError as error:
-                raise Refused(str(error)) from None
-
-        return self._handle(request, object_id, act, "Requeued with the new payload.")
-
-    @action(
-        description="Discard",
-        url_path="discard",
-        icon="delete",
-        variant=ActionVariant.DANGER,
-        permissions=["operate"],
-        dialog=asking("Discard this dead letter?", "Its job stays dead.", "Discard"),
-    )
-    def discard(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._handle(request, object_id, lambda letter: _discard(request, letter, why(form)), "Discarded.")
-
-    def _handle(self, request: HttpRequest, object_id: str, act: Any, done: str) -> HttpResponse:
-        letter = self.row(request, object_id)
-        try:
-            act(letter)
-            messages.success(request, done)
-        except Refused as error:
-            messages.error(request, str(error))
-        return back(request, reverse("admin:queues_deadletter_change", args=[letter.pk]))

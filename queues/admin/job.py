@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, FieldTextFilter
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
-from queues import selectors
+from queues import job_search, reason_codes, redaction, selectors
+from queues.admin import job_list
+from queues.admin.job_list import WhyFilter
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.presenters import payload_of
@@ -26,7 +28,8 @@ from queues.services import replay
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action
-from quotas.admin.dialogs import asking, back, why
+from quotas.admin.dialogs import why
+from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.priorities import PRIORITIES
@@ -56,6 +59,13 @@ def _cancel(request: HttpRequest, job: Job, reason: str) -> None:
         raise Refused(str(error)) from None
 
 
+def _retry(request: HttpRequest, job: Job, reason: str) -> None:
+    try:
+        replay.retry(job, actor=actor_of(request), reason=reason)
+    except QueueError as error:
+        raise Refused(str(error)) from None
+
+
 class ProgressFilter(admin.SimpleListFilter):
     """The stages that the dashboard's figures count."""
 
@@ -73,13 +83,15 @@ class ProgressFilter(admin.SimpleListFilter):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
+    empty_text = "Jobs appear here once they are submitted with POST /api/v1/jobs or from Python."
     project_lookup = "project"
     list_display = [
-        "ident", "shown_status", "user", "age", "short_reason", "type", "queue", "project", "band", "tries", "duration",
+        "ident", "shown_status", "user", "age", "why_it_waits", "short_reason", "type", "queue", "project", "band", "tries", "duration",
         "created_at",
     ]  # fmt: skip
     list_filter = [
         ProgressFilter,
+        WhyFilter,
         ("status", ChoicesDropdownFilter),
         ("queue", AutocompleteSelectFilter),
         ("project", AutocompleteSelectFilter),
@@ -92,7 +104,8 @@ class JobAdmin(ReadOnlyAdmin):
     sortable_by = ()
     ordering = ["-id"]
     search_fields = ["uid__exact"]
-    search_help_text = "Full job ID"
+    search_help_text = "Job ID, user, or user: key.NAME: error: queue: type: age:>10m batch: account: pool: policy:"
+    list_before_template = "admin/sluice/job_list.html"
     paginator = InfinitePaginator
     change_form_outer_before_template = "admin/sluice/job_story.html"
     actions_detail = ["cancel", "retry"]
@@ -101,7 +114,7 @@ class JobAdmin(ReadOnlyAdmin):
             None,
             {
                 "fields": [
-                    ("uid", "shown_status"),
+                    ("shown_id", "shown_status"),
                     "reason",
                     ("type", "queue"),
                     ("project", "user"),
@@ -127,7 +140,7 @@ class JobAdmin(ReadOnlyAdmin):
         ),
         ("Payload and result", {"fields": ["shown_payload", "shown_result", "error"], "classes": ["tab"]}),
     ]
-    readonly_fields = ["shown_status", "band", "batch_link", "shown_payload", "shown_result"]
+    readonly_fields = ["shown_id", "shown_status", "band", "batch_link", "shown_payload", "shown_result"]
     actions = [
         bulk_action(
             "Cancel jobs",
@@ -138,11 +151,43 @@ class JobAdmin(ReadOnlyAdmin):
         )
     ]
 
+    cancel = reason_action(
+        "cancel", "Cancel", icon="cancel", variant=ActionVariant.DANGER, done="Cancelled.", submit="Cancel the job",
+        act=lambda request, job, dialog: _cancel(request, job, why(dialog)), question="Cancel this job?",
+        detail="If it is running, it is stopped within about a second.",
+    )  # fmt: skip
+    retry = reason_action(
+        "retry", "Retry", icon="replay", variant=ActionVariant.PRIMARY, done="Requeued.",
+        act=lambda request, job, dialog: _retry(request, job, why(dialog)), question="Retry this job?",
+        detail="It is requeued with its attempts reset, under the same quotas.",
+    )  # fmt: skip
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
         # A list needs neither payloads nor results, which may be large.
         plain = request.resolver_match is not None and request.resolver_match.url_name == "queues_job_changelist"
         return rows.defer("payload", "result", "error", "keys", "cost") if plain else rows
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        shown = job_list.head(self, request) if request.method == "GET" else {}
+        return super().changelist_view(request, {**(extra_context or {}), **shown})
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changelist = super().get_changelist_instance(request)
+        job_list.explained(list(changelist.result_list))
+        return changelist
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        return job_search.parse(search_term).apply(queryset), False
+
+    @display(description="Why it waits")
+    def why_it_waits(self, row: Any) -> str:
+        if getattr(row, "why", None) is None:
+            return "–"
+        code, name = row.why
+        reason = reason_codes.REASONS[code]
+        text = f"{reason.label}: {name}" if name else reason.label
+        return format_html('<span title="{} {}">{}</span>', reason.means, reason.remedy, text)
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
         job = self.get_object(request, object_id)
@@ -174,6 +219,10 @@ class JobAdmin(ReadOnlyAdmin):
     @display(description="Job")
     def ident(self, row: Job) -> str:
         return row.uid
+
+    @display(description="ID")
+    def shown_id(self, row: Job) -> str:
+        return format_html("<span data-copy>{}</span>", row.uid)
 
     @display(description="Age")
     def age(self, row: Job) -> str:
@@ -210,42 +259,8 @@ class JobAdmin(ReadOnlyAdmin):
 
     @display(description="Payload")
     def shown_payload(self, row: Job) -> str:
-        return pretty(payload_of(row))
+        return pretty(redaction.hide(payload_of(row)))
 
     @display(description="Result")
     def shown_result(self, row: Job) -> str:
-        return pretty(row.result)
-
-    @action(
-        description="Cancel",
-        url_path="cancel",
-        icon="cancel",
-        variant=ActionVariant.DANGER,
-        permissions=["operate"],
-        dialog=asking("Cancel this job?", "If it is running, it is stopped within about a second.", "Cancel the job"),
-    )
-    def cancel(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        job = self.row(request, object_id)
-        try:
-            _cancel(request, job, why(form))
-            messages.success(request, "Cancelled.")
-        except Refused as error:
-            messages.warning(request, str(error))
-        return back(request, reverse("admin:queues_job_change", args=[job.pk]))
-
-    @action(
-        description="Retry",
-        url_path="retry",
-        icon="replay",
-        variant=ActionVariant.PRIMARY,
-        permissions=["operate"],
-        dialog=asking("Retry this job?", "It is requeued with its attempts reset, under the same quotas.", "Retry"),
-    )
-    def retry(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        job = self.row(request, object_id)
-        try:
-            replay.retry(job, actor=actor_of(request), reason=why(form))
-            messages.success(request, "Requeued.")
-        except QueueError as error:
-            messages.warning(request, str(error))
-        return back(request, reverse("admin:queues_job_change", args=[job.pk]))
+        return pretty(redaction.hide(row.result))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from unfold.decorators import action, display
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from queues import selectors
@@ -15,7 +14,7 @@ from queues.models import Queue
 from queues.services import queue_actions
 from quotas.admin.base import SluiceAdmin
 from quotas.admin.bulk import bulk_action
-from quotas.admin.dialogs import asking, back, why
+from quotas.admin.reason_action import reason_action
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 
@@ -26,6 +25,7 @@ def _without_pool(field: Any) -> Any:
 
 @admin.register(Queue)
 class QueueAdmin(SluiceAdmin):
+    empty_text = "A queue holds jobs until limits, accounts and workers let them run."
     shared = True
     list_display = ["name", "state", "waiting", "running", "lane", "concurrency", "pool", "retry_policy", "timeout"]
     list_filter = ["lane"]
@@ -54,6 +54,20 @@ class QueueAdmin(SluiceAdmin):
             act=lambda request, row, reason: queue_actions.resume(row, actor=actor_of(request), reason=reason),
         ),
     ]
+
+    pause = reason_action(
+        "pause", "Pause", icon="pause", verb=queue_actions.pause, done="{row} is paused.", question="Pause this queue?",
+        detail="New jobs are accepted but not started. Running jobs continue.",
+    )  # fmt: skip
+    resume = reason_action(
+        "resume", "Resume", icon="play_arrow", variant=ActionVariant.SUCCESS, verb=queue_actions.resume,
+        done="{row} is resumed.", question="Resume this queue?", detail="It accepts and starts jobs again.",
+    )  # fmt: skip
+    drain = reason_action(
+        "drain", "Drain", icon="water_drop", variant=ActionVariant.WARNING, verb=queue_actions.drain,
+        done="{row} is draining.", question="Drain this queue?",
+        detail="It finishes its jobs and refuses new ones with 503.",
+    )  # fmt: skip
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Pools are the platform's: a member of a project might not be allowed to use a queue's."""
@@ -92,44 +106,6 @@ class QueueAdmin(SluiceAdmin):
     def running(self, row: Any) -> str:
         return "–" if row.depth is None else f"{row.depth['in_flight']:,}"
 
-    @action(
-        description="Pause",
-        url_path="pause",
-        icon="pause",
-        permissions=["operate"],
-        dialog=asking("Pause this queue?", "New jobs are accepted but not started. Running jobs continue.", "Pause"),
-    )
-    def pause(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = queue_actions.pause(self.row(request, object_id), actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{row.name} is paused.")
-        return self._back(request, row)
-
-    @action(
-        description="Resume",
-        url_path="resume",
-        icon="play_arrow",
-        variant=ActionVariant.SUCCESS,
-        permissions=["operate"],
-        dialog=asking("Resume this queue?", "It accepts and starts jobs again.", "Resume"),
-    )
-    def resume(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = queue_actions.resume(self.row(request, object_id), actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{row.name} is resumed.")
-        return self._back(request, row)
-
-    @action(
-        description="Drain",
-        url_path="drain",
-        icon="water_drop",
-        variant=ActionVariant.WARNING,
-        permissions=["operate"],
-        dialog=asking("Drain this queue?", "It finishes its jobs and refuses new ones with 503.", "Drain"),
-    )
-    def drain(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        row = queue_actions.drain(self.row(request, object_id), actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{row.name} is draining.")
-        return self._back(request, row)
-
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """Only the buttons that would change something."""
         found = super().get_actions_detail(request, object_id)
@@ -138,6 +114,3 @@ class QueueAdmin(SluiceAdmin):
             return found
         idle = {"running": {"resume"}, "paused": {"pause"}, "draining": {"drain"}}[row.state]
         return [one for one in found if one.action_name.rpartition("_")[2] not in idle]
-
-    def _back(self, request: HttpRequest, row: Queue) -> HttpResponse:
-        return back(request, reverse("admin:queues_queue_change", args=[row.pk]))

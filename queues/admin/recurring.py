@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django import forms
 from django.contrib import admin
@@ -13,10 +12,13 @@ from queues import registry
 from queues.models import Recurring
 from queues.services.recurring import is_cron
 from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.fields import TimeZoneField
 
 
 class RecurringForm(ReasonForm):
     """What could not be submitted at its time is refused here."""
+
+    timezone = TimeZoneField()
 
     def clean_cron(self) -> str:
         cron = self.cleaned_data["cron"]
@@ -25,14 +27,6 @@ class RecurringForm(ReasonForm):
                 "Must have five fields: minute, hour, day, month, weekday, such as `0 3 * * *`."
             )
         return cron
-
-    def clean_timezone(self) -> str:
-        name = self.cleaned_data["timezone"]
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise forms.ValidationError("Unknown time zone. Use a name such as `Europe/Berlin`.") from None
-        return name
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -47,6 +41,7 @@ class RecurringForm(ReasonForm):
 
 @admin.register(Recurring)
 class RecurringAdmin(SluiceAdmin):
+    empty_text = "A recurring job is submitted at each tick of a cron expression."
     project_lookup = "project"
     form = RecurringForm
     list_display = ["name", "enabled", "cron", "timezone", "type", "project", "next_at", "last_at", "last_error"]

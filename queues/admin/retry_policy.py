@@ -52,6 +52,7 @@ def _check_exception(category: str, rule: Any) -> None:
 
 @admin.register(RetryPolicy)
 class RetryPolicyAdmin(SluiceAdmin):
+    empty_text = "A retry policy says when and how often a failed job is tried again."
     shared = True
     form = RetryPolicyForm
     list_display = ["name", "strategy", "initial", "max", "max_attempts", "jitter", "updated_at"]

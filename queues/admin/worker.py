@@ -15,6 +15,7 @@ from quotas.admin.spans import spell_span
 
 @admin.register(WorkerProcess)
 class WorkerAdmin(ReadOnlyAdmin):
+    empty_text = "Workers appear here once they run. Start them with `python -m controlplane up`."
     list_display = ["name", "state", "host", "pid", "lane", "load", "jobs_done", "jobs_failed", "seen"]
     list_filter = ["lane"]
     ordering = ["stopped_at", "name"]

@@ -16,13 +16,14 @@ from django.db.models import Min
 from queues import config, connection
 from queues.dispatcher import wakeups
 from queues.dispatcher.admission import Admissions, Asked
-from queues.dispatcher.candidate import Candidate, GroupKey, groups_waiting
+from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.capacity import Places, count_places
 from queues.dispatcher.denials import Denied, publish_group_waits, record_waits
 from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group import Group
 from queues.dispatcher.leader import Leader, LeadershipLost
 from queues.dispatcher.release import Granted, lane_for, release
+from queues.groups import GroupKey, groups_waiting
 from queues.lifecycle.waiting import promote, reject
 from queues.maintenance.runner import Maintenance
 from queues.models import Job

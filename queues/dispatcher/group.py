@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from queues.dispatcher.candidate import Candidate, GroupKey, heads
+from queues.dispatcher.candidate import Candidate, heads
+from queues.groups import GroupKey
 
 FETCH = 200
 """Jobs read at a time."""

@@ -119,6 +119,12 @@ class Job(models.Model):
                 fields=["queue", "priority", "project", "pool", "id"], condition=Q(stage=Stage.READY), name="job_ready"
             ),
             models.Index(fields=["not_before"], condition=Q(stage=Stage.SCHEDULED), name="job_scheduled"),
+            # Retried and replayed jobs only: a job that was ready from the start has no `not_before`.
+            models.Index(
+                fields=["queue", "not_before"],
+                condition=Q(stage=Stage.READY, not_before__isnull=False),
+                name="job_ready_again",
+            ),
             models.Index(
                 fields=["queue", "stage"],
                 condition=Q(stage__in=[Stage.HELD, Stage.SCHEDULED, Stage.READY]),

@@ -7,21 +7,20 @@ from functools import partial
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import RelatedDropdownFilter
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
-from quotas.admin.dialogs import asking, back, why
+from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
 from quotas.models import Account
@@ -97,6 +96,7 @@ def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger
 
 @admin.register(Account)
 class AccountAdmin(SluiceAdmin):
+    empty_text = "An account is a credential at a provider. Add a provider and a pool first."
     form = AccountForm
     change_form_outer_before_template = "admin/sluice/account_live.html"
     list_display = ["name", "pool", "shown_state", "shown_until", "why", "shown_health", "calls", "shown_used"]
@@ -134,6 +134,32 @@ class AccountAdmin(SluiceAdmin):
         (None, {"fields": [("pool", "name"), ("weight", "enabled"), "credential", "disabled_reason"]}),
         ("Activity", {"fields": ["shown_used"]}),
     ]
+
+    clear_cooldown = reason_action(
+        "clear_cooldown", "Clear cooldown", path="clear-cooldown", icon="ac_unit", variant=ActionVariant.SUCCESS,
+        verb=account_actions.clear_cooldown, done="{row}: cooldown cleared.", submit="Clear",
+        question="End this cooldown?",
+        detail="The provider may refuse again. A cooldown of the whole pool also ends.",
+    )  # fmt: skip
+    close_breaker = reason_action(
+        "close_breaker", "Close breaker", path="close", icon="electrical_services", variant=ActionVariant.SUCCESS,
+        verb=account_actions.close, done="{row}: circuit breaker closed.", submit="Close",
+        question="Close the circuit breaker?", detail="Calls are sent at once, without a probe.",
+    )  # fmt: skip
+    trip = reason_action(
+        "trip", "Trip breaker", icon="power_off", variant=ActionVariant.WARNING, verb=account_actions.trip,
+        done="{row}: circuit breaker opened.", submit="Trip", question="Open the circuit breaker?",
+        detail="The account gets no calls for as long as its pool's settings say.",
+    )  # fmt: skip
+    enable = reason_action(
+        "enable", "Enable", icon="play_arrow", variant=ActionVariant.SUCCESS, verb=account_actions.enable,
+        done="{row}: enabled.", question="Enable this account?", detail="It is used again at once.",
+    )  # fmt: skip
+    disable = reason_action(
+        "disable", "Disable", icon="block", variant=ActionVariant.DANGER, verb=account_actions.disable,
+        done="{row}: disabled.", question="Disable this account?",
+        detail="It gets no new calls until it is enabled. Running calls continue.",
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("pool").defer("credential")
@@ -222,72 +248,3 @@ class AccountAdmin(SluiceAdmin):
             for one in super().get_actions_detail(request, object_id)
             if one.action_name.removeprefix(prefix) in able
         ]
-
-    def _do(
-        self, request: HttpRequest, object_id: str, verb: Callable[..., None], form: Any, done: str
-    ) -> HttpResponse:
-        row = Account.objects.select_related("pool").get(pk=self.row(request, object_id).pk)
-        verb(row, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{row}: {done}")
-        return back(request, reverse("admin:quotas_account_change", args=[row.pk]))
-
-    @action(
-        description="Clear cooldown",
-        url_path="clear-cooldown",
-        icon="ac_unit",
-        variant=ActionVariant.SUCCESS,
-        permissions=["operate"],
-        dialog=asking(
-            "End this cooldown?", "The provider may refuse again. A cooldown of the whole pool also ends.", "Clear"
-        ),
-    )
-    def clear_cooldown(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, account_actions.clear_cooldown, form, "cooldown cleared.")
-
-    @action(
-        description="Close breaker",
-        url_path="close",
-        icon="electrical_services",
-        variant=ActionVariant.SUCCESS,
-        permissions=["operate"],
-        dialog=asking("Close the circuit breaker?", "Calls are sent at once, without a probe.", "Close"),
-    )
-    def close_breaker(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, account_actions.close, form, "circuit breaker closed.")
-
-    @action(
-        description="Trip breaker",
-        url_path="trip",
-        icon="power_off",
-        variant=ActionVariant.WARNING,
-        permissions=["operate"],
-        dialog=asking(
-            "Open the circuit breaker?", "The account gets no calls for as long as its pool's settings say.", "Trip"
-        ),
-    )
-    def trip(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, account_actions.trip, form, "circuit breaker opened.")
-
-    @action(
-        description="Enable",
-        url_path="enable",
-        icon="play_arrow",
-        variant=ActionVariant.SUCCESS,
-        permissions=["operate"],
-        dialog=asking("Enable this account?", "It is used again at once.", "Enable"),
-    )
-    def enable(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, account_actions.enable, form, "enabled.")
-
-    @action(
-        description="Disable",
-        url_path="disable",
-        icon="block",
-        variant=ActionVariant.DANGER,
-        permissions=["operate"],
-        dialog=asking(
-            "Disable this account?", "It gets no new calls until it is enabled. Running calls continue.", "Disable"
-        ),
-    )
-    def disable(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self._do(request, object_id, account_actions.disable, form, "disabled.")

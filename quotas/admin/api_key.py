@@ -7,18 +7,18 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import Refused, bulk_action
-from quotas.admin.dialogs import asking, back, why
+from quotas.admin.dialogs import why
+from quotas.admin.reason_action import reason_action
 from quotas.admin.trail import actor_of
 from quotas.models import ApiKey
 from quotas.models.api_key import SCOPES
@@ -57,8 +57,13 @@ def _show_once(request: HttpRequest, token: str) -> None:
     )
 
 
+def _rotate(request: HttpRequest, key: ApiKey, reason: str) -> None:
+    _show_once(request, api_keys.rotate(key, actor=actor_of(request), reason=reason))
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(SluiceAdmin):
+    empty_text = "An API key lets a service check limits and submit jobs."
     project_lookup = "project"
     form = KeyForm
     list_display = ["name", "shown_prefix", "project", "shown_scopes", "state", "expires_at", "last_used_at"]
@@ -78,6 +83,17 @@ class ApiKeyAdmin(SluiceAdmin):
             danger=True,
         )
     ]
+
+    rotate = reason_action(
+        "rotate", "Rotate secret", icon="autorenew", permission="delete",
+        act=lambda request, key, dialog: _rotate(request, key, why(dialog)), question="Rotate this key's secret?",
+        detail="The old secret is refused within a second.",
+    )  # fmt: skip
+    revoke = reason_action(
+        "revoke", "Revoke", icon="block", variant=ActionVariant.DANGER, permission="delete",
+        act=lambda request, key, dialog: _revoke(request, key, why(dialog)), done="{row} is revoked.",
+        question="Revoke this key?", detail="Requests with it get 401 within a second, permanently.",
+    )  # fmt: skip
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is not None:
@@ -127,31 +143,3 @@ class ApiKeyAdmin(SluiceAdmin):
         if row.revoked_at:
             return "revoked"
         return "expired" if row.expires_at and row.expires_at <= timezone.now() else "active"
-
-    @action(
-        description="Rotate secret",
-        url_path="rotate",
-        icon="autorenew",
-        permissions=["delete"],
-        dialog=asking("Rotate this key's secret?", "The old secret is refused within a second.", "Rotate secret"),
-    )
-    def rotate(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        key = self.row(request, object_id)
-        _show_once(request, api_keys.rotate(key, actor=actor_of(request), reason=why(form)))
-        return back(request, reverse("admin:quotas_apikey_change", args=[key.pk]))
-
-    @action(
-        description="Revoke",
-        url_path="revoke",
-        icon="block",
-        variant=ActionVariant.DANGER,
-        permissions=["delete"],
-        dialog=asking("Revoke this key?", "Requests with it get 401 within a second, permanently.", "Revoke"),
-    )
-    def revoke(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        key = self.row(request, object_id)
-        if api_keys.revoke(key, actor=actor_of(request), reason=why(form)):
-            messages.success(request, f"{key.name} is revoked.")
-        else:
-            messages.warning(request, f"{key.name} is already revoked.")
-        return back(request, reverse("admin:quotas_apikey_changelist"))

@@ -34,6 +34,8 @@ class SluiceAdmin(DeletesWithReason):
     form: type[forms.ModelForm] = ReasonForm
     project_lookup: str | None = None
     shared = False
+    empty_text = ""
+    """What an empty list says that it is for."""
     list_fullwidth = True
     list_filter_sheet = True
     compressed_fields = True

@@ -30,6 +30,7 @@ class CostRuleForm(ReasonForm):
 
 @admin.register(CostRule)
 class CostRuleAdmin(SluiceAdmin):
+    empty_text = "A cost rule says how much a request to an endpoint counts. Without one, each counts as 1 request."
     form = CostRuleForm
     list_display = ["match", "cost", "updated_at"]
     search_fields = ["match"]

@@ -37,6 +37,13 @@ class ResetDialog(ReasonDialog):
     )
     field_order = ["key", "project", "reason"]
 
+    def __init__(self, request: HttpRequest, object_id: str | int | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, object_id, *args, **kwargs)
+        for name in ("key", "project"):
+            self.fields[name].initial = request.GET.get(name, "")
+        if used := request.GET.get("used"):
+            self.fields["key"].help_text = f"Used now: {used}. Leave blank for every subject."
+
 
 class PayloadDialog(BaseDialogForm):
     """Asks for another payload, and why. It starts with the job's own."""

@@ -10,14 +10,17 @@ from django.contrib import admin
 from unfold.decorators import display
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.fields import ListField
 from quotas.models import Network
 
 
 class NetworkForm(ReasonForm):
+    cidrs = ListField(
+        required=True, label="CIDR ranges", help_text="One per line, such as `192.0.2.0/24` or `2001:db8::/32`."
+    )
+
     def clean_cidrs(self) -> Any:
         cidrs = self.cleaned_data["cidrs"]
-        if not isinstance(cidrs, list) or not all(isinstance(cidr, str) for cidr in cidrs):
-            raise forms.ValidationError('Must be a JSON list, such as ["192.0.2.0/24", "2001:db8::/32"].')
         for cidr in cidrs:
             try:
                 ipaddress.ip_network(cidr)
@@ -28,6 +31,7 @@ class NetworkForm(ReasonForm):
 
 @admin.register(Network)
 class NetworkAdmin(SluiceAdmin):
+    empty_text = "A network names address ranges that skip IP policies or are refused."
     form = NetworkForm
     list_display = ["name", "what", "shown_cidrs", "updated_at"]
     list_filter = ["action"]

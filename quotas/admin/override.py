@@ -27,6 +27,7 @@ class OverrideForm(forms.ModelForm):
 
 @admin.register(Override)
 class OverrideAdmin(SluiceAdmin):
+    empty_text = "An override gives one subject another limit than its policy, until a time and for a reason."
     project_lookup = "project"
     form = OverrideForm
     list_display = ["policy", "key", "project", "shown_limit", "until", "state", "reason"]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
-from quotas.admin.dialogs import ResetDialog, asking, back, why
+from quotas.admin.dialogs import ResetDialog, why
+from quotas.admin.fields import FractionsField, LinesField, TimeZoneField
+from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
@@ -28,9 +27,34 @@ from quotas.services.aimd import AdaptiveRule
 from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.snapshot.policies import CompiledPolicy, effective
 
+WINDOWED = ("sliding_window", "sliding_window_counter", "fixed_window", "token_bucket")
+FIELDS_OF = {
+    "window": WINDOWED,
+    "burst": ("token_bucket",),
+    "period": ("calendar",),
+    "timezone": ("calendar", "fixed_window"),
+    "lease_ttl": ("concurrency",),
+}
+"""The algorithms that use a field; under others the form hides it."""
+
 
 class PolicyForm(ReasonForm):
     """What a limiter could not enforce is refused here, before any process loads it."""
+
+    timezone = TimeZoneField()
+    exempt = LinesField(help_text="Subjects that this policy does not apply to, one per line.")
+    excluded_paths = LinesField(help_text="Endpoint patterns that this policy does not apply to, one per line.")
+    warn_at = FractionsField(
+        label="Warn at",
+        help_text="Fractions of the limit at which an event is emitted once, such as `0.6, 0.8, 0.95`.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, algorithms in FIELDS_OF.items():
+            if name in self.fields:
+                # Not the theme's `conditional_fields`: a field named `window` would hide the browser's own from it.
+                self.fields[name].widget.attrs["data-only-for"] = f"algorithm {' '.join(algorithms)}"
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -57,21 +81,13 @@ class PolicyForm(ReasonForm):
         pause_at = given.get("pause_at")
         if pause_at is not None and not 0 < pause_at <= 1:
             self.add_error("pause_at", "Must be a fraction above 0, up to 1.")
-        warn_at = given.get("warn_at") or []
-        if not isinstance(warn_at, list) or not all(
-            isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1 for share in warn_at
-        ):
-            self.add_error("warn_at", "Must be a JSON list of fractions above 0, up to 1, such as [0.6, 0.8, 0.95].")
-        for name in ("exempt", "excluded_paths"):
-            listed = given.get(name) or []
-            if not isinstance(listed, list) or not all(isinstance(item, str) and item for item in listed):
-                self.add_error(name, "Must be a JSON list of strings.")
-            elif name == "excluded_paths":
-                for pattern in listed:
-                    try:
-                        compile_pattern(pattern)
-                    except BadPattern as error:
-                        self.add_error(name, f"{pattern!r}: {error}")
+        if not all(0 < share <= 1 for share in given.get("warn_at") or []):
+            self.add_error("warn_at", "Must be fractions above 0, up to 1, such as `0.6, 0.8, 0.95`.")
+        for pattern in given.get("excluded_paths") or []:
+            try:
+                compile_pattern(pattern)
+            except BadPattern as error:
+                self.add_error("excluded_paths", f"{pattern!r}: {error}")
         if given.get("adaptive") is not None:
             try:
                 given["adaptive"] = AdaptiveRule.of(given["adaptive"]).document()
@@ -79,15 +95,16 @@ class PolicyForm(ReasonForm):
                 self.add_error("adaptive", str(error))
             if given.get("limit") is None:
                 self.add_error("adaptive", "Set a limit first: an adaptive policy starts from it.")
+        self._forget_other_algorithms(given)
         return given
 
-    def clean_timezone(self) -> str:
-        name = self.cleaned_data["timezone"]
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise forms.ValidationError("Unknown time zone. Use a name such as `Europe/Berlin`.") from None
-        return name
+    def _forget_other_algorithms(self, given: dict[str, Any]) -> None:
+        """A field that the form hides under the chosen algorithm is not kept: nobody would see that it is set."""
+        blank = {"window": None, "burst": None, "period": ""}
+        for name, empty in blank.items():
+            if given.get("algorithm") and given["algorithm"] not in FIELDS_OF[name]:
+                given[name] = empty
+                self.errors.pop(name, None)
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]
@@ -102,6 +119,13 @@ def _reset(request: HttpRequest, policy: Policy, reason: str) -> None:
     usage.reset(usage.Selection(policy=policy.name), actor=actor_of(request), reason=reason)
 
 
+def _reset_chosen(request: HttpRequest, policy: Policy, dialog: Any) -> str:
+    given = dialog.cleaned_data
+    chosen = usage.Selection(policy=policy.name, key=given["key"] or None, project=given["project"] or None)
+    cleared = usage.reset(chosen, actor=actor_of(request), reason=why(dialog))
+    return f"{cleared} counter{'s' * (cleared != 1)} reset."
+
+
 class OverrideInline(TabularInline):
     model = Override
     extra = 0
@@ -112,6 +136,7 @@ class OverrideInline(TabularInline):
 
 @admin.register(Policy)
 class PolicyAdmin(SluiceAdmin):
+    empty_text = "A policy limits how much callers may use: per user, project, address, endpoint or key."
     project_lookup = "project"
     form = PolicyForm
     list_display = ["name", "on", "scope", "shown_limit", "algorithm", "project", "tier", "shown_mode", "updated_at"]
@@ -156,6 +181,12 @@ class PolicyAdmin(SluiceAdmin):
         ),
     ]
 
+    reset = reason_action(
+        "reset", "Reset counters", icon="restart_alt", variant=ActionVariant.WARNING, form=ResetDialog, submit="Reset",
+        act=lambda request, policy, dialog: _reset_chosen(request, policy, dialog),
+        question="Reset counters of this policy?", detail="Usage goes back to 0: of one subject, or of all.",
+    )  # fmt: skip
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("project", "tier")
 
@@ -167,27 +198,6 @@ class PolicyAdmin(SluiceAdmin):
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Who is bound to projects resets through the API, with a project's key."""
         return project_ids(request.user) is None and super().has_operate_permission(request, obj)
-
-    @action(
-        description="Reset counters",
-        url_path="reset",
-        icon="restart_alt",
-        variant=ActionVariant.WARNING,
-        permissions=["operate"],
-        dialog=asking(
-            "Reset counters of this policy?",
-            "Usage goes back to 0: of one subject, or of all.",
-            "Reset",
-            ResetDialog,
-        ),
-    )
-    def reset(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        policy = self.row(request, object_id)
-        given = form.cleaned_data
-        chosen = usage.Selection(policy=policy.name, key=given["key"] or None, project=given["project"] or None)
-        cleared = usage.reset(chosen, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{cleared} counter{'s' * (cleared != 1)} reset.")
-        return back(request, reverse("admin:quotas_policy_change", args=[policy.pk]))
 
     @display(description="Enabled", boolean=True, ordering="enabled")
     def on(self, row: Policy) -> bool:

@@ -5,28 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
 from unfold.admin import TabularInline
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.forms import PaginationInlineFormSet
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
-from quotas.admin.dialogs import asking, back, why
-from quotas.admin.trail import actor_of
+from quotas.admin.fields import ListField, NamesOrAllField, TimeZoneField
+from quotas.admin.reason_action import reason_action
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
 from quotas.services import account_actions
 
 
 class PoolForm(ReasonForm):
+    fallback = ListField(help_text="Pools to use when this one has no free account: one per line, in this order.")
+    projects = NamesOrAllField(
+        help_text="Slugs of the projects that may use it, one per line. Leave blank for every project; `none` allows none."
+    )
+
     def clean_fallback(self) -> Any:
-        names = self.cleaned_data["fallback"] or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise forms.ValidationError('Must be a JSON list of pools, such as ["llm-backup"].')
+        names = self.cleaned_data["fallback"]
         known = set(Pool.objects.values_list("name", flat=True))
         if unknown := [name for name in names if name not in known]:
             raise forms.ValidationError(f"There is no pool {unknown[0]!r}.")
@@ -38,8 +40,6 @@ class PoolForm(ReasonForm):
         slugs = self.cleaned_data["projects"]
         if slugs is None:
             return None
-        if not isinstance(slugs, list) or not all(isinstance(slug, str) for slug in slugs):
-            raise forms.ValidationError('A list of projects, such as ["acme"]; blank: every project.')
         known = set(Project.objects.values_list("slug", flat=True))
         if unknown := [slug for slug in slugs if slug not in known]:
             raise forms.ValidationError(f"There is no project {unknown[0]!r}.")
@@ -59,6 +59,10 @@ class PoolForm(ReasonForm):
         return given
 
 
+class PoolLimitForm(forms.ModelForm):
+    timezone = TimeZoneField(searchable=False)
+
+
 class PoolLimitFormSet(PaginationInlineFormSet):
     def save_existing(self, form: Any, obj: Any, commit: bool = True) -> Any:
         if set(COUNTED) & set(form.changed_data):
@@ -68,6 +72,7 @@ class PoolLimitFormSet(PaginationInlineFormSet):
 
 class PoolLimitInline(TabularInline):
     model = PoolLimit
+    form = PoolLimitForm
     formset = PoolLimitFormSet
     extra = 0
     fields = ["unit", "algorithm", "limit", "window", "burst", "period", "timezone", "per_key", "key_match"]
@@ -90,6 +95,7 @@ class AccountInline(TabularInline):
 
 @admin.register(Pool)
 class PoolAdmin(SluiceAdmin):
+    empty_text = "A pool holds interchangeable accounts of one provider. Add a provider first."
     form = PoolForm
     list_display = ["name", "provider", "strategy", "shown_accounts", "shown_limits", "pause_at", "state"]
     list_filter = ["provider", "strategy"]
@@ -97,6 +103,7 @@ class PoolAdmin(SluiceAdmin):
     search_fields = ["name"]
     autocomplete_fields = ["provider"]
     inlines = [PoolLimitInline, AccountInline]
+    change_form_outer_before_template = "admin/sluice/pool_live.html"
     actions_detail = ["pause_pool", "resume_pool"]
     readonly_fields = ["paused_at", "paused_reason"]
     fieldsets = [
@@ -121,6 +128,17 @@ class PoolAdmin(SluiceAdmin):
         ("Gateway", {"fields": [("tries", "repeat_unsafe", "show_provider_limits")]}),
         ("Hold and pause", {"fields": [("pause_at", "pause"), ("paused_at", "paused_reason")]}),
     ]
+
+    pause_pool = reason_action(
+        "pause_pool", "Pause", path="pause", icon="pause", verb=account_actions.pause_pool, done="{row} is paused.",
+        question="Pause this pool?",
+        detail="No new calls through its accounts. Running calls continue; jobs stay queued.",
+    )  # fmt: skip
+    resume_pool = reason_action(
+        "resume_pool", "Resume", path="resume", icon="play_arrow", variant=ActionVariant.SUCCESS,
+        verb=account_actions.resume_pool, done="{row} is resumed.", question="Resume this pool?",
+        detail="Its accounts are used again at once.",
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request).select_related("provider").prefetch_related("limits")
@@ -156,36 +174,3 @@ class PoolAdmin(SluiceAdmin):
         row = self.get_object(request, str(object_id))
         able = "resume_pool" if row is not None and row.paused_at else "pause_pool"
         return [one for one in super().get_actions_detail(request, object_id) if one.action_name.endswith(able)]
-
-    @action(
-        description="Pause",
-        url_path="pause",
-        icon="pause",
-        permissions=["operate"],
-        dialog=asking(
-            "Pause this pool?", "No new calls through its accounts. Running calls continue; jobs stay queued.", "Pause"
-        ),
-    )
-    def pause_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        pool = self._plain(request, object_id)
-        account_actions.pause_pool(pool, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{pool} is paused.")
-        return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
-
-    @action(
-        description="Resume",
-        url_path="resume",
-        icon="play_arrow",
-        variant=ActionVariant.SUCCESS,
-        permissions=["operate"],
-        dialog=asking("Resume this pool?", "Its accounts are used again at once.", "Resume"),
-    )
-    def resume_pool(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        pool = self._plain(request, object_id)
-        account_actions.resume_pool(pool, actor=actor_of(request), reason=why(form))
-        messages.success(request, f"{pool} is resumed.")
-        return back(request, reverse("admin:quotas_pool_change", args=[pool.pk]))
-
-    def _plain(self, request: HttpRequest, object_id: str) -> Pool:
-        """The row without what the list counts, to be saved."""
-        return Pool.objects.get(pk=self.row(request, object_id).pk)

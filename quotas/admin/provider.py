@@ -29,6 +29,7 @@ class ProviderForm(ReasonForm):
 
 @admin.register(Provider)
 class ProviderAdmin(SluiceAdmin):
+    empty_text = "A provider is an API that accounts call. Add one, then a pool, then its accounts."
     form = ProviderForm
     list_display = ["name", "dialect", "base_url", "pools_count", "timeout"]
     list_filter = ["dialect"]

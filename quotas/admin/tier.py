@@ -19,6 +19,7 @@ class TierUserInline(TabularInline):
 
 @admin.register(Tier)
 class TierAdmin(SluiceAdmin):
+    empty_text = "A tier is a plan that projects and users belong to, with policies of its own."
     list_display = ["name", "created_at"]
     search_fields = ["name"]
     inlines = [TierUserInline]

@@ -107,12 +107,79 @@
     if (main && !document.querySelector("[role=main], main")) main.setAttribute("role", "main");
   }
 
+  // A field that belongs to some choices of a select is shown under those only.
+  function showFieldsOfChoice() {
+    document.querySelectorAll("[data-only-for]").forEach(function (field) {
+      const words = field.dataset.onlyFor.split(" ");
+      const select = field.form && field.form.elements[words[0]];
+      const line = field.closest("[data-field], .field-line") || field.parentElement.parentElement;
+      if (select && line) line.style.display = words.slice(1).includes(select.value) ? "" : "none";
+    });
+  }
+  document.addEventListener("change", showFieldsOfChoice);
+
+  // Copying: of JSON, of IDs and of a new key.
+  function addCopyButtons() {
+    document.querySelectorAll("pre.sl-json, code.sl-secret, [data-copy]").forEach(function (source) {
+      if (source.dataset.copyable || !source.textContent.trim()) return;
+      source.dataset.copyable = "1";
+      const text = source.textContent.trim();
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sl-copy";
+      button.textContent = "Copy";
+      button.addEventListener("click", function () {
+        navigator.clipboard.writeText(text).then(
+          function () { button.textContent = "Copied"; },
+          function () { button.textContent = "Select the text to copy it"; }
+        );
+        setTimeout(function () { button.textContent = "Copy"; }, 2000);
+      });
+      source.after(button);
+    });
+  }
+
+  const SHORTCUTS = [["?", "Show this help"], ["/", "Search in the list"], ["t", "Search in the navigation"],
+    ["Ctrl+K", "Open the command palette"], ["Esc", "Close a dialog"]];
+
+  function showHelp() {
+    let box = document.getElementById("sl-help");
+    if (!box) {
+      box = document.createElement("dialog");
+      box.id = "sl-help";
+      box.className = "sl-help";
+      box.setAttribute("aria-label", "Keyboard shortcuts");
+      const list = document.createElement("dl");
+      SHORTCUTS.forEach(function (pair) {
+        const key = document.createElement("dt"), does = document.createElement("dd");
+        key.textContent = pair[0];
+        does.textContent = pair[1];
+        list.append(key, does);
+      });
+      const close = document.createElement("button");
+      close.type = "button";
+      close.className = "sl-button";
+      close.textContent = "Close";
+      close.addEventListener("click", function () { box.close(); });
+      box.append(list, close);
+      document.body.append(box);
+    }
+    if (!box.open) box.showModal();
+  }
+
+  document.addEventListener("keydown", function (event) {
+    const typing = event.target.closest && event.target.closest("input, textarea, select, [contenteditable]");
+    if (event.key === "?" && !typing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); showHelp(); }
+  });
+
   function begin() {
     nameControls();
+    addCopyButtons();
+    showFieldsOfChoice();
     let due = 0;
     new MutationObserver(function () {
       clearTimeout(due);
-      due = setTimeout(nameControls, 50);
+      due = setTimeout(function () { nameControls(); addCopyButtons(); }, 50);
     }).observe(document.body, { childList: true, subtree: true });
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin); else begin();

@@ -42,7 +42,7 @@ def additions() -> dict[str, dict[str, Any]]:
         "quotas.account": {"name": "added", "pool": 1, "credential": "sk-added"},
         "quotas.apikey": {"name": "added", "scopes": ["check"]},
         "quotas.costrule": {"match": "POST /v1/added", "cost": '{"requests": 2}'},
-        "quotas.network": {"name": "added", "action": "deny", "cidrs": '["192.0.2.0/24"]'},
+        "quotas.network": {"name": "added", "action": "deny", "cidrs": "192.0.2.0/24"},
         "quotas.override": {"policy": 1, "key": "u-99", "limit": 3, "reason": "test"},
         "quotas.policy": {"name": "added", "scope": "user", "algorithm": "fixed_window", "limit": 3, "window": 60},
         "quotas.pool": {"name": "added", "provider": 1},

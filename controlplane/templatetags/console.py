@@ -1,0 +1,25 @@
+"""Titles of pages, without the applications that the rows' models are in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django import template
+from django.db.models import Model
+from django.urls import resolve
+from django.utils.text import capfirst
+
+register = template.Library()
+
+
+@register.filter
+def page_path(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of a page's path. Applications are left out: the navigation is not grouped by them."""
+    return [part for part in parts if not part.get("link") or resolve(str(part["link"])).url_name != "app_list"]
+
+
+@register.filter
+def title_text(title: Any) -> str:
+    """An object's own name is written as it is: `llm` is not `Llm`."""
+    return str(title) if isinstance(title, Model) else str(capfirst(title))
