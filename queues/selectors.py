@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,11 +34,12 @@ def timeline(job: Job) -> list[dict[str, Any]]:
     released = [attempt.dispatched_at for attempt in Attempt.objects.filter(job=job) if attempt.dispatched_at]
     if job.stage in IN_FLIGHT_STAGES and job.dispatched_at is not None:
         released.append(job.dispatched_at)
-    steps += [(at, 2, Status.PENDING, text) for at, text in _ended_waits(steps, released)]
+    waits_ended = dict(_ended_waits(steps, released))
     for attempt in Attempt.objects.filter(job=job):
         if attempt.started_at is not None:
             where = f" on account {attempt.account}" if attempt.account else ""
-            steps.append((attempt.started_at, 1, Status.EXECUTING, f"attempt {attempt.number}{where}"))
+            after = _after(waits_ended, attempt.dispatched_at)
+            steps.append((attempt.started_at, 1, Status.EXECUTING, f"attempt {attempt.number}{where}{after}"[:500]))
         if attempt.outcome in ("failed", "lost"):
             steps.append(
                 (
@@ -49,13 +50,20 @@ def timeline(job: Job) -> list[dict[str, Any]]:
                 )
             )
     if job.stage == Stage.RUNNING and job.started_at is not None:
-        steps.append((job.started_at, 1, Status.EXECUTING, f"attempt {job.attempts_made}"))
+        after = _after(waits_ended, job.dispatched_at)
+        steps.append((job.started_at, 1, Status.EXECUTING, f"attempt {job.attempts_made}{after}"[:500]))
     if job.status in (Status.COMPLETED, Status.DEAD) and job.finished_at is not None:
         steps.append((job.finished_at, 3, job.status, job.reason))
     return [
         {"at": at, "state": str(state), "reason": reason}
         for at, _, state, reason in sorted(steps, key=lambda step: step[:2])
     ]
+
+
+def _after(waits_ended: Mapping[datetime, str], released: datetime | None) -> str:
+    """What the step of a start says of the wait before it."""
+    text = waits_ended.get(released) if released is not None else None
+    return f"; {text}" if text else ""
 
 
 NOTABLE = timedelta(seconds=1)

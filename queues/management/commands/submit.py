@@ -37,6 +37,10 @@ PATIENCE = 1.0
 LOOK = 0.5
 
 
+pause = time.sleep
+"""A name of its own, so that a test can act in the pauses of this command alone."""
+
+
 class Command(BaseCommand):
     help = "Submit the jobs of a JSONL file, one job per line, as one batch. Run again, it goes on where it was."
 
@@ -156,7 +160,7 @@ class Command(BaseCommand):
                 if len(part) > 1:
                     part = part[: len(part) // 2]
                 else:
-                    time.sleep(min(error.retry_after, PATIENCE))  # backpressure: the rest comes when there is room
+                    pause(min(error.retry_after, PATIENCE))  # backpressure: the rest comes when there is room
             except QueueDraining as error:
                 raise CommandError(str(error)) from None
             except InvalidJob as error:
@@ -176,7 +180,7 @@ class Command(BaseCommand):
                     facts = selectors.batch_facts(batch)
                 except DatabaseError as error:
                     progress.console.print(f"waiting for the database: {type(error).__name__}")
-                    time.sleep(2)
+                    pause(2)
                     continue
                 ended = sum(facts["totals"][status] for status in FINAL)
                 before = ended if before is None else before
@@ -185,7 +189,7 @@ class Command(BaseCommand):
                 progress.update(task, completed=ended, total=facts["total"], **pace)
                 if ended == facts["total"]:
                     break
-                time.sleep(LOOK)
+                pause(LOOK)
         totals = facts["totals"]
         shown = ", ".join(f"{count:,} {status}" for status, count in totals.items() if count)
         self.stdout.write(f"batch {batch.uid}: {shown}")

@@ -26,7 +26,7 @@ def test_a_file_goes_into_a_queue_that_holds_less_than_it(
     desk.project()
     desk.queue("small", max_size=3)
     worker = desk.worker()
-    monkeypatch.setattr(command.time, "sleep", lambda seconds: desk.run_until_done(worker))
+    monkeypatch.setattr(command, "pause", lambda seconds: desk.run_until_done(worker))
     file = written(tmp_path / "jobs.jsonl", 10, queue="small")
     call_command("submit", file, "--project", "acme")
     desk.run_until_done(worker)
