@@ -12,7 +12,7 @@ from django.db import DatabaseError
 from queues.models import Job
 from queues.worker.settle import Ended
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.types import Outcome, Settled
+from quotas.engine.types import CallOutcome, Settled
 from quotas.runtime.connection import accounts, limiter
 from quotas.services import accounts as pools
 from quotas.services import last_responses, outcomes, shared_credentials
@@ -32,7 +32,7 @@ class Debt:
     """What is to be told of one delivery: its account's lease and how the call went, its reservation and its use."""
 
     lease: str
-    outcome: Outcome
+    outcome: CallOutcome
     reservation: str
     actual: Mapping[str, int]
 
@@ -56,9 +56,9 @@ def settle_engine(ended: Sequence[Ended]) -> None:
     ])  # fmt: skip
 
 
-def _outcome(item: Ended) -> Outcome:
+def _outcome(item: Ended) -> CallOutcome:
     """How the call went, with what was asked: one job's refusals are those of one request, whatever its attempts."""
-    outcome = item.result.upstream or Outcome("unknown")
+    outcome = item.result.upstream or CallOutcome("unknown")
     if outcome.category not in ("ok", "auth"):
         return outcome
     job = item.claimed.job
@@ -97,7 +97,7 @@ def _settle(debts: Sequence[Debt]) -> None:
         log.warning("worker.engine_away", error=str(error), deliveries=len(debts), owed=len(_owed))
 
 
-def _tell(settled: list[tuple[Settled, Outcome]]) -> None:
+def _tell(settled: list[tuple[Settled, CallOutcome]]) -> None:
     """Say what changed about accounts. SQL away keeps no job from ending: the flusher writes it later."""
     try:
         pools.tell([one for one, _ in settled])
@@ -120,14 +120,14 @@ def _actual(item: Ended) -> dict[str, int]:
 def give_back(job: Job, lease: str, reservation: str) -> None:
     """Return what was reserved for a delivery that never ran."""
     if lease or reservation:
-        _settle([Debt(lease, Outcome("unused"), reservation, dict.fromkeys([*job.cost, "requests"], 0))])
+        _settle([Debt(lease, CallOutcome("unused"), reservation, dict.fromkeys([*job.cost, "requests"], 0))])
 
 
 def settle_lost(leases: Sequence[str], reservations: Sequence[str]) -> None:
     """End what deliveries held whose workers are gone: the calls may have been made, so the estimates stand."""
     _settle(
         [
-            Debt(lease, Outcome("unknown"), reservation, {})
+            Debt(lease, CallOutcome("unknown"), reservation, {})
             for lease, reservation in zip(leases, reservations, strict=True)
             if lease or reservation
         ]

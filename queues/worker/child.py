@@ -22,7 +22,7 @@ from queues.worker.claim import Claimed
 from queues.worker.running import FORKED_COPY, perform
 from queues.worker.settle import Ended
 from quotas import events
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 from quotas.runtime import connection
 
 log = structlog.get_logger(__name__)

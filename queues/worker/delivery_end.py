@@ -18,7 +18,7 @@ from queues.settlement import settle_engine
 from queues.states import Outcome
 from queues.task_errors import described
 from queues.worker.settle import Ended, settle
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
 from queues.worker.claim import Claimed
 from queues.worker.delivery_end import end
 from queues.worker.settle import Ended
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 
 WHY = "its worker stopped"
 TOO_LARGE = "its worker grew too large"

@@ -15,7 +15,7 @@ from quotas import events
 from quotas.engine import dialects as headers
 from quotas.engine.accounts import packed_pool
 from quotas.engine.accounts.view import Explanation
-from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
+from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.connection import accounts
 from quotas.services import last_responses, outcomes, shared_credentials
@@ -109,12 +109,12 @@ def settle(lease: str, report: Report) -> Settled | None:
     """Tell how the call went. The first report of a lease counts; None: the lease is not known."""
     owner = _owner(lease)
     if owner is None:
-        return accounts().settle(lease, Outcome("unknown"))
+        return accounts().settle(lease, CallOutcome("unknown"))
     config, account = owner
     return settle_outcome(lease, outcome_of(report, config, account.id))
 
 
-def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
+def settle_outcome(lease: str, outcome: CallOutcome) -> Settled | None:
     """Settle by an outcome that is known, and tell what has changed."""
     settled = accounts().settle(lease, outcome)
     if settled is not None:
@@ -136,10 +136,10 @@ def _sql_may_be_away() -> Iterator[None]:
         logger.warning("an account's change could not be written to SQL: %s", type(error).__name__)
 
 
-def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
+def outcome_of(report: Report, config: PoolConfig, account_id: str) -> CallOutcome:
     """What the report means in the dialect of the pool's provider; a credential that is echoed is taken out."""
     if report.status is None and report.error == "cancelled":
-        outcome = Outcome("unknown", latency=report.latency)
+        outcome = CallOutcome("unknown", latency=report.latency)
     elif report.status is None:
         outcome = headers.failed(report.error, latency=report.latency)
     else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quotas.engine.accounts.packed_pool import AccountKeys, Asked, PoolPlan
+from quotas.engine.accounts.packed_pool import AccountKeys, PackedDemand, PackedPool
 from quotas.engine.keys import Keys, digest, subject
 from quotas.engine.limits import codec
 from quotas.engine.limits.limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
@@ -36,8 +36,8 @@ class Prepared:
     request: AdmitRequest
     held: list[Limit]
     ordered: Sequence[Limit]
-    plan: PoolPlan | None
-    asked: Asked | None
+    plan: PackedPool | None
+    asked: PackedDemand | None
     offered: Sequence[AccountKeys]
     call: Call
     lease: str
@@ -56,15 +56,15 @@ class AdmissionCalls:
         self._random = chance
         self._acquire = load("acquire")
         self._look = load("acquire", read_only=True)
-        self._plans: OrderedDict[int, PoolPlan] = OrderedDict()
+        self._plans: OrderedDict[int, PackedPool] = OrderedDict()
         self._lent: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._lease_prefix = keys.key("a", "l") + b":"
 
-    def plan(self, pool: PoolSpec) -> PoolPlan:
+    def plan(self, pool: PoolSpec) -> PackedPool:
         """The pool prepared for the scripts; kept for as long as the same object is asked for."""
         known = self._plans.get(id(pool))
         if known is None or known.pool is not pool:
-            known = self._plans[id(pool)] = PoolPlan(pool, self.keys)
+            known = self._plans[id(pool)] = PackedPool(pool, self.keys)
             while len(self._plans) > 256:
                 self._plans.popitem(last=False)
         return known
@@ -127,7 +127,7 @@ class AdmissionCalls:
             slot = secrets.token_urlsafe(15)
         lease_key = self.lease_key(lease)
         counters += [self.keys.index(limit) for limit in held]
-        asked: Asked | None = None
+        asked: PackedDemand | None = None
         accounts: Sequence[AccountKeys] = ()
         sampled = False
         if plan is None:
@@ -190,7 +190,7 @@ class AdmissionCalls:
         )
 
     def _pool_keys(
-        self, request: AdmitRequest, plan: PoolPlan, asked: Asked, accounts: Sequence[AccountKeys], some: bool
+        self, request: AdmitRequest, plan: PackedPool, asked: PackedDemand, accounts: Sequence[AccountKeys], some: bool
     ) -> tuple[int, bytes]:
         """The keys of the accounts that are offered (all, or `some`): how many, and as they are sent."""
         if not request.key:
