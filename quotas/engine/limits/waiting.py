@@ -109,7 +109,7 @@ class WaitingLine:
                 line = binding_of(decision, counters)
                 if line is None:
                     break
-            decision, done = self._stand(line, waiter, deadline, ask, lambda told: binding_of(told, counters))
+            decision, done = self._stand(line, waiter, deadline, ask, lambda denial: binding_of(denial, counters))
             if done:
                 break
             line = None

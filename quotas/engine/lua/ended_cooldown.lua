@@ -43,9 +43,9 @@ end
 local function cool_key(ended, key)
   local s, now = ended.state, ended.now
   local cooldown = lengthened(ended, ended.hint < 0 and ended.default or ended.hint)
-  local known = tonumber(redis.call('GET', key) or 0)
+  local known = tonumber(call('GET', key) or 0)
   if now + cooldown > known then
-    redis.call('SET', key, string.format('%.0f', now + cooldown), 'PX', string.format('%.0f', math.ceil(cooldown / 1000)))
+    call('SET', key, string.format('%.0f', now + cooldown), 'PX', string.format('%.0f', math.ceil(cooldown / 1000)))
   else
     cooldown = known - now
   end

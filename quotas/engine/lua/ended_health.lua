@@ -17,10 +17,10 @@ local function count_result(ended, statistics)
   if category == 'ok' then
     s.on = (s.on or 0) + 1
   else
-    redis.call('HINCRBY', statistics, 'e:' .. ended.id .. ':' .. category, 1)
+    call('HINCRBY', statistics, 'e:' .. ended.id .. ':' .. category, 1)
     if category ~= 'unknown' or ended.error ~= '' then s.le, s.lt, s.lk = ended.error, now, category end
     if not s.sx or now - s.sx > 86400000000 then
-      redis.call('PEXPIRE', statistics, LIFE)
+      call('PEXPIRE', statistics, LIFE)
       s.sx = now
     end
   end

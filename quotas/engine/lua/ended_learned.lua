@@ -8,7 +8,7 @@ local function learn(ended, names, figures)
   local about, fresh = ended.about or {}, {}
   for unit in string.gmatch(names, '[^\n]+') do
     local limit, remaining, reset, per, spare, kind
-    limit, remaining, reset, per, spare, kind, at = struct.unpack('<dddddB', figures, at)
+    limit, remaining, reset, per, spare, kind, at = unpack_('<dddddB', figures, at)
     local before = about[unit]
     if not before or asked >= before.a then
       about[unit] = learned().state(limit, remaining, reset, per, kind == 1, asked, now, in_flight(s, unit, resource))

@@ -39,7 +39,7 @@ end
 local function read_used(ended, names, amounts)
   if names == '' then return end
   local at, used = 1, {}
-  for unit in string.gmatch(names, '[^\n]+') do used[unit], at = struct.unpack('<d', amounts, at) end
+  for unit in string.gmatch(names, '[^\n]+') do used[unit], at = unpack_('<d', amounts, at) end
   ended.used = used
 end
 
@@ -50,7 +50,7 @@ local function correct_counters(ended, KEYS, stored)
   for j = 1, ended.m do
     local spec, key, value = templates[j], KEYS[5 + j], stored[2 + j]
     local unit = units[j]
-    if ask.reasons[j] == 'key' then unit = string.sub(unit, 3) end
+    if ask.reasons[j] == 'key' then unit = sub(unit, 3) end
     local actual = actual_of(ended, unit, spec.cost)
     if spec.algo == 6 then
       cell_refund(key, spec, now, spec.cost, tag1[j], tag2[j], lease, value)
@@ -81,7 +81,7 @@ local function correct_learned(ended, states_quota)
     correct(own, ended)
     if about ~= own or not states_quota then resource_store(s, ask.resource, own, ended.now) end
   end
-  ended.own, ended.about = own, about
+  ended.own, ended.about = own or false, about or false
 end
 
 -- By how much estimates fall short: the most of late, fading by a fiftieth with each call.

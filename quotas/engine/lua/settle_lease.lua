@@ -62,16 +62,16 @@ local function store(ended, KEYS)
   state_write(KEYS[2], ended.state)
   if ended.pool_changed then state_write(KEYS[3], ended.pool) end
   local cooldown = string.format('%.0f', ended.cooldown)
-  redis.call('SET', KEYS[1], '=' .. ended.category .. '\n' .. cooldown .. '\n' .. ended.id, 'PX', KEPT)
+  call('SET', KEYS[1], '=' .. ended.category .. '\n' .. cooldown .. '\n' .. ended.id, 'PX', KEPT)
   return cooldown
 end
 
 -- at each call:
 
-local stored = redis.call('MGET', KEYS[1], KEYS[2], unpack(KEYS, 6))
+local stored = call('MGET', KEYS[1], KEYS[2], unpack(KEYS, 6))
 local raw = stored[1]
 if not raw then return nil end
-if string.sub(raw, 1, 1) == '=' then
+if sub(raw, 1, 1) == '=' then
   local category, cooldown, id = string.match(raw, '^=([^\n]*)\n([^\n]*)\n(.*)$')
   return {1, category, cooldown, '', 0, 0, id, 0, 0, 0}
 end
