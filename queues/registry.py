@@ -91,6 +91,23 @@ def register(job_type: JobType) -> None:
     _types[job_type.name] = job_type
 
 
+def unregister(name: str) -> JobType:
+    """Remove a type from this process and return it. Raises KeyError where it is not registered."""
+    return _types.pop(name)
+
+
+def registered() -> dict[str, JobType]:
+    """A copy of the registered types, by name."""
+    return dict(_types)
+
+
+def restore(types: Mapping[str, JobType]) -> None:
+    """Replace all registered types by these: what `registered` returned before."""
+    before = dict(types)
+    _types.clear()
+    _types.update(before)
+
+
 def get(name: str) -> JobType | None:
     return _types.get(name)
 

@@ -10,12 +10,13 @@ from typing import Any
 from django.db.models import Count, Max, Min, QuerySet
 from django.db.models.functions import Coalesce
 
-from queues import clock, config, estimates, registry
+from queues import config, estimates, registry
 from queues import wait_reasons as waits
 from queues.dispatcher.capacity import FRESH
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition, WorkerProcess
 from queues.services import intake
 from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
+from quotas import clock
 from quotas.models import Account, Pool, Project
 
 RATE_SPAN = timedelta(seconds=60)

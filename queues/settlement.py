@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
-from django.db import DatabaseError
 
 from queues.models import Job
 from queues.worker.settle import Ended
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.types import CallOutcome, Settled
-from quotas.runtime.connection import accounts, limiter
-from quotas.services import accounts as pools
-from quotas.services import last_responses, outcomes, shared_credentials
+from quotas.engine.types import CallOutcome
+from quotas.runtime.connection import limiter
+from quotas.services import accounts
 
 log = structlog.get_logger(__name__)
 
@@ -83,28 +81,13 @@ def _settle(debts: Sequence[Debt]) -> None:
     try:
         leases = [(debt.lease, debt.outcome) for debt in debts if debt.lease]
         if leases:
-            found = accounts().settle_many(leases)
-            _tell([(one, outcome) for (_, outcome), one in zip(leases, found, strict=True) if one is not None])
-            for (_, outcome), settled in zip(leases, found, strict=True):
-                if settled is not None and not settled.repeated:
-                    outcomes.of_account(settled.account_id, outcome)
-                    last_responses.note(settled.account_id, outcome)
+            accounts.settle_outcomes(leases)
         for debt in debts:
             if debt.reservation:
                 limiter().settle(debt.reservation, debt.actual)
     except LimiterUnavailable as error:
         _owed.extend(debts)
         log.warning("worker.engine_away", error=str(error), deliveries=len(debts), owed=len(_owed))
-
-
-def _tell(settled: list[tuple[Settled, CallOutcome]]) -> None:
-    """Say what changed about accounts. SQL away keeps no job from ending: the flusher writes it later."""
-    try:
-        pools.tell([one for one, _ in settled])
-        for one, outcome in settled:
-            shared_credentials.follow(one, outcome)
-    except DatabaseError as error:
-        log.warning("worker.account_change_unwritten", error=type(error).__name__)
 
 
 def _actual(item: Ended) -> dict[str, int]:

@@ -9,13 +9,14 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues import clock, selectors
+from queues import selectors
 from queues.api import documents
 from queues.api.presenters import moment, queue_shape, worker_shape
 from queues.dispatcher.capacity import FRESH
 from queues.models import Job, Queue, WorkerProcess
 from queues.services import queue_actions
 from queues.states import Status
+from quotas import clock
 from quotas.rest.fields import ReasonField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
@@ -136,7 +137,7 @@ class QueueStats(ApiView):
             {
                 "stats": {**stats, "dlq": letters},
                 "total_queued": stats["high"] + stats["normal"] + stats["low"],
-                "total_failed": selectors.job_counts(self.caller.project)[Status.DEAD],
+                "total_failed": self.caller.visible(Job.objects.filter(status=Status.DEAD)).count(),
                 "queues": depths,
             }
         )

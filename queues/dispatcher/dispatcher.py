@@ -13,7 +13,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import Min
 
-from queues import clock, config, connection, wait_reasons
+from queues import config, connection, wait_reasons
 from queues.dispatcher import wakeups
 from queues.dispatcher.admission import Admissions, Asked
 from queues.dispatcher.candidate import Candidate, GroupKey, groups_waiting
@@ -27,6 +27,7 @@ from queues.models import Job
 from queues.services import refusals
 from queues.states import Stage
 from queues.wait_reasons import Denied
+from quotas import clock
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Admission
 from quotas.errors import UnknownPool, UnknownProject
@@ -144,7 +145,7 @@ class Dispatcher:
 
     def _hear(self, rings: wakeups.Rings) -> None:
         if rings.unblock:
-            config.snapshot.outdate()  # a pause holds for all that was submitted behind it
+            config.snapshot.expire()  # a pause holds for all that was submitted behind it
             resolve.outdate()
         config.current()
         versions = (config.snapshot.version, resolve.snapshot().version)
@@ -260,7 +261,7 @@ class Dispatcher:
             return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject):
             # Submitted by a process that has read newer configuration than this one.
-            config.snapshot.outdate()
+            config.snapshot.expire()
             resolve.outdate()
         try:
             return self._admissions.resolve(candidate)

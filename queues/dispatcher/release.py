@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from django.db import connection, transaction
 
-from queues import clock, config
+from queues import config
 from queues.connection import belt
 from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.leader import Leader
 from queues.ids import new_id
 from queues.rows import locked
 from queues.states import Stage
+from quotas import clock
 from quotas.engine.types import Admission
 
 PARCEL_SIZE = 20

@@ -9,13 +9,13 @@ from datetime import datetime
 
 from django.db import transaction
 
-from queues import clock
 from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
 from queues.models import Batch, BatchAnswer, IntakePart, Job
 from queues.services import callbacks, dependencies, idempotency, intake
 from queues.services.deadlock import again_after_deadlock
 from queues.specs import JobSpec
 from queues.states import UNFINISHED, Stage
+from quotas import clock
 from quotas.models import Project
 
 

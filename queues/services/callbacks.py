@@ -20,11 +20,11 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from queues import clock
 from queues.errors import FieldError, InvalidJob
 from queues.models import Batch, Callback, Job
 from queues.services import webhook
 from queues.services.webhook import AddressRefused
+from quotas import clock
 from quotas.models import Project
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,6 @@ from functools import partial
 from django.db import transaction
 from django.db.models import QuerySet
 
-from queues import clock
 from queues.announcement import announce
 from queues.connection import ring
 from queues.errors import AlreadyFinished
@@ -16,7 +15,7 @@ from queues.models import Job, Transition
 from queues.services.deadlock import again_after_deadlock
 from queues.services.slices import slices
 from queues.states import LIVE_STAGES, Stage, Status
-from quotas import events
+from quotas import clock, events
 
 SLICE = 500
 """Jobs that one statement ends."""

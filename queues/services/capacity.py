@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
-from queues import clock
 from queues.config import QueueSpec
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
 from queues.models import Job, Queue
 from queues.services import intake
 from queues.states import WAITING_STAGES, Stage
+from quotas import clock
 
 
 def lock(queue_ids: Sequence[int]) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from django.db import transaction
 
-from queues import clock
 from queues.announcement import announce
 from queues.connection import ring
 from queues.models import Job, JobDependency, Transition
 from queues.services.slices import slices
 from queues.states import FINAL, Stage, Status
+from quotas import clock
 
 SLICE = 500
 """Jobs that one statement names."""

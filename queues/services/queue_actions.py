@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from queues import clock
 from queues.connection import ring
 from queues.models import Queue
-from quotas import events
+from quotas import clock, events
 
 
 def pause(queue: Queue, *, actor: str, reason: str) -> Queue:

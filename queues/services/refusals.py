@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from queues import clock
 from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.leader import Leader
 from queues.models import Job
 from queues.services import dead_letters
 from queues.states import Stage, Status
 from queues.worker.settle import close
+from quotas import clock
 from quotas.engine.types import Admission
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
-from queues import clock, config, registry
+from queues import config, registry
 from queues.announcement import announce
 from queues.connection import ring
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
@@ -16,7 +16,7 @@ from queues.services.deadlock import again_after_deadlock
 from queues.services.pool_access import KnownPools
 from queues.services.submit import lane_of, through_pool
 from queues.states import Stage, Status
-from quotas import events
+from quotas import clock, events
 
 
 @again_after_deadlock

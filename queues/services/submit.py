@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from queues import clock, config, registry
+from queues import config, registry
 from queues.connection import Group
 from queues.errors import FieldError, IdempotencyConflict, InvalidJob, NoSuchPool, UnknownJobType
 from queues.job_types.http_request import HttpRequest
@@ -21,6 +21,7 @@ from queues.services.pool_access import KnownPools
 from queues.services.slices import one_of, slices
 from queues.specs import JobSpec, read_cost, read_job
 from queues.states import LIVE_STAGES, Stage, Status
+from quotas import clock
 from quotas.models import Project
 
 
@@ -59,7 +60,7 @@ def _resolve(
     name = spec.queue if spec.queue is not None else job_type.queue or "batch"
     queue = queues.get(name)
     if queue is None:
-        config.snapshot.outdate()
+        config.snapshot.expire()
         queue = config.current().queue_named.get(name)
     if queue is None:
         errors.append(FieldError(f"{pointer}/queue", f"There is no queue {name!r}."))

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 
 from django.db import connection, transaction
 
-from queues import clock, config
+from queues import config
 from queues.announcement import announce
 from queues.models import Job
 from queues.registry import JobContext
 from queues.rows import locked_jobs
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from queues.worker.parcel import Delivery
+from quotas import clock
 from quotas.snapshot import resolve
 from quotas.upstream.endpoint import Endpoint, endpoint
 
@@ -65,7 +66,7 @@ def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
 def _claimed(job: Job) -> Claimed:
     cfg = config.current()
     if job.queue_id not in cfg.queues or job.project_id not in cfg.projects:
-        config.snapshot.outdate()  # newer than what this process has read
+        config.snapshot.expire()  # newer than what this process has read
         cfg = config.current()
     queue, project = cfg.queues[job.queue_id], cfg.projects[job.project_id]
     way = _way(job)

@@ -6,9 +6,9 @@ import os
 import socket
 from collections.abc import Callable, Collection
 
-from queues import clock
 from queues.models import WorkerProcess
 from queues.worker import claim
+from quotas import clock
 
 HEARTBEAT = 5.0
 """Seconds between two reports."""

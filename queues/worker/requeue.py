@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from django.db import transaction
 from django.db.models import F
 
-from queues import clock
 from queues.connection import ring
 from queues.errors import LOST
 from queues.models import Attempt, Job, Transition
@@ -17,6 +16,7 @@ from queues.states import IN_FLIGHT_STAGES, Outcome, Stage, Status
 from queues.worker.claim import Claimed
 from queues.worker.delivery_end import end
 from queues.worker.settle import Ended
+from quotas import clock
 from quotas.engine.types import CallOutcome as Upstream
 
 WHY = "its worker stopped"

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from django.db import connection, transaction
 
-from queues import clock, config
+from queues import config
 from queues.announcement import announce
 from queues.connection import Group, ring
 from queues.models import Attempt, Job, JobDependency, Transition
@@ -24,6 +24,7 @@ from queues.rows import locked
 from queues.services import batches, callbacks, dead_letters, dependencies
 from queues.states import Outcome, Stage, Status
 from queues.worker.claim import Claimed
+from quotas import clock
 
 
 @dataclass(frozen=True, slots=True)

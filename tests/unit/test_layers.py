@@ -55,5 +55,5 @@ def test_the_engine_knows_no_django() -> None:
 
 def test_the_net_catches_what_it_is_for() -> None:
     found = dict.fromkeys(name for _, name in imports(ROOT / "queues" / "settlement.py"))
-    assert "quotas.runtime.connection.accounts" in found
+    assert "quotas.runtime.connection.limiter" in found
     assert offences("queues", ("quotas",)), "queues does import quotas, so the check sees imports at all"

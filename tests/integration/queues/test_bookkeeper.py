@@ -21,7 +21,7 @@ def test_a_fault_in_one_settle_is_that_ones_alone(desk: Desk) -> None:
     claimed = worker.claim()
     # A strategy that no code knows: only the failed delivery needs it.
     RetryPolicy.objects.update(by_category={"server": {"strategy": "prayer"}})
-    config.snapshot.forget()
+    config.snapshot.clear()
     books = Bookkeeper(worker.report, lambda deliveries: None, lambda: set())
 
     books._settle([Ended(claimed[0], OK), Ended(claimed[1], failed("server")), Ended(claimed[2], OK)])

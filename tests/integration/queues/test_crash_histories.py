@@ -13,7 +13,7 @@ import pytest
 from due_work_harness import CallableDelivery, HandoffHistory, assert_crash_at_every_commit_converges, configure
 from due_work_harness.integrations.django import django_host
 
-from queues import clock, selectors
+from queues import selectors
 from queues.connection import client
 from queues.dispatcher import wakeups
 from queues.maintenance.reconciler import Reconciler
@@ -23,6 +23,7 @@ from queues.specs import read_job
 from queues.states import FINAL, Stage, Status
 from queues.worker import claim as claims
 from queues.worker.settle import Ended, settle
+from quotas import clock
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 from tests.integration.queues.dying import killer
 

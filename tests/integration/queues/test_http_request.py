@@ -8,7 +8,6 @@ import pytest
 import structlog
 import urllib3
 
-from queues import clock
 from queues.job_types.http_request import HttpRequest
 from queues.models import Job
 from queues.registry import RunResult
@@ -16,6 +15,7 @@ from queues.states import Stage, Status
 from queues.worker.claim import Claimed
 from queues.worker.running import perform
 from queues.worker.settle import decide
+from quotas import clock
 from quotas.engine.types import CallOutcome
 from quotas.models import Pool
 from quotas.services import account_actions

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from queues import clock
 from queues.connection import belt, client
 from queues.errors import AlreadyFinished
 from queues.maintenance.parcel_cleaner import sweep
@@ -19,6 +18,7 @@ from queues.states import Outcome, Stage, Status
 from queues.worker import claim as claims
 from queues.worker.requeue import hand_back
 from queues.worker.running import Running, perform
+from quotas import clock
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
 
@@ -290,7 +290,7 @@ def test_a_type_that_a_worker_does_not_know_goes_to_another_one(desk: Desk, type
 
     desk.policy("inflight", "project", 10, algorithm="concurrency", window=None)
     (job,) = desk.submit(type="test.known", max_attempts=1)
-    known_type = registry._types.pop("test.known")
+    known_type = registry.unregister("test.known")
     old = desk.worker("old")
     desk.cycle()
     old.claim()
@@ -313,7 +313,7 @@ def test_a_type_that_no_worker_knows_is_given_up(desk: Desk, type_of: Any) -> No
     def known(job: Any) -> None: ...
 
     (job,) = desk.submit(type="test.known")
-    del registry._types["test.known"]
+    registry.unregister("test.known")
     worker = desk.worker()
     for _ in range(MAX_RETURNS):
         desk.cycle()

@@ -337,7 +337,7 @@ def test_a_payload_whose_type_is_not_known_here_is_not_shown(desk: Desk, type_of
     type_of("test.gone", redact=("password",))(lambda job, password, city: None)
     (job,) = desk.submit(type="test.gone", payload={"password": "hush-hush", "city": "Ulm"})
     assert payload_of(job) == {"password": "[redacted]", "city": "Ulm"}
-    del registry._types["test.gone"]
+    registry.unregister("test.gone")
     assert payload_of(job) == {"password": "[redacted]", "city": "[redacted]"}
     assert job_whole(job)["payload"] == payload_of(job)
 
