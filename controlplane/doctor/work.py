@@ -9,7 +9,8 @@ from django.db import DatabaseError
 
 from controlplane.doctor.finding import Finding, error, ok, warning
 from controlplane.health import readiness
-from queues.models import Job, Queue, WorkerProcess
+from queues import liveness
+from queues.models import Job, Queue
 from queues.states import Stage
 from quotas import clock
 from quotas.models import ApiKey
@@ -50,7 +51,7 @@ def _all() -> Iterator[Finding]:
 
 
 def _workers() -> Iterator[Finding]:
-    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=clock.now() - readiness.WORKER_FRESH)
+    fresh = liveness.alive(clock.now())
     lanes = set(fresh.values_list("lane", flat=True))
     for name, stuck in fresh.filter(lost_places__gt=0).values_list("name", "lost_places"):
         yield warning(

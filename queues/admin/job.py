@@ -18,9 +18,9 @@ from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
 from queues import selectors
-from queues.api.presenters import payload_of
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
+from queues.presenters import payload_of
 from queues.services import cancel as cancelling
 from queues.services import replay
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from queues import config
+from queues.deliveries import Ended
 from queues.models import Job, RetryPolicy
 from queues.states import Stage, Status
 from queues.worker.completer import Bookkeeper
-from queues.worker.settle import Ended
 from tests.integration.queues.desk import OK, Desk, failed
 
 pytestmark = pytest.mark.django_db(transaction=True)
