@@ -27,7 +27,7 @@ import redis
 
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.dialects import read
-from quotas.engine.types import AccountSpec, AdmitRequest, Limit, Outcome, PoolSpec
+from quotas.engine.types import AccountSpec, AdmitRequest, CallOutcome, Limit, PoolSpec
 from tests.support.valkey import run_server, valkey_binary
 
 RAW = "local n = redis.call('INCR', KEYS[1]) redis.call('PEXPIRE', KEYS[1], ARGV[1]) return n"
@@ -69,7 +69,7 @@ def overhead(seconds: float, profile: bool) -> None:
         accounts = Accounts(client)
         sha = client.script_load(RAW)
         limits = (bucket("requests", PLENTY), bucket("tokens", PLENTY))
-        ok = Outcome("ok", status=200, latency=0.2, usage={"tokens": 50})
+        ok = CallOutcome("ok", status=200, latency=0.2, usage={"tokens": 50})
 
         def pair(spec: PoolSpec) -> Callable[[], object]:
             request = AdmitRequest(pool=spec, cost={"tokens": 100})
@@ -156,7 +156,7 @@ class Caller(threading.Thread):
         outcome = read("openai", response.status, response.getheaders(), response.read())
         latency = time.perf_counter() - start
         self.accounts.settle(
-            lease, Outcome(**{**{f: getattr(outcome, f) for f in outcome.__slots__}, "latency": latency})
+            lease, CallOutcome(**{**{f: getattr(outcome, f) for f in outcome.__slots__}, "latency": latency})
         )
         return response.status == 200
 

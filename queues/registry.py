@@ -47,7 +47,7 @@ class RunResult:
     retry_after: float | None = None
     counted: bool = True
     upstream: Any = None
-    """`quotas.engine.types.Outcome` for the account, where one was used."""
+    """`quotas.engine.types.CallOutcome` for the account, where one was used."""
     actual: Mapping[str, int] = field(default_factory=dict)
     returned: bool = False
     """It was not even begun, since this worker can't; another one may."""

@@ -11,7 +11,7 @@ import structlog
 from queues.deliveries import Ended
 from queues.models import Job
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from quotas.runtime.connection import limiter
 from quotas.services import accounts
 
@@ -30,7 +30,7 @@ class Settlement:
     """How one delivery is settled: its account's lease and the call's outcome, its reservation and the actual use."""
 
     lease: str
-    outcome: Outcome
+    outcome: CallOutcome
     reservation: str
     actual: Mapping[str, int]
 
@@ -54,9 +54,9 @@ def settle_engine(ended: Sequence[Ended]) -> None:
     ])  # fmt: skip
 
 
-def _outcome(item: Ended) -> Outcome:
+def _outcome(item: Ended) -> CallOutcome:
     """How the call went, with what was asked: one job's refusals are those of one request, whatever its attempts."""
-    outcome = item.result.upstream or Outcome("unknown")
+    outcome = item.result.upstream or CallOutcome("unknown")
     if outcome.category not in ("ok", "auth"):
         return outcome
     job = item.claimed.job
@@ -103,20 +103,20 @@ def _actual(item: Ended) -> dict[str, int]:
 
 def unused(job: Job) -> list[Settlement]:
     """Return all that was reserved for a delivery of the job that never ran."""
-    return _of(job, Outcome("unused"), dict.fromkeys([*job.cost, "requests"], 0))
+    return _of(job, CallOutcome("unused"), dict.fromkeys([*job.cost, "requests"], 0))
 
 
 def lost(job: Job) -> list[Settlement]:
     """End what a delivery had reserved whose worker is lost: its call may have been made, so the estimate stands."""
-    return _of(job, Outcome("unknown"), {})
+    return _of(job, CallOutcome("unknown"), {})
 
 
 def interrupted(job: Job) -> list[Settlement]:
     """The same for a delivery that its worker could not finish."""
-    return _of(job, Outcome("unknown", target=job.type, request=job.uid), {})
+    return _of(job, CallOutcome("unknown", target=job.type, request=job.uid), {})
 
 
-def _of(job: Job, outcome: Outcome, actual: Mapping[str, int]) -> list[Settlement]:
+def _of(job: Job, outcome: CallOutcome, actual: Mapping[str, int]) -> list[Settlement]:
     if not (job.account_lease or job.reservation):
         return []
     return [Settlement(job.account_lease, outcome, job.reservation, actual)]

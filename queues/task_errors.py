@@ -10,7 +10,7 @@ from typing import Any
 from queues.errors import CATEGORIES, JobCancelled, JobError, JobTimedOut, hint_of
 from queues.registry import RunResult
 from queues.states import Outcome
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 
 LONGEST_TEXT = 64 * 1024
 """Characters that are looked at. Far more than are kept: a secret that this cut parts is beyond what is shown."""

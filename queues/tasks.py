@@ -14,7 +14,7 @@ from queues.job_types.signature import PayloadSchema
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
 from queues.task_errors import result_of
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 from quotas.models.encrypted import CredentialUnreadable
 
 

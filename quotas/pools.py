@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from quotas.engine.types import AccountState, Admission, AdmitRequest, Outcome
+from quotas.engine.types import AccountState, Admission, AdmitRequest, CallOutcome
 from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
 from quotas.priorities import rank
 from quotas.runtime.connection import accounts
@@ -264,7 +264,7 @@ class Pool:
 class _Attempt:
     """How one attempt of a call came out: an answer or an exception, and what it means."""
 
-    outcome: Outcome
+    outcome: CallOutcome
     response: Any = None
     error: Exception | None = None
 

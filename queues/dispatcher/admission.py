@@ -10,12 +10,12 @@ from queues.dispatcher.candidate import Candidate
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
-from quotas.engine.types import Admission, AdmitRequest, Limit, Outcome, PoolSpec
+from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Limit, PoolSpec
 from quotas.errors import UnknownPool
 from quotas.services.accounts import publish_admitted
 from quotas.snapshot import resolve as policies
 
-UNUSED = Outcome("unused")
+UNUSED = CallOutcome("unused")
 """Settles a lease whose call was never made: everything reserved is given back."""
 MARGIN = 30.0
 """Seconds from a release to its start and from an end to its settling."""

@@ -19,7 +19,7 @@ from queues.registry import JobContext, RunResult
 from queues.states import Outcome as AttemptOutcome
 from quotas.engine import dialects
 from quotas.engine.dialects import resources
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from quotas.services import estimates
 from quotas.snapshot import resolve
 from quotas.upstream import response as answers
@@ -192,7 +192,7 @@ class HttpRequest:
                 AttemptOutcome.FAILED,
                 category="validation",
                 error="The path leaves the provider's host.",
-                upstream=Outcome("unused"),
+                upstream=CallOutcome("unused"),
             )
         timeout = min(job.timeout, lease.timeout)
         connect = min(timeout, 10.0)
@@ -217,7 +217,7 @@ class HttpRequest:
                 AttemptOutcome.FAILED,
                 category="validation",
                 error=f"The request can't be sent: {type(error).__name__}.",
-                upstream=Outcome("unused"),
+                upstream=CallOutcome("unused"),
             )
         return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
 
@@ -228,7 +228,7 @@ class HttpRequest:
             AttemptOutcome.FAILED,
             category=category,
             error=error,
-            upstream=Outcome("unknown") if own else Outcome(category, error=error, latency=latency),
+            upstream=CallOutcome("unknown") if own else CallOutcome(category, error=error, latency=latency),
         )
 
     @staticmethod

@@ -15,7 +15,7 @@ from queues.states import Outcome
 from queues.task_errors import LONGEST_TEXT
 from quotas.engine.dialects.redaction import without
 from quotas.engine.types import MAX_COST
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 
 LONGEST_ERROR, LONGEST_UPSTREAM_ERROR, LONGEST_TRACEBACK = 2000, 300, 20_000
 """Characters that are kept: of a traceback the last ones."""

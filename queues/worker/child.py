@@ -21,7 +21,7 @@ from queues.states import Outcome
 from queues.worker.child_processes import end_group
 from queues.worker.running import FORKED_COPY, perform
 from quotas import events
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 from quotas.runtime import connection
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,7 @@ from queues.registry import RunResult
 from queues.settlement import settle_engine
 from queues.states import Outcome
 from queues.task_errors import described
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 
 log = structlog.get_logger(__name__)
 

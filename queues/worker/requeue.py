@@ -10,7 +10,7 @@ from queues.lifecycle.delivery import requeue
 from queues.registry import RunResult
 from queues.states import Outcome
 from queues.worker.delivery_end import end
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 
 WHY = "its worker stopped"
 TOO_LARGE = "its worker grew too large"

@@ -19,7 +19,7 @@ from queues.states import Outcome
 from queues.task_errors import described, trace_of
 from queues.worker import child_processes
 from queues.worker.checked_result import checked, code_failure
-from quotas.engine.types import Outcome as Upstream
+from quotas.engine.types import CallOutcome as Upstream
 from quotas.models.encrypted import CredentialUnreadable
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 from rest_framework import serializers
 
 from quotas.engine.dialects import DIALECTS
-from quotas.engine.types import MAX_COST, Outcome
+from quotas.engine.types import MAX_COST, CallOutcome
 from quotas.models.names import name_validator
 from quotas.rest.fields import (
     MAX_SUBJECT,
@@ -154,7 +154,7 @@ def subject(data: dict[str, Any], own_project: str) -> Check:
     return _check({name: data.get(name) for name in SubjectBody._declared_fields}, own_project)
 
 
-def outcome(data: dict[str, Any]) -> Outcome:
+def outcome(data: dict[str, Any]) -> CallOutcome:
     """The outcome of a validated `OutcomeBody`."""
     return outcomes.outcome_of(
         status=data.get("status"),

@@ -247,7 +247,7 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CallOutcome:
     """How a call through a lease ended, as far as the account is concerned."""
 
     category: str = "ok"
@@ -264,7 +264,7 @@ class Outcome:
     """Quota read from headers: {unit: {"limit", "remaining", "reset_after", "window"?}}."""
     error: str = ""
     """A short redacted message."""
-    told: Mapping[str, str] = field(default_factory=dict)
+    rate_limit_fields: Mapping[str, str] = field(default_factory=dict)
     """The header fields about limits, redacted: to be shown, not to be decided by."""
     resource: str | None = None
     """What `learned`, and a refusal of scope `model`, belong to. None: the account as a whole; empty: the model that

@@ -16,7 +16,7 @@ from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
-from quotas.engine.limits.wait_queue import SharedLine
+from quotas.engine.limits.wait_queue import WaitQueue
 from quotas.engine.limits.waiting import WaitingLine
 from quotas.runtime.redis_url import client
 
@@ -63,7 +63,7 @@ def waiting_line() -> WaitingLine:
     """Blocking checks, in order of arrival in all processes together."""
     resilient = limiter()
     keys = resilient.limiter.keys
-    return WaitingLine(resilient, SharedLine(resilient.ask, keys), keys=keys)
+    return WaitingLine(resilient, WaitQueue(resilient.ask, keys), keys=keys)
 
 
 class _Outage:

@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from quotas import events
 from quotas.engine import dialects as headers
 from quotas.engine.accounts.view import Explanation
-from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
+from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.connection import accounts
 from quotas.services import last_responses, outcomes, shared_credentials
@@ -108,17 +108,17 @@ def settle(lease: str, report: Report) -> Settled | None:
     """Settle a lease by a report of its call. The first report of a lease counts; None: the lease is unknown."""
     owner = _owner(lease)
     if owner is None:
-        return accounts().settle(lease, Outcome("unknown"))
+        return accounts().settle(lease, CallOutcome("unknown"))
     config, account = owner
     return settle_outcome(lease, outcome_of(report, config, account.id))
 
 
-def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
+def settle_outcome(lease: str, outcome: CallOutcome) -> Settled | None:
     """Settle one lease by an outcome; None: the lease is unknown."""
     return settle_outcomes([(lease, outcome)])[0]
 
 
-def settle_outcomes(pairs: Sequence[tuple[str, Outcome]]) -> list[Settled | None]:
+def settle_outcomes(pairs: Sequence[tuple[str, CallOutcome]]) -> list[Settled | None]:
     """End accounts' calls, in order: settle in Redis, publish what changed, note the outcome for adaptive policies and
     the provider's last response. None for an unknown lease. Raises `LimiterUnavailable`; settling again is harmless.
 
@@ -149,10 +149,10 @@ def _without_sql() -> Iterator[None]:
         logger.warning("an account's change could not be written to SQL: %s", type(error).__name__)
 
 
-def outcome_of(report: Report, config: PoolConfig, account_id: str) -> Outcome:
+def outcome_of(report: Report, config: PoolConfig, account_id: str) -> CallOutcome:
     """What the report means in the dialect of the pool's provider; a credential that is echoed is taken out."""
     if report.status is None and report.error == "cancelled":
-        outcome = Outcome("unknown", latency=report.latency)
+        outcome = CallOutcome("unknown", latency=report.latency)
     elif report.status is None:
         outcome = headers.failed(report.error, latency=report.latency)
     else:

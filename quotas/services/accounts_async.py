@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from quotas.engine.redis.pipeline import InThread
-from quotas.engine.types import Admission, Outcome
+from quotas.engine.types import Admission, CallOutcome
 from quotas.runtime.connection import accounts
 from quotas.services import accounts as pools
 from quotas.services import deferred_settlement
@@ -52,7 +52,9 @@ async def give_back(admission: Admission, in_thread: InThread) -> None:
     if lease is not None:
         await in_thread(
             lambda: deferred_settlement.settled(
-                f"lease {lease[:6]}..", lambda: accounts().settle(lease, Outcome("unused")), life=admission.expires_in
+                f"lease {lease[:6]}..",
+                lambda: accounts().settle(lease, CallOutcome("unused")),
+                life=admission.expires_in,
             )
         )
 

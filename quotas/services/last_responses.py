@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import structlog
 
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from quotas.runtime.connection import accounts
 
 LIFE = 7 * 86400
@@ -40,7 +40,7 @@ _lock = threading.Lock()
 _written: dict[str, float] = {}
 
 
-def note(account_id: str, outcome: Outcome) -> None:
+def note(account_id: str, outcome: CallOutcome) -> None:
     """Keep it if it is time. It is only for show: where Redis is away, the call that it came from ends all the same."""
     if not account_id or outcome.status is None:
         return
@@ -56,7 +56,7 @@ def note(account_id: str, outcome: Outcome) -> None:
         "at": time.time(),
         "status": outcome.status,
         "outcome": outcome.category,
-        "headers": dict(outcome.told),
+        "headers": dict(outcome.rate_limit_fields),
     }
     try:
         accounts().transport.command("SET", _key(account_id), json.dumps(document).encode(), "EX", str(LIFE))

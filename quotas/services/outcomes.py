@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from quotas.engine import dialects
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from quotas.runtime.counters import Tally
 from quotas.services.aimd import ROOM
 from quotas.services.limits import Check
@@ -30,14 +30,14 @@ def outcome_of(
     latency: float | None = None,
     headers_told: object = None,
     dialect: str = "generic",
-) -> Outcome:
+) -> CallOutcome:
     """What a caller tells of a call: the answer's status and fields, or that it had a `timeout` or `network` error."""
     if status is None:
-        return dialects.failed(error, latency=latency) if error else Outcome("ok", latency=latency)
+        return dialects.failed(error, latency=latency) if error else CallOutcome("ok", latency=latency)
     return dialects.read(dialect, status, headers_told, latency=latency)
 
 
-def report(question: Check, outcome: Outcome, count: int = 1) -> list[str]:
+def report(question: Check, outcome: CallOutcome, count: int = 1) -> list[str]:
     """Tell how calls went that the question stands for. Returns the adaptive policies that heard of it.
 
     Raises what `Check.limits` raises.
@@ -48,7 +48,7 @@ def report(question: Check, outcome: Outcome, count: int = 1) -> list[str]:
     return of_policies((limit.name for limit in question.limits(held)), outcome, count)
 
 
-def of_policies(names: Iterable[str], outcome: Outcome, count: int = 1) -> list[str]:
+def of_policies(names: Iterable[str], outcome: CallOutcome, count: int = 1) -> list[str]:
     """Tell it to those of the named policies that are adaptive; returns them."""
     adaptive = resolve.snapshot().adaptive
     if not adaptive or outcome.category in SILENT:
@@ -59,13 +59,13 @@ def of_policies(names: Iterable[str], outcome: Outcome, count: int = 1) -> list[
     return [policy.name for policy in heard]
 
 
-def of_reservation(limit_ids: Iterable[str], outcome: Outcome) -> list[str]:
+def of_reservation(limit_ids: Iterable[str], outcome: CallOutcome) -> list[str]:
     """Tell it to the adaptive policies that a reservation was charged by."""
     ids = set(limit_ids)
     return of_policies([policy.name for policy in resolve.snapshot().adaptive.values() if policy.id in ids], outcome)
 
 
-def of_account(account_id: str, outcome: Outcome) -> list[str]:
+def of_account(account_id: str, outcome: CallOutcome) -> list[str]:
     """Tell it to the adaptive policies that follow the account's pool."""
     held = resolve.snapshot()
     followers: dict[str, list[str]] = {}
@@ -79,7 +79,7 @@ def of_account(account_id: str, outcome: Outcome) -> list[str]:
     return []
 
 
-def _parts(policy: CompiledPolicy, outcome: Outcome) -> list[str]:
+def _parts(policy: CompiledPolicy, outcome: CallOutcome) -> list[str]:
     rule = policy.adaptive
     assert rule is not None
     parts = ["seen"]

@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from quotas import events
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.types import AccountSpec, Outcome, Settled
+from quotas.engine.types import AccountSpec, CallOutcome, Settled
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable
 from quotas.runtime.connection import accounts
 from quotas.snapshot import resolve
@@ -42,7 +42,7 @@ def of(account_id: str) -> list[tuple[PoolConfig, AccountSpec]]:
     return [one for one in group if one[0].spec.id not in own]
 
 
-def follow(settled: Settled, outcome: Outcome) -> None:
+def follow(settled: Settled, outcome: CallOutcome) -> None:
     """Let the account's twins follow what a call has just shown of their credential. Never fails the call's end."""
     if settled.repeated or settled.outcome not in LIMITED and settled.transition != "disabled":
         return
@@ -53,7 +53,7 @@ def follow(settled: Settled, outcome: Outcome) -> None:
         logger.warning("accounts with the credential of %s could not follow it: %s", settled.account_id, error)
 
 
-def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome: Outcome) -> None:
+def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome: CallOutcome) -> None:
     from quotas.services import health
 
     pool = config.spec

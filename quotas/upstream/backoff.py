@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 
 BOUNDS = {
     "rate_limited": (60.0, 300.0),
@@ -19,7 +19,9 @@ JITTER = 0.1
 LIMITED = frozenset({"rate_limited", "quota_exhausted"})
 
 
-def delay(outcome: Outcome, failures: int, uniform: Callable[[float, float], float] = random.uniform) -> float | None:
+def delay(
+    outcome: CallOutcome, failures: int, uniform: Callable[[float, float], float] = random.uniform
+) -> float | None:
     """Seconds before the next attempt after `failures` failed ones; None where another try would not help.
 
     The server's own hint comes first: it is never shortened, and lengthened by at most a tenth.

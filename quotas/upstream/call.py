@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from quotas.engine.types import MAX_COST, Admission, Outcome
+from quotas.engine.types import MAX_COST, Admission, CallOutcome
 from quotas.errors import NoAccountAvailable, QuotaError
 from quotas.upstream import backoff
 
@@ -102,7 +102,7 @@ class Plan:
             self._tell("rate_limited", wait=wait, category="rate_limited")
         return wait + 0.005
 
-    def after(self, outcome: Outcome, lease: Lease) -> float | None:
+    def after(self, outcome: CallOutcome, lease: Lease) -> float | None:
         """None: it is done, well or for good; else the seconds until the next attempt.
 
         Where a second account refuses as well, that is the call's own end: it is what was asked for that both refuse.

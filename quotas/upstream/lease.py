@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from quotas.engine import dialects
-from quotas.engine.types import Admission, Outcome, Settled
+from quotas.engine.types import Admission, CallOutcome, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.threads import off_loop
 from quotas.services import accounts as service
@@ -36,7 +36,7 @@ class Lease:
         self.timeout = config.provider.timeout
         self.expires_in = admission.expires_in
         self.settled: Settled | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: CallOutcome | None = None
         self._config = config
         self._ended = False
         self._request, self._project = request, project
@@ -61,7 +61,9 @@ class Lease:
         """The header field that carries the credential; empty where the provider wants none."""
         return self._way.auth_headers
 
-    def settle_response(self, response: Any, *, usage: Mapping[str, int] | None = None, body: object = None) -> Outcome:
+    def settle_response(
+        self, response: Any, *, usage: Mapping[str, int] | None = None, body: object = None
+    ) -> CallOutcome:
         """Settle by an answer: any object with `status_code` (or `status`) and `headers`.
 
         A body that has been read is looked at, for the actual use and an error's kind. `body`: the same, where the
@@ -86,7 +88,7 @@ class Lease:
         error: str = "",
         latency: float | None = None,
         target: str = "",
-    ) -> Outcome:
+    ) -> CallOutcome:
         """Report how the call went. The first report counts; later calls return its outcome.
 
         `error`, where no answer came: `timeout`, `network`, or `cancelled` where the caller gave up itself. `latency` in
@@ -105,13 +107,13 @@ class Lease:
     def give_back(self) -> None:
         """Settle a lease whose call was never made: all that was reserved is free again."""
         if self.outcome is None:
-            self._settle(Outcome("unused"))
+            self._settle(CallOutcome("unused"))
 
     def end(self, error: BaseException | None) -> None:
         """Settle by how the block ended, unless somebody has."""
         if self.outcome is None:
             if error is None:
-                self.outcome = Outcome("ok", latency=self._took())
+                self.outcome = CallOutcome("ok", latency=self._took())
             else:
                 self.outcome = self._named(failure(error, self), answers.target_of(answers.answer_in(error)))
         self._settle(self.outcome)
@@ -120,13 +122,13 @@ class Lease:
         """Whether another account of the pool, or of its fallbacks, is not disabled."""
         return off_loop(lambda: self._way.has_another(self._project))
 
-    def _named(self, outcome: Outcome, target: str) -> Outcome:
+    def _named(self, outcome: CallOutcome, target: str) -> CallOutcome:
         """The outcome with what was asked for. In the address of some providers is the credential."""
         if outcome.category not in ("ok", "auth"):
             return outcome
         return replace(outcome, target=self._way.redact(target) if target else "", request=self._request)
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, outcome: CallOutcome) -> None:
         """Once, and without raising: the call is made. Where Redis does not answer, it is settled when it does."""
         self.outcome = outcome
         if self._ended:
@@ -152,16 +154,16 @@ class Lease:
         self.end(error)
 
 
-def failure(error: BaseException, lease: Lease) -> Outcome:
+def failure(error: BaseException, lease: Lease) -> CallOutcome:
     """What an exception of an HTTP client means: the answer in it, a timeout, a broken network, or nothing known."""
     if isinstance(error, CredentialUnreadable):
-        return Outcome("unused")  # no call was made
+        return CallOutcome("unused")  # no call was made
     said = answers.said_in(error)
     if said is not None:
         report = Report(said.status, said.headers, said.body)
         return service.outcome_of(report, lease._config, lease.account_id)
     word = answers.fault_of(error)
-    return dialects.failed(word, type(error).__name__, latency=lease._took()) if word else Outcome("unknown")
+    return dialects.failed(word, type(error).__name__, latency=lease._took()) if word else CallOutcome("unknown")
 
 
 def lent(admission: Admission, pool: str, request: str = "", project: str | None = None) -> Lease:

@@ -29,7 +29,7 @@ from django.utils.module_loading import import_string
 from rest_framework.exceptions import APIException
 
 from quotas.api import answers
-from quotas.engine.types import Decision, Outcome
+from quotas.engine.types import CallOutcome, Decision
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest.problems import MEDIA_TYPE, document
 from quotas.services import limits, outcomes
@@ -135,7 +135,7 @@ class Passed:
         failed = response.status_code >= 500 if response is not None else _is_failure(error)
         latency = time.perf_counter() - self._began if self._latency is None else self._latency
         try:
-            outcome = Outcome("server" if failed else "ok", latency=latency)
+            outcome = CallOutcome("server" if failed else "ok", latency=latency)
             outcomes.of_policies((state.policy for state in self.decision.limits), outcome)
         except Exception:
             logger.exception("the outcome of a request was not counted")

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from quotas.engine.accounts import outcome as accounts_outcome
 from quotas.engine.accounts import packed_pool
 from quotas.engine.accounts.admission import AdmissionCalls
-from quotas.engine.accounts.packed_pool import PoolPlan
+from quotas.engine.accounts.packed_pool import PackedPool
 from quotas.engine.accounts.view import Explanation, PoolView, state_of, views_of
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
 from quotas.engine.limits import codec
 from quotas.engine.redis.scripts import EMPTY, Call, bulk, load, packed
 from quotas.engine.redis.transport import Transport
-from quotas.engine.types import AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
+from quotas.engine.types import AccountState, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
 
 if TYPE_CHECKING:
     import redis as redis_py
@@ -52,7 +52,7 @@ class Accounts:
         self.clock = clock
         self.transport = Transport(redis, tag=self.keys.tag, timeout=timeout)
         self._settle = load("settle_lease")
-        self._verb = load("account_verb")
+        self._action = load("account_action")
         self._states = load("account_states", read_only=True)
         self._random = chance or random.Random()
         self._calls = AdmissionCalls(self.keys, clock, self._random)
@@ -112,13 +112,13 @@ class Accounts:
     def _turn(request: AdmitRequest, turn: int) -> AdmitRequest:
         return request if turn == 0 else replace(request, pool=request.fallbacks[turn - 1])
 
-    def plan(self, pool: PoolSpec) -> PoolPlan:
+    def plan(self, pool: PoolSpec) -> PackedPool:
         """The pool prepared for the scripts; kept for as long as the same object is asked for."""
         return self._calls.plan(pool)
 
     # -- settling ------------------------------------------------------------------------------------------------
 
-    def settle(self, lease: str, outcome: Outcome) -> Settled | None:
+    def settle(self, lease: str, outcome: CallOutcome) -> Settled | None:
         """Tell how the call through `lease` ended. The first call counts, later ones get its answer.
 
         None for a lease that is not known (or was settled more than an hour ago), and nothing is changed.
@@ -129,7 +129,7 @@ class Accounts:
         reply = self.transport.send(self._settling(lease, outcome, keys))
         return None if reply is None else self._settled(lease, outcome, reply)
 
-    def settle_many(self, outcomes: Iterable[tuple[str, Outcome]]) -> list[Settled | None]:
+    def settle_many(self, outcomes: Iterable[tuple[str, CallOutcome]]) -> list[Settled | None]:
         """Many settles in at most two round trips, in order."""
         given = list(outcomes)
         if not given:
@@ -170,12 +170,12 @@ class Accounts:
         """
         self.transport.command("DEL", self._calls.token_key(token))
 
-    def _settling(self, lease: str, outcome: Outcome, keys: tuple[int, bytes]) -> Call:
+    def _settling(self, lease: str, outcome: CallOutcome, keys: tuple[int, bytes]) -> Call:
         now = EMPTY if self.clock is None else bulk(b"%d" % self.clock())
         args = accounts_outcome.pack(outcome, self._random.random(), lease.encode())
         return Call(self._settle, packed=packed(self._settle, keys[0], 10, keys[1], now, args))
 
-    def _settled(self, lease: str, outcome: Outcome, reply: list[Any]) -> Settled:
+    def _settled(self, lease: str, outcome: CallOutcome, reply: list[Any]) -> Settled:
         repeated, category, cooldown, transition, before, after, account, errors, use, probe = reply
         return Settled(
             lease=lease,
@@ -289,12 +289,12 @@ class Accounts:
             changed += self._do(state.id, "restore", figures + (state.why or "restored").encode("utf-8", "replace"))
         return changed
 
-    def _do(self, account_id: str, verb: str, argument: bytes = b"") -> bool:
-        return self._do_at(packed_pool.account_state_key(self.keys, account_id), verb, argument)
+    def _do(self, account_id: str, action: str, argument: bytes = b"") -> bool:
+        return self._do_at(packed_pool.account_state_key(self.keys, account_id), action, argument)
 
-    def _do_at(self, key: bytes, verb: str, argument: bytes = b"") -> bool:
+    def _do_at(self, key: bytes, action: str, argument: bytes = b"") -> bool:
         now = b"" if self.clock is None else b"%d" % self.clock()
-        return bool(self.transport.run(self._verb, [key], [now, verb, argument]))
+        return bool(self.transport.run(self._action, [key], [now, action, argument]))
 
 
 def _why_moved(up: bool, errors: float, use: float) -> str:

@@ -1,4 +1,4 @@
-"""One admission on its way to the script and back: keys and arguments as they are sent, the answer as it is told."""
+"""One admission on its way to the script and back: keys and arguments as they are sent, the answer read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quotas.engine.accounts.packed_pool import AccountKeys, Asked, PoolPlan
+from quotas.engine.accounts.packed_pool import AccountKeys, PackedDemand, PackedPool
 from quotas.engine.keys import Keys, digest, subject
 from quotas.engine.limits import codec
 from quotas.engine.limits.limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
 from quotas.engine.redis.scripts import EMPTY, Call, bulk, load, packed
-from quotas.engine.types import Admission, AdmitRequest, Decision, Limit, PoolSpec
+from quotas.engine.types import Admission, AdmitRequest, Decision, Limit, LimitState, PoolSpec
 
 SAMPLE = 16
 """Of so many drawn at random a large pool chooses; only when all of them are busy are all weighed."""
@@ -25,7 +25,7 @@ POOL = struct.Struct("<BhdB")
 _HEAD = struct.Struct("<BBBHBddddd")
 _DRY, _QUIET, _RESERVE, _TOKEN, _KEY, _STICKY, _POOLED, _PAUSED = 1, 2, 4, 8, 16, 32, 64, 128
 _NO_POOL = b"".join(map(bulk, (b"", bytes(80), b"", b"", codec.DOUBLE.pack(1.0))))
-_NONE, _GIVEN, _IMPOSSIBLE, _DISABLED = 0, 1, 2, 3
+_NONE, _ACQUIRED, _IMPOSSIBLE, _DISABLED = 0, 1, 2, 3
 _REMEMBERED = 10_000
 
 
@@ -36,8 +36,8 @@ class Prepared:
     request: AdmitRequest
     held: list[Limit]
     ordered: Sequence[Limit]
-    plan: PoolPlan | None
-    asked: Asked | None
+    plan: PackedPool | None
+    asked: PackedDemand | None
     offered: Sequence[AccountKeys]
     call: Call
     lease: str
@@ -48,7 +48,7 @@ class Prepared:
 
 
 class AdmissionCalls:
-    """Makes the calls of `acquire.lua`, reads its answers, and remembers the keys of what was lent to this process."""
+    """Makes the calls of `acquire.lua`, reads its answers, and remembers the keys of the leases that this process acquired."""
 
     def __init__(self, keys: Keys, clock: Callable[[], int] | None, chance: random.Random) -> None:
         self.keys = keys
@@ -56,15 +56,15 @@ class AdmissionCalls:
         self._random = chance
         self._acquire = load("acquire")
         self._look = load("acquire", read_only=True)
-        self._plans: OrderedDict[int, PoolPlan] = OrderedDict()
-        self._lent: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._plans: OrderedDict[int, PackedPool] = OrderedDict()
+        self._leases: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._lease_prefix = keys.key("a", "l") + b":"
 
-    def plan(self, pool: PoolSpec) -> PoolPlan:
+    def plan(self, pool: PoolSpec) -> PackedPool:
         """The pool prepared for the scripts; kept for as long as the same object is asked for."""
         known = self._plans.get(id(pool))
         if known is None or known.pool is not pool:
-            known = self._plans[id(pool)] = PoolPlan(pool, self.keys)
+            known = self._plans[id(pool)] = PackedPool(pool, self.keys)
             while len(self._plans) > 256:
                 self._plans.popitem(last=False)
         return known
@@ -127,7 +127,7 @@ class AdmissionCalls:
             slot = secrets.token_urlsafe(15)
         lease_key = self.lease_key(lease)
         counters += [self.keys.index(limit) for limit in held]
-        asked: Asked | None = None
+        asked: PackedDemand | None = None
         accounts: Sequence[AccountKeys] = ()
         sampled = False
         if plan is None:
@@ -190,7 +190,7 @@ class AdmissionCalls:
         )
 
     def _pool_keys(
-        self, request: AdmitRequest, plan: PoolPlan, asked: Asked, accounts: Sequence[AccountKeys], some: bool
+        self, request: AdmitRequest, plan: PackedPool, asked: PackedDemand, accounts: Sequence[AccountKeys], some: bool
     ) -> tuple[int, bytes]:
         """The keys of the accounts that are offered (all, or `some`): how many, and as they are sent."""
         if not request.key:
@@ -212,66 +212,39 @@ class AdmissionCalls:
 
     def decode(self, one: Prepared, reply: list[Any]) -> Admission:
         """What the script answered; the keys of a lease that it gave are remembered."""
-        status, moment = codec.STATUS.unpack_from(reply[0])
         pool_status, index, wait, probe = POOL.unpack_from(reply[1])
         replayed = len(reply) > 2 and reply[2] == b"="
         plan = one.plan
-        if pool_status == _GIVEN and plan is not None and not one.ordered and not replayed:
-            account = one.offered[index].account
-            if not one.dry:
-                self._remember(one, index)
-            return Admission(
-                allowed=True,
-                lease=one.lease,
-                account_id=account.id,
-                account=account.name,
-                expires_in=plan.pool.lease_ttl,
-                reasons=_reasons(one, reply) if len(reply) > 2 else {},
-                pool=plan.pool.name,
-                probe=probe > 0,
-                half_opened=probe == 1,
-            )
+        acquired = plan is None or pool_status == _ACQUIRED
+        if acquired and plan is not None and not one.ordered and not replayed:
+            return self._admitted(one, reply, index, probe, ())
+        status, moment = codec.STATUS.unpack_from(reply[0])
         decision = self._decide(one, reply[0], status == codec.ALLOWED, int(moment))
         if replayed:
             return self._replayed(one, reply, decision)
-        given = plan is None or pool_status == _GIVEN
-        if status == codec.ALLOWED and given:
-            lent = None
-            if plan is not None:
-                lent = one.offered[index].account
-                if not one.dry:
-                    self._remember(one, index)
-            return Admission(
-                allowed=True,
-                lease=one.lease if lent else None,
-                account_id=lent.id if lent else None,
-                account=lent.name if lent else None,
-                expires_in=plan.pool.lease_ttl if plan else 0.0,
-                reservation=one.reservation,
-                reasons=_reasons(one, reply),
-                limits=decision.limits,
-                pool=plan.pool.name if plan else None,
-                probe=probe > 0,
-                half_opened=probe == 1,
-            )
-        pool_wait = 0.0 if given else (None if wait < 0 else wait / 1e6)
-        limit_wait = 0.0 if decision.allowed else decision.retry_after
-        by_pool = not given and (decision.allowed or _longer(pool_wait, limit_wait))
-        if decision.impossible:
-            by_pool = False
-        elif pool_status == _IMPOSSIBLE and not given:
-            by_pool = True
-        none = pool_wait is None or limit_wait is None
+        if status == codec.ALLOWED and acquired:
+            return self._admitted(one, reply, index, probe, decision.limits)
+        return _denied(one, reply, decision, None if acquired else pool_status, wait)
+
+    def _admitted(
+        self, one: Prepared, reply: list[Any], index: int, probe: int, limits: tuple[LimitState, ...]
+    ) -> Admission:
+        plan = one.plan
+        account = one.offered[index].account if plan is not None else None
+        if plan is not None and not one.dry:
+            self._remember(one, index)
         return Admission(
-            allowed=False,
-            retry_after=None if none else max(pool_wait or 0.0, limit_wait or 0.0),
-            bound_by="pool" if by_pool else "limit",
-            binding=plan.pool.name if by_pool and plan else decision.binding,
-            reasons=_reasons(one, reply) if not given else {},
-            impossible=decision.impossible or (not given and pool_status == _IMPOSSIBLE),
-            disabled=not given and pool_status == _DISABLED,
-            limits=decision.limits,
+            allowed=True,
+            lease=one.lease if account else None,
+            account_id=account.id if account else None,
+            account=account.name if account else None,
+            expires_in=plan.pool.lease_ttl if plan else 0.0,
+            reservation=one.reservation,
+            reasons=_reasons(one, reply) if len(reply) > 2 else {},
+            limits=limits,
             pool=plan.pool.name if plan else None,
+            probe=probe > 0,
+            half_opened=probe == 1,
         )
 
     def _decide(self, one: Prepared, packed: bytes, allowed: bool, moment: int) -> Decision:
@@ -310,7 +283,7 @@ class AdmissionCalls:
 
     def take(self, lease: str) -> tuple[int, bytes] | None:
         """The keys of a lease that this process was given; once."""
-        return self._lent.pop(lease, None)
+        return self._leases.pop(lease, None)
 
     def _remember(self, one: Prepared, index: int) -> None:
         """Keep the keys of a lease that this process was given, so that settling it takes one round trip."""
@@ -326,12 +299,12 @@ class AdmissionCalls:
             every = (*chosen.counters, *mine)
             count, counters = len(every), b"".join(map(bulk, every))
             cooldown = bulk(self.keys.key("a", "k", chosen.account.id, digest(key)))
-        self._lent[one.lease] = (
+        self._leases[one.lease] = (
             5 + count,
             b"".join((lease_key, bulk(chosen.state), one.plan.packed_head, cooldown, counters)),
         )
-        if len(self._lent) > _REMEMBERED:
-            self._lent.popitem(last=False)
+        if len(self._leases) > _REMEMBERED:
+            self._leases.popitem(last=False)
 
     def recorded(self, lease: str, record: bytes) -> tuple[int, bytes]:
         """The keys of a lease by its record: another process was given it."""
@@ -353,6 +326,32 @@ class AdmissionCalls:
 
     def token_key(self, token: str) -> bytes:
         return self.keys.key("a", "t", digest(token))
+
+
+def _denied(one: Prepared, reply: list[Any], decision: Decision, pool_status: int | None, wait: float) -> Admission:
+    """The denial by one side or both: the longer wait binds. `pool_status`: why there is no account, None if it is not
+    the pool that refuses; `wait` is the pool's, in microseconds."""
+    by_pool_too = pool_status is not None
+    pool_wait = (None if wait < 0 else wait / 1e6) if by_pool_too else 0.0
+    limit_wait = 0.0 if decision.allowed else decision.retry_after
+    bound_by_pool = by_pool_too and (decision.allowed or _longer(pool_wait, limit_wait))
+    if decision.impossible:
+        bound_by_pool = False
+    elif pool_status == _IMPOSSIBLE:
+        bound_by_pool = True
+    pool = one.plan.pool.name if one.plan else None
+    never = pool_wait is None or limit_wait is None
+    return Admission(
+        allowed=False,
+        retry_after=None if never else max(pool_wait or 0.0, limit_wait or 0.0),
+        bound_by="pool" if bound_by_pool else "limit",
+        binding=pool if bound_by_pool and pool else decision.binding,
+        reasons=_reasons(one, reply) if by_pool_too else {},
+        impossible=decision.impossible or pool_status == _IMPOSSIBLE,
+        disabled=pool_status == _DISABLED,
+        limits=decision.limits,
+        pool=pool,
+    )
 
 
 def _reasons(one: Prepared, reply: list[Any]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from quotas.engine.redis.scripts import bulk
-from quotas.engine.types import MAX_COST, Outcome
+from quotas.engine.types import MAX_COST, CallOutcome
 
 _HEAD = struct.Struct("<dddBB")
 _LEARNED = struct.Struct("<dddddB")
@@ -19,7 +19,7 @@ MAX_RESOURCE = 200
 """Characters of a model's or resource's name that are kept."""
 
 
-def pack(outcome: Outcome, random: float, lease: bytes) -> bytes:
+def pack(outcome: CallOutcome, random: float, lease: bytes) -> bytes:
     """ARGV 2 to 10 of settle_lease.lua, as they are sent."""
     head = _HEAD.pack(
         _microseconds(outcome.retry_after),

@@ -36,7 +36,7 @@ class AccountKeys:
     counters: tuple[bytes, ...]
 
 
-class PoolPlan:
+class PackedPool:
     """A pool, prepared. Raises ValueError for what no pool can be."""
 
     def __init__(self, pool: PoolSpec, keys: Keys) -> None:
@@ -48,7 +48,7 @@ class PoolPlan:
         self.own = tuple(limit for limit in limits if limit.scope != "custom")
         self.per_key = tuple(limit for limit in limits if limit.scope == "custom")
         self._moves = any(limit.algorithm == "calendar" for limit in self.own)
-        self._asked: dict[tuple[object, ...], Asked] = {}
+        self._asked: dict[tuple[object, ...], PackedDemand] = {}
         self._settling: dict[bytes, tuple[int, bytes]] = {}
         self.state = keys.key("a", "p", pool.id)
         self.statistics = keys.key("a", "n", pool.id)
@@ -84,21 +84,21 @@ class PoolPlan:
             sum(1 for account in pool.accounts if account.enabled),
         )
 
-    def asked(self, request: AdmitRequest, now: int) -> Asked:
+    def asked(self, request: AdmitRequest, now: int) -> PackedDemand:
         """What a call of this cost, priority and key asks; kept where it does not depend on the time or the key."""
         early = waits_early(self.pool, request.priority)
         templates = self.templates(request.key)
         if templates is not self.own or self._moves:
-            return Asked(self, templates, costs_of(request), early, now, request.model)
+            return PackedDemand(self, templates, costs_of(request), early, now, request.model)
         kind = (early, request.model, *request.cost.items())
         known = self._asked.get(kind)
         if known is None:
             if len(self._asked) > 4096:
                 self._asked.clear()
-            known = self._asked[kind] = Asked(self, templates, costs_of(request), early, now, request.model)
+            known = self._asked[kind] = PackedDemand(self, templates, costs_of(request), early, now, request.model)
         return known
 
-    def known(self, request: AdmitRequest) -> Asked | None:
+    def known(self, request: AdmitRequest) -> PackedDemand | None:
         """What a call without a key asks, where that was asked before and does not depend on the time."""
         return self._asked.get((waits_early(self.pool, request.priority), request.model, *request.cost.items()))
 
@@ -116,14 +116,14 @@ class PoolPlan:
         return self.own + tuple(limit for limit in self.per_key if holds_for(limit, key))
 
 
-class Asked:
+class PackedDemand:
     """What one kind of call asks of a pool's accounts, packed. `args` are ARGV 6 to 10 of acquire.lua."""
 
     __slots__ = ("args", "around", "packed", "specs", "templates")
 
     def __init__(
         self,
-        plan: PoolPlan,
+        plan: PackedPool,
         templates: tuple[Limit, ...],
         costs: dict[str, int],
         early: bool,

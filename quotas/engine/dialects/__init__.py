@@ -33,7 +33,7 @@ from quotas.engine.dialects import (
 from quotas.engine.dialects.findings import LIMITED, Reading
 from quotas.engine.dialects.redaction import redact
 from quotas.engine.dialects.response import Answer
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 
 _READERS: dict[str, Callable[[Answer], Reading]] = {
     "openai": openai.read,
@@ -66,7 +66,7 @@ def read(
     latency: float | None = None,
     now: float | None = None,
     tail: bytes | str = b"",
-) -> Outcome:
+) -> CallOutcome:
     """How an answered call ended for its account. Never raises, whatever `headers` and `body` hold.
 
     What the body says outranks the status: a provider may refuse inside a 200, and break off a stream with an error.
@@ -85,7 +85,7 @@ def read(
     retry_hints.complete(answer, reading)
     # Whoever is not recognised is answered with the figures of nobody in particular.
     learned = {} if answer.status == 401 else dict(list(reading.learned.items())[:_MAX_UNITS])
-    return Outcome(
+    return CallOutcome(
         category=reading.category,
         status=whole.status or None,
         latency=latency,
@@ -94,16 +94,16 @@ def read(
         usage=reading.usage,
         learned=learned,
         error=redaction.short(reading.message, secrets) if reading.message else "",
-        told=rate_limit_fields.fields_of(answer, secrets),
+        rate_limit_fields=rate_limit_fields.fields_of(answer, secrets),
         resource=reading.resource,
         certain=reading.certain and reading.category == "auth",
     )
 
 
-def failed(error: str, message: str = "", *, secrets: Iterable[str] = (), latency: float | None = None) -> Outcome:
+def failed(error: str, message: str = "", *, secrets: Iterable[str] = (), latency: float | None = None) -> CallOutcome:
     """A call that got no answer: `error` is `timeout` or `network` (anything else is `unknown`)."""
     category = error if error in ("timeout", "network") else "unknown"
-    return Outcome(category=category, latency=latency, error=redaction.short(message or error, secrets))
+    return CallOutcome(category=category, latency=latency, error=redaction.short(message or error, secrets))
 
 
 __all__ = ["DIALECTS", "LIMITED", "failed", "read", "redact"]

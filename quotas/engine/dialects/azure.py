@@ -12,7 +12,7 @@ from quotas.engine.dialects.response import Answer
 
 
 def read(answer: Answer) -> Reading:
-    """Quota per minute of the deployment; `renewalperiod` where it is told."""
+    """Quota per minute of the deployment; `renewalperiod` where it is stated."""
     reading = by_status(answer)
     reading.resource = ""
     for unit in ("requests", "tokens"):

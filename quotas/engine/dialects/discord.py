@@ -30,8 +30,8 @@ def read(answer: Answer) -> Reading:
     if reading.category != "rate_limited":
         reading.learn(_unit(answer), **quota, reset_after=reset)
         return reading
-    told = wait_values.hint(numbers.signed(answer.at("retry_after")))
-    reading.hint = told if told is not None else reading.hint
+    stated = wait_values.hint(numbers.signed(answer.at("retry_after")))
+    reading.hint = stated if stated is not None else reading.hint
     if reading.hint is None:
         reading.hint = wait_values.hint(reset)
     everywhere = answer.at("global") is True or answer.get("x-ratelimit-global") == "true"

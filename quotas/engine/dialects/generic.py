@@ -97,20 +97,20 @@ def _usual(answer: Answer, reading: Reading) -> None:
 
 def _hint(answer: Answer, reading: Reading, settings: Mapping[str, Any]) -> None:
     if "retry_after_body" in settings:
-        told = wait_values.hint(numbers.signed(answer.at(*_path(settings["retry_after_body"]))))
-        if told is not None:
-            reading.hint = told
+        stated = wait_values.hint(numbers.signed(answer.at(*_path(settings["retry_after_body"]))))
+        if stated is not None:
+            reading.hint = stated
             return
     encoding = settings.get("retry_after_encoding")
     for name in _list(settings, "retry_after"):
         values = answer.all(name.lower()) if isinstance(name, str) else []
         if isinstance(encoding, str) and encoding != "auto":
             known = [wait for value in values if (wait := wait_values.reset(value, answer.clock, encoding)) is not None]
-            told = wait_values.hint(max(known, default=None))
+            stated = wait_values.hint(max(known, default=None))
         else:
-            told = wait_values.retry_after(values, answer.clock)
-        if told is not None:
-            reading.hint = told
+            stated = wait_values.retry_after(values, answer.clock)
+        if stated is not None:
+            reading.hint = stated
             return
 
 

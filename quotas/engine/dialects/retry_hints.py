@@ -56,8 +56,8 @@ def complete(answer: Answer, reading: Reading) -> None:
     if reading.hint is None or reading.hint < wait_values.NOW:
         found = list(_explicit(answer, reading))
         reading.hint = next((wait for wait in found if wait >= wait_values.NOW), found[0] if found else reading.hint)
-    told = any(isinstance(quota["reset_after"], float) for quota in reading.learned.values())
-    if reading.hint is None and not told and reading.category in LIMITED and not reading.unpaid:
+    stated = any(isinstance(quota["reset_after"], float) for quota in reading.learned.values())
+    if reading.hint is None and not stated and reading.category in LIMITED and not reading.unpaid:
         reading.hint = _exhausted(answer)
 
 

@@ -1,4 +1,4 @@
-"""Shopify: a leaky bucket told as `used/limit`; GraphQL tells points in the body, and throttles with 200 or 429.
+"""Shopify: a leaky bucket stated as `used/limit`; GraphQL states points in the body, and throttles with 200 or 429.
 
 https://shopify.dev/docs/api/usage/rate-limits
 """

@@ -24,10 +24,10 @@ def read(answer: Answer) -> Reading:
     status = code or answer.status
     if reading.category == "rate_limited":
         reading.scope = "key"
-        told = wait_values.hint(numbers.signed(answer.at("parameters", "retry_after")))
-        if told is None and (match := _RETRY_AFTER.search(answer.text_at("description"))):
-            told = wait_values.hint(float(match[1]))
-        reading.hint = told if told is not None else reading.hint
+        stated = wait_values.hint(numbers.signed(answer.at("parameters", "retry_after")))
+        if stated is None and (match := _RETRY_AFTER.search(answer.text_at("description"))):
+            stated = wait_values.hint(float(match[1]))
+        reading.hint = stated if stated is not None else reading.hint
     elif status == 401 or (status == 404 and answer.text_at("description") == "Not Found"):
         reading.refuse_credential()
     elif status == 403 and answer.at("ok") is False:

@@ -13,7 +13,7 @@ from quotas.engine.types import MAX_COST
 
 RING = 60
 FAR = 3_155_760_000_000_000
-"""A century in microseconds: no longer wait is told."""
+"""A century in microseconds: no longer wait is reported."""
 Tags = tuple[Any, Any]
 
 

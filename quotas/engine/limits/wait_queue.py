@@ -41,15 +41,15 @@ def call_commands(keys: Keys, ticket: str) -> list[bytes]:
     return [pack(("RPUSH", turn, b"1")), pack(("PEXPIRE", turn, round(LEASE * 2000)))]
 
 
-class SharedLine:
+class WaitQueue:
     """Lines on one server. Safe under threads. Every method raises LimiterUnavailable."""
 
     def __init__(self, ask: Ask, keys: Keys, *, clock: Callable[[], int] | None = None) -> None:
         self._ask = ask
         self._keys = keys
         self._clock = clock
-        self._stand = load("stand")
-        self._leave = load("leave")
+        self._enqueue = load("wait_enqueue")
+        self._dequeue = load("wait_dequeue")
 
     def occupied(self, counters: Sequence[bytes]) -> bytes | None:
         """The first of these counters that somebody waits for."""
@@ -57,31 +57,31 @@ class SharedLine:
         replies = self._ask(lambda transport: transport.exchange(b"".join(commands), len(commands)))
         return next((counter for counter, reply in zip(counters, replies, strict=True) if reply == 1), None)
 
-    def stand(self, counter: bytes, tickets: Sequence[tuple[str, int | None]]) -> tuple[list[int], str]:
+    def enqueue(self, counter: bytes, tickets: Sequence[tuple[str, int | None]]) -> tuple[list[int], str]:
         """Take or keep places: (the place of each ticket, the ticket that is first)."""
         now = b"" if self._clock is None else b"%d" % self._clock()
         args: list[bytes | str] = [now, b"%d" % round(LEASE * 1e6)]
         for ticket, place in tickets:
             args += [ticket, "" if place is None else str(place)]
-        *places, first = self._ask(lambda transport: transport.run(self._stand, line_keys(self._keys, counter), args))
+        *places, first = self._ask(lambda transport: transport.run(self._enqueue, line_keys(self._keys, counter), args))
         return [int(place) for place in places], first.decode()
 
-    def leave(self, counter: bytes, ticket: str) -> None:
+    def dequeue(self, counter: bytes, ticket: str) -> None:
         """Give a place up, and call the next one if it was the first."""
 
         def act(transport: Transport) -> None:
-            first = transport.run(self._leave, line_keys(self._keys, counter), [ticket])
+            first = transport.run(self._dequeue, line_keys(self._keys, counter), [ticket])
             if first is not None:
                 transport.exchange(b"".join(call_commands(self._keys, first.decode())), 2)
 
         self._ask(act)
 
-    def ear(self) -> Ear:
+    def listener(self) -> TurnListener:
         """What hears that a ticket is called."""
-        return Ear(self._ask, lambda ticket: turn_key(self._keys, ticket))
+        return TurnListener(self._ask, lambda ticket: turn_key(self._keys, ticket))
 
 
-class Ear:
+class TurnListener:
     """One blocking read at a time, on a connection of its own. A context manager."""
 
     def __init__(self, ask: Ask, turn: Callable[[str], bytes]) -> None:
@@ -90,7 +90,7 @@ class Ear:
         self._wire: Wire | None = None
         self._seconds = 0.0
 
-    def hear(self, ticket: str, seconds: float) -> bool:
+    def wait(self, ticket: str, seconds: float) -> bool:
         """Wait until the ticket is called, at most `seconds`. Raises LimiterUnavailable."""
         if self._wire is None or seconds > self._seconds:
             self.close()
@@ -106,7 +106,7 @@ class Ear:
             self._wire.close()
             self._wire = None
 
-    def __enter__(self) -> Ear:
+    def __enter__(self) -> TurnListener:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,6 @@
 """Waiting for capacity: in order of arrival, in all processes together, with hardly a question.
 
-Whoever is refused stands in the line of the counter that refused, with a ticket (`line.SharedLine`). Only the first
+Whoever is refused stands in the line of the counter that refused, with a ticket (`line.WaitQueue`). Only the first
 one in a line asks the limiter, and it sleeps until the exact time that the denial named; all others are asleep until
 they are called. Of a process's waiters in one line only the first one speaks for all: it renews their tickets.
 
@@ -23,7 +23,7 @@ from typing import Protocol
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
-from quotas.engine.limits.wait_queue import Ear, SharedLine
+from quotas.engine.limits.wait_queue import TurnListener, WaitQueue
 from quotas.engine.types import Decision, Limit
 
 LONGEST_SLEEP = 1.0
@@ -68,7 +68,7 @@ class WaitingLine:
     def __init__(
         self,
         limiter: Checking,
-        shared: SharedLine | None = None,
+        shared: WaitQueue | None = None,
         *,
         keys: Keys | None = None,
         sleep: Callable[[float], object] | None = None,
@@ -109,7 +109,7 @@ class WaitingLine:
                 line = binding_of(decision, counters)
                 if line is None:
                     break
-            decision, done = self._stand(line, waiter, deadline, ask, lambda told: binding_of(told, counters))
+            decision, done = self._stand(line, waiter, deadline, ask, lambda denial: binding_of(denial, counters))
             if done:
                 break
             line = None
@@ -132,7 +132,7 @@ class WaitingLine:
     ) -> tuple[Decision, bool]:
         """Wait in one line: (the answer, whether it is final); not final where another counter refuses now."""
         first = self._enter(line, waiter)
-        ear = self._shared.ear() if self._shared is not None else None
+        listener = self._shared.listener() if self._shared is not None else None
         try:
             while True:
                 left = deadline - time.monotonic()
@@ -142,8 +142,8 @@ class WaitingLine:
                     waiter.turn.wait(left)
                     first = self._renew(line, waiter)
                     continue
-                if first != waiter.ticket and ear is not None and first:
-                    self._listen(ear, waiter, min(left, LONGEST_SLEEP))
+                if first != waiter.ticket and listener is not None and first:
+                    self._listen(listener, waiter, min(left, LONGEST_SLEEP))
                     first = self._renew(line, waiter)
                     continue
                 decision = ask()
@@ -155,8 +155,8 @@ class WaitingLine:
                 self._sleep(min(decision.retry_after, EARLIER if by_slots(decision) else LONGEST_SLEEP))
                 first = self._renew(line, waiter)
         finally:
-            if ear is not None:
-                ear.close()
+            if listener is not None:
+                listener.close()
             self._leave(line, waiter)
 
     def _occupied(self, counters: list[bytes]) -> bytes | None:
@@ -175,7 +175,7 @@ class WaitingLine:
         first = ""
         if self._shared is not None:
             try:
-                (waiter.place,), first = self._shared.stand(line, [(waiter.ticket, waiter.place)])
+                (waiter.place,), first = self._shared.enqueue(line, [(waiter.ticket, waiter.place)])
             except LimiterUnavailable:
                 first = ""
         with self._lock:
@@ -199,7 +199,7 @@ class WaitingLine:
         with self._lock:  # held while the server is asked: nobody's ticket comes back that has just left
             waiting = self._lines[line]
             try:
-                places, first = self._shared.stand(line, [(one.ticket, one.place) for one in waiting])
+                places, first = self._shared.enqueue(line, [(one.ticket, one.place) for one in waiting])
             except LimiterUnavailable:
                 return ""
             for one, place in zip(waiting, places, strict=True):
@@ -209,9 +209,9 @@ class WaitingLine:
         return first
 
     @staticmethod
-    def _listen(ear: Ear, waiter: _Waiter, seconds: float) -> None:
+    def _listen(listener: TurnListener, waiter: _Waiter, seconds: float) -> None:
         try:
-            ear.hear(waiter.ticket, seconds)
+            listener.wait(waiter.ticket, seconds)
         except LimiterUnavailable:
             time.sleep(min(seconds, 0.05))  # the next look finds out, and goes on alone
 
@@ -225,7 +225,7 @@ class WaitingLine:
                 del self._lines[line]
         if self._shared is not None:
             try:
-                self._shared.leave(line, waiter.ticket)
+                self._shared.dequeue(line, waiter.ticket)
             except LimiterUnavailable:
                 return  # the ticket ends by itself
 

@@ -70,7 +70,7 @@ class AsyncWaitingLine:
         self._keys = keys
         self._clock = clock
         self._lines: dict[bytes, list[_Waiter]] = {}
-        self._stand_script, self._leave_script = load("stand"), load("leave")
+        self._enqueue_script, self._dequeue_script = load("wait_enqueue"), load("wait_dequeue")
         self._leaving: set[asyncio.Future[None]] = set()
 
     async def check(self, limits: Sequence[Limit], asking: Asking, *, max_wait: float) -> Decision:
@@ -187,7 +187,7 @@ class AsyncWaitingLine:
         args: list[bytes | str] = [now, b"%d" % round(LEASE * 1e6)]
         for waiter in waiters:
             args += [waiter.ticket, "" if waiter.place is None else str(waiter.place)]
-        return Call(self._stand_script, line_keys(self._keys, line), args)
+        return Call(self._enqueue_script, line_keys(self._keys, line), args)
 
     def _leave(self, line: bytes, waiter: _Waiter) -> None:
         waiting = self._lines[line]
@@ -201,7 +201,7 @@ class AsyncWaitingLine:
     async def _give_up(self, line: bytes, ticket: str) -> None:
         """Give a ticket up, and call the next one where it was the first."""
         try:
-            first = await self._way.run(Call(self._leave_script, line_keys(self._keys, line), [ticket]))
+            first = await self._way.run(Call(self._dequeue_script, line_keys(self._keys, line), [ticket]))
             if first is not None:
                 await self._way.send(call_commands(self._keys, first.decode()))
         except LimiterUnavailable:

@@ -62,13 +62,13 @@ end
 -- The whole of a stored state.
 local function state_unpack(raw)
   if not raw then return {} end
-  return into(cmsgpack.unpack(string.sub(raw, 74)), raw)
+  return into(cmsgpack.unpack(sub(raw, 74)), raw)
 end
 
 -- The rest of a state that was peeked at.
 local function state_load(s)
   if not s.raw then return s end
-  local rest = cmsgpack.unpack(string.sub(s.raw, 74))
+  local rest = cmsgpack.unpack(sub(s.raw, 74))
   s.raw = nil
   for name, value in pairs(rest) do s[name] = value end
   return s
@@ -78,10 +78,10 @@ end
 local function state_write(key, s)
   local h = s.h or 1
   local marks = (s.di and 1 or 0) + ((h < 1 or s.cd or s.bo or s.sc) and 2 or 0)
-  local head = struct.pack(HEAD, marks, s.sq or -1, s.lu or -1, s.nf or 0, s.cd or -1, s.bo or -1, s.h or -1, s.ht or -1,
+  local head = pack(HEAD, marks, s.sq or -1, s.lu or -1, s.nf or 0, s.cd or -1, s.bo or -1, s.h or -1, s.ht or -1,
     s.sc or -1, s.cc or -1)
   s.off, s.cd, s.bo, s.h, s.ht, s.sq, s.lu, s.sc, s.cc, s.nf = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
-  redis.call('SET', key, head .. cmsgpack.pack(s), 'PX', LIFE)
+  call('SET', key, head .. cmsgpack.pack(s), 'PX', LIFE)
 end
 
 -- How many calls are in flight; those whose lease has expired are forgotten.
@@ -146,7 +146,7 @@ local function flight_end(s, ends)
 end
 
 -- The account that a state's key names.
-local function owner_of(key) return string.sub(key, string.find(key, '}', 1, true) + 6) end
+local function owner_of(key) return sub(key, string.find(key, '}', 1, true) + 6) end
 
 -- Health, 0 to 1: what was lost comes back by half every two minutes without news.
 local function health_of(s, now)
@@ -198,7 +198,7 @@ end
 local function resource_quotas(s, resource)
   if resource == '' then return s.qn end
   local packed = s.qm and s.qm[resource]
-  return packed and cmsgpack.unpack(string.sub(packed, 9))
+  return packed and cmsgpack.unpack(sub(packed, 9))
 end
 
 -- Store them. Of more than RESOURCES the one that was used least recently is dropped.
@@ -217,7 +217,7 @@ local function resource_store(s, resource, quotas, now)
     end
     if count >= RESOURCES then all[name] = nil end
   end
-  all[resource] = struct.pack('<d', now) .. cmsgpack.pack(quotas)
+  all[resource] = pack('<d', now) .. cmsgpack.pack(quotas)
   s.qm = all
 end
 
@@ -227,7 +227,7 @@ local function in_flight(s, unit, model)
   if model then return s.pe[model == '' and unit or unit .. '\n' .. model] or 0 end
   local sum, prefix = 0, unit .. '\n'
   for name, units in pairs(s.pe) do
-    if name == unit or string.sub(name, 1, #prefix) == prefix then sum = sum + units end
+    if name == unit or sub(name, 1, #prefix) == prefix then sum = sum + units end
   end
   return sum
 end
@@ -357,7 +357,7 @@ local function ask_of(packed)
   made = {units = units, costs = costs, held = {}, reasons = {}, flying = {}, least = {}, resource = model,
     model = model ~= '' and model or nil}
   for j = 1, #units do
-    local plain = string.sub(units[j], 1, 2) == 'k:' and string.sub(units[j], 3)
+    local plain = sub(units[j], 1, 2) == 'k:' and sub(units[j], 3)
     made.held[units[j]] = true
     made.reasons[j] = plain and 'key' or units[j]
     made.least[j] = costs[plain or units[j]] and 0 or 1

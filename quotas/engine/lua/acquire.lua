@@ -332,7 +332,7 @@ local function charge(first, bound, members, slot, reservation_key, reservation_
 end
 
 -- Charge the chosen account, and write its state and the lease.
-local function lend(chosen, probe, lease, args)
+local function acquire(chosen, probe, lease, args)
   local a, b = accounts[chosen], base(chosen)
   local s = a.s
   local k = b + 1 + (keyed and 1 or 0)
@@ -487,7 +487,7 @@ end
 if admitted and not dry then
   if n > 0 then charge(first, bound, ARGV, ARGV[4], reservation_key, reservation_life) end
   if chosen then
-    lend(chosen, probe, ARGV[3], ARGV)
+    acquire(chosen, probe, ARGV[3], ARGV)
     if sticky then call('SET', sticky_key, KEYS[base(chosen) + 1], 'PX', '3600000') end
   end
 end

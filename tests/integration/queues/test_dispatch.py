@@ -18,7 +18,7 @@ from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import Stage, Status
 from quotas import clock
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from quotas.services import accounts
 from quotas.snapshot import resolve
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
@@ -207,7 +207,7 @@ def test_a_refused_model_holds_up_no_other_one(desk: Desk) -> None:
     worker = desk.worker(places=1)
     desk.cycle()
     (first,) = worker.claim()
-    refused = Outcome("rate_limited", status=429, scope="model", retry_after=60.0)
+    refused = CallOutcome("rate_limited", status=429, scope="model", retry_after=60.0)
     worker.settle(result=failed("rate_limited", counted=False, upstream=refused))
     assert first.id == jobs[0].pk
     for job in jobs[2:]:
@@ -484,7 +484,7 @@ def test_slots_are_free_again_when_jobs_end(desk: Desk) -> None:
         claimed = worker.claim()
         assert len(claimed) == 2
         started += len(claimed)
-        worker.settle(claimed, type(OK)("succeeded", upstream=Outcome("ok", status=200)))
+        worker.settle(claimed, type(OK)("succeeded", upstream=CallOutcome("ok", status=200)))
     assert started == 10
 
 

@@ -11,7 +11,7 @@ from queues.lifecycle.dead_letters import write
 from queues.models import Job
 from queues.services.replay import replay
 from queues.states import Stage, Status
-from quotas.engine.types import AdmitRequest, Outcome
+from quotas.engine.types import AdmitRequest, CallOutcome
 from quotas.models import Pool, Provider
 from quotas.runtime.connection import accounts, limiter
 from quotas.snapshot import resolve
@@ -89,7 +89,7 @@ def test_a_job_of_another_type_is_held_by_what_was_used_without_an_estimate(desk
     desk.submit(type="test.echo", queue="q")
     spec = resolve.pool_spec("llm")
     lease = accounts().admit(AdmitRequest(pool=spec)).lease
-    accounts().settle(lease or "", Outcome("ok", usage={"tokens": 5_000}))
+    accounts().settle(lease or "", CallOutcome("ok", usage={"tokens": 5_000}))
     worker = desk.worker()
     desk.cycle()
     assert worker.claim() == []

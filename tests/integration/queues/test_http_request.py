@@ -16,7 +16,7 @@ from queues.registry import RunResult
 from queues.states import Stage, Status
 from queues.worker.running import perform
 from quotas import clock
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from quotas.models import Pool
 from quotas.services import account_actions
 from quotas.snapshot import resolve
@@ -61,7 +61,7 @@ def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pyte
         )
         if not foreseen:
             raise Boom(told)
-        upstream = Outcome("server", error=told)
+        upstream = CallOutcome("server", error=told)
         return RunResult("failed", category="server", error=told, traceback=told, upstream=upstream)
 
     kind = SimpleNamespace(run=run, needs_pool=False)
@@ -79,5 +79,5 @@ def test_request_that_can_not_be_written_tells_only_that() -> None:
     way = endpoint(str(pool.accounts.get().pk))
     context = SimpleNamespace(lease=way, id="j", attempt=1, timeout=5.0, idempotency_key="j")
     result = HttpRequest().run(context, {"method": "GET", "path": "/v1/models"})  # type: ignore[arg-type]
-    assert (result.outcome, result.category, result.upstream) == ("failed", "validation", Outcome("unused"))
+    assert (result.outcome, result.category, result.upstream) == ("failed", "validation", CallOutcome("unused"))
     assert SECRET not in repr(result)

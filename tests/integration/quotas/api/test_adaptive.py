@@ -16,7 +16,7 @@ from django.conf import settings as django_settings
 from django.test import Client
 
 from quotas import events, limits
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from quotas.models import Account, AdaptiveState, ConfigVersion, Policy, Pool, Project, Provider
 from quotas.runtime.counters import flush_all
 from quotas.services import outcomes
@@ -155,7 +155,7 @@ def test_calls_through_a_pool_move_the_policy_that_follows_it(valkey: redis.Redi
             caller.post(f"leases/{lease}/settle", {"status": 500})
     clock.step()
     assert (limit_of(caller), limit_of(caller, "apart")) == (70, 100)
-    outcomes.of_account("nobody", Outcome("server"))
+    outcomes.of_account("nobody", CallOutcome("server"))
 
 
 def test_views_report_their_own_answers(settings: Any) -> None:

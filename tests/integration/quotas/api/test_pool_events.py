@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quotas import events
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from quotas.models import Account
 from quotas.runtime.connection import accounts
 from quotas.services import account_actions, credentials
@@ -94,7 +94,7 @@ def test_concurrency_tells_from_where_to_where_and_why(told: list[Any]) -> None:
 
     def busy() -> bool:
         lease = accounts().admit(pools.request_for("llm")).lease or ""
-        settled = accounts().settle(lease, Outcome("server" if len(moved) % 2 else "ok", status=200))
+        settled = accounts().settle(lease, CallOutcome("server" if len(moved) % 2 else "ok", status=200))
         assert settled is not None
         moved.append(settled)
         pools.publish_settled([settled])

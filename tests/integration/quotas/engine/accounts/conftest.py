@@ -11,7 +11,7 @@ import redis
 
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.accounts.view import AccountView
-from quotas.engine.types import AccountSpec, Admission, AdmitRequest, Limit, Outcome, PoolSpec, Settled
+from quotas.engine.types import AccountSpec, Admission, AdmitRequest, CallOutcome, Limit, PoolSpec, Settled
 from tests.integration.quotas.engine.limits.conftest import Clock
 from tests.support.valkey import valkey, valkey_server  # noqa: F401
 
@@ -38,9 +38,9 @@ def pool(accounts: int | tuple[str | AccountSpec, ...] = 1, *limits: Limit, **fi
     return PoolSpec(**({"id": "llm", "name": "llm", "accounts": specs, "limits": limits} | fields))
 
 
-RATE_LIMITED = Outcome("rate_limited", status=429)
-SERVER = Outcome("server", status=500)
-OK = Outcome("ok", status=200)
+RATE_LIMITED = CallOutcome("rate_limited", status=429)
+SERVER = CallOutcome("server", status=500)
+OK = CallOutcome("ok", status=200)
 
 
 class Engine:
@@ -55,14 +55,14 @@ class Engine:
         """Ask for an account."""
         return self.accounts.admit(AdmitRequest(pool=spec, **fields))
 
-    def settle(self, lease: str | None, outcome: Outcome = OK) -> Settled:
+    def settle(self, lease: str | None, outcome: CallOutcome = OK) -> Settled:
         """Settle a lease that must be known."""
         assert lease is not None
         settled = self.accounts.settle(lease, outcome)
         assert settled is not None
         return settled
 
-    def call(self, spec: PoolSpec, outcome: Outcome = OK, **fields: Any) -> tuple[str, Settled]:
+    def call(self, spec: PoolSpec, outcome: CallOutcome = OK, **fields: Any) -> tuple[str, Settled]:
         """Take an account that must be there, and settle at once."""
         admission = self.take(spec, **fields)
         assert admission, admission

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.limits.limiter import Limiter
-from quotas.engine.types import AccountSpec, AdmitRequest, ConcurrencySpec, Limit, Outcome
+from quotas.engine.types import AccountSpec, AdmitRequest, CallOutcome, ConcurrencySpec, Limit
 from tests.integration.quotas.engine.accounts.conftest import OK, RATE_LIMITED, bucket, pool
 
 
@@ -38,7 +38,7 @@ def test_retrying_at_the_time_told_passes_and_before_it_fails(engine, clock):
 def test_the_earliest_time_is_the_least_over_accounts_of_the_most_over_causes(engine, clock):
     spec = pool(2, bucket(1))
     for wait in (100.0, 40.0):
-        engine.call(spec, Outcome("rate_limited", retry_after=wait))
+        engine.call(spec, CallOutcome("rate_limited", retry_after=wait))
     denied = engine.take(spec)
     # a2's bucket refills after 60 s, its cooldown (at most a tenth longer than 40 s) ends before that.
     assert denied.retry_after == 60.0
@@ -69,7 +69,7 @@ def test_what_is_told_is_the_remaining_minimum_over_all_causes(engine, clock):
     def refuse(name, wait, **fields):
         taken = engine.take(one(name), cost={"tokens": 0}, **fields)
         scope = "key" if fields else "account"
-        return engine.settle(taken.lease, Outcome("rate_limited", retry_after=wait, scope=scope)).cooldown
+        return engine.settle(taken.lease, CallOutcome("rate_limited", retry_after=wait, scope=scope)).cooldown
 
     told = {}
     told["cooldown"] = refuse("cooldown", causes["cooldown"])
@@ -85,7 +85,7 @@ def test_what_is_told_is_the_remaining_minimum_over_all_causes(engine, clock):
         if kind == "bucket":
             quota["window"] = 60 * wait  # one call in `wait` seconds
         taken = engine.take(one(name), cost={"tokens": 0}, key="chat-9")
-        engine.settle(taken.lease, Outcome("ok", learned={"requests": {**quota, "kind": kind}}))
+        engine.settle(taken.lease, CallOutcome("ok", learned={"requests": {**quota, "kind": kind}}))
         told[name] = wait
     for _ in range(5):
         assert engine.take(one("flight", ttl=causes["flight"]), cost={"tokens": 0}, key="chat-9")
@@ -259,7 +259,7 @@ def test_what_was_given_back_is_charged_when_it_is_asked_for_again(engine):
     first = engine.take(spec, cost={"tokens": 60}, token="job.1")
     assert engine.take(spec, cost={"tokens": 60}, token="job.1").lease == first.lease
     engine.accounts.forget("job.1")
-    engine.settle(first.lease, Outcome("unused"))
+    engine.settle(first.lease, CallOutcome("unused"))
     again = engine.take(spec, cost={"tokens": 60}, token="job.1")
     assert (again.allowed, again.replayed) == (True, False)
     assert not engine.take(spec, cost={"tokens": 60})
@@ -323,7 +323,7 @@ def test_limits_per_key(engine, clock):
 
 def test_explain_says_why_not_and_until_when_and_charges_nothing(engine, clock):
     spec = pool(4, bucket(6))
-    engine.call(spec, Outcome("rate_limited", retry_after=20.0))
+    engine.call(spec, CallOutcome("rate_limited", retry_after=20.0))
     engine.accounts.trip("a2", 45)
     engine.accounts.disable("a3")
     before = {key: engine.server.dump(key) for key in engine.server.scan_iter("*")}
@@ -351,7 +351,9 @@ def test_every_key_has_a_time_to_live_and_the_tag(engine):
     spec = pool(2, bucket(5), sticky=True, concurrency=ConcurrencySpec(2, 1, 4))
     request = AdmitRequest(limits=[mine], pool=spec, key="k", token="t", cost={"tokens": 5})
     first = engine.accounts.admit(request)
-    engine.settle(first.lease, Outcome("rate_limited", scope="key", learned={"tokens": {"limit": 5, "remaining": 1}}))
+    engine.settle(
+        first.lease, CallOutcome("rate_limited", scope="key", learned={"tokens": {"limit": 5, "remaining": 1}})
+    )
     engine.call(spec, RATE_LIMITED)
     keys = list(engine.server.scan_iter("*"))
     assert len(keys) > 8

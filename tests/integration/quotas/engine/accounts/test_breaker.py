@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quotas.engine.types import BreakerSpec, Outcome
+from quotas.engine.types import BreakerSpec, CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import OK, RATE_LIMITED, SERVER, pool
 
 BREAKER = BreakerSpec(failures=3, window=60.0, open_for=30.0, probes=1)
@@ -19,7 +19,7 @@ def open_breaker(engine, spec):
 @pytest.mark.parametrize("category", ["server", "network", "timeout"])
 def test_it_opens_at_so_many_failures_within_the_window(engine, category):
     spec = pool(1, breaker=BREAKER)
-    assert [engine.call(spec, Outcome(category))[1].transition for _ in range(3)] == ["", "", "opened"]
+    assert [engine.call(spec, CallOutcome(category))[1].transition for _ in range(3)] == ["", "", "opened"]
     denied = engine.take(spec)
     assert (denied.reasons, denied.retry_after) == ({"breaker_open": 1}, 30.0)
     assert engine.state(spec).state == "open"
@@ -44,7 +44,12 @@ def test_a_few_failures_among_many_successes_are_no_outage(engine, clock):
 
 @pytest.mark.parametrize(
     "outcome",
-    [RATE_LIMITED, Outcome("validation", status=400), Outcome("auth", status=403, scope="key"), Outcome("unknown")],
+    [
+        RATE_LIMITED,
+        CallOutcome("validation", status=400),
+        CallOutcome("auth", status=403, scope="key"),
+        CallOutcome("unknown"),
+    ],
 )
 def test_nothing_else_moves_it(engine, outcome):
     spec = pool(1, breaker=BREAKER)
@@ -55,16 +60,16 @@ def test_nothing_else_moves_it(engine, outcome):
 @pytest.mark.parametrize("strategy", ["health", "round_robin"])
 def test_callers_that_cancel_touch_neither_health_nor_breaker(engine, clock, strategy):
     spec = pool(1, breaker=BREAKER, strategy=strategy)
-    engine.call(spec, Outcome("timeout", error="the provider's own"))
+    engine.call(spec, CallOutcome("timeout", error="the provider's own"))
     before = engine.state(spec)
     for _ in range(30):
-        engine.call(spec, Outcome("unknown"))
+        engine.call(spec, CallOutcome("unknown"))
     after = engine.state(spec)
     assert (after.health, after.state, after.last_error) == (before.health, "available", "the provider's own")
     engine.call(spec, SERVER)
     assert engine.call(spec, SERVER)[1].transition == "opened"
     clock.move(30)
-    assert engine.settle(engine.take(spec).lease, Outcome("unknown")).transition == ""
+    assert engine.settle(engine.take(spec).lease, CallOutcome("unknown")).transition == ""
     probe = engine.take(spec)
     assert probe.probe, "a probe whose caller cancelled decides nothing and gives its place back"
     assert engine.settle(probe.lease, OK).transition == "closed"

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from quotas.engine.accounts.accounts import Accounts
-from quotas.engine.types import AdmitRequest, BreakerSpec, Limit, Outcome
+from quotas.engine.types import AdmitRequest, BreakerSpec, CallOutcome, Limit
 from tests.integration.quotas.engine.accounts.conftest import bucket, pool
 from tests.support.valkey import Server, valkey, valkey_server, wait_for  # noqa: F401
 
@@ -61,7 +61,7 @@ def test_a_token_limit_is_given_out_exactly(valkey_server: Server, valkey):  # n
     assert (view.available, view.reason) == (False, "tokens")
     assert accounts.states(pool(1, limit))[0].in_flight == 10
     # The 150 that were refused have used nothing: what one call gives back is there, to the last token.
-    accounts.settle(granted[0], Outcome("ok", usage={"tokens": 37}))
+    accounts.settle(granted[0], CallOutcome("ok", usage={"tokens": 37}))
     for cost, passes in ((64, False), (63, True), (1, False)):
         admission = accounts.admit(AdmitRequest(pool=pool(1, limit), cost={"tokens": cost}))
         assert admission.allowed is passes
@@ -73,11 +73,11 @@ def test_an_open_breaker_that_expires_lets_exactly_one_probe_through(valkey_serv
     spec = pool(1, breaker=BreakerSpec(failures=1, open_for=0.2))
     accounts = Accounts(valkey)
     failed = accounts.admit(AdmitRequest(pool=spec)).lease
-    assert accounts.settle(failed, Outcome("server", status=503)).transition == "opened"
+    assert accounts.settle(failed, CallOutcome("server", status=503)).transition == "opened"
     wait_for(lambda: accounts.states(spec)[0].state == "half_open")
     granted = race(valkey_server, spec, [{}] * 10, processes=2, threads=8)
     assert len(granted) == 1
-    settled = accounts.settle(granted[0], Outcome("ok"))
+    settled = accounts.settle(granted[0], CallOutcome("ok"))
     assert settled is not None
     assert settled.transition == "closed"
 

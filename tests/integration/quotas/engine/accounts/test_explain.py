@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from quotas.engine.types import AccountSpec, AdmitRequest, BreakerSpec, ConcurrencySpec, Outcome
+from quotas.engine.types import AccountSpec, AdmitRequest, BreakerSpec, CallOutcome, ConcurrencySpec
 from tests.integration.quotas.engine.accounts.conftest import OK, SERVER, bucket, pool
 
-LIMITED = Outcome("rate_limited", status=429, retry_after=900.0)
+LIMITED = CallOutcome("rate_limited", status=429, retry_after=900.0)
 
 
 def spare(size=1, *limits, **fields):

@@ -8,7 +8,7 @@ import pytest
 
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.dialects import read
-from quotas.engine.types import AdmitRequest, Outcome
+from quotas.engine.types import AdmitRequest, CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import OK, bucket, pool
 
 
@@ -66,7 +66,7 @@ def test_what_a_fallback_used_is_counted_at_the_fallback(engine):
     first, second = pool(1, bucket(100, "tokens")), pool(("b1",), bucket(1_000, "tokens"), id="two", name="two")
     assert engine.take(first, cost={"tokens": 100})
     lease = engine.take(first, fallbacks=(second,), cost={"tokens": 50}).lease
-    engine.settle(lease, Outcome("ok", usage={"tokens": 1_000}))
+    engine.settle(lease, CallOutcome("ok", usage={"tokens": 1_000}))
     denied = engine.take(first, fallbacks=(second,), cost={"tokens": 50})
     assert denied.reasons == {"tokens": 2}
 
@@ -115,7 +115,7 @@ def test_azures_other_spelling_of_a_reset_is_a_wait(engine, unit):
 def test_no_wait_is_longer_than_the_reset_while_nothing_else_is_used(engine, clock, remaining, reset):
     spec = pool(1, pause_at=None)
     quota = {"limit": 10_000, "remaining": remaining, "reset_after": reset, "window": 60.0, "kind": "bucket"}
-    engine.call(spec, Outcome("ok", learned={"tokens": quota}, resource=""), cost={"tokens": 10})
+    engine.call(spec, CallOutcome("ok", learned={"tokens": quota}, resource=""), cost={"tokens": 10})
     for cost in (1, 900, 9_000, 10_000):
         found = engine.look(spec, cost={"tokens": cost})[0]
         assert found.wait is not None and found.wait <= max(reset, 60.0) + 0.001
@@ -157,7 +157,7 @@ def test_a_call_that_ran_over_its_budget_ends_and_the_next_one_waits(engine, clo
     spec = pool(1, bucket(1_000, "tokens", algorithm="fixed_window"), pause_at=None)
     lease = engine.take(spec, cost={"tokens": 10}).lease
     clock.move(1)
-    assert engine.settle(lease, Outcome("ok", usage={"tokens": 1_200})).outcome == "ok"
+    assert engine.settle(lease, CallOutcome("ok", usage={"tokens": 1_200})).outcome == "ok"
     assert engine.take(spec, cost={"tokens": 1}).reasons == {"tokens": 1}
     assert engine.take(spec).reasons == {"tokens": 1}
     clock.move(60)

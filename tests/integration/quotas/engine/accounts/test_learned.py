@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.dialects import read
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import OK, bucket, pool
 
 
@@ -14,7 +14,7 @@ def quota(remaining, limit=10_000, reset=50.0, unit="tokens", kind="bucket", win
     found = {"limit": limit, "remaining": remaining, "reset_after": reset, "kind": kind}
     if window is not None:
         found["window"] = window
-    return Outcome(**({"category": "ok", "status": 200} | fields), learned={unit: found})
+    return CallOutcome(**({"category": "ok", "status": 200} | fields), learned={unit: found})
 
 
 def openai(status=200, requests=None, tokens=None, body=None, **headers):
@@ -182,7 +182,7 @@ def test_a_reset_in_the_past_makes_no_small_capacity(engine, clock, remaining, r
         if not denied:
             assert denied.retry_after is not None and denied.retry_after <= 60
         else:
-            engine.settle(denied.lease, Outcome("unused"))
+            engine.settle(denied.lease, CallOutcome("unused"))
 
 
 @pytest.mark.parametrize("kind", ["bucket", "window"])
@@ -318,7 +318,7 @@ def test_a_wait_that_is_the_reset_itself_is_no_other_wait(engine, clock):
         "requests": {"limit": 60, "remaining": 0, "reset_after": 5.0, "window": 60.0, "kind": "bucket"},
         "tokens": {"limit": 1_000, "remaining": 0, "reset_after": 60.0, "window": 60.0, "kind": "bucket"},
     }
-    engine.call(spec, Outcome("rate_limited", status=429, retry_after=5.0, learned=both))
+    engine.call(spec, CallOutcome("rate_limited", status=429, retry_after=5.0, learned=both))
     assert engine.take(spec, cost={"tokens": 900}).retry_after > 50
 
 
@@ -335,7 +335,7 @@ def test_what_remains_is_believed_beside_an_explicit_wait(engine, clock):
 
 def test_what_had_no_estimate_is_charged_and_holds_the_next_call(engine, clock):
     spec = pool(1, bucket(1_000, "tokens"), pause_at=None)
-    engine.call(spec, Outcome("ok", usage={"tokens": 5_000}))
+    engine.call(spec, CallOutcome("ok", usage={"tokens": 5_000}))
     denied = exact(engine, clock, spec)
     assert denied.reasons == {"tokens": 1} and denied.retry_after == pytest.approx(240, abs=1)
 
@@ -344,7 +344,7 @@ def test_what_had_no_estimate_is_charged_and_holds_the_next_call(engine, clock):
 @pytest.mark.parametrize("stated", [{}, {"tokens": 0}])
 def test_every_algorithm_charges_what_had_no_estimate(engine, clock, algorithm, stated):
     spec = pool(1, bucket(1_000, "tokens", algorithm=algorithm), pause_at=None)
-    engine.call(spec, Outcome("ok", usage={"tokens": 5_000}), cost=stated)
+    engine.call(spec, CallOutcome("ok", usage={"tokens": 5_000}), cost=stated)
     assert engine.take(spec).reasons == {"tokens": 1}
     assert engine.take(spec, cost={"tokens": 1}).reasons == {"tokens": 1}
     assert engine.take(spec, cost={"tokens": 0}), "whoever states 0 charges nothing"
@@ -352,7 +352,7 @@ def test_every_algorithm_charges_what_had_no_estimate(engine, clock, algorithm, 
 
 def test_counters_stay_apart_whichever_of_them_had_an_estimate(engine):
     spec = pool(1, bucket(100, "tokens"), bucket(50), bucket(10, "images"))
-    engine.call(spec, Outcome("ok", usage={"images": 10}), cost={"requests": 3})
+    engine.call(spec, CallOutcome("ok", usage={"images": 10}), cost={"requests": 3})
     assert engine.take(spec).reasons == {"images": 1}
     assert engine.take(spec, cost={"images": 0, "tokens": 100, "requests": 47})
     assert engine.take(spec, cost={"images": 0, "tokens": 0, "requests": 1}).reasons == {"requests": 1}
@@ -364,7 +364,7 @@ def test_a_key_limit_without_an_estimate_is_charged_too(engine, valkey, clock):
     spec = pool(1, bucket(100, "tokens", scope="custom", id="chat"))
     lease = engine.take(spec, key="chat-1").lease
     other = Accounts(valkey, clock=clock)
-    other.settle(lease, Outcome("ok", usage={"tokens": 300}))
+    other.settle(lease, CallOutcome("ok", usage={"tokens": 300}))
     other.transport.close()
     assert engine.take(spec, key="chat-1").reasons == {"key": 1}
     assert engine.take(spec, key="chat-2")
@@ -372,7 +372,7 @@ def test_a_key_limit_without_an_estimate_is_charged_too(engine, valkey, clock):
 
 def test_a_refused_call_without_an_estimate_is_charged_nothing(engine):
     spec = pool(1, bucket(1_000, "tokens"))
-    engine.call(spec, Outcome("validation", status=400))
+    engine.call(spec, CallOutcome("validation", status=400))
     engine.call(spec, OK)
     assert engine.take(spec, cost={"tokens": 1_000})
 
@@ -380,7 +380,7 @@ def test_a_refused_call_without_an_estimate_is_charged_nothing(engine):
 def test_use_without_an_estimate_is_taken_off_what_is_learned(engine):
     spec = pool(1)
     engine.call(spec, quota(1_000, limit=1_000, reset=0.0))
-    engine.call(spec, Outcome("ok", usage={"tokens": 900}))
+    engine.call(spec, CallOutcome("ok", usage={"tokens": 900}))
     assert engine.take(spec, cost={"tokens": 500}).reasons == {"tokens": 1}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.dialects import read
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import OK, pool
 
 
 def refused(target="", request="", **fields):
-    return Outcome("auth", status=401, target=target, request=request, **fields)
+    return CallOutcome("auth", status=401, target=target, request=request, **fields)
 
 
 def state_names(engine, spec):
@@ -58,10 +58,10 @@ def test_a_success_between_clears_it(engine, outcome):
 @pytest.mark.parametrize(
     "between",
     [
-        Outcome("rate_limited", status=429, retry_after=1.0),
-        Outcome("validation"),
-        Outcome("server"),
-        Outcome("unknown"),
+        CallOutcome("rate_limited", status=429, retry_after=1.0),
+        CallOutcome("validation"),
+        CallOutcome("server"),
+        CallOutcome("unknown"),
     ],
 )
 def test_what_is_no_success_clears_nothing(engine, clock, between):
@@ -101,7 +101,9 @@ def test_a_bad_key_is_found_by_what_succeeds_elsewhere(engine):
     for number in range(12):
         admission = engine.take(spec)
         bad = admission.account_id in ("a1", "a2")
-        engine.settle(admission.lease, refused("POST /v1", f"j{number}") if bad else Outcome("ok", target="POST /v1"))
+        engine.settle(
+            admission.lease, refused("POST /v1", f"j{number}") if bad else CallOutcome("ok", target="POST /v1")
+        )
     assert state_names(engine, spec) == ["disabled", "disabled", "available"]
 
 
@@ -144,7 +146,7 @@ def test_another_account_is_taken_where_one_has_refused_the_request(engine):
 
 def test_another_account_that_cools_down_is_waited_for(engine):
     spec = pool(2)
-    engine.settle(engine.take(spec, without="a1").lease, Outcome("rate_limited", status=429, retry_after=30.0))
+    engine.settle(engine.take(spec, without="a1").lease, CallOutcome("rate_limited", status=429, retry_after=30.0))
     denied = engine.take(spec, without="a1")
     assert not denied and denied.retry_after >= 30
 
@@ -153,14 +155,14 @@ def test_another_credential_begins_anew(engine, clock):
     spec = pool(1)
     late = [engine.take(spec).lease for _ in range(3)]
     learned = {"requests": {"limit": 10, "remaining": 0, "reset_after": 600.0, "kind": "window"}}
-    engine.call(spec, Outcome("rate_limited", status=429, retry_after=600.0, learned=learned))
+    engine.call(spec, CallOutcome("rate_limited", status=429, retry_after=600.0, learned=learned))
     assert not engine.take(spec)
     clock.move(1)
     engine.accounts.renew("a1")
     assert engine.take(spec)
     state = engine.state(spec)
     assert (state.state, state.health, state.learned) == ("available", 1.0, {})
-    engine.settle(late[0], Outcome("rate_limited", status=429, retry_after=600.0, learned=learned))
+    engine.settle(late[0], CallOutcome("rate_limited", status=429, retry_after=600.0, learned=learned))
     engine.settle(late[1], CERTAIN)
     engine.settle(late[2], refused("GET /a", "j1"))
     assert engine.state(spec).state == "available" and engine.take(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.accounts.accounts import Accounts
-from quotas.engine.types import AdmitRequest, ConcurrencySpec, Limit, Outcome
+from quotas.engine.types import AdmitRequest, CallOutcome, ConcurrencySpec, Limit
 from tests.integration.quotas.engine.accounts.conftest import bucket, pool
 from tests.integration.quotas.engine.limits.conftest import Clock
 from tests.support.valkey import cluster_server, redis7_server, valkey_server  # noqa: F401
@@ -38,12 +38,12 @@ def test_a_whole_round_on_every_server(server):
         assert first
         assert accounts.admit(request).lease == first.lease
         client.function_flush()
-        assert accounts.settle(first.lease, Outcome("rate_limited", retry_after=5.0, scope="key")).cooldown >= 5
+        assert accounts.settle(first.lease, CallOutcome("rate_limited", retry_after=5.0, scope="key")).cooldown >= 5
         client.function_flush()
         moved = accounts.admit(AdmitRequest(pool=POOL, cost={"tokens": 10}, key="chat"))
         assert moved.account_id != first.account_id
         learned = {"tokens": {"limit": 900, "remaining": 5, "reset_after": 9.0, "window": 60.0, "kind": "bucket"}}
-        assert accounts.settle(moved.lease, Outcome("ok", usage={"tokens": 3}, learned=learned)).outcome == "ok"
+        assert accounts.settle(moved.lease, CallOutcome("ok", usage={"tokens": 3}, learned=learned)).outcome == "ok"
         accounts.trip("a1", 9)
         states = accounts.states(POOL)
         assert next(state.state for state in states) == "open"
@@ -59,7 +59,7 @@ def test_time_that_steps_back_neither_locks_out_nor_gives_away(engine, clock: Cl
     assert engine.take(spec).reasons == {"concurrency": 1}
     clock.move(26)
     assert engine.take(spec)
-    engine.call(spec, Outcome("rate_limited", retry_after=10.0))
+    engine.call(spec, CallOutcome("rate_limited", retry_after=10.0))
     clock.move(-5)
     assert 10 <= engine.take(spec).retry_after <= 16.1
     clock.move(16.1)

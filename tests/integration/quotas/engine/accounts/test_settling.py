@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.dialects import read
-from quotas.engine.types import AccountState, ConcurrencySpec, Outcome
+from quotas.engine.types import AccountState, CallOutcome, ConcurrencySpec
 from tests.integration.quotas.engine.accounts.conftest import OK, RATE_LIMITED, SERVER, bucket, pool
 
 
 def limited(wait=None, **fields):
-    return Outcome("rate_limited", status=429, retry_after=wait, **fields)
+    return CallOutcome("rate_limited", status=429, retry_after=wait, **fields)
 
 
 def remaining(engine, spec, cost):
@@ -31,15 +31,15 @@ def remaining(engine, spec, cost):
 @pytest.mark.parametrize(
     ("outcome", "left"),
     [
-        (Outcome("ok", usage={"tokens": 30}), 970),
-        (Outcome("ok", usage={"tokens": 150}), 850),
+        (CallOutcome("ok", usage={"tokens": 30}), 970),
+        (CallOutcome("ok", usage={"tokens": 150}), 850),
         (OK, 900),
         (RATE_LIMITED, 1000),
-        (Outcome("quota_exhausted"), 1000),
-        (Outcome("validation", status=400), 1000),
-        (Outcome("validation", status=400, usage={"tokens": 7}), 993),
+        (CallOutcome("quota_exhausted"), 1000),
+        (CallOutcome("validation", status=400), 1000),
+        (CallOutcome("validation", status=400, usage={"tokens": 7}), 993),
         (SERVER, 900),
-        (Outcome("timeout"), 900),
+        (CallOutcome("timeout"), 900),
     ],
 )
 def test_units_are_reconciled_with_the_actual_use(engine, outcome, left):
@@ -54,7 +54,7 @@ def test_the_first_settle_counts_and_the_answer_is_repeated_for_an_hour(engine, 
     spec = pool(1, bucket(1000, "tokens"))
     lease = engine.take(spec, cost={"tokens": 100}).lease
     first = engine.settle(lease, limited(7.0))
-    again = engine.settle(lease, Outcome("ok", usage={"tokens": 900}))
+    again = engine.settle(lease, CallOutcome("ok", usage={"tokens": 900}))
     assert (again.repeated, again.outcome, again.cooldown) == (True, "rate_limited", first.cooldown)
     assert engine.state(spec).successes == 0
     assert engine.state(spec).errors == {"rate_limited": 1}
@@ -72,7 +72,7 @@ def test_another_process_settles_as_well(engine, valkey, clock):
     spec = pool(1, bucket(1000, "tokens"), chat)
     lease = engine.take(spec, cost={"tokens": 100}, key="chat-1").lease
     other = Accounts(valkey, clock=clock)
-    assert other.settle(lease, Outcome("ok", usage={"tokens": 40})).outcome == "ok"
+    assert other.settle(lease, CallOutcome("ok", usage={"tokens": 40})).outcome == "ok"
     assert other.settle(lease, OK).repeated
     assert remaining(engine, spec, 1000) == 960
     other.transport.close()
@@ -132,7 +132,7 @@ def test_without_a_hint_the_default_doubles_with_each_refusal_in_a_row(engine, c
 
 
 def test_quota_waits_longer(engine):
-    assert 300 <= engine.call(pool(1), Outcome("quota_exhausted"))[1].cooldown <= 330
+    assert 300 <= engine.call(pool(1), CallOutcome("quota_exhausted"))[1].cooldown <= 330
 
 
 def test_refusals_of_calls_that_were_on_their_way_are_one_refusal(engine, clock):
@@ -153,7 +153,7 @@ def test_a_late_success_does_not_end_a_cooldown(engine, clock):
 
 def test_a_servers_own_hint_is_waited_for(engine):
     spec = pool(1)
-    assert 4 <= engine.call(spec, Outcome("server", status=503, retry_after=4.0))[1].cooldown <= 4.4
+    assert 4 <= engine.call(spec, CallOutcome("server", status=503, retry_after=4.0))[1].cooldown <= 4.4
     assert engine.state(spec).state == "cooling_down"
 
 
@@ -197,7 +197,7 @@ def test_health_falls_with_failures_rises_with_successes_and_recovers_with_time(
 
 @pytest.mark.parametrize(
     "outcome",
-    [Outcome("validation", status=400), Outcome("auth", status=403, scope="key"), Outcome("code")],
+    [CallOutcome("validation", status=400), CallOutcome("auth", status=403, scope="key"), CallOutcome("code")],
 )
 def test_callers_and_recipients_mistakes_touch_no_health(engine, outcome):
     spec = pool(1)
@@ -210,10 +210,10 @@ def test_callers_and_recipients_mistakes_touch_no_health(engine, outcome):
 
 def test_counters_and_times(engine, clock):
     spec = pool(1)
-    engine.call(spec, Outcome("ok", latency=0.2))
-    engine.call(spec, Outcome("ok", latency=1.2))
+    engine.call(spec, CallOutcome("ok", latency=0.2))
+    engine.call(spec, CallOutcome("ok", latency=1.2))
     clock.move(5)
-    engine.call(spec, Outcome("timeout", error="read timed out"))
+    engine.call(spec, CallOutcome("timeout", error="read timed out"))
     state = engine.state(spec)
     assert (state.successes, state.errors, state.last_error) == (2, {"timeout": 1}, "read timed out")
     assert state.latency == pytest.approx(0.4)
@@ -291,9 +291,9 @@ def test_what_calls_take_beyond_their_estimate_is_kept_back_of_a_learned_bucket(
     spec = pool(1, pause_at=None)
     cost = {"tokens": 50}
 
-    def told(remaining: int, used: int) -> Outcome:
+    def told(remaining: int, used: int) -> CallOutcome:
         quota = {"limit": 60_000, "remaining": remaining, "reset_after": 0.1, "window": 60.0, "kind": "bucket"}
-        return Outcome("ok", status=200, usage={"tokens": used}, learned={"tokens": quota})
+        return CallOutcome("ok", status=200, usage={"tokens": used}, learned={"tokens": quota})
 
     engine.call(spec, told(100, 50), cost=cost)
     assert engine.take(spec, cost=cost), "estimates were right so far"
@@ -326,14 +326,14 @@ def test_a_learned_window_steps(engine, clock):
 def test_a_cost_above_a_learned_limit_is_impossible(engine):
     spec = pool(1)
     learned = {"tokens": {"limit": 500, "remaining": 400, "reset_after": 10.0, "window": 60.0, "kind": "bucket"}}
-    engine.call(spec, Outcome("ok", learned=learned))
+    engine.call(spec, CallOutcome("ok", learned=learned))
     assert engine.take(spec, cost={"tokens": 501}).impossible
     assert engine.take(spec, cost={"tokens": 300})
 
 
 def test_malformed_learning_is_ignored(engine):
     learned = {"tokens": {"limit": "many"}, "requests": 5, "a\nb": {"limit": 1}, "x": {"limit": -1, "remaining": True}}
-    engine.call(pool(1), Outcome("ok", learned=learned, usage={"tokens": -5, "x\ny": 3}, latency=float("nan")))
+    engine.call(pool(1), CallOutcome("ok", learned=learned, usage={"tokens": -5, "x\ny": 3}, latency=float("nan")))
     assert engine.take(pool(1))
 
 
@@ -383,7 +383,7 @@ def test_after_a_loss_of_memory_states_are_restored_from_what_was_stored(engine,
     leases = {admission.account_id: admission.lease for admission in (engine.take(spec) for _ in range(4))}
     engine.settle(leases["a1"], limited(500.0))
     engine.accounts.trip("a2", 300, "maintenance")
-    engine.settle(leases["a3"], Outcome("auth", status=401, certain=True))
+    engine.settle(leases["a3"], CallOutcome("auth", status=401, certain=True))
     stored = engine.accounts.states(spec)
     engine.server.flushall()
     clock.move(1)
@@ -400,13 +400,13 @@ def test_a_lease_that_was_never_used_leaves_no_trace(engine):
     spec = pool(1, bucket(1), bucket(100, "tokens"), concurrency=ConcurrencySpec(1, 1, 1))
     for _ in range(3):
         lease = engine.take(spec, cost={"tokens": 100}).lease
-        assert engine.settle(lease, Outcome("unused")).cooldown == 0.0
+        assert engine.settle(lease, CallOutcome("unused")).cooldown == 0.0
     state = engine.state(spec)
     assert (state.in_flight, state.successes, state.errors, state.health) == (0, 0, {}, 1.0)
 
 
-def refused_model(seconds: float = 30.0) -> Outcome:
-    return Outcome("rate_limited", status=429, scope="model", retry_after=seconds)
+def refused_model(seconds: float = 30.0) -> CallOutcome:
+    return CallOutcome("rate_limited", status=429, scope="model", retry_after=seconds)
 
 
 def test_a_refused_model_holds_up_no_other_one(engine, clock):
@@ -456,7 +456,7 @@ def test_refused_models_are_bounded_and_cleared_with_the_cooldown(engine):
 def test_a_refusal_without_a_hint_is_waited_for_whatever_the_default(engine, fields):
     spec = pool(1, cooldown_default=0.0)
     scope = next(iter(fields), "account")
-    assert engine.call(spec, Outcome("rate_limited", status=429, scope=scope), **fields)[1].cooldown >= 1.0
+    assert engine.call(spec, CallOutcome("rate_limited", status=429, scope=scope), **fields)[1].cooldown >= 1.0
     assert not engine.take(spec, **fields)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from quotas.engine.types import Outcome
+from quotas.engine.types import CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import OK, SERVER, pool
 
 
 def limited(wait, **fields):
-    return Outcome("rate_limited", status=429, retry_after=wait, **fields)
+    return CallOutcome("rate_limited", status=429, retry_after=wait, **fields)
 
 
 def suspect(engine, spec, wait=900.0, count=3):
@@ -56,7 +56,7 @@ def test_a_wait_that_is_told_in_seconds_from_now_confirms_it_a_little_later(engi
     assert engine.settle(trial.lease, limited(60.0)).transition == "pool_limited"
 
 
-@pytest.mark.parametrize("outcome", [limited(5.0), limited(3000.0), limited(None), SERVER, Outcome("unknown")])
+@pytest.mark.parametrize("outcome", [limited(5.0), limited(3000.0), limited(None), SERVER, CallOutcome("unknown")])
 def test_what_is_no_answer_about_the_limit_neither_ends_nor_confirms_it(engine, clock, outcome):
     spec = pool(6)
     suspect(engine, spec)
@@ -72,7 +72,7 @@ def test_what_is_no_answer_about_the_limit_neither_ends_nor_confirms_it(engine, 
 def test_a_call_that_was_never_made_or_never_settled_gives_its_turn_back(engine, clock):
     spec = pool(5, lease_ttl=20.0)
     suspect(engine, spec)
-    engine.settle(engine.take(spec).lease, Outcome("unused"))
+    engine.settle(engine.take(spec).lease, CallOutcome("unused"))
     assert engine.take(spec).allowed
     assert not engine.take(spec)
     clock.move(20)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from quotas.engine.types import AccountSpec, Outcome
+from quotas.engine.types import AccountSpec, CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import SERVER, bucket, pool
 
 
@@ -73,7 +73,7 @@ def test_round_robin_through_any_history(engine, clock, seed):
         if happening == "limit" and len(limited & set(names)) < min(2, len(names) - 1):
             account = chance.choice([name for name in names if name not in limited])
             only = pool((account,))
-            engine.call(only, Outcome("rate_limited", status=429, retry_after=chance.uniform(100, 900)))
+            engine.call(only, CallOutcome("rate_limited", status=429, retry_after=chance.uniform(100, 900)))
             limited.add(account)
         elif happening == "free" and limited:
             account = chance.choice(sorted(limited))
@@ -150,7 +150,7 @@ def test_an_account_that_goes_on_failing_gets_few_calls(engine, clock):
     for _ in range(600):
         admission = engine.take(spec)
         counts[admission.account_id] += 1
-        engine.settle(admission.lease, SERVER if admission.account_id == "a2" else Outcome("ok"))
+        engine.settle(admission.lease, SERVER if admission.account_id == "a2" else CallOutcome("ok"))
         clock.move(0.05)
     assert 6 <= counts["a2"] <= 60, counts
 
@@ -172,7 +172,7 @@ def test_most_headroom_learns_of_an_account_again(engine, clock):
     """What is known of it is from long ago: somebody else used it up then."""
     spec = pool(2, strategy="most_headroom")
     told = {"requests": {"limit": 100, "remaining": 10, "reset_after": 86400.0, "kind": "window"}}
-    low = engine.call(spec, Outcome("ok", learned=told))[0]
+    low = engine.call(spec, CallOutcome("ok", learned=told))[0]
     assert engine.accounts.states(spec)
     assert 2 <= shares(engine, spec, 200)[low] <= 10
 
@@ -184,7 +184,7 @@ def test_large_pools_give_the_ill_little(engine, clock):
     for _ in range(4000):
         admission = engine.take(spec)
         counts[admission.account_id in ill] += 1
-        engine.settle(admission.lease, SERVER if admission.account_id in ill else Outcome("ok"))
+        engine.settle(admission.lease, SERVER if admission.account_id in ill else CallOutcome("ok"))
         clock.move(0.01)
     assert counts[True] / 4000 < 0.08, counts
 

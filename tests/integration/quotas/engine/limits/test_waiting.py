@@ -14,7 +14,7 @@ import redis
 
 from quotas.engine.keys import Keys
 from quotas.engine.limits.limiter import Limiter
-from quotas.engine.limits.wait_queue import SharedLine
+from quotas.engine.limits.wait_queue import WaitQueue
 from quotas.engine.limits.waiting import WaitingLine
 from quotas.engine.types import Decision, Limit
 from tests.integration.quotas.engine.limits.conftest import limit
@@ -39,7 +39,7 @@ class Counting(Limiter):
 def line(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[WaitingLine]:
     """A process's own line, and one that is shared through the server."""
     limiter = Counting(valkey)
-    shared = SharedLine(lambda ask: ask(limiter.transport), limiter.keys) if request.param == "shared" else None
+    shared = WaitQueue(lambda ask: ask(limiter.transport), limiter.keys) if request.param == "shared" else None
     yield WaitingLine(limiter, shared)
     limiter.transport.close()
 

@@ -13,7 +13,7 @@ import redis
 
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
-from quotas.engine.limits.wait_queue import SharedLine
+from quotas.engine.limits.wait_queue import WaitQueue
 from quotas.engine.limits.waiting import WaitingLine
 from quotas.engine.types import Limit
 
@@ -30,7 +30,7 @@ def main() -> None:
     client = redis.Redis(port=int(sys.argv[1]))
     resilient = ResilientLimiter(Limiter(client, timeout=5.0))
     keys = resilient.limiter.keys
-    line = WaitingLine(resilient, SharedLine(resilient.ask, keys), keys=keys)
+    line = WaitingLine(resilient, WaitQueue(resilient.ask, keys), keys=keys)
 
     def wait(name: str, user: str) -> None:
         decision = line.check(limits_of(user), max_wait=float(sys.argv[2]))

@@ -1,18 +1,18 @@
 -- include: clock.lua
 --
--- Stand in a line of those who wait for one counter's capacity, or stay in it: tickets in order of arrival, each with a
+-- Enqueue or renew tickets in the queue of one counter: tickets in order of arrival, each with a
 -- lease, so that a waiter that died holds up the others for no longer than that.
 --
 -- KEYS  1       the line: tickets by their place
 --       2       its leases: tickets by when they end
 -- ARGV  1       now in microseconds, or '' for the server's own time
 --       2       how long a lease lives, in microseconds
---       3..     pairs: a ticket, and its place where it was told one before ('' for a new one)
+--       3..     pairs: a ticket, and its place where it has one already ('' for a new one)
 --
 -- Returns {the place of each ticket.., the ticket that is first}. A place is the moment of arrival, and never that of
 -- another ticket; with its old place a ticket comes back to where it was, also where the server lost its memory.
 --
--- Example: FCALL stand 2 {sl}:w:~h {sl}:w:~h:e '' 3000000 a '' -> {'1800000000000000', 'a'}
+-- Example: FCALL wait_enqueue 2 {sl}:w:~h {sl}:w:~h:e '' 3000000 a '' -> {'1800000000000000', 'a'}
 
 -- at each call:
 

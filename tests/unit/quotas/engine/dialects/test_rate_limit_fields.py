@@ -28,21 +28,23 @@ SECRET = "sk-proj-very-secret-0123456789"
     ],
 )
 def test_figures_are_shown(name: str, value: str) -> None:
-    assert read("openai", 200, {name: value}).told == {name: value}
+    assert read("openai", 200, {name: value}).rate_limit_fields == {name: value}
 
 
 @pytest.mark.parametrize("status", [200, 401, 429])
 @pytest.mark.parametrize("secret", [SECRET, "plainword", "abcdef0123456789abcdef", "Bearer x", "k-9", '"k9"'])
 def test_nothing_else_is(status: int, secret: str) -> None:
-    told = read("openai", status, {"x-ratelimit-resource": secret, "retry-after": secret}, secrets=[secret]).told
-    assert secret not in str(told)
-    unknown = read("openai", status, {"x-ratelimit-resource": secret}).told
+    shown = read(
+        "openai", status, {"x-ratelimit-resource": secret, "retry-after": secret}, secrets=[secret]
+    ).rate_limit_fields
+    assert secret not in str(shown)
+    unknown = read("openai", status, {"x-ratelimit-resource": secret}).rate_limit_fields
     assert secret == "k-9" or secret not in str(unknown), "also where nobody says what the credential is"
 
 
 def test_other_fields_are_not_kept_and_there_is_an_end() -> None:
     fields = {"set-cookie": "a=b", "x-echo": SECRET, "content-type": "text/plain", "server": "x"}
-    assert read("openai", 200, fields).told == {}
+    assert read("openai", 200, fields).rate_limit_fields == {}
     many = {f"x-ratelimit-{number}": "1" * 500 for number in range(100)}
-    told = read("openai", 200, many).told
-    assert len(told) == 24 and all(len(value) <= 120 for value in told.values())
+    shown = read("openai", 200, many).rate_limit_fields
+    assert len(shown) == 24 and all(len(value) <= 120 for value in shown.values())

@@ -1,4 +1,4 @@
--- Leave a line of waiters.
+-- Take a ticket out of the queue of one counter.
 --
 -- KEYS  1       the line: tickets by their place
 --       2       its leases: tickets by when they end
@@ -6,7 +6,7 @@
 --
 -- Returns the ticket that is first now, for its owner to be called; nil where nobody waits or somebody else was first.
 --
--- Example: FCALL leave 2 {sl}:w:~h {sl}:w:~h:e a -> 'b'
+-- Example: FCALL wait_dequeue 2 {sl}:w:~h {sl}:w:~h:e a -> 'b'
 
 -- at each call:
 

@@ -17,11 +17,11 @@
 -- at each call:
 
 local now = clock(ARGV[1])
-local verb, given = ARGV[2], ARGV[3]
+local action, argument = ARGV[2], ARGV[3]
 local s = state_unpack(redis.call('GET', KEYS[1]))
 local changed = 0
 
-if verb == 'clear_cooldown' then
+if action == 'clear_cooldown' then
   if (s.cd and s.cd > now) or (s.sc and s.sc > now) or s.md or s.sus then changed = 1 end
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
   s.sus, s.tr, s.hits = nil, nil, nil
@@ -36,42 +36,42 @@ if verb == 'clear_cooldown' then
       if q.v and q.v < 1 then s.qm[name], changed = nil, 1 end
     end
   end
-elseif verb == 'trip' then
-  s.bo, s.be, s.pr, s.pk = now + struct.unpack('<d', given), (s.be or 0) + 1, nil, nil
-  s.bm = string.sub(given, 9)
+elseif action == 'trip' then
+  s.bo, s.be, s.pr, s.pk = now + struct.unpack('<d', argument), (s.be or 0) + 1, nil, nil
+  s.bm = string.sub(argument, 9)
   changed = 1
-elseif verb == 'close' then
+elseif action == 'close' then
   if s.bo then changed = 1 end
   s.bo, s.be, s.pr, s.pk, s.bf, s.bw, s.bm = nil, (s.be or 0) + 1, nil, nil, nil, nil, nil
-elseif verb == 'disable' then
+elseif action == 'disable' then
   if not s.di then changed = 1 end
-  s.di, s.da = given, now
-elseif verb == 'refuse' then
+  s.di, s.da = argument, now
+elseif action == 'refuse' then
   if not s.di then s.di, s.da, changed = 'auth', now, 1 end
-elseif verb == 'enable' then
+elseif action == 'enable' then
   if s.di then changed = 1 end
   s.di, s.da, s.rf, s.ra = nil, nil, nil, now
-elseif verb == 'renew' then
+elseif action == 'renew' then
   changed = 1
   if s.di == 'auth' then s.di, s.da = nil, nil end
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
   s.q, s.qm, s.x, s.rf, s.h, s.ht = nil, nil, nil, nil, nil, nil
   s.rn, s.ra = now, now
-elseif verb == 'cool' then
-  local till = now + struct.unpack('<d', given)
+elseif action == 'cool' then
+  local till = now + struct.unpack('<d', argument)
   if not s.cd or till > s.cd then
     if not (s.cd and s.cd > now) then s.ca = now end
-    s.cd, s.cw, changed = till, string.sub(given, 9), 1
+    s.cd, s.cw, changed = till, string.sub(argument, 9), 1
   end
-elseif verb == 'restore' then
-  local cooldown, open, health, disabled, at = struct.unpack('<dddB', given)
-  local why = string.sub(given, at)
+elseif action == 'restore' then
+  local cooldown, open, health, disabled, at = struct.unpack('<dddB', argument)
+  local why = string.sub(argument, at)
   if cooldown > 0 and not s.cd then s.cd, s.ca, s.cw, changed = now + cooldown, now, 'restored', 1 end
   if open > 0 and not s.bo then s.bo, s.be, s.bm, changed = now + open, (s.be or 0) + 1, why, 1 end
   if health >= 0 and not s.h then s.h, s.ht, changed = health, now, 1 end
   if disabled == 1 and not s.di then s.di, s.da, changed = why, now, 1 end
 else
-  return redis.error_reply('ERR no verb ' .. verb)
+  return redis.error_reply('ERR no action ' .. action)
 end
 
 if changed == 1 then state_write(KEYS[1], s) end
