@@ -11,7 +11,7 @@ from typing import Any
 from controlplane.gateway.call import Call
 from controlplane.http.threads import Threads
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.types import Admission, AdmitRequest, Decision, Limit, Outcome, PoolSpec
+from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Decision, Limit, PoolSpec
 from quotas.runtime.connection import accounts
 from quotas.services import accounts as pools
 from quotas.services import deferred_settlement, limits, outcomes
@@ -20,7 +20,7 @@ from quotas.snapshot.config import ConfigSnapshot
 
 MARGIN = 10.0
 """Seconds that a caller's slot outlives the provider's timeout."""
-UNUSED = Outcome("unused")
+UNUSED = CallOutcome("unused")
 
 
 class Refused(Exception):
@@ -72,7 +72,7 @@ class Admissions:
             raise Refused(admission)
         return admission
 
-    async def settle(self, lease: str, outcome: Outcome, life: float) -> None:
+    async def settle(self, lease: str, outcome: CallOutcome, life: float) -> None:
         """Report how a call went to its account."""
         await self.threads.waiting(
             lambda: deferred_settlement.settled(
@@ -80,7 +80,7 @@ class Admissions:
             )
         )
 
-    async def close(self, reservation: str, actual: Mapping[str, int], outcome: Outcome) -> None:
+    async def close(self, reservation: str, actual: Mapping[str, int], outcome: CallOutcome) -> None:
         """Replace what the caller was charged by what was used."""
 
         def settle() -> None:

@@ -25,7 +25,7 @@ from controlplane.http.request import Send
 from quotas.api import answers
 from quotas.engine import dialects
 from quotas.engine.dialects.redaction import without
-from quotas.engine.types import Admission, Decision, Outcome
+from quotas.engine.types import Admission, CallOutcome, Decision
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.rest.problems import ProblemError
 from quotas.snapshot.config import ConfigSnapshot
@@ -62,7 +62,7 @@ class Try:
 class Failure:
     """A try that another account may make up for. `answer`: what is passed on where none does."""
 
-    outcome: Outcome
+    outcome: CallOutcome
     answer: tuple[aiohttp.ClientResponse, bytes] | None = None
     problem: ProblemError | None = None
     waits: bool = False
@@ -97,7 +97,7 @@ class Exchange:
         if self._call.wishes.wait:
             self._waited = time.perf_counter() - asked
         self._first = admission
-        last = Outcome("unknown")
+        last = CallOutcome("unknown")
         actual: Mapping[str, int] = {}
         try:
             while True:
@@ -125,11 +125,11 @@ class Exchange:
         self._tried.add(admission.account_id or "")
         return Try(admission, config, Endpoint(config, admission.account_id or "", admission.account or ""))
 
-    async def _attempt(self, turn: Try, send: Send) -> tuple[Failure | None, Outcome, Mapping[str, int]]:
+    async def _attempt(self, turn: Try, send: Send) -> tuple[Failure | None, CallOutcome, Mapping[str, int]]:
         """Send the call once. None in the place of a failure: the answer was passed on."""
         meter: Meter | None = None
         response: aiohttp.ClientResponse | None = None
-        outcome = Outcome("unknown")  # what a cancelled call leaves behind
+        outcome = CallOutcome("unknown")  # what a cancelled call leaves behind
         is_whole = False
         try:
             try:
@@ -188,7 +188,7 @@ class Exchange:
                 if response is None or response.status >= 400:
                     await asyncio.shield(settling)  # the account cools down before another one is chosen
 
-    def _read(self, turn: Try, response: aiohttp.ClientResponse, head: bytes, tail: bytes) -> Outcome:
+    def _read(self, turn: Try, response: aiohttp.ClientResponse, head: bytes, tail: bytes) -> CallOutcome:
         provider = turn.config.provider
         outcome = dialects.read(
             provider.dialect, response.status, list(response.headers.items()), head, settings=provider.settings,
@@ -196,7 +196,7 @@ class Exchange:
         )  # fmt: skip
         return replace(outcome, target=f"{self._call.method} {self._call.target.path}", request=self._call.id)
 
-    def _seen(self, read: Outcome, meter: Meter, *, is_whole: bool) -> dict[str, int]:
+    def _seen(self, read: CallOutcome, meter: Meter, *, is_whole: bool) -> dict[str, int]:
         """The use that an answer reports; where it ended early without one, the prompt and a token for each event."""
         usage = dict(read.usage)
         if not is_whole and "tokens" not in usage and "tokens" in self._call.cost and isinstance(meter, EventMeter):
@@ -205,7 +205,7 @@ class Exchange:
 
     # -- another account -----------------------------------------------------------------------------------------
 
-    def _is_elsewhere(self, status: int, outcome: Outcome, config: PoolConfig) -> bool:
+    def _is_elsewhere(self, status: int, outcome: CallOutcome, config: PoolConfig) -> bool:
         """Whether another account may do what this one answered with an error."""
         if not self._call.body.is_whole:
             return False
@@ -236,7 +236,7 @@ class Exchange:
     def _refusal(self, admission: Admission) -> ProblemError:
         return of_admission(admission, self._call.target.pool, self._call.project)
 
-    def _used(self, outcome: Outcome, actual: Mapping[str, int]) -> dict[str, int]:
+    def _used(self, outcome: CallOutcome, actual: Mapping[str, int]) -> dict[str, int]:
         """What the caller is charged: nothing for a call that no account did, the request alone for a refused one."""
         units = self._call.cost
         if outcome.category in ("rate_limited", "quota_exhausted", "auth") or outcome == UNUSED:
