@@ -80,11 +80,11 @@ def code_of_report(text: str) -> str:
         return "accounts_disabled"
     _, _, causes = text.partition("(")
     counted = [part.partition(" × ") for part in causes.rstrip(")").split(", ") if " × " in part]
-    for _, _, cause in sorted(counted, key=lambda part: -int(part[0])):
-        for word, code in _CAUSES.items():
-            if word in cause:
-                return code
-    return "account_limit"
+    if not counted:
+        return "account_limit"
+    _, _, cause = max(counted, key=lambda part: int(part[0]))
+    # Every other cause is a unit (`requests`, `tokens`), a model's or a key's limit of the accounts.
+    return next((code for word, code in _CAUSES.items() if word in cause), "account_limit")
 
 
 def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
