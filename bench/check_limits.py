@@ -138,7 +138,7 @@ def snapshot(count: int) -> object:
     projects and keys."""
     from quotas.models import Policy, Project
     from quotas.snapshot.addresses import NetworkList
-    from quotas.snapshot.config import ProjectFacts, Snapshot
+    from quotas.snapshot.config import ConfigSnapshot, ProjectFacts
     from quotas.snapshot.index import PolicyIndex
     from quotas.snapshot.policies import CompiledPolicy
 
@@ -159,7 +159,7 @@ def snapshot(count: int) -> object:
         )[n % 4]
         rows.append(made)
     compiled = [CompiledPolicy.of(row, [], 64) for row in rows]
-    return Snapshot(
+    return ConfigSnapshot(
         version=1,
         policies={policy.name: policy for policy in compiled},
         index=PolicyIndex(compiled),

@@ -1,6 +1,9 @@
 """Jobs: accepted, admitted, run, settled."""
 
+from importlib import import_module
+
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class QueuesConfig(AppConfig):
@@ -8,9 +11,14 @@ class QueuesConfig(AppConfig):
     verbose_name = "Queues and jobs"
 
     def ready(self) -> None:
+        # Not at the top: models can be imported only from here on.
         from queues import registry, subscriber
-        from queues.services import uses
+        from queues.job_types.http_request import HttpRequest
+        from queues.services import callbacks, uses
 
         uses.connect()
+        callbacks.connect()
         subscriber.connect()
-        registry.load_builtin()
+        registry.register(HttpRequest())
+        for module in settings.TASK_MODULES:
+            import_module(module)

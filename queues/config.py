@@ -8,7 +8,7 @@ from typing import Any
 
 from queues.models import Queue, RetryPolicy
 from quotas.models import Project
-from quotas.snapshot.cache import Snapshot
+from quotas.snapshot.cache import SnapshotCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _load() -> QueueConfig:
     return QueueConfig(queues, {spec.name: spec for spec in queues.values()}, projects)
 
 
-snapshot: Snapshot[QueueConfig] = Snapshot(_load)
+snapshot: SnapshotCache[QueueConfig] = SnapshotCache(_load)
 
 
 def current() -> QueueConfig:

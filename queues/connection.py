@@ -45,19 +45,30 @@ def _hurried() -> redis.Redis:
     )
 
 
-def read_hints(name: str, fields: Sequence[str]) -> list[bytes | None]:
-    """Fields of a hash; None for each where Redis is away, which is found out in no time or not at all."""
+def server_time() -> float:
+    """Redis's own time, in seconds since 1970."""
+    seconds, micros = client().time()  # type: ignore[misc]
+    return float(seconds) + micros / 1e6
+
+
+def read_hints(name: str, fields: Sequence[str]) -> tuple[list[bytes | None], float]:
+    """Fields of a hash, and Redis's time; None for each field where Redis is away, which is found out within
+    `HINT_TIMEOUT`."""
     global _silent_until
     if not fields or time.monotonic() < _silent_until:
-        return [None] * len(fields)
+        return [None] * len(fields), 0.0
     hurried = _hurried()
     try:
-        return hurried.hmget(key(name), list(fields))  # type: ignore[return-value]
+        with hurried.pipeline(transaction=False) as pipeline:
+            pipeline.hmget(key(name), list(fields))
+            pipeline.time()
+            values, (seconds, micros) = pipeline.execute()
+        return values, float(seconds) + micros / 1e6
     except redis.RedisError as error:
         _silent_until = time.monotonic() + SILENCE
         drop_connections(hurried)
         log.warning("hints.unread", error=type(error).__name__)
-        return [None] * len(fields)
+        return [None] * len(fields), 0.0
 
 
 @lru_cache(maxsize=4)

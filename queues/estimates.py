@@ -11,9 +11,9 @@ from typing import Any
 
 from django.db.models import Count, Q, QuerySet
 
-from queues import clock
 from queues.models import Job
 from queues.states import Stage
+from quotas import clock
 from quotas.snapshot import resolve
 from quotas.snapshot.policies import CompiledPolicy
 

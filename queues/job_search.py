@@ -12,8 +12,8 @@ from django.db.models import Q, QuerySet
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.lookups import Exact
 
-from queues import clock
 from queues.models import Job
+from quotas import clock
 
 NEWEST = 200_000
 """Terms without an index are looked for among so many of the newest jobs."""

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from queues import clock, registry, wait_reasons
-from queues.dispatcher.candidate import GroupKey
-from queues.dispatcher.capacity import FRESH
-from queues.models import Job, Queue, WorkerProcess
+from queues import liveness, registry, wait_reasons
+from queues.models import Job, Queue
+from queues.ready_groups import GroupKey
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
+from quotas import clock
 from quotas.models import Account, Pool
 
 
@@ -73,7 +73,7 @@ _CAUSES = {
 
 
 def code_of_report(text: str) -> str:
-    """The code of what the dispatcher reported in words (`wait_reasons.describe`): of several causes the most frequent."""
+    """The code of what the dispatcher reported in words (`dispatcher.denials.describe`): of several causes the most frequent."""
     if text.startswith("policy "):
         return "policy_limit"
     if text.endswith("every account is disabled"):
@@ -93,18 +93,17 @@ def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
     queues = {queue.pk: queue for queue in Queue.objects.select_related("pool").filter(pk__in={key[0] for key in keys})}
     pools = {pool.name: pool for pool in Pool.objects.all()}
     stocked = set(Account.objects.values_list("pool__name", flat=True).distinct())
-    alive = set(
-        WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=clock.now() - FRESH).values_list("lane", flat=True)
-    )
+    alive = set(liveness.alive(clock.now()).values_list("lane", flat=True))
     reports = _reports(keys)
     found: dict[GroupKey, tuple[str, str]] = {}
     for key in keys:
         queue = queues[key[0]]
         name = key[3] or (queue.pool.name if queue.pool else "")
         found[key] = (
-            _of_queue(queue)
+            _stopped(queue)
             or _of_pool(name, pools, stocked)
             or _of_report(reports.get(key))
+            or (("queue_concurrency", queue.name) if _is_full(queue) else None)
             or (("no_worker", queue.lane) if queue.lane not in alive else ("turn", ""))
         )
     return found
@@ -112,17 +111,19 @@ def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
 
 def _reports(keys: list[GroupKey]) -> dict[GroupKey, Mapping[str, Any]]:
     """One look-up for each group, since those without a report leave no gap in the answer."""
-    return {key: reports[0] for key in keys if (reports := wait_reasons.told([key]))}
+    return {key: reports[0] for key in keys if (reports := wait_reasons.read_group_waits([key]))}
 
 
-def _of_queue(queue: Queue) -> tuple[str, str] | None:
+def _stopped(queue: Queue) -> tuple[str, str] | None:
     if queue.paused_at is not None:
         return "queue_paused", queue.name
-    if queue.concurrency is not None:
-        busy = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, queue_id=queue.pk).count()
-        if busy >= queue.concurrency:
-            return "queue_concurrency", queue.name
-    return None
+    return ("queue_concurrency", queue.name) if queue.concurrency == 0 else None
+
+
+def _is_full(queue: Queue) -> bool:
+    if queue.concurrency is None:
+        return False
+    return Job.objects.filter(stage__in=IN_FLIGHT_STAGES, queue_id=queue.pk).count() >= queue.concurrency
 
 
 def _of_pool(name: str, pools: Mapping[str, Pool], stocked: set[str]) -> tuple[str, str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -91,6 +90,23 @@ def register(job_type: JobType) -> None:
     _types[job_type.name] = job_type
 
 
+def unregister(name: str) -> JobType:
+    """Remove a type from this process and return it. Raises KeyError where it is not registered."""
+    return _types.pop(name)
+
+
+def registered() -> dict[str, JobType]:
+    """A copy of the registered types, by name."""
+    return dict(_types)
+
+
+def restore(types: Mapping[str, JobType]) -> None:
+    """Replace all registered types by these: what `registered` returned before."""
+    before = dict(types)
+    _types.clear()
+    _types.update(before)
+
+
 def get(name: str) -> JobType | None:
     return _types.get(name)
 
@@ -124,14 +140,3 @@ def is_suspect(name: str, losses: int) -> bool:
     """Whether a job of this type may be what took its worker down, after so many workers that it was lost with."""
     job_type = get(name)
     return job_type is None or not job_type.trusted or losses >= MAX_LOSSES
-
-
-def load_builtin() -> None:
-    """Import what comes with the product and the modules of `SLUICE_TASK_MODULES`."""
-    from django.conf import settings
-
-    from queues.job_types.http_request import HttpRequest
-
-    register(HttpRequest())
-    for module in settings.TASK_MODULES:
-        importlib.import_module(module)

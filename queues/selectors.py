@@ -9,13 +9,12 @@ from typing import Any
 
 from django.db.models import Count, Max, Min, QuerySet
 
-from queues import clock, config, estimates, registry
+from queues import accepted_parts, config, estimates, liveness, registry
 from queues import wait_reasons as waits
-from queues.dispatcher.capacity import FRESH
-from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition, WorkerProcess
+from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition
 from queues.selectors_ready import ready_since
-from queues.services import intake
 from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
+from quotas import clock
 from quotas.models import Account, Pool, Project
 
 RATE_SPAN = timedelta(seconds=60)
@@ -174,7 +173,7 @@ def _wait_in_line(job: Job) -> Wait:
         return Wait(f"queue {queue.name} to run anything: its concurrency is 0")
     if (missing := _missing_pool(job, queue)) is not None:
         return Wait(missing)
-    for told in waits.told([(job.queue_id, job.priority, job.project_id, job.pool)]):
+    for told in waits.read_group_waits([(job.queue_id, job.priority, job.project_id, job.pool)]):
         until = told["until"]
         if not isinstance(until, float):
             return Wait(str(told["reason"]))
@@ -184,7 +183,7 @@ def _wait_in_line(job: Job) -> Wait:
         if busy >= queue.concurrency:
             return Wait(f"a place in queue {queue.name}, which runs {queue.concurrency} at once", None, True, True)
     lane = "cpu" if job.suspect else queue.lane
-    alive = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=clock.now() - FRESH, lane=lane)
+    alive = liveness.alive(clock.now()).filter(lane=lane)
     if not alive.exists():
         return Wait(f"a worker of the lane {lane}: none is alive")
     return Wait("its turn", foreseen=True)
@@ -221,7 +220,7 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
     by the binding limit's own rate and windows, None where that is unknown."""
     counted = dict(batch.jobs.order_by().values_list("status").annotate(count=Count("id")))
     totals = {status: counted.get(status, 0) + batch.pruned.get(status, 0) for status in Status.values}
-    totals[Status.PENDING] += intake.waiting_of(batch)
+    totals[Status.PENDING] += accepted_parts.waiting_of(batch)
     left = sum(count for status, count in totals.items() if status not in FINAL)
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
     binding, eta = None, None
@@ -232,7 +231,7 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
             .values_list("queue_id", "priority", "project_id", "pool")
             .distinct()[:10]
         )
-        told = waits.told(groups)
+        told = waits.read_group_waits(groups)
         binding = str(told[0]["reason"]) if told else None
         if binding is None and groups:
             paused = Queue.objects.filter(pk__in=[group[0] for group in groups], paused_at__isnull=False).first()

@@ -1,4 +1,4 @@
-"""Telling the engine how calls went: the account's outcome, the caller's actual use."""
+"""Settling accounts' leases and callers' reservations with the engine, and retrying while Redis is away."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
-from django.db import DatabaseError
 
+from queues.deliveries import Ended
 from queues.models import Job
-from queues.worker.settle import Ended
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.types import Outcome, Settled
-from quotas.runtime.connection import accounts, limiter
-from quotas.services import accounts as pools
-from quotas.services import last_responses, outcomes, shared_credentials
+from quotas.engine.types import Outcome
+from quotas.runtime.connection import limiter
+from quotas.services import accounts
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +26,8 @@ INVALID = frozenset({"validation", "auth"})
 
 
 @dataclass(frozen=True, slots=True)
-class Debt:
-    """What is to be told of one delivery: its account's lease and how the call went, its reservation and its use."""
+class Settlement:
+    """How one delivery is settled: its account's lease and the call's outcome, its reservation and the actual use."""
 
     lease: str
     outcome: Outcome
@@ -37,17 +35,17 @@ class Debt:
     actual: Mapping[str, int]
 
 
-_owed: deque[Debt] = deque(maxlen=10_000)
-"""What could not be told while Redis was away, to be told when it is back: slots would be held until they run out."""
+_unsettled: deque[Settlement] = deque(maxlen=10_000)
+"""Settlements that failed while Redis was away, retried when it is back: slots would be taken until they expire."""
 
 
 def settle_engine(ended: Sequence[Ended]) -> None:
     """Settle the leases and reservations of deliveries that ended.
 
-    Both calls are idempotent. Where Redis is away the job's own end does not wait; it is made up for by `pay`.
+    Both calls are idempotent. Where Redis is away the job's own end does not wait; `retry_unsettled` does it later.
     """
-    _settle([
-        Debt(
+    settle([
+        Settlement(
             item.claimed.job.account_lease, _outcome(item), item.claimed.job.reservation,
             _actual(item),
         )
@@ -65,70 +63,60 @@ def _outcome(item: Ended) -> Outcome:
     return replace(outcome, target=outcome.target or job.type, request=job.uid)
 
 
-def pay() -> int:
-    """Tell what is owed, if anything is; returns how much is still owed then."""
-    if _owed:
-        debts = list(_owed)
-        _owed.clear()
-        _settle(debts)
-    return len(_owed)
+def retry_unsettled() -> int:
+    """Settle what could not be settled before; returns how many settlements are left."""
+    if _unsettled:
+        settlements = list(_unsettled)
+        _unsettled.clear()
+        settle(settlements)
+    return len(_unsettled)
 
 
 def forget() -> None:
-    """In a forked process: its parent's debts are its parent's."""
-    _owed.clear()
+    """Drop what is unsettled, in a forked process: its parent settles it."""
+    _unsettled.clear()
 
 
-def _settle(debts: Sequence[Debt]) -> None:
+def settle(settlements: Sequence[Settlement]) -> None:
+    """Settle all of them, or keep them for later where Redis is away. Idempotent."""
     try:
-        leases = [(debt.lease, debt.outcome) for debt in debts if debt.lease]
+        leases = [(item.lease, item.outcome) for item in settlements if item.lease]
         if leases:
-            found = accounts().settle_many(leases)
-            _tell([(one, outcome) for (_, outcome), one in zip(leases, found, strict=True) if one is not None])
-            for (_, outcome), settled in zip(leases, found, strict=True):
-                if settled is not None and not settled.repeated:
-                    outcomes.of_account(settled.account_id, outcome)
-                    last_responses.note(settled.account_id, outcome)
-        for debt in debts:
-            if debt.reservation:
-                limiter().settle(debt.reservation, debt.actual)
+            accounts.settle_outcomes(leases)
+        for item in settlements:
+            if item.reservation:
+                limiter().settle(item.reservation, item.actual)
     except LimiterUnavailable as error:
-        _owed.extend(debts)
-        log.warning("worker.engine_away", error=str(error), deliveries=len(debts), owed=len(_owed))
-
-
-def _tell(settled: list[tuple[Settled, Outcome]]) -> None:
-    """Say what changed about accounts. SQL away keeps no job from ending: the flusher writes it later."""
-    try:
-        pools.tell([one for one, _ in settled])
-        for one, outcome in settled:
-            shared_credentials.follow(one, outcome)
-    except DatabaseError as error:
-        log.warning("worker.account_change_unwritten", error=type(error).__name__)
+        _unsettled.extend(settlements)
+        log.warning("worker.engine_away", error=str(error), deliveries=len(settlements), unsettled=len(_unsettled))
 
 
 def _actual(item: Ended) -> dict[str, int]:
     result = item.result
-    turned_away = result.category in REFUSED or (result.category == "auth" and not result.counted)
-    if turned_away or result.returned:
+    refused = result.category in REFUSED or (result.category == "auth" and not result.counted)
+    if refused or result.returned:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
     if result.upstream is not None and result.upstream.category in INVALID:
         return {**dict.fromkeys(item.claimed.job.cost.keys() - {"requests"}, 0), **result.actual}
     return dict(result.actual)
 
 
-def give_back(job: Job, lease: str, reservation: str) -> None:
-    """Return what was reserved for a delivery that never ran."""
-    if lease or reservation:
-        _settle([Debt(lease, Outcome("unused"), reservation, dict.fromkeys([*job.cost, "requests"], 0))])
+def unused(job: Job) -> list[Settlement]:
+    """Return all that was reserved for a delivery of the job that never ran."""
+    return _of(job, Outcome("unused"), dict.fromkeys([*job.cost, "requests"], 0))
 
 
-def settle_lost(leases: Sequence[str], reservations: Sequence[str]) -> None:
-    """End what deliveries held whose workers are gone: the calls may have been made, so the estimates stand."""
-    _settle(
-        [
-            Debt(lease, Outcome("unknown"), reservation, {})
-            for lease, reservation in zip(leases, reservations, strict=True)
-            if lease or reservation
-        ]
-    )
+def lost(job: Job) -> list[Settlement]:
+    """End what a delivery had reserved whose worker is lost: its call may have been made, so the estimate stands."""
+    return _of(job, Outcome("unknown"), {})
+
+
+def interrupted(job: Job) -> list[Settlement]:
+    """The same for a delivery that its worker could not finish."""
+    return _of(job, Outcome("unknown", target=job.type, request=job.uid), {})
+
+
+def _of(job: Job, outcome: Outcome, actual: Mapping[str, int]) -> list[Settlement]:
+    if not (job.account_lease or job.reservation):
+        return []
+    return [Settlement(job.account_lease, outcome, job.reservation, actual)]

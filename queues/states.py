@@ -8,6 +8,8 @@ A job waits in SQL until it may run at once:
 `Status` is the contract's word and says why; `Stage` is what the dispatcher, the workers and the reconciler go by.
 """
 
+from datetime import timedelta
+
 from django.db import models
 
 
@@ -38,6 +40,10 @@ class Outcome(models.TextChoices):
     LOST = "lost", "Lost"
 
 
+CLAIM_EXPIRY = timedelta(seconds=15)
+"""How long a claim holds without a heartbeat; a third of it passes between two."""
+WORKER_LANES = ("io", "cpu")
+"""Kinds of worker: threads for jobs that wait, forked processes for jobs that compute or may crash."""
 FINAL = (Status.COMPLETED, Status.DEAD, Status.CANCELLED)
 WAITING_STAGES = (Stage.HELD, Stage.SCHEDULED, Stage.READY)
 IN_FLIGHT_STAGES = (Stage.BELT, Stage.RUNNING)

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from queues import loops, registry
-from queues.errors import FieldError, JobError
+from queues.errors import FieldError
+from queues.job_types.results import plain
 from queues.job_types.signature import PayloadSchema
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
 from queues.task_errors import result_of
 from quotas.engine.types import Outcome as Upstream
 from quotas.models.encrypted import CredentialUnreadable
-
-MAX_RESULT = 256 * 1024
-"""Bytes of JSON that a result may have."""
-
-
-def plain(value: Any) -> Any:
-    """The result as JSON; anything else is said to be the task's mistake."""
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise JobError(f"The task's result is no JSON: {error}", category="code") from None
-    if len(text) > MAX_RESULT:
-        raise JobError(f"The task's result has more than {MAX_RESULT:,} bytes.", category="code")
-    return json.loads(text)
 
 
 class Task:

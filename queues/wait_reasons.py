@@ -1,129 +1,66 @@
-"""Telling why something waits: on the job's own row, and for whole groups in Redis."""
+"""Why whole groups wait: published in Redis by the dispatcher, read by explanations and batches.
+
+Times are Redis's own: what one host has written, a host with another clock reads the same.
+"""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
-
 from queues import connection
-from queues.announcement import announce
-from queues.dispatcher.candidate import Candidate, GroupKey
-from queues.models import Job, Transition
-from queues.states import Stage, Status
-from quotas.engine.types import Admission
+from queues.connection import Group
 
-WORTH_TELLING = 1.0
-"""Seconds: a job that waits for less stays `pending`; writing each short wait would cost more than the wait."""
-TOLD_FOR = 120
+GROUP_WAIT_TTL = 120
 """Seconds that a group's wait is kept in Redis."""
-
-
-CAUSES = {"paused": "held for higher priorities or paused"}
-"""The engine's reasons where their own name would mislead."""
+GRACE = 5.0
+"""Seconds that a wait is still shown after its end: the dispatcher publishes the next one meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Denied:
-    """A candidate that may not run yet. `seconds` is None where only a change by somebody helps."""
+class Binding:
+    """What a group waits for: the reason in words, the name of the policy or pool, seconds where they are known."""
 
-    candidate: Candidate
-    admission: Admission
-
-    @property
-    def seconds(self) -> float | None:
-        return self.admission.retry_after
+    reason: str
+    name: str | None
+    seconds: float | None
 
 
-def describe(admission: Admission) -> str:
-    """In plain words what binds."""
-    if admission.bound_by == "limit":
-        return f"policy {admission.binding}"
-    if admission.disabled:
-        return f"pool {admission.binding}: every account is disabled"
-    causes = ", ".join(
-        f"{count} × {CAUSES.get(reason, reason.replace('_', ' '))}"
-        for reason, count in sorted(admission.reasons.items())
-    )
-    return f"pool {admission.binding}: no account is free ({causes})" if causes else f"pool {admission.binding}"
-
-
-def defer(denied: Sequence[Denied], now: datetime) -> None:
-    """Write onto the rows of `denied` that they are held back, by what and until when.
-
-    Only rows whose story changes are written, and only waits of a second and more.
-    """
-    told = [item for item in denied if item.seconds is None or item.seconds >= WORTH_TELLING]
-    if not told:
-        return
-    with transaction.atomic():
-        rows = {
-            job.pk: job
-            for job in Job.objects.filter(id__in=[item.candidate.id for item in told], stage=Stage.READY)
-            .order_by("id")
-            .select_for_update()
-            .only("id", "uid", "type", "queue_id", "project_id", "status", "reason")
-        }
-        steps = []
-        for item in told:
-            job = rows.get(item.candidate.id)
-            if job is None:
-                continue
-            what = describe(item.admission)
-            if job.status == Status.RATE_LIMITED and job.reason.startswith(what):
-                continue
-            until = "" if item.seconds is None else f", until {_clock_time(now + timedelta(seconds=item.seconds))}"
-            job.status, job.reason = Status.RATE_LIMITED, f"{what}{until}"[:500]
-            steps.append(Transition(job=job, at=now, state=Status.RATE_LIMITED, reason=job.reason))
-        if steps:
-            Job.objects.bulk_update([step.job for step in steps], ["status", "reason"])
-            Transition.objects.bulk_create(steps)
-            announce(step.job for step in steps)
-
-
-def _clock_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def field_of(group: GroupKey) -> str:
+def _field(group: Group) -> str:
     return ":".join(str(part) for part in group)
 
 
-def tell_groups(denied: Sequence[Denied]) -> None:
-    """Leave each group's present wait in Redis, for explanations and batches; a hint that runs out by itself."""
-    if not denied:
+def publish(bindings: Mapping[Group, Binding]) -> None:
+    """Publish what each of the groups waits for; it expires by itself."""
+    if not bindings:
         return
-    at = time.time()
+    at = connection.server_time()
     mapping = {
-        field_of(item.candidate.group): json.dumps(
+        _field(group): json.dumps(
             {
-                "reason": describe(item.admission),
-                "binding": item.admission.binding,
-                "until": None if item.seconds is None else at + item.seconds,
+                "reason": binding.reason,
+                "binding": binding.name,
+                "until": None if binding.seconds is None else at + binding.seconds,
                 "at": at,
             }
         )
-        for item in denied
+        for group, binding in bindings.items()
     }
     name = connection.key("waits")
     with connection.client().pipeline(transaction=False) as pipeline:
         pipeline.hset(name, mapping=mapping)  # type: ignore[arg-type]
-        pipeline.expire(name, TOLD_FOR)
+        pipeline.expire(name, GROUP_WAIT_TTL)
         pipeline.execute()
 
 
-def told(groups: Sequence[GroupKey]) -> list[dict[str, object]]:
-    """What was last told of those of the groups that something binds, in their order; nothing where Redis is away."""
-    raws = connection.read_hints("waits", [field_of(group) for group in groups])
-    return [wait for raw in raws if raw is not None and _holds(wait := json.loads(raw))]
+def read_group_waits(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """The published waits of those of the groups that something binds, in their order; none where Redis is away."""
+    raws, now = connection.read_hints("waits", [_field(group) for group in groups])
+    return [wait for raw in raws if raw is not None and _is_current(wait := json.loads(raw), now)]
 
 
-def _holds(wait: dict[str, Any]) -> bool:
-    """Whether it was told in the last `TOLD_FOR` seconds, of a time that isn't over."""
-    now = time.time()
-    return now - wait["at"] <= TOLD_FOR and (wait["until"] is None or wait["until"] >= now - 5)
+def _is_current(wait: Mapping[str, Any], now: float) -> bool:
+    """Whether it was published in the last `GROUP_WAIT_TTL` seconds and its end has not passed."""
+    return now - wait["at"] <= GROUP_WAIT_TTL and (wait["until"] is None or wait["until"] >= now - GRACE)

@@ -1,4 +1,4 @@
-"""`@limited(...)`: policies held against one view, plain or async, function or method of a class-based view.
+"""`@limited(...)`: check one view against the policies, plain or async, function or method of a class-based view.
 
 @limited(cost={"requests": 5})
 def export(request): ...
@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import wraps
-from inspect import isawaitable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
 from quotas.services.limits import Check
@@ -40,45 +39,22 @@ def limited(
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
-        async def held_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            answer = await sync_to_async(lambda: enforcement.enforce(_asked(request, given, args, kwargs)))()
-            if isinstance(answer, enforcement.Refused):
-                return answer.response
-            passed = enforcement.Passed(answer)
-            try:
-                response = view(request, *args, **kwargs)
-                if isawaitable(response):
-                    response = await response
-            except BaseException as error:  # a cancelled request frees its slot too
-                await passed.ended_async(error=error)
-                raise
-            await passed.answered_async(response)
-            enforcement.add_headers(response, answer)
-            return response
+        async def limited_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            return await enforcement.guard_async(
+                lambda: _check_of(request, given, args, kwargs), lambda: view(request, *args, **kwargs)
+            )
 
         if iscoroutinefunction(view):
-            return held_async
+            return limited_async
 
         @wraps(view)
-        def held(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            if (
-                _on_event_loop()
-            ):  # `dispatch` of a class with async handlers is a plain function that returns a coroutine
-                return held_async(request, *args, **kwargs)
-            answer = enforcement.enforce(_asked(request, given, args, kwargs))
-            if isinstance(answer, enforcement.Refused):
-                return answer.response
-            passed = enforcement.Passed(answer)
-            try:
-                response = view(request, *args, **kwargs)
-            except BaseException as error:
-                passed.ended(error=error)
-                raise
-            passed.answered(response)
-            enforcement.add_headers(response, answer)
-            return response
+        def limited_sync(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            # `dispatch` of a class with async handlers is a plain function that returns a coroutine.
+            if _on_event_loop():
+                return limited_async(request, *args, **kwargs)
+            return enforcement.guard(_check_of(request, given, args, kwargs), lambda: view(request, *args, **kwargs))
 
-        return held
+        return limited_sync
 
     return decorate
 
@@ -92,7 +68,7 @@ def _on_event_loop() -> bool:
     return True
 
 
-def _asked(request: HttpRequest, given: Mapping[str, Given], args: Any, kwargs: Any) -> Check:
+def _check_of(request: HttpRequest, given: Mapping[str, Given], args: Any, kwargs: Any) -> Check:
     named = {
         name: value(request, *args, **kwargs) if callable(value) else value
         for name, value in given.items()

@@ -229,6 +229,11 @@ def subscribe(kind: type[Event], subscriber: Subscriber) -> None:
         _subscribers.append((kind, subscriber))
 
 
+def unsubscribe(kind: type[Event], subscriber: Subscriber) -> None:
+    """End a subscription. Raises ValueError where there is none."""
+    _subscribers.remove((kind, subscriber))
+
+
 def emit(event: Event) -> None:
     """Hand `event` to all who subscribed. What a subscriber raises goes to the emitter."""
     for kind, subscriber in _subscribers:

@@ -1,9 +1,9 @@
-"""A throttle for Django REST framework that holds requests against the policies.
+"""A throttle for Django REST framework that checks requests against the policies.
 
     REST_FRAMEWORK = {"DEFAULT_THROTTLE_CLASSES": ["quotas.throttling.PolicyThrottle"]}
 
 A view may name what it costs: `throttle_cost = {"requests": 5}`. DRF runs throttles behind authentication, so that
-users of tokens are known too. Slots of `concurrency` policies are given back when the view's answer has ended.
+users of tokens are known too. Slots of `concurrency` policies are freed when the view's response has ended.
 """
 
 from __future__ import annotations

@@ -50,10 +50,6 @@ django.setup()
 # before this file has given the worker servers of its own, and all workers would share one Redis.
 del os.environ["DJANGO_SETTINGS_MODULE"]
 assert VALKEY.unix_url == django.conf.settings.REDIS_URL
-import quotas.runtime.connection  # noqa: E402
-
-# A machine that is busy with tests is no outage of Redis; tests of outages choose their own patience.
-quotas.runtime.connection.TIMEOUT = 2.0
 # A slow hash is for real passwords.
 django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
@@ -83,11 +79,9 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 @pytest.fixture(autouse=True)
 def _fresh_snapshots() -> None:
     """Each test has rows of its own, whose versions begin anew: what was read for the last one is worth nothing."""
-    from queues import config
-    from quotas.snapshot import resolve
+    from queues.testing import fresh_configuration
 
-    config.snapshot.forget()
-    resolve.forget()
+    fresh_configuration()
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,7 @@ from django.db.models import Exists, OuterRef
 from controlplane.alerts import channels
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import Alert, AlertNotice, AlertRule
-from queues import clock
-from quotas import events
+from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
 
 WAITS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 21600, 28800)

@@ -8,8 +8,7 @@ from django.db.models import F
 from controlplane.alerts import outbox
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert, AlertNotice, AlertRule
-from queues import clock
-from quotas import events
+from quotas import clock, events
 
 MAX_SUMMARY = 500
 

@@ -16,8 +16,8 @@ from controlplane.alerts import outbox
 from controlplane.alerts.watch import Watch
 from controlplane.models import AlertNotice
 from controlplane.observability.account_history import AccountHistory
-from queues import clock
 from queues.maintenance.callback_sender import Courier
+from quotas import clock
 from quotas.engine.errors import LimiterUnavailable
 from quotas.runtime import background
 

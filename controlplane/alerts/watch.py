@@ -18,10 +18,10 @@ from django.db.models import Count, Max
 from controlplane.alerts import records, summaries
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert
-from queues import clock
 from queues.models import DeadLetter, Job, Queue
 from queues.selectors_ready import ready_since
 from queues.states import WAITING_STAGES, Stage, Status
+from quotas import clock
 from quotas.models import Account, ThresholdMark
 
 KEPT = timedelta(days=90)

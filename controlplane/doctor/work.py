@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django.db import DatabaseError
-from django.utils import timezone
 
 from controlplane.doctor.finding import Finding, error, ok, warning
 from controlplane.health import readiness
-from queues.models import Job, Queue, WorkerProcess
+from queues import liveness
+from queues.models import Job, Queue
 from queues.states import Stage
+from quotas import clock
 from quotas.models import ApiKey
 
 SOON = timedelta(days=7)
@@ -38,7 +39,7 @@ def _all() -> Iterator[Finding]:
                 else ok("dispatcher", "leads")
             )
     yield from _workers()
-    now = timezone.now()
+    now = clock.now()
     keys = ApiKey.objects.filter(revoked_at=None)
     if not keys.exists():
         yield warning("API keys", "There is none.", "Run `manage.py apikey create`.")
@@ -50,7 +51,7 @@ def _all() -> Iterator[Finding]:
 
 
 def _workers() -> Iterator[Finding]:
-    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=timezone.now() - readiness.WORKER_FRESH)
+    fresh = liveness.alive(clock.now())
     lanes = set(fresh.values_list("lane", flat=True))
     for name, stuck in fresh.filter(lost_places__gt=0).values_list("name", "lost_places"):
         yield warning(

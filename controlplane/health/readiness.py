@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 import redis
 from django.conf import settings
@@ -13,10 +12,11 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from controlplane.supervisor import failing
-from queues.models import Leadership, WorkerProcess
+from queues import liveness
+from queues.models import Leadership
+from quotas import clock
 from quotas.runtime.redis_url import client
 
-WORKER_FRESH = timedelta(seconds=30)
 REDIS_PATIENCE = 1.0
 
 
@@ -50,12 +50,12 @@ def _dispatcher() -> str:
 
 
 def _workers() -> str:
-    fresh = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=Now() - WORKER_FRESH)
+    fresh = liveness.alive(clock.now())
     if fresh.filter(lost_places=0).exists():
         return ""
     if fresh.exists():
         return "No worker takes jobs: each has a stuck thread and makes room for another one."
-    return "No worker has reported itself within 30 s: start `manage.py rqworker`."
+    return f"No worker has reported itself within {liveness.LOST_AFTER.seconds} s: start `manage.py rqworker`."
 
 
 def failing_children() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from controlplane.http.fast_path import Lean
+from controlplane.http.fast_path import FastPath
 from controlplane.http.request import Receive, Scope, Send
 from controlplane.http.sse import Streams
 from controlplane.http.threads import Threads
@@ -17,14 +17,14 @@ class Application:
 
     def __init__(self, django: Callable[..., Any]) -> None:
         self.threads = Threads()
-        self.lean = Lean(self.threads)
+        self.fast_path = FastPath(self.threads)
         self.streams = Streams()
         self.bridge = Bridge(django, self.threads, self.streams.serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            if not await self.lean.take(scope, receive, send):
+            if not await self.fast_path.handle(scope, receive, send):
                 await self.bridge(scope, receive, send)
         elif kind == "lifespan":
             await self._live(receive, send)
@@ -42,5 +42,5 @@ class Application:
     async def close(self) -> None:
         """End streams and connections; threads that are at work end by themselves."""
         await self.streams.close()
-        self.lean.close()
+        self.fast_path.close()
         self.threads.close()

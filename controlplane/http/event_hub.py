@@ -101,7 +101,9 @@ class Hub:
                 # `None` or [[name, rows]], with RESP3 {name: [rows]}.
                 found: Any = await self._redis.xread({stream_key(): position}, count=PAGE, block=int(BLOCK * 1000))
                 wait = 0.05
-                rows = list(found.values())[0][0] if isinstance(found, dict) and found else found[0][1] if found else []
+                rows = (
+                    next(iter(found.values()))[0] if isinstance(found, dict) and found else found[0][1] if found else []
+                )
                 if rows:
                     self._take([event_of(*row) for row in rows])
                 else:

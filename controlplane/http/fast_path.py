@@ -21,7 +21,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.http.request import split_domain_port, validate_host
 from rest_framework import exceptions
 
-from controlplane.http.hot_cache import Known
+from controlplane.http.hot_cache import HotCache
 from controlplane.http.request import Disconnected, LeanRequest, Receive, Scope, Send, headers_of, read_body, wait_gone
 from controlplane.http.response import Answer, rendered, security_headers
 from controlplane.http.threads import Threads
@@ -76,18 +76,18 @@ def route_of(path: str) -> Route | None:
     return Route(pools.SettleLeaseView, {"lease": found["lease"]})
 
 
-class Lean:
+class FastPath:
     """Answers lean routes, for one event loop."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
-        self._known = Known(threads)
+        self._cache = HotCache(threads)
         self._checks = AsyncChecks(threads.short, threads.waiting)
         self._questions: dict[tuple[bytes, str, bool], tuple[Check, Token]] = {}
         self._fixed = [(b"allow", b"POST, OPTIONS"), *security_headers()]
         self._challenge = ApiKeyAuthentication().authenticate_header(None)  # type: ignore[arg-type]
 
-    async def take(self, scope: Scope, receive: Receive, send: Send) -> bool:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer the request; False where it is not for here, and nothing of it was read."""
         path = scope["path"]
         route = route_of(path) if scope["method"] == "POST" and path.startswith(PREFIX) else None
@@ -130,7 +130,7 @@ class Lean:
     async def _caller(self, authorization: str) -> Caller:
         word, _, token = authorization.partition(" ")
         token = token.strip()
-        caller = await self._known.caller(token) if word.lower() == "bearer" and token.isascii() else None
+        caller = await self._cache.caller(token) if word.lower() == "bearer" and token.isascii() else None
         if caller is None:
             refused = exceptions.AuthenticationFailed(REFUSED)
             refused.auth_header = self._challenge  # type: ignore[attr-defined]  # as DRF's own handler does
@@ -157,7 +157,7 @@ class Lean:
         return known
 
     async def _check(self, caller: Caller, asked: Check, token: Token, receive: Receive) -> Answer:
-        held = await self._known.configuration()
+        held = await self._cache.configuration()
         gone = asyncio.ensure_future(wait_gone(receive)) if asked.max_wait else None
         try:
             decision = await self._checks.check(asked, held, actor=caller.name, token=token, gone=gone)

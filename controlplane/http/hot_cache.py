@@ -14,11 +14,11 @@ from typing import Any
 from controlplane.http.threads import Threads
 from quotas.rest.authentication import FRESH, STALE, keyring
 from quotas.rest.caller import Caller
-from quotas.snapshot.config import Snapshot, keeper
+from quotas.snapshot.config import ConfigSnapshot, configuration
 from quotas.snapshot.freshness import LOOK_EVERY, PATIENCE, PROMISE
 
 
-class Known:
+class HotCache:
     """One event loop's view of callers and configuration."""
 
     def __init__(self, threads: Threads) -> None:
@@ -35,17 +35,17 @@ class Known:
             return held
         if held is None or age >= STALE:
             return await asyncio.shield(look)
-        return await self._patiently(look, held)
+        return await self._within_patience(look, held)
 
-    async def configuration(self) -> Snapshot:
+    async def configuration(self) -> ConfigSnapshot:
         """The snapshot of policies. Raises what SQL raises where there is none yet."""
-        held, age = keeper.held()
+        held, age = configuration.peek()
         if held is not None and age < LOOK_EVERY:
             return held
-        look = self._look("", keeper.get)
+        look = self._look("", configuration.get)
         if held is None:
             return await asyncio.shield(look)
-        return held if age < PROMISE else await self._patiently(look, held)
+        return held if age < PROMISE else await self._within_patience(look, held)
 
     def _look(self, name: str, find: Callable[[], Any]) -> asyncio.Future[Any]:
         """One look at a time for each name."""
@@ -61,7 +61,7 @@ class Known:
             look.exception()  # whoever waited for it has it; in the background the next look tries again
 
     @staticmethod
-    async def _patiently(look: asyncio.Future[Any], held: Any) -> Any:
+    async def _within_patience(look: asyncio.Future[Any], held: Any) -> Any:
         await asyncio.wait({look}, timeout=PATIENCE)
         return look.result() if look.done() and not look.cancelled() and look.exception() is None else held
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from django.utils import timezone
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from controlplane.observability.buckets import cumulative
 from queues.models import Job
 from queues.states import Stage
+from quotas import clock
 
 BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 ROWS_PER_SCRAPE = 50_000
@@ -49,7 +49,7 @@ def _catch_up(client: redis.Redis) -> None:
         seconds, last = json.loads(str(mark)) if mark else (0.0, 0)
         since = datetime.fromtimestamp(seconds, UTC)
         rows = list(
-            Job.objects.filter(stage=Stage.DONE, finished_at__gte=since, finished_at__lte=timezone.now() - SETTLED)
+            Job.objects.filter(stage=Stage.DONE, finished_at__gte=since, finished_at__lte=clock.now() - SETTLED)
             .exclude(finished_at=since, id__lte=last)
             .order_by("finished_at", "id")
             .values_list("id", "finished_at", "created_at", "started_at", "first_started_at", "queue__name", "status")[

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 from django.db.models import Count
-from django.utils import timezone
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from controlplane.health.readiness import WORKER_FRESH
+from queues.liveness import is_alive
 from queues.models import DeadLetter, Job, Queue, WorkerProcess
 from queues.selectors_ready import ready_since
 from queues.states import WAITING_STAGES, priority_band
+from quotas import clock
 
 
 def collect() -> Iterator[Metric]:
@@ -31,7 +31,7 @@ def _depth() -> Iterator[Metric]:
     for queue, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
         counts[queue, priority_band(priority)] += count
     since = ready_since(Job.objects.all())
-    now = timezone.now()
+    now = clock.now()
     for pk, name in Queue.objects.values_list("pk", "name"):
         for band in ("high", "normal", "low"):
             depth.add_metric([name, band], counts[pk, band])
@@ -42,10 +42,10 @@ def _depth() -> Iterator[Metric]:
 
 def _workers() -> Metric:
     workers = GaugeMetricFamily("sluice_workers", "Worker processes.", labels=["state"])
-    fresh = timezone.now() - WORKER_FRESH
+    now = clock.now()
     states = Counter({"busy": 0, "idle": 0, "lost": 0})
-    for seen_at, busy in WorkerProcess.objects.filter(stopped_at=None).values_list("seen_at", "busy"):
-        states["lost" if seen_at < fresh else "busy" if busy else "idle"] += 1
+    for worker in WorkerProcess.objects.filter(stopped_at=None).only("stopped_at", "seen_at", "busy"):
+        states["lost" if not is_alive(worker, now) else "busy" if worker.busy else "idle"] += 1
     for state, count in states.items():
         workers.add_metric([state], count)
     return workers

@@ -20,9 +20,9 @@ from unfold.paginator import InfinitePaginator
 from queues import job_search, reason_codes, redaction, selectors
 from queues.admin import job_list
 from queues.admin.job_list import WhyFilter
-from queues.api.presenters import payload_of
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
+from queues.presenters import payload_of
 from queues.services import cancel as cancelling
 from queues.services import replay
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band

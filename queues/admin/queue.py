@@ -96,7 +96,7 @@ class QueueAdmin(SluiceAdmin):
 
     @display(description="State", label={"running": "success", "paused": "warning", "draining": "info"})
     def state(self, row: Queue) -> str:
-        return queue_actions.state_of(row)
+        return row.state
 
     @display(description="Queued: high · normal · low")
     def waiting(self, row: Any) -> str:
@@ -112,5 +112,5 @@ class QueueAdmin(SluiceAdmin):
         row = self.get_object(request, str(object_id))
         if row is None:
             return found
-        idle = {"running": {"resume"}, "paused": {"pause"}, "draining": {"drain"}}[queue_actions.state_of(row)]
+        idle = {"running": {"resume"}, "paused": {"pause"}, "draining": {"drain"}}[row.state]
         return [one for one in found if one.action_name.rpartition("_")[2] not in idle]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from django.contrib import admin
 from django.utils import timezone
 from unfold.decorators import display
 
+from queues.liveness import is_alive
 from queues.models import WorkerProcess
+from quotas import clock
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.spans import spell_span
-
-FRESH = timedelta(seconds=30)
 
 
 @admin.register(WorkerProcess)
@@ -27,7 +25,7 @@ class WorkerAdmin(ReadOnlyAdmin):
     def state(self, row: WorkerProcess) -> str:
         if row.stopped_at:
             return "stopped"
-        if row.seen_at < timezone.now() - FRESH:
+        if not is_alive(row, clock.now()):
             return "lost"
         return "working" if row.busy else "idle"
 

@@ -8,8 +8,8 @@ from rest_framework.response import Response
 
 from queues.api import documents
 from queues.api.jobs import Reason
-from queues.api.presenters import batch_shape
 from queues.models import Batch
+from queues.presenters import batch_shape
 from queues.services import batches
 from quotas.rest.problems import NotFound
 from quotas.rest.views import ApiView

@@ -13,10 +13,10 @@ from rest_framework.response import Response
 from queues import selectors
 from queues.api import documents
 from queues.api.jobs import Reason
-from queues.api.presenters import job_whole, letter_shape, moment
 from queues.api.problems import as_problems
 from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
+from queues.presenters import job_whole, letter_shape, moment
 from queues.services import bulk, replay
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField

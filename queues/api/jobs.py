@@ -13,10 +13,10 @@ from rest_framework.response import Response
 
 from queues import selectors
 from queues.api import documents
-from queues.api.presenters import batch_shape, job_row, job_whole, moment
 from queues.api.problems import as_problems
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job
+from queues.presenters import batch_shape, job_row, job_whole, moment
 from queues.services import batches, cancel, replay
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs

@@ -9,13 +9,13 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues import clock, selectors
+from queues import liveness, selectors
 from queues.api import documents
-from queues.api.presenters import moment, queue_shape, worker_shape
-from queues.dispatcher.capacity import FRESH
 from queues.models import Job, Queue, WorkerProcess
+from queues.presenters import moment, queue_shape, worker_shape
 from queues.services import queue_actions
 from queues.states import Status
+from quotas import clock
 from quotas.rest.fields import ReasonField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
@@ -105,9 +105,7 @@ class QueueStatus(ApiView):
         self.query()
         counts = selectors.job_counts(self.caller.project)
         depths = selectors.depths(self.caller.project)
-        places = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=clock.now() - FRESH).values_list(
-            "places", flat=True
-        )
+        places = liveness.alive(clock.now()).values_list("places", flat=True)
         return Response(
             {
                 "queue_size": sum(row["high"] + row["normal"] + row["low"] for row in depths.values()),
@@ -136,7 +134,7 @@ class QueueStats(ApiView):
             {
                 "stats": {**stats, "dlq": letters},
                 "total_queued": stats["high"] + stats["normal"] + stats["low"],
-                "total_failed": selectors.job_counts(self.caller.project)[Status.DEAD],
+                "total_failed": self.caller.visible(Job.objects.filter(status=Status.DEAD)).count(),
                 "queues": depths,
             }
         )
@@ -181,7 +179,7 @@ class Workers(ApiView):
         summary="Worker processes, newest first",
     )
     def get(self, request: Request) -> Response:
-        edge = clock.now() - FRESH
+        now = clock.now()
         rows = WorkerProcess.objects.all()
         query = self.query(PageQuery)
-        return Response(page(rows, query, lambda row: worker_shape(row, alive=row.seen_at > edge), order="id"))
+        return Response(page(rows, query, lambda row: worker_shape(row, alive=liveness.is_alive(row, now)), order="id"))

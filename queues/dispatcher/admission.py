@@ -12,7 +12,7 @@ from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
 from quotas.engine.types import Admission, AdmitRequest, Limit, Outcome, PoolSpec
 from quotas.errors import UnknownPool
-from quotas.services.accounts import tell_admitted
+from quotas.services.accounts import publish_admitted
 from quotas.snapshot import resolve as policies
 
 UNUSED = Outcome("unused")
@@ -86,7 +86,7 @@ class Admissions:
                 for position in pending
             ]
             given = self._accounts.admit_many(requests)
-            tell_admitted(given)
+            publish_admitted(given)
             for position, answer in zip(pending, given, strict=True):
                 answers[position] = answer
         return [answer for answer in answers if answer is not None]

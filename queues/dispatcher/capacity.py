@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db.models import Count
 
-from queues import config
-from queues.models import Job, WorkerProcess
+from queues import config, liveness
+from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES
-
-FRESH = timedelta(seconds=15)
-"""A worker that was silent for longer takes no new jobs."""
 
 
 @dataclass(slots=True)
@@ -50,9 +47,7 @@ class Places:
 def count_places(now: datetime) -> Places:
     """Read them from SQL: what workers reported, less what is on the belt or running."""
     places = Places()
-    for lane, count in WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=now - FRESH).values_list(
-        "lane", "places"
-    ):
+    for lane, count in liveness.alive(now).values_list("lane", "places"):
         places.free[lane] = places.free.get(lane, 0) + count
         places.ahead[lane] = places.ahead.get(lane, 0) + count
         places.workers[lane] = places.workers.get(lane, 0) + 1

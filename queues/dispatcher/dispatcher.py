@@ -6,27 +6,29 @@ import os
 import socket
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import redis
 import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import Min
 
-from queues import clock, config, connection, wait_reasons
+from queues import config, connection
 from queues.dispatcher import wakeups
 from queues.dispatcher.admission import Admissions, Asked
-from queues.dispatcher.candidate import Candidate, GroupKey, groups_waiting
+from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.capacity import Places, count_places
+from queues.dispatcher.denials import Denied, publish_group_waits, record_waits
 from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group import Group
 from queues.dispatcher.leader import Leader, LeadershipLost
 from queues.dispatcher.release import Granted, lane_for, release
+from queues.lifecycle.waiting import promote, reject
 from queues.maintenance.runner import Maintenance
 from queues.models import Job
-from queues.services import refusals
+from queues.ready_groups import GroupKey, groups_waiting
 from queues.states import Stage
-from queues.wait_reasons import Denied
+from quotas import clock
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Admission
 from quotas.errors import UnknownPool, UnknownProject
@@ -46,6 +48,7 @@ PACE = 0.03
 """Seconds between two cycles once one has released `BUSY` jobs."""
 MAX_FAULTS = 10
 """Cycles in a row that may fail for a reason that nobody foresaw."""
+PROMOTED_AT_ONCE = 2000
 WINDOW = 64
 """Candidates admitted in one round trip at most."""
 
@@ -144,7 +147,7 @@ class Dispatcher:
 
     def _hear(self, rings: wakeups.Rings) -> None:
         if rings.unblock:
-            config.snapshot.outdate()  # a pause holds for all that was submitted behind it
+            config.snapshot.expire()  # a pause holds for all that was submitted behind it
             resolve.outdate()
         config.current()
         versions = (config.snapshot.version, resolve.snapshot().version)
@@ -161,19 +164,14 @@ class Dispatcher:
             else:
                 group.grew()
 
-    def _promote(self, now: object) -> None:
-        """What waited for its time goes in line."""
-        due = list(
-            Job.objects.filter(stage=Stage.SCHEDULED, not_before__lte=now)
-            .order_by("not_before")
-            .values_list("id", "queue_id", "priority", "project_id", "pool")[:2000]
-        )
-        if not due:
+    def _promote(self, now: datetime) -> None:
+        """Make scheduled jobs ready whose time has come."""
+        if not Job.objects.filter(stage=Stage.SCHEDULED, not_before__lte=now).exists():
             return
         with transaction.atomic():
             self.leader.fence()
-            Job.objects.filter(id__in=[row[0] for row in due], stage=Stage.SCHEDULED).update(stage=Stage.READY)
-        for key in {(row[1], row[2], row[3], row[4]) for row in due}:
+            groups = promote(now, PROMOTED_AT_ONCE)
+        for key in groups:
             self._groups.setdefault(key, Group(key)).restart()
 
     def _look_around(self) -> None:
@@ -188,7 +186,7 @@ class Dispatcher:
             group.grew()
         self._looked = time.monotonic()
 
-    def _round(self, places: Places, taken: set[int], now: object) -> bool:
+    def _round(self, places: Places, taken: set[int], now: datetime) -> bool:
         """Draw up to a window of candidates, admit them, release what was granted. False when nothing was."""
         cfg = config.current()
         moment = time.monotonic()
@@ -213,19 +211,25 @@ class Dispatcher:
             for item in release(self.leader, granted, places.workers):
                 self._admissions.give_back(item.candidate, item.admission)
                 places.give(cfg.queues[item.candidate.queue_id], lane_for(item.candidate))
-        wait_reasons.defer(denied, now)  # type: ignore[arg-type]
-        wait_reasons.tell_groups(denied)
+        record_waits(denied, now)
+        publish_group_waits(denied)
         # Also where all were denied for a while: behind them others may wait that nothing holds back.
         return bool(granted) or any(item.seconds is None or item.seconds >= SLOT_BLOCK for item in denied)
 
     def _draw(
-        self, groups: list[Group], places: Places, taken: set[int], cfg: config.QueueConfig, now: object, moment: float
+        self,
+        groups: list[Group],
+        places: Places,
+        taken: set[int],
+        cfg: config.QueueConfig,
+        now: datetime,
+        moment: float,
     ) -> tuple[list[tuple[Group, Asked]], dict[Group, list[Candidate]]]:
         """Candidates in turn for which there are places, and what was drawn and found no place."""
         drawn: list[tuple[Group, Asked]] = []
         returned: dict[Group, list[Candidate]] = {}
         asked_of: dict[str, int] = {}
-        for group, candidate in self._share.order(groups, taken, cfg.projects, now):  # type: ignore[arg-type]
+        for group, candidate in self._share.order(groups, taken, cfg.projects, now):
             queue = cfg.queues[candidate.queue_id]
             lane = lane_for(candidate)
             pool = candidate.pool or queue.pool or ""
@@ -260,7 +264,7 @@ class Dispatcher:
             return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject):
             # Submitted by a process that has read newer configuration than this one.
-            config.snapshot.outdate()
+            config.snapshot.expire()
             resolve.outdate()
         try:
             return self._admissions.resolve(candidate)
@@ -302,7 +306,7 @@ class Dispatcher:
                 back.setdefault(group, []).append(candidate)
                 continue
             if answer.impossible:
-                refusals.refuse(self.leader, candidate, answer)
+                self._reject(candidate, answer)
                 continue
             back.setdefault(group, []).append(candidate)
             if (group.key, candidate.lane) in closed:
@@ -317,6 +321,13 @@ class Dispatcher:
             taken.difference_update(candidate.id for candidate in candidates)
         self._learn_windows(drawn, refused_pools)
         return granted, denied
+
+    def _reject(self, candidate: Candidate, admission: Admission) -> None:
+        """Give up a job whose cost is greater than a limit's whole capacity."""
+        error = f"Its cost is greater than {admission.binding} ever allows, so no wait would help."
+        with transaction.atomic():
+            self.leader.fence()
+            reject(candidate.id, error, clock.now())
 
     def _block(self, group: Group, candidate: Candidate, asked: Asked, answer: Admission) -> None:
         seconds = LONGEST_BLOCK if answer.retry_after is None else min(answer.retry_after, LONGEST_BLOCK)
@@ -334,7 +345,7 @@ class Dispatcher:
         for name in {asked.pool.name for _, asked in drawn if asked.pool is not None}:
             self._window[name] = 1 if name in refused else min(self._window.get(name, 1) * 2, WINDOW)
 
-    def _sleep(self, now: object) -> float:
+    def _sleep(self, now: datetime) -> float:
         moment = time.monotonic()
         wakes = [LONGEST_SLEEP, self._maintenance.due_in()]
         for group in self._groups.values():
@@ -343,7 +354,7 @@ class Dispatcher:
                 wakes.append(at - moment)
         first = Job.objects.filter(stage=Stage.SCHEDULED).aggregate(first=Min("not_before"))["first"]
         if first is not None:
-            wakes.append((first - now) / timedelta(seconds=1))  # type: ignore[operator]
+            wakes.append((first - now) / timedelta(seconds=1))
         return max(min(wakes), 0.0)
 
 

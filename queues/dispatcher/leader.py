@@ -7,9 +7,8 @@ from datetime import timedelta
 from django.db import DatabaseError, transaction
 from django.db.models import F
 
-from queues import clock
 from queues.models import Leadership
-from quotas import events
+from quotas import clock, events
 
 ROLE = "dispatcher"
 TERM = timedelta(seconds=5)

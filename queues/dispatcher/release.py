@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+from django.db import transaction
 
-from queues import clock, config
+from queues import config
 from queues.connection import belt
 from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.leader import Leader
 from queues.ids import new_id
-from queues.rows import locked
-from queues.states import Stage
+from queues.lifecycle.delivery import Release
+from queues.lifecycle.delivery import release as mark_released
+from quotas import clock
 from quotas.engine.types import Admission
 
 PARCEL_SIZE = 20
@@ -48,23 +49,21 @@ def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int])
     parcels = list(_parcels(granted, workers))
     with transaction.atomic():
         leader.fence()
-        ids = [item.candidate.id for item in granted]
-        waiting = dict(locked(("id", "delivery"), ids, Stage.READY))
-        now = clock.now()
-        rows = [
-            (Stage.BELT, item.delivery, parcel_id, now, _int(item.admission.account_id), item.admission.lease or "",
-             item.admission.reservation or "", item.candidate.id)
-            for parcel_id, _, items in parcels
-            for item in items
-            if waiting.get(item.candidate.id) == item.candidate.delivery
-        ]  # fmt: skip
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "UPDATE queues_job SET stage=%s, delivery=%s, parcel=%s, dispatched_at=%s, account_id=%s,"
-                " account_lease=%s, reservation=%s WHERE id=%s",
-                rows,
-            )
-    written = {row[-1] for row in rows}
+        written = mark_released(
+            [
+                Release(
+                    item.candidate.id,
+                    item.delivery,
+                    parcel_id,
+                    _int(item.admission.account_id),
+                    item.admission.lease or "",
+                    item.admission.reservation or "",
+                )
+                for parcel_id, _, items in parcels
+                for item in items
+            ],
+            clock.now(),
+        )
     _enqueue(
         (parcel_id, lane, [item for item in items if item.candidate.id in written])
         for parcel_id, lane, items in parcels

@@ -10,10 +10,10 @@ from django.utils.module_loading import import_string
 
 from queues import loops
 from queues.errors import FieldError
+from queues.job_types.results import plain
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome
 from queues.task_errors import result_of
-from queues.tasks import plain
 
 NAME = "django.task"
 

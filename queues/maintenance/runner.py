@@ -33,7 +33,7 @@ class Maintenance:
             (1.0, intake.go_on),
             (pruner.pace(), pruner.prune),
             (15.0, parcel_cleaner.sweep),
-            (2.0, _pay),
+            (2.0, _retry_unsettled),
             (15.0, auto_replay.replay_due),
             (5.0, self._keep_books),
             (1.0, self._adapt),
@@ -71,8 +71,8 @@ class Maintenance:
         return max(min(self._next) - time.monotonic(), 0.0)
 
 
-def _pay(now: datetime) -> None:
-    settlement.pay()
+def _retry_unsettled(now: datetime) -> None:
+    settlement.retry_unsettled()
 
 
 def _bulk_actions(now: datetime) -> None:

@@ -150,6 +150,11 @@ class Job(models.Model):
     def __str__(self) -> str:
         return f"{self.type} {self.uid}"
 
+    @property
+    def group(self) -> tuple[int, int, int, str]:
+        """Queue, priority, project, pool: the dispatcher takes jobs with equal ones from one list."""
+        return (self.queue_id, self.priority, self.project_id, self.pool)
+
 
 class JobDependency(models.Model):
     """`job` waits until `after` is completed."""

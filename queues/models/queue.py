@@ -48,3 +48,8 @@ class Queue(Versioned):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def state(self) -> str:
+        """`paused`, `draining` or `running`."""
+        return "paused" if self.paused_at else "draining" if self.draining_at else "running"

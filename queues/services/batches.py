@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from django.db import transaction
 
-from queues import clock
-from queues.errors import BatchClosed, FieldError, IdempotencyConflict, InvalidJob
-from queues.models import Batch, BatchAnswer, IntakePart, Job
-from queues.services import callbacks, dependencies, idempotency, intake
+from queues.errors import IdempotencyConflict
+from queues.lifecycle.effects import Effects
+from queues.lifecycle.perform import apply
+from queues.models import Batch, BatchAnswer, Job
+from queues.services import idempotency, intake, open_batches
 from queues.services.deadlock import again_after_deadlock
+from queues.services.submit import accept, lock_dependencies, prepare
 from queues.specs import JobSpec
-from queues.states import UNFINISHED, Stage
+from quotas import clock
 from quotas.models import Project
-
-
-def lock(project: Project, uids: Collection[str]) -> dict[str, Batch]:
-    """Those of the project's batches, by id, held until the transaction ends. After jobs and before queues."""
-    if not uids:
-        return {}
-    rows = Batch.objects.filter(project=project, uid__in=set(uids)).order_by("pk")
-    return {batch.uid: batch for batch in rows.select_for_update(no_key=True)}
-
-
-def open_one(batch: Batch | None, pointer: str) -> Batch:
-    """A batch that takes more jobs; raises `InvalidJob` where there is none, `BatchClosed`."""
-    if batch is None:
-        raise InvalidJob([FieldError(pointer, "There is no such batch in this project.")])
-    if batch.sealed or (batch.finished_at is not None and not batch.open):
-        raise BatchClosed()
-    return batch
 
 
 def submit_bulk(
@@ -80,8 +64,6 @@ def _accept(
     by_parts: bool,
 ) -> tuple[Batch, list[str], bool]:
     """The transaction that accepts the batch."""
-    from queues.services.submit import accept, lock_dependencies, prepare
-
     created = True
     if uid is not None and idempotency_key is not None:
         specs = _keyed(specs, uid, idempotency_key, request_hash)
@@ -101,11 +83,11 @@ def _accept(
                 return answer
         if uid is not None:
             lock_dependencies(specs, project)
-            found = lock(project, [uid]).get(uid)
+            found = open_batches.lock(project, [uid]).get(uid)
             if found is not None and _is_repeated(project, specs):
                 batch, created = found, False  # also where it was sealed since
             else:
-                batch = open_one(found, "/batch/id")
+                batch = open_batches.open_one(found, "/batch/id")
                 if stays_open and not batch.open:
                     Batch.objects.filter(pk=batch.pk).update(open=True)
                     batch.open = True
@@ -129,8 +111,7 @@ def _accept(
             BatchAnswer.objects.create(batch=batch, ids=ids)
         if uid is None and not any(answer.created for answer in accepted):
             # Each was accepted before, in its own right: nothing of this batch will ever end and complete it.
-            now = clock.now()
-            callbacks.note_batches(finish_ended([batch.pk], now), now)
+            complete_if_ended(batch.pk)
             batch.refresh_from_db()
     return batch, ids, created
 
@@ -172,31 +153,9 @@ def seal(batch: Batch) -> None:
     """No more jobs come; a batch whose jobs have all ended is complete now."""
     with transaction.atomic():
         Batch.objects.filter(pk=batch.pk).update(open=False, sealed=True)
-        now = clock.now()
-        callbacks.note_batches(finish_ended([batch.pk], now), now)
+        complete_if_ended(batch.pk)
 
 
-def finish_ended(batch_ids: Sequence[int], now: datetime) -> list[int]:
-    """Mark those of the batches complete that are sealed and whose jobs have all ended; returns their ids."""
-    # Locked also where it seems to be open: of two that seal it and settle its last job at once, or that settle its last
-    # two jobs, neither sees what the other does. What the lock gives is the row as it is then.
-    rows = Batch.objects.filter(pk__in=batch_ids, finished_at=None).order_by("pk").select_for_update(no_key=True)
-    finished = [pk for pk, is_open in list(rows.values_list("pk", "open")) if not is_open and _is_whole(pk)]
-    Batch.objects.filter(pk__in=finished).update(finished_at=now)
-    if finished:
-        _go_on(finished)
-    return finished
-
-
-def _is_whole(batch_id: int) -> bool:
-    """Whether all its jobs are rows that have ended."""
-    if IntakePart.objects.filter(batch=batch_id).exists():
-        return False
-    # By the statuses that are left, not by those that ended: an index finds them without reading all that ended.
-    return not Job.objects.filter(batch_id=batch_id, status__in=UNFINISHED).exists()
-
-
-def _go_on(batch_ids: Sequence[int]) -> None:
-    """Release the jobs that waited for these batches; once, whatever is replayed in them later."""
-    waiting = Job.objects.filter(closes__in=batch_ids, stage=Stage.HELD).order_by("pk")
-    dependencies.release(list(waiting.select_for_update(of=("self",))))
+def complete_if_ended(batch_id: int) -> None:
+    """Mark the batch complete if it is sealed and its jobs have all ended, with all that follows."""
+    apply(Effects(batches={batch_id}), clock.now())

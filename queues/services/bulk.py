@@ -8,13 +8,12 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Greatest
-from django.utils import timezone
 
 from queues.connection import ring
 from queues.errors import AlreadyHandled
 from queues.models import BulkAction, DeadLetter
 from queues.services import replay
-from quotas import events
+from quotas import clock, events
 from quotas.models import Project
 
 FILTERS = ("category", "severity", "fingerprint", "project", "queue", "type")
@@ -93,5 +92,5 @@ def go_on(now: Any = None) -> bool:
     if len(letters) < SLICE:
         # Also what somebody else handled before its turn came was skipped.
         rest = Greatest(F("total") - F("done"), F("skipped"))
-        BulkAction.objects.filter(pk=action.pk).update(finished_at=timezone.now(), skipped=rest)
+        BulkAction.objects.filter(pk=action.pk).update(finished_at=clock.now(), skipped=rest)
     return True

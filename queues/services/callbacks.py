@@ -20,11 +20,13 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from queues import clock
 from queues.errors import FieldError, InvalidJob
+from queues.lifecycle import perform
 from queues.models import Batch, Callback, Job
+from queues.presenters import batch_shape, job_whole, moment, parts_of_jobs
 from queues.services import webhook
 from queues.services.webhook import AddressRefused
+from quotas import clock
 from quotas.models import Project
 
 log = structlog.get_logger(__name__)
@@ -110,6 +112,11 @@ def receiver_of(url: str) -> str:
     return f"{parts.scheme}://{host}:{port or (443 if parts.scheme == 'https' else 80)}"[:300]
 
 
+def connect() -> None:
+    """Write callbacks for all jobs and batches that end from now on."""
+    perform.write_callbacks_with(note_jobs, note_batches)
+
+
 def note_jobs(jobs: Sequence[Job], now: datetime) -> None:
     """Write a callback for each of the ended jobs that asked for one, with the job as it is now: what happens to it
     later, such as a replay, is not what this callback says."""
@@ -140,26 +147,18 @@ def _noted(project_id: int, url: str, event: str, content: dict[str, Any], now: 
 
 
 def _written(event: str, at: datetime, content: dict[str, Any]) -> str:
-    from queues.api.presenters import moment
-
     return json.dumps({"type": event, "timestamp": moment(at), "data": content}, separators=(",", ":"))
 
 
 def _content_of_job(job: Job) -> dict[str, Any]:
-    from queues.api.presenters import job_whole
-
     return job_whole(job)
 
 
 def _content_of_batch(batch: Batch) -> dict[str, Any]:
-    from queues.api.presenters import batch_shape
-
     return batch_shape(batch)
 
 
 def _parts_of_jobs() -> list[Any]:
-    from queues.api.presenters import parts_of_jobs
-
     return parts_of_jobs()
 
 

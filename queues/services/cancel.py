@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 from django.db import transaction
 from django.db.models import QuerySet
 
-from queues import clock
-from queues.announcement import announce
-from queues.connection import ring
 from queues.errors import AlreadyFinished
+from queues.lifecycle import operators as lifecycle
 from queues.models import Job, Transition
 from queues.services.deadlock import again_after_deadlock
-from queues.services.slices import slices
-from queues.states import LIVE_STAGES, Stage, Status
-from quotas import events
+from queues.slices import slices
+from queues.states import LIVE_STAGES, Stage
+from quotas import clock, events
 
 SLICE = 500
 """Jobs that one statement ends."""
@@ -29,8 +24,6 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
     Raises `AlreadyFinished`. `audited` writes the audit trail, for operators; a caller's own cancel stands in the
     timeline only.
     """
-    from queues.worker.settle import close
-
     with transaction.atomic():
         job = Job.objects.select_for_update(of=("self",)).select_related("project", "queue").get(pk=job_id)
         if job.stage == Stage.DONE:
@@ -39,20 +32,10 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
         why = f" by {actor}" + (f": {reason}" if reason else "")
         text = f"cancelled{why}"
         if job.stage == Stage.RUNNING:
-            if job.cancel_requested_at is None:
-                Job.objects.filter(pk=job.pk).update(cancel_requested_at=now, reason=text[:480])
+            if lifecycle.request_cancel([job], text[:480], now):
                 Transition.objects.create(job=job, at=now, state=job.status, reason=f"cancel asked for{why}"[:500])
         else:
-            lease, reservation = job.account_lease, job.reservation
-            Job.objects.filter(pk=job.pk).update(
-                stage=Stage.DONE, status=Status.CANCELLED, reason=text[:500], finished_at=now, cancel_requested_at=now,
-                account_lease="", reservation="",
-            )  # fmt: skip
-            Transition.objects.create(job=job, at=now, state=Status.CANCELLED, reason=text[:500])
-            job.status, job.reason = Status.CANCELLED, text[:500]
-            close([job], now)
-            announce([job])
-            transaction.on_commit(lambda: _give_back(job, lease, reservation))
+            lifecycle.cancel([job], text[:500], now)
         if audited:
             events.emit(
                 events.OperatorActed(
@@ -71,8 +54,6 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
 
 def cancel_all(jobs: QuerySet[Job], *, actor: str, reason: str) -> int:
     """End all of `jobs` that have not ended, many by one statement; those that run are asked to. How many that were."""
-    from queues.worker.settle import close
-
     text = f"cancelled by {actor}: {reason}"[:480]
     done = 0
     with transaction.atomic():
@@ -82,37 +63,7 @@ def cancel_all(jobs: QuerySet[Job], *, actor: str, reason: str) -> int:
             found = list(rows.select_for_update(of=("self",)))
             now = clock.now()
             waiting = [job for job in found if job.stage != Stage.RUNNING]
-            running = [job.pk for job in found if job.stage == Stage.RUNNING]
-            Job.objects.filter(pk__in=running, cancel_requested_at=None).update(cancel_requested_at=now, reason=text)
-            held = [(job, job.account_lease, job.reservation) for job in waiting]
-            Job.objects.filter(pk__in=[job.pk for job in waiting]).update(
-                stage=Stage.DONE, status=Status.CANCELLED, reason=text, finished_at=now, cancel_requested_at=now,
-                account_lease="", reservation="",
-            )  # fmt: skip
-            Transition.objects.bulk_create(
-                Transition(job=job, at=now, state=Status.CANCELLED, reason=text) for job in waiting
-            )
-            for job in waiting:
-                job.status, job.reason = Status.CANCELLED, text
-            close(waiting, now)
-            announce(waiting)
-            transaction.on_commit(partial(_give_all_back, held))
+            lifecycle.request_cancel([job for job in found if job.stage == Stage.RUNNING], text, now)
+            lifecycle.cancel(waiting, text, now)
             done += len(found)
     return done
-
-
-def _give_all_back(held: Sequence[tuple[Job, str, str]]) -> None:
-    from queues.settlement import give_back
-
-    for job, lease, reservation in held:
-        give_back(job, lease, reservation)
-    ring(unblock=True)
-
-
-def _give_back(job: Job, lease: str, reservation: str) -> None:
-    """What a released job had reserved is free again; where Redis is away it runs out by itself."""
-    if lease or reservation:
-        from queues.settlement import give_back
-
-        give_back(job, lease, reservation)
-    ring(unblock=True)

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
-from queues import clock
+from queues import accepted_parts
 from queues.config import QueueSpec
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
 from queues.models import Job, Queue
-from queues.services import intake
 from queues.states import WAITING_STAGES, Stage
+from quotas import clock
 
 
 def lock(queue_ids: Sequence[int]) -> None:
@@ -25,7 +25,7 @@ def lock(queue_ids: Sequence[int]) -> None:
 
 def waiting(queue_id: int) -> int:
     """Jobs of the queue that wait, in any way. In this order: what becomes a row meanwhile is counted twice at most."""
-    taken_in = intake.waiting_in(queue_id)
+    taken_in = accepted_parts.waiting_in(queue_id)
     return taken_in + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from queues.errors import IdempotencyConflict
 from queues.models import AnsweredKey, Job
-from queues.services.slices import FEW, one_of
+from queues.slices import FEW, one_of
 from queues.specs import JobSpec
 from quotas.models import Project
 

@@ -18,13 +18,15 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.db import connection, transaction
 
-from queues.connection import ring
 from queues.errors import QueueError
+from queues.lifecycle.effects import Effects
+from queues.lifecycle.perform import apply
+from queues.lifecycle.waiting import accept, restored_job
 from queues.models import Batch, IntakePart, Job, JobDependency
-from queues.services import dependencies, idempotency
+from queues.services import idempotency
 from queues.services.deadlock import again_after_deadlock
-from queues.services.slices import slices
-from queues.states import FINAL, Stage
+from queues.slices import slices
+from queues.states import FINAL
 from quotas.models import Project
 
 P = ParamSpec("P")
@@ -105,7 +107,7 @@ def _job(values: Sequence[Any]) -> Job:
         name = _COLUMNS[position]
         if fields[name] is not None:
             fields[name] = datetime.fromisoformat(fields[name])
-    return Job(**fields)
+    return restored_job(fields)
 
 
 def check_free(project: Project, names: Collection[str]) -> None:
@@ -115,16 +117,6 @@ def check_free(project: Project, names: Collection[str]) -> None:
         for taken in IntakePart.objects.filter(project=project).values_list("names", flat=True):
             if not asked.isdisjoint(taken):
                 raise StillTakenIn()
-
-
-def waiting_in(queue_id: int) -> int:
-    """Jobs of the queue that are accepted and not rows yet."""
-    return sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
-
-
-def waiting_of(batch: Batch) -> int:
-    """The same of a batch."""
-    return sum(batch.parts.values_list("count", flat=True))
 
 
 def after_what_is_taken_in(act: Callable[P, R]) -> Callable[P, R]:
@@ -159,8 +151,6 @@ def go_on(now: datetime) -> None:
 @again_after_deadlock
 def _turn_into_rows(part_id: int) -> bool:
     """False where somebody else did it."""
-    from queues.services import batches, callbacks
-
     with transaction.atomic():
         part = IntakePart.objects.select_for_update(of=("self",)).filter(pk=part_id).first()
         if part is None:
@@ -177,22 +167,22 @@ def _turn_into_rows(part_id: int) -> bool:
                 # Somebody used it between our look and our commit, where the database lets both look at once.
                 draft.job.idempotency_key, draft.job.request_hash = None, ""
         jobs = [draft.job for draft in drafts]
-        Job.objects.bulk_create(jobs, batch_size=500)
-        hold(drafts)
+        effects = Effects()
+        write_rows(effects, drafts)
         idempotency.remember(part.project, [(key, digest, draft.job) for draft in drafts for key, digest in draft.keys])
         part.delete()
         if not IntakePart.objects.filter(batch=part.batch_id).exists():
-            now = jobs[-1].created_at
-            callbacks.note_batches(batches.finish_ended([part.batch_id], now), now)
-        ring_for(jobs)
+            effects.batches.add(part.batch_id)
+        apply(effects, jobs[-1].created_at)
     return True
 
 
 _KEY = _COLUMNS.index("idempotency_key")
 
 
-def hold(drafts: Sequence[Draft]) -> None:
-    """Write what the jobs wait for; what has ended already is looked at by the same rule as what ends later."""
+def write_rows(effects: Effects, drafts: Sequence[Draft]) -> None:
+    """Insert the jobs and what they wait for; a job that has ended already is treated like one that ends later."""
+    accept(effects, [draft.job for draft in drafts])
     pairs = [(draft.job, after) for draft in drafts for after in draft.after]
     if not pairs:
         return
@@ -203,14 +193,7 @@ def hold(drafts: Sequence[Draft]) -> None:
         rows = Job.objects.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
         ended += [pk for pk, status in rows.values_list("pk", "status") if status in FINAL]
     JobDependency.objects.bulk_create((JobDependency(job=job, after_id=after) for job, after in pairs), batch_size=500)
-    dependencies.settle_ended(ended)
-
-
-def ring_for(jobs: Sequence[Job]) -> None:
-    """Ring for what may run now and for what has a time."""
-    groups = {(job.queue_id, job.priority, job.project_id, job.pool) for job in jobs if job.stage == Stage.READY}
-    if groups or any(job.stage == Stage.SCHEDULED for job in jobs):
-        transaction.on_commit(lambda: ring(groups))
+    effects.ended_before += ended
 
 
 def is_worth_it(count: int) -> bool:

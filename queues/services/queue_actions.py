@@ -1,13 +1,12 @@
-"""Steering a queue: pause, resume, drain. Each with who and why, in the audit trail."""
+"""Pause, resume and drain queues, each with actor and reason in the audit trail."""
 
 from __future__ import annotations
 
 from django.db import transaction
 
-from queues import clock
 from queues.connection import ring
 from queues.models import Queue
-from quotas import events
+from quotas import clock, events
 
 
 def pause(queue: Queue, *, actor: str, reason: str) -> Queue:
@@ -27,19 +26,14 @@ def drain(queue: Queue, *, actor: str, reason: str) -> Queue:
     return _change(queue, "queue.drain", actor, reason, draining_at=clock.now(), draining_reason=reason[:500])
 
 
-def state_of(queue: Queue) -> str:
-    """`paused`, `draining` or `running`."""
-    return "paused" if queue.paused_at else "draining" if queue.draining_at else "running"
-
-
 def _change(queue: Queue, verb: str, actor: str, reason: str, **fields: object) -> Queue:
     with transaction.atomic():
         row = Queue.objects.select_for_update(of=("self",)).get(pk=queue.pk)
-        before = {"state": state_of(row)}
+        before = {"state": row.state}
         for name, value in fields.items():
             setattr(row, name, value)
         row.save()
-        events.emit(events.OperatorActed(actor, verb, f"queue:{row.name}", before, {"state": state_of(row)}, reason))
-        events.emit(events.QueueChanged(queue=row.name, state=state_of(row), why=reason))
+        events.emit(events.OperatorActed(actor, verb, f"queue:{row.name}", before, {"state": row.state}, reason))
+        events.emit(events.QueueChanged(queue=row.name, state=row.state, why=reason))
         transaction.on_commit(lambda: ring(unblock=True))
     return row

@@ -7,16 +7,15 @@ from typing import Any
 
 from django.db import transaction
 
-from queues import clock, config, registry
-from queues.announcement import announce
-from queues.connection import ring
+from queues import config, registry
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
-from queues.models import Batch, DeadLetter, Job, Transition
+from queues.lifecycle import operators as lifecycle
+from queues.models import DeadLetter, Job
 from queues.services.deadlock import again_after_deadlock
 from queues.services.pool_access import KnownPools
 from queues.services.submit import lane_of, through_pool
-from queues.states import Stage, Status
-from quotas import events
+from queues.states import Status
+from quotas import clock, events
 
 
 @again_after_deadlock
@@ -54,24 +53,13 @@ def replay(
             before["payload"] = registry.redacted(job.type, job.payload)
             after["payload"] = registry.redacted(job.type, changed["payload"])
         text = f"replayed by {actor}" + (f": {reason}" if reason else "")
-        Job.objects.filter(pk=job.pk).update(
-            stage=Stage.READY, status=Status.PENDING, reason=text[:500], category="", error="", finished_at=None,
-            attempts_counted=0, deaths=0, losses=0, returns=0, replays=job.replays + 1, not_before=now, cancel_requested_at=None,
-            refused_by=None, **changed,
-        )  # fmt: skip
-        if job.batch_id is not None:
-            Batch.objects.filter(pk=job.batch_id).update(finished_at=None)
-        Transition.objects.create(job=job, at=now, state=Status.PENDING, reason=text[:500])
+        lifecycle.replay(job, text[:500], changed, now)
         if audited:
             events.emit(
                 events.OperatorActed(
                     actor, "dead_letter.replay", f"job:{job.uid}", before, after, reason, project=job.project.slug
                 )
             )
-        job.refresh_from_db()
-        announce([job])
-        group = (job.queue_id, job.priority, job.project_id, job.pool)
-        transaction.on_commit(lambda: ring([group], again=True))
     return job
 
 

@@ -10,17 +10,20 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from queues import clock, config, registry
-from queues.connection import Group
+from queues import config, registry
 from queues.errors import FieldError, IdempotencyConflict, InvalidJob, NoSuchPool, UnknownJobType
 from queues.job_types.http_request import HttpRequest
+from queues.lifecycle.effects import Effects
+from queues.lifecycle.perform import apply
+from queues.lifecycle.waiting import new_job
 from queues.models import Batch, Job
-from queues.services import capacity, idempotency, intake
+from queues.services import capacity, idempotency, intake, open_batches
 from queues.services.deadlock import again_after_deadlock
 from queues.services.pool_access import KnownPools
-from queues.services.slices import one_of, slices
-from queues.specs import JobSpec, read_cost, read_job
-from queues.states import LIVE_STAGES, Stage, Status
+from queues.slices import one_of, slices
+from queues.specs import JobSpec, digest_of, read_cost, read_job
+from queues.states import LIVE_STAGES
+from quotas import clock
 from quotas.models import Project
 
 
@@ -59,7 +62,7 @@ def _resolve(
     name = spec.queue if spec.queue is not None else job_type.queue or "batch"
     queue = queues.get(name)
     if queue is None:
-        config.snapshot.outdate()
+        config.snapshot.expire()
         queue = config.current().queue_named.get(name)
     if queue is None:
         errors.append(FieldError(f"{pointer}/queue", f"There is no queue {name!r}."))
@@ -92,7 +95,9 @@ def _row(
     not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
     if not_before is not None and not_before <= now:
         not_before = None
-    job = Job(
+    job = new_job(
+        held=held,
+        not_before=not_before,
         project=project,
         queue_id=queue.id,
         type=spec.type,
@@ -111,12 +116,8 @@ def _row(
         callback_url=spec.callback_url,
         idempotency_key=spec.idempotency_key,
         request_hash=spec.digest if spec.idempotency_key else "",
-        status=Status.PENDING,
-        stage=Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,
         lane=lane_of(spec.user, spec.keys, model),
-        not_before=not_before,
         created_at=now,
-        reason=held or ("waits for its time" if not_before else ""),
     )
     if spec.unique_for is not None:
         seed = (
@@ -153,8 +154,6 @@ def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[s
 
 
 def _payload_digest(spec: JobSpec) -> str:
-    from queues.specs import digest_of
-
     return digest_of(dict(spec.payload))
 
 
@@ -288,8 +287,6 @@ def accept(prepared: Prepared, *, batch: Batch | None = None, by_parts: bool = F
 
 
 def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Accepted]:
-    from queues.services import batches
-
     project, specs, pointers = prepared.project, prepared.specs, prepared.pointers
     unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
     with transaction.atomic():
@@ -298,7 +295,9 @@ def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Acc
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         now = clock.now()
         awaited = lock_dependencies(specs, project)
-        named = batches.lock(project, [spec.batch for spec in specs if spec.batch is not None]) if not batch else {}
+        named = (
+            open_batches.lock(project, [spec.batch for spec in specs if spec.batch is not None]) if not batch else {}
+        )
         capacity.lock([found[0].id for found in prepared.resolved if found is not None])
         known = idempotency.existing(project, specs, pointers)
         intake.check_free(
@@ -314,7 +313,7 @@ def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Acc
                 continue
             into = batch
             if spec.batch is not None and batch is None:
-                into = batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
+                into = open_batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
             if into is not None:
                 draft.job.batch_id = into.pk
             if spec.after:
@@ -324,7 +323,7 @@ def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Acc
         if by_parts and batch is not None:
             intake.write(project, batch, drawn.drafts, now)
         else:
-            _write(project, drawn.drafts)
+            _write(project, drawn.drafts, now)
     return drawn.answers()
 
 
@@ -395,13 +394,12 @@ class _Drawn:
         return self._answers
 
 
-def _write(project: Project, drafts: Sequence[intake.Draft]) -> None:
+def _write(project: Project, drafts: Sequence[intake.Draft], now: datetime) -> None:
     """The rows, all at once."""
-    jobs = [draft.job for draft in drafts]
-    Job.objects.bulk_create(jobs, batch_size=500)
-    intake.hold(drafts)
+    effects = Effects()
+    intake.write_rows(effects, drafts)
     idempotency.remember(project, [(key, digest, draft.job) for draft in drafts for key, digest in draft.keys])
-    intake.ring_for(jobs)
+    apply(effects, now)
 
 
 def _with_queue(rows: Iterable[Job]) -> Iterable[tuple[config.QueueSpec, Job]]:
@@ -426,4 +424,4 @@ def submit(type: str, *, project: str, **fields: Any) -> Job:
     return submit_specs(owner, [spec])[0].job
 
 
-__all__ = ["Accepted", "Group", "lane_of", "submit", "submit_specs"]
+__all__ = ["Accepted", "lane_of", "submit", "submit_specs"]

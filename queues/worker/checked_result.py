@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from queues import registry
+from queues.deliveries import Claimed
 from queues.errors import CATEGORIES, hint_of
 from queues.registry import RunResult
 from queues.states import Outcome
 from queues.task_errors import LONGEST_TEXT
-from queues.worker.claim import Claimed
 from quotas.engine.dialects.redaction import without
 from quotas.engine.types import MAX_COST
 from quotas.engine.types import Outcome as Upstream

@@ -14,13 +14,12 @@ import structlog
 from django.db import connections
 
 from queues import settlement
+from queues.deliveries import Claimed, Ended
 from queues.isolation import close_connections, in_fresh_context
 from queues.registry import RunResult
 from queues.states import Outcome
 from queues.worker.child_processes import end_group
-from queues.worker.claim import Claimed
 from queues.worker.running import FORKED_COPY, perform
-from queues.worker.settle import Ended
 from quotas import events
 from quotas.engine.types import Outcome as Upstream
 from quotas.runtime import connection
@@ -152,7 +151,7 @@ def _leave(code: int) -> None:
 def _pay() -> None:
     """Slots that could not be given back are tried again for some seconds: nobody else knows of them."""
     for _ in range(5):
-        if not settlement.pay():
+        if not settlement.retry_unsettled():
             return
         time.sleep(1.0)
 

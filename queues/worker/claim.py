@@ -2,70 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 
-from django.db import connection, transaction
-
-from queues import clock, config
-from queues.announcement import announce
+from queues import config
+from queues.deliveries import Claimed
+from queues.lifecycle.delivery import claim as mark_claimed
 from queues.models import Job
 from queues.registry import JobContext
-from queues.rows import locked_jobs
-from queues.states import IN_FLIGHT_STAGES, Stage, Status
+from queues.states import IN_FLIGHT_STAGES, Stage
 from queues.worker.parcel import Delivery
 from quotas.snapshot import resolve
 from quotas.upstream.endpoint import Endpoint, endpoint
 
-LEASE = timedelta(seconds=15)
-"""How long a claim holds without a heartbeat; a third of it passes between two."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """One delivery in hand: the row as it was claimed, and what its run needs."""
-
-    job: Job
-    context: JobContext
-    endpoint: Endpoint | None
-
-    @property
-    def id(self) -> int:
-        return self.job.pk
-
-    @property
-    def delivery(self) -> int:
-        return self.job.delivery
-
 
 def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
     """Those of `deliveries` that are still to be run, marked as running here; stale ones are passed over."""
-    wanted = dict(deliveries)
-    with transaction.atomic():
-        jobs = [job for job in locked_jobs(wanted, Stage.BELT) if job.delivery == wanted[job.pk]]
-        now = clock.now()
-        for job in jobs:
-            job.attempts_made += 1
-            job.started_at = now
-            job.worker = worker
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "UPDATE queues_job SET stage=%s, status=%s, worker=%s, lease_until=%s, started_at=%s,"
-                " first_started_at=COALESCE(first_started_at, %s), attempts_made=%s, reason='' WHERE id=%s",
-                [
-                    (Stage.RUNNING, Status.EXECUTING, worker, now + LEASE, now, now, job.attempts_made, job.pk)
-                    for job in jobs
-                ],
-            )
-        announce(jobs, Status.EXECUTING, "")
-    return [_claimed(job) for job in jobs]
+    return [_claimed(job) for job in mark_claimed(dict(deliveries), worker)]
 
 
 def _claimed(job: Job) -> Claimed:
     cfg = config.current()
     if job.queue_id not in cfg.queues or job.project_id not in cfg.projects:
-        config.snapshot.outdate()  # newer than what this process has read
+        config.snapshot.expire()  # newer than what this process has read
         cfg = config.current()
     queue, project = cfg.queues[job.queue_id], cfg.projects[job.project_id]
     way = _way(job)
@@ -96,16 +54,6 @@ def _way(job: Job) -> Endpoint | None:
         return endpoint(str(job.account_id))
     except KeyError:
         return None
-
-
-def renew(worker: str, ids: Collection[int], now: datetime) -> int:
-    """Hold on to the jobs `ids`, which run here; returns how many are this worker's.
-
-    Not to all that SQL says is here: where the answer to a claim's commit was lost, nobody runs it.
-    """
-    return Job.objects.filter(id__in=ids, stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, worker=worker).update(
-        lease_until=now + LEASE
-    )
 
 
 def cancelled(worker: str) -> list[tuple[int, int]]:

@@ -10,12 +10,12 @@ import redis
 import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
-from queues.settlement import pay
+from queues.deliveries import Ended
+from queues.settlement import retry_unsettled
 from queues.states import Outcome
 from queues.worker import claim
 from queues.worker.delivery_end import end
 from queues.worker.heartbeat import HEARTBEAT, Report
-from queues.worker.settle import Ended
 from queues.worker.vital_thread import VitalThread
 
 log = structlog.get_logger(__name__)
@@ -95,7 +95,7 @@ class Bookkeeper:
         try:
             if moment - self._beat >= HEARTBEAT:
                 close_old_connections()
-                pay()
+                retry_unsettled()
                 self.report.beat(self._in_hand() | {pk for pk, _ in list(self._unwritten)})
                 self._beat = moment
             if moment - self._looked >= LOOK_FOR_CANCELS and self._in_hand():

@@ -13,11 +13,12 @@ from dataclasses import replace
 import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections
 
+from queues.deliveries import Ended
+from queues.lifecycle.delivery import finish as settle
 from queues.registry import RunResult
 from queues.settlement import settle_engine
 from queues.states import Outcome
 from queues.task_errors import described
-from queues.worker.settle import Ended, settle
 from quotas.engine.types import Outcome as Upstream
 
 log = structlog.get_logger(__name__)

@@ -12,17 +12,16 @@ from rq.job import Job as RQJob
 from rq.queue import Queue
 
 from queues import settlement
+from queues.deliveries import Claimed, Ended
 from queues.worker import claim
 from queues.worker.base import LeanWorker
 from queues.worker.child import Child, cancelled, lost
 from queues.worker.child_processes import default_signals_in_children
-from queues.worker.claim import Claimed
 from queues.worker.delivery_end import end
 from queues.worker.heartbeat import HEARTBEAT, Report
 from queues.worker.main_loop import take_over
-from queues.worker.requeue import hand_back
+from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import not_here, timed_out
-from queues.worker.settle import Ended
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +76,7 @@ class ForkingWorker(LeanWorker):
             while not self._stop_requested and not self.ready_for_more():
                 pass
             if self._stop_requested:
-                hand_back(claimed[position:], self.name)
+                requeue_unfinished(claimed[position:], self.name)
                 return
             try:
                 self._children.append(Child(item, self._settle))
@@ -120,7 +119,7 @@ class ForkingWorker(LeanWorker):
             return
         try:
             close_old_connections()
-            settlement.pay()
+            settlement.retry_unsettled()
             self._report.beat([child.claimed.id for child in self._children])
             self._reported = time.monotonic()
         except (DatabaseError, InterfaceError) as error:
@@ -136,7 +135,7 @@ class ForkingWorker(LeanWorker):
         left = self._finish()
         try:
             if left:
-                returned = hand_back(left, self.name)
+                returned = requeue_unfinished(left, self.name)
                 log.warning("worker.handed_back", name=self.name, jobs=returned)
             self._report.end()
         except (DatabaseError, InterfaceError) as error:

@@ -6,9 +6,9 @@ import os
 import socket
 from collections.abc import Callable, Collection
 
-from queues import clock
+from queues.lifecycle.delivery import renew
 from queues.models import WorkerProcess
-from queues.worker import claim
+from quotas import clock
 
 HEARTBEAT = 5.0
 """Seconds between two reports."""
@@ -40,7 +40,7 @@ class Report:
         written anew: a worker that nobody sees would take jobs while readiness and the dispatcher count it as dead."""
         now = clock.now()
         if held:
-            claim.renew(self.name, held, now)
+            renew(self.name, held, now)
         seen = {
             "seen_at": now, "stopped_at": None, "busy": len(held), "lost_places": self._lost_places(),
             "jobs_done": self.done, "jobs_failed": self.failed,

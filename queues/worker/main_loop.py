@@ -6,7 +6,8 @@ import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections
 from rq.job import Job as RQJob
 
-from queues.worker.claim import Claimed, claim
+from queues.deliveries import Claimed
+from queues.worker.claim import claim
 from queues.worker.parcel import deliveries
 
 log = structlog.get_logger(__name__)

@@ -11,6 +11,7 @@ from copy import copy
 import structlog
 
 from queues import loops, registry
+from queues.deliveries import Claimed
 from queues.errors import JobCancelled, JobTimedOut
 from queues.isolation import close_connections, in_fresh_context, refresh_connections
 from queues.registry import RunResult
@@ -18,7 +19,6 @@ from queues.states import Outcome
 from queues.task_errors import described, trace_of
 from queues.worker import child_processes
 from queues.worker.checked_result import checked, code_failure
-from queues.worker.claim import Claimed
 from quotas.engine.types import Outcome as Upstream
 from quotas.models.encrypted import CredentialUnreadable
 

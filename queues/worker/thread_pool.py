@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 from django.conf import settings
 
+from queues.deliveries import Claimed, Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
-from queues.worker.claim import Claimed
 from queues.worker.running import Running, fault, not_here
-from queues.worker.settle import Ended
 from queues.worker.vital_thread import VitalThread
 
 log = structlog.get_logger(__name__)

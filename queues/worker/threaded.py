@@ -17,7 +17,7 @@ from queues.worker.child_processes import default_signals_in_children
 from queues.worker.completer import Bookkeeper
 from queues.worker.heartbeat import Report
 from queues.worker.main_loop import take_over
-from queues.worker.requeue import hand_back
+from queues.worker.requeue import requeue_unfinished
 from queues.worker.thread_pool import Crew
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class ThreadedWorker(LeanWorker):
             if self._known:
                 self._books.stop()
             if left:
-                returned = hand_back(left, self.name, suspect=blamed)
+                returned = requeue_unfinished(left, self.name, suspect=blamed)
                 log.warning("worker.handed_back", name=self.name, jobs=returned)
             super().teardown()
         except Exception as error:  # what is not handed back is found when its leases run out

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import QuerySet
-from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from quotas import clock
 from quotas.api import answers, documents
 from quotas.engine.accounts.view import Explanation
 from quotas.engine.types import AccountState, Admission
@@ -479,7 +479,7 @@ def _no_pool(name: str) -> NotFound:
 
 
 def _until(seconds: float | None) -> str | None:
-    return None if seconds is None else _iso(timezone.now() + timedelta(seconds=seconds))
+    return None if seconds is None else _iso(clock.now() + timedelta(seconds=seconds))
 
 
 def _unix(moment: float | None) -> str | None:

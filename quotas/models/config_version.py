@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django.db import models, transaction
 from django.db.models import F
@@ -36,7 +36,10 @@ class ConfigVersion(models.Model):
             cls.objects.get_or_create(pk=1, defaults={"version": 1})
 
 
-class VersionedQuerySet(models.QuerySet["Versioned"]):
+M = TypeVar("M", bound="Versioned")
+
+
+class VersionedQuerySet(models.QuerySet[M]):
     """Changes of many rows outdate snapshots too, unless only columns change that no snapshot holds."""
 
     def update(self, **columns: Any) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from django.db import models
-from django.utils import timezone
 
+from quotas import clock
 from quotas.models.config_version import Versioned
 from quotas.models.names import name_validator
 
@@ -136,7 +136,7 @@ class Policy(Versioned):
     def begin_anew(self) -> None:
         """What was counted so far means nothing under the new definition. Saves nothing."""
         self.generation += 1
-        self.counted_since = timezone.now()
+        self.counted_since = clock.now()
 
     def capacity(self, limit: int | None) -> int | None:
         """The most that may be used at once under this limit: a token bucket's burst, else the limit itself."""

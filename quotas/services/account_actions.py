@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
-from django.utils import timezone
 
-from quotas import events
+from quotas import clock, events
 from quotas.audit import acting
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import AccountState, PoolSpec
@@ -114,7 +113,7 @@ def _switch(account: Account, enabled: bool, verb: str, actor: str, reason: str)
 def _pause(pool: Pool, paused: bool, verb: str, actor: str, reason: str) -> None:
     with transaction.atomic():
         before = {"paused": pool.paused_at is not None, "reason": pool.paused_reason}
-        pool.paused_at = (pool.paused_at or timezone.now()) if paused else None
+        pool.paused_at = (pool.paused_at or clock.now()) if paused else None
         pool.paused_reason = reason if paused else ""
         pool.save(update_fields=["paused_at", "paused_reason", "updated_at"])
         after = {"paused": paused, "reason": pool.paused_reason}

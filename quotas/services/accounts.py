@@ -1,10 +1,10 @@
-"""Accounts for calls: lent, settled, steered. What Redis decides is told to SQL, the log and the live streams here."""
+"""Acquire and settle accounts for calls, and publish what changes about them as events and in SQL."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,6 @@ from django.db import DatabaseError
 
 from quotas import events
 from quotas.engine import dialects as headers
-from quotas.engine.accounts import packed_pool
 from quotas.engine.accounts.view import Explanation
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, Outcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
@@ -23,7 +22,7 @@ from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 
 PAUSE = 0.005
-"""Seconds by which a waiting call comes after the moment it was told, for the rounding of clocks."""
+"""Seconds added to the wait of a refused admission, since clocks are rounded."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +45,10 @@ class Report:
 
 
 def admit(request: AdmitRequest) -> Admission:
-    """Ask once, and tell what that has changed."""
+    """Admit once, without waiting, and publish what the admission changed."""
     admission = accounts().admit(request)
-    with _sql_may_be_away():
-        tell_admitted((admission,))
+    with _without_sql():
+        publish_admitted((admission,))
     return admission
 
 
@@ -84,7 +83,7 @@ def acquire(
     max_wait: float = 0.0,
     project: str | None = None,
 ) -> Admission:
-    """Lend an account of the pool, waiting up to `max_wait` seconds for one.
+    """Reserve an account of the pool, waiting up to `max_wait` seconds for one.
 
     Raises `UnknownPool`, `LimiterUnavailable`.
     """
@@ -106,7 +105,7 @@ def next_try(admission: Admission, left: float) -> float | None:
 
 
 def settle(lease: str, report: Report) -> Settled | None:
-    """Tell how the call went. The first report of a lease counts; None: the lease is not known."""
+    """Settle a lease by a report of its call. The first report of a lease counts; None: the lease is unknown."""
     owner = _owner(lease)
     if owner is None:
         return accounts().settle(lease, Outcome("unknown"))
@@ -115,21 +114,35 @@ def settle(lease: str, report: Report) -> Settled | None:
 
 
 def settle_outcome(lease: str, outcome: Outcome) -> Settled | None:
-    """Settle by an outcome that is known, and tell what has changed."""
-    settled = accounts().settle(lease, outcome)
-    if settled is not None:
-        with _sql_may_be_away():
-            tell([settled])
+    """Settle one lease by an outcome; None: the lease is unknown."""
+    return settle_outcomes([(lease, outcome)])[0]
+
+
+def settle_outcomes(pairs: Sequence[tuple[str, Outcome]]) -> list[Settled | None]:
+    """End accounts' calls, in order: settle in Redis, publish what changed, note the outcome for adaptive policies and
+    the provider's last response. None for an unknown lease. Raises `LimiterUnavailable`; settling again is harmless.
+
+    REST, Python and the worker end every call here.
+    """
+    if len(pairs) == 1:
+        results = [accounts().settle(*pairs[0])]  # one round trip where this process admitted the call
+    else:
+        results = accounts().settle_many(pairs)
+    ended = [(settled, outcome) for settled, (_, outcome) in zip(results, pairs, strict=True) if settled is not None]
+    with _without_sql():
+        publish_settled([settled for settled, _ in ended])
+        for settled, outcome in ended:
             shared_credentials.follow(settled, outcome)
+    for settled, outcome in ended:
         if not settled.repeated:
             outcomes.of_account(settled.account_id, outcome)
             last_responses.note(settled.account_id, outcome)
-    return settled
+    return results
 
 
 @contextmanager
-def _sql_may_be_away() -> Iterator[None]:
-    """What Redis has decided stands, and so does its answer; SQL's copy is made up for by the flusher."""
+def _without_sql() -> Iterator[None]:
+    """Let a call end while SQL is unavailable: Redis has decided, and the health flusher updates SQL later."""
     try:
         yield
     except DatabaseError as error:
@@ -174,17 +187,10 @@ class _Secrets:
 
 
 def _owner(lease: str) -> tuple[PoolConfig, AccountSpec] | None:
-    """The pool and the account that an open lease is of; None for one that is settled or not known."""
-    engine = accounts()
-    record = engine.transport.command("GET", engine.keys.key("a", "l", lease))
-    if record is None or record.startswith(b"="):
-        return None
-    state = record.partition(b"\n")[0].split(b" ", 1)[0]
-    for config in resolve.snapshot().pools.values():
-        for account in config.spec.accounts:
-            if packed_pool.account_state_key(engine.keys, account.id) == state:
-                return config, account
-    return None
+    """The pool and the account of an open lease; None for a lease that is settled or unknown."""
+    ids = (account.id for config in resolve.snapshot().pools.values() for account in config.spec.accounts)
+    account_id = accounts().owner_of(lease, ids)
+    return None if account_id is None else find_account(account_id)
 
 
 def find_account(account_id: str) -> tuple[PoolConfig, AccountSpec] | None:
@@ -195,10 +201,10 @@ def find_account(account_id: str) -> tuple[PoolConfig, AccountSpec] | None:
     return None
 
 
-def tell(settled: Iterable[Settled]) -> None:
-    """Emit what settled calls have changed about their accounts, and write those accounts' health to SQL at once.
+def publish_settled(settled: Iterable[Settled]) -> None:
+    """Emit what settled calls changed about their accounts, and write those accounts' health to SQL at once.
 
-    For whoever settles leases; of most calls there is nothing to tell.
+    Most calls change nothing.
     """
     from quotas.services import health
 
@@ -217,8 +223,8 @@ def tell(settled: Iterable[Settled]) -> None:
             events.emit(events.ConcurrencyChanged(config.spec.name, account.name, was, now, one.concurrency_why))
 
 
-def tell_admitted(admissions: Iterable[Admission]) -> None:
-    """Emit what admissions have changed: a breaker half-opens when its first probe goes out."""
+def publish_admitted(admissions: Iterable[Admission]) -> None:
+    """Emit what admissions changed: a circuit breaker half-opens when its first probe is admitted."""
     from quotas.services import health
 
     for one in admissions:

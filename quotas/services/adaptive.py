@@ -16,9 +16,8 @@ from datetime import datetime
 
 import structlog
 from django.db import transaction
-from django.utils import timezone
 
-from quotas import events
+from quotas import clock, events
 from quotas.models import AdaptiveState, ConfigVersion
 from quotas.services import outcomes
 from quotas.services.aimd import Outcomes, judge
@@ -104,7 +103,7 @@ def move(policy: CompiledPolicy, limit: int, why: str) -> None:
                 "configured": policy.configured,
                 "effective": limit,
                 "why": why[:500],
-                "changed_at": timezone.now(),
+                "changed_at": clock.now(),
             },
         )
         ConfigVersion.tell_moved()

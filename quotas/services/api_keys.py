@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.utils import timezone
 
-from quotas import events
+from quotas import clock, events
 from quotas.models import ApiKey, Project
 from quotas.models.api_key import SCOPES
 from quotas.rest.authentication import hash_secret, keyring
@@ -60,7 +59,7 @@ def revoke(key: ApiKey, *, actor: str, reason: str = "") -> bool:
     """Refuse the key from now on, in every process within a second. False where it was revoked before."""
     with transaction.atomic():
         before = _facts(key)
-        if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=timezone.now()):
+        if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=clock.now()):
             return False
         key.refresh_from_db()
         _tell(key, "apikey.revoke", actor, reason, before, _facts(key))

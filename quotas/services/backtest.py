@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.utils import timezone
-
+from quotas import clock
 from quotas.errors import QuotaError
 from quotas.models import UsageRollup
 from quotas.services import traffic
@@ -67,7 +66,7 @@ def backtest(policy: CompiledPolicy, begin: datetime, end: datetime, visible_to:
     Raises `NothingRecorded`, `TooMuchRecorded`.
     """
     source = _source(policy, visible_to)
-    now = timezone.now()
+    now = clock.now()
     begin = max(begin, now - KEPT["day"])  # nothing older is kept
     resolution = next(name for name, age in KEPT.items() if begin >= now - age)
     begin = start_of(resolution, begin)

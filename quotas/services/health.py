@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.utils import timezone
-
+from quotas import clock
 from quotas.engine.types import AccountState, PoolSpec
 from quotas.models import Account
 from quotas.runtime.connection import accounts
@@ -53,7 +52,7 @@ def restore_if_lost() -> bool:
     """Bring back cooldowns, open breakers and disabled accounts where Redis has lost them. True if it had."""
     if _marked():
         return False
-    now = timezone.now()
+    now = clock.now()
     states = [
         AccountState(
             id=str(row.pk),
@@ -103,7 +102,7 @@ def _write(spec: PoolSpec, states: Iterable[AccountState]) -> int:
 
 
 def _values(state: AccountState) -> dict[str, Any]:
-    until = timezone.now() + timedelta(seconds=state.until) if state.until is not None else None
+    until = clock.now() + timedelta(seconds=state.until) if state.until is not None else None
     return {
         "state": state.state,
         "until": until,

@@ -36,7 +36,7 @@ class Check:
     routed: Endpoint | None = None
     """The endpoint as a router has it, where that is known: instead of `endpoint` as its text can be read."""
 
-    def limits(self, held: resolve.Snapshot | None = None) -> tuple[Limit, ...]:
+    def limits(self, held: resolve.ConfigSnapshot | None = None) -> tuple[Limit, ...]:
         """The limits that apply. Raises `UnknownProject`, `NetworkDenied`, `BadAddress`."""
         return resolve.resolve(
             project=self.project,
@@ -58,7 +58,7 @@ class Token:
     body: str = ""
 
 
-def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool | None = None) -> Decision:  # noqa: B008
+def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool | None = None) -> Decision:
     """Decide, and charge all limits or none.
 
     Raises `UnknownProject`, `NetworkDenied`, `LimiterUnavailable` (a limit's policy refuses without Redis),

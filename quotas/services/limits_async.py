@@ -42,7 +42,7 @@ class AsyncChecks:
     async def check(
         self,
         question: Check,
-        held: resolve.Snapshot,
+        held: resolve.ConfigSnapshot,
         *,
         actor: str,
         token: Token,

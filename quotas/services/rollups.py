@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.utils import timezone
-
+from quotas import clock
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.limiter import CheckRequest
 from quotas.engine.limits.periods import boundaries
@@ -42,7 +41,7 @@ class Sampler:
 
     def sample(self, now: datetime | None = None) -> int:
         """Read all counters once. Returns how many rows were written. Raises `LimiterUnavailable`."""
-        now = now or timezone.now()
+        now = now or clock.now()
         starts = {resolution: start_of(resolution, now) for resolution in KEPT}
         self._highest = {bucket: used for bucket, used in self._highest.items() if bucket[2] == starts[bucket[1]]}
         rows: list[UsageRollup] = []

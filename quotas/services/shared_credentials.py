@@ -18,7 +18,7 @@ from quotas.models.encrypted import Ciphertext, CredentialUnreadable
 from quotas.runtime.connection import accounts
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
-from quotas.snapshot.resolve import Snapshot
+from quotas.snapshot.resolve import ConfigSnapshot
 from quotas.upstream.backoff import LIMITED
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _secret = secrets.token_bytes(32)
 _marks: dict[str, bytes] = {}
 """By ciphertext, so that a change of configuration decrypts only what is new."""
 _known: dict[str, list[tuple[PoolConfig, AccountSpec]]] = {}
-_known_from: Snapshot | None = None
+_known_from: ConfigSnapshot | None = None
 
 
 def of(account_id: str) -> list[tuple[PoolConfig, AccountSpec]]:
@@ -65,7 +65,7 @@ def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome:
         accounts().cool(account.id, settled.cooldown, settled.outcome)
 
 
-def _grouped(held: Snapshot) -> dict[str, list[tuple[PoolConfig, AccountSpec]]]:
+def _grouped(held: ConfigSnapshot) -> dict[str, list[tuple[PoolConfig, AccountSpec]]]:
     """Accounts that share a credential, by each one's id."""
     groups: dict[bytes, list[tuple[PoolConfig, AccountSpec]]] = defaultdict(list)
     marks: dict[str, bytes] = {}

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from django.utils import timezone
-
-from quotas import events
+from quotas import clock, events
 from quotas.engine.keys import SHOWN
 from quotas.engine.types import LimitState
 from quotas.models import ThresholdMark
@@ -22,7 +20,7 @@ def watch(policy: CompiledPolicy, states: Iterable[LimitState], now: datetime | 
     """Compare with what was told. Returns how many crossings there were."""
     if not policy.warn_at:
         return 0
-    now = now or timezone.now()
+    now = now or clock.now()
     marks = {(mark.project, mark.key): mark for mark in ThresholdMark.objects.filter(policy_id=policy.pk)}
     crossed = 0
     for state in states:

@@ -17,21 +17,24 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class Snapshot(Generic[T]):
-    """What `load` made of SQL at some `ConfigVersion`; loaded anew when that number has changed.
+class SnapshotCache(Generic[T]):
+    """The value that `load` reads from SQL, loaded again when the version in `ConfigVersion` has changed.
 
-    Where SQL does not answer the last one is used. Safe under threads.
+    `update`: makes a new value of the present one where only adaptive limits have moved, from the number of moves.
+    While SQL is unavailable the last value is used. Safe under threads.
     """
 
-    def __init__(self, load: Callable[[], T]) -> None:
+    def __init__(self, load: Callable[[], T], update: Callable[[T, int], T] | None = None) -> None:
         self._load = load
+        self._update = update
         self._lock = threading.Lock()
         self._value: T | None = None
-        self._freshness = Freshness(lambda: off_loop(self._refresh), self._unanswered)
+        self._freshness = Freshness(lambda: off_loop(self._refresh), self._use_stale)
         self.version = -1
+        self._moved = -1
 
     def get(self) -> T:
-        """The present value. The first call loads it; what SQL raises then goes to the caller."""
+        """The present value. The first call loads it, and raises what SQL raises."""
         self._freshness.ensure()
         value = self._value
         if value is None:
@@ -42,25 +45,32 @@ class Snapshot(Generic[T]):
         assert value is not None
         return value
 
-    def outdate(self) -> None:
-        """Look at the version with the next use."""
-        self._freshness.outdate()
+    def peek(self) -> tuple[T | None, float]:
+        """The value in memory, and the seconds since it was compared with SQL. Never blocks: for event loops."""
+        return self._value, self._freshness.age
 
-    def forget(self) -> None:
-        """Load anew at the next use, whatever the version says: another database stands behind it."""
+    def expire(self) -> None:
+        """Compare the version with SQL at the next use."""
+        self._freshness.expire()
+
+    def clear(self) -> None:
+        """Load again at the next use, whatever the version is."""
         self._value = None
-        self.version = -1
-        self._freshness.outdate()
+        self.version = self._moved = -1
+        self._freshness.expire()
 
     def _refresh(self) -> None:
-        # The version is read first: what changes between the two reads is loaded again at the next look.
-        version = ConfigVersion.current()
-        if self._value is None or version != self.version:
+        # The version is read first: a change between the two reads is loaded again at the next comparison.
+        version, moved = ConfigVersion.numbers()
+        value = self._value
+        if value is None or version != self.version:
             self._value = self._load()
-            self.version = version
+        elif self._update is not None and moved != self._moved:
+            self._value = self._update(value, moved)
+        self.version, self._moved = version, moved
 
-    def _unanswered(self, error: Exception) -> bool:
+    def _use_stale(self, error: Exception) -> bool:
         if not isinstance(error, DatabaseError | InterfaceError) or self._value is None:
             return False
-        log.warning("snapshot.stale", error=type(error).__name__)
+        log.warning("snapshot.stale", version=self.version, error=type(error).__name__)
         return True

@@ -35,7 +35,7 @@ class Freshness:
         self._look = look
         self._failed = failed
         self._looked = float("-inf")
-        self._outdated = float("-inf")
+        self._expired = float("-inf")
         self._begin()
         _living.add(self)
 
@@ -47,12 +47,12 @@ class Freshness:
 
     @property
     def age(self) -> float:
-        """Seconds since the last look began, an unanswered one included; infinite after `outdate`."""
-        return time.monotonic() - self._looked if self._looked > self._outdated else float("inf")
+        """Seconds since the last look began, an unanswered one included; infinite after `expire`."""
+        return time.monotonic() - self._looked if self._looked > self._expired else float("inf")
 
-    def outdate(self) -> None:
+    def expire(self) -> None:
         """Look with the next use. A look that is under way does not count."""
-        self._outdated = time.monotonic()
+        self._expired = time.monotonic()
 
     def ensure(self) -> None:
         """Return when the copy may be used. Raises what `look` raises, unless it is to be used all the same."""

@@ -9,24 +9,24 @@ from django.conf import settings
 from quotas.engine.types import Limit, PoolSpec
 from quotas.errors import NetworkDenied, UnknownPool, UnknownProject
 from quotas.snapshot import addresses
-from quotas.snapshot.config import Snapshot, keeper
+from quotas.snapshot.config import ConfigSnapshot, configuration
 from quotas.snapshot.patterns import Endpoint, endpoint_of
 from quotas.snapshot.pools import PoolConfig
 
 
-def snapshot() -> Snapshot:
+def snapshot() -> ConfigSnapshot:
     """This process's snapshot, at most half a second behind SQL."""
-    return keeper.get()
+    return configuration.get()
 
 
 def forget() -> None:
-    """Read the configuration anew at the next use: what this process itself has just changed."""
-    keeper.forget()
+    """Load the configuration again at the next use, since this process has just changed it."""
+    configuration.clear()
 
 
 def outdate() -> None:
-    """Look at SQL with the next use."""
-    keeper.outdate()
+    """Compare with SQL at the next use."""
+    configuration.expire()
 
 
 def resolve(
@@ -40,7 +40,7 @@ def resolve(
     queue: str | None = None,
     cost: Mapping[str, int] | None = None,
     priority: int | None = None,
-    held: Snapshot | None = None,
+    held: ConfigSnapshot | None = None,
 ) -> tuple[Limit, ...]:
     """The limits that apply, in the order of report: ip, user, project, endpoint, queue, custom, global.
 
@@ -49,7 +49,7 @@ def resolve(
     (0 first, 9 last) is a job's: a policy's pause threshold holds the priorities that it names back. Raises
     `UnknownProject`, `NetworkDenied`, and `BadAddress` for an `ip` that is none.
     """
-    now_held = held or keeper.get()
+    now_held = held or configuration.get()
     path = endpoint_of(endpoint) if isinstance(endpoint, str) else endpoint
     method = method.upper() if method else None
     charged = cost_of(cost, method, path, now_held)
@@ -92,20 +92,20 @@ def resolve(
 
 
 def cost_of(
-    cost: Mapping[str, int] | None, method: str | None, path: Endpoint | None, held: Snapshot | None = None
+    cost: Mapping[str, int] | None, method: str | None, path: Endpoint | None, held: ConfigSnapshot | None = None
 ) -> dict[str, int]:
     """What a check is charged, by unit."""
     if cost is None:
         cost = {}
         if path is not None:
-            for pattern, ruled in (held or keeper.get()).cost_rules:
+            for pattern, ruled in (held or configuration.get()).cost_rules:
                 if path.matched_by(pattern, method):
                     cost = ruled
                     break
     return {"requests": 1, **cost}
 
 
-def _tiers(project: str | None, user: str | None, held: Snapshot) -> list[str]:
+def _tiers(project: str | None, user: str | None, held: ConfigSnapshot) -> list[str]:
     tiers = []
     if project is not None:
         facts = held.projects.get(project)
@@ -133,16 +133,16 @@ def resolve_job(
 
 def version() -> int:
     """The configuration's version as this process holds it; another number: policies or pools were changed."""
-    return keeper.get().version
+    return configuration.get().version
 
 
 def pool_names() -> frozenset[str]:
-    return frozenset(keeper.get().pools)
+    return frozenset(configuration.get().pools)
 
 
 def pool_config(name: str, project: str | None = None) -> PoolConfig:
     """The pool with its provider and sealed credentials. Raises `UnknownPool`, also where it is not for `project`."""
-    found = keeper.get().pools.get(name)
+    found = configuration.get().pools.get(name)
     if found is None or not found.is_open_to(project):
         raise UnknownPool(name[:80])
     return found
@@ -155,14 +155,14 @@ def pool_spec(name: str, project: str | None = None) -> PoolSpec:
 
 def fallbacks_of(pool: PoolSpec, project: str | None = None) -> tuple[PoolSpec, ...]:
     """The pools to try after `pool`, in order; those that are gone or not for `project` are passed over."""
-    known = keeper.get().pools
+    known = configuration.get().pools
     return tuple(
         found.spec for name in pool.fallback if (found := known.get(name)) is not None and found.is_open_to(project)
     )
 
 
 __all__ = [
-    "Snapshot",
+    "ConfigSnapshot",
     "cost_of",
     "fallbacks_of",
     "forget",

@@ -95,7 +95,7 @@ class Endpoint:
 
 
 _known: dict[str, Endpoint] = {}
-_known_from: resolve.Snapshot | None = None
+_known_from: resolve.ConfigSnapshot | None = None
 
 
 def endpoint(account_id: str) -> Endpoint:

@@ -1,4 +1,4 @@
-"""Policies held against a Django project's own views: what the middleware, the throttle and the decorator share.
+"""Enforce policies on a Django project's own views: what the middleware, the throttle and the decorator share.
 
 Settings, all optional, in a dict `SLUICE`:
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import isawaitable
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -141,9 +142,46 @@ class Passed:
 
     async def ended_async(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None:
         """`ended`, in a thread where it may have to ask Redis or SQL."""
-        held, _ = resolve.keeper.held()
-        if self.decision.reservation is not None or held is None or held.adaptive:
+        snapshot, _ = resolve.configuration.peek()
+        if self.decision.reservation is not None or snapshot is None or snapshot.adaptive:
             await sync_to_async(self.ended)(response, error)
+
+
+def guard(asked: Check, respond: Callable[[], Any]) -> Any:
+    """The response of `respond` for a request that the policies allow, with the rate limit fields; else the refusal.
+
+    The request's slots are freed and its outcome is noted when the response has ended.
+    """
+    decision = enforce(asked)
+    if isinstance(decision, Refused):
+        return decision.response
+    passed = Passed(decision)
+    try:
+        response = respond()
+    except BaseException as error:  # a cancelled request frees its slot too
+        passed.ended(error=error)
+        raise
+    passed.answered(response)
+    add_headers(response, decision)
+    return response
+
+
+async def guard_async(asked: Callable[[], Check], respond: Callable[[], Any]) -> Any:
+    """`guard` on an event loop. `asked` runs in a thread with the check: request.user may ask SQL."""
+    decision = await sync_to_async(lambda: enforce(asked()))()
+    if isinstance(decision, Refused):
+        return decision.response
+    passed = Passed(decision)
+    try:
+        response = respond()
+        if isawaitable(response):
+            response = await response
+    except BaseException as error:  # a cancelled request frees its slot too
+        await passed.ended_async(error=error)
+        raise
+    await passed.answered_async(response)
+    add_headers(response, decision)
+    return response
 
 
 def _is_failure(error: BaseException | None) -> bool:
@@ -156,7 +194,7 @@ def _is_failure(error: BaseException | None) -> bool:
 
 
 def add_headers(response: HttpResponseBase, decision: Decision) -> None:
-    """The rate limit fields, unless an inner layer has told a tighter limit already."""
+    """The rate limit fields, unless an inner layer has set a tighter limit already."""
     if "RateLimit" in response:
         return
     for name, value in answers.headers_of(decision).items():

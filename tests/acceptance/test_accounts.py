@@ -655,7 +655,7 @@ def admin_pages(outside: Outside) -> dict[str, bytes]:
                 if found := re.fullmatch(r"/admin/quotas/account/(\d+)/change/", link):
                     live = f"/admin/live/account?pk={found[1]}"
                     pages[live] = browser.get(live).content
-                    assert b"Last answer" in pages[live]
+                    assert b"Last rate-limit headers" in pages[live]
     assert sum("/account/" in path for path in pages) > 2
     return pages
 

@@ -74,7 +74,7 @@ class Server:
 
     def start_again(self) -> None:
         """The same server on the same port and directory, after `stop`."""
-        self.process = subprocess.Popen(self.process.args, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent)  # noqa: PLW1509
+        self.process = subprocess.Popen(self.process.args, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent)
         wait_for(lambda: _answers(self.port))
 
     def stop(self) -> None:
@@ -100,7 +100,7 @@ def run_server(binary: str, *options: str, port: int = 0, cluster: bool = False)
         *extra,
         *options,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent)  # noqa: PLW1509
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent)
     server = Server(process, port, path, directory, cluster)
     try:
         wait_for(lambda: process.poll() is not None or _answers(port))

@@ -25,6 +25,11 @@ SOURCES = [
 DOTTED = re.compile(rf"`((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?:\(.*?\))?`")
 FILES = re.compile(rf"`((?:{'|'.join((*PACKAGES, 'docs', 'deploy', 'examples'))})/[\w./-]+)`")
 COMMANDS = re.compile(r"(?:manage\.py|\bsluice) +([a-z_]+)\b")
+DIALECT = re.compile(
+    r"\b(told|tells?|hears?|heard|lends?|lent|couriers?|bookkeep\w*|looks? after)\b|\bheld\b", re.IGNORECASE
+)
+"""Words that the documentation does not use of data and programs; `code` and code blocks are exempt."""
+CODE = re.compile(r"^```.*?^```|`[^`]*`", re.MULTILINE | re.DOTALL)
 LINKS = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
 
 
@@ -74,6 +79,12 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     commands = get_commands()
     missing += [name for name in COMMANDS.findall(text) if name not in commands and name not in ("commands",)]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_is_in_plain_words(page: Path) -> None:
+    found = [match.group() for match in DIALECT.finditer(CODE.sub("", page.read_text()))]
+    assert page.name == "state-machine.md" or found == []
 
 
 def test_docstrings_name_only_what_exists() -> None:

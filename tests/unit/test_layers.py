@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools import import_graph
+
 ROOT = Path(__file__).resolve().parents[2]
 ABOVE = {"quotas": ("queues", "controlplane"), "queues": ("controlplane",)}
 STRANGERS = (
@@ -55,5 +57,44 @@ def test_the_engine_knows_no_django() -> None:
 
 def test_the_net_catches_what_it_is_for() -> None:
     found = dict.fromkeys(name for _, name in imports(ROOT / "queues" / "settlement.py"))
-    assert "quotas.runtime.connection.accounts" in found
+    assert "quotas.runtime.connection.limiter" in found
     assert offences("queues", ("quotas",)), "queues does import quotas, so the check sees imports at all"
+
+
+LEVELS_OF_QUEUES = {
+    "models": ("models", "ids", "states"),
+    "lifecycle": ("api", "admin", "management", "selectors", "services", "dispatcher", "worker", "maintenance"),
+    "settlement": ("api", "admin", "management", "selectors", "services", "dispatcher", "worker", "maintenance"),
+    "selectors": ("api", "admin", "management", "services", "dispatcher", "worker", "maintenance"),
+    "services": ("api", "admin", "management", "dispatcher", "worker", "maintenance"),
+    "maintenance": ("api", "admin", "management", "dispatcher", "worker"),
+    "worker": ("api", "admin", "management", "dispatcher", "maintenance"),
+    "dispatcher": ("api", "admin", "management", "worker"),
+    "api": ("admin", "management", "dispatcher", "worker", "maintenance"),
+}
+"""For each part of queues, the parts above or beside it, which it must not import; `models` lists what it may."""
+TOP_OF_QUEUES = {"api", "admin", "management", "dispatcher", "worker", "apps"}
+
+
+def test_the_parts_of_queues_import_downwards_only() -> None:
+    edges = import_graph.graph("queues")
+    assert set(edges["models"]) <= set(LEVELS_OF_QUEUES["models"])
+    for part, forbidden in LEVELS_OF_QUEUES.items():
+        if part != "models":
+            assert not set(edges[part]) & set(forbidden), part
+    for part in edges.keys() - TOP_OF_QUEUES:
+        assert not set(edges[part]) & {"api", "admin", "worker", "dispatcher"}, part
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        "queues",
+        pytest.param(
+            "quotas", marks=pytest.mark.xfail(strict=True, reason="services, snapshot and upstream are a ring")
+        ),
+        "controlplane",
+    ],
+)
+def test_there_is_no_ring_of_imports(app: str) -> None:
+    assert import_graph.rings(import_graph.graph(app)) == []

@@ -10,7 +10,6 @@ from django.utils import timezone
 
 from queues.models import Job, Queue
 from queues.selectors_ready import ready_since
-from queues.services.queue_actions import state_of
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, priority_band
 
 
@@ -32,7 +31,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
             {
                 "pk": queue.pk,
                 "name": queue.name,
-                "state": state_of(queue),
+                "state": queue.state,
                 "reason": queue.paused_reason or queue.draining_reason,
                 "bands": bands,
                 "waiting": sum(bands.values()),

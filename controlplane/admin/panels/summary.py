@@ -8,9 +8,10 @@ from typing import Any
 from django.db.models import Count, Q, Sum
 from django.utils import timezone
 
-from queues.admin.worker import FRESH
-from queues.models import DeadLetter, Job, Leadership, WorkerProcess
+from queues import liveness
+from queues.models import DeadLetter, Job, Leadership
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
+from quotas import clock
 from quotas.admin.account import AVAILABLE
 from quotas.models import Account
 
@@ -32,7 +33,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
         "platform": projects is None,
     }
     if projects is None:
-        workers = WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=now - FRESH)
+        workers = liveness.alive(clock.now())
         told |= workers.aggregate(workers=Count("pk"), busy=Sum("busy", default=0), places=Sum("places", default=0))
         told |= Account.objects.aggregate(
             accounts=Count("pk"),

@@ -113,7 +113,7 @@ class Command(BaseCommand):
     @staticmethod
     def _batch(project: Project, name: str, identity: str) -> Batch:
         """The batch of this very file, made now or by an earlier run."""
-        from queues import clock
+        from quotas import clock
 
         made, _ = Batch.objects.get_or_create(
             project=project,

@@ -154,6 +154,14 @@ class Accounts:
                 settled[number] = self._settled(*given[number], reply)
         return settled
 
+    def owner_of(self, lease: str, account_ids: Iterable[str]) -> str | None:
+        """The account that an open lease reserves, out of `account_ids`; None for a lease that is settled or unknown."""
+        record = self.transport.command("GET", self._calls.lease_key(lease))
+        state = None if record is None else self._calls.state_key_of(record)
+        if state is None:
+            return None
+        return next((one for one in account_ids if packed_pool.account_state_key(self.keys, one) == state), None)
+
     def forget(self, token: str) -> None:
         """What was admitted under this token is given back: asked again, it is admitted anew and not answered alike.
 

@@ -343,6 +343,11 @@ class AdmissionCalls:
             keys = [key, state, pool, statistics, key if cooldown == b"-" else cooldown, *counters]
         return len(keys), b"".join(map(bulk, keys))
 
+    @staticmethod
+    def state_key_of(record: bytes) -> bytes | None:
+        """The key of the account's state in a lease's record; None where the lease is settled."""
+        return None if record.startswith(b"=") else record.partition(b"\n")[0].split(b" ", 1)[0]
+
     def lease_key(self, lease: str) -> bytes:
         return self._lease_prefix + lease.encode()
 

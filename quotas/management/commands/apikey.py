@@ -6,9 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
 
-from quotas import durations
+from quotas import clock, durations
 from quotas.models import ApiKey, Project
 from quotas.models.api_key import SCOPES
 from quotas.services import actors, api_keys
@@ -39,7 +38,7 @@ class Command(BaseCommand):
         expires_at = None
         try:
             if options["expires"] is not None:
-                expires_at = timezone.now() + timedelta(seconds=durations.parse(options["expires"]))
+                expires_at = clock.now() + timedelta(seconds=durations.parse(options["expires"]))
             project = self._project(options["project"]) if options["project"] is not None else None
             scopes = [scope.strip() for scope in options["scopes"].split(",") if scope.strip()]
             _, token = api_keys.create(
@@ -54,7 +53,7 @@ class Command(BaseCommand):
         keys = ApiKey.objects.select_related("project")
         if options["project"]:
             keys = keys.filter(project=self._project(options["project"]))
-        now = timezone.now()
+        now = clock.now()
         for key in keys:
             expired = key.expires_at is not None and key.expires_at <= now
             state = "revoked" if key.revoked_at else "expired" if expired else "active"

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import redis
 
-from queues import clock, registry, task
+from queues import task
 from queues.connection import client
 from queues.errors import JobError
+from queues.testing import isolated_registry
+from quotas import clock
 from quotas.rest.authentication import keyring
 from tests.integration.queues.desk import Desk
 
@@ -72,14 +74,12 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
 @pytest.fixture
 def type_of(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Register functions as job types for one test."""
-    before = dict(registry._types)
 
     def register(name: str, **options: Any) -> Any:
         return task(name=name, **options)
 
-    yield register
-    registry._types.clear()
-    registry._types.update(before)
+    with isolated_registry():
+        yield register
 
 
 def wait_until(condition: Any, seconds: float = 10.0) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from queues import clock, config, settlement
+from queues import config, settlement
 from queues.connection import belt, client
+from queues.deliveries import Claimed, Ended
 from queues.dispatcher import wakeups
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.dispatcher import Dispatcher
+from queues.lifecycle.delivery import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.maintenance.runner import Maintenance
 from queues.models import Job, Queue, RetryPolicy
@@ -26,12 +28,12 @@ from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import Outcome, Stage
 from queues.worker import claim as claims
-from queues.worker.claim import Claimed
 from queues.worker.heartbeat import Report
 from queues.worker.parcel import Delivery, deliveries
 from queues.worker.running import perform
-from queues.worker.settle import Ended, settle
+from quotas import clock
 from quotas.models import Account, Policy, Pool, PoolLimit, Project, Provider
+from quotas.runtime.connection import accounts, limiter
 from quotas.snapshot import resolve
 
 OK = RunResult(Outcome.SUCCEEDED, result={"fine": True})
@@ -107,7 +109,7 @@ class Desk:
 
     @staticmethod
     def another_dispatcher(name: str) -> Dispatcher:
-        return Dispatcher(Admissions(settlement.accounts(), settlement.limiter()), Maintenance(), name)
+        return Dispatcher(Admissions(accounts(), limiter()), Maintenance(), name)
 
     # What there is
 

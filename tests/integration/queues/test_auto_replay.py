@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
+from queues.lifecycle import dead_letters
 from queues.models import DeadLetter, Job, Queue, RetryPolicy
-from queues.services import dead_letters
 from queues.services.auto_replay import replay_due
 from queues.services.defaults import create_defaults
 from queues.services.submit import submit

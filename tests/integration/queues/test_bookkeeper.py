@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from queues import config
+from queues.deliveries import Ended
 from queues.models import Job, RetryPolicy
 from queues.states import Stage, Status
 from queues.worker.completer import Bookkeeper
-from queues.worker.settle import Ended
 from tests.integration.queues.desk import OK, Desk, failed
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,7 +21,7 @@ def test_a_fault_in_one_settle_is_that_ones_alone(desk: Desk) -> None:
     claimed = worker.claim()
     # A strategy that no code knows: only the failed delivery needs it.
     RetryPolicy.objects.update(by_category={"server": {"strategy": "prayer"}})
-    config.snapshot.forget()
+    config.snapshot.clear()
     books = Bookkeeper(worker.report, lambda deliveries: None, lambda: set())
 
     books._settle([Ended(claimed[0], OK), Ended(claimed[1], failed("server")), Ended(claimed[2], OK)])

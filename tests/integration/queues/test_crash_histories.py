@@ -13,16 +13,18 @@ import pytest
 from due_work_harness import CallableDelivery, HandoffHistory, assert_crash_at_every_commit_converges, configure
 from due_work_harness.integrations.django import django_host
 
-from queues import clock, selectors
+from queues import selectors
 from queues.connection import client
+from queues.deliveries import Ended
 from queues.dispatcher import wakeups
+from queues.lifecycle.delivery import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Attempt, Batch, DeadLetter, Job
 from queues.services.submit import accept, prepare, submit_specs
 from queues.specs import read_job
 from queues.states import FINAL, Stage, Status
 from queues.worker import claim as claims
-from queues.worker.settle import Ended, settle
+from quotas import clock
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 from tests.integration.queues.dying import killer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from queues import clock, settlement
+from queues import settlement
 from queues.connection import belt, client
 from queues.dispatcher import wakeups
 from queues.dispatcher.leader import LeadershipLost
@@ -17,6 +17,7 @@ from queues.services import queue_actions
 from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import Stage, Status
+from quotas import clock
 from quotas.engine.types import Outcome
 from quotas.services import accounts
 from quotas.snapshot import resolve

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from queues.lifecycle.dead_letters import write
 from queues.models import Job
-from queues.services.dead_letters import write
 from queues.services.replay import replay
 from queues.states import Stage, Status
 from quotas.engine.types import AdmitRequest, Outcome

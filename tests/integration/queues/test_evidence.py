@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from controlplane.models import AuditEntry
-from queues import clock, selectors
+from queues import selectors
 from queues.models import Batch, DeadLetter, Job
 from queues.services import replay
 from queues.states import Status
+from quotas import clock
 from tests.integration.queues.desk import Desk, failed, fresh
 
 

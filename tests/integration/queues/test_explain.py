@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import redis
 
-from queues import clock, connection, selectors
+from queues import connection, selectors
 from queues.models import Job
 from queues.services import cancel, queue_actions
 from queues.states import Status
+from quotas import clock
 from tests.integration.queues.desk import Desk, failed, fresh
 
 

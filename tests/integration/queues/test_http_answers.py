@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from queues import clock
 from queues.job_types.http_request import MAX_BODY, HttpRequest
+from queues.lifecycle.fate import decide
 from queues.models import Job
 from queues.registry import RunResult
-from queues.worker.settle import decide
+from quotas import clock
 from quotas.models import Provider
 from quotas.snapshot import resolve
 from quotas.upstream.endpoint import endpoint

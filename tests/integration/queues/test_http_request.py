@@ -8,14 +8,14 @@ import pytest
 import structlog
 import urllib3
 
-from queues import clock
+from queues.deliveries import Claimed
 from queues.job_types.http_request import HttpRequest
+from queues.lifecycle.fate import decide
 from queues.models import Job
 from queues.registry import RunResult
 from queues.states import Stage, Status
-from queues.worker.claim import Claimed
 from queues.worker.running import perform
-from queues.worker.settle import decide
+from quotas import clock
 from quotas.engine.types import Outcome
 from quotas.models import Pool
 from quotas.services import account_actions

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from queues import clock, selectors
+from queues import selectors
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Job, Queue
 from queues.services import auto_replay, bulk, capacity
 from queues.states import Stage, Status
 from queues.worker import claim as claims
+from quotas import clock
 from quotas.services import api_keys
 from tests.integration.queues.desk import Desk
 from tests.integration.quotas.api.conftest import Api

@@ -14,7 +14,7 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from queues import clock, registry, selectors
+from queues import registry, selectors
 from queues.errors import IdempotencyConflict, QueueFull
 from queues.maintenance.callback_sender import AT_ONCE, PER_RECEIVER, SHARE, Courier
 from queues.maintenance.pruner import prune
@@ -24,6 +24,7 @@ from queues.services.callbacks import receiver_of, send_due
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
+from quotas import clock
 from quotas.models import Pool, Project
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, failed, fresh
@@ -76,7 +77,7 @@ def test_the_same_in_a_bulk_and_from_python(desk: Desk) -> None:
     assert alone.uid == ids[0]
     desk.run_until_done(desk.worker())
     assert submit("test.echo", project="acme", unique_for=60, idempotency_key="k9").uid == ids[0]
-    _, again, created = batches.submit_bulk(project, specs)
+    _, again, _created = batches.submit_bulk(project, specs)
     assert again == [ids[0]] * 3
     assert Job.objects.count() == 1
 
@@ -126,7 +127,7 @@ def test_what_was_accepted_is_answered_whatever_would_be_accepted_now(desk: Desk
     queue_actions.drain(Queue.objects.get(name="q"), actor="test", reason="full")
     Pool.objects.all().delete()
     desk.renew_configuration()
-    del registry._types["test.passing"]
+    registry.unregister("test.passing")
     again = [submit_specs(project, [one])[0] for one in (full, gone, called)]
     assert [answer.job.uid for answer in again] == first and not any(answer.created for answer in again)
 
@@ -432,7 +433,7 @@ def test_a_receiver_is_the_same_in_every_spelling(one: str, other: str) -> None:
 @pytest.fixture
 def deaf() -> Iterator[int]:
     """A port at which every address of this machine's own network is called and nobody ever answers."""
-    with socket.create_server(("0.0.0.0", 0), backlog=512) as listening:  # noqa: S104
+    with socket.create_server(("0.0.0.0", 0), backlog=512) as listening:
         yield listening.getsockname()[1]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from queues import clock
 from queues.connection import belt, client
 from queues.errors import AlreadyFinished
 from queues.maintenance.parcel_cleaner import sweep
@@ -17,8 +16,9 @@ from queues.selectors import timeline
 from queues.services import cancel, replay
 from queues.states import Outcome, Stage, Status
 from queues.worker import claim as claims
-from queues.worker.requeue import hand_back
+from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import Running, perform
+from quotas import clock
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
 
@@ -207,7 +207,7 @@ def test_what_is_handed_back_runs_again_and_is_charged_nothing(desk: Desk) -> No
     worker = desk.worker("w1")
     desk.cycle()
     claimed = worker.claim()
-    assert hand_back(claimed, "w1") == 1
+    assert requeue_unfinished(claimed, "w1") == 1
     row = fresh(job)
     assert (row.stage, row.status, row.worker, row.attempts_counted) == (Stage.READY, Status.PENDING, "", 0)
     assert worker.settle(claimed) == 0, "the delivery is over"
@@ -224,7 +224,7 @@ def test_at_most_once_is_not_handed_back(desk: Desk) -> None:
     (job,) = desk.submit(delivery="at_most_once")
     worker = desk.worker("w1")
     desk.cycle()
-    assert hand_back(worker.claim(), "w1") == 0
+    assert requeue_unfinished(worker.claim(), "w1") == 0
     desk.skip(30)
     desk.reconcile()
     assert fresh(job).status == Status.DEAD
@@ -236,7 +236,7 @@ def test_what_is_to_be_cancelled_is_not_handed_back(desk: Desk) -> None:
     desk.cycle()
     claimed = worker.claim()
     cancel.cancel(job.pk, actor="t")
-    assert hand_back(claimed, "w1") == 0
+    assert requeue_unfinished(claimed, "w1") == 0
     desk.skip(30)
     desk.reconcile()
     assert fresh(job).status == Status.CANCELLED
@@ -248,7 +248,7 @@ def test_handing_back_what_another_one_owns_changes_nothing(desk: Desk) -> None:
     desk.cycle()
     claimed = worker.claim()
     before = Job.objects.values().get()
-    assert hand_back(claimed, "w2") == 0
+    assert requeue_unfinished(claimed, "w2") == 0
     assert Job.objects.values().get() == before
 
 
@@ -258,7 +258,7 @@ def test_slots_and_reservations_are_free_again_after_a_hand_back(desk: Desk) -> 
     desk.submit(type="http.request", payload={"pool": "llm", "path": "/"})
     worker = desk.worker("w1")
     desk.cycle()
-    hand_back(worker.claim(), "w1")
+    requeue_unfinished(worker.claim(), "w1")
     worker.held.clear()
     desk.cycle()
     assert len(worker.claim()) == 1
@@ -290,7 +290,7 @@ def test_a_type_that_a_worker_does_not_know_goes_to_another_one(desk: Desk, type
 
     desk.policy("inflight", "project", 10, algorithm="concurrency", window=None)
     (job,) = desk.submit(type="test.known", max_attempts=1)
-    known_type = registry._types.pop("test.known")
+    known_type = registry.unregister("test.known")
     old = desk.worker("old")
     desk.cycle()
     old.claim()
@@ -307,13 +307,13 @@ def test_a_type_that_a_worker_does_not_know_goes_to_another_one(desk: Desk, type
 
 def test_a_type_that_no_worker_knows_is_given_up(desk: Desk, type_of: Any) -> None:
     from queues import registry
-    from queues.worker.settle import MAX_RETURNS
+    from queues.lifecycle.fate import MAX_RETURNS
 
     @type_of("test.known")
     def known(job: Any) -> None: ...
 
     (job,) = desk.submit(type="test.known")
-    del registry._types["test.known"]
+    registry.unregister("test.known")
     worker = desk.worker()
     for _ in range(MAX_RETURNS):
         desk.cycle()
@@ -597,9 +597,9 @@ def test_a_slot_is_given_back_when_redis_is_there_again(desk: Desk, monkeypatch:
     with monkeypatch.context() as patched:
         patched.setattr(settlement, "limiter", away)
         worker.settle(worker.claim())
-        assert settlement.pay() == 1
+        assert settlement.retry_unsettled() == 1
     desk.cycle()
     assert worker.claim() == []
-    assert settlement.pay() == 0
+    assert settlement.retry_unsettled() == 0
     desk.cycle()
     assert len(worker.claim()) == 1

@@ -11,12 +11,13 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from controlplane import config
-from queues import clock, selectors
+from queues import selectors
 from queues.models import Attempt, Callback, DeadLetter, Job, Queue
 from queues.services import batches, replay
 from queues.specs import read_job
 from queues.states import Stage, Status
 from queues.worker.running import perform
+from quotas import clock
 from quotas.models import Account, ApiKey, Policy, Pool, Project, Provider, Tier
 from quotas.services import in_use
 from tests.integration.queues.desk import Desk, failed, fresh
@@ -101,7 +102,7 @@ def test_a_queue_with_jobs_stays_and_goes_by_force_with_their_rows(desk: Desk) -
     desk.queue("q", retry={"strategy": "fixed", "max_attempts": 1})
     others = [{"name": row.name, "retry_policy": "standard"} for row in Queue.objects.exclude(name="q")]
     project = desk.project()
-    batch, ids, _ = batches.submit_bulk(project, [read_job({"type": "test.echo", "queue": "q"}) for _ in range(3)])
+    batch, _ids, _ = batches.submit_bulk(project, [read_job({"type": "test.echo", "queue": "q"}) for _ in range(3)])
     worker = desk.worker()
     desk.cycle()
     claimed = worker.claim()

@@ -14,11 +14,11 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from queues import loops
+from queues.deliveries import Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.states import Outcome
 from queues.worker import thread_pool as crew_module
 from queues.worker.running import Running
-from queues.worker.settle import Ended
 from queues.worker.thread_pool import Crew
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from queues.deliveries import Ended
 from queues.errors import JobError
+from queues.lifecycle.delivery import finish as settle
 from queues.models import Attempt, DeadLetter, Job
 from queues.states import Stage, Status
-from queues.worker.settle import Ended, settle
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 
 

@@ -536,9 +536,9 @@ def test_what_follows_an_open_batch_waits_for_its_seal(desk: Desk) -> None:
 
 
 def test_what_follows_a_batch_may_be_cancelled_and_pruned(desk: Desk, settings: Any) -> None:
-    from queues import clock
     from queues.maintenance.pruner import prune
     from queues.services import cancel
+    from quotas import clock
 
     settings.RETENTION_DAYS = 1
     batch, _, _ = batches.submit_bulk(desk.project(), [spec()], then=spec())

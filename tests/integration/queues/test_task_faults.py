@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from queues import JobError, registry
-from queues.api.presenters import job_whole, payload_of
 from queues.models import Attempt, DeadLetter, Job
+from queues.presenters import job_whole, payload_of
 from queues.registry import RunResult
 from queues.selectors import timeline
 from queues.states import Status
-from queues.worker.requeue import hand_back
+from queues.worker.requeue import requeue_unfinished
 from quotas import limits
 from tests.integration.queues.desk import Desk
 from tests.integration.queues.hands import Hands, hands
@@ -337,7 +337,7 @@ def test_a_payload_whose_type_is_not_known_here_is_not_shown(desk: Desk, type_of
     type_of("test.gone", redact=("password",))(lambda job, password, city: None)
     (job,) = desk.submit(type="test.gone", payload={"password": "hush-hush", "city": "Ulm"})
     assert payload_of(job) == {"password": "[redacted]", "city": "Ulm"}
-    del registry._types["test.gone"]
+    registry.unregister("test.gone")
     assert payload_of(job) == {"password": "[redacted]", "city": "[redacted]"}
     assert job_whole(job)["payload"] == payload_of(job)
 
@@ -346,7 +346,7 @@ def test_a_worker_that_stops_says_so_of_what_may_not_run_again(desk: Desk) -> No
     (job,) = desk.submit(delivery="at_most_once")
     hand = desk.worker()
     desk.cycle()
-    assert hand_back(hand.claim(), hand.name) == 0
+    assert requeue_unfinished(hand.claim(), hand.name) == 0
     row = Job.objects.get(pk=job.pk)
     letter = DeadLetter.objects.get(job=job)
     assert (row.status, letter.category, letter.error) == (

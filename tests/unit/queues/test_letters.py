@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queues.services.dead_letters import fingerprint_of, severity_of
+from queues.lifecycle.dead_letters import fingerprint_of, severity_of
 
 ALIKE = [
     ("KeyError: 4711", "KeyError: 42"),

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from queues.dispatcher.denials import describe
 from queues.reason_codes import REASONS, code_of_report
-from queues.wait_reasons import describe
 from quotas.engine.types import Admission
 
 

@@ -101,7 +101,7 @@ def test_what_no_payload_could_call_is_refused_when_it_is_registered(function: A
 
 
 def test_bare_names_of_containers_take_anything_inside() -> None:
-    def bare(job: Any, many: List = (), named: Dict = None) -> None:  # type: ignore[type-arg, assignment]  # noqa: UP006
+    def bare(job: Any, many: List = (), named: Dict = None) -> None:  # type: ignore[type-arg, assignment]  # noqa: UP006, RUF013
         """Annotated in the old way."""
 
     schema = PayloadSchema(bare)

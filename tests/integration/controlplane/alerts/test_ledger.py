@@ -13,6 +13,7 @@ from controlplane.alerts.subscriber import WRITES, Recorder
 from controlplane.models import Alert, AlertNotice, AuditEntry
 from controlplane.observability.stream import entry_of
 from quotas import events
+from quotas.testing import capture_events
 from tests.integration.controlplane.alerts.conftest import rule
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -23,12 +24,8 @@ DIED = events.JobDied("j", "batch", "http.request", "l", "auth", "critical", pro
 @pytest.fixture
 def told() -> Any:
     """The events about alerts that are emitted."""
-    heard: list[events.Event] = []
-    before = list(events._subscribers)
-    events.subscribe(events.AlertRaised, heard.append)
-    events.subscribe(events.AlertResolved, heard.append)
-    yield heard
-    events._subscribers[:] = before
+    with capture_events(events.AlertRaised, events.AlertResolved) as captured:
+        yield captured
 
 
 def test_the_same_trouble_is_one_alert_and_one_notice(told: Any) -> None:

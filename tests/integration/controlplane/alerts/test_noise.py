@@ -7,11 +7,10 @@ import pytest
 from controlplane.alerts.subscriber import trouble_of
 from controlplane.alerts.watch import Watch
 from controlplane.models import Alert
-from queues import clock
 from queues.models import Job, Queue
 from queues.services.defaults import create_defaults
 from queues.states import Stage, Status
-from quotas import events
+from quotas import clock, events
 from quotas.models import Policy, Project, ThresholdMark
 from quotas.snapshot import resolve
 

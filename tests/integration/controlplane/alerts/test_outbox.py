@@ -14,7 +14,7 @@ from controlplane.alerts import channels, outbox, records, summaries
 from controlplane.alerts.outbox import WAITS, send_due
 from controlplane.alerts.sender import Sender
 from controlplane.models import Alert, AlertNotice, AuditEntry
-from queues import clock
+from quotas import clock
 from tests.integration.controlplane.alerts.conftest import rule
 from tests.support.receiver import Receiver
 from tests.support.valkey import wait_for

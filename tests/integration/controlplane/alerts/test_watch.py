@@ -10,8 +10,8 @@ import pytest
 from controlplane.alerts import records, summaries
 from controlplane.alerts.watch import Watch
 from controlplane.models import Alert
-from queues import clock
 from queues.models import DeadLetter, Job, Queue
+from quotas import clock
 from quotas.models import Account, Policy, Pool, Project, ThresholdMark
 from tests.integration.controlplane.alerts.conftest import rule
 

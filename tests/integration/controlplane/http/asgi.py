@@ -94,7 +94,7 @@ class Door:
         }  # fmt: skip
         app = self.application
         if through == "lean":
-            assert await app.lean.take(scope, receive, send), "the lean route did not take it"
+            assert await app.fast_path.handle(scope, receive, send), "the lean route did not take it"
         elif through == "bridge":
             await app.bridge(scope, receive, send)
         else:

@@ -23,7 +23,7 @@ ACQUIRE = "/api/v1/pools/llm/acquire"
 @pytest.fixture(params=["pipeline", "threads"])
 def way(request: pytest.FixtureRequest, door: Door) -> str:
     """Where TLS or a cluster rules the pipeline out, single questions are asked in threads."""
-    door.application.lean._checks._threads_only = request.param == "threads"
+    door.application.fast_path._checks._threads_only = request.param == "threads"
     return str(request.param)
 
 
@@ -37,7 +37,7 @@ async def line_of(door: Door, count: int) -> None:
     """Wait until so many stand in line."""
     deadline = time.monotonic() + 20
     while True:
-        line = door.application.lean._checks._line
+        line = door.application.fast_path._checks._line
         if line is not None and line.waiting() == count:
             return
         assert time.monotonic() < deadline, f"never {count} in line"

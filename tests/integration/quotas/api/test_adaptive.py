@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from quotas.runtime.counters import flush_all
 from quotas.services import outcomes
 from quotas.services.adaptive import Controller
 from quotas.snapshot import resolve
+from quotas.testing import capture_events
 from tests.integration.quotas.api.conftest import Api, api, policy
 from tests.support.postgres import url_of
 from tests.support.valkey import wait_for
@@ -29,10 +31,9 @@ BOUNDS = {"floor": 10, "ceiling": 200, "samples": 10}
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[events.LimitAdapted]:
-    moved: list[events.LimitAdapted] = []
-    monkeypatch.setattr(events, "_subscribers", [*events._subscribers, (events.LimitAdapted, moved.append)])
-    return moved
+def told() -> Iterator[list[events.LimitAdapted]]:
+    with capture_events(events.LimitAdapted) as moved:
+        yield moved
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,14 +16,14 @@ from quotas.runtime.counters import Tally, flush_all
 from quotas.services import active_subjects, denials, health, rollups
 from quotas.services.rollups import Sampler
 from quotas.snapshot import resolve
+from quotas.testing import capture_events
 from tests.integration.quotas.api.conftest import api, policy
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[events.ThresholdCrossed]:
-    crossed: list[events.ThresholdCrossed] = []
-    monkeypatch.setattr(events, "_subscribers", [*events._subscribers, (events.ThresholdCrossed, crossed.append)])
-    return crossed
+def told() -> Iterator[list[events.ThresholdCrossed]]:
+    with capture_events(events.ThresholdCrossed) as crossed:
+        yield crossed
 
 
 def sample(sampler: Sampler, **moved: float) -> int:

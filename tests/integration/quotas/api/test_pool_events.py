@@ -15,6 +15,7 @@ from quotas.services import account_actions, credentials
 from quotas.services import accounts as pools
 from quotas.services.accounts import Report
 from quotas.snapshot import resolve
+from quotas.testing import capture_events
 from tests.integration.quotas.api.test_pools import SECRET, make_pool
 from tests.support.instance import wait_until
 
@@ -22,13 +23,11 @@ BREAKER = {"breaker_failures": 1, "breaker_open_for": 1.0}
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def told() -> Iterator[list[Any]]:
     """All events but those about checks, as they come."""
     accounts.cache_clear()
-    heard: list[Any] = []
-    kinds = (events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged)
-    monkeypatch.setattr(events, "_subscribers", [*events._subscribers, *((kind, heard.append) for kind in kinds)])
-    yield heard
+    with capture_events(events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged) as captured:
+        yield captured
 
 
 def call(status: int | None = 200, **report: Any) -> str:
@@ -98,7 +97,7 @@ def test_concurrency_tells_from_where_to_where_and_why(told: list[Any]) -> None:
         settled = accounts().settle(lease, Outcome("server" if len(moved) % 2 else "ok", status=200))
         assert settled is not None
         moved.append(settled)
-        pools.tell([settled])
+        pools.publish_settled([settled])
         return bool(told)
 
     wait_until(busy, 30, "twenty results and two seconds")

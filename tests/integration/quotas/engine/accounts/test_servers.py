@@ -46,7 +46,7 @@ def test_a_whole_round_on_every_server(server):
         assert accounts.settle(moved.lease, Outcome("ok", usage={"tokens": 3}, learned=learned)).outcome == "ok"
         accounts.trip("a1", 9)
         states = accounts.states(POOL)
-        assert [state.state for state in states][0] == "open"
+        assert next(state.state for state in states) == "open"
         assert len(accounts.explain(AdmitRequest(pool=POOL, cost={"tokens": 1}, key="chat")).pools[0].accounts) == 3
         accounts.transport.close()
 

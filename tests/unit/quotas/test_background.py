@@ -36,12 +36,12 @@ def test_a_pass_that_fails_is_followed_by_the_next(
 def test_the_end_of_a_vital_thread_ends_its_process(raised: str, status: int) -> None:
     code = f"""
         import threading, time
-        from quotas import endless
+        from quotas.runtime import background
         begun = threading.Event()
         def work():
             begun.set()
             raise {raised}
-        endless.start("vital", work, threading.Event(), vital=True)
+        background.start("vital", work, threading.Event(), vital=True)
         begun.wait()
         time.sleep(3)
     """

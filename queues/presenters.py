@@ -10,7 +10,6 @@ from django.db.models import Prefetch, prefetch_related_objects
 from queues import registry
 from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Queue, WorkerProcess
 from queues.selectors import batch_facts
-from queues.services.queue_actions import state_of
 from quotas.models import Project
 
 
@@ -112,7 +111,7 @@ def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = N
     )
     return {
         "name": queue.name,
-        "state": state_of(queue),
+        "state": queue.state,
         "reason": queue.paused_reason or queue.draining_reason or None,
         "max_size": queue.max_size,
         "timeout": queue.timeout,

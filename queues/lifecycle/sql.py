@@ -1,4 +1,4 @@
-"""Reading rows that are about to be written, by a statement whose text is made once.
+"""Locking and writing rows of jobs by statements whose text is made once, from lists of column names.
 
 Composing a query over all of a job's columns costs the ORM more than SQL takes to answer it, and a busy worker asks the
 same thing a hundred times a second.
@@ -6,8 +6,10 @@ same thing a hundred times a second.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from django.db import connection
@@ -64,3 +66,34 @@ def _converters(vendor: str) -> list[tuple[int, Any, list[Any]]]:
         if convert:
             found.append((position, column, convert))
     return found
+
+
+@lru_cache(maxsize=64)
+def _update(columns: tuple[str, ...]) -> str:
+    known = set(_COLUMNS)
+    unknown = [column for column in columns if column not in known]
+    if unknown:
+        raise ValueError(f"A job has no column {', '.join(unknown)}.")
+    assignments = ", ".join(f'"{column}"=%s' for column in columns)
+    return f'UPDATE "queues_job" SET {assignments} WHERE "id"=%s'  # noqa: S608
+
+
+def write_values(columns: tuple[str, ...], rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+    """Write each job's values of the named columns; `rows` are ids with values by column."""
+    values = [(*(row[column] for column in columns), pk) for pk, row in rows]
+    if values:
+        with connection.cursor() as cursor:
+            cursor.executemany(_update(columns), values)
+
+
+def write_jobs(columns: tuple[str, ...], jobs: Sequence[Job]) -> None:
+    """Write the named columns of the jobs as they stand in their objects."""
+    if not jobs:
+        return
+    get = attrgetter(*columns)
+    rows: list[tuple[Any, ...]] = [(*get(job), job.pk) for job in jobs]
+    if "result" in columns:
+        at = columns.index("result")
+        rows = [(*row[:at], None if row[at] is None else json.dumps(row[at]), *row[at + 1 :]) for row in rows]
+    with connection.cursor() as cursor:
+        cursor.executemany(_update(columns), rows)

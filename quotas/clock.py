@@ -1,4 +1,4 @@
-"""SQL's clock: the one that decides about rows. A worker whose own clock is off changes nothing."""
+"""SQL's clock, which stamps and judges rows: a process whose own clock is wrong changes nothing."""
 
 from __future__ import annotations
 

@@ -75,14 +75,14 @@ def test_a_young_copy_is_used_without_waiting() -> None:
 def test_a_look_that_began_before_does_not_count() -> None:
     source = Source()
     source.use()
-    source.freshness.outdate()
+    source.freshness.expire()
     source.goes_on.clear()
     source.begun.clear()
     looking = threading.Thread(target=source.use)
     looking.start()
     assert source.begun.wait(10)
     source.number = 1
-    source.freshness.outdate()
+    source.freshness.expire()
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(source.use)
         source.goes_on.set()
@@ -94,7 +94,7 @@ def test_a_database_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(freshness, "PATIENCE", 0.2)
     source = Source()
     source.use()
-    source.freshness.outdate()
+    source.freshness.expire()
     source.goes_on.clear()
     source.begun.clear()
     looking = threading.Thread(target=source.use)
@@ -108,7 +108,7 @@ def test_a_database_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatc
     source.number = 1
     source.goes_on.set()
     looking.join()
-    source.freshness.outdate()
+    source.freshness.expire()
     assert source.use() == 1
     assert not source.freshness.hung
 
@@ -117,13 +117,13 @@ def test_a_database_that_refuses_leaves_the_copy_in_use() -> None:
     source = Source()
     source.use()
     source.fails = OSError("away")
-    source.freshness.outdate()
+    source.freshness.expire()
     assert source.use() == 0
     looks = source.looks
     assert source.use() == 0
     assert source.looks == looks, "not asked by everybody"
     source.fails = ValueError("a mistake of ours")
-    source.freshness.outdate()
+    source.freshness.expire()
     with pytest.raises(ValueError, match="a mistake of ours"):
         source.use()
 
@@ -131,7 +131,7 @@ def test_a_database_that_refuses_leaves_the_copy_in_use() -> None:
 def test_a_forked_child_waits_for_no_thread_of_its_parent() -> None:
     source = Source()
     source.use()
-    source.freshness.outdate()
+    source.freshness.expire()
     source.goes_on.clear()
     source.begun.clear()
     looking = threading.Thread(target=source.use)

@@ -1,0 +1,34 @@
+"""A delivery of a job: as a worker has claimed it, and with the result of its run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from queues.models import Job
+from queues.registry import JobContext, RunResult
+from quotas.upstream.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One delivery that this worker runs: the row as it was claimed, and what its run needs."""
+
+    job: Job
+    context: JobContext
+    endpoint: Endpoint | None
+
+    @property
+    def id(self) -> int:
+        return self.job.pk
+
+    @property
+    def delivery(self) -> int:
+        return self.job.delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A claimed delivery with its result."""
+
+    claimed: Claimed
+    result: RunResult

@@ -1,0 +1,67 @@
+"""Candidates that may not run yet: why, written on their rows and published for their groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from queues import wait_reasons
+from queues.dispatcher.candidate import Candidate
+from queues.lifecycle.waiting import defer
+from quotas.engine.types import Admission
+
+MIN_RECORDED_WAIT = 1.0
+"""Seconds: a job that waits for less stays `pending`; writing each short wait would cost more than the wait."""
+CAUSES = {"paused": "held for higher priorities or paused"}
+"""The engine's reasons where their own name would mislead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A candidate that may not run yet. `seconds` is None where only a change by somebody helps."""
+
+    candidate: Candidate
+    admission: Admission
+
+    @property
+    def seconds(self) -> float | None:
+        return self.admission.retry_after
+
+
+def describe(admission: Admission) -> str:
+    """In plain words what binds."""
+    if admission.bound_by == "limit":
+        return f"policy {admission.binding}"
+    if admission.disabled:
+        return f"pool {admission.binding}: every account is disabled"
+    causes = ", ".join(
+        f"{count} × {CAUSES.get(reason, reason.replace('_', ' '))}"
+        for reason, count in sorted(admission.reasons.items())
+    )
+    return f"pool {admission.binding}: no account is free ({causes})" if causes else f"pool {admission.binding}"
+
+
+def record_waits(denied: Sequence[Denied], now: datetime) -> None:
+    """Write on the rows of `denied` what binds them and until when, for waits of a second and more."""
+    reasons = {
+        item.candidate.id: (describe(item.admission), _until(item.seconds, now))
+        for item in denied
+        if item.seconds is None or item.seconds >= MIN_RECORDED_WAIT
+    }
+    if reasons:
+        defer(reasons, now)
+
+
+def _until(seconds: float | None, now: datetime) -> str:
+    return "" if seconds is None else f", until {now + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def publish_group_waits(denied: Sequence[Denied]) -> None:
+    """Publish the present wait of each group of `denied`."""
+    wait_reasons.publish(
+        {
+            item.candidate.group: wait_reasons.Binding(describe(item.admission), item.admission.binding, item.seconds)
+            for item in denied
+        }
+    )

@@ -1,0 +1,80 @@
+"""What follows from ended jobs: the jobs that waited for them, and the batches that are complete with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from queues.lifecycle.effects import Effects
+from queues.lifecycle.held import SLICE, cancel_held, release_held
+from queues.models import Batch, IntakePart, Job, JobDependency
+from queues.slices import slices
+from queues.states import FINAL, UNFINISHED, Stage, Status
+
+
+def follow(effects: Effects, job_ids: Collection[int], now: datetime) -> None:
+    """Decide about all jobs that wait for the ended jobs `job_ids`: a job that waits for nothing more is released; one
+    that waited for a job that died or was cancelled is cancelled, and so on down the line."""
+    ended = set(job_ids)
+    while ended:
+        waiting = _waiting_for(ended)
+        if not waiting:
+            return
+        failed, free = _decide(waiting)
+        if failed:
+            cancel_held(effects, failed, now)
+        if free:
+            release_held(effects, free, now)
+        ended = {job.pk for job, _ in failed}
+
+
+def _waiting_for(ended: Collection[int]) -> list[Job]:
+    """The jobs that are held for any of the jobs `ended`, locked, by id."""
+    waiting: set[int] = set()
+    for ids in slices(sorted(ended), SLICE):
+        rows = JobDependency.objects.filter(after_id__in=ids, job__stage=Stage.HELD)
+        waiting.update(rows.values_list("job_id", flat=True))
+    found: list[Job] = []
+    for ids in slices(sorted(waiting), SLICE):
+        found += Job.objects.filter(pk__in=ids, stage=Stage.HELD).order_by("pk").select_for_update()
+    return found
+
+
+def _decide(jobs: Sequence[Job]) -> tuple[list[tuple[Job, str]], list[Job]]:
+    """Those of the jobs that can't run any more, each with the job that did not complete, and those that may run now."""
+    failed: list[tuple[Job, str]] = []
+    free: list[Job] = []
+    for some in slices(jobs, SLICE):
+        failures: dict[int, str] = {}
+        unfinished: set[int] = set()
+        rows = JobDependency.objects.filter(job_id__in=[job.pk for job in some]).exclude(after__status=Status.COMPLETED)
+        for job_id, status, uid in rows.order_by("pk").values_list("job_id", "after__status", "after__uid"):
+            if status in FINAL:
+                failures.setdefault(job_id, uid)
+            else:
+                unfinished.add(job_id)
+        failed += [(job, failures[job.pk]) for job in some if job.pk in failures]
+        free += [job for job in some if job.pk not in failures and job.pk not in unfinished]
+    return failed, free
+
+
+def complete_batches(effects: Effects, batch_ids: Sequence[int], now: datetime) -> list[int]:
+    """Mark those of the batches complete that are sealed and whose jobs have all ended, and release the jobs that waited
+    for them; once, whatever is replayed in them later. Returns the batches' ids."""
+    # Locked also where it seems to be open: of two that seal it and settle its last job at once, or that settle its last
+    # two jobs, neither sees what the other does. What the lock gives is the row as it is then.
+    rows = Batch.objects.filter(pk__in=batch_ids, finished_at=None).order_by("pk").select_for_update(no_key=True)
+    complete = [pk for pk, is_open in list(rows.values_list("pk", "open")) if not is_open and _all_ended(pk)]
+    if complete:
+        Batch.objects.filter(pk__in=complete).update(finished_at=now)
+        waiting = Job.objects.filter(closes__in=complete, stage=Stage.HELD).order_by("pk")
+        release_held(effects, list(waiting.select_for_update(of=("self",))), now)
+    return complete
+
+
+def _all_ended(batch_id: int) -> bool:
+    """Whether all its jobs are rows that have ended."""
+    if IntakePart.objects.filter(batch=batch_id).exists():
+        return False
+    # By the statuses that are left, not by those that ended: an index finds them without reading all that ended.
+    return not Job.objects.filter(batch_id=batch_id, status__in=UNFINISHED).exists()

@@ -1,0 +1,81 @@
+"""What transitions owe: they collect it in `Effects`; `perform.apply` writes and sends all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from queues.connection import Group
+from queues.models import Attempt, Job, Transition
+from queues.settlement import Settlement
+from queues.states import Outcome
+
+
+@dataclass(slots=True)
+class Effects:
+    """The effects that the transitions of one transaction owe."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    steps: list[Transition] = field(default_factory=list)
+    """Rows for the timeline."""
+    dead: list[Job] = field(default_factory=list)
+    """Jobs that get a dead letter."""
+    ended: list[Job] = field(default_factory=list)
+    """Jobs that have ended: their dependants, batches and callbacks follow."""
+    ended_before: list[int] = field(default_factory=list)
+    """Jobs that ended earlier, of which only the dependants are looked at."""
+    batches: set[int] = field(default_factory=set)
+    """Batches that may be complete, besides those of the ended jobs."""
+    changed: list[Job] = field(default_factory=list)
+    """Jobs whose status or reason changed: each gets a `JobChanged` event."""
+    appended: set[Group] = field(default_factory=set)
+    """Groups with something new at their end."""
+    requeued: set[Group] = field(default_factory=set)
+    """Groups into which something older came back."""
+    wake: bool = False
+    """Wake the dispatcher even where no group changed."""
+    unblock: bool = False
+    """Capacity may be free before its time."""
+    settlements: list[Settlement] = field(default_factory=list)
+    """Leases and reservations to be settled after the commit."""
+
+    def step(self, job: Job, now: datetime, reason: str | None = None) -> None:
+        """Add a row to the job's timeline: its present status, with its reason or another one."""
+        self.steps.append(
+            Transition(job=job, at=now, state=job.status, reason=(job.reason if reason is None else reason)[:500])
+        )
+
+    def lost_attempt(self, job: Job, error: str, now: datetime) -> None:
+        """Add the attempt of a delivery whose worker ended before it did; it is not counted."""
+        self.attempts.append(attempt_of(job, now, Outcome.LOST, counted=False, error=error))
+
+
+def attempt_of(
+    job: Job,
+    now: datetime,
+    outcome: str,
+    *,
+    counted: bool,
+    category: str = "",
+    account: str = "",
+    status: int | None = None,
+    error: str = "",
+    traceback: str = "",
+) -> Attempt:
+    """The row of one attempt, which ended now; `job` still names the worker that ran it."""
+    return Attempt(
+        job=job,
+        number=job.attempts_made,
+        delivery=job.delivery,
+        outcome=outcome,
+        counted=counted,
+        category=category,
+        account=account,
+        status=status,
+        error=error,
+        traceback=traceback,
+        worker=job.worker,
+        dispatched_at=job.dispatched_at,
+        started_at=job.started_at,
+        ended_at=now,
+    )

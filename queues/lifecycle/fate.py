@@ -1,0 +1,108 @@
+"""Where a job goes after the result of one delivery. Pure: reads the job, the result and the time, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from queues import config
+from queues.models import Job
+from queues.registry import RunResult
+from queues.retry import LEAST_WAIT, limited_delay, next_delay
+from queues.states import Outcome, Stage, Status
+
+
+@dataclass(slots=True)
+class Fate:
+    """Where a job goes next."""
+
+    stage: Stage
+    status: Status
+    reason: str = ""
+    not_before: datetime | None = None
+    final: bool = False
+
+
+def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fate:
+    """What becomes of a job after `result`; `job` has its counters as they were before. `cancelled`: by whom and why,
+    empty where nobody asked for it."""
+    if result.outcome == Outcome.SUCCEEDED:
+        return Fate(Stage.DONE, Status.COMPLETED, final=True)
+    if cancelled or result.outcome == Outcome.CANCELLED:
+        return Fate(Stage.DONE, Status.CANCELLED, f"{cancelled or 'cancelled'}, while it ran", final=True)
+    if result.returned:
+        return _fate_of_returned(job, result, now)
+    if result.outcome == Outcome.LOST:
+        return _fate_of_lost(job, result)
+    if result.category == "auth" and job.refused_by is not None:
+        return Fate(Stage.DONE, Status.DEAD, f"two accounts were refused; auth: {result.error}"[:500], final=True)
+    if not result.counted and result.category == "auth":
+        return Fate(Stage.READY, Status.PENDING, f"another account will do it; {result.category}: {result.error}"[:500])
+    if not result.counted:
+        return _fate_of_limited(job, result, now)
+    if job.delivery_mode == "at_most_once":
+        reason = f"{result.category}: {result.error}"[:420]
+        return Fate(Stage.DONE, Status.DEAD, f"{reason}; it asked for at most one delivery", final=True)
+    if result.final:
+        return Fate(Stage.DONE, Status.DEAD, f"{result.category}: {result.error}"[:500], final=True)
+    policy = config.current().queues[job.queue_id].retry
+    failures = job.attempts_counted + 1
+    delay = next_delay(policy, result.category, failures, max_attempts=job.max_attempts, hint=result.retry_after)
+    if delay is None:
+        return Fate(Stage.DONE, Status.DEAD, f"{result.category}: {result.error}"[:500], final=True)
+    reason = f"{result.category}: {result.error}"[:420]
+    return Fate(
+        Stage.SCHEDULED, Status.RETRYING, f"{reason}; attempt {failures + 1} of {job.max_attempts} in {delay:.1f} s",
+        now + timedelta(seconds=delay),
+    )  # fmt: skip
+
+
+def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
+    """It met a limit or a dead account. With an account it goes back into its lane, where admission knows how long the
+    limit lasts; without one only the job's own time bounds how often it comes round. That holds also where it meets
+    one limit after the other: a limit that admission does not see must not make it run without a pause."""
+    reason = f"{result.category}: {result.error}"
+    meetings = job.attempts_made - job.attempts_counted
+    if job.account_lease and meetings <= MEETINGS_AT_ONCE:
+        return Fate(Stage.READY, Status.RATE_LIMITED, reason[:500])
+    if job.account_lease:
+        delay = LEAST_WAIT
+    else:
+        policy = config.current().queues[job.queue_id].retry
+        delay = limited_delay(policy, result.category, meetings, hint=result.retry_after)
+    at = now + timedelta(seconds=delay)
+    return Fate(Stage.SCHEDULED, Status.RATE_LIMITED, f"{reason[:420]}, until {at:%Y-%m-%dT%H:%M:%SZ}", at)
+
+
+MEETINGS_AT_ONCE = 10
+"""Limits that a job with an account may meet before it waits a moment each time: so many accounts it tries at once."""
+
+
+MAX_DEATHS = 2
+"""Forked processes that a job may take down with it before it is given up as poison."""
+
+
+MAX_RETURNS = 20
+"""Workers that may pass a job on because they don't know its type; with the waits in between, some 15 minutes."""
+LONGEST_RETURN = 60.0
+
+
+def _fate_of_returned(job: Job, result: RunResult, now: datetime) -> Fate:
+    """Another worker may know what this one doesn't: while a deployment goes on, some are newer than others."""
+    if job.returns + 1 >= MAX_RETURNS:
+        return Fate(Stage.DONE, Status.DEAD, f"{result.error} So it was {job.returns + 1} times."[:500], final=True)
+    wait = min(2.0**job.returns, LONGEST_RETURN)
+    return Fate(
+        Stage.SCHEDULED, Status.PENDING, f"{result.error} It is tried again in {wait:g} s."[:500],
+        now + timedelta(seconds=wait),
+    )  # fmt: skip
+
+
+def _fate_of_lost(job: Job, result: RunResult) -> Fate:
+    """Its process died under it, and nothing else ran there: that is the job's own doing. Or, where it may be
+    delivered once only, its worker had to stop."""
+    if job.delivery_mode == "at_most_once":
+        return Fate(Stage.DONE, Status.DEAD, f"{result.error} It asked for at most one delivery."[:500], final=True)
+    if job.deaths + 1 >= MAX_DEATHS:
+        return Fate(Stage.DONE, Status.DEAD, f"its process died {job.deaths + 1} times", final=True)
+    return Fate(Stage.READY, Status.PENDING, "its process died; it runs once more, alone")

@@ -1,0 +1,60 @@
+"""The one place that performs the effects of transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from django.db import transaction
+
+from queues import settlement
+from queues.announcement import announce
+from queues.connection import ring
+from queues.lifecycle import dead_letters, dependants
+from queues.lifecycle.effects import Effects
+from queues.models import Attempt, Job, Transition
+
+BATCH_SIZE = 500
+WriteJobCallbacks = Callable[[Sequence[Job], datetime], None]
+WriteBatchCallbacks = Callable[[Sequence[int], datetime], None]
+_callback_writers: list[tuple[WriteJobCallbacks, WriteBatchCallbacks]] = []
+
+
+def write_callbacks_with(jobs: WriteJobCallbacks, batches: WriteBatchCallbacks) -> None:
+    """Register who writes the callback rows of ended jobs and of complete batches; their content is no business of
+    transitions."""
+    _callback_writers[:] = [(jobs, batches)]
+
+
+def apply(effects: Effects, now: datetime) -> None:
+    """Write all that the transitions of the open transaction owe; events, wake-ups and settlements follow the commit.
+
+    Rows are locked in one order: jobs, then batches.
+    """
+    if effects.attempts:
+        Attempt.objects.bulk_create(effects.attempts)
+    if effects.dead:
+        dead_letters.write(effects.dead, now)
+    if effects.ended or effects.ended_before:
+        dependants.follow(effects, [*(job.pk for job in effects.ended), *effects.ended_before], now)
+    if effects.steps:
+        Transition.objects.bulk_create(effects.steps, batch_size=BATCH_SIZE)
+    (write_job_callbacks, write_batch_callbacks) = _callback_writers[0]
+    if effects.ended:
+        write_job_callbacks(effects.ended, now)
+        effects.batches.update(job.batch_id for job in effects.ended if job.batch_id is not None)
+    if effects.batches:
+        complete = dependants.complete_batches(effects, sorted(effects.batches), now)
+        if complete:
+            write_batch_callbacks(complete, now)
+    announce(effects.changed)
+    _after_commit(effects)
+
+
+def _after_commit(effects: Effects) -> None:
+    if effects.settlements:
+        transaction.on_commit(lambda: settlement.settle(effects.settlements))
+    if effects.requeued or effects.unblock:
+        transaction.on_commit(lambda: ring(effects.requeued, again=True, unblock=effects.unblock))
+    if effects.appended or (effects.wake and not (effects.requeued or effects.unblock)):
+        transaction.on_commit(lambda: ring(effects.appended))

@@ -1,0 +1,112 @@
+"""Transitions of jobs that wait: accepted, due, held back by a limit, impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from queues.connection import Group
+from queues.lifecycle.effects import Effects
+from queues.lifecycle.perform import apply
+from queues.lifecycle.table import transition
+from queues.models import Job
+from queues.states import Stage, Status
+
+
+def new_job(*, held: str, not_before: datetime | None, **fields: Any) -> Job:
+    """A job that is no row yet. `held`: what it waits for, empty where it waits for no other job."""
+    return Job(
+        status=Status.PENDING,
+        stage=Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,
+        not_before=not_before,
+        reason=held or ("waits for its time" if not_before else ""),
+        **fields,
+    )
+
+
+def restored_job(fields: Mapping[str, Any]) -> Job:
+    """A job that `new_job` made and that was kept as JSON until its row is written."""
+    return Job(**fields)
+
+
+@transition(
+    "accept",
+    [],
+    {Stage.HELD: (Status.PENDING,), Stage.SCHEDULED: (Status.PENDING,), Stage.READY: (Status.PENDING,)},
+    callers="submit, intake",
+    effects=["wake-up"],
+)
+def accept(effects: Effects, jobs: Sequence[Job]) -> None:
+    """Insert the rows of accepted jobs. Owes a wake-up for what may run now or at a time."""
+    Job.objects.bulk_create(jobs, batch_size=500)
+    effects.appended.update(job.group for job in jobs if job.stage == Stage.READY)
+    effects.wake |= any(job.stage == Stage.SCHEDULED for job in jobs)
+
+
+@transition(
+    "promote", [Stage.SCHEDULED], {Stage.READY: ()}, callers="dispatcher", effects=["the dispatcher reads the group"]
+)
+def promote(now: datetime, count: int) -> set[Group]:
+    """Make up to `count` scheduled jobs ready whose time has come; the status stays. Returns their groups, which the
+    dispatcher, the only caller, reads again; so no wake-up is owed. Inside a transaction."""
+    due = list(
+        Job.objects.filter(stage=Stage.SCHEDULED, not_before__lte=now)
+        .order_by("not_before")
+        .values_list("id", "queue_id", "priority", "project_id", "pool")[:count]
+    )
+    Job.objects.filter(id__in=[row[0] for row in due], stage=Stage.SCHEDULED).update(stage=Stage.READY)
+    return {(row[1], row[2], row[3], row[4]) for row in due}
+
+
+@transition(
+    "defer", [Stage.READY], {Stage.READY: (Status.RATE_LIMITED,)}, callers="dispatcher", effects=["timeline", "event"]
+)
+def defer(reasons: Mapping[int, tuple[str, str]], now: datetime) -> None:
+    """Write on ready jobs which limit they wait for: {job: (what binds, until when)}. Only a job whose limit changed is
+    written. Owes a row of the timeline and an event."""
+    with transaction.atomic():
+        rows = (
+            Job.objects.filter(id__in=list(reasons), stage=Stage.READY)
+            .order_by("id")
+            .select_for_update()
+            .only("id", "uid", "type", "queue_id", "project_id", "status", "reason")
+        )
+        effects = Effects()
+        for job in rows:
+            what, until = reasons[job.pk]
+            if job.status == Status.RATE_LIMITED and job.reason.startswith(what):
+                continue
+            job.status, job.reason = Status.RATE_LIMITED, f"{what}{until}"[:500]
+            effects.step(job, now)
+            effects.changed.append(job)
+        if effects.changed:
+            Job.objects.bulk_update(effects.changed, ["status", "reason"])
+            apply(effects, now)
+
+
+@transition(
+    "reject",
+    [Stage.READY],
+    {Stage.DONE: (Status.DEAD,)},
+    callers="dispatcher",
+    effects=["dead letter", "dependants", "batch", "callback"],
+)
+def reject(job_id: int, error: str, now: datetime) -> None:
+    """Give up a ready job that no wait would help. Owes a dead letter `validation` and what every end owes; the dead
+    letter's event stands for the job's."""
+    job = Job.objects.select_for_update().filter(pk=job_id, stage=Stage.READY).first()
+    if job is None:
+        return
+    job.stage, job.status, job.category, job.error, job.reason, job.finished_at = (
+        Stage.DONE, Status.DEAD, "validation", error, error, now,
+    )  # fmt: skip
+    job.save(update_fields=["stage", "status", "category", "error", "reason", "finished_at"])
+    apply(Effects(dead=[job], ended=[job]), now)
+
+
+def groups_of(jobs: Collection[Job]) -> set[Group]:
+    """The groups that the jobs wait in."""
+    return {job.group for job in jobs}

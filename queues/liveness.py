@@ -1,0 +1,23 @@
+"""The one rule for whether a worker is alive: REST, admin, metrics, readiness, doctor and the dispatcher use it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import QuerySet
+
+from queues.models import WorkerProcess
+from queues.states import CLAIM_EXPIRY
+
+LOST_AFTER = CLAIM_EXPIRY
+"""A worker that has not sent a heartbeat for so long is lost, as its claims have expired by then."""
+
+
+def is_alive(worker: WorkerProcess, now: datetime) -> bool:
+    """Whether a worker that has not stopped sent its last heartbeat in time."""
+    return worker.stopped_at is None and worker.seen_at > now - LOST_AFTER
+
+
+def alive(now: datetime) -> QuerySet[WorkerProcess]:
+    """The workers that are alive."""
+    return WorkerProcess.objects.filter(stopped_at=None, seen_at__gt=now - LOST_AFTER)
