@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from queues import liveness, registry, wait_reasons
-from queues.groups import GroupKey
 from queues.models import Job, Queue
+from queues.ready_groups import GroupKey
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from quotas import clock
 from quotas.models import Account, Pool
@@ -73,18 +73,18 @@ _CAUSES = {
 
 
 def code_of_report(text: str) -> str:
-    """The code of what the dispatcher reported in words (`wait_reasons.describe`): of several causes the most frequent."""
+    """The code of what the dispatcher reported in words (`dispatcher.denials.describe`): of several causes the most frequent."""
     if text.startswith("policy "):
         return "policy_limit"
     if text.endswith("every account is disabled"):
         return "accounts_disabled"
     _, _, causes = text.partition("(")
     counted = [part.partition(" × ") for part in causes.rstrip(")").split(", ") if " × " in part]
-    for _, _, cause in sorted(counted, key=lambda part: -int(part[0])):
-        for word, code in _CAUSES.items():
-            if word in cause:
-                return code
-    return "account_limit"
+    if not counted:
+        return "account_limit"
+    _, _, cause = max(counted, key=lambda part: int(part[0]))
+    # Every other cause is a unit (`requests`, `tokens`), a model's or a key's limit of the accounts.
+    return next((code for word, code in _CAUSES.items() if word in cause), "account_limit")
 
 
 def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
@@ -100,9 +100,10 @@ def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
         queue = queues[key[0]]
         name = key[3] or (queue.pool.name if queue.pool else "")
         found[key] = (
-            _of_queue(queue)
+            _stopped(queue)
             or _of_pool(name, pools, stocked)
             or _of_report(reports.get(key))
+            or (("queue_concurrency", queue.name) if _is_full(queue) else None)
             or (("no_worker", queue.lane) if queue.lane not in alive else ("turn", ""))
         )
     return found
@@ -113,14 +114,16 @@ def _reports(keys: list[GroupKey]) -> dict[GroupKey, Mapping[str, Any]]:
     return {key: reports[0] for key in keys if (reports := wait_reasons.read_group_waits([key]))}
 
 
-def _of_queue(queue: Queue) -> tuple[str, str] | None:
+def _stopped(queue: Queue) -> tuple[str, str] | None:
     if queue.paused_at is not None:
         return "queue_paused", queue.name
-    if queue.concurrency is not None:
-        busy = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, queue_id=queue.pk).count()
-        if busy >= queue.concurrency:
-            return "queue_concurrency", queue.name
-    return None
+    return ("queue_concurrency", queue.name) if queue.concurrency == 0 else None
+
+
+def _is_full(queue: Queue) -> bool:
+    if queue.concurrency is None:
+        return False
+    return Job.objects.filter(stage__in=IN_FLIGHT_STAGES, queue_id=queue.pk).count() >= queue.concurrency
 
 
 def _of_pool(name: str, pools: Mapping[str, Pool], stocked: set[str]) -> tuple[str, str] | None:

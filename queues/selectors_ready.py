@@ -6,8 +6,8 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
-from queues.groups import groups_waiting
 from queues.models import Job
+from queues.ready_groups import groups_waiting
 from queues.states import Stage
 
 

@@ -11,8 +11,8 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from queues import job_search, reason_codes
-from queues.groups import GroupKey, groups_waiting
 from queues.models import Job
+from queues.ready_groups import GroupKey, groups_waiting
 from queues.states import Stage, Status
 from quotas.admin.visibility import project_ids
 

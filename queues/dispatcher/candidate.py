@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from queues.groups import GroupKey
 from queues.models import Job
+from queues.ready_groups import GroupKey
 from queues.states import Stage
 
 COLUMNS = (

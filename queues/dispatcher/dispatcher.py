@@ -23,10 +23,10 @@ from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group import Group
 from queues.dispatcher.leader import Leader, LeadershipLost
 from queues.dispatcher.release import Granted, lane_for, release
-from queues.groups import GroupKey, groups_waiting
 from queues.lifecycle.waiting import promote, reject
 from queues.maintenance.runner import Maintenance
 from queues.models import Job
+from queues.ready_groups import GroupKey, groups_waiting
 from queues.states import Stage
 from quotas import clock
 from quotas.engine.errors import LimiterUnavailable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from queues.dispatcher.candidate import Candidate, heads
-from queues.groups import GroupKey
+from queues.ready_groups import GroupKey
 
 FETCH = 200
 """Jobs read at a time."""

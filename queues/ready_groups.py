@@ -1,4 +1,4 @@
-"""Groups of ready jobs, which share what they wait for: queue, priority, project and pool."""
+"""The groups of ready jobs: those that share queue, priority, project and pool."""
 
 from __future__ import annotations
 
