@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from django.core.handlers.wsgi import WSGIHandler
 
-from controlplane.http.application import Application
+from controlplane.application import Application
 
 T = TypeVar("T")
 Headers = list[tuple[str, str]]
