@@ -29,7 +29,7 @@ def shared(settings: Any) -> None:
         row.credential = f"key-of-{row.name}"  # type: ignore[assignment]
         row.save()
     create_defaults()
-    config.snapshot.forget()
+    config.snapshot.clear()
 
 
 def caller(who: str) -> Any:
@@ -114,7 +114,7 @@ def test_jobs(who: str, body: bool) -> None:
 @pytest.mark.usefixtures("shared")
 def test_a_job_of_a_queue_whose_pool_is_others() -> None:
     Queue.objects.create(name="q", pool=Pool.objects.get(name="theirs"))
-    config.snapshot.forget()
+    config.snapshot.clear()
     job = {"type": "http.request", "queue": "q", "payload": {"path": "/"}}
     assert caller("acme").post("jobs", job).status_code == 202
     answer = caller("zeta").post("jobs", job)
