@@ -13,12 +13,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from quotas import clock
-from quotas.api import answers, documents
+from quotas.api import documents
 from quotas.engine.accounts.view import Explanation
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
 from quotas.priorities import PRIORITIES
+from quotas.rest import decisions
 from quotas.rest.caller import Caller
 from quotas.rest.fields import CostField, ReasonField, SecondsField, StrictCharField, StrictIntegerField
 from quotas.rest.pagination import PageQuery, page
@@ -108,7 +109,7 @@ class AcquireView(ApiView):
 
     @staticmethod
     def refused(pool: str, error: UnknownPool | LimiterUnavailable) -> ProblemError:
-        return _no_pool(pool) if isinstance(error, UnknownPool) else answers.refusal(error)
+        return _no_pool(pool) if isinstance(error, UnknownPool) else decisions.refusal(error)
 
     @staticmethod
     def answer(pool: str, admission: Admission) -> Response:
@@ -153,7 +154,7 @@ class SettleLeaseView(ApiView):
         except UnknownUnit as error:
             raise serializers.ValidationError({"usage": {error.unit: [str(error)]}}) from None
         except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         if settled is None:
             raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
         return Response(
@@ -239,7 +240,7 @@ class ExplainView(ApiView):
         except UnknownPool:
             raise _no_pool(pool) from None
         except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         return Response(shown_explanation(pool, found))
 
 
@@ -329,7 +330,7 @@ def refusal(pool: str, admission: Admission) -> ProblemError:
         return ProblemError("pool-disabled", "Pool disabled", 503, detail, reasons=reasons)
     headers, when = {}, "waiting does not help until an operator acts"
     if admission.retry_after is not None:
-        headers["Retry-After"] = str(answers.whole_seconds(admission.retry_after))
+        headers["Retry-After"] = str(decisions.whole_seconds(admission.retry_after))
         when = f"one is free in {admission.retry_after:.3f} s"
     told = ", ".join(f"{count} for {reason}" for reason, count in reasons.items())
     return ProblemError(
@@ -431,7 +432,7 @@ def _live(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except LimiterUnavailable as error:
-        raise answers.refusal(error) from None
+        raise decisions.refusal(error) from None
     except UnknownPool:
         raise NotFound("There is no such pool.", "unknown-pool") from None
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from django.db.models import Model, QuerySet
 from rest_framework.request import Request
 
-from quotas.rest.problems import NotFound
-
-if TYPE_CHECKING:
-    from quotas.models import Project
+from quotas.models import Project
+from quotas.rest.problems import InvalidRequest, NotFound
 
 M = TypeVar("M", bound=Model)
 
@@ -64,9 +62,6 @@ def resolve_project(request: Request, slug: str | None, *, required: bool = Fals
     Raises `NotFound` where it does not exist or is not the caller's; `InvalidRequest` where `required` and a
     platform's caller names none.
     """
-    from quotas.models import Project
-    from quotas.rest.problems import InvalidRequest
-
     caller = caller_of(request)
     if slug is None:
         if caller.project is None and required:

@@ -14,7 +14,7 @@ from controlplane.config.records import Item, Member, Record, duration
 from quotas.engine.types import ALGORITHMS
 from quotas.models import Override, Policy, Project, Tier
 from quotas.models.policy import Mode, OnRedisDown, PausedPriorities, Scope, default_warnings
-from quotas.services.aimd import AdaptiveRule
+from quotas.snapshot.adaptive_rule import AdaptiveRule
 
 _PLAIN = (
     "name", "enabled", "scope", "key_name", "match", "unit", "algorithm", "limit", "window", "burst", "period",

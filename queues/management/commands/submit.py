@@ -28,6 +28,7 @@ from queues.services.callbacks import check_url
 from queues.services.submit import check
 from queues.specs import JobSpec, digest_of, read_job
 from queues.states import FINAL, Status
+from quotas import clock
 from quotas.models import Project
 
 SLICE = 1000
@@ -117,8 +118,6 @@ class Command(BaseCommand):
     @staticmethod
     def _batch(project: Project, name: str, identity: str) -> Batch:
         """The batch of this very file, made now or by an earlier run."""
-        from quotas import clock
-
         made, _ = Batch.objects.get_or_create(
             project=project,
             idempotency_key=f"file:{identity}",

@@ -8,10 +8,10 @@ from typing import Any
 
 import http_sf
 
-from quotas.api.reservation_ids import sealed
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest.problems import ProblemError, document
+from quotas.rest.reservation_ids import sign
 
 MAX_SF_INTEGER = 999_999_999_999_999
 """The greatest integer of a structured field (RFC 9651, 3.3.1)."""
@@ -28,7 +28,7 @@ def members(decision: Decision, project: str | None) -> dict[str, Any]:
         "binding": decision.binding,
         "degraded": decision.degraded,
         "bypassed": decision.bypassed,
-        "reservation": None if reservation is None else sealed(reservation, project),
+        "reservation": None if reservation is None else sign(reservation, project),
         "limits": [
             {
                 "policy": state.policy,
