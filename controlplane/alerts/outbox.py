@@ -14,6 +14,7 @@ from controlplane.models import Alert, AlertNotice, AlertRule
 from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.outbox import Outbox
+from quotas.times import rfc3339
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +101,7 @@ def text_of(notice: AlertNotice) -> str:
 
 def document_of(notice: AlertNotice) -> dict[str, Any]:
     """What a webhook gets."""
-    return {"type": f"alert.{notice.event}", "timestamp": moment(notice.created_at), "data": shape(notice.alert)}
+    return {"type": f"alert.{notice.event}", "timestamp": rfc3339(notice.created_at), "data": shape(notice.alert)}
 
 
 def shape(alert: Alert) -> dict[str, Any]:
@@ -113,15 +114,11 @@ def shape(alert: Alert) -> dict[str, Any]:
         "severity": alert.severity,
         "summary": alert.summary,
         "facts": alert.facts,
-        "opened_at": moment(alert.opened_at),
-        "last_seen": moment(alert.last_seen),
+        "opened_at": rfc3339(alert.opened_at),
+        "last_seen": rfc3339(alert.last_seen),
         "count": alert.count,
-        "acknowledged_at": moment(alert.acknowledged_at),
+        "acknowledged_at": rfc3339(alert.acknowledged_at),
         "acknowledged_by": alert.acknowledged_by,
-        "resolved_at": moment(alert.resolved_at),
+        "resolved_at": rfc3339(alert.resolved_at),
         "resolved_by": alert.resolved_by,
     }
-
-
-def moment(at: Any) -> str | None:
-    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -90,9 +90,5 @@ def _position(text: str, place: str) -> Position:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        detail = "must be an event's id or a time with its zone (ISO 8601)"
-        error = {"pointer": place, "detail": detail}
-        if place.startswith("?"):
-            error["parameter"] = place[1:]
-        raise InvalidRequest(f"{place}: {detail}", [error])
+        raise InvalidRequest.at(place, "must be an event's id or a time with its zone (ISO 8601)")
     return max(0, int(moment.timestamp() * 1000) - 1), 2**63

@@ -24,12 +24,13 @@ from django.db.models import QuerySet
 from queues.errors import FieldError, InvalidJob
 from queues.lifecycle import perform
 from queues.models import Batch, Callback, Job
-from queues.presenters import batch_shape, job_whole, moment, parts_of_jobs
+from queues.presenters import batch_shape, job_whole, parts_of_jobs
 from queues.services import webhook
 from queues.services.webhook import AddressRefused
 from quotas import clock
 from quotas.models import Project
 from quotas.runtime.outbox import Outbox
+from quotas.times import rfc3339
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +146,7 @@ def _noted(project_id: int, url: str, event: str, content: dict[str, Any], now: 
 
 
 def _written(event: str, at: datetime, content: dict[str, Any]) -> str:
-    return json.dumps({"type": event, "timestamp": moment(at), "data": content}, separators=(",", ":"))
+    return json.dumps({"type": event, "timestamp": rfc3339(at), "data": content}, separators=(",", ":"))
 
 
 def _content_of_job(job: Job) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied
 from quotas.models import UsageRollup
 from quotas.rest import decisions, problems
 from quotas.rest.caller import Caller, caller_of, resolve_project, unknown_project
-from quotas.rest.idempotency import IdempotencyMismatch, fingerprint, idempotency_key
+from quotas.rest.fingerprints import fingerprint
+from quotas.rest.idempotency import IdempotencyMismatch, idempotency_key
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.reservation_ids import sign, verify
@@ -39,6 +40,7 @@ from quotas.services import adaptive, limits, outcomes, prepaid
 from quotas.services import usage as usage_service
 from quotas.services.limits import Check, Token
 from quotas.services.usage import Selection
+from quotas.times import rfc3339
 
 
 class CheckView(ApiView):
@@ -338,7 +340,7 @@ def _history(row: UsageRollup) -> dict[str, Any]:
         "key": row.key,
         "project": row.project or None,
         "unit": row.policy.unit,
-        "start": row.start.isoformat().replace("+00:00", "Z"),
+        "start": rfc3339(row.start),
         "used": row.used,
         "denied": row.denied,
         "limit": row.limit,
@@ -369,5 +371,5 @@ def _standing(moved: adaptive.Standing) -> dict[str, Any]:
         "floor": moved.floor,
         "ceiling": moved.ceiling,
         "why": moved.why,
-        "since": moved.since.isoformat().replace("+00:00", "Z") if moved.since else None,
+        "since": rfc3339(moved.since),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import QuerySet
@@ -30,6 +30,7 @@ from quotas.runtime.connection import accounts
 from quotas.services import account_actions, last_responses, units
 from quotas.services import accounts as pools
 from quotas.snapshot import resolve
+from quotas.times import from_unix, rfc3339
 
 _MAX_BODY = 1_000_000
 
@@ -455,7 +456,7 @@ def _last_answer(account_id: str) -> dict[str, Any] | None:
     last = last_responses.of(account_id)
     if last is None:
         return None
-    return {"at": _iso(last.at), "status": last.status, "outcome": last.outcome, "headers": dict(last.headers)}
+    return {"at": rfc3339(last.at), "status": last.status, "outcome": last.outcome, "headers": dict(last.headers)}
 
 
 def _pool(name: str, caller: Caller) -> Pool:
@@ -480,12 +481,8 @@ def _no_pool(name: str) -> NotFound:
 
 
 def _until(seconds: float | None) -> str | None:
-    return None if seconds is None else _iso(clock.now() + timedelta(seconds=seconds))
+    return None if seconds is None else rfc3339(clock.now() + timedelta(seconds=seconds))
 
 
 def _unix(moment: float | None) -> str | None:
-    return None if moment is None else _iso(datetime.fromtimestamp(moment, UTC))
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if moment is None else rfc3339(from_unix(moment))

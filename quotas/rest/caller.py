@@ -9,6 +9,7 @@ from django.db.models import Model, QuerySet
 from rest_framework.request import Request
 
 from quotas.models import Project
+from quotas.rest.pointers import FieldError
 from quotas.rest.problems import InvalidRequest, NotFound
 
 M = TypeVar("M", bound=Model)
@@ -77,5 +78,4 @@ def resolve_project(request: Request, slug: str | None, *, required: bool = Fals
 def unknown_project(slug: str, *, in_query: bool = False) -> NotFound:
     """`in_query`: it was named by a parameter of the address, not by a member of the body."""
     detail = f"There is no project {slug[:80]!r}, or it is not yours."
-    place = {"pointer": "?project", "parameter": "project"} if in_query else {"pointer": "#/project"}
-    return NotFound(detail, "unknown-project", [{**place, "detail": detail}])
+    return NotFound(detail, "unknown-project", [FieldError("?project" if in_query else "/project", detail)])

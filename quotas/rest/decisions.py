@@ -10,6 +10,7 @@ import http_sf
 
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.rest.pointers import FieldError
 from quotas.rest.problems import ProblemError, document
 from quotas.rest.reservation_ids import sign
 
@@ -139,9 +140,7 @@ def refusal(error: UnknownProject | NetworkDenied | LimiterUnavailable) -> Probl
     match error:
         case UnknownProject():
             detail = "There is no such project, or it is not yours."
-            return ProblemError(
-                "unknown-project", "Not found", 404, detail, [{"pointer": "#/project", "detail": detail}]
-            )
+            return ProblemError("unknown-project", "Not found", 404, detail, [FieldError("/project", detail)])
         case NetworkDenied():
             return ProblemError("network-denied", "Network denied", 403, str(error))
         case _:

@@ -26,10 +26,11 @@ from queues.models import Batch
 from queues.services import batches
 from queues.services.callbacks import check_url
 from queues.services.submit import check
-from queues.specs import JobSpec, digest_of, read_job
+from queues.specs import JobSpec, read_job
 from queues.states import FINAL, Status
 from quotas import clock
 from quotas.models import Project
+from quotas.rest.fingerprints import fingerprint
 
 SLICE = 1000
 """Jobs accepted in one transaction."""
@@ -113,7 +114,7 @@ class Command(BaseCommand):
                 raise CommandError(f"line {number}: is no JSON: {error}") from None
             except InvalidJob as error:
                 raise CommandError(f"line {number}: {error}") from None
-            yield replace(spec, digest=spec.digest or digest_of(data))
+            yield replace(spec, digest=spec.digest or fingerprint(data))
 
     @staticmethod
     def _batch(project: Project, name: str, identity: str) -> Batch:
