@@ -15,8 +15,8 @@ from quotas import CallStatus, pools
 from quotas.engine.types import Admission
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.services import accounts as service
+from quotas.services.account_lease import Lease
 from quotas.upstream.call import Plan
-from quotas.upstream.lease import Lease
 from tests.integration.quotas.api.test_pools import make_pool
 from tests.integration.quotas.python.clients import Answer, Object
 from tests.support.valkey import wait_for
