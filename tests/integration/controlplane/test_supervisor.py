@@ -16,7 +16,7 @@ import pytest
 
 from controlplane.supervisor import ChildGivenUp, ChildSpec, ConditionTimeout, Stopped, Supervisor, failing
 from controlplane.supervisor.backoff import Backoff
-from tests.disk import fill, small_file_system
+from tests.support.disk import fill, small_file_system
 
 
 def python(code: str) -> tuple[str, ...]:

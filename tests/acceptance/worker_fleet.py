@@ -1,4 +1,5 @@
-"""Worker processes of a test's own, to be killed as often as it likes: the supervisor gives a child up after five deaths."""
+"""Worker processes of a test's own, which it may kill as often as it likes: the supervisor gives up on a child that dies
+five times."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from controlplane import parent_death
 from tests.support.instance import BASE_DIR, Instance
 
 
-class Fleet:
+class WorkerFleet:
     """`manage.py rqworker` processes by name, each name used once. `killed` has the time of each one's death."""
 
     def __init__(self, instance: Instance, **environ: str) -> None:
@@ -59,8 +60,8 @@ class Fleet:
 
 
 @contextmanager
-def fleet(instance: Instance, **environ: str) -> Iterator[Fleet]:
-    made = Fleet(instance, **environ)
+def worker_fleet(instance: Instance, **environ: str) -> Iterator[WorkerFleet]:
+    made = WorkerFleet(instance, **environ)
     try:
         yield made
     finally:

@@ -1,23 +1,24 @@
-"""Redis answers, but with errors: everything waits, answers by its fail mode and recovers, and nobody ends."""
+"""Redis answers, but with errors: everything waits, limits follow their fail mode, all recovers, and no process ends."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
 import pytest
 
-from tests.forwarder import forwarder
-from tests.refusals import STATES, refusing
+from tests.acceptance.plans import TASKS
+from tests.support.forwarder import forwarder
 from tests.support.instance import Instance, running, wait_until
+from tests.support.product import Product
+from tests.support.refusing import STATES, refusing
 from tests.support.servers import separate_servers
-from tests.support.shapes import BOTH, Place, placed
+from tests.support.shapes import Deployment, Plan
 from tests.support.valkey import run_server, valkey_binary
 
 LONG = 18.0
-"""Seconds in which a worker or `up` that ends for it would have ended."""
+"""Seconds within which a worker or `up` that ends because of it would have ended."""
 POLICIES = """
 version: 1
 projects: [{slug: acme}]
@@ -25,97 +26,82 @@ policies:
   - {name: closed, scope: user, unit: requests, algorithm: fixed_window, limit: 1000, window: 1h}
   - {name: open, scope: ip, unit: requests, algorithm: fixed_window, limit: 1000, window: 1h, on_redis_down: fail_open}
 """
-
-
-@pytest.fixture(scope="module", params=BOTH)
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    environ = {"SLUICE_TASK_MODULES": "tests.acceptance.tasks", "ACCEPTANCE_SCRATCH": "/tmp"}
-    with placed(request.param, environ=environ) as made:
-        made.instance.manage("apply", "-", stdin=POLICIES)
-        yield made
+PLAN = Plan(environ=TASKS, configuration=POLICIES)
 
 
 def pids(instance: Instance) -> dict[str, list[int]]:
     return {name: instance.pids(name) for name in ("web", "dispatcher", "worker-io", "worker-cpu")}
 
 
-def submit(client: httpx.Client) -> str:
-    job = {"type": "t.echo", "queue": "batch", "project": "acme", "payload": {"text": "x"}}
-    answer = client.post("/api/v1/jobs", json=job)
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
-
-
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("state", STATES)
-def test_all_wait_and_recover(place: Place, state: str) -> None:
-    instance = place.instance
+def test_all_wait_and_recover(either: Deployment, state: str) -> None:
+    instance, product = either.instance, either.product
     before = pids(instance)
-    with instance.client() as client, instance.redis() as server:
-        ids = [submit(client)]
+    with instance.redis() as server:
+        ids = [product.submit()]
         with refusing(server, state):
             until = time.monotonic() + (LONG if state in ("OOM", "READONLY") else 6.0)
             wait_until(lambda: instance.readyz().json().get("failing") == ["redis"], 10, lambda: instance.readyz().text)
             while time.monotonic() < until:
-                ids.append(submit(client))
-                refused = client.post("/api/v1/limits/check", json={"user": "u"})
+                ids.append(product.submit())
+                refused = product.check(user="u")
                 assert (refused.status_code, refused.json()["type"]) == (503, "/problems/limiter-unavailable")
-                degraded = client.post("/api/v1/limits/check", json={"ip": "192.0.2.1"})
+                degraded = product.check(ip="192.0.2.1")
                 assert (degraded.status_code, degraded.json()["degraded"]) == (200, True)
                 for path in ("/api/v1/queue/status", "/api/v1/queues", "/api/v1/workers", "/metrics", "/healthz"):
-                    answer = client.get(path)
+                    answer = product.http.get(path)
                     assert answer.status_code in (200, 503), f"{path}: {answer.text}"
                 time.sleep(0.3)
-        wait_until(lambda: instance.readyz().status_code == 200, 30, lambda: instance.readyz().text)
-        wait_until(lambda: {client.get(f"/api/v1/jobs/{one}").json()["status"] for one in ids} == {"completed"}, 60)
-        assert client.post("/api/v1/limits/check", json={"user": "u"}).status_code == 200
+        wait_until(instance.is_serving, 30, lambda: instance.readyz().text)
+        product.wait(*ids)
+        assert product.check(user="u").status_code == 200
     assert pids(instance) == before, instance.output
 
 
 @pytest.mark.timeout(240)
-def test_a_worker_that_starts_meanwhile_waits(place: Place) -> None:
-    instance = place.instance
-    with instance.client() as client, instance.redis() as server:
+def test_a_worker_that_starts_meanwhile_waits(either: Deployment) -> None:
+    instance, product = either.instance, either.product
+    with instance.redis() as server:
         with refusing(server, "OOM"):
             killed = instance.kill_child("worker-io")
             wait_until(lambda: len(instance.pids("worker-io")) == 2 and killed not in instance.pids("worker-io"), 30)
             started = instance.pids("worker-io")
             time.sleep(8.0)
             assert instance.pids("worker-io") == started, instance.output
-        job = submit(client)
-        wait_until(lambda: client.get(f"/api/v1/jobs/{job}").json()["status"] == "completed", 60)
+        job = product.submit()
+        product.wait(job)
 
 
 @pytest.mark.postgres
 @pytest.mark.timeout(240)
-def test_a_failover_behind_one_address_leaves_nobody_with_the_old_primary() -> None:
-    """As of managed services: the name moves, the old primary lives on as a replica, and connections to it stay open."""
+def test_after_a_failover_behind_one_address_no_process_uses_the_old_primary() -> None:
+    """As of managed services: the name moves, the old primary becomes a replica, and connections to it stay open."""
     with ExitStack() as stack:
         postgres, old = stack.enter_context(separate_servers())
         new = stack.enter_context(run_server(valkey_binary()))
         moving = stack.enter_context(forwarder(old.port))
         environ = {
-            "SLUICE_TASK_MODULES": "tests.acceptance.tasks", "ACCEPTANCE_SCRATCH": "/tmp",
-            "DATABASE_URL": postgres.url, "REDIS_URL": f"redis://127.0.0.1:{moving.port}/0",
+            **TASKS, "DATABASE_URL": postgres.url, "REDIS_URL": f"redis://127.0.0.1:{moving.port}/0",
         }  # fmt: skip
         instance = stack.enter_context(running(environ=environ))
         instance.manage("apply", "-", stdin=POLICIES)
         before = pids(instance)
-        client = stack.enter_context(instance.client())
-        job = submit(client)
-        wait_until(lambda: client.get(f"/api/v1/jobs/{job}").json()["status"] == "completed", 60)
+        product = stack.enter_context(Product.of(instance))
+        job = product.submit()
+        product.wait(job)
         moving.target = new.port
         with old.client() as server:
             server.execute_command("REPLICAOF", "127.0.0.1", str(new.port))
-        jobs = [submit(client) for _ in range(5)]
-        wait_until(lambda: client.post("/api/v1/limits/check", json={"user": "u"}).status_code == 200, 30)
-        wait_until(lambda: {client.get(f"/api/v1/jobs/{one}").json()["status"] for one in jobs} == {"completed"}, 60)
+        jobs = [product.submit() for _ in range(5)]
+        wait_until(lambda: product.check(user="u").status_code == 200, 30)
+        product.wait(*jobs)
         assert pids(instance) == before
 
 
 @pytest.mark.timeout(240)
-def test_pages_are_shown_and_operators_act_while_its_memory_is_full(place: Place) -> None:
-    instance = place.instance
+def test_pages_are_shown_and_operators_act_while_its_memory_is_full(either: Deployment) -> None:
+    instance, product = either.instance, either.product
     with httpx.Client(base_url=instance.url, follow_redirects=True, timeout=30.0) as browser:
         page = browser.get("/admin/login/")
         form = {
@@ -131,11 +117,8 @@ def test_pages_are_shown_and_operators_act_while_its_memory_is_full(place: Place
                 "/admin/live/limits/", "/admin/live/accounts/", "/admin/live/queues/", "/admin/live/workers/",
             ):  # fmt: skip
                 assert browser.get(path).status_code in (200, 404), path
-            with instance.client() as client:
-                for verb in ("pause", "resume"):
-                    answer = client.post(f"/api/v1/queues/batch/{verb}", json={"reason": "memory is full"})
-                    assert answer.status_code == 200, answer.text
-                job = submit(client)
-                assert client.post(f"/api/v1/jobs/{job}/cancel").status_code == 200
-                reset = client.post("/api/v1/limits/reset", json={"policy": "closed", "reason": "full"})
-                assert reset.status_code in (200, 503), reset.text  # deleting needs no memory
+            product.pause("batch")
+            product.resume("batch")
+            product.cancel(product.submit())
+            reset = product.call("POST", "limits/reset", {"policy": "closed", "reason": "full"})
+            assert reset.status_code in (200, 503), reset.text  # deleting needs no memory

@@ -1,6 +1,6 @@
-"""Fires checks from many threads of one process and prints how many came back with each status.
+"""Makes checks from many threads of one process and prints how many had each status.
 
-python -m tests.acceptance.hammer URL KEY CHECKS THREADS BODY
+python -m tests.acceptance.concurrent_checks URL KEY CHECKS THREADS BODY
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def main() -> None:
         limits=httpx.Limits(max_connections=threads),
     ) as client:
 
-        def fire(_: int) -> int:
+        def check(_: int) -> int:
             return client.post("/api/v1/limits/check", json=json.loads(body)).status_code
 
         with ThreadPoolExecutor(threads) as pool:
-            print(json.dumps(Counter(pool.map(fire, range(checks)))))
+            print(json.dumps(Counter(pool.map(check, range(checks)))))
 
 
 if __name__ == "__main__":
