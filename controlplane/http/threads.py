@@ -35,6 +35,11 @@ class Threads:
         """Run a single question of a caller that waits: it may not delay what others ask."""
         return asyncio.get_running_loop().run_in_executor(self.patient, _tidy, work)
 
+    def join(self) -> None:
+        """Wait until requests of Django and short calls have ended; nothing new begins."""
+        for pool in (self.django, self._short):
+            pool.shutdown(wait=True)
+
     def close(self) -> None:
         """Take nothing new; what runs is not waited for."""
         for pool in (self.django, self._short, self.patient):
