@@ -11,7 +11,7 @@ import pytest
 
 from quotas import pools
 from tests.integration.quotas.api.test_pools import SECRET, make_pool
-from tests.integration.quotas.python.clients import Answer, Object
+from tests.integration.quotas.upstream.clients import Answer, Object
 
 
 def message(**fields: str) -> Message:

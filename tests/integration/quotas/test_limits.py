@@ -12,7 +12,10 @@ from quotas.errors import CostExceedsLimit, UnknownUnit
 from quotas.models import Project
 from quotas.services.usage import Selection, usage
 from quotas.snapshot import resolve
-from tests.integration.quotas.api.conftest import policy
+from tests.integration.quotas.api.conftest import empty, policy
+from tests.integration.quotas.upstream.conftest import fresh
+
+__all__ = ["empty", "fresh"]
 
 
 def used(name: str) -> int:

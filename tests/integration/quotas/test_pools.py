@@ -1,4 +1,4 @@
-"""`from quotas import pools`: lending and settling."""
+"""`from quotas import pools`: acquiring and settling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from quotas.models import Account
 from quotas.services.account_lease import Lease
 from quotas.snapshot import resolve
 from tests.integration.quotas.api.test_pools import SECRET, make_pool
-from tests.integration.quotas.python.clients import Answer
+from tests.integration.quotas.upstream.clients import Answer
+from tests.integration.quotas.upstream.conftest import empty, fresh
+
+__all__ = ["empty", "fresh"]
 
 
 def test_lease_has_what_a_call_needs() -> None:

@@ -18,7 +18,7 @@ from quotas.services import accounts as service
 from quotas.services.account_lease import Lease
 from quotas.upstream.call import Plan
 from tests.integration.quotas.api.test_pools import make_pool
-from tests.integration.quotas.python.clients import Answer, Object
+from tests.integration.quotas.upstream.clients import Answer, Object
 from tests.support.valkey import wait_for
 
 

@@ -13,7 +13,7 @@ from queues.lifecycle import delivery, held, operators, waiting
 from queues.lifecycle.table import TRANSITIONS
 from queues.states import Stage
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 COLUMNS = {"stage", "status"}
 RAW_WRITE = re.compile(r"(UPDATE\s+\"?queues_job\"?\s+SET|INSERT\s+INTO\s+\"?queues_job\"?[\s(])", re.IGNORECASE)
 MODULES = (delivery, held, operators, waiting)
