@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import httpx
@@ -43,7 +44,15 @@ def test_call_goes_to_another_account_after_a_rate_limit() -> None:
 def test_call_backs_off_after_faults_and_gives_up(monkeypatch: Any) -> None:
     make_pool(accounts=1)
     waits: list[float] = []
-    monkeypatch.setattr("quotas.pools.time.sleep", waits.append)
+    caller, sleep = threading.current_thread(), time.sleep
+
+    def wait(seconds: float) -> None:
+        if threading.current_thread() is caller:
+            waits.append(seconds)
+        else:
+            sleep(seconds)
+
+    monkeypatch.setattr("quotas.pools.time.sleep", wait)
     told: list[CallStatus] = []
     with pytest.raises(quotas.CallFailed) as failed:
         pools.get("llm").call(lambda lease: Answer(503), attempts=3, on_status=told.append)
