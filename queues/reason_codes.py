@@ -144,7 +144,7 @@ def _of_report(report: Mapping[str, Any] | None) -> tuple[str, str] | None:
 def of_jobs(jobs: Iterable[Job]) -> dict[int, tuple[str, str]]:
     """By primary key, the code and name of what holds each of `jobs`; those that don't wait are left out."""
     rows = list(jobs)
-    ready = {job.pk: _group(job) for job in rows if job.stage == Stage.READY}
+    ready = {job.pk: job.group for job in rows if job.stage == Stage.READY}
     groups = by_group(ready.values()) if ready else {}
     found: dict[int, tuple[str, str]] = {}
     for job in rows:
@@ -159,7 +159,3 @@ def of_jobs(jobs: Iterable[Job]) -> dict[int, tuple[str, str]]:
         elif job.stage == Stage.BELT:
             found[job.pk] = ("worker_slot", "")
     return found
-
-
-def _group(job: Job) -> GroupKey:
-    return job.queue_id, job.priority, job.project_id, job.pool

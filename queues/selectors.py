@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Count, Max, Min, QuerySet
 
-from queues import accepted_parts, config, estimates, liveness, registry
+from queues import config, estimates, liveness, registry
 from queues import wait_reasons as waits
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition
 from queues.selectors_ready import ready_since
@@ -181,7 +181,7 @@ def _wait_in_line(job: Job) -> Wait:
         return Wait(f"queue {queue.name} to run anything: its concurrency is 0")
     if (missing := _missing_pool(job, queue)) is not None:
         return Wait(missing)
-    for told in waits.read_group_waits([(job.queue_id, job.priority, job.project_id, job.pool)]):
+    for told in waits.read_group_waits([job.group]):
         until = told["until"]
         if not isinstance(until, float):
             return Wait(str(told["reason"]))
@@ -228,7 +228,7 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
     by the binding limit's own rate and windows, None where that is unknown."""
     counted = dict(batch.jobs.order_by().values_list("status").annotate(count=Count("id")))
     totals = {status: counted.get(status, 0) + batch.pruned.get(status, 0) for status in Status.values}
-    totals[Status.PENDING] += accepted_parts.waiting_of(batch)
+    totals[Status.PENDING] += sum(batch.parts.values_list("count", flat=True))
     left = sum(count for status, count in totals.items() if status not in FINAL)
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
     binding, eta = None, None

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from queues.connection import belt, client, key
+from queues.broker import belt
+from queues.connection import client, key
 from queues.lifecycle.delivery import lose, release_anew
 from queues.models import Job
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, WORKER_LANES, GroupKey, Stage

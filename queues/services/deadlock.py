@@ -1,4 +1,4 @@
-"""Beginning anew where the database chose this transaction to end a deadlock."""
+"""Repeats a transaction that the database ended to resolve a deadlock."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def is_deadlock(error: OperationalError) -> bool:
     return getattr(error.__cause__, "sqlstate", None) in STATES
 
 
-def again_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
+def retry_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
     """Rows are locked in one order everywhere (projects, jobs by id, batches, queues), so that deadlocks are rare; a
-    job that waits for others may still be met from two sides. Nothing was written then, and all of it is done again.
+    job that waits for others may still be locked from two sides. Nothing was written then, and the call is repeated.
     Inside a transaction of the caller's own the error is the caller's."""
 
     @functools.wraps(act)

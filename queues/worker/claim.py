@@ -1,22 +1,48 @@
-"""Taking deliveries off the belt: from this commit on they are this worker's, until the lease ends."""
+"""Claims the deliveries of a parcel: from the commit on they belong to this worker, until the claim expires."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+from django.db import DatabaseError, InterfaceError, close_old_connections
+from rq.job import Job as RQJob
+
 from queues import config
+from queues.broker import Delivery, deliveries_of
 from queues.deliveries import Claimed
 from queues.lifecycle.delivery import claim as mark_claimed
 from queues.models import Job
 from queues.registry import JobContext
 from queues.states import IN_FLIGHT_STAGES, Stage
-from queues.worker.parcel import Delivery
 from quotas.snapshot import resolve
 from quotas.upstream.endpoint import Endpoint, endpoint
 
+log = structlog.get_logger(__name__)
+
+
+def claim_parcel(parcel: RQJob, worker: str) -> list[Claimed] | None:
+    """Claim the deliveries of a parcel for this worker; None if they could not be claimed. Nothing is lost then: the
+    rows stay on the belt in SQL, and the reconciler releases them again. Raises nothing, so that no parcel stops a
+    worker.
+    """
+    try:
+        wanted = deliveries_of(parcel)
+    except Exception as error:  # not written by our dispatcher, or damaged
+        log.error("worker.parcel_unreadable", parcel=parcel.id, error=type(error).__name__)
+        return []
+    try:
+        return claim(wanted, worker)
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("worker.claim_failed", error=type(error).__name__)
+    except Exception:
+        log.exception("worker.claim_failed", deliveries=len(wanted))
+    close_old_connections()
+    return None
+
 
 def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
-    """Those of `deliveries` that are still to be run, marked as running here; stale ones are passed over."""
+    """Mark `deliveries` as running here, except stale ones. Returns those that were claimed."""
     return [_claimed(job) for job in mark_claimed(dict(deliveries), worker)]
 
 
@@ -26,7 +52,7 @@ def _claimed(job: Job) -> Claimed:
         config.snapshot.expire()  # newer than what this process has read
         cfg = config.current()
     queue, project = cfg.queues[job.queue_id], cfg.projects[job.project_id]
-    way = _way(job)
+    account_endpoint = _endpoint(job)
     context = JobContext(
         id=job.uid,
         project=project.slug,
@@ -37,13 +63,13 @@ def _claimed(job: Job) -> Claimed:
         max_attempts=job.max_attempts,
         timeout=job.timeout or queue.timeout,
         idempotency_key=f"{job.uid}-r{job.edits}" if job.edits else job.uid,
-        lease=way,
+        lease=account_endpoint,
     )
-    return Claimed(job, context, way)
+    return Claimed(job, context, account_endpoint)
 
 
-def _way(job: Job) -> Endpoint | None:
-    """The account that the job was admitted on; None where it needs none, or where it was taken away meanwhile."""
+def _endpoint(job: Job) -> Endpoint | None:
+    """The account that the job was admitted on; None if it needs none, or if the account was removed meanwhile."""
     if job.account_id is None or not job.account_lease:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Writing the ends of deliveries until they are written: the engine first, since others wait for the capacity; then SQL.
+"""Completes deliveries: settles them with the engine, since other jobs wait for the capacity, then writes SQL.
 
-Both lanes end their deliveries here. SQL away is waited for. What can't be written for a reason of its own is written as
-a failure of the job's code, and stops neither its worker nor the deliveries that ended with it.
+Both kinds of workers use it. While SQL is away it is repeated. A result that can't be written is replaced by a failure
+of the job's code, so that it stops neither its worker nor the deliveries that ended with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 def end(ended: Sequence[Ended], worker: str) -> None:
-    """Settle `ended`, which ran in `worker`. Returns when that is done, and raises nothing that one of them causes."""
+    """Complete `ended`, which ran in `worker`. Returns when that is done; raises nothing that one of them causes."""
     _settle_engine(ended)
     _write(ended, worker)
 
@@ -43,11 +43,11 @@ def _settle_engine(ended: Sequence[Ended]) -> None:
 
 
 def _settle_as_unknown(item: Ended) -> None:
-    """The estimate stands, and what the delivery holds is given back."""
+    """Charge the estimate and return what the delivery had reserved."""
     plain = replace(item.result, upstream=CallOutcome("unknown"), actual={})
     try:
         settle_engine([Ended(item.claimed, plain)])
-    except Exception:  # its lease runs out by itself
+    except Exception:  # its lease expires by itself
         log.exception("worker.engine_unsettled", job=item.claimed.job.uid)
 
 
@@ -70,7 +70,7 @@ def _write(ended: Sequence[Ended], worker: str) -> None:
             job = ended[0].claimed.job
             log.exception("worker.unsettled", job=job.uid)
             if ended[0].result.category == "code" and ended[0].result.final:
-                return  # its claim ends, and the reconciler finds it
+                return  # its claim expires, and the reconciler finds it
             ended = [Ended(ended[0].claimed, _unwritable(error))]
 
 

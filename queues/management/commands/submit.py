@@ -25,7 +25,7 @@ from queues.errors import FieldError, InvalidJob, QueueDraining, QueueError, Que
 from queues.models import Batch
 from queues.services import batches
 from queues.services.callbacks import check_url
-from queues.services.submit import check
+from queues.services.draft import check
 from queues.specs import JobSpec, digest_of, read_job
 from queues.states import FINAL, Status
 from quotas.models import Project

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from queues.connection import belt, client
+from queues.broker import belt
+from queues.connection import client
 from queues.errors import AlreadyFinished
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.pruner import prune

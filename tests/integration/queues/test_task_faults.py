@@ -241,25 +241,16 @@ def test_a_result_that_can_t_be_kept_is_the_task_s_mistake(desk: Desk, worker: H
     assert_goes_on(worker)
 
 
-class OwnType:
+class OwnType(registry.JobType):
     """A job type of a user's own."""
 
-    name, queue, trusted, needs_pool = "test.own", "batch", False, False
+    name, queue = "test.own", "batch"
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
     def validate(self, payload: Any, pointer: str) -> list[Any]:
         return []
-
-    def pool(self, payload: Any) -> None:
-        return None
-
-    def model(self, payload: Any) -> str:
-        return ""
-
-    def cost(self, payload: Any) -> dict[str, int]:
-        return {}
 
     def run(self, job: Any, payload: Any) -> Any:
         return self.answer
