@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +11,11 @@ from django.db.models import Prefetch, prefetch_related_objects
 
 from queues import registry
 from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Queue, WorkerProcess
-from queues.selectors import batch_facts
+from queues.selectors.batches import batch_progress
+from queues.selectors.dead_letters import DeadLetterGroup
+from queues.selectors.explanation import Explanation
+from queues.selectors.queues import QueueFacts
+from queues.selectors.timeline import Step
 from quotas.models import Project
 
 
@@ -90,21 +96,21 @@ def job_whole(job: Job) -> dict[str, Any]:
 
 
 def batch_shape(batch: Batch) -> dict[str, Any]:
-    facts = batch_facts(batch)
+    progress = batch_progress(batch)
     return {
         "id": batch.uid,
         "name": batch.name,
         "project": batch.project.slug,
         "open": batch.open,
         "then": batch.then.uid if batch.then else None,
-        **facts,
-        "eta": moment(facts["eta"]),
+        **asdict(progress),
+        "eta": moment(progress.eta),
         "created_at": moment(batch.created_at),
         "finished_at": moment(batch.finished_at),
     }
 
 
-def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = None) -> dict[str, Any]:
+def queue_shape(queue: Queue, facts: QueueFacts, project: Project | None = None) -> dict[str, Any]:
     """A queue as the platform sees it, or as a project does: a pool that is for others has no name there."""
     theirs = queue.pool is not None and (
         project is None or queue.pool.projects is None or project.slug in queue.pool.projects
@@ -119,11 +125,33 @@ def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = N
         "lane": queue.lane,
         "pool": queue.pool.name if queue.pool and theirs else None,
         "retry_policy": queue.retry_policy.name if queue.retry_policy else None,
-        **facts,
+        **{name: value for name, value in asdict(facts).items() if name != "recent"},
+        **asdict(facts.recent),
     }
 
 
-def letter_shape(letter: DeadLetter) -> dict[str, Any]:
+def steps_shape(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """A timeline."""
+    return [{"at": moment(step.at), "state": step.state, "reason": step.reason} for step in steps]
+
+
+def explanation_shape(found: Explanation) -> dict[str, Any]:
+    return {
+        "status": found.status,
+        "waits_for": found.waits_for,
+        "until": moment(found.until),
+        "ahead": found.ahead,
+        "estimated_start": moment(found.estimated_start),
+        "timeline": steps_shape(found.timeline),
+    }
+
+
+def dead_letter_group_shape(group: DeadLetterGroup) -> dict[str, Any]:
+    shown = {name: value for name, value in asdict(group).items() if name != "first"}
+    return {**shown, "first_at": moment(group.first_at), "last_at": moment(group.last_at)}
+
+
+def dead_letter_shape(letter: DeadLetter) -> dict[str, Any]:
     """Needs `job`, `project` and `queue` selected."""
     return {
         "id": letter.uid,

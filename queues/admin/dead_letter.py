@@ -14,11 +14,12 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdo
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
-from queues import redaction, registry, selectors
+from queues import redaction, registry
 from queues.admin import dead_letter_groups
 from queues.admin.job import pretty
 from queues.errors import LETTER_CATEGORIES, InvalidJob, QueueError
 from queues.models import DeadLetter, Queue
+from queues.selectors.dead_letters import traceback_of
 from queues.services import bulk_actions
 from queues.services import dead_letters as replaying
 from quotas.admin.base import ReadOnlyAdmin
@@ -281,7 +282,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @display(description="Last traceback")
     def shown_traceback(self, row: DeadLetter) -> str:
-        last = selectors.traceback_of(row)
+        last = traceback_of(row)
         return format_html('<pre class="sl-json">{}</pre>', last) if last else "–"
 
     @display(description="Payload")

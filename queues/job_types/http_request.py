@@ -226,7 +226,9 @@ class HttpRequest(JobType):
         return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
 
     @staticmethod
-    def _unanswered(category: str, error: str, latency: float | None = None, *, own_deadline: bool = False) -> RunResult:
+    def _unanswered(
+        category: str, error: str, latency: float | None = None, *, own_deadline: bool = False
+    ) -> RunResult:
         # The library's message may hold the URL, and with it a credential: only its kind is kept.
         return RunResult(
             AttemptOutcome.FAILED,

@@ -76,4 +76,4 @@ def _retry_unsettled(now: datetime) -> None:
 
 
 def _bulk_actions(now: datetime) -> None:
-    bulk_actions.go_on(now)
+    bulk_actions.process_next_slice(now)

@@ -14,11 +14,12 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from queues import registry, selectors
+from queues import registry
 from queues.errors import IdempotencyKeyReused, QueueFull
 from queues.maintenance.callback_sender import AT_ONCE, PER_RECEIVER, SHARE, CallbackSender
 from queues.maintenance.pruner import prune
 from queues.models import AnsweredKey, Batch, Callback, IntakePart, Job, Queue
+from queues.selectors.batches import batch_progress
 from queues.services import batches, cancel, dead_letters, intake, queue_actions, webhook
 from queues.services.callbacks import receiver_of, send_due
 from queues.services.submit import submit, submit_specs
@@ -200,14 +201,14 @@ def test_a_bulk_whose_process_died_is_written_by_the_dispatcher(desk: Desk, monk
     batch, ids, _ = batches.submit_bulk(project, specs, name="whole", idempotency_key="b", request_hash="h")
     monkeypatch.undo()
     assert (Job.objects.count(), IntakePart.objects.count()) == (0, 5)
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["pending"]) == (500, 500)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["pending"]) == (500, 500)
     with pytest.raises(QueueFull):
         submit_specs(project, bulk(101, queue="small"))
-    intake.go_on(clock.now())
+    intake.finish_orphans(clock.now())
     assert not Job.objects.exists(), "its process may still be at it"
     for _ in range(2):
-        intake.go_on(clock.now() + timedelta(seconds=6))
+        intake.finish_orphans(clock.now() + timedelta(seconds=6))
     assert not IntakePart.objects.exists()
     assert list(Job.objects.order_by("pk").values_list("uid", flat=True)) == ids
     assert Job.objects.filter(batch=batch, stage=Stage.READY).count() == 500
@@ -353,8 +354,8 @@ def test_the_totals_of_a_running_batch_stay(desk: Desk, settings: Any, edge: str
     if edge == "count":
         settings.RETENTION_COUNT = 0
     prune(clock.now() + timedelta(seconds=YEAR if edge == "age" else 0))
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["completed"], facts["totals"]["pending"]) == (6, 5, 1)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["completed"], facts.totals["pending"]) == (6, 5, 1)
     assert Job.objects.count() == 6, "jobs of a batch that runs stay"
 
 
@@ -371,17 +372,17 @@ def test_the_totals_of_an_ended_batch_outlive_its_jobs(desk: Desk, settings: Any
     settings.RETENTION_COUNT = 0
     prune(clock.now())
     assert Job.objects.count() == 1, "the dead one waits for somebody"
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert facts["total"] == 5
-    assert {name: count for name, count in facts["totals"].items() if count} == {
+    facts = batch_progress(Batch.objects.get())
+    assert facts.total == 5
+    assert {name: count for name, count in facts.totals.items() if count} == {
         "completed": 3, "cancelled": 1, "dead": 1,
     }  # fmt: skip
     dead_letters.retry(Job.objects.get(), actor="test")
     desk.run_until_done(worker)
     prune(clock.now())
     prune(clock.now())
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["completed"], facts["totals"]["dead"]) == (5, 4, 0)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["completed"], facts.totals["dead"]) == (5, 4, 0)
 
 
 def test_a_batch_stays_as_long_as_the_job_that_ends_it(desk: Desk) -> None:

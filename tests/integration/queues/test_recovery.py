@@ -13,7 +13,7 @@ from queues.errors import AlreadyFinished
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.pruner import prune
 from queues.models import Attempt, Callback, DeadLetter, Job, Transition, WorkerProcess
-from queues.selectors import timeline
+from queues.selectors.timeline import timeline
 from queues.services import cancel, dead_letters
 from queues.states import AttemptOutcome, Stage, Status
 from queues.worker import claim as claims
@@ -138,7 +138,7 @@ def test_at_most_once_is_not_delivered_again(desk: Desk) -> None:
         letter = DeadLetter.objects.get(job=job)
         assert (letter.category, letter.severity) == ("lost", "warning"), "the job is not to blame"
         assert letter.error == "Its worker was lost, and it asked for at most one delivery."
-        assert [step["state"] for step in timeline(row)].count("dead") == 1
+        assert [step.state for step in timeline(row)].count("dead") == 1
 
 
 def test_at_most_once_may_be_released_again_when_it_was_never_started(desk: Desk) -> None:

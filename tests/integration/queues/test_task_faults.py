@@ -12,7 +12,7 @@ from queues import JobError, registry
 from queues.models import Attempt, DeadLetter, Job
 from queues.presenters import job_whole, payload_of
 from queues.registry import RunResult
-from queues.selectors import timeline
+from queues.selectors.timeline import timeline
 from queues.states import Status
 from queues.worker.requeue import requeue_unfinished
 from quotas import limits
@@ -345,5 +345,5 @@ def test_a_worker_that_stops_says_so_of_what_may_not_run_again(desk: Desk) -> No
         "lost",
         "Its worker stopped before it was done.",
     )
-    assert [step["state"] for step in timeline(row)].count("dead") == 1
+    assert [step.state for step in timeline(row)].count("dead") == 1
     assert row.deaths == 0, "nothing is held against the job"
