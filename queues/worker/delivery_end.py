@@ -14,7 +14,7 @@ import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from queues.deliveries import Ended
-from queues.lifecycle.delivery import finish as settle
+from queues.lifecycle.finish import finish as settle
 from queues.registry import RunResult
 from queues.settlement import settle_engine
 from queues.states import AttemptOutcome

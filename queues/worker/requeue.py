@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from queues.deliveries import Claimed, Ended
 from queues.errors import LOST
-from queues.lifecycle.delivery import requeue
+from queues.lifecycle.loss import requeue
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
 from queues.worker.delivery_end import end

@@ -10,8 +10,8 @@ from django.core.cache import cache
 
 from queues import connection, liveness, wait_reasons
 from queues.admin.worker import WorkerAdmin
-from queues.lifecycle.delivery import CLAIM_EXPIRY
 from queues.models import WorkerProcess
+from queues.states import CLAIM_EXPIRY, GroupKey
 from queues.worker.requeue import requeue_unfinished
 from quotas import clock, events
 from tests.integration.queues.desk import Desk
