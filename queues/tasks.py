@@ -9,8 +9,8 @@ from typing import Any
 
 from queues import event_loops, registry
 from queues.errors import FieldError
-from queues.job_types.results import plain
 from queues.job_types.signature import PayloadSchema
+from queues.payloads import plain
 from queues.registry import JobContext, RunResult
 from queues.states import AttemptOutcome
 from queues.task_errors import result_of

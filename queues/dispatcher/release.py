@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from queues import broker, config
-from queues.dispatcher.candidate import Candidate
+from queues.dispatcher.group_cursor import Candidate
 from queues.dispatcher.leader import Leader
 from queues.ids import new_id
 from queues.lifecycle.delivery import Release

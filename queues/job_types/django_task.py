@@ -10,7 +10,7 @@ from django.utils.module_loading import import_string
 
 from queues import event_loops
 from queues.errors import FieldError
-from queues.job_types.results import plain
+from queues.payloads import plain
 from queues.registry import JobContext, JobType, RunResult
 from queues.states import AttemptOutcome
 from queues.task_errors import result_of

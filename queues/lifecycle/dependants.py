@@ -8,7 +8,7 @@ from datetime import datetime
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.table import transition
 from queues.models import Batch, IntakePart, Job, JobDependency
-from queues.slices import slices
+from queues.sql import slices
 from queues.states import FINAL, UNFINISHED, Stage, Status
 
 SLICE = 500

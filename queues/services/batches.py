@@ -13,10 +13,10 @@ from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.models import Batch, BatchAnswer, Job
 from queues.services import idempotency, intake
-from queues.services.deadlock import retry_after_deadlock
 from queues.services.draft import Prepared, prepare
-from queues.services.submission import accept, lock_batches, lock_dependencies, open_batch
+from queues.services.submit import accept, lock_batches, lock_dependencies, open_batch
 from queues.specs import JobSpec
+from queues.sql import retry_after_deadlock
 from quotas import clock
 from quotas.models import Project
 

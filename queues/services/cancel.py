@@ -8,8 +8,7 @@ from django.db.models import QuerySet
 from queues.errors import AlreadyFinished
 from queues.lifecycle import operators as lifecycle
 from queues.models import Job, Transition
-from queues.services.deadlock import retry_after_deadlock
-from queues.slices import slices
+from queues.sql import retry_after_deadlock, slices
 from queues.states import LIVE_STAGES, Stage
 from quotas import clock, events
 

@@ -11,8 +11,8 @@ from queues import config, registry
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
 from queues.lifecycle import operators as lifecycle
 from queues.models import DeadLetter, Job
-from queues.services.deadlock import retry_after_deadlock
 from queues.services.draft import KnownPools, ordering_key_of
+from queues.sql import retry_after_deadlock
 from queues.states import Status
 from quotas import clock, events
 

@@ -23,9 +23,8 @@ from queues.lifecycle.perform import apply
 from queues.lifecycle.waiting import accept, restored_job
 from queues.models import Batch, IntakePart, Job, JobDependency
 from queues.services import idempotency
-from queues.services.deadlock import retry_after_deadlock
 from queues.services.draft import Draft
-from queues.slices import slices
+from queues.sql import retry_after_deadlock, slices
 from queues.states import FINAL
 from quotas.models import Project
 

@@ -1,19 +1,37 @@
-"""Submits jobs. What these return is in SQL, committed with the caller's transaction, and is not lost."""
+"""Submits jobs, in one transaction: locks, finds jobs that answer a submission already, inserts the new ones.
+
+What these functions return is in SQL, committed with the caller's transaction, and is not lost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from queues.errors import FieldError, InvalidJob
-from queues.models import Job
-from queues.services import intake
-from queues.services.deadlock import retry_after_deadlock
-from queues.services.draft import prepare
-from queues.services.submission import Accepted, accept
+from django.db import IntegrityError, transaction
+
+from queues import config
+from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
+from queues.lifecycle.effects import Effects
+from queues.lifecycle.perform import apply
+from queues.models import Batch, Job
+from queues.services import idempotency, intake, queue_room
+from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.specs import JobSpec, read_job
+from queues.sql import one_of, retry_after_deadlock, slices
+from queues.states import LIVE_STAGES
+from quotas import clock
 from quotas.models import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to one submission. `created` is False if an idempotency key or `unique_for` found a job."""
+
+    job: Job
+    created: bool
 
 
 def submit_specs(
@@ -49,4 +67,191 @@ def submit(type: str, *, project: str, **fields: Any) -> Job:
     return submit_specs(owner, [spec])[0].job
 
 
-__all__ = ["Accepted", "submit", "submit_specs"]
+def accept(prepared: Prepared, *, batch: Batch | None = None, in_parts: bool = False) -> list[Accepted]:
+    """Accept what was prepared, into `batch` if one is given and locked. `in_parts`: `intake` writes the rows."""
+    try:
+        return Submission(prepared, batch, in_parts).accept()
+    except IntegrityError:
+        # Another process accepted the same idempotency key between our look and our insert: now it is found.
+        return Submission(prepared, batch, in_parts).accept()
+
+
+class Submission:
+    """One attempt to accept prepared submissions."""
+
+    def __init__(self, prepared: Prepared, batch: Batch | None, in_parts: bool) -> None:
+        self._prepared = prepared
+        self._project = prepared.project
+        self._batch = batch
+        self._in_parts = in_parts
+        self._known: Mapping[str, Job] = {}
+        """Jobs by idempotency key."""
+        self._duplicates: Mapping[str, Job] = {}
+        """Live jobs by unique key."""
+        self._awaited: Mapping[str, int] = {}
+        """Jobs that `after` names: their keys in SQL by their ids."""
+        self._batches: Mapping[str, Batch] = {}
+        self._positions: dict[str, int] = {}
+        """Idempotency keys of this request: where each one came first."""
+        self._new: dict[str, Draft] = {}
+        """Drafts of this request, by unique key."""
+        self._drafts: list[Draft] = []
+        """What is inserted."""
+        self._answered: list[tuple[str, str, Job]] = []
+        """Keys, with the hashes of their requests, that earlier jobs answer."""
+        self._answers: list[Accepted] = []
+
+    def accept(self) -> list[Accepted]:
+        """Raises `InvalidJob`, `BatchClosed`, `IdempotencyKeyReused` and the errors of a queue without room."""
+        with transaction.atomic():
+            unique = {draft.job.unique_key for draft in self._prepared.drafts if draft and draft.job.unique_key}
+            if unique:
+                # One at a time: of two duplicates that come at once, neither would see the other.
+                Project.objects.select_for_update(no_key=True).get(pk=self._project.pk)
+            now = clock.now()
+            self._lock()
+            self._match_existing(unique, now)
+            for position in range(len(self._prepared.specs)):
+                draft = self._draft_for(position, now)
+                if draft is not None:
+                    self._complete(draft, position)
+            self._insert(now)
+        return self._answers
+
+    def _lock(self) -> None:
+        """Jobs, then batches, then queues: everywhere in this order."""
+        specs = self._prepared.specs
+        self._awaited = lock_dependencies(specs, self._project)
+        if self._batch is None:
+            self._batches = lock_batches(self._project, [spec.batch for spec in specs if spec.batch is not None])
+        queue_room.lock([draft.job.queue_id for draft in self._prepared.drafts if draft is not None])
+
+    def _match_existing(self, unique: set[str], now: datetime) -> None:
+        """Find the jobs that answer a submission already."""
+        specs = self._prepared.specs
+        self._known = idempotency.existing(self._project, specs, self._prepared.pointers)
+        fresh = {spec.idempotency_key for spec in specs if spec.idempotency_key} - self._known.keys()
+        intake.check_free(self._project, fresh | unique)
+        self._duplicates = _live_duplicates(unique, now)
+
+    def _draft_for(self, position: int, now: datetime) -> Draft | None:
+        """The draft to be inserted for the submission; None if another job answers it."""
+        spec, key = self._prepared.specs[position], self._prepared.specs[position].idempotency_key
+        if key and key in self._known:
+            self._answer(self._known[key])
+            return None
+        if key and key in self._positions:
+            first = self._positions[key]
+            if self._prepared.specs[first].digest != spec.digest:
+                where = self._prepared.pointers[position]
+                raise IdempotencyKeyReused(f"{where}: the idempotency key is used twice, with different bodies.")
+            self._answer(self._answers[first].job)
+            return None
+        if key:
+            self._positions[key] = position
+        draft = self._fresh_draft(position, now)
+        unique = draft.job.unique_key
+        if unique is not None and unique in self._duplicates:
+            if key:
+                self._answered.append((key, spec.digest, self._duplicates[unique]))
+            self._answer(self._duplicates[unique])
+            return None
+        if unique is not None and unique in self._new:
+            if key:
+                self._new[unique].keys.append((key, spec.digest))
+            self._answer(self._new[unique].job)
+            return None
+        if unique is not None:
+            self._new[unique] = draft
+        self._drafts.append(draft)
+        self._answers.append(Accepted(draft.job, created=True))
+        return draft
+
+    def _answer(self, job: Job) -> None:
+        self._answers.append(Accepted(job, created=False))
+
+    def _fresh_draft(self, position: int, now: datetime) -> Draft:
+        """An attempt before this one may have been rolled back, so that the prepared draft is not changed."""
+        prepared = self._prepared.drafts[position]
+        if prepared is None:  # its key was known when we looked, and was pruned since
+            return draft_of(self._project, self._prepared.specs[position], self._prepared.pointers[position], now)
+        if prepared.job.pk is not None:
+            prepared.job.pk = None
+        return Draft(prepared.job, prepared.text)
+
+    def _complete(self, draft: Draft, position: int) -> None:
+        """Set the batch, and the jobs that it waits for."""
+        spec, pointer = self._prepared.specs[position], self._prepared.pointers[position]
+        batch = self._batch
+        if batch is None and spec.batch is not None:
+            batch = open_batch(self._batches.get(spec.batch), f"{pointer}/batch")
+        if batch is not None:
+            draft.job.batch_id = batch.pk
+        if spec.after:
+            draft.after = self._dependencies(spec, pointer)
+
+    def _dependencies(self, spec: JobSpec, pointer: str) -> list[int]:
+        """The jobs that `after` names. Raises `InvalidJob` for unknown ones."""
+        errors = [
+            FieldError(f"{pointer}/after/{position}", "There is no such job in this project.")
+            for position, uid in enumerate(spec.after)
+            if uid not in self._awaited
+        ]
+        if errors:
+            raise InvalidJob(errors)
+        return [self._awaited[uid] for uid in spec.after]
+
+    def _insert(self, now: datetime) -> None:
+        queues = config.current().queues
+        queue_room.check_room([(queues[draft.job.queue_id], draft.job) for draft in self._drafts])
+        idempotency.remember(self._project, self._answered)
+        if self._in_parts and self._batch is not None:
+            intake.write(self._project, self._batch, self._drafts, now)
+            return
+        effects = Effects()
+        intake.write_rows(effects, self._drafts)
+        keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]
+        idempotency.remember(self._project, keys)
+        apply(effects, now)
+
+
+def lock_dependencies(specs: Sequence[JobSpec], project: Project) -> dict[str, int]:
+    """The project's jobs that `after` names anywhere in `specs`: their keys in SQL by their ids.
+
+    Locked until the commit: one that ends meanwhile would not see that a job waits for it. All at once and in one
+    order, before batches and queues, as transitions lock them.
+    """
+    found: dict[str, int] = {}
+    for uids in slices(sorted({uid for spec in specs for uid in spec.after}), 500):
+        found.update(Job.objects.filter(uid__in=uids, project=project).values_list("uid", "pk"))
+    for ids in slices(sorted(found.values()), 500):
+        list(Job.objects.filter(pk__in=ids).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    return found
+
+
+def lock_batches(project: Project, uids: Collection[str]) -> dict[str, Batch]:
+    """Those of the project's batches, by id, locked until the transaction ends. After jobs and before queues."""
+    if not uids:
+        return {}
+    rows = Batch.objects.filter(project=project, uid__in=set(uids)).order_by("pk")
+    return {batch.uid: batch for batch in rows.select_for_update(no_key=True)}
+
+
+def open_batch(batch: Batch | None, pointer: str) -> Batch:
+    """A batch that takes more jobs. Raises `InvalidJob` if there is none, `BatchClosed`."""
+    if batch is None:
+        raise InvalidJob([FieldError(pointer, "There is no such batch in this project.")])
+    if batch.sealed or (batch.finished_at is not None and not batch.open):
+        raise BatchClosed()
+    return batch
+
+
+def _live_duplicates(unique_keys: Iterable[str], now: datetime) -> dict[str, Job]:
+    """The waiting and running jobs that `unique_for` would duplicate, by unique key; of several the oldest."""
+    found: dict[str, Job] = {}
+    keys = sorted(set(unique_keys))
+    if keys:
+        live = Job.objects.filter(unique_key__in=one_of(keys), unique_key__isnull=False, stage__in=LIVE_STAGES)
+        for job in live.filter(unique_until__gt=now).order_by("id"):
+            found.setdefault(job.unique_key or "", job)
+    return found

@@ -13,8 +13,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 from queues.deliveries import Ended
 from queues.settlement import retry_unsettled
 from queues.states import AttemptOutcome
-from queues.worker import claim
-from queues.worker.delivery_end import end
+from queues.worker.delivery import cancel_requests, complete
 from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.vital_thread import VitalThread
 
@@ -83,7 +82,7 @@ class Completer:
         return batch, True
 
     def _settle(self, batch: list[Ended]) -> None:
-        end(batch, self.heartbeat.name)
+        complete(batch, self.heartbeat.name)
         for item in batch:
             self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
         self.heartbeat.done += len(batch)
@@ -100,7 +99,7 @@ class Completer:
                 self._heartbeat_at = moment
             if moment - self._cancels_read_at >= CANCEL_CHECK_INTERVAL and self._job_ids():
                 self._cancels_read_at = moment
-                asked = claim.cancelled(self.heartbeat.name)
+                asked = cancel_requests(self.heartbeat.name)
                 if asked:
                     self._on_cancel(asked)
         except (DatabaseError, InterfaceError, redis.RedisError) as error:

@@ -13,12 +13,10 @@ from rq.queue import Queue
 
 from queues import settlement
 from queues.deliveries import Claimed, Ended
-from queues.worker import claim
 from queues.worker.base import BaseJobWorker
 from queues.worker.child import Child, cancelled, lost
 from queues.worker.child_processes import default_signals_in_children
-from queues.worker.claim import claim_parcel
-from queues.worker.delivery_end import end
+from queues.worker.delivery import cancel_requests, claim_parcel, complete
 from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import returned_to_others, timed_out
@@ -105,7 +103,7 @@ class ForkingWorker(BaseJobWorker):
             return
         self._cancels_read_at = time.monotonic()
         try:
-            asked = set(claim.cancelled(self.name))
+            asked = set(cancel_requests(self.name))
         except (DatabaseError, InterfaceError) as error:
             log.warning("worker.cancels_unread", error=type(error).__name__)
             close_old_connections()
@@ -128,7 +126,7 @@ class ForkingWorker(BaseJobWorker):
             log.exception("worker.no_heartbeat")
 
     def _settle(self, ended: list[Ended]) -> None:
-        end(ended, self.name)
+        complete(ended, self.name)
 
     def teardown(self) -> None:
         """Wait for running jobs within the grace period; requeue the rest without charging an attempt."""

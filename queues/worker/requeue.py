@@ -9,7 +9,7 @@ from queues.errors import LOST
 from queues.lifecycle.loss import requeue
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
-from queues.worker.delivery_end import end
+from queues.worker.delivery import complete
 from quotas.engine.types import CallOutcome
 
 STOPPED = "its worker stopped"
@@ -37,7 +37,7 @@ def requeue_unfinished(claimed: Sequence[Claimed], worker: str, *, suspect: bool
     """
     once = [item for item in claimed if item.job.delivery_mode == "at_most_once"]
     if once:
-        end([Ended(item, _interrupted(item)) for item in once], worker)
+        complete([Ended(item, _interrupted(item)) for item in once], worker)
     return requeue(
         {item.id: item.delivery for item in claimed}, worker, TOO_LARGE if suspect else STOPPED, suspect=suspect
     )

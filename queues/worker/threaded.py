@@ -14,8 +14,8 @@ from rq.queue import Queue
 from queues.event_loops import abandoned, sync_threads
 from queues.worker.base import BaseJobWorker
 from queues.worker.child_processes import default_signals_in_children
-from queues.worker.claim import claim_parcel
 from queues.worker.completer import Completer
+from queues.worker.delivery import claim_parcel
 from queues.worker.heartbeat import Heartbeat
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.thread_pool import JobThreadPool

@@ -26,7 +26,7 @@ def main() -> None:
 
     from queues import registry
     from queues.broker import deliveries_of
-    from queues.worker import claim as claims
+    from queues.worker import delivery as claims
     from queues.worker.threaded import ThreadedWorker
 
     assert registry.names()

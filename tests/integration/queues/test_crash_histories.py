@@ -23,7 +23,7 @@ from queues.selectors.jobs import job_counts
 from queues.services.submit import accept, prepare, submit_specs
 from queues.specs import read_job
 from queues.states import FINAL, Stage, Status
-from queues.worker import claim as claims
+from queues.worker import delivery as claims
 from quotas import clock
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 from tests.integration.queues.dying import killer

@@ -63,7 +63,7 @@ def test_a_queue_that_runs_all_it_may_says_so(desk: Desk) -> None:
     _, second = desk.submit(2, queue="one")
     desk.cycle()
     worker.claim()
-    assert explained(second).waits_for == "a place in queue one, which runs 1 at once"
+    assert explained(second).waits_for == "a slot in queue one, which runs 1 at once"
     (never,) = desk.submit(queue="none")
     assert explained(never).waits_for == "queue none to run anything: its concurrency is 0"
     assert explained(never).estimated_start is None

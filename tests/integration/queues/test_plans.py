@@ -18,7 +18,7 @@ from queues.selectors.jobs import created_after
 from queues.selectors.queues import depths
 from queues.services import auto_replay, bulk_actions, queue_room
 from queues.states import Stage, Status
-from queues.worker import claim as claims
+from queues.worker import delivery as claims
 from quotas import clock
 from quotas.services import api_keys
 from tests.integration.queues.desk import Desk
@@ -132,7 +132,7 @@ def test_a_worker(many: Desk) -> None:
     def work() -> None:
         worker.claim()
         worker.beat()
-        claims.cancelled("w2")
+        claims.cancel_requests("w2")
         worker.settle()
 
     holds(work)

@@ -16,7 +16,7 @@ from queues.models import Attempt, Callback, DeadLetter, Job, Transition, Worker
 from queues.selectors.timeline import timeline
 from queues.services import cancel, dead_letters
 from queues.states import AttemptOutcome, Stage, Status
-from queues.worker import claim as claims
+from queues.worker import delivery as claims
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import Running, perform
 from quotas import clock
@@ -422,7 +422,7 @@ def test_what_runs_is_cancelled_by_its_worker(desk: Desk) -> None:
     (claimed,) = worker.claim()
     cancel.cancel(job.pk, actor="somebody")
     assert fresh(job).status == Status.EXECUTING
-    assert claims.cancelled("w1") == [(job.pk, claimed.delivery)]
+    assert claims.cancel_requests("w1") == [(job.pk, claimed.delivery)]
     cancel.cancel(job.pk, actor="another")
     assert Transition.objects.filter(job=job).count() == 1
     worker.settle([claimed], type(OK)(AttemptOutcome.CANCELLED, counted=False))
