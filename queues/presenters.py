@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import Prefetch, prefetch_related_objects
@@ -17,13 +16,7 @@ from queues.selectors.explanation import Explanation
 from queues.selectors.queues import QueueFacts
 from queues.selectors.timeline import Step
 from quotas.models import Project
-
-
-def moment(value: datetime | None) -> str | None:
-    """ISO 8601 in UTC with `Z` and milliseconds."""
-    if value is None:
-        return None
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from quotas.times import rfc3339
 
 
 def payload_of(job: Job) -> dict[str, Any]:
@@ -47,10 +40,10 @@ def job_row(job: Job) -> dict[str, Any]:
         "max_attempts": job.max_attempts,
         "attempts_made": job.attempts_made,
         "reason": job.reason,
-        "run_at": moment(job.not_before),
-        "created_at": moment(job.created_at),
-        "started_at": moment(job.started_at),
-        "finished_at": moment(job.finished_at),
+        "run_at": rfc3339(job.not_before),
+        "created_at": rfc3339(job.created_at),
+        "started_at": rfc3339(job.started_at),
+        "finished_at": rfc3339(job.finished_at),
     }
 
 
@@ -63,8 +56,8 @@ def attempt_shape(attempt: Attempt) -> dict[str, Any]:
         "status": attempt.status,
         "error": attempt.error or None,
         "counted": attempt.counted,
-        "started_at": moment(attempt.started_at),
-        "ended_at": moment(attempt.ended_at),
+        "started_at": rfc3339(attempt.started_at),
+        "ended_at": rfc3339(attempt.ended_at),
     }
 
 
@@ -104,9 +97,9 @@ def batch_shape(batch: Batch) -> dict[str, Any]:
         "open": batch.open,
         "then": batch.then.uid if batch.then else None,
         **asdict(progress),
-        "eta": moment(progress.eta),
-        "created_at": moment(batch.created_at),
-        "finished_at": moment(batch.finished_at),
+        "eta": rfc3339(progress.eta),
+        "created_at": rfc3339(batch.created_at),
+        "finished_at": rfc3339(batch.finished_at),
     }
 
 
@@ -132,23 +125,23 @@ def queue_shape(queue: Queue, facts: QueueFacts, project: Project | None = None)
 
 def steps_shape(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """A timeline."""
-    return [{"at": moment(step.at), "state": step.state, "reason": step.reason} for step in steps]
+    return [{"at": rfc3339(step.at), "state": step.state, "reason": step.reason} for step in steps]
 
 
 def explanation_shape(found: Explanation) -> dict[str, Any]:
     return {
         "status": found.status,
         "waits_for": found.waits_for,
-        "until": moment(found.until),
+        "until": rfc3339(found.until),
         "ahead": found.ahead,
-        "estimated_start": moment(found.estimated_start),
+        "estimated_start": rfc3339(found.estimated_start),
         "timeline": steps_shape(found.timeline),
     }
 
 
 def dead_letter_group_shape(group: DeadLetterGroup) -> dict[str, Any]:
     shown = {name: value for name, value in asdict(group).items() if name != "first"}
-    return {**shown, "first_at": moment(group.first_at), "last_at": moment(group.last_at)}
+    return {**shown, "first_at": rfc3339(group.first_at), "last_at": rfc3339(group.last_at)}
 
 
 def dead_letter_shape(letter: DeadLetter) -> dict[str, Any]:
@@ -164,8 +157,8 @@ def dead_letter_shape(letter: DeadLetter) -> dict[str, Any]:
         "fingerprint": letter.fingerprint,
         "error": letter.error,
         "attempts": letter.attempts,
-        "created_at": moment(letter.created_at),
-        "handled_at": moment(letter.handled_at),
+        "created_at": rfc3339(letter.created_at),
+        "handled_at": rfc3339(letter.handled_at),
         "handled_by": letter.handled_by or None,
         "handled_as": letter.handled_as or None,
     }
@@ -185,6 +178,6 @@ def worker_shape(worker: WorkerProcess, alive: bool) -> dict[str, Any]:
         "jobs_failed": worker.jobs_failed,
         "success_rate": round(1 - worker.jobs_failed / worker.jobs_done, 4) if worker.jobs_done else None,
         "rate": round(worker.jobs_done / max((worker.seen_at - worker.started_at).total_seconds(), 1.0), 3),
-        "started_at": moment(worker.started_at),
-        "last_seen": moment(worker.seen_at),
+        "started_at": rfc3339(worker.started_at),
+        "last_seen": rfc3339(worker.seen_at),
     }

@@ -15,7 +15,7 @@ from queues.api.jobs import Reason
 from queues.api.problems import as_problems
 from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
-from queues.presenters import dead_letter_group_shape, dead_letter_shape, job_whole, moment
+from queues.presenters import dead_letter_group_shape, dead_letter_shape, job_whole
 from queues.selectors.dead_letters import dead_letter_groups, traceback_of
 from queues.services import bulk_actions, dead_letters
 from quotas.rest.caller import resolve_project
@@ -24,6 +24,7 @@ from quotas.rest.pagination import PageQuery, encode, page, position
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
+from quotas.times import rfc3339
 
 SEVERITIES = ("info", "warning", "critical")
 
@@ -213,5 +214,5 @@ def _action(action: BulkAction) -> dict[str, Any]:
         "total": action.total,
         "done": action.done,
         "skipped": action.skipped,
-        "finished_at": moment(action.finished_at),
+        "finished_at": rfc3339(action.finished_at),
     }

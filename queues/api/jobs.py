@@ -22,11 +22,12 @@ from queues.selectors.timeline import timeline
 from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
-from queues.specs import JobSpec, digest_of, read_job
+from queues.specs import JobSpec, read_job
 from queues.states import Status
 from quotas.models import Project
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import StrictCharField
+from quotas.rest.fingerprints import fingerprint
 from quotas.rest.idempotency import idempotency_key
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import InvalidRequest, NotFound
@@ -182,7 +183,7 @@ class JobsBulk(ApiView):
                 self._bound(jobs, project),
                 **batch,
                 idempotency_key=idempotency_key(request),
-                request_hash=digest_of(request.data),
+                request_hash=fingerprint(request.data),
             )
         return Response({"batch": batch_shape(made), "ids": ids}, 202 if created else 200)
 

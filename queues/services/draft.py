@@ -12,9 +12,10 @@ from queues.errors import FieldError, InvalidJob, NoSuchPool, UnknownJobType
 from queues.lifecycle.waiting import new_job
 from queues.models import Job
 from queues.services import idempotency
-from queues.specs import JobSpec, digest_of, read_cost
+from queues.specs import JobSpec, read_cost
 from quotas import clock
 from quotas.models import Pool, Project
+from quotas.rest.fingerprints import fingerprint
 from quotas.snapshot import resolve
 
 
@@ -201,7 +202,7 @@ def _unique_key(spec: JobSpec, project: Project, queue: config.QueueSpec) -> str
     """A hash of the caller's own key; without one, of type, queue and payload."""
     seed = spec.unique_key
     if seed is None:
-        seed = f"{spec.type}\x00{queue.name}\x00{digest_of(dict(spec.payload))}"
+        seed = f"{spec.type}\x00{queue.name}\x00{fingerprint(dict(spec.payload))}"
     return hashlib.blake2b(f"{project.pk}\x00{seed}".encode(), digest_size=16).hexdigest()
 
 
