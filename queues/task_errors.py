@@ -37,7 +37,7 @@ def _text(make: Callable[[], str], what: str) -> str:
         return str.__str__(make())  # a plain copy: `str()` may return a subclass with methods of its own
     except (JobTimedOut, JobCancelled):
         raise
-    except BaseException as second:
+    except BaseException as second:  # noqa: BLE001 - `__str__` of a task's exception may raise anything
         return f"[its {what} can't be shown: {type.__getattribute__(type(second), '__name__')}]"
 
 

@@ -68,7 +68,7 @@ class Task(registry.JobType):
             result = _without_secrets(plain(value), job.lease)
         except CredentialUnreadable:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a task may raise anything: it fails the attempt
             return result_of(error, pooled=job.lease is not None, actual=job.actual)
         return RunResult(
             AttemptOutcome.SUCCEEDED,

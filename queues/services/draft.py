@@ -211,7 +211,7 @@ def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[s
     errors: list[FieldError] = []
     try:
         cost = read_cost(dict(job_type.cost(spec.payload)), f"{pointer}/cost", errors)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - an estimate may be user's code: reported as a mistake of the submission
         errors.append(
             FieldError(f"{pointer}/cost", f"The type's estimate failed: {type(error).__name__}: {error}"[:300])
         )

@@ -39,7 +39,7 @@ def claim_parcel(parcel: RQJob, worker: str) -> list[Claimed] | None:
     """
     try:
         wanted = deliveries_of(parcel)
-    except Exception as error:  # not written by our dispatcher, or damaged
+    except Exception as error:  # noqa: BLE001 - not written by our dispatcher, or damaged
         log.error("worker.parcel_unreadable", parcel=parcel.id, error=type(error).__name__)
         return []
     try:

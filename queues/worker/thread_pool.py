@@ -105,7 +105,7 @@ class JobThreadPool:
     def _do(self, running: Running) -> None:
         try:
             result = running.run()
-        except BaseException as error:  # ours, since `run` lets nothing of the job's through
+        except BaseException as error:  # noqa: BLE001 - our own fault, since `run` raises nothing of the job's
             result = fault(running.claimed, error)
         if not self._end(running, result):
             with self._changed:  # it was given up meanwhile, and has ended after all

@@ -60,7 +60,7 @@ class ThreadedWorker(BaseJobWorker):
         """A command over RQ's channel. One that can't be read is ignored."""
         try:
             super().handle_payload(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a command that can't be read stops no worker
             log.warning("worker.command_refused", error=type(error).__name__)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
@@ -80,7 +80,7 @@ class ThreadedWorker(BaseJobWorker):
                 returned = requeue_unfinished(left, self.name, suspect=suspect)
                 log.warning("worker.requeued", name=self.name, jobs=returned)
             super().teardown()
-        except Exception as error:  # jobs that are not requeued are found when their claims expire
+        except Exception as error:  # noqa: BLE001 - jobs that are not requeued are found when their claims expire
             log.warning("worker.stop_incomplete", error=type(error).__name__)
         log.info("worker.stopped", name=self.name)
         if left or self._stuck() or sync_threads():

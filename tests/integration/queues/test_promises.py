@@ -26,7 +26,7 @@ from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
 from quotas import clock
 from quotas.models import Pool, Project
-from quotas.runtime.outbox_sender import AT_ONCE, PER_RECEIVER, SHARE
+from quotas.runtime.outbox_sender import AT_ONCE, PER_RECEIVER, SHARE, OutboxSender
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, failed, fresh
 from tests.integration.queues.test_webhook_post import drip
