@@ -47,7 +47,7 @@ def test_a_parcel_that_a_worker_took_and_never_claimed_is_found(desk: Desk) -> N
     assert worker.take()  # and dies before it claims
     desk.reconcile()
     assert fresh(job).stage == Stage.READY
-    assert fresh(job).reason == "released anew: the belt had lost it"
+    assert fresh(job).reason == "released again: the belt had lost it"
 
 
 def test_what_is_on_the_belt_is_left_there(desk: Desk) -> None:
