@@ -8,7 +8,6 @@ from datetime import datetime
 from django.db import transaction
 
 from queues import registry
-from queues.errors import LOST
 from queues.lifecycle import sql
 from queues.lifecycle.effects import Effects, clear_delivery
 from queues.lifecycle.perform import apply
@@ -17,6 +16,7 @@ from queues.models import Job
 from queues.settlement import interrupted, lost
 from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from quotas import clock
+from quotas.engine.categories import Category
 
 MAX_LOST = 500
 """Jobs of lost workers that one transaction takes."""
@@ -110,7 +110,7 @@ def _lose_one(effects: Effects, job: Job, now: datetime) -> None:
         effects.step(job, now)
         effects.ended.append(job)
     elif job.delivery_mode == "at_most_once":
-        job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, LOST
+        job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, Category.LOST.value
         job.error = job.reason = "Its worker was lost, and it asked for at most one delivery."
         effects.dead.append(job)  # the timeline shows a dead job from its own row
         effects.ended.append(job)

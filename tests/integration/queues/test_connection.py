@@ -12,7 +12,7 @@ from rq.serializers import JSONSerializer
 
 from queues import broker, connection, wakeups
 from queues.worker.threaded import ThreadedWorker
-from tests.forwarder import Forwarder, forwarder
+from tests.support.forwarder import Forwarder, forwarder
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
 
 
