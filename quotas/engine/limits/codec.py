@@ -16,7 +16,6 @@ DENIED, ALLOWED, STALE, CONFLICT = 0, 1, 2, 3
 
 HEAD = struct.Struct("<BBdd")
 SPEC = struct.Struct("<BBdddddd")
-TAIL = struct.Struct("<dddd")
 STATUS = struct.Struct("<Bd")
 STATE = struct.Struct("<Bqqqq")
 DOUBLE = struct.Struct("<d")
