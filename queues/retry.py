@@ -55,7 +55,7 @@ def next_delay(
     if strategy == "exponential":
         wait = backoff.exponential(initial, longest, failures, policy.jitter, uniform)
     else:
-        factor = float(failures) if strategy == "linear" else 1.0
+        factor = {"linear": float(failures), "fixed": 1.0}[strategy]
         wait = backoff.jittered(min(initial * factor, longest), policy.jitter, uniform)
     return max(wait, LEAST_RETRY)
 
