@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.counter import Counter
-from tests.acceptance.counter import counter as open_counter
+from tests.acceptance.jobs_client import JobsClient
+from tests.acceptance.jobs_client import jobs_client as open_jobs_client
 from tests.support.instance import Instance, running
 
 
@@ -26,7 +26,7 @@ def fresh_instance() -> Iterator[Instance]:
 
 
 @pytest.fixture(scope="session")
-def counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
+def jobs_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobsClient]:
     """One instance with the tests' own job types, for all that only use it."""
-    with open_counter(tmp_path_factory.mktemp("scratch")) as made:
+    with open_jobs_client(tmp_path_factory.mktemp("scratch")) as made:
         yield made

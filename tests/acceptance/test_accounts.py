@@ -1,4 +1,4 @@
-"""Accounts from outside, rows B1 to B14: REST on a real instance, jobs through real workers, a provider that misbehaves."""
+"""Accounts over REST on a real instance, jobs through real workers, a provider that misbehaves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.integration.controlplane.simulator.process import Simulator
 from tests.support.instance import BASE_DIR, Instance, running, wait_until
 from tests.support.receiver import Receiver, receiving
 
-SECRET = "outside9f3b7cQzWk"  # of no known shape: only the account's own credential can tell that it is one
+SECRET = "outside9f3b7cQzWk"  # of no known shape: only a comparison with the account's own credential finds it
 BOT = f"110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw-{SECRET}"
 HOURLY: dict[str, Any] = {"unit": "requests", "algorithm": "fixed_window", "window": "1h"}
 CHAT = {"model": "gpt-4o-mini", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello"}]}
@@ -122,14 +122,14 @@ class Outside:
     def acquire(self, pool: str, **body: Any) -> httpx.Response:
         return self.client.post(f"/api/v1/pools/{pool}/acquire", json=body)
 
-    def lend(self, pool: str, **body: Any) -> dict[str, Any]:
+    def lease(self, pool: str, **body: Any) -> dict[str, Any]:
         answer = self.acquire(pool, **body)
         assert answer.status_code == 200, answer.text
-        lent: dict[str, Any] = answer.json()
-        return lent
+        lease: dict[str, Any] = answer.json()
+        return lease
 
-    def settle(self, lent: dict[str, Any], status: int = 200, **report: Any) -> dict[str, Any]:
-        answer = self.client.post(f"/api/v1/leases/{lent['lease']}/settle", json={"status": status, **report})
+    def settle(self, lease: dict[str, Any], status: int = 200, **report: Any) -> dict[str, Any]:
+        answer = self.client.post(f"/api/v1/leases/{lease['lease']}/settle", json={"status": status, **report})
         assert answer.status_code == 200, answer.text
         settled: dict[str, Any] = answer.json()
         return settled
@@ -151,7 +151,7 @@ class Outside:
 
     def events(self, since: str, until: Callable[[list[tuple[str, dict[str, Any]]]], bool]) -> list[Any]:
         """Live events as (name, data) from `since` on, until there are those that are waited for."""
-        heard: list[tuple[str, dict[str, Any]]] = []
+        received: list[tuple[str, dict[str, Any]]] = []
         name = ""
         with self.client.stream("GET", "/api/v1/events", params={"since": since}, timeout=60) as answer:
             assert answer.status_code == 200
@@ -160,10 +160,10 @@ class Outside:
                 if line.startswith("event:"):
                     name = line[6:].strip()
                 elif line.startswith("data:"):
-                    heard.append((name, json.loads(line[5:])["data"]))
-                    if until(heard):
-                        return heard
-                assert time.monotonic() < deadline, heard[-20:]
+                    received.append((name, json.loads(line[5:])["data"]))
+                    if until(received):
+                        return received
+                assert time.monotonic() < deadline, received[-20:]
         raise AssertionError("the stream has ended")
 
     def ended(self, *uids: str, seconds: float = 90.0) -> list[dict[str, Any]]:
@@ -195,14 +195,14 @@ def outside() -> Iterator[Outside]:
             yield Outside(instance, client, sim, bot, hook)
 
 
-# B2, B3, B4
+# Results of calls, cooldowns, strategies
 
 
-def test_each_account_tells_how_its_calls_went(outside: Outside) -> None:
+def test_each_account_reports_the_results_of_its_calls(outside: Outside) -> None:
     for status in (200, 200, 500, 404):
-        outside.settle(outside.lend("counted"), status, latency=0.5)
-    lent = outside.lend("counted")
-    answer = outside.client.post(f"/api/v1/leases/{lent['lease']}/settle", json={"error": "timeout"})
+        outside.settle(outside.lease("counted"), status, latency=0.5)
+    lease = outside.lease("counted")
+    answer = outside.client.post(f"/api/v1/leases/{lease['lease']}/settle", json={"error": "timeout"})
     assert answer.json()["outcome"] == "timeout"
     row = outside.account("counted-1")
     assert (row["successes"], row["errors"]) == (2, {"server": 1, "validation": 1, "timeout": 1})
@@ -211,15 +211,15 @@ def test_each_account_tells_how_its_calls_went(outside: Outside) -> None:
 
 
 def test_a_settle_counts_once_and_an_unknown_lease_is_not_found(outside: Outside) -> None:
-    lent = outside.lend("counted")
+    lease = outside.lease("counted")
     before = outside.account("counted-1")["successes"]
-    assert [outside.settle(lent, status)["outcome"] for status in (200, 500)] == ["ok", "ok"]
+    assert [outside.settle(lease, status)["outcome"] for status in (200, 500)] == ["ok", "ok"]
     assert outside.account("counted-1")["successes"] == before + 1
     assert outside.client.post("/api/v1/leases/nobody/settle", json={"status": 200}).status_code == 404
 
 
 def test_cooldown_keeps_the_providers_time_and_bounds_nonsense(outside: Outside) -> None:
-    first, second = outside.lend("cooled"), outside.lend("cooled")
+    first, second = outside.lease("cooled"), outside.lease("cooled")
     assert 30 <= outside.settle(first, 429, headers={"retry-after": "30"})["cooldown"] <= 33
     assert 60 <= outside.settle(second, 429, headers={"retry-after": "1e400"})["cooldown"] <= 66, "60 s where it is not"
     shown = outside.account(first["account"])
@@ -230,19 +230,19 @@ def test_cooldown_keeps_the_providers_time_and_bounds_nonsense(outside: Outside)
 
 
 def test_round_robin_is_even_and_weight_counts(outside: Outside) -> None:
-    turns = Counter(outside.lend("even")["account"] for _ in range(12))
+    turns = Counter(outside.lease("even")["account"] for _ in range(12))
     assert turns == {f"even-{number}": 4 for number in (1, 2, 3)}
-    outside.settle(outside.lend("even"), 429, headers={"retry-after": "60"})
-    left = Counter(outside.lend("even")["account"] for _ in range(8))
+    outside.settle(outside.lease("even"), 429, headers={"retry-after": "60"})
+    left = Counter(outside.lease("even")["account"] for _ in range(8))
     assert sorted(left.values()) == [4, 4]
-    assert {outside.lend("weighted")["account"] for _ in range(30)} == {"weighted-1", "weighted-2"}
+    assert {outside.lease("weighted")["account"] for _ in range(30)} == {"weighted-1", "weighted-2"}
 
 
-# B5: all limited
+# All limited
 
 
-def test_all_limited_tells_the_remaining_minimum_over_all_causes_also_to_a_job(outside: Outside) -> None:
-    cold, limited = outside.lend("busy"), outside.lend("busy")
+def test_all_limited_reports_the_shortest_wait_over_all_causes_also_for_a_job(outside: Outside) -> None:
+    cold, limited = outside.lease("busy"), outside.lease("busy")
     outside.settle(cold, 429, headers={"retry-after": "600"})
     outside.settle(limited)
     asked = []
@@ -277,12 +277,12 @@ def _unix(text: str) -> float:
 
 
 def test_max_wait_waits_for_the_account(outside: Outside) -> None:
-    lent = outside.lend("wrapped")
-    other = outside.lend("wrapped")
-    for one in (lent, other):
+    lease = outside.lease("wrapped")
+    other = outside.lease("wrapped")
+    for one in (lease, other):
         outside.settle(one, 429, headers={"retry-after": "1"})
     assert outside.acquire("wrapped").status_code == 429
-    outside.settle(outside.lend("wrapped", max_wait=5))
+    outside.settle(outside.lease("wrapped", max_wait=5))
 
 
 # Costs
@@ -297,7 +297,7 @@ def test_tokens_are_granted_exactly_and_refused_calls_use_none(outside: Outside)
 
     with ThreadPoolExecutor(8) as threads:
         assert Counter(threads.map(ask, range(40))) == {200: 6, 429: 34}
-    outside.lend("tokens", cost={"tokens": 100})
+    outside.lease("tokens", cost={"tokens": 100})
     assert outside.acquire("tokens", cost={"tokens": 1}).status_code == 429
 
 
@@ -307,13 +307,13 @@ def test_a_cost_that_can_never_pass_is_422(outside: Outside) -> None:
     assert "Retry-After" not in answer.headers
 
 
-# B6
+# Circuit breaker
 
 
-def test_breaker_opens_and_lets_one_probe_out(outside: Outside) -> None:
-    stale = outside.lend("breaking")
+def test_breaker_opens_and_sends_one_probe(outside: Outside) -> None:
+    stale = outside.lease("breaking")
     for _ in range(2):
-        outside.settle(outside.lend("breaking"), 503)
+        outside.settle(outside.lease("breaking"), 503)
     assert outside.account("breaking-1")["state"] == "open"
     assert outside.acquire("breaking").json()["reasons"] == {"breaker_open": 1}
     outside.settle(stale)
@@ -327,63 +327,65 @@ def test_breaker_opens_and_lets_one_probe_out(outside: Outside) -> None:
     assert outside.account("breaking-1")["state"] == "available"
 
 
-# B7, B8, B9, B10, B11
+# Learned limits, pausing, concurrency, limits per key
 
 
 def test_limits_are_learned_from_headers(outside: Outside) -> None:
-    told = {
+    reported = {
         "x-ratelimit-limit-tokens": "1000",
         "x-ratelimit-remaining-tokens": "100",
         "x-ratelimit-reset-tokens": "54s",
     }
-    settled = outside.settle(outside.lend("learning", cost={"tokens": 10}), 200, headers=told, usage={"tokens": 10})
+    settled = outside.settle(
+        outside.lease("learning", cost={"tokens": 10}), 200, headers=reported, usage={"tokens": 10}
+    )
     assert settled["learned"]["tokens"]["remaining"] == 100
     assert outside.account("learning-1")["learned"]["tokens"]["limit"] == 1000
     denied = outside.acquire("learning", cost={"tokens": 500})
     assert denied.status_code == 429 and denied.json()["reasons"] == {"tokens": 1}
     assert 15 < denied.json()["retry_after"] < 25, "400 tokens at 1,000 a minute"
-    outside.settle(outside.lend("learning", cost={"tokens": 20}), 200, headers={"x-ratelimit-limit-tokens": "many"})
+    outside.settle(outside.lease("learning", cost={"tokens": 20}), 200, headers={"x-ratelimit-limit-tokens": "many"})
 
 
 def test_low_priorities_wait_from_the_threshold_on(outside: Outside) -> None:
     for _ in range(8):
-        outside.lend("pausing")
+        outside.lease("pausing")
     denied = outside.acquire("pausing", priority="low")
     assert denied.status_code == 429 and denied.json()["reasons"] == {"paused": 1}
-    outside.lend("pausing", priority="normal")
+    outside.lease("pausing", priority="normal")
     shown = outside.account("pausing-1")
     assert shown["state"] == "paused" and "80%" in shown["why"]
 
 
-def test_concurrency_goes_down_with_errors_and_holds(outside: Outside) -> None:
+def test_concurrency_goes_down_with_errors_and_is_enforced(outside: Outside) -> None:
     def moved() -> bool:
-        outside.settle(outside.lend("adapting"), 503)
+        outside.settle(outside.lease("adapting"), 503)
         return bool(outside.account("adapting-1")["concurrency"] == 8)
 
     assert outside.account("adapting-1")["concurrency"] == 10
     wait_until(moved, 30, "twenty results and two seconds")
     for _ in range(8):
-        outside.lend("adapting")
+        outside.lease("adapting")
     denied = outside.acquire("adapting")
     assert denied.status_code == 429 and denied.json()["reasons"] == {"concurrency": 1}
 
 
-def test_telegrams_preset_holds_each_chat_by_itself(outside: Outside) -> None:
+def test_telegrams_preset_limits_each_chat_separately(outside: Outside) -> None:
     chat, group = uuid.uuid4().hex, f"-{uuid.uuid4().int}"
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: outside.acquire("telegram", key=chat), range(16)))
     waiting = [answer.json() for answer in answers if answer.status_code == 429]
     assert waiting and all(one["reasons"] == {"key": 1} and one["retry_after"] <= 1 for one in waiting)
-    lent = outside.lend("telegram", key=group)
-    refused = outside.settle(lent, 429, body='{"ok":false,"error_code":429,"parameters":{"retry_after":35}}')
+    lease = outside.lease("telegram", key=group)
+    refused = outside.settle(lease, 429, body='{"ok":false,"error_code":429,"parameters":{"retry_after":35}}')
     assert refused["outcome"] == "rate_limited" and 35 <= refused["cooldown"] <= 38.5
     denied = outside.acquire("telegram", key=group)
     assert denied.status_code == 429 and 30 < denied.json()["retry_after"] <= 38.5
-    outside.lend("telegram", key=uuid.uuid4().hex)
+    outside.lease("telegram", key=uuid.uuid4().hex)
     assert outside.account("bot")["state"] == "available"
 
 
-# B12
+# Python callers
 
 SCRIPT = """
 import asyncio, httpx
@@ -395,20 +397,20 @@ def call(lease):
 async def call_async(lease):
     return call(lease)
 pool = pools.get("wrapped")
-tell = lambda status: print("status", status.kind, status.attempt, status.of, str(status))
+record = lambda status: print("status", status.kind, status.attempt, status.of, str(status))
 for _ in range(2):  # by turns: one of them meets the account that is refused
-    print("sync", pool.call(call, tokens=10, request_id="chat_1", on_status=tell, max_wait=30).status_code)
-print("async", asyncio.run(pool.call_async(call_async, tokens=10, on_status=tell, max_wait=30)).status_code)
+    print("sync", pool.call(call, tokens=10, request_id="chat_1", on_status=record, max_wait=30).status_code)
+print("async", asyncio.run(pool.call_async(call_async, tokens=10, on_status=record, max_wait=30)).status_code)
 try:
-    pool.call(call, request_id="chat_2", on_status=tell, attempts=2, max_wait=30)
+    pool.call(call, request_id="chat_2", on_status=record, attempts=2, max_wait=30)
 except Exception as error:
     print("error", type(error).__name__, error)
 print("accounts", len(set(seen)))
 """
 
 
-def test_python_callers_share_the_pool_and_hear_how_it_goes(outside: Outside) -> None:
-    outside.settle(outside.lend("wrapped", max_wait=5))
+def test_python_callers_share_the_pool_and_get_each_status(outside: Outside) -> None:
+    outside.settle(outside.lease("wrapped", max_wait=5))
     outside.sim.faults({"key": credential("wrapped", 1), "status": 429, "headers": {"retry-after": "1"}})
     try:
         ran = outside.instance.manage("shell", "-c", SCRIPT.replace("{chat}", repr(CHAT)))
@@ -423,30 +425,30 @@ def test_python_callers_share_the_pool_and_hear_how_it_goes(outside: Outside) ->
     assert SECRET not in ran.stdout + ran.stderr
 
 
-# B14
+# Fallback and sticky keys
 
 
-def test_a_full_pool_falls_back_and_comes_back_with_all_reasons(outside: Outside) -> None:
-    assert [outside.lend("first")["account"] for _ in range(3)] == ["first-1", "second-1", "second-1"]
-    outside.settle(outside.lend("first"), 429, headers={"retry-after": "60"})
+def test_a_full_pool_falls_back_and_explains_all_reasons(outside: Outside) -> None:
+    assert [outside.lease("first")["account"] for _ in range(3)] == ["first-1", "second-1", "second-1"]
+    outside.settle(outside.lease("first"), 429, headers={"retry-after": "60"})
     denied = outside.acquire("first")
     assert denied.status_code == 429 and denied.json()["reasons"] == {"requests": 1, "cooldown": 1}
     assert denied.json()["retry_after"] <= 66, "the earlier of both pools"
 
 
 def test_a_conversation_stays_on_its_account_while_it_can(outside: Outside) -> None:
-    mine = [outside.lend("sticky", key="conversation") for _ in range(5)]
-    assert len({lent["account"] for lent in mine}) == 1
-    assert {outside.lend("sticky")["account"] for _ in range(3)} == {"sticky-1", "sticky-2", "sticky-3"}
+    mine = [outside.lease("sticky", key="conversation") for _ in range(5)]
+    assert len({lease["account"] for lease in mine}) == 1
+    assert {outside.lease("sticky")["account"] for _ in range(3)} == {"sticky-1", "sticky-2", "sticky-3"}
     outside.settle(mine[0], 429, headers={"retry-after": "60"})
-    moved = {outside.lend("sticky", key="conversation")["account"] for _ in range(3)}
+    moved = {outside.lease("sticky", key="conversation")["account"] for _ in range(3)}
     assert len(moved) == 1 and moved != {mine[0]["account"]}
 
 
-# The storm
+# Many failures at once
 
 
-def test_a_storm_fails_no_job_is_explained_and_passes_but_for_the_invalid_key(outside: Outside) -> None:
+def test_many_failures_at_once_fail_no_job_and_pass_except_for_the_invalid_key(outside: Outside) -> None:
     stormy = [credential("stormy", number) for number in range(1, 5)]
     begin = datetime.now(UTC).isoformat()
     outside.sim.faults(
@@ -486,14 +488,14 @@ def test_a_storm_fails_no_job_is_explained_and_passes_but_for_the_invalid_key(ou
     wait_until(recovered, 60, lambda: str(outside.client.get("/api/v1/pools/stormy").json()))
     last = outside.submit("stormy")
     outside.ended(last)
-    heard = outside.events(begin, lambda all_: all_[-1][0] == "job.completed" and all_[-1][1]["job"] == last)
-    told = Counter(
-        (name, data["account"]) for name, data in heard if data.get("pool") == "stormy" and "account" in data
+    received = outside.events(begin, lambda all_: all_[-1][0] == "job.completed" and all_[-1][1]["job"] == last)
+    reported = Counter(
+        (name, data["account"]) for name, data in received if data.get("pool") == "stormy" and "account" in data
     )
-    assert told["account.disabled", "stormy-4"] == 1, "one event"
-    assert told["breaker.opened", "stormy-2"] >= 1 and told["breaker.closed", "stormy-2"] == 1
-    assert told["breaker.half_open", "stormy-2"] == told["breaker.opened", "stormy-2"]
-    assert SECRET not in str(heard)
+    assert reported["account.disabled", "stormy-4"] == 1, "one event"
+    assert reported["breaker.opened", "stormy-2"] >= 1 and reported["breaker.closed", "stormy-2"] == 1
+    assert reported["breaker.half_open", "stormy-2"] == reported["breaker.opened", "stormy-2"]
+    assert SECRET not in str(received)
 
     def alerts() -> dict[tuple[str, str], list[dict[str, Any]]]:
         rows = outside.client.get("/api/v1/alerts", params={"limit": 500}).json()["results"]
@@ -509,10 +511,10 @@ def test_a_storm_fails_no_job_is_explained_and_passes_but_for_the_invalid_key(ou
     )
     wait_until(lambda: ("alert.resolved", "stormy/stormy-2") in notices(outside), 30, lambda: str(notices(outside)))
     sent = notices(outside)
-    assert sent.count(("alert.raised", "stormy/stormy-4")) == 1, "one alert, told once"
+    assert sent.count(("alert.raised", "stormy/stormy-4")) == 1, "one alert, reported once"
     assert ("alert.resolved", "stormy/stormy-4") not in sent
     assert sent.index(("alert.raised", "stormy/stormy-2")) < sent.index(("alert.resolved", "stormy/stormy-2"))
-    raised = [data for name, data in outside.events(begin, lambda all_: told_of(all_, "alert.resolved"))]
+    raised = [data for name, data in outside.events(begin, lambda all_: ends_with(all_, "alert.resolved"))]
     assert [data["kind"] for data in raised if data.get("subject") == "stormy/stormy-4"] == ["account_auth_failed"]
 
     # Another key brings it back, and the alert ends.
@@ -528,11 +530,11 @@ def notices(outside: Outside) -> list[tuple[str, str]]:
     return [(body["type"], body["data"]["subject"]) for _, _, body in list(outside.hook.got)]
 
 
-def told_of(heard: list[tuple[str, dict[str, Any]]], name: str) -> bool:
-    return heard[-1][0] == name
+def ends_with(received: list[tuple[str, dict[str, Any]]], name: str) -> bool:
+    return received[-1][0] == name
 
 
-# B1: no secret anywhere
+# Secrets
 
 
 def forms(secret: str) -> list[bytes]:
@@ -565,9 +567,9 @@ def test_no_secret_shows_anywhere_even_if_the_provider_echoes_it(outside: Outsid
         uids.append(outside.submit("telegram", queue="outside-once", payload=body, keys={"chat": str(status)}))
         wait_until(settled, 60, lambda: str([outside.job(uid) for uid in uids[-2:]]))
         enable_all()  # a job whose credential is refused tries the other account too
-        lent = outside.lend("echoing", max_wait=5)
-        own = credential("echoing", int(lent["account"][-1]))
-        outside.settle(lent, status, body=echo["body"].replace("{credential}", own), headers={"retry-after": "1"})
+        lease = outside.lease("echoing", max_wait=5)
+        own = credential("echoing", int(lease["account"][-1]))
+        outside.settle(lease, status, body=echo["body"].replace("{credential}", own), headers={"retry-after": "1"})
         enable_all()
     outside.sim.faults()
     outside.bot.faults()
@@ -660,18 +662,18 @@ def admin_pages(outside: Outside) -> dict[str, bytes]:
     return pages
 
 
-# B13: the last, since it empties Redis
+# The last, since it empties Redis
 
 
-def test_what_is_known_of_accounts_outlives_redis(outside: Outside) -> None:
-    lent = outside.lend("lasting")
-    outside.settle(lent, 429, headers={"retry-after": "600"})
+def test_the_state_of_accounts_survives_a_loss_of_redis(outside: Outside) -> None:
+    lease = outside.lease("lasting")
+    outside.settle(lease, 429, headers={"retry-after": "600"})
     query = "SELECT state FROM quotas_account WHERE name = ?"
 
     def stored() -> bool:
-        return outside.instance.rows(query, lent["account"]) == [("cooling_down",)]
+        return outside.instance.rows(query, lease["account"]) == [("cooling_down",)]
 
     wait_until(stored, 30, "the flusher")
     outside.instance.flushall()
-    wait_until(lambda: outside.account(lent["account"])["state"] == "cooling_down", 30)
-    assert {outside.lend("lasting")["account"] for _ in range(4)} == {"lasting-1", "lasting-2"} - {lent["account"]}
+    wait_until(lambda: outside.account(lease["account"])["state"] == "cooling_down", 30)
+    assert {outside.lease("lasting")["account"] for _ in range(4)} == {"lasting-1", "lasting-2"} - {lease["account"]}

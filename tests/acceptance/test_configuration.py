@@ -1,4 +1,4 @@
-"""One second after `apply` has returned, nobody answers from the configuration before it: in no process, at no door.
+"""One second after `apply` has returned, nobody answers from the configuration before it: in no process, over no interface.
 
 Each burst comes after a quiet time, when every process's copy is old and all callers meet the same refresh.
 """
@@ -35,7 +35,7 @@ def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
 def asking(instance: Instance) -> Iterator[list[subprocess.Popen[str]]]:
     """Processes of their own that ask through the Python API."""
     instance.manage("apply", "-", stdin=policy(1000))
-    command = [sys.executable, "-m", "tests.acceptance.asking", "fresh"]
+    command = [sys.executable, "-m", "tests.acceptance.parallel_checks", "fresh"]
     started = [
         subprocess.Popen(
             command, cwd=BASE_DIR, env=instance.environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -71,7 +71,7 @@ def burst(client: httpx.Client, path: str, body: dict[str, object]) -> list[http
         return list(threads.map(lambda _: client.post(path, json=body), range(AT_ONCE)))
 
 
-def test_no_check_is_held_against_the_old_limit(instance: Instance, asking: list[subprocess.Popen[str]]) -> None:
+def test_no_check_uses_the_old_limit(instance: Instance, asking: list[subprocess.Popen[str]]) -> None:
     body: dict[str, object] = {"project": "fresh", "cost": {"requests": 0}}
     with instance.client() as client:
         burst(client, "/api/v1/limits/check", body)  # connections, threads, keys
@@ -143,11 +143,11 @@ pools: [{{name: {name}, provider: fresh-provider, concurrency: {{initial: 100, c
 def test_a_job_that_waits_for_a_limit_runs_when_the_limit_is_raised(instance: Instance) -> None:
     text = """
 version: 1
-projects: [{slug: held}]
-policies: [{name: held-limit, scope: project, project: held, unit: requests, algorithm: fixed_window, limit: %d, window: 7d}]
+projects: [{slug: limited}]
+policies: [{name: low-limit, scope: project, project: limited, unit: requests, algorithm: fixed_window, limit: %d, window: 7d}]
 """
     instance.manage("apply", "-", stdin=text % 0)
-    job = {"type": "t.echo", "queue": "batch", "project": "held", "payload": {"text": "x"}}
+    job = {"type": "t.echo", "queue": "batch", "project": "limited", "payload": {"text": "x"}}
     with instance.client() as client:
         found = client.post("/api/v1/jobs", json=job).json()["id"]
         wait_until(lambda: client.get(f"/api/v1/jobs/{found}").json()["status"] == "rate_limited", 20)

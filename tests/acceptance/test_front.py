@@ -35,11 +35,11 @@ def raw(instance: Instance, request: bytes, then: tuple[bytes, ...] = ()) -> tup
     return head, body
 
 
-class Ears:
-    """Hears live events in a thread."""
+class EventListener:
+    """Reads live events in a thread."""
 
     def __init__(self, instance: Instance, key: str | None = None, since: str = "") -> None:
-        self.heard: list[tuple[str, str, Any]] = []
+        self.received: list[tuple[str, str, Any]] = []
         self.listening = threading.Event()
         self.ended = threading.Event()
         self.complete = False
@@ -63,7 +63,7 @@ class Ears:
                     if line:
                         fields[name] = value
                     elif "data" in fields:
-                        self.heard.append((fields["id"], fields["event"], json.loads(fields["data"])))
+                        self.received.append((fields["id"], fields["event"], json.loads(fields["data"])))
                         fields = {}
                 self.complete = True
         except httpx.HTTPError:
@@ -72,12 +72,12 @@ class Ears:
             self.ended.set()
 
     def names(self, **members: Any) -> list[str]:
-        return [name for _, name, told in self.heard if members.items() <= told["data"].items()]
+        return [name for _, name, reported in self.received if members.items() <= reported["data"].items()]
 
 
 @contextmanager
-def listening(instance: Instance, key: str | None = None, since: str = "") -> Iterator[Ears]:
-    yield Ears(instance, key, since)
+def listening(instance: Instance, key: str | None = None, since: str = "") -> Iterator[EventListener]:
+    yield EventListener(instance, key, since)
 
 
 def test_hot_calls_and_pages_share_a_port(instance: Instance) -> None:
@@ -142,13 +142,13 @@ def test_a_job_is_heard_of_by_its_project_only(instance: Instance) -> None:
             submitted = client.post("/api/v1/jobs", json=job)
             assert submitted.status_code == 202, submitted.text
             uid = submitted.json()["id"]
-            wait_until(lambda: "job.dead" in us.names(job=uid), 30, lambda: str(us.heard))
+            wait_until(lambda: "job.dead" in us.names(job=uid), 30, lambda: str(us.received))
             assert us.names(job=uid)[0] == "job.executing"
-            assert "job.dead" in all_.names(job=uid) and not them.heard
+            assert "job.dead" in all_.names(job=uid) and not them.received
             assert "queue.paused" not in us.names()
-        last = us.heard[0][0]
+        last = us.received[0][0]
         with listening(instance, ours, since=last) as again:
-            wait_until(lambda: [event[0] for event in again.heard] == [event[0] for event in us.heard[1:]], 10)
+            wait_until(lambda: [event[0] for event in again.received] == [event[0] for event in us.received[1:]], 10)
 
 
 CONFIGURATION = """
@@ -165,11 +165,11 @@ pools:
 
 def test_open_streams_do_not_hold_up_the_end() -> None:
     with running() as instance:
-        ears = Ears(instance)
+        listener = EventListener(instance)
         begun = time.monotonic()
         assert instance.stop() == 0
-        assert ears.ended.wait(5)
-        assert ears.complete, instance.output
+        assert listener.ended.wait(5)
+        assert listener.complete, instance.output
         # A process that has written nothing has no log file; the parent shows each line, too.
         assert "refused to gracefully stop" not in instance.output, instance.output
         assert time.monotonic() - begun < 60

@@ -75,8 +75,8 @@ class World:
             lambda: f"{completed} completed: {self.totals(batch)}\n{self.instance.output}",
         )
 
-    def assert_sound(self, batch: str, count: int) -> None:
-        """All complete, each attempt sent once, as the provider counts them; nothing is held any more."""
+    def assert_consistent(self, batch: str, count: int) -> None:
+        """All complete, each attempt sent once, as the provider counts them; nothing is reserved any more."""
         totals = self.totals(batch)
         assert totals == {**dict.fromkeys(totals, 0), "completed": count}
         stats = self.simulator.stats()
@@ -130,14 +130,14 @@ def test_whatever_is_killed_the_batch_ends_complete() -> None:
         one.instance.no_survivors()
         one.instance.start()
         one.wait_for(batch, 320)
-        one.assert_sound(batch, 320)
+        one.assert_consistent(batch, 320)
 
 
 def test_without_a_kill_no_call_is_made_twice(calm: World) -> None:
     before = calm.simulator.stats()
     batch = calm.submit(200)
     calm.wait_for(batch, 200)
-    calm.assert_sound(batch, 200)
+    calm.assert_consistent(batch, 200)
     stats = calm.simulator.stats()
     assert stats["requests"] - before["requests"] == 200
     assert (stats["duplicates"], stats["refused"]) == (before["duplicates"], before["refused"])
@@ -169,7 +169,7 @@ def test_a_worker_that_is_asked_to_stop_hands_back_what_it_cannot_finish() -> No
         for pid in one.instance.pids("worker-io"):
             os.kill(pid, signal.SIGTERM)
         one.wait_for(batch, 120)
-        one.assert_sound(batch, 120)
+        one.assert_consistent(batch, 120)
         attempts = [
             attempt["outcome"]
             for row in one.get(f"jobs?batch={batch}&limit=500")["results"]

@@ -39,7 +39,7 @@ def test_two_processes_of_many_threads_are_held_to_the_smallest_limit(shared_ins
         command = [
             sys.executable,
             "-m",
-            "tests.acceptance.hammer",
+            "tests.acceptance.check_load",
             shared_instance.url,
             key,
             "200",
@@ -52,8 +52,8 @@ def test_two_processes_of_many_threads_are_held_to_the_smallest_limit(shared_ins
         ]
         outcome: Counter[str] = Counter()
         for racer in racers:
-            told, _ = racer.communicate(timeout=150)
-            outcome.update(json.loads(told))
+            reported, _ = racer.communicate(timeout=150)
+            outcome.update(json.loads(reported))
         assert outcome == {"200": 50, "429": 350}
         rows = client.get("/api/v1/limits/usage", params={"project": "race"}).json()["results"]
         assert {row["policy"]: row["used"] for row in rows} == dict.fromkeys(

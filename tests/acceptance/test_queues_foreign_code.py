@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.acceptance.failure_instance import failure_instance, submit
 from tests.acceptance.fleet import fleet
-from tests.acceptance.yard import submit, yard
 from tests.support.instance import process_table, wait_until
 from tests.support.shapes import EMBEDDED, SEPARATE, Place
 
@@ -22,7 +22,9 @@ LANES = ["threaded", "forked"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One instance with a worker of each lane."""
-    with yard(EMBEDDED, tmp_path_factory.mktemp("scratch"), "--workers", "1", SLUICE_STUCK_AFTER="5") as made:
+    with failure_instance(
+        EMBEDDED, tmp_path_factory.mktemp("scratch"), "--workers", "1", SLUICE_STUCK_AFTER="5"
+    ) as made:
         yield made
 
 
@@ -155,7 +157,7 @@ def test_what_an_untidy_job_leaves_spoils_neither_its_end_nor_the_next_job(place
 @pytest.mark.timeout(240)
 def test_jobs_find_sql_again_after_its_connections_were_cut(tmp_path: Path) -> None:
     """On every kind of thread: plain, of a loop, and of a process."""
-    with yard(SEPARATE, tmp_path, "--workers", "1") as place:
+    with failure_instance(SEPARATE, tmp_path, "--workers", "1") as place:
         for _ in range(2):
             for queue in LANES:
                 for type in ("t.rows", "t.arows"):

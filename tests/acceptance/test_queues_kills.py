@@ -17,9 +17,10 @@ import httpx
 import pytest
 
 from controlplane import parent_death
+from tests.acceptance.failure_instance import failure_instance, submit
 from tests.acceptance.fleet import Fleet, fleet
-from tests.acceptance.sound import (
-    assert_sound,
+from tests.acceptance.invariants import (
+    assert_consistent,
     attempts,
     charged,
     counts,
@@ -28,7 +29,6 @@ from tests.acceptance.sound import (
     statuses,
     wait_for_the_end,
 )
-from tests.acceptance.yard import submit, yard
 from tests.support.instance import BASE_DIR, wait_until
 from tests.support.shapes import BOTH, EMBEDDED, Place
 
@@ -37,7 +37,7 @@ ORPHAN_SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with yard(EMBEDDED, tmp_path_factory.mktemp("scratch")) as made:
+    with failure_instance(EMBEDDED, tmp_path_factory.mktemp("scratch")) as made:
         yield made
 
 
@@ -53,7 +53,7 @@ def pause(least: float, most: float, draw: random.Random) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("shape", BOTH)
 def test_twenty_kills_at_random_among_two_hundred_jobs(shape: str, tmp_path: Path) -> None:
-    with yard(shape, tmp_path) as place:
+    with failure_instance(shape, tmp_path) as place:
         _random_kills(place, jobs=200, kills=20)
 
 
@@ -75,7 +75,7 @@ def _random_kills(place: Place, jobs: int, kills: int) -> None:
             workers.kill(draw.choice(workers.living("io")))
             workers.start("io", "--concurrency", "10")
         wait_for_the_end(place, ids, 240)
-        assert_sound(place, ids)
+        assert_consistent(place, ids)
         lost = sum(one.outcome == "lost" for one in attempts(place, ids))
         slowest = slowest_orphan(place, ids, workers.killed)
     print(f"{kills} kills among {jobs} jobs: {lost} deliveries lost, the slowest ran again after {slowest:.1f} s")
@@ -91,7 +91,7 @@ def _random_kills(place: Place, jobs: int, kills: int) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("shape", BOTH)
 def test_five_hundred_kills_between_dequeue_and_start(shape: str, tmp_path: Path) -> None:
-    with yard(shape, tmp_path) as place:
+    with failure_instance(shape, tmp_path) as place:
         _die_between(place, kills=500, jobs=700, where="taken")
 
 
@@ -100,7 +100,7 @@ def test_five_hundred_kills_between_dequeue_and_start(shape: str, tmp_path: Path
 @pytest.mark.parametrize("shape", BOTH)
 def test_kills_between_claim_and_start(shape: str, tmp_path: Path) -> None:
     """The claim is committed and nothing begun; such jobs run alone next time."""
-    with yard(shape, tmp_path) as place:
+    with failure_instance(shape, tmp_path) as place:
         _die_between(place, kills=5, jobs=100, where="claimed")
 
 
@@ -123,7 +123,7 @@ def _die_between(place: Place, kills: int, jobs: int, where: str) -> None:
     with fleet(place.instance) as workers:
         workers.start("io")
         wait_for_the_end(place, ids, 240)
-        assert_sound(place, ids)
+        assert_consistent(place, ids)
     uids = {str(pk): uid for pk, uid in place.rows("SELECT id, uid FROM queues_job")}
     last = {uids[pk]: float(at) for _, at, *parcel in deaths for pk in parcel}
     starts = {one.job: one.started_at for one in attempts(place, ids) if one.outcome == "succeeded"}
@@ -140,7 +140,7 @@ def _die_between(place: Place, kills: int, jobs: int, where: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", BOTH)
 def test_a_worker_stopped_past_its_lease_settles_nothing_when_it_goes_on(shape: str, tmp_path: Path) -> None:
-    with yard(shape, tmp_path) as place, fleet(place.instance) as workers:
+    with failure_instance(shape, tmp_path) as place, fleet(place.instance) as workers:
         one = workers.start("io", "--concurrency", "10")
         ids = submit(place, 60, payload={"seconds": 1.0}, max_attempts=1)
         wait_until(lambda: counts(place, ids)["executing"] >= 10, 60)
@@ -163,7 +163,7 @@ def test_a_worker_stopped_past_its_lease_settles_nothing_when_it_goes_on(shape: 
         more = submit(place, 20, payload={"seconds": 0.0})
         wait_for_the_end(place, more, 60)
         assert attempts(place, ids) == before
-        assert_sound(place, [*ids, *more])
+        assert_consistent(place, [*ids, *more])
         print(f"stopped past its lease ({shape}): {lost()} deliveries ran elsewhere, none settled twice")
 
 
@@ -171,7 +171,7 @@ def test_a_worker_stopped_past_its_lease_settles_nothing_when_it_goes_on(shape: 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("shape", BOTH)
 def test_ten_times_sigterm_under_load(shape: str, tmp_path: Path) -> None:
-    with yard(shape, tmp_path) as place:
+    with failure_instance(shape, tmp_path) as place:
         _sigterm(place, jobs=400, times=10, grace="0.5")
 
 
@@ -198,7 +198,7 @@ def _sigterm(place: Place, jobs: int, times: int, grace: str) -> None:
         wait_for_the_end(place, ids, 240)
         wait_until(lambda: not set(asked) & set(workers.living()), 60)
         assert {workers.processes[name].returncode for name in asked} == {0}
-        assert_sound(place, ids)
+        assert_consistent(place, ids)
     handed_back = sum(one.error.startswith("Its worker stopped") for one in attempts(place, ids))
     print(f"{times} SIGTERMs among {jobs} jobs: {handed_back} handed back")
     assert handed_back > 0, "some were in hand when it was asked to stop"
@@ -213,7 +213,7 @@ def _sigterm(place: Place, jobs: int, times: int, grace: str) -> None:
 @pytest.mark.parametrize("shape", BOTH)
 def test_the_web_process_killed_ten_times_between_commit_and_kick(shape: str, tmp_path: Path) -> None:
     """The supervisor gives a child up that dies five times in a minute: so there is a minute's rest in between."""
-    with yard(shape, tmp_path) as place:
+    with failure_instance(shape, tmp_path) as place:
         _kill_web(place, 4)
         time.sleep(60)
         _kill_web(place, 4)
@@ -237,11 +237,11 @@ def _kill_web(place: Place, times: int) -> None:
             wait_until(lambda: _answers(place), 60)
             with place.instance.client() as client:
                 again = client.post("/api/v1/jobs", json=body, headers=key)
-            assert again.status_code == 200, "it was accepted, though nobody heard of it"
+            assert again.status_code == 200, "it was accepted, although the client got no response"
             ids.append(again.json()["id"])
             wait_for_the_end(place, ids, 60)
             assert len((place.scratch / key["Idempotency-Key"]).read_text().splitlines()) == 1
-        assert_sound(place, ids)
+        assert_consistent(place, ids)
 
 
 def _answers(place: Place) -> bool:
@@ -270,7 +270,7 @@ def test_poison_dies_alone_and_its_neighbours_are_charged_nothing(place: Place) 
                 return set(statuses(place, ids).values()) <= {"completed", "dead"}
 
             wait_until(over, 120, lambda: str(counts(place, [*healthy, bad])))  # noqa: B023
-            assert_sound(place, [*healthy, bad], dead=1)
+            assert_consistent(place, [*healthy, bad], dead=1)
         ((category, deliveries, counted, deaths),) = place.rows(
             "SELECT category, delivery, attempts_counted, deaths FROM queues_job WHERE uid = ?", bad
         )

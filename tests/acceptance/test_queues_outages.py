@@ -16,25 +16,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.failure_instance import failure_instance, submit
 from tests.acceptance.fleet import fleet
-from tests.acceptance.sound import assert_sound, attempts, charged, counts, wait_for_the_end
-from tests.acceptance.yard import submit, yard
+from tests.acceptance.invariants import assert_consistent, attempts, charged, counts, wait_for_the_end
 from tests.support.instance import wait_until
 from tests.support.shapes import BOTH, EMBEDDED, SEPARATE, Place
 
 
 @pytest.fixture(scope="module")
 def separate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with yard(SEPARATE, tmp_path_factory.mktemp("scratch")) as made:
+    with failure_instance(SEPARATE, tmp_path_factory.mktemp("scratch")) as made:
         yield made
 
 
 class Callers:
-    """Clients that submit without a break, each job under a key of its own. `heard` counts what they were told."""
+    """Clients that submit without a break, each job under a key of its own. `received` counts the statuses."""
 
     def __init__(self, place: Place, threads: int = 3) -> None:
         self.place = place
-        self.heard: Counter[int] = Counter()
+        self.received: Counter[int] = Counter()
         self.accepted: list[str] = []
         self.slowest = 0.0
         self._stop = threading.Event()
@@ -50,7 +50,7 @@ class Callers:
                 answer = client.post("/api/v1/jobs", json=body, headers=key)
                 with self._lock:
                     self.slowest = max(self.slowest, time.monotonic() - begun)
-                    self.heard[answer.status_code] += 1
+                    self.received[answer.status_code] += 1
                     if answer.status_code == 202:
                         self.accepted.append(answer.json()["id"])
                 self._stop.wait(0.05)
@@ -93,24 +93,24 @@ def redis_away(place: Place, seconds: float) -> None:
         running = submit(place, 15, payload={"seconds": 2.0}, max_attempts=1)
         wait_until(lambda: counts(place, running)["executing"] >= 10, 60)
         with Callers(place) as callers:
-            wait_until(lambda: callers.heard[202] >= 10, 30)
+            wait_until(lambda: callers.received[202] >= 10, 30)
             with outage(place, seconds):
                 pass
             before = len(callers.accepted)
             wait_until(lambda: len(callers.accepted) >= before + 10, 30)
-        assert set(callers.heard) <= {202, 503}, callers.heard
+        assert set(callers.received) <= {202, 503}, callers.received
         ids = [*running, *callers.accepted]
         wait_for_the_end(place, ids, 90)
-        assert_sound(place, ids)
+        assert_consistent(place, ids)
         assert charged(place, ids) == 0
-    print(f"Redis away for {seconds:g} s: {dict(callers.heard)}, slowest answer {callers.slowest:.2f} s")
+    print(f"Redis away for {seconds:g} s: {dict(callers.received)}, slowest answer {callers.slowest:.2f} s")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", BOTH)
 def test_redis_away_for_twenty_seconds_while_jobs_are_submitted(shape: str, tmp_path: Path) -> None:
-    with yard(shape, tmp_path) as place:
+    with failure_instance(shape, tmp_path) as place:
         redis_away(place, 20.0)
 
 
@@ -131,28 +131,28 @@ def postgres_away(place: Place, seconds: float, jobs: int) -> None:
         running = submit(place, jobs, payload={"seconds": 1.0}, max_attempts=1)
         wait_until(lambda: counts(place, running)["executing"] >= 15, 60)
         with Callers(place) as callers:
-            wait_until(lambda: callers.heard[202] >= 10, 30)
+            wait_until(lambda: callers.received[202] >= 10, 30)
             place.postgres.stop()
             gone = time.monotonic()
-            wait_until(lambda: callers.heard[503] >= 3 and time.monotonic() - gone >= seconds, seconds + 60)
+            wait_until(lambda: callers.received[503] >= 3 and time.monotonic() - gone >= seconds, seconds + 60)
             place.postgres.start()
             before = len(callers.accepted)
             wait_until(lambda: len(callers.accepted) >= before + 10, 60)
-        assert set(callers.heard) <= {202, 503}, callers.heard
+        assert set(callers.received) <= {202, 503}, callers.received
         assert len(workers.living()) == 2, "no worker ends because SQL is away"
         ids = [*running, *callers.accepted]
         wait_for_the_end(place, ids, 120)
-        assert_sound(place, ids)
+        assert_consistent(place, ids)
         assert charged(place, ids) == 0
     again = sum(one.outcome != "succeeded" for one in attempts(place, ids))
-    print(f"PostgreSQL away for {seconds:g} s: {dict(callers.heard)}, {again} deliveries ran again")
+    print(f"PostgreSQL away for {seconds:g} s: {dict(callers.received)}, {again} deliveries ran again")
 
 
 @pytest.mark.long
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_postgresql_away_for_fifteen_seconds_while_jobs_run(tmp_path: Path) -> None:
-    with yard(SEPARATE, tmp_path) as place:
+    with failure_instance(SEPARATE, tmp_path) as place:
         postgres_away(place, 15.0, jobs=500)
 
 
@@ -168,7 +168,7 @@ def test_postgresql_away_while_jobs_run(separate: Place) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_redis_emptied_with_jobs_in_every_state_embedded(tmp_path: Path) -> None:
-    with yard(EMBEDDED, tmp_path) as place:
+    with failure_instance(EMBEDDED, tmp_path) as place:
         emptied(place)
 
 
@@ -193,8 +193,8 @@ def emptied(place: Place) -> None:
         limited = submit(place, 6, user="slow", payload={"seconds": 0.0})
         scheduled = submit(place, 5, delay=8, payload={"seconds": 0.0})
         running = submit(place, 25, payload={"seconds": 3.0}, max_attempts=1)
-        held = submit(place, 3, after=[running[-1]], payload={"seconds": 0.0})
-        ids = [first, *dead, *parked, *retrying, *limited, *scheduled, *running, *held]
+        dependent = submit(place, 3, after=[running[-1]], payload={"seconds": 0.0})
+        ids = [first, *dead, *parked, *retrying, *limited, *scheduled, *running, *dependent]
         states = {"completed", "dead", "pending", "executing", "rate_limited", "retrying"}
         wait_until(lambda: states <= counts(place, ids).keys(), 60, lambda: str(counts(place, ids)))
         place.instance.flushall()
@@ -203,7 +203,7 @@ def emptied(place: Place) -> None:
         (place.scratch / "go").touch()
         wait_for_the_end(place, ids, 60)
         print(f"emptied: all {len(ids)} had ended {time.monotonic() - at:.1f} s later")
-        assert_sound(place, ids, dead=2)
+        assert_consistent(place, ids, dead=2)
         again = client.post("/api/v1/jobs", json=body, headers=key)
         assert (again.status_code, again.json()["id"]) == (200, first)
         assert client.post("/api/v1/jobs", json={**body, "priority": "high"}, headers=key).status_code == 409

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.failure_instance import failure_instance, submit
 from tests.acceptance.fleet import fleet
-from tests.acceptance.sound import assert_sound, counts, wait_for_the_end
-from tests.acceptance.yard import submit, yard
+from tests.acceptance.invariants import assert_consistent, counts, wait_for_the_end
 from tests.support.instance import wait_until
 from tests.support.shapes import EMBEDDED, Place
 
@@ -18,7 +18,7 @@ from tests.support.shapes import EMBEDDED, Place
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One instance with a worker of each lane."""
-    with yard(EMBEDDED, tmp_path_factory.mktemp("scratch"), "--workers", "1") as made:
+    with failure_instance(EMBEDDED, tmp_path_factory.mktemp("scratch"), "--workers", "1") as made:
         yield made
 
 
@@ -88,6 +88,6 @@ def test_a_worker_makes_room_after_so_many_jobs_and_finishes_what_it_has(place: 
         os.kill(own, signal.SIGCONT)
         assert counts(place, ids)["dead"] == 0, "nothing was left behind that may not run twice"
         wait_for_the_end(place, ids)
-        assert_sound(place, ids)
+        assert_consistent(place, ids)
         ((done,),) = place.rows("SELECT jobs_done FROM queues_workerprocess WHERE name = ?", first)
         assert 7 <= done <= 12

@@ -115,10 +115,10 @@ def test_a_worker_that_dies_again_and_again_is_named_and_ends_nobody(instance: I
         (pid,) = instance.pids("worker-cpu")
         instance.kill_child("worker-cpu")
         wait_until(lambda pid=pid: pid not in instance.pids("worker-cpu"), 10)
-    told = instance.readyz()
-    assert told.status_code == 503
-    assert told.json()["failing"] == ["processes"]
-    assert "worker-cpu-1 has died" in told.json()["detail"]
+    reported = instance.readyz()
+    assert reported.status_code == 503
+    assert reported.json()["failing"] == ["processes"]
+    assert "worker-cpu-1 has died" in reported.json()["detail"]
     examined = instance.manage("doctor", check=False)
     assert examined.returncode == 1
     assert "worker-cpu-1 has died" in examined.stdout + examined.stderr

@@ -34,7 +34,7 @@ class Receiver:
         self.place = f"127.0.0.1:{self.server.server_address[1]}"
 
     @property
-    def told(self) -> list[tuple[str, str]]:
+    def reported(self) -> list[tuple[str, str]]:
         """(event, kind) of the webhooks that came."""
         return [(body["type"], body["data"]["kind"]) for _, _, body in self.got]
 

@@ -41,8 +41,8 @@ recurring: [{{name: each-minute, cron: "* * * * *", type: t.mark, project: acme,
 """
 
 
-class Counter:
-    """Where jobs are handed in and asked for."""
+class JobsClient:
+    """Submits and reads jobs over REST."""
 
     def __init__(self, place: Place, scratch: Path, http: httpx.Client) -> None:
         self.place = place
@@ -95,7 +95,7 @@ class Counter:
 
 
 @contextmanager
-def counter(scratch: Path, **environ: str) -> Iterator[Counter]:
+def jobs_client(scratch: Path, **environ: str) -> Iterator[JobsClient]:
     """An instance with the tests' tasks, queues and policies, and a provider for its one pool."""
     with Simulator("--rpm", "60000") as simulator:
         given = {
@@ -109,4 +109,4 @@ def counter(scratch: Path, **environ: str) -> Iterator[Counter]:
         with placed(EMBEDDED, "--workers", "1", environ=given) as place:
             place.instance.manage("apply", "-", stdin=CONFIG.format(url=simulator.base_url))
             with place.instance.client() as http:
-                yield Counter(place, scratch, http)
+                yield JobsClient(place, scratch, http)

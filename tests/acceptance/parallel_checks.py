@@ -1,6 +1,6 @@
 """A process that answers each line of its input with 40 parallel checks through the Python API.
 
-python -m tests.acceptance.asking PROJECT: prints for each line how many of the checks were held against which limit.
+python -m tests.acceptance.parallel_checks PROJECT: prints for each line how many of the checks were decided by which limit.
 """
 
 from __future__ import annotations

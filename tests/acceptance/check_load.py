@@ -1,6 +1,6 @@
 """Fires checks from many threads of one process and prints how many came back with each status.
 
-python -m tests.acceptance.hammer URL KEY CHECKS THREADS BODY
+python -m tests.acceptance.check_load URL KEY CHECKS THREADS BODY
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Instances with the tests' own tasks, made to be hurt."""
+"""Instances with the tests' own tasks, for tests that kill processes and stop servers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ queues: [{name: patient, retry_policy: steady}, {name: parked}, {name: forked, l
 
 
 @contextmanager
-def yard(shape: str, scratch: Path, *options: str, **environ: str) -> Iterator[Place]:
+def failure_instance(shape: str, scratch: Path, *options: str, **environ: str) -> Iterator[Place]:
     """An instance of that shape with no I/O worker of its own, unless `options` of `up` say otherwise. Forked jobs and
     workers may take 300 MiB."""
     given = {

@@ -1,4 +1,4 @@
-"""What must hold after any failure: all that was accepted has ended, nothing twice, and nothing is held any more."""
+"""What is true after any failure: each accepted job has ended, none ran twice, and nothing is reserved any more."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def wait_for_the_end(place: Place, ids: Collection[str], within: float = 120.0) 
     wait_until(lambda: not left(), within, lambda: f"left: {left()}\n{place.instance.output}")
 
 
-def assert_sound(place: Place, accepted: Collection[str], *, dead: int = 0, cancelled: int = 0) -> None:
+def assert_consistent(place: Place, accepted: Collection[str], *, dead: int = 0, cancelled: int = 0) -> None:
     """Accepted = finished + dead + cancelled; each completed job has exactly one attempt that succeeded."""
     ended = statuses(place, accepted)
     assert not set(accepted) - ended.keys(), "accepted and gone"
@@ -89,7 +89,7 @@ def assert_nothing_is_held(place: Place) -> None:
     """Slots of limits and of accounts are at 0 again, and RQ's keys are gone with what they stood for."""
     with place.instance.client() as client:
 
-        def held() -> dict[str, Any]:
+        def reserved() -> dict[str, Any]:
             usage = client.get("/api/v1/limits/usage?policy=inflight").json()["results"]
             accounts = client.get("/api/v1/accounts").json()["results"]
             return {
@@ -99,7 +99,7 @@ def assert_nothing_is_held(place: Place) -> None:
                 "belt": _on_redis(place),
             }
 
-        wait_until(lambda: not any(held().values()), 90, lambda: f"still held: {held()}")
+        wait_until(lambda: not any(reserved().values()), 90, lambda: f"still reserved: {reserved()}")
 
 
 def _on_redis(place: Place) -> int:
