@@ -245,8 +245,8 @@ def publisher() -> Iterator[Publisher]:
 def test_denials_are_told_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
     denied = events.LimitDenied("p", "user", "u", 5.0, project="acme")
     for _ in range(1000):
-        publisher.tell(denied)
-    publisher.tell(events.LimitDenied("p", "user", "v", 5.0, project="acme"))
+        publisher.publish(denied)
+    publisher.publish(events.LimitDenied("p", "user", "v", 5.0, project="acme"))
 
     def told() -> list[tuple[str, int]]:
         rows: Any = store.xrange(stream.stream_key())
