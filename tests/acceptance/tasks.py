@@ -49,7 +49,7 @@ async def asleep(job: Any, text: str) -> str:
 
 @task(name="t.stubborn")
 def stubborn(job: Any, seconds: float = 60.0) -> None:
-    """Blocks in one long C call that only a signal interrupts."""
+    """Sits in one long C call, deaf to everything but a signal."""
     time.sleep(seconds)
 
 
@@ -64,7 +64,7 @@ def once(job: Any, seconds: float = 30.0) -> None:
 def fail(job: Any, category: str = "server", times: int = 1_000_000) -> str:
     """Fails in its first `times` attempts."""
     if job.attempt <= times:
-        raise JobError("fails as asked", category=category)
+        raise JobError("told to fail", category=category)
     return "at last"
 
 
@@ -78,7 +78,7 @@ def until(job: Any, name: str) -> str:
 
 @task(name="t.exit")
 def leave(job: Any) -> None:
-    """Poison: ends the process without any message."""
+    """Poison: ends the process without a word."""
     os._exit(7)
 
 
@@ -88,10 +88,10 @@ def leave_quietly(job: Any) -> None:
     os._exit(0)
 
 
-@task(name="t.deaf")
-def deaf(job: Any, times: int = 1_000_000) -> None:
+@task(name="t.ignores-interrupts")
+def ignore_interrupts(job: Any, times: int = 1_000_000) -> None:
     """Catches what is to end it, so many times."""
-    note("deaf", str(os.getpid()))
+    note("pids", str(os.getpid()))
     for _ in range(times):
         try:
             while True:
@@ -168,9 +168,9 @@ def segfault(job: Any) -> None:
 @task(name="t.hungry")
 def hungry(job: Any, megabytes: int = 2000) -> None:
     """Poison: takes memory and never gives it back."""
-    allocated = []
+    held = []
     for _ in range(megabytes // 8):
-        allocated.append(bytearray(os.urandom(1024)) * 8192)
+        held.append(bytearray(os.urandom(1024)) * 8192)
         time.sleep(0.01)
     time.sleep(600)
 

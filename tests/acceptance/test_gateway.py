@@ -20,7 +20,7 @@ from tests.integration.controlplane.simulator.process import Simulator
 from tests.support.instance import Instance, running, wait_until
 from tests.support.streaming_provider import StreamingProvider, streaming_provider
 
-PROMPT = "keep-private-9f3b7c hello there my friend"
+PROMPT = "tell-nobody-9f3b7c hello there my friend"
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
 SECRETS = {
     "GATEWAY_ONE": "sk-one-4b1d77e0", "GATEWAY_TWO": "sk-two-9a2c31f5",
@@ -162,7 +162,7 @@ def test_a_refusal_names_its_time_and_the_sdk_waits_for_it(scene: Scene) -> None
     error = refused.json()["error"]
     assert error["code"] == "quota-exceeded" and error["type"] == "rate_limit_error" and error["param"] is None
     assert 0 < int(refused.headers["retry-after-ms"]) <= 2100 and refused.headers["retry-after"] in "123"
-    # One retry is enough, since the SDK sleeps for exactly as long as it is reported.
+    # One retry is enough, since the SDK sleeps for exactly as long as it is told.
     client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
 
 
@@ -186,7 +186,7 @@ def test_those_who_wait_go_in_order_of_arrival(scene: Scene) -> None:
     with ThreadPoolExecutor(3) as threads:
         for number in range(3):
             threads.submit(wait, number)
-            time.sleep(0.3)  # so that the order of arrival is known
+            time.sleep(0.3)  # arrivals that can be told apart
     assert done == [0, 1, 2]
 
 
@@ -348,6 +348,6 @@ def test_large_bodies_pass_unread_and_too_large_ones_are_refused(scene: Scene) -
 def test_nothing_of_prompts_and_keys_is_kept(scene: Scene) -> None:
     scene.call("llm")
     texts = [path.read_bytes() for path in scene.instance.data_dir.rglob("*") if path.is_file() and path.stat().st_size]
-    for secret in ("keep-private-9f3b7c", *SECRETS.values(), scene.key.rpartition("_")[2]):
+    for secret in ("tell-nobody-9f3b7c", *SECRETS.values(), scene.key.rpartition("_")[2]):
         assert not [text for text in texts if secret.encode() in text], secret
     assert json.loads(scene.call("llm").text)["choices"]
