@@ -44,7 +44,7 @@ class Bridge:
             except Disconnected:
                 return
             except OSError as error:  # a large body goes to a temporary file
-                log.warning("front.body_not_kept", error=error.strerror)
+                log.warning("http.body_not_stored", error=error.strerror)
                 full = ProblemError(
                     "storage-unavailable", "Storage unavailable", 503, "There is no room for the body; try again.",
                     headers={"Retry-After": "2"},

@@ -1,4 +1,4 @@
-"""Alerts from events: one row while it lasts, a notice for each rule that asks, and nobody held up."""
+"""Alerts from events: one row while it lasts, a notice for each rule that asks, and no emitter is delayed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ DIED = events.JobDied("j", "batch", "http.request", "l", "auth", "critical", pro
 
 
 @pytest.fixture
-def told() -> Any:
+def emitted() -> Any:
     """The events about alerts that are emitted."""
     with capture_events(events.AlertRaised, events.AlertResolved) as captured:
         yield captured
 
 
-def test_the_same_trouble_is_one_alert_and_one_notice(told: Any) -> None:
+def test_the_same_trouble_is_one_alert_and_one_notice(emitted: Any) -> None:
     asked, _ = rule(), rule("other", when=("queue_backlog",))
     recorder = Recorder()
     for _ in range(3):
@@ -42,7 +42,7 @@ def test_the_same_trouble_is_one_alert_and_one_notice(told: Any) -> None:
         (first.pk, asked.pk, "raised"),
         (second.pk, asked.pk, "raised"),
     ]
-    assert [(event.kind, event.subject, event.count) for event in told] == [
+    assert [(event.kind, event.subject, event.count) for event in emitted] == [
         ("breaker_opened", "llm/a1", 1),
         ("breaker_opened", "llm/a2", 1),
     ]
@@ -94,14 +94,14 @@ def test_what_gets_worse_is_told_again_and_what_gets_better_is_not() -> None:
     assert AlertNotice.objects.count() == 3
 
 
-def test_a_trouble_after_its_end_is_a_new_alert(told: Any) -> None:
+def test_a_trouble_after_its_end_is_a_new_alert(emitted: Any) -> None:
     rule()
     trouble = summaries.auth_failed("llm", "a1")
     assert records.end(records.report(trouble))
     records.report(trouble)
     assert [alert.resolved_at is None for alert in Alert.objects.order_by("pk")] == [False, True]
     assert [notice.event for notice in AlertNotice.objects.order_by("pk")] == ["raised", "resolved", "raised"]
-    assert [entry_of(event).name for event in told] == ["alert.raised", "alert.resolved", "alert.raised"]  # type: ignore[union-attr]
+    assert [entry_of(event).name for event in emitted] == ["alert.raised", "alert.resolved", "alert.raised"]  # type: ignore[union-attr]
 
 
 def test_what_is_rolled_back_was_no_trouble() -> None:
