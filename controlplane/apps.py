@@ -1,4 +1,4 @@
-"""The outermost app: faces, processes, subscribers."""
+"""The outermost app: interfaces, processes, subscribers."""
 
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate

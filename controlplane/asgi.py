@@ -1,4 +1,4 @@
-"""The ASGI application: Django behind the front door."""
+"""The ASGI application for a server: the fast path in front of Django."""
 
 import os
 

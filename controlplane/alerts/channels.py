@@ -26,7 +26,7 @@ class NotDelivered(Exception):
 
 
 def problem(address: str) -> str | None:
-    """What is wrong with an address; None where a notice can be sent to it."""
+    """Why an address is not valid; None if it is."""
     scheme, mark, _ = address.partition("://")
     if not mark:
         return "is no address: it needs a scheme, such as webhook+https://"
@@ -79,7 +79,7 @@ def _post(address: str, message_id: str, document: dict[str, Any]) -> None:
 
 
 def _why(error: Exception) -> str:
-    """What went wrong with the connection, without the address."""
+    """The error of a connection, without the address."""
     match error:
         case urllib3.exceptions.NameResolutionError():
             return "the host name can't be resolved"
@@ -107,7 +107,7 @@ def _notify(address: str, title: str, text: str, severity: str, *, resolved: boo
 
 @cache
 def _library() -> Any:
-    """Loaded where it is needed only: it brings a hundred services with it."""
+    """Imported when needed: it imports a hundred services."""
     import apprise
 
     quiet = logging.getLogger("apprise")

@@ -1,6 +1,6 @@
-"""Beside the leading dispatcher: a thread that looks for troubles and keeps accounts' history, and one that sends notices.
+"""Two threads beside the leading dispatcher: one compares alerts with SQL and writes the history of accounts, one sends notices.
 
-A receiver that is slow delays neither the watch nor the notices of other rules.
+A slow receiver delays neither the watch nor the notices of other rules.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class Sender:
-    """Works while `leads` says so."""
+    """Works while `leads()` is true."""
 
     def __init__(self, leads: Callable[[], bool]) -> None:
         self._leads = leads
@@ -58,6 +58,6 @@ class Sender:
         self._stopping.wait(EVERY if self._leads() else PAUSE)
 
     def look(self) -> None:
-        """One look at what is wrong now, and at how accounts do."""
+        """Compare alerts with SQL once, and sample the accounts."""
         self._watch.look()
         self._history.note(clock.now())

@@ -64,7 +64,7 @@ def once(job: Any, seconds: float = 30.0) -> None:
 def fail(job: Any, category: str = "server", times: int = 1_000_000) -> str:
     """Fails in its first `times` attempts."""
     if job.attempt <= times:
-        raise JobError("told to fail", category=category)
+        raise JobError("fails as asked", category=category)
     return "at last"
 
 
