@@ -147,6 +147,46 @@ class ConcurrencyChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CallEnded(Event):
+    """A call through the gateway ended or was refused; nothing of its body, query and credentials is in it.
+
+    Emitted on an event loop for each call: whoever subscribes to it does not block. `at` is Unix time; times are in
+    seconds; `status` is the answer's, None where its caller went away before one; `refusal` says why it was refused.
+    """
+
+    call: str
+    at: float
+    pool: str
+    method: str
+    path: str
+    model: str
+    user: str
+    actor: str
+    account: str
+    status: int | None
+    outcome: str
+    attempts: int
+    waited: float
+    seconds: float
+    overhead: float
+    first_byte: float | None
+    is_stream: bool
+    cost: Mapping[str, int]
+    actual: Mapping[str, int]
+    refusal: Mapping[str, Any] = field(default_factory=dict)
+    trace: str = ""
+    """The trace id of the caller's `traceparent`; empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRejected(Event):
+    """A request to the gateway was not even a call: no key, no such pool, a bad address. `pool`: where it is known."""
+
+    pool: str
+    slug: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobChanged(Event):
     """A job went to another status."""
 

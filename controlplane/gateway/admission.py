@@ -176,3 +176,9 @@ def _line_of(pool: PoolSpec) -> Limit:
 
 async def _awaited(work: Awaitable[Admission]) -> Admission:
     return await work
+
+
+async def drained(admissions: Admissions, seconds: float) -> None:
+    """Wait for what is still to be settled."""
+    if admissions.tasks:
+        await asyncio.wait(set(admissions.tasks), timeout=seconds)

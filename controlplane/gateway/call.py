@@ -37,7 +37,8 @@ class Call:
     headers: list[tuple[str, str]]
     body: Body
     actor: str
-    idempotent: bool
+    idempotency_key: str = ""
+    traceparent: str = ""
     document: Mapping[str, Any] | None = None
     """The body, where it is a JSON object that was read."""
     model: str = ""
@@ -58,7 +59,7 @@ class Call:
     @property
     def may_repeat(self) -> bool:
         """Whether a call that may have been executed can be sent again."""
-        return self.body.is_whole and (self.method in SAFE_METHODS or self.idempotent)
+        return self.body.is_whole and (self.method in SAFE_METHODS or bool(self.idempotency_key))
 
     @property
     def question(self) -> Check:

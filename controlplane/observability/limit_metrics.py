@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
-import redis
-from django.conf import settings
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from controlplane.observability import check_counts
@@ -18,22 +15,18 @@ MOST = 5_000
 
 
 def collect() -> Iterator[Metric]:
-    check_counts.counts.flush()
-    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, decode_responses=True) as client:
-        sums: dict[str, str] = client.hgetall(check_counts.key())  # type: ignore[assignment]
-    yield from _checks({name: float(value) for name, value in sums.items()})
+    yield from _checks(check_counts.counts.read())
     yield _ratios()
 
 
-def _checks(sums: dict[str, float]) -> Iterator[Metric]:
+def _checks(sums: list[tuple[list[str | int], float]]) -> Iterator[Metric]:
     total = CounterMetricFamily(
         "sluice_limit_checks", "Requests held against a policy.", labels=["policy", "scope", "outcome"]
     )
     seconds: dict[int | str, float] = {}
-    for name, value in sorted(sums.items()):
-        family, *labels = json.loads(name)
+    for (family, *labels), value in sums:
         if family == "total":
-            total.add_metric(labels, value)
+            total.add_metric([str(label) for label in labels], value)
         else:
             seconds[labels[0]] = value
     histogram = HistogramMetricFamily("sluice_limit_check_seconds", "Time that a call to the limiter took.")
