@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.gateway.body import Body
+from controlplane.gateway.conversation import prefix_of
 from controlplane.gateway.fields import Wishes
 from controlplane.gateway.target import Target
 from queues.job_types.http_request import MAX_MODEL, MODEL_IN_PATH
@@ -44,6 +45,8 @@ class Call:
     model: str = ""
     cost: dict[str, int] = field(default_factory=dict)
     prompt_tokens: int = 0
+    conversation: str = ""
+    """The beginning of the prompt, in a pool that is sticky by it."""
     hides_usage: bool = False
     """Whether the gateway has asked for the use at the end of a stream, which the caller has not."""
 
@@ -54,7 +57,7 @@ class Call:
     @property
     def key(self) -> str:
         """What sticky accounts and limits per key go by."""
-        return self.wishes.sticky or next(iter(self.wishes.keys.values()), "")
+        return self.wishes.sticky or self.conversation or next(iter(self.wishes.keys.values()), "")
 
     @property
     def may_repeat(self) -> bool:
@@ -80,6 +83,8 @@ class Call:
         if prompt is None:
             return
         self.prompt_tokens = prompt
+        if self.pool.sticky_by_prefix and not self.wishes.sticky:
+            self.conversation = prefix_of(self.document)
         if "tokens" not in self.cost and _counts_tokens(held, self.pool):
             output = self.pool.provider.default_output_tokens
             tokens = estimate.tokens_of(self.document, path=self.target.path, default_output=output)

@@ -107,6 +107,7 @@ def gateway_scene() -> Iterator[Scene]:
                 {"name": "hasty", "provider": "hasty", "accounts": two},
                 {"name": "nobody", "provider": "nobody", "accounts": one, "fallback": ["llm"]},
                 {"name": "lonely", "provider": "nobody", "accounts": one},
+                {"name": "cached", "provider": "raw", "accounts": two, "sticky": "prefix", "strategy": "round_robin"},
                 {"name": "closed", "provider": "openai", "accounts": one, "projects": ["other"]},
                 {
                     "name": "narrow", "provider": "openai", "accounts": one,
