@@ -55,6 +55,8 @@ def _feed(found: Any, value: Any) -> None:
         if isinstance(item, str):
             found.update(item.encode("utf-8", "surrogatepass") + b"\x00")
         elif isinstance(item, Mapping):
-            rest += [member for name, member in reversed(item.items()) if name not in _LEFT_OUT and name != "type"]
+            rest += [
+                member for name, member in reversed(list(item.items())) if name not in _LEFT_OUT and name != "type"
+            ]
         elif isinstance(item, list):
             rest += reversed(item)

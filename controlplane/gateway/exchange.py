@@ -115,7 +115,9 @@ class Exchange:
             used = self._used()
             self._progress.actual = {**used, **self._progress.actual}
             if self._first.reservation:
-                self._admissions.background(self._admissions.close(self._first.reservation, used, self._last))
+                self._admissions.background(
+                    self._admissions.close(self._first.reservation, used, self._last, self._held)
+                )
 
     # -- one try -------------------------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class Exchange:
             lease = turn.admission.lease
             if lease is not None:
                 settling = self._admissions.background(
-                    self._admissions.settle(lease, outcome, turn.admission.expires_in)
+                    self._admissions.settle(lease, outcome, turn.admission.expires_in, self._held)
                 )
                 if response is None or response.status >= 400:
                     await asyncio.shield(settling)  # the account cools down before another one is chosen
@@ -238,7 +240,7 @@ class Exchange:
             if left:
                 self._progress.waited += time.perf_counter() - asked
         if found.account_id in self._tried and not failure.waits:
-            await self._admissions.give_back(found, {})
+            await self._admissions.give_back(found, {}, self._held)
             return None
         return found
 
