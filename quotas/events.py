@@ -260,6 +260,8 @@ class ProcessStarted(Event):
 
 Subscriber = Callable[[Any], None]
 _subscribers: list[tuple[type[Event], Subscriber]] = []
+_by_type: dict[type[Event], tuple[Subscriber, ...]] = {}
+"""Who takes events of a type, worked out at the first of them."""
 _finishers: list[Callable[[], object]] = []
 
 
@@ -267,18 +269,23 @@ def subscribe(kind: type[Event], subscriber: Subscriber) -> None:
     """Call `subscriber` with each event of `kind` or a kind of it; the same pair is kept once."""
     if (kind, subscriber) not in _subscribers:
         _subscribers.append((kind, subscriber))
+        _by_type.clear()
 
 
 def unsubscribe(kind: type[Event], subscriber: Subscriber) -> None:
     """End a subscription. Raises ValueError where there is none."""
     _subscribers.remove((kind, subscriber))
+    _by_type.clear()
 
 
 def emit(event: Event) -> None:
     """Hand `event` to all who subscribed. What a subscriber raises goes to the emitter."""
-    for kind, subscriber in _subscribers:
-        if isinstance(event, kind):
-            subscriber(event)
+    found = _by_type.get(type(event))
+    if found is None:
+        found = tuple(subscriber for kind, subscriber in _subscribers if isinstance(event, kind))
+        _by_type[type(event)] = found
+    for subscriber in found:
+        subscriber(event)
 
 
 def emit_all(events: Iterable[Event]) -> None:

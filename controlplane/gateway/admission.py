@@ -52,16 +52,18 @@ class Admissions:
         """Admit a call. Raises `Refused`, and what resolving limits and the engine raise. Cancelled, it charges
         nothing."""
         began = time.perf_counter()
-        applying = call.question.limits(held)
+        question = call.question
+        applying = question.limits(held)
         life = call.pool.provider.timeout + MARGIN
-        applying = tuple(
-            replace(limit, lease_ttl=life) if limit.algorithm == "concurrency" and limit.lease_ttl < life else limit
-            for limit in applying
-        )
-        request = replace(self._request(call, held), limits=applying)
+        if any(limit.lease_ttl < life for limit in applying if limit.algorithm == "concurrency"):
+            applying = tuple(
+                replace(limit, lease_ttl=life) if limit.algorithm == "concurrency" and limit.lease_ttl < life else limit
+                for limit in applying
+            )
+        request = self._request(call, held, limits=applying)
         admission = await self._ask(request, call.wishes.wait, held)
         if admission.allowed or admission.bound_by == "limit":
-            limits.told(call.question, _decision(admission), time.perf_counter() - began)
+            limits.told(question, _decision(admission), time.perf_counter() - began)
         if not admission.allowed:
             raise Refused(admission)
         return admission
@@ -91,7 +93,7 @@ class Admissions:
             await self.close(admission.reservation, dict.fromkeys([*units, "requests"], 0), UNUSED, held)
 
     @staticmethod
-    def _request(call: Call, held: ConfigSnapshot, without: str = "") -> AdmitRequest:
+    def _request(call: Call, held: ConfigSnapshot, without: str = "", limits: tuple[Limit, ...] = ()) -> AdmitRequest:
         spec = call.pool.spec
         fallbacks = tuple(
             found.spec
@@ -100,7 +102,7 @@ class Admissions:
         )
         return AdmitRequest(
             pool=spec, fallbacks=fallbacks, cost=call.cost, priority=call.wishes.priority, key=call.key,
-            model=call.model, without=without,
+            model=call.model, without=without, limits=limits,
         )  # fmt: skip
 
     async def _ask(self, request: AdmitRequest, wait: float, held: ConfigSnapshot) -> Admission:

@@ -10,14 +10,12 @@ import aiohttp
 from controlplane.gateway import fields
 from controlplane.gateway.call import Call
 from controlplane.gateway.progress import Progress
-from controlplane.gateway.upstream import parts_of
+from controlplane.gateway.upstream import Way, parts_of
 from controlplane.gateway.usage import EventMeter, Meter
 from controlplane.http.request import Send
 from quotas.api import answers
 from quotas.engine.dialects.redaction import without
 from quotas.engine.types import Decision, LimitState
-from quotas.snapshot.pools import PoolConfig
-from quotas.upstream.endpoint import Endpoint
 
 
 class AnswerSender:
@@ -27,13 +25,11 @@ class AnswerSender:
         self._call, self._progress, self._send = call, progress, send
         self._limits = limits
 
-    async def stream(
-        self, response: aiohttp.ClientResponse, meter: Meter, endpoint: Endpoint, config: PoolConfig
-    ) -> None:
+    async def stream(self, response: aiohttp.ClientResponse, meter: Meter, way: Way) -> None:
         """Pass the body on as it comes. `send` waits while the caller is slow, and nothing is read meanwhile."""
         self._progress.is_stream = isinstance(meter, EventMeter)
         length = response.headers.get("content-length", "")
-        headers = self._headers(response, endpoint, config)
+        headers = self._headers(response, way)
         if length.isdigit() and not self._call.hides_usage:
             headers.append((b"content-length", length.encode()))
         await self._start(response.status, headers)
@@ -45,12 +41,10 @@ class AnswerSender:
         await send({"type": "http.response.body", "body": meter.end(), "more_body": False})
         self._progress.passed()
 
-    async def error(
-        self, response: aiohttp.ClientResponse, body: bytes, endpoint: Endpoint, config: PoolConfig
-    ) -> None:
+    async def error(self, response: aiohttp.ClientResponse, body: bytes, way: Way) -> None:
         """Pass on an error that was read whole; a credential that it echoes is taken out."""
-        text = without(body.decode("latin-1"), [endpoint.credential]).encode("latin-1")
-        headers = self._headers(response, endpoint, config)
+        text = without(body.decode("latin-1"), [way.credential]).encode("latin-1")
+        headers = self._headers(response, way)
         if self._call.method == "HEAD":
             headers.append((b"content-length", response.headers.get("content-length", "0").encode()))
         else:
@@ -63,12 +57,12 @@ class AnswerSender:
         self._progress.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    def _headers(self, response: aiohttp.ClientResponse, endpoint: Endpoint, config: PoolConfig) -> fields.Pairs:
-        secret = endpoint.credential.encode()
+    def _headers(self, response: aiohttp.ClientResponse, way: Way) -> fields.Pairs:
+        secret = way.credential.encode()
         progress = self._progress
         own = [
             (b"sluice-request-id", self._call.id.encode()),
-            (b"sluice-account", endpoint.account.encode("latin-1", "replace")),
+            (b"sluice-account", way.account.encode("latin-1", "replace")),
             (b"sluice-attempts", b"%d" % progress.attempts),
             (b"sluice-waited", b"%.6f" % progress.waited),
             *(
@@ -82,7 +76,7 @@ class AnswerSender:
         names = {name for name, _ in own}
         passed = [
             (name, value)
-            for name, value in fields.back(response.raw_headers, limits=config.show_provider_limits)
+            for name, value in fields.back(response.raw_headers, limits=way.config.show_provider_limits)
             if name not in names and secret not in value
         ]
         progress.overhead = progress.overhead_now()

@@ -79,16 +79,15 @@ class Call:
         self.cost = {"requests": 1, **self.wishes.cost}
         if self.document is None:
             return
-        prompt = estimate.tokens_of(self.document, path="/embeddings")
-        if prompt is None:
+        output = self.pool.provider.default_output_tokens
+        parts = estimate.parts_of(self.document, path=self.target.path, default_output=output)
+        if parts is None:
             return
-        self.prompt_tokens = prompt
+        self.prompt_tokens = parts[0]
         if self.pool.sticky_by_prefix and not self.wishes.sticky:
             self.conversation = prefix_of(self.document)
         if "tokens" not in self.cost and _counts_tokens(held, self.pool):
-            output = self.pool.provider.default_output_tokens
-            tokens = estimate.tokens_of(self.document, path=self.target.path, default_output=output)
-            self.cost["tokens"] = tokens or 0
+            self.cost["tokens"] = sum(parts)
         self._ask_for_usage()
 
     def _model(self) -> str:
@@ -121,7 +120,21 @@ class Call:
 
 
 def _counts_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
-    """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens."""
+    """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens. Kept per snapshot, since each
+    call asks."""
+    global _counting
+    if _counting[0] is not held:
+        _counting = (held, {})
+    known = _counting[1].get(pool.spec.name)
+    if known is None:
+        known = _counting[1][pool.spec.name] = _limits_tokens(held, pool)
+    return known
+
+
+_counting: tuple[ConfigSnapshot | None, dict[str, bool]] = (None, {})
+
+
+def _limits_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
     if any(policy.unit == "tokens" for policy in held.policies.values()):
         return True
     every = [pool, *(held.pools[name] for name in pool.spec.fallback if name in held.pools)]

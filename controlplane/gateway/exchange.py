@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import aiohttp
@@ -18,7 +19,7 @@ from controlplane.gateway.answer import AnswerSender
 from controlplane.gateway.call import Call
 from controlplane.gateway.progress import Progress
 from controlplane.gateway.refusals import of_admission
-from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, read_all
+from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, Way, read_all
 from controlplane.gateway.usage import EventMeter, Meter, cached_tokens, meter_of
 from controlplane.http.request import Send
 from quotas.engine import dialects
@@ -27,7 +28,6 @@ from quotas.models.encrypted import CredentialUnreadable
 from quotas.rest.problems import ProblemError
 from quotas.snapshot.config import ConfigSnapshot
 from quotas.snapshot.pools import PoolConfig
-from quotas.upstream.endpoint import Endpoint
 
 MAX_ERROR = 1024 * 1024
 """Bytes of an error answer: such an answer is read whole, so that no credential in it is passed on."""
@@ -54,7 +54,6 @@ class Try:
 
     admission: Admission
     config: PoolConfig
-    endpoint: Endpoint
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -67,7 +66,7 @@ class Failure:
     """A try that another account may make up for. `answer`: what is passed on where none does."""
 
     outcome: CallOutcome
-    answer: tuple[aiohttp.ClientResponse, bytes] | None = None
+    answer: tuple[aiohttp.ClientResponse, bytes, Way] | None = None
     problem: ProblemError | None = None
     waits: bool = False
     """Whether the same account may be asked again when its cooldown is over."""
@@ -85,6 +84,8 @@ class Exchange:
         self._deadline = time.monotonic() + call.wishes.wait
         self._first: Admission | None = None
         self._tried: set[str] = set()
+        self._open: tuple[str, CallOutcome, float] | None = None
+        """The last account's lease, where it is still to be settled: its outcome, its life."""
         self._last = UNUSED
         """How the last try ended; until a provider was reached, the call was not made."""
 
@@ -114,10 +115,15 @@ class Exchange:
         finally:
             used = self._used()
             self._progress.actual = {**used, **self._progress.actual}
-            if self._first.reservation:
-                self._admissions.background(
-                    self._admissions.close(self._first.reservation, used, self._last, self._held)
-                )
+            if self._open is not None or self._first.reservation:
+                self._admissions.background(self._end(self._first.reservation, used))
+
+    async def _end(self, reservation: str | None, used: Mapping[str, int]) -> None:
+        """Settle the last account, and the caller by what was used."""
+        if self._open is not None:
+            await self._admissions.settle(*self._open, self._held)
+        if reservation:
+            await self._admissions.close(reservation, used, self._last, self._held)
 
     # -- one try -------------------------------------------------------------------------------------------------
 
@@ -127,7 +133,7 @@ class Exchange:
         self._progress.attempts += 1
         self._progress.account = admission.account or ""
         self._tried.add(admission.account_id or "")
-        return Try(admission, config, Endpoint(config, admission.account_id or "", admission.account or ""))
+        return Try(admission, config)
 
     async def _attempt(self, turn: Try, sender: AnswerSender) -> Failure | None:
         """Send the call once. None in the place of a failure: the answer was passed on."""
@@ -137,7 +143,9 @@ class Exchange:
         is_whole, made = False, True
         try:
             try:
-                response = await self._upstream.send(self._call, turn.endpoint)
+                admitted = turn.admission
+                way = self._upstream.way_to(turn.config, admitted.account_id or "", admitted.account or "")
+                response = await self._upstream.send(self._call, way)
             except NotConnected:
                 outcome = dialects.failed("network", latency=turn.seconds)
                 made = False
@@ -162,26 +170,28 @@ class Exchange:
                 try:
                     body = await read_all(response, MAX_ERROR)
                 except Unanswered as error:
-                    outcome = self._read(turn, response, b"", b"")
+                    outcome = self._read(turn, way, response, b"", b"")
                     raise _unanswered(error.word) from None
-                outcome = self._read(turn, response, body, b"")
-                answer = Failure(outcome, (response, body), waits=outcome.category in _TURNED_AWAY)
+                outcome = self._read(turn, way, response, body, b"")
+                answer = Failure(outcome, (response, body, way), waits=outcome.category in _TURNED_AWAY)
                 if not self._is_elsewhere(response.status, outcome, turn.config):
                     await self._pass_failure(answer, turn, sender)
                     return None
                 return answer
             meter = meter_of(response.headers.get("content-type", ""), hide=self._call.hides_usage)
             try:
-                await sender.stream(response, meter, turn.endpoint, turn.config)
+                await sender.stream(response, meter, way)
                 is_whole = True
             except Unanswered as error:
                 outcome = dialects.failed(error.word, latency=turn.seconds)
                 raise Broken from None
             finally:
                 head, tail = meter.seen()
-                read = self._read(turn, response, head, tail)
+                read = self._read(turn, way, response, head, tail)
                 seen = self._seen(read, meter, is_whole=is_whole)
-                outcome = replace(read if is_whole or outcome.category == "unknown" else outcome, usage=seen)
+                outcome = read if is_whole or outcome.category == "unknown" else outcome
+                if seen != outcome.usage:
+                    outcome = replace(outcome, usage=seen)
                 self._progress.outcome = read.category
                 if (cached := cached_tokens(head, tail)) is not None:
                     self._progress.actual = {"cached_tokens": cached}
@@ -191,19 +201,21 @@ class Exchange:
             if response is not None and not is_whole:
                 response.close()
             lease = turn.admission.lease
-            if lease is not None:
-                settling = self._admissions.background(
-                    self._admissions.settle(lease, outcome, turn.admission.expires_in, self._held)
-                )
-                if response is None or response.status >= 400:
-                    await asyncio.shield(settling)  # the account cools down before another one is chosen
+            if lease is not None and (response is None or response.status >= 400):
+                # The account cools down before another one is chosen.
+                settling = self._admissions.settle(lease, outcome, turn.admission.expires_in, self._held)
+                await asyncio.shield(self._admissions.background(settling))
+            elif lease is not None:
+                self._open = lease, outcome, turn.admission.expires_in
 
-    def _read(self, turn: Try, response: aiohttp.ClientResponse, head: bytes, tail: bytes) -> CallOutcome:
+    def _read(self, turn: Try, way: Way, response: aiohttp.ClientResponse, head: bytes, tail: bytes) -> CallOutcome:
         provider = turn.config.provider
         outcome = dialects.read(
             provider.dialect, response.status, list(response.headers.items()), head, settings=provider.settings,
-            secrets=[turn.endpoint.credential], latency=turn.seconds, tail=tail,
+            secrets=[way.credential], latency=turn.seconds, tail=tail,
         )  # fmt: skip
+        if outcome.category == "ok":
+            return outcome
         return replace(outcome, target=f"{self._call.method} {self._call.target.path}", request=self._call.id)
 
     def _seen(self, read: CallOutcome, meter: Meter, *, is_whole: bool) -> dict[str, int]:
@@ -267,7 +279,7 @@ class Exchange:
             raise NotNow(
                 ProblemError("no-account-available", "No account available", 429, "Each account refused the call.")
             )
-        await sender.error(*failure.answer, turn.endpoint, turn.config)
+        await sender.error(*failure.answer)
 
 
 def _unreachable() -> ProblemError:

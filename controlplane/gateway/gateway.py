@@ -7,6 +7,8 @@ import secrets
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import structlog
@@ -55,6 +57,8 @@ class Gateway:
         self._known = known
         self._admissions = Admissions(threads, checks)
         self._upstream = Upstream()
+        self._name = secrets.token_hex(8)
+        self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         progress = Progress(time.perf_counter())
@@ -153,7 +157,7 @@ class Gateway:
         if pool is None or not pool.is_open_to(project):
             raise NotFound(f"There is no pool {target.pool!r}, or it is not for this project.", "unknown-pool")
         call = Call(
-            id=secrets.token_hex(12),
+            id=f"{self._name}{next(self._numbers):08x}",
             target=target,
             method=scope["method"],
             pool=pool,
@@ -199,19 +203,28 @@ class _Asked:
 
 async def _unless_gone(exchange: Coroutine[Any, Any, None], body: Body) -> None:
     """Run the exchange; where its caller goes away meanwhile it is cancelled, and settled by what was seen."""
+    running = asyncio.current_task()
+    assert running is not None
     gone = asyncio.ensure_future(body.gone())
-    work = asyncio.ensure_future(exchange)
+    is_left = is_over = False
+
+    def leave(_: asyncio.Future[None]) -> None:
+        nonlocal is_left
+        if not is_over:
+            is_left = True
+            running.cancel()
+
+    gone.add_done_callback(leave)
     try:
-        await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            raise Disconnected
-        work.result()
+        await exchange
+    except asyncio.CancelledError:
+        if not is_left:
+            raise
+        running.uncancel()
+        raise Disconnected from None
     finally:
+        is_over = True
         gone.cancel()
-        if not work.done():
-            work.cancel()
 
 
 def _project(caller: Caller, named: str | None, held: ConfigSnapshot) -> str | None:
@@ -223,9 +236,16 @@ def _project(caller: Caller, named: str | None, held: ConfigSnapshot) -> str | N
 
 def _address(scope: Scope, given: Mapping[bytes, bytes]) -> str | None:
     """The client's address, by the same rules as for all requests."""
+    peer = (scope.get("client") or ("",))[0]
+    return _address_of(peer, given.get(b"x-forwarded-for", b""), tuple(settings.TRUSTED_PROXIES))
+
+
+@lru_cache(maxsize=1024)
+def _address_of(peer: str, forwarded: bytes, trusted: tuple[Any, ...]) -> str | None:
+    """`trusted` is what the rules go by: with others the same request comes from somebody else."""
     request = HttpRequest()
-    request.META = {"REMOTE_ADDR": (scope.get("client") or ("",))[0]}
-    if forwarded := given.get(b"x-forwarded-for"):
+    request.META = {"REMOTE_ADDR": peer}
+    if forwarded:
         request.META["HTTP_X_FORWARDED_FOR"] = forwarded.decode("latin-1")
     return client_ip(request)
 

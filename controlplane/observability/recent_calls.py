@@ -16,7 +16,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -101,17 +101,22 @@ class Recorder:
             self.flush()
 
 
+_MEMBERS = tuple(member.name for member in fields(events.CallEnded))
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 def _document(call: events.CallEnded) -> dict[str, Any]:
-    document = asdict(call)
-    document["at"] = datetime.fromtimestamp(call.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    document = {name: getattr(call, name) for name in _MEMBERS}
+    document["at"] = _moment(call.at)
     document["id"] = document.pop("call")
     for name in ("waited", "seconds", "overhead", "first_byte"):
         if document[name] is not None:
             document[name] = round(document[name], 6)
     return document
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def calls(project: str | None, before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -123,8 +128,8 @@ def calls(project: str | None, before: str = "") -> Iterator[tuple[str, dict[str
     end = f"({before}" if before else _FIRST
     while True:
         entries: list[Any] = client().xrevrange(stream_key(project), end, "-", count=CHUNK)  # type: ignore[assignment]
-        for place, fields in entries:
-            yield place.decode(), json.loads(fields[b"d"])
+        for place, entry in entries:
+            yield place.decode(), json.loads(entry[b"d"])
         if len(entries) < CHUNK:
             return
         end = f"({entries[-1][0].decode()}"
