@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-CATEGORIES = (
-    "rate_limited", "quota_exhausted", "auth", "server", "network", "timeout", "validation", "code", "poison",
-)  # fmt: skip
+from quotas.engine.categories import OF_ATTEMPTS
+from quotas.rest.pointers import FieldError as FieldError
+
+CATEGORIES = OF_ATTEMPTS
 """How an attempt can have failed, as a task or a provider says it."""
-LOST = "lost"
-"""The category of a dead job that was not to be run again, and whose worker was lost or stopped: what it did by then
-is not known, and the job is not to blame."""
-LETTER_CATEGORIES = (*CATEGORIES, LOST)
-"""What a job can have died of."""
 LONGEST_HINT = 366 * 86400.0
 """Seconds: what a task asks for beyond that is as good as never."""
 
@@ -61,14 +56,6 @@ class AlreadyHandled(QueueError):
 
 class NotRetryable(QueueError):
     """Only a dead job can be retried."""
-
-
-@dataclass(frozen=True)
-class FieldError:
-    """One thing wrong with the input. `pointer` is a JSON pointer (RFC 6901)."""
-
-    pointer: str
-    detail: str
 
 
 class InvalidJob(QueueError):

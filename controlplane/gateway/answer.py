@@ -13,9 +13,9 @@ from controlplane.gateway.progress import Progress
 from controlplane.gateway.upstream import Way, parts_of
 from controlplane.gateway.usage import EventMeter, Meter
 from controlplane.http.request import Send
-from quotas.api import answers
 from quotas.engine.dialects.redaction import without
 from quotas.engine.types import Decision, LimitState
+from quotas.rest import decisions
 
 
 class AnswerSender:
@@ -67,7 +67,7 @@ class AnswerSender:
             (b"sluice-waited", b"%.6f" % progress.waited),
             *(
                 (_lower(name), value.encode("latin-1", "replace"))
-                for name, value in answers.headers_of(Decision(True, limits=tuple(self._limits))).items()
+                for name, value in decisions.headers_of(Decision(True, limits=tuple(self._limits))).items()
                 if name.startswith("RateLimit")
             ),
         ]

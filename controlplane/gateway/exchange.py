@@ -23,6 +23,7 @@ from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, Wa
 from controlplane.gateway.usage import EventMeter, Meter, cached_tokens, meter_of
 from controlplane.http.request import Send
 from quotas.engine import dialects
+from quotas.engine.categories import Category
 from quotas.engine.types import Admission, CallOutcome
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.rest.problems import ProblemError
@@ -33,7 +34,6 @@ MAX_ERROR = 1024 * 1024
 """Bytes of an error answer: such an answer is read whole, so that no credential in it is passed on."""
 _ALWAYS = frozenset({429, 503, 529})
 """Statuses of calls that the provider did not execute."""
-_TURNED_AWAY = frozenset({"rate_limited", "quota_exhausted", "auth"})
 
 
 class Broken(Exception):
@@ -173,7 +173,7 @@ class Exchange:
                     outcome = self._read(turn, way, response, b"", b"")
                     raise _unanswered(error.word) from None
                 outcome = self._read(turn, way, response, body, b"")
-                answer = Failure(outcome, (response, body, way), waits=outcome.category in _TURNED_AWAY)
+                answer = Failure(outcome, (response, body, way), waits=Category.of(outcome.category).refuses_caller)
                 if not self._is_elsewhere(response.status, outcome, turn.config):
                     await self._pass_failure(answer, turn, sender)
                     return None
@@ -231,7 +231,7 @@ class Exchange:
         """Whether another account may do what this one answered with an error."""
         if not self._call.body.is_whole:
             return False
-        if status in _ALWAYS or outcome.category in ("rate_limited", "quota_exhausted") or outcome.refuses_account:
+        if status in _ALWAYS or Category.of(outcome.category).is_limit or outcome.refuses_account:
             return True
         return status >= 500 and (self._call.may_repeat or config.repeat_unsafe)
 
@@ -264,7 +264,7 @@ class Exchange:
         """What the caller is charged: nothing where no account did the call, the request where it was answered by an
         error, what was used where that is known, and else what was reserved."""
         last, units = self._last, self._call.cost
-        if last == UNUSED or last.category in _TURNED_AWAY or last.status in _ALWAYS:
+        if last == UNUSED or Category.of(last.category).refuses_caller or last.status in _ALWAYS:
             return dict.fromkeys([*units, "requests"], 0)
         if last.status is not None and last.status >= 400:
             return {**dict.fromkeys(units.keys() - {"requests"}, 0), **last.usage}

@@ -29,11 +29,12 @@ def collect() -> Iterator[Metric]:
         for family, (name, text, labels) in _COUNTERS.items()
     }
     buckets: dict[str, dict[Any, float]] = {family: {} for family in _HISTOGRAMS}
-    for (family, *labels), value in call_counts.counts.read():
+    call_counts.counter.flush()
+    for (family, *labels), value in sorted(call_counts.counter.read().items()):
         if family in counters:
-            counters[str(family)].add_metric([str(label) for label in labels], value)
+            counters[family].add_metric(labels, value)
         elif family in buckets:
-            buckets[str(family)][labels[0]] = value
+            buckets[family][labels[0] if labels[0] == "sum" else int(labels[0])] = value
     yield from counters.values()
     for family, (name, text, bounds) in _HISTOGRAMS.items():
         histogram = HistogramMetricFamily(f"sluice_gateway_{name}", text)

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from controlplane.observability import check_counts
 from controlplane.observability.buckets import cumulative
+from quotas.runtime.counters import Field
 from quotas.services.usage import Selection, ratio, usage
 
 MOST = 5_000
@@ -15,20 +16,21 @@ MOST = 5_000
 
 
 def collect() -> Iterator[Metric]:
-    yield from _checks(check_counts.counts.read())
+    check_counts.counter.flush()
+    yield from _checks(check_counts.counter.read())
     yield _ratios()
 
 
-def _checks(sums: list[tuple[list[str | int], float]]) -> Iterator[Metric]:
+def _checks(sums: dict[Field, float]) -> Iterator[Metric]:
     total = CounterMetricFamily(
-        "sluice_limit_checks", "Requests held against a policy.", labels=["policy", "scope", "outcome"]
+        "sluice_limit_checks", "Checks of a policy, by their outcome.", labels=["policy", "scope", "outcome"]
     )
     seconds: dict[int | str, float] = {}
-    for (family, *labels), value in sums:
+    for (family, *labels), value in sorted(sums.items()):
         if family == "total":
-            total.add_metric([str(label) for label in labels], value)
+            total.add_metric(labels, value)
         else:
-            seconds[labels[0]] = value
+            seconds[int(labels[0]) if labels[0].isdigit() else labels[0]] = value
     histogram = HistogramMetricFamily("sluice_limit_check_seconds", "Time that a call to the limiter took.")
     if seconds:
         histogram.add_metric([], cumulative(check_counts.BOUNDS, seconds), seconds.get("sum", 0.0))
