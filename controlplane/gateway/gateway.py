@@ -67,7 +67,8 @@ class Gateway:
         try:
             await self._serve(scope, send, body, progress, asked)
         except (Disconnected, asyncio.CancelledError) as gone:
-            progress.outcome = "cancelled"
+            if progress.outcome in ("", "ok", "unknown"):  # an error that the provider has streamed comes first
+                progress.outcome = "cancelled"
             if not isinstance(gone, Disconnected):
                 raise
         except Broken:

@@ -29,6 +29,8 @@ class Scene:
     instance: Instance
     sim: Simulator
     claude: Simulator
+    gemini: Simulator
+    telegram: Simulator
     provider: StreamingProvider
     key: str
 
@@ -79,6 +81,8 @@ def gateway_scene() -> Iterator[Scene]:
     with (
         Simulator("--dialect", "openai") as sim,
         Simulator("--dialect", "anthropic") as claude,
+        Simulator("--dialect", "gemini") as gemini,
+        Simulator("--dialect", "telegram") as telegram,
         streaming_provider() as provider,
         running(environ=SECRETS) as instance,
     ):
@@ -97,6 +101,9 @@ def gateway_scene() -> Iterator[Scene]:
                 {"name": "claude", "dialect": "anthropic", "base_url": claude.base_url, "auth_header": "x-api-key: {credential}"},
                 {"name": "raw", "dialect": "openai", "base_url": provider.url, "timeout": "20s"},
                 {"name": "hasty", "dialect": "openai", "base_url": provider.url, "timeout": "1s"},
+                {"name": "azure", "dialect": "azure", "base_url": sim.base_url, "auth_header": "api-key: {credential}"},
+                {"name": "gemini", "dialect": "gemini", "base_url": gemini.base_url, "auth_header": "x-goog-api-key: {credential}"},
+                {"name": "telegram", "dialect": "telegram", "base_url": telegram.base_url + "/bot{credential}", "auth_header": ""},
                 {"name": "nobody", "dialect": "generic", "base_url": nobody},
             ],
             "pools": [
@@ -106,6 +113,9 @@ def gateway_scene() -> Iterator[Scene]:
                 {"name": "raw", "provider": "raw", "accounts": one, "concurrency": {"initial": 2}, "breaker": {"failures": 1000}},
                 {"name": "hasty", "provider": "hasty", "accounts": two},
                 {"name": "nobody", "provider": "nobody", "accounts": one, "fallback": ["llm"]},
+                {"name": "azure", "provider": "azure", "accounts": one},
+                {"name": "gemini", "provider": "gemini", "accounts": two},
+                {"name": "tg", "provider": "telegram", "accounts": one},
                 {"name": "lonely", "provider": "nobody", "accounts": one},
                 {"name": "cached", "provider": "raw", "accounts": two, "sticky": "prefix", "strategy": "round_robin"},
                 {"name": "closed", "provider": "openai", "accounts": one, "projects": ["other"]},
@@ -126,4 +136,4 @@ def gateway_scene() -> Iterator[Scene]:
         ]
         instance.manage("apply", "-", stdin=yaml.safe_dump(document))
         made = instance.manage("apikey", "create", "--name", "g", "--project", "acme", "--scopes", "call")
-        yield Scene(instance, sim, claude, provider, made.stdout.strip())
+        yield Scene(instance, sim, claude, gemini, telegram, provider, made.stdout.strip())

@@ -17,6 +17,6 @@ def scene() -> Iterator[Scene]:
 
 @pytest.fixture(autouse=True)
 def _no_faults(scene: Scene) -> None:
-    scene.sim.faults()
-    scene.claude.faults()
+    for simulator in (scene.sim, scene.claude, scene.gemini, scene.telegram):
+        simulator.faults()
     scene.provider.hung_up.clear()
