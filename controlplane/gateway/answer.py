@@ -54,7 +54,7 @@ class AnswerSender:
         self._progress.passed()
 
     async def _start(self, status: int, headers: fields.Pairs) -> None:
-        self._progress.status = status
+        self._progress.answered = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _headers(self, response: aiohttp.ClientResponse, way: Way) -> fields.Pairs:

@@ -122,7 +122,7 @@ class Gateway:
             except NotNow as refused:
                 problem = refused.problem
             answer = await self._threads.short(lambda: deferral.submitted(call, caller, problem))
-        progress.status, progress.outcome = answer.status, "queued"
+        progress.answered, progress.outcome = answer.status, "queued"
         await answer.send(send)
 
     async def _call(

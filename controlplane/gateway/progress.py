@@ -27,7 +27,7 @@ _EXPLAINS = ("retry_after", "binding", "violated-policies", "reasons", "limits")
 
 @dataclass(slots=True)
 class Progress:
-    """`began` is when the request arrived; durations are in seconds; `status` is what was sent to the caller."""
+    """`began` is when the request arrived; durations are in seconds; `answered` is the status that was sent to the caller."""
 
     began: float
     at: float = field(default_factory=time.time)
@@ -36,7 +36,7 @@ class Progress:
     provider: float = 0.0
     """Time until the heads of the provider's answers."""
     account: str = ""
-    status: int | None = None
+    answered: int | None = None
     outcome: str = ""
     actual: Mapping[str, int] = field(default_factory=dict)
     first_byte: float | None = None
@@ -47,7 +47,7 @@ class Progress:
     @property
     def started(self) -> bool:
         """Whether the answer's head was sent."""
-        return self.status is not None
+        return self.answered is not None
 
     def overhead_now(self) -> float:
         """Time since the arrival that neither the provider nor waiting for admission took."""
@@ -60,7 +60,7 @@ class Progress:
 
     def refused(self, problem: ProblemError) -> None:
         """The call is answered by a problem."""
-        self.status = problem.status
+        self.answered = problem.status
         self.outcome = _OUTCOMES.get(problem.slug, "rejected")
         if self.outcome in ("quota_exceeded", "no_account"):
             self.refusal = {name: problem.extra[name] for name in _EXPLAINS if name in problem.extra}
@@ -71,7 +71,7 @@ class Progress:
         found = _TRACE.fullmatch(call.traceparent)
         return events.CallEnded(
             call=call.id, at=self.at, pool=call.target.pool, method=call.method, path=call.target.path[:MAX_PATH],
-            model=call.model, user=call.user or "", actor=call.actor, account=self.account, status=self.status,
+            model=call.model, user=call.user or "", actor=call.actor, account=self.account, status=self.answered,
             outcome=self.outcome or "unknown", attempts=self.attempts, waited=self.waited,
             seconds=time.perf_counter() - self.began,
             overhead=self.overhead if self.overhead is not None else self.overhead_now(), first_byte=self.first_byte,

@@ -25,6 +25,7 @@ from django.db import transaction
 
 from queues.connection import client, key
 from quotas import events
+from quotas.engine.categories import TRANSIENT, Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.redis.transport import ScriptError, Transport, pack
 from quotas.runtime import background
@@ -42,9 +43,7 @@ MOST_DENIALS = 1_000
 """Keys that are counted at a time; denials of further ones are told without their key."""
 TIMEOUT = 1.0
 LONGEST_WAIT = 2.0
-FAILED_CALLS = frozenset(
-    {"server", "network", "timeout", "auth", "rate_limited", "quota_exhausted", "broken", "no_account"}
-)
+FAILED_CALLS = frozenset({*TRANSIENT, Category.AUTH, "broken", "no_account"})
 """Outcomes of calls through the gateway that are events; what a caller's own limit refuses is `limit.denied`."""
 
 log = structlog.get_logger(__name__)
