@@ -11,11 +11,13 @@ class ControlplaneConfig(AppConfig):
     def ready(self) -> None:
         from controlplane.alerts import subscriber as alerts
         from controlplane.audit import subscriber
-        from controlplane.observability import check_counts, stream
+        from controlplane.observability import call_counts, check_counts, recent_calls, stream
         from controlplane.roles import make_roles
 
         subscriber.connect()
         check_counts.connect()
+        call_counts.connect()
+        recent_calls.connect()
         stream.connect()
         alerts.connect()
         post_migrate.connect(make_roles, sender=self, dispatch_uid="sluice.roles")

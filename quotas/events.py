@@ -147,6 +147,46 @@ class ConcurrencyChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CallEnded(Event):
+    """A call through the gateway ended or was refused; nothing of its body, query and credentials is in it.
+
+    Emitted on an event loop for each call: whoever subscribes to it does not block. `at` is Unix time; times are in
+    seconds; `status` is the answer's, None where its caller went away before one; `refusal` says why it was refused.
+    """
+
+    call: str
+    at: float
+    pool: str
+    method: str
+    path: str
+    model: str
+    user: str
+    actor: str
+    account: str
+    status: int | None
+    outcome: str
+    attempts: int
+    waited: float
+    seconds: float
+    overhead: float
+    first_byte: float | None
+    is_stream: bool
+    cost: Mapping[str, int]
+    actual: Mapping[str, int]
+    refusal: Mapping[str, Any] = field(default_factory=dict)
+    trace: str = ""
+    """The trace id of the caller's `traceparent`; empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRejected(Event):
+    """A request to the gateway was not even a call: no key, no such pool, a bad address. `pool`: where it is known."""
+
+    pool: str
+    slug: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobChanged(Event):
     """A job went to another status."""
 
@@ -400,6 +440,8 @@ class PoolHealthMeasured(Event):
 
 Subscriber = Callable[[Any], None]
 _subscribers: list[tuple[type[Event], Subscriber]] = []
+_by_type: dict[type[Event], tuple[Subscriber, ...]] = {}
+"""Who takes events of a type, worked out at the first of them."""
 _finishers: list[Callable[[], object]] = []
 
 
@@ -407,18 +449,23 @@ def subscribe(kind: type[Event], subscriber: Subscriber) -> None:
     """Call `subscriber` with each event of `kind` or a kind of it; the same pair is kept once."""
     if (kind, subscriber) not in _subscribers:
         _subscribers.append((kind, subscriber))
+        _by_type.clear()
 
 
 def unsubscribe(kind: type[Event], subscriber: Subscriber) -> None:
     """End a subscription. Raises ValueError where there is none."""
     _subscribers.remove((kind, subscriber))
+    _by_type.clear()
 
 
 def emit(event: Event) -> None:
     """Hand `event` to all who subscribed. What a subscriber raises goes to the emitter."""
-    for kind, subscriber in _subscribers:
-        if isinstance(event, kind):
-            subscriber(event)
+    found = _by_type.get(type(event))
+    if found is None:
+        found = tuple(subscriber for kind, subscriber in _subscribers if isinstance(event, kind))
+        _by_type[type(event)] = found
+    for subscriber in found:
+        subscriber(event)
 
 
 def emit_all(events: Iterable[Event]) -> None:

@@ -22,6 +22,7 @@ from controlplane.admin.panels import (
     account,
     accounts,
     alerts,
+    calls,
     dead_letters,
     limits,
     policy,
@@ -56,6 +57,8 @@ class Panel:
     title: str = ""
     column: str = ""
     """Its position on the dashboard: `top`, `left`, `right`, `bottom`."""
+    template: str = ""
+    """Of which panel it has the template; empty: of its own."""
 
 
 PANELS: dict[str, Panel] = {
@@ -75,6 +78,9 @@ PANELS: dict[str, Panel] = {
         title="Recent activity",
         column="bottom",
     ),
+    "calls": Panel(calls.of_all, "quotas.view_pool", title="Recent gateway calls"),
+    "pool_calls": Panel(calls.of_pool, "quotas.view_pool", template="calls"),
+    "project_calls": Panel(calls.of_project, "quotas.view_project", template="calls"),
     "account": Panel(account.figures, "quotas.view_account", platform=True),
     "pool": Panel(pool.figures, "quotas.view_pool", platform=True),
     "policy": Panel(policy.figures, "quotas.view_policy"),
@@ -107,7 +113,7 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
     # Members of projects reset through the API, with a project's key.
     may_reset = project_ids(request.user) is None and request.user.has_perm(OPERATE)
     response = TemplateResponse(
-        request, f"admin/live/{name}.html", {**figures, "user": request.user, "may_reset": may_reset}
+        request, f"admin/live/{panel.template or name}.html", {**figures, "user": request.user, "may_reset": may_reset}
     )
     response["Cache-Control"] = "no-store"
     return response
@@ -131,6 +137,17 @@ def _figures(name: str, panel: Panel, projects: list[int] | None, pk: int | None
 
 
 live_view = admin.site.admin_view(live)
+
+
+def calls_page(request: HttpRequest) -> HttpResponse:
+    """The recent calls through the gateway, on a page of their own."""
+    if not _may(request, PANELS["calls"]):
+        raise PermissionDenied
+    given = {**admin.site.each_context(request), "title": "Gateway calls"}
+    return TemplateResponse(request, "admin/sluice/calls.html", given)
+
+
+calls_view = admin.site.admin_view(calls_page)
 
 
 def forget() -> None:

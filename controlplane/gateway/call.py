@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.gateway.body import Body
+from controlplane.gateway.conversation import prefix_of
 from controlplane.gateway.fields import Wishes
 from controlplane.gateway.target import Target
 from queues.job_types.http_request import MAX_MODEL, MODEL_IN_PATH
@@ -37,12 +38,15 @@ class Call:
     headers: list[tuple[str, str]]
     body: Body
     actor: str
-    idempotent: bool
+    idempotency_key: str = ""
+    traceparent: str = ""
     document: Mapping[str, Any] | None = None
     """The body, where it is a JSON object that was read."""
     model: str = ""
     cost: dict[str, int] = field(default_factory=dict)
     prompt_tokens: int = 0
+    conversation: str = ""
+    """The beginning of the prompt, in a pool that is sticky by it."""
     hides_usage: bool = False
     """Whether the gateway has asked for the use at the end of a stream, which the caller has not."""
 
@@ -53,12 +57,12 @@ class Call:
     @property
     def key(self) -> str:
         """What sticky accounts and limits per key go by."""
-        return self.wishes.sticky or next(iter(self.wishes.keys.values()), "")
+        return self.wishes.sticky or self.conversation or next(iter(self.wishes.keys.values()), "")
 
     @property
     def may_repeat(self) -> bool:
         """Whether a call that may have been executed can be sent again."""
-        return self.body.is_whole and (self.method in SAFE_METHODS or self.idempotent)
+        return self.body.is_whole and (self.method in SAFE_METHODS or bool(self.idempotency_key))
 
     @property
     def question(self) -> Check:
@@ -75,14 +79,15 @@ class Call:
         self.cost = {"requests": 1, **self.wishes.cost}
         if self.document is None:
             return
-        prompt = estimate.tokens_of(self.document, path="/embeddings")
-        if prompt is None:
+        output = self.pool.provider.default_output_tokens
+        parts = estimate.parts_of(self.document, path=self.target.path, default_output=output)
+        if parts is None:
             return
-        self.prompt_tokens = prompt
+        self.prompt_tokens = parts[0]
+        if self.pool.sticky_by_prefix and not self.wishes.sticky:
+            self.conversation = prefix_of(self.document)
         if "tokens" not in self.cost and _counts_tokens(held, self.pool):
-            output = self.pool.provider.default_output_tokens
-            tokens = estimate.tokens_of(self.document, path=self.target.path, default_output=output)
-            self.cost["tokens"] = tokens or 0
+            self.cost["tokens"] = sum(parts)
         self._ask_for_usage()
 
     def _model(self) -> str:
@@ -115,7 +120,21 @@ class Call:
 
 
 def _counts_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
-    """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens."""
+    """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens. Kept per snapshot, since each
+    call asks."""
+    global _counting
+    if _counting[0] is not held:
+        _counting = (held, {})
+    known = _counting[1].get(pool.spec.name)
+    if known is None:
+        known = _counting[1][pool.spec.name] = _limits_tokens(held, pool)
+    return known
+
+
+_counting: tuple[ConfigSnapshot | None, dict[str, bool]] = (None, {})
+
+
+def _limits_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
     if any(policy.unit == "tokens" for policy in held.policies.values()):
         return True
     every = [pool, *(held.pools[name] for name in pool.spec.fallback if name in held.pools)]

@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controlplane.observability import account_metrics, job_metrics, limit_metrics, queue_metrics
+from controlplane.observability import account_metrics, call_metrics, job_metrics, limit_metrics, queue_metrics
 from quotas.engine.errors import LimiterUnavailable
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[], Iterator[Metric]]] = {
     "jobs": job_metrics.collect,
     "accounts": account_metrics.collect,
     "limits": limit_metrics.collect,
+    "gateway": call_metrics.collect,
 }
 
 

@@ -25,6 +25,7 @@ from django.db import transaction
 
 from queues.connection import client, key
 from quotas import events
+from quotas.engine.categories import TRANSIENT, Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.redis.transport import ScriptError, Transport, pack
 from quotas.runtime import background
@@ -42,6 +43,8 @@ MOST_DENIALS = 1_000
 """Keys that are counted at a time; denials of further keys are reported without their key."""
 TIMEOUT = 1.0
 LONGEST_WAIT = 2.0
+FAILED_CALLS = frozenset({*TRANSIENT, Category.AUTH, "broken", "no_account"})
+"""Outcomes of calls through the gateway that are events; what a caller's own limit refuses is `limit.denied`."""
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +81,10 @@ def entry_of(event: events.Event) -> Entry | None:
         case events.LimitDenied():
             data = {"policy": event.policy, "scope": event.scope, "key": event.key, "retry_after": event.retry_after}
             return Entry("limit.denied", event.project, {**data, "count": 1})
+        case events.CallEnded():
+            if event.outcome not in FAILED_CALLS:
+                return None
+            return Entry("call.failed", event.project, {"pool": event.pool, "outcome": event.outcome, "count": 1})
         case events.LimitBypassed():
             return Entry("limit.bypassed", event.project, {"policy": event.policy, "actor": event.actor})
         case events.LimiterDegraded():
@@ -160,6 +167,9 @@ class Publisher:
         entry = entry_of(event)
         if entry is None:
             return
+        if isinstance(event, events.CallEnded):
+            self._collect((event.pool, "", event.outcome, event.project), entry)
+            return
         if sql.in_atomic_block:
             transaction.on_commit(lambda: self.put(entry))
         else:
@@ -176,17 +186,22 @@ class Publisher:
 
     def _denied(self, event: events.LimitDenied) -> None:
         """Send the first denial at once, and those of the next second together."""
+        entry = entry_of(event)
+        assert entry is not None
+        place = (event.policy, event.scope, event.key, event.project)
         with self._lock:
-            subject = event.key if len(self._denials) < MOST_DENIALS else ""
-            place = (event.policy, event.scope, subject, event.project)
+            if place not in self._denials and len(self._denials) >= MOST_DENIALS:
+                place = (event.policy, event.scope, "", event.project)
+                entry.data["key"] = ""
+        self._collect(place, entry)
+
+    def _collect(self, place: tuple[str, str, str, str], entry: Entry) -> None:
+        """Publish the first entry of a place at once, and those of the next second together, with their count."""
+        with self._lock:
             waiting = self._denials.get(place)
             if waiting is not None:
-                waiting.data["count"] += 1
-                waiting.data["retry_after"] = event.retry_after
+                waiting.data.update(entry.data, count=waiting.data["count"] + 1)
                 return
-            entry = entry_of(event)
-            assert entry is not None
-            entry.data["key"] = subject
             self._denials[place] = Entry(entry.name, entry.project, {**entry.data, "count": 0})
         self.put(entry)
 
@@ -268,7 +283,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 publisher = Publisher()
 STREAMED = (
-    events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered,
+    events.LimitDenied, events.CallEnded, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered,
     events.SettlementDelayed, events.ThresholdCrossed, events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
     events.AlertRaised, events.AlertResolved,
 )  # fmt: skip

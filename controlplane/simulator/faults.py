@@ -36,6 +36,13 @@ class Fault:
     body: str | None = None
     """Answer with this body; `{credential}` in it is replaced by the key, like careless providers that repeat it."""
 
+    pace: float = 0.0
+    """Seconds between the events of a stream, which is sent in chunks then."""
+    break_after: int | None = None
+    """Reset a stream's connection after so many events."""
+    event: str | None = None
+    """With `break_after`: send this as a last event and end the stream properly, as providers report late errors."""
+
     @classmethod
     def parse(cls, given: Any) -> Fault:
         """Check one JSON object; BadFault names the member that is wrong."""
@@ -102,4 +109,7 @@ _CHECKS: dict[str, Any] = {
     "clock_skew": _number(-1e9, 1e9),
     "missing_headers": _flag,
     "body": _text,
+    "pace": _number(0, 3600),
+    "break_after": lambda value: value is None or (type(value) is int and value >= 0),
+    "event": _text,
 }

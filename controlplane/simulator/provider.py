@@ -131,7 +131,11 @@ class Provider:
             if fault.body is not None:
                 body = fault.body.replace("{credential}", key).encode()
         delay = self._settings.latency + sum(fault.latency for fault in faults)
-        return Response(reply.status, headers, body, delay, any(fault.drop for fault in faults))
+        response = Response(reply.status, headers, body, delay, any(fault.drop for fault in faults))
+        if headers.get("content-type") == "text/event-stream":
+            for fault in faults:
+                _break_up(response, fault)
+        return response
 
     def _own_page(self, request: Request) -> Response:
         page = (request.method, request.path)
@@ -190,6 +194,20 @@ class Provider:
         if self._date[0] != second:
             self._date = (second, formatdate(second, usegmt=True))
         return self._date[1]
+
+
+def _break_up(response: Response, fault: Fault) -> None:
+    """Send a stream event by event, and break it off, as the fault says."""
+    if not fault.pace and fault.break_after is None:
+        return
+    events = [event + b"\n\n" for event in response.body.split(b"\n\n") if event.strip()]
+    response.pace = fault.pace
+    if fault.break_after is not None:
+        events = events[: fault.break_after]
+        response.drop = fault.event is None
+        if fault.event is not None:
+            events.append(b"data: " + fault.event.encode() + b"\n\n")
+    response.pieces = events or [b":\n\n"]
 
 
 def _page(status: int, body: Any) -> Response:

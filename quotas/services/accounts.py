@@ -129,6 +129,13 @@ def settle_outcomes(pairs: Sequence[tuple[str, CallOutcome]]) -> list[Settled | 
     else:
         results = accounts().settle_many(pairs)
     ended = [(settled, outcome) for settled, (_, outcome) in zip(results, pairs, strict=True) if settled is not None]
+    follow_up(ended)
+    return results
+
+
+def follow_up(ended: Sequence[tuple[Settled, CallOutcome]]) -> None:
+    """What follows from calls that Redis has settled: events, SQL, accounts with the same credential, adaptive
+    policies, the provider's last response."""
     with _without_sql():
         publish_settled([settled for settled, _ in ended])
         for settled, outcome in ended:
@@ -137,7 +144,17 @@ def settle_outcomes(pairs: Sequence[tuple[str, CallOutcome]]) -> list[Settled | 
         if not settled.repeated:
             outcomes.of_account(settled.account_id, outcome)
             last_responses.note(settled.account_id, outcome)
-    return results
+
+
+def nothing_follows(settled: Settled, outcome: CallOutcome, held: resolve.ConfigSnapshot) -> bool:
+    """Whether `follow_up` would do nothing: so it is with most calls, and an event loop needs no thread for them."""
+    return settled.repeated or (
+        outcome.category == "ok"
+        and not settled.transition
+        and not settled.concurrency
+        and not held.adaptive
+        and not last_responses.is_due(settled.account_id, outcome)
+    )
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
@@ -22,6 +22,8 @@ from quotas.runtime.threads import in_thread
 from quotas.services import limits
 from quotas.services.limits import Check, Token
 from quotas.snapshot import resolve
+
+T = TypeVar("T")
 
 
 class CallerGone(Exception):
@@ -88,6 +90,19 @@ class AsyncChecks:
         if isinstance(decision, LimiterUnavailable):
             raise decision
         return decision
+
+    async def ask(self, over: Callable[[Pipeline], Awaitable[T]], instead: Callable[[], T]) -> T:
+        """Ask over the loop's connection or, where that can't be, `instead` in a thread. Raises what both raise."""
+        limiter_now = limiter()
+        self._lined(limiter_now)
+        if not self.threads_only and not limiter_now.breaker.is_open:
+            assert self._pipeline is not None
+            try:
+                return await over(self._pipeline)
+            except PlainSocketNeeded:
+                self.threads_only = True
+        found: T = await self._in_thread(instead)
+        return found
 
     async def refund(self, decision: Decision) -> None:
         """Give back all that an allowed decision has charged."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 CHUNK = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
-USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}\n\n'
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 6}}}\n\n'
 
 
 @dataclass
@@ -22,6 +22,8 @@ class StreamingProvider:
     hung_up: threading.Event = field(default_factory=threading.Event)
     sent: int = 0
     """Bytes of the endless streams so far."""
+    uploaded: int = 0
+    """Bytes of uploads so far, as they come."""
 
 
 @contextmanager
@@ -59,7 +61,9 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
             data += piece
         head, _, body = data.partition(b"\r\n\r\n")
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-        while len(body) < int(fields.get(b"content-length", b"0")):
+        if b"/upload" in head.split(b"\r\n")[0]:
+            _take_upload(connection, provider, fields, body)
+        while b"/upload" not in head.split(b"\r\n")[0] and len(body) < int(fields.get(b"content-length", b"0")):
             body += connection.recv(65536)
         provider.requests.append(head + b"\r\n\r\n" + body)
         path = head.split(b" ")[1]
@@ -84,6 +88,21 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
                 b"X-Echo: %b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nContent-Length: %d\r\n\r\n%b"
                 % (status, credential, len(answer), answer)
             )
+
+
+def _take_upload(
+    connection: socket.socket, provider: StreamingProvider, fields: dict[bytes, bytes], body: bytes
+) -> None:
+    """Read a body to its end and count it."""
+    provider.uploaded = len(body)
+    length = fields.get(b"content-length")
+    end = body[-5:]
+    while provider.uploaded < int(length) if length else end != b"0\r\n\r\n":
+        piece = connection.recv(65536)
+        if not piece:
+            return
+        provider.uploaded += len(piece)
+        end = (end + piece)[-5:]
 
 
 def _stream_on(

@@ -255,6 +255,28 @@ def test_denials_are_told_at_once_and_then_counted(publisher: Publisher, store: 
     assert denials()[:2] == [("u", 1), ("v", 1)] and len(denials()) <= 4
 
 
+def test_failed_calls_are_events_and_counted_together(publisher: Publisher, store: redis.Redis) -> None:
+    def ended(outcome: str) -> events.CallEnded:
+        return events.CallEnded(
+            call="c", at=0.0, pool="llm", method="POST", path="/x", model="", user="u", actor="key:a", account="a1",
+            status=502, outcome=outcome, attempts=1, waited=0.0, seconds=1.0, overhead=0.0, first_byte=None,
+            is_stream=False, cost={}, actual={}, project="acme",
+        )  # fmt: skip
+
+    for _ in range(100):
+        publisher.tell(ended("server"))
+    for outcome in ("ok", "validation", "quota_exceeded", "cancelled", "network"):
+        publisher.tell(ended(outcome))
+
+    def found() -> list[tuple[bytes, bytes, dict[str, Any]]]:
+        rows: Any = store.xrange(stream.stream_key())
+        return [(fields[b"n"], fields[b"p"], json.loads(fields[b"d"])) for _, fields in rows]
+
+    wait_for(lambda: sum(data["count"] for _, _, data in found()) == 101)
+    assert {(name, project) for name, project, _ in found()} == {(b"call.failed", b"acme")}
+    assert {data["outcome"] for _, _, data in found()} == {"server", "network"} and len(found()) <= 4
+
+
 def test_a_full_buffer_drops_and_counts(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch, store: redis.Redis
 ) -> None:

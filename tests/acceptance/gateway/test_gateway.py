@@ -5,115 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import anthropic
 import httpx
-import openai
 import pytest
-import yaml
 
-from tests.integration.controlplane.simulator.process import Simulator
-from tests.support.instance import Instance, running, wait_until
-from tests.support.streaming_provider import StreamingProvider, streaming_provider
-
-PROMPT = "tell-nobody-9f3b7c hello there my friend"
-MESSAGES: Any = [{"role": "user", "content": PROMPT}]
-SECRETS = {
-    "GATEWAY_ONE": "sk-one-4b1d77e0", "GATEWAY_TWO": "sk-two-9a2c31f5",
-    "GATEWAY_BAD": "sk-bad-77c0e1a2", "GATEWAY_GOOD": "sk-good-13d9f0b4",
-}  # fmt: skip
-
-
-@dataclass
-class Scene:
-    instance: Instance
-    sim: Simulator
-    claude: Simulator
-    provider: StreamingProvider
-    key: str
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key}"}
-
-    def openai(self, pool: str, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.instance.url}/gateway/{pool}/v1", api_key=self.key, **options)
-
-    def call(self, pool: str, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
-        headers = {**self.headers, **options.pop("headers", {})}
-        options.setdefault("json", {"model": "gpt-4o-mini", "messages": MESSAGES})
-        return httpx.post(f"{self.instance.url}/gateway/{pool}{path}", headers=headers, timeout=30, **options)
-
-    def account(self, pool: str) -> dict[str, Any]:
-        found = self.instance.client().get("/api/v1/accounts", params={"limit": 100}).json()["results"]
-        return next(one for one in found if one["pool"] == pool)
-
-    def is_idle(self, pool: str) -> bool:
-        return bool(self.account(pool)["in_flight"] == 0)
-
-    def used(self, policy: str, unit: str = "requests") -> int:
-        rows = self.instance.client().get("/api/v1/limits/usage", params={"policy": policy}).json()["results"]
-        return sum(row["used"] for row in rows if row["unit"] == unit)
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with (
-        Simulator("--dialect", "openai") as sim,
-        Simulator("--dialect", "anthropic") as claude,
-        streaming_provider() as provider,
-        running(environ=SECRETS) as instance,
-    ):
-        one = [{"name": "one", "credential_env": "GATEWAY_ONE"}]
-        two = [*one, {"name": "two", "credential_env": "GATEWAY_TWO"}]
-        # Accounts with the same credential share its fate, so the pool whose credential is refused has its own.
-        bad = [{"name": "one", "credential_env": "GATEWAY_BAD"}, {"name": "two", "credential_env": "GATEWAY_GOOD"}]
-        closed = socket.create_server(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        closed.close()
-        document: dict[str, Any] = {
-            "version": 1,
-            "projects": [{"slug": "acme"}, {"slug": "other"}],
-            "providers": [
-                {"name": "openai", "dialect": "openai", "base_url": sim.base_url},
-                {"name": "claude", "dialect": "anthropic", "base_url": claude.base_url, "auth_header": "x-api-key: {credential}"},
-                {"name": "raw", "dialect": "openai", "base_url": provider.url, "timeout": "20s"},
-                {"name": "hasty", "dialect": "openai", "base_url": provider.url, "timeout": "1s"},
-                {"name": "nobody", "dialect": "generic", "base_url": nobody},
-            ],
-            "pools": [
-                {"name": "llm", "provider": "openai", "accounts": two},
-                {"name": "failing", "provider": "openai", "accounts": bad},
-                {"name": "claude", "provider": "claude", "accounts": one},
-                {"name": "raw", "provider": "raw", "accounts": one, "concurrency": {"initial": 2}},
-                {"name": "hasty", "provider": "hasty", "accounts": two},
-                {"name": "nobody", "provider": "nobody", "accounts": one, "fallback": ["llm"]},
-                {"name": "lonely", "provider": "nobody", "accounts": one},
-                {"name": "closed", "provider": "openai", "accounts": one, "projects": ["other"]},
-                {
-                    "name": "narrow", "provider": "openai", "accounts": one,
-                    "limits": [{"unit": "requests", "algorithm": "sliding_window", "limit": 1, "window": "2s"}],
-                },
-            ],
-            "policies": [
-                {"name": "few", "scope": "custom", "key_name": "few", "algorithm": "sliding_window", "limit": 1, "window": "2s"},
-                {"name": "by-user", "scope": "user", "algorithm": "fixed_window", "limit": 1000, "window": "1h"},
-                {"name": "tokens", "scope": "user", "unit": "tokens", "algorithm": "fixed_window", "limit": 100000, "window": "1h"},
-            ],
-        }  # fmt: skip
-        instance.manage("apply", "-", stdin=yaml.safe_dump(document))
-        made = instance.manage("apikey", "create", "--name", "g", "--project", "acme", "--scopes", "call")
-        yield Scene(instance, sim, claude, provider, made.stdout.strip())
-
-
-@pytest.fixture(autouse=True)
-def _no_faults(scene: Scene) -> None:
-    scene.sim.faults()
-    scene.provider.hung_up.clear()
+from tests.support.gateway_scene import MESSAGES, PROMPT, SECRETS, Scene
+from tests.support.instance import wait_until
 
 
 def test_the_openai_sdk_works_unchanged(scene: Scene) -> None:
@@ -126,12 +25,13 @@ def test_the_openai_sdk_works_unchanged(scene: Scene) -> None:
 
 
 def test_a_stream_is_passed_on_and_the_use_that_the_gateway_asked_for_is_hidden(scene: Scene) -> None:
+    before = scene.used("tokens", "tokens")
     client = scene.openai("llm", default_headers={"Sluice-User": "streamer", "Sluice-Cost": "tokens=5000"})
     chunks = list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == PROMPT
     direct = scene.sim.chat(PROMPT)[2]["usage"]["total_tokens"]
     # The estimate of 5000 tokens was replaced by what the hidden event reported.
-    wait_until(lambda: scene.used("tokens", "tokens") == direct, 10, lambda: scene.used("tokens", "tokens"))
+    wait_until(lambda: scene.used("tokens", "tokens") - before == direct, 10)
     asked = list(
         client.chat.completions.create(
             model="gpt-4o-mini", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
@@ -351,3 +251,30 @@ def test_nothing_of_prompts_and_keys_is_kept(scene: Scene) -> None:
     for secret in ("tell-nobody-9f3b7c", *SECRETS.values(), scene.key.rpartition("_")[2]):
         assert not [text for text in texts if secret.encode() in text], secret
     assert json.loads(scene.call("llm").text)["choices"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "path", "charged"),
+    [
+        ("raw", "/v1/broken", "seen"),  # by what was seen of a stream
+        ("lonely", "/v1/x", "nothing"),  # no connection was made
+        ("hasty", "/v1/silent", "reserved"),  # it may have been executed
+        ("raw", "/v1/echo", "request"),  # answered by an error
+    ],
+)
+def test_what_a_call_that_failed_costs_its_caller(scene: Scene, pool: str, path: str, charged: str) -> None:
+    requests, tokens = scene.used("by-user"), scene.used("tokens", "tokens")
+    fields = {"Sluice-User": f"failed-{charged}", "Sluice-Cost": "tokens=5000"}
+    try:
+        scene.call(pool, path, headers=fields)
+    except httpx.RemoteProtocolError:
+        assert charged == "seen"
+    expected = {"seen": (1, 10), "nothing": (0, 0), "reserved": (1, 5000), "request": (1, 0)}[charged]
+
+    def found() -> tuple[int, int]:
+        return scene.used("by-user") - requests, scene.used("tokens", "tokens") - tokens
+
+    if charged == "seen":
+        wait_until(lambda: found()[0] == 1 and 3 <= found()[1] < 50, 5, lambda: str(found()))
+    else:
+        wait_until(lambda: found() == expected, 5, lambda: str(found()))
