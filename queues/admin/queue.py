@@ -100,11 +100,11 @@ class QueueAdmin(SluiceAdmin):
 
     @display(description="Queued: high · normal · low")
     def waiting(self, row: Any) -> str:
-        return "–" if row.depth is None else f"{row.depth['high']:,} · {row.depth['normal']:,} · {row.depth['low']:,}"
+        return "–" if row.depth is None else f"{row.depth.high:,} · {row.depth.normal:,} · {row.depth.low:,}"
 
     @display(description="Running")
     def running(self, row: Any) -> str:
-        return "–" if row.depth is None else f"{row.depth['in_flight']:,}"
+        return "–" if row.depth is None else f"{row.depth.in_flight:,}"
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """Only the buttons that would change something."""

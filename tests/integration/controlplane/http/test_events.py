@@ -264,9 +264,9 @@ def test_failed_calls_are_events_and_counted_together(publisher: Publisher, stor
         )  # fmt: skip
 
     for _ in range(100):
-        publisher.tell(ended("server"))
+        publisher.publish(ended("server"))
     for outcome in ("ok", "validation", "quota_exceeded", "cancelled", "network"):
-        publisher.tell(ended(outcome))
+        publisher.publish(ended(outcome))
 
     def found() -> list[tuple[bytes, bytes, dict[str, Any]]]:
         rows: Any = store.xrange(stream.stream_key())
