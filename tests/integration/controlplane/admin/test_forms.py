@@ -16,7 +16,7 @@ import controlplane.urls  # noqa: F401  registers every page
 from controlplane.alerts import records, summaries
 from controlplane.models import AuditEntry
 from queues.models import Queue
-from queues.services import bulk
+from queues.services import bulk_actions
 from quotas.models import Project
 from tests.browser.seed import PASSWORD, Day
 from tests.integration.controlplane.admin.pages import filled
@@ -70,7 +70,7 @@ def rows(day: Day, signed_in: SignIn, model: Any) -> None:
     if label(model) == "controlplane.alert":
         records.report(summaries.auth_failed("llm", "a1"))
     if label(model) == "queues.bulkaction":
-        bulk.begin("discard", {"category": "server"}, project=None, actor="user:root", reason="test")
+        bulk_actions.begin("discard", {"category": "server"}, project=None, actor="user:root", reason="test")
     if not model.objects.exists():
         root = signed_in("root")
         page = root.get(address(model, "add")).content.decode()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from queues.lifecycle.dead_letters import fingerprint_of, severity_of
+from queues.lifecycle.dead_letters import fingerprint_of
+from quotas.engine.categories import Category
 
 ALIKE = [
     ("KeyError: 4711", "KeyError: 42"),
@@ -40,4 +41,4 @@ def test_a_fingerprint_of_anything_is_sixteen_hex_digits() -> None:
     ],
 )  # fmt: skip
 def test_severity_says_who_must_act(category: str, severity: str) -> None:
-    assert severity_of(category) == severity
+    assert Category.of(category).severity == severity
