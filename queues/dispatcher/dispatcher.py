@@ -78,7 +78,7 @@ class Dispatcher:
         try:
             woken = wakeups.wait(pause) if self.leader.token is not None else Wakeups()
             close_old_connections()
-            if not self._lead():
+            if not self.lead():
                 self._stopping.wait(1.0)
                 return 0.0
             pause = self.cycle(woken)
@@ -86,7 +86,7 @@ class Dispatcher:
             return pause
         except LeadershipLost:
             log.warning("dispatcher.leadership_lost", name=self.name)
-            self._forget()
+            self.forget()
             return pause
         except (DatabaseError, InterfaceError, redis.RedisError, LimiterUnavailable) as error:
             connection.drop_connections(connection.client())
@@ -97,26 +97,33 @@ class Dispatcher:
             if self._faults >= MAX_FAULTS:
                 raise
             log.exception("dispatcher.fault", name=self.name, in_a_row=self._faults)
-        self._forget()
+        self.forget()
         self._stopping.wait(0.5)
         return 0.0
 
-    def _lead(self) -> bool:
+    def lead(self) -> bool:
+        """Renew the leadership, or take over where no other dispatcher leads. True while this one leads."""
         if time.monotonic() - self._renewed_at < 1.0 and self.leader.token is not None:
             return True
         before = self.leader.token
         leads = self.leader.renew_or_take_over()
         self._renewed_at = time.monotonic()
         if leads and self.leader.token != before:
-            self._forget()
+            self.forget()
             log.info("dispatcher.leads", name=self.name, token=self.leader.token)
         return leads
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Begin from SQL alone: another leader or a fault may have changed what is in memory."""
         self._groups.clear()
         self._pools.unblock()
         self._refreshed_at = float("-inf")
+
+    def refresh_soon(self, *, groups: bool = True) -> None:
+        """Renew the leadership with the next cycle, and look at all waiting groups, however recent the last time is."""
+        self._renewed_at = float("-inf")
+        if groups:
+            self._refreshed_at = float("-inf")
 
     def cycle(self, woken: Wakeups) -> float:
         """One turn: recovery, maintenance, due jobs, rounds. Returns seconds until the next turn, unless it is woken

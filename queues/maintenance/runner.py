@@ -66,6 +66,10 @@ class Maintenance:
                 task(now)
                 self._next[position] = time.monotonic() + every
 
+    def make_all_due(self) -> None:
+        """Run each task with the next `run_due`, whenever it last ran."""
+        self._next = [time.monotonic()] * len(self._tasks)
+
     def due_in(self) -> float:
         """Seconds until the next task."""
         return max(min(self._next) - time.monotonic(), 0.0)

@@ -48,6 +48,21 @@ class OutboxSender(Generic[Row]):
         self._name = name
         self._thread: threading.Thread | None = None
 
+    @property
+    def underway(self) -> Counter[str]:
+        """How many tries run at present, by receiver."""
+        with self._changed:
+            return Counter(self._underway)
+
+    def underway_of(self, tenant: int) -> int:
+        """How many tries run at present for this tenant."""
+        return self._tenants[tenant]
+
+    def join(self) -> None:
+        """After `stop`: wait until no new try can begin."""
+        if self._thread is not None:
+            self._thread.join()
+
     def start(self) -> None:
         self._thread = background.start(self._name, self._turn, self._stopping, vital=True)
 

@@ -97,13 +97,14 @@ class Desk:
         """Move SQL's clock on by seconds."""
         create_defaults()
         self.renew_configuration()
-        self.dispatcher = self.another_dispatcher("d1")
+        self.maintenance = Maintenance()
+        self.dispatcher = Dispatcher(Admissions(accounts(), limiter()), self.maintenance, "d1")
         self.closing = ExitStack()
 
     @staticmethod
     def renew_configuration() -> None:
         """Read it anew: an emptied database begins counting its versions again."""
-        config.snapshot._value = None
+        config.snapshot.clear()
         resolve.forget()
 
     @staticmethod
@@ -165,11 +166,10 @@ class Desk:
     def cycle(self, dispatcher: Dispatcher | None = None, *, anew: bool = True) -> float:
         """One round of the leader. `anew`: it looks at everything, as after a while."""
         one = dispatcher or self.dispatcher
-        one._renewed_at = float("-inf")
-        assert one._lead(), "another dispatcher leads"
+        one.refresh_soon(groups=anew)
+        assert one.lead(), "another dispatcher leads"
         woken = wakeups.wait(0)
         if anew:
-            one._refreshed_at = float("-inf")
             woken.unblock = True
         return one.cycle(woken)
 

@@ -218,9 +218,8 @@ def test_a_slow_receiver_holds_up_nobody(project: Project, receiver: Receiver) -
             wait_until(lambda: receiver.got, 60.0)  # silent ones take ten seconds each, one after the other 200
         finally:
             sender.stop()
-            assert sender._thread is not None
-            sender._thread.join()
-    wait_until(lambda: not sender._underway)  # the silent one is gone
+            sender.join()
+    wait_until(lambda: not sender.underway)  # the silent one is gone
     assert Callback.objects.filter(delivered_at=None).count() == 20
 
 

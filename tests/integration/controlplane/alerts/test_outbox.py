@@ -86,7 +86,7 @@ def test_a_slow_receiver_delays_neither_other_rules_nor_the_watch(receiver: Rece
             assert AlertNotice.objects.filter(rule__name="deaf", tries=0).count() >= 8, "their time is not over"
         finally:
             sender.stop()
-    wait_for(lambda: not sender._notices._underway, 20)
+    wait_for(lambda: not sender._notices.underway, 20)
 
 
 def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) -> None:
