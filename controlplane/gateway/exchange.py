@@ -264,7 +264,10 @@ class Exchange:
         )  # fmt: skip
         if outcome.category == "ok":
             return outcome
-        return replace(outcome, target=f"{self._call.method} {self._call.target.path}", request=self._call.id)
+        # What is wrong with a request is said in words of the request, and says nothing of the account.
+        error = "" if outcome.category == Category.VALIDATION else outcome.error
+        target = f"{self._call.method} {self._call.target.path}"
+        return replace(outcome, error=error, target=target, request=self._call.id)
 
     def _seen(self, read: CallOutcome, meter: Meter, *, is_whole: bool) -> dict[str, int]:
         """The use that an answer reports; where it ended early without one, the prompt and a token for each event."""
