@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 
 import aiohttp
 
 from controlplane.gateway import fields
 from controlplane.gateway.call import Call
+from controlplane.gateway.encodings import decoder_of
 from controlplane.gateway.progress import Progress
 from controlplane.gateway.upstream import Way, parts_of
 from controlplane.gateway.usage import EventMeter, Meter
@@ -16,6 +17,8 @@ from controlplane.http.request import Send
 from quotas.engine.dialects.redaction import without
 from quotas.engine.types import Decision, LimitState
 from quotas.rest import decisions
+
+_BODILESS = (204, 304)
 
 
 class AnswerSender:
@@ -25,26 +28,47 @@ class AnswerSender:
         self._call, self._progress, self._send = call, progress, send
         self._limits = limits
 
-    async def stream(self, response: aiohttp.ClientResponse, meter: Meter, way: Way) -> None:
-        """Pass the body on as it comes. `send` waits while the caller is slow, and nothing is read meanwhile."""
+    async def stream(
+        self, response: aiohttp.ClientResponse, meter: Meter, way: Way, ended: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Pass the body on as it comes. `send` waits while the caller is slow, and nothing is read meanwhile.
+
+        `ended` is awaited once, when all of the body is known and its last bytes are not passed on yet.
+        """
         self._progress.is_stream = isinstance(meter, EventMeter)
         length = response.headers.get("content-length", "")
-        headers = self._headers(response, way)
-        if length.isdigit() and not self._call.hides_usage:
+        decoder = decoder_of(response.headers.get("content-encoding", ""))
+        headers = self._headers(response, way, is_decoded=decoder is not None)
+        left = -1
+        if length.isdigit() and decoder is None and not self._call.hides_usage:
             headers.append((b"content-length", length.encode()))
-        await self._start(response.status, headers)
+            left = 0 if self._call.method == "HEAD" or response.status in _BODILESS else int(length)
         send, feed = self._send, meter.feed
+        is_over = left == 0
+        if is_over:
+            await ended()
+        await self._start(response.status, headers)
         async for part in parts_of(response):
-            if passed := feed(part):
+            if decoder is not None:
+                part = decoder.feed(part)
+            passed = feed(part)
+            left -= len(passed)
+            if left == 0 and not is_over:
+                is_over = True
+                await ended()
+            if passed:
                 await send({"type": "http.response.body", "body": passed, "more_body": True})
                 self._progress.passed()
-        await send({"type": "http.response.body", "body": meter.end(), "more_body": False})
+        last = (feed(decoder.end()) if decoder is not None else b"") + meter.end()
+        if not is_over:
+            await ended()
+        await send({"type": "http.response.body", "body": last, "more_body": False})
         self._progress.passed()
 
     async def error(self, response: aiohttp.ClientResponse, body: bytes, way: Way) -> None:
-        """Pass on an error that was read whole; a credential that it echoes is taken out."""
+        """Pass on an error that was read whole and decoded; a credential that it echoes is taken out."""
         text = without(body.decode("latin-1"), [way.credential]).encode("latin-1")
-        headers = self._headers(response, way)
+        headers = self._headers(response, way, is_decoded=True)
         if self._call.method == "HEAD":
             headers.append((b"content-length", response.headers.get("content-length", "0").encode()))
         else:
@@ -57,7 +81,7 @@ class AnswerSender:
         self._progress.answered = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    def _headers(self, response: aiohttp.ClientResponse, way: Way) -> fields.Pairs:
+    def _headers(self, response: aiohttp.ClientResponse, way: Way, *, is_decoded: bool) -> fields.Pairs:
         secret = way.credential.encode()
         progress = self._progress
         own = [
@@ -77,7 +101,7 @@ class AnswerSender:
         passed = [
             (name, value)
             for name, value in fields.back(response.raw_headers, limits=way.config.show_provider_limits)
-            if name not in names and secret not in value
+            if name not in names and secret not in value and not (is_decoded and name == b"content-encoding")
         ]
         progress.overhead = progress.overhead_now()
         return [*passed, *own, (b"sluice-overhead", b"%.6f" % progress.overhead)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from controlplane.gateway.body import Body
 from controlplane.gateway.conversation import prefix_of
+from controlplane.gateway.encodings import is_plain
 from controlplane.gateway.fields import Wishes
 from controlplane.gateway.target import Target
 from queues.job_types.http_request import MAX_MODEL, MODEL_IN_PATH
@@ -40,6 +41,8 @@ class Call:
     actor: str
     idempotency_key: str = ""
     traceparent: str = ""
+    encoding: str = ""
+    """The body's `Content-Encoding`."""
     document: Mapping[str, Any] | None = None
     """The body, where it is a JSON object that was read."""
     model: str = ""
@@ -74,7 +77,7 @@ class Call:
 
     def read_body(self, held: ConfigSnapshot) -> None:
         """Estimate the call, and ask for the use of a stream that would not report it."""
-        self.document = self.body.document()
+        self.document = self.body.document(self.encoding)
         self.model = self._model()
         self.cost = {"requests": 1, **self.wishes.cost}
         if self.document is None:
@@ -102,6 +105,7 @@ class Call:
         document = self.document
         if (
             document is None
+            or not is_plain(self.encoding)
             or self.dialect not in _COUNTS_ON_REQUEST
             or document.get("stream") is not True
             or not self.target.path.endswith("/completions")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from controlplane.gateway.call import Call
+from controlplane.gateway.encodings import is_plain
 from controlplane.http.response import Answer, rendered
 from queues import config
 from queues.api.problems import as_problems
@@ -19,7 +20,7 @@ from quotas.rest.caller import Caller
 from quotas.rest.problems import InvalidRequest, ProblemError
 
 _MAX_VALUE = 8000
-_LEFT_OUT = OWN_HEADERS | {"traceparent", "tracestate", "baggage", "user-agent"}
+_LEFT_OUT = OWN_HEADERS | {"content-encoding", "traceparent", "tracestate", "baggage", "user-agent"}
 """Fields that a repeated request has with other values, besides those that a job sets itself: with them, the same
 idempotency key would stand for another request."""
 
@@ -55,7 +56,7 @@ def _fits(call: Call) -> bool:
     """Whether a job can send the same request: its body is kept, and is text."""
     if call.method not in METHODS or not call.body.is_whole or call.project is None:
         return False
-    return call.document is not None or _text_of(call.body.first) is not None
+    return call.document is not None or is_plain(call.encoding) and _text_of(call.body.first) is not None
 
 
 def _submitted(call: Call) -> Answer:

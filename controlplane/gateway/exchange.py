@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import aiohttp
 
 from controlplane.gateway.admission import UNUSED, Admissions, Refused
 from controlplane.gateway.answer import AnswerSender
 from controlplane.gateway.call import Call
+from controlplane.gateway.encodings import Undecodable, decoded
 from controlplane.gateway.progress import Progress
 from controlplane.gateway.refusals import of_admission
 from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, Way, read_all
@@ -70,6 +72,8 @@ class Failure:
     problem: ProblemError | None = None
     waits: bool = False
     """Whether the same account may be asked again when its cooldown is over."""
+    is_final: bool = False
+    """Whether no other account could do better."""
 
 
 class Exchange:
@@ -86,6 +90,7 @@ class Exchange:
         self._tried: set[str] = set()
         self._open: tuple[str, CallOutcome, float] | None = None
         """The last account's lease, where it is still to be settled: its outcome, its life."""
+        self._is_ended = False
         self._last = UNUSED
         """How the last try ended; until a provider was reached, the call was not made."""
 
@@ -107,23 +112,44 @@ class Exchange:
                 failure = await self._attempt(turn, sender)
                 if failure is None:
                     return
-                found = await self._next(failure, turn)
+                found = None if failure.is_final else await self._next(failure, turn)
                 if found is None:
                     await self._pass_failure(failure, turn, sender)
                     return
                 admission = found
         finally:
-            used = self._used()
-            self._progress.actual = {**used, **self._progress.actual}
-            if self._open is not None or self._first.reservation:
-                self._admissions.background(self._end(self._first.reservation, used))
+            ending = self._ending()
+            if ending is not None:
+                self._admissions.background(ending)
 
-    async def _end(self, reservation: str | None, used: Mapping[str, int]) -> None:
-        """Settle the last account, and the caller by what was used."""
-        if self._open is not None:
-            await self._admissions.settle(*self._open, self._held)
+    def _ending(self) -> Coroutine[Any, Any, None] | None:
+        """What is still to be settled: the last account, and the caller by what was used. Once for each call."""
+        if self._is_ended or self._first is None:
+            return None
+        self._is_ended = True
+        used = self._used()
+        self._progress.actual = {**used, **self._progress.actual}
+        if self._open is None and not self._first.reservation:
+            return None
+        return self._end(self._open, self._first.reservation, used)
+
+    async def _end(
+        self, lease: tuple[str, CallOutcome, float] | None, reservation: str | None, used: Mapping[str, int]
+    ) -> None:
+        if lease is not None:
+            await self._admissions.settle(*lease, self._held)
         if reservation:
             await self._admissions.close(reservation, used, self._last, self._held)
+
+    async def _end_first(self, turn: Try) -> None:
+        """Settle before the caller has the whole answer, where the call has a slot: its next call must find it free."""
+        assert self._first is not None
+        has_slot = turn.config.spec.concurrency is not None or any(
+            limit.algorithm == "concurrency" for limit in self._first.limits
+        )
+        ending = self._ending() if has_slot else None
+        if ending is not None:
+            await asyncio.shield(self._admissions.background(ending))
 
     # -- one try -------------------------------------------------------------------------------------------------
 
@@ -151,6 +177,8 @@ class Exchange:
                 made = False
                 return Failure(outcome, problem=_unreachable())
             except Unanswered as error:
+                if self._call.body.fault is not None:
+                    raise self._call.body.fault from None
                 outcome = dialects.failed(error.word, latency=turn.seconds)
                 failure = Failure(outcome, problem=_unanswered(error.word))
                 if self._call.may_repeat or turn.config.repeat_unsafe:
@@ -172,41 +200,61 @@ class Exchange:
                 except Unanswered as error:
                     outcome = self._read(turn, way, response, b"", b"")
                     raise _unanswered(error.word) from None
+                # What can't be read may hold the credential, and is not passed on.
+                body = decoded(body, response.headers.get("content-encoding", ""), MAX_ERROR) or b""
                 outcome = self._read(turn, way, response, body, b"")
                 answer = Failure(outcome, (response, body, way), waits=Category.of(outcome.category).refuses_caller)
-                if not self._is_elsewhere(response.status, outcome, turn.config):
-                    await self._pass_failure(answer, turn, sender)
-                    return None
+                answer.is_final = not self._is_elsewhere(response.status, outcome, turn.config)
                 return answer
             meter = meter_of(response.headers.get("content-type", ""), hide=self._call.hides_usage)
-            try:
-                await sender.stream(response, meter, way)
+            found, seen = response, meter
+
+            async def ended() -> None:
+                """The provider has sent all of its answer, and the caller has not got its last bytes yet."""
+                nonlocal outcome, is_whole
                 is_whole = True
-            except Unanswered as error:
-                outcome = dialects.failed(error.word, latency=turn.seconds)
+                outcome = self._last = self._conclude(turn, way, found, seen, is_whole=True)
+                self._open = self._lease_of(turn, outcome)
+                await self._end_first(turn)
+
+            try:
+                await sender.stream(response, meter, way, ended)
+            except (Unanswered, Undecodable) as error:
+                word = error.word if isinstance(error, Unanswered) else "network"
+                outcome = dialects.failed(word, latency=turn.seconds)
                 raise Broken from None
             finally:
-                head, tail = meter.seen()
-                read = self._read(turn, way, response, head, tail)
-                seen = self._seen(read, meter, is_whole=is_whole)
-                outcome = read if is_whole or outcome.category == "unknown" else outcome
-                if seen != outcome.usage:
-                    outcome = replace(outcome, usage=seen)
-                self._progress.outcome = read.category
-                if (cached := cached_tokens(head, tail)) is not None:
-                    self._progress.actual = {"cached_tokens": cached}
+                if not is_whole:
+                    read = self._conclude(turn, way, response, meter, is_whole=False)
+                    outcome = read if outcome.category == "unknown" else replace(outcome, usage=read.usage)
             return None
         finally:
             self._last = outcome if made else UNUSED
             if response is not None and not is_whole:
                 response.close()
-            lease = turn.admission.lease
-            if lease is not None and (response is None or response.status >= 400):
+            self._open = self._lease_of(turn, outcome)
+            if self._open is not None and (response is None or response.status >= 400):
                 # The account cools down before another one is chosen.
-                settling = self._admissions.settle(lease, outcome, turn.admission.expires_in, self._held)
+                settling = self._admissions.settle(*self._open, self._held)
+                self._open = None
                 await asyncio.shield(self._admissions.background(settling))
-            elif lease is not None:
-                self._open = lease, outcome, turn.admission.expires_in
+
+    def _lease_of(self, turn: Try, outcome: CallOutcome) -> tuple[str, CallOutcome, float] | None:
+        """What is still to be settled of a try; None where that was done."""
+        lease = turn.admission.lease
+        return None if lease is None or self._is_ended else (lease, outcome, turn.admission.expires_in)
+
+    def _conclude(
+        self, turn: Try, way: Way, response: aiohttp.ClientResponse, meter: Meter, *, is_whole: bool
+    ) -> CallOutcome:
+        """What an answer that was passed on says of the call and of its use."""
+        head, tail = meter.seen()
+        read = self._read(turn, way, response, head, tail)
+        self._progress.outcome = read.category
+        if (cached := cached_tokens(head, tail)) is not None:
+            self._progress.actual = {"cached_tokens": cached}
+        seen = self._seen(read, meter, is_whole=is_whole)
+        return read if seen == read.usage else replace(read, usage=seen)
 
     def _read(self, turn: Try, way: Way, response: aiohttp.ClientResponse, head: bytes, tail: bytes) -> CallOutcome:
         provider = turn.config.provider
@@ -216,7 +264,10 @@ class Exchange:
         )  # fmt: skip
         if outcome.category == "ok":
             return outcome
-        return replace(outcome, target=f"{self._call.method} {self._call.target.path}", request=self._call.id)
+        # What is wrong with a request is said in words of the request, and says nothing of the account.
+        error = "" if outcome.category == Category.VALIDATION else outcome.error
+        target = f"{self._call.method} {self._call.target.path}"
+        return replace(outcome, error=error, target=target, request=self._call.id)
 
     def _seen(self, read: CallOutcome, meter: Meter, *, is_whole: bool) -> dict[str, int]:
         """The use that an answer reports; where it ended early without one, the prompt and a token for each event."""
@@ -279,6 +330,7 @@ class Exchange:
             raise NotNow(
                 ProblemError("no-account-available", "No account available", 429, "Each account refused the call.")
             )
+        await self._end_first(turn)
         await sender.error(*failure.answer)
 
 

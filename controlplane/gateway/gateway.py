@@ -66,6 +66,8 @@ class Gateway:
         call_counts.streams.began()
         try:
             await self._serve(scope, send, body, progress, asked)
+        except Unreadable as error:
+            await self._refuse(error, asked, progress, send)
         except (Disconnected, asyncio.CancelledError) as gone:
             if progress.outcome in ("", "ok", "unknown"):  # an error that the provider has streamed comes first
                 progress.outcome = "cancelled"
@@ -96,7 +98,10 @@ class Gateway:
             asked.dialect = held.pools[target.pool].provider.dialect
         caller, call = await self._call(scope, given, target, held, body)
         asked.call = call
-        await body.begin(_length(given))
+        try:
+            await body.begin(_length(given))
+        except Disconnected:
+            raise Unreadable from None
         call.read_body(held)
         if call.wishes.may_defer:
             await self._or_job(call, caller, held, progress, send)
@@ -169,6 +174,7 @@ class Gateway:
             body=body,
             actor=caller.name,
             idempotency_key=_key_of(given),
+            encoding=given.get(b"content-encoding", b"").decode("latin-1"),
             traceparent=given.get(b"traceparent", b"").decode("latin-1"),
         )
         return caller, call
@@ -190,6 +196,10 @@ class Gateway:
     async def close(self) -> None:
         await drained(self._admissions, SETTLING)
         await self._upstream.close()
+
+
+class Unreadable(Exception):
+    """The body ended before its end: its caller is gone, or has written it in a way that nobody can read."""
 
 
 @dataclass(slots=True)
@@ -285,6 +295,8 @@ def _dialect_by(given: Mapping[bytes, bytes]) -> str:
 def _problem(error: Exception) -> ProblemError:
     if isinstance(error, UnknownProject | NetworkDenied | LimiterUnavailable):
         return decisions.refusal(error)
+    if isinstance(error, Unreadable):
+        return ProblemError("invalid-request", "Invalid request", 400, "The body can't be read to its end.")
     if isinstance(error, BadAddress):
         return ProblemError("invalid-request", "Invalid request", 400, str(error))
     found = problems.translate(error)

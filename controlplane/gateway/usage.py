@@ -91,7 +91,7 @@ class EventMeter:
 
     def _took(self, event: bytes) -> bool:
         """Count an event, and keep it where it is of interest. True where it is not to be passed on."""
-        self.events += 1
+        self.events += b"data:" in event  # a comment keeps the connection alive and says nothing
         if not _OF_INTEREST.search(event):
             return False
         kept = event if len(event) <= MAX_KEPT else _usage_only(event)

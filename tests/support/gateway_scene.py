@@ -126,6 +126,8 @@ def gateway_scene() -> Iterator[Scene]:
             ],
             "policies": [
                 {"name": "few", "scope": "custom", "key_name": "few", "algorithm": "sliding_window", "limit": 1, "window": "2s"},
+                {"name": "one-at-a-time", "scope": "custom", "key_name": "single", "algorithm": "concurrency", "limit": 1},
+                {"name": "two-per-minute", "scope": "custom", "key_name": "single", "algorithm": "fixed_window", "limit": 30, "window": "1h"},
                 {"name": "by-user", "scope": "user", "algorithm": "fixed_window", "limit": 1000, "window": "1h"},
                 {"name": "tokens", "scope": "user", "unit": "tokens", "algorithm": "fixed_window", "limit": 100000, "window": "1h"},
             ],
