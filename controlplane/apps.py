@@ -11,10 +11,11 @@ class ControlplaneConfig(AppConfig):
     def ready(self) -> None:
         from controlplane.alerts import subscriber as alerts
         from controlplane.audit import subscriber
-        from controlplane.observability import check_counts, stream
+        from controlplane.observability import check_counts, log_subscriber, stream
         from controlplane.roles import make_roles
 
         subscriber.connect()
+        log_subscriber.connect()
         check_counts.connect()
         stream.connect()
         alerts.connect()

@@ -8,10 +8,9 @@ from functools import lru_cache
 from typing import Any, cast
 
 import redis
-import structlog
 from django.conf import settings
 
-log = structlog.get_logger(__name__)
+from quotas import events
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +53,7 @@ def try_hint(add_commands: Callable[[Any], object]) -> list[Any] | None:
     except redis.RedisError as error:
         _hints_paused_until = time.monotonic() + HINT_PAUSE
         drop_connections(server)
-        log.warning("hint.failed", error=type(error).__name__)
+        events.emit(events.ServiceUnavailable("hints", "a hint to the dispatcher", type(error).__name__))
         return None
 
 

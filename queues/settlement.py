@@ -6,17 +6,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import structlog
-
 from queues.deliveries import Ended
 from queues.models import Job
+from quotas import events
 from quotas.engine.categories import Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import CallOutcome
 from quotas.runtime.connection import limiter
 from quotas.services import accounts
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def settle(settlements: Sequence[Settlement]) -> None:
                 limiter().settle(item.reservation, item.actual)
     except LimiterUnavailable as error:
         _unsettled.extend(settlements)
-        log.warning("worker.engine_away", error=str(error), deliveries=len(settlements), unsettled=len(_unsettled))
+        events.emit(events.ServiceUnavailable("settlement", f"{len(settlements)} deliveries", str(error)))
 
 
 def _actual(item: Ended) -> dict[str, int]:

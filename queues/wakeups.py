@@ -16,6 +16,7 @@ import structlog
 
 from queues import connection
 from queues.states import GroupKey
+from quotas import events
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,7 @@ def wait(seconds: float) -> Wakeups:
         for raw in client.lpop(name, MAX_PENDING) or []:
             wakeups.add(raw)
     except redis.RedisError as error:
-        log.warning("dispatcher.wakeups_unreadable", error=type(error).__name__)
+        events.emit(events.ServiceUnavailable("dispatcher", "waiting for wake-ups", type(error).__name__))
         connection.drop_connections(client)
         time.sleep(min(max(seconds, 0.1), 0.5))
     return wakeups

@@ -390,6 +390,14 @@ class AccountActionIncomplete(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RedisStateRestored(Event):
+    """Redis had lost its memory; accounts' states and the use of calendar quotas were restored from SQL."""
+
+    accounts: int
+    calendars: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolHealthMeasured(Event):
     """A pool's accounts by state, as words, and its lowest health score."""
 
@@ -400,6 +408,8 @@ class PoolHealthMeasured(Event):
 
 Subscriber = Callable[[Any], None]
 _subscribers: list[tuple[type[Event], Subscriber]] = []
+_found: dict[type[Event], tuple[list[tuple[type[Event], Subscriber]], int, tuple[Subscriber, ...]]] = {}
+"""Who gets events of a type, with the list of subscriptions and its length from which that was found."""
 _finishers: list[Callable[[], object]] = []
 
 
@@ -407,18 +417,27 @@ def subscribe(kind: type[Event], subscriber: Subscriber) -> None:
     """Call `subscriber` with each event of `kind` or a kind of it; the same pair is kept once."""
     if (kind, subscriber) not in _subscribers:
         _subscribers.append((kind, subscriber))
+        _found.clear()
 
 
 def unsubscribe(kind: type[Event], subscriber: Subscriber) -> None:
     """End a subscription. Raises ValueError where there is none."""
     _subscribers.remove((kind, subscriber))
+    _found.clear()
+
+
+def _subscribers_of(kind: type[Event]) -> tuple[Subscriber, ...]:
+    found = _found.get(kind)
+    if found is None or found[0] is not _subscribers or found[1] != len(_subscribers):
+        wanted = tuple(subscriber for one, subscriber in _subscribers if issubclass(kind, one))
+        _found[kind] = found = (_subscribers, len(_subscribers), wanted)
+    return found[2]
 
 
 def emit(event: Event) -> None:
     """Hand `event` to all who subscribed. What a subscriber raises goes to the emitter."""
-    for kind, subscriber in _subscribers:
-        if isinstance(event, kind):
-            subscriber(event)
+    for subscriber in _subscribers_of(type(event)):
+        subscriber(event)
 
 
 def emit_all(events: Iterable[Event]) -> None:

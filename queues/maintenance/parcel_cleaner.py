@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import structlog
 from rq.job import Job as RQJob
 from rq.worker_registration import clean_worker_registry
 
@@ -15,8 +14,7 @@ from queues.broker import belt
 from queues.connection import client
 from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES, Stage
-
-log = structlog.get_logger(__name__)
+from quotas import events
 
 LANES = ("io", "cpu")
 SLICE = 500
@@ -48,5 +46,5 @@ def sweep(now: datetime) -> int:
             pipeline.execute()
         gone += len(stale)
     if gone:
-        log.info("sweeper.parcels", count=gone)
+        events.emit(events.ParcelsRemoved(gone))
     return gone

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-import structlog
-
 from queues.broker import belt
 from queues.connection import client, key
 from queues.lifecycle.delivery import release_again
 from queues.lifecycle.loss import lose
 from queues.models import Job
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, WORKER_LANES, GroupKey, Stage
-from quotas import clock
-
-log = structlog.get_logger(__name__)
+from quotas import clock, events
 
 BELT_PATIENCE = timedelta(seconds=3)
 """A parcel may be on its way to the belt for so long."""
@@ -81,10 +77,10 @@ class Reconciler:
         if not orphans:
             return set()
         back = release_again(orphans, clock.now())
-        log.warning("reconciler.belt_orphans", jobs=len(orphans))
+        events.emit(events.ParcelsRecovered(len(orphans)))
         return back
 
     def _running(self, now: datetime) -> None:
         jobs = lose(now)
         if jobs:
-            log.warning("reconciler.lost_workers", jobs=jobs)
+            events.emit(events.ClaimsExpired(jobs))

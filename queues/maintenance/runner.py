@@ -6,16 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-import structlog
-
 from queues import settlement
 from queues.maintenance import parcel_cleaner, pruner, reconciler
 from queues.services import auto_replay, bulk_actions, intake, recurring
 from queues.states import GroupKey
+from quotas import events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.services import adaptive, health, rollups
-
-log = structlog.get_logger(__name__)
 
 
 class Maintenance:
@@ -47,14 +44,14 @@ class Maintenance:
             self._health_log.run_due()
             self._sampler.sample()
         except LimiterUnavailable as error:
-            log.warning("maintenance.engine_away", error=str(error))
+            events.emit(events.ServiceUnavailable("maintenance", "usage and health", str(error)))
 
     def _adapt(self, now: datetime) -> None:
         """Move adaptive limits; without Redis nothing is known of outcomes, and they stay where they are."""
         try:
             self._controller.run()
         except LimiterUnavailable as error:
-            log.warning("maintenance.engine_away", error=str(error))
+            events.emit(events.ServiceUnavailable("maintenance", "adaptive limits", str(error)))
 
     def after_loss(self) -> set[GroupKey]:
         """Before a round: what Redis has lost comes first. The groups into which something came back."""

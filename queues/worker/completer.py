@@ -16,6 +16,7 @@ from queues.states import AttemptOutcome
 from queues.worker.delivery import cancel_requests, complete
 from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.vital_thread import VitalThread
+from quotas import events
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,7 @@ class Completer:
                 if asked:
                     self._on_cancel(asked)
         except (DatabaseError, InterfaceError, redis.RedisError) as error:
-            log.warning("worker.no_heartbeat", error=type(error).__name__)
+            events.emit(events.ServiceUnavailable("worker", "a heartbeat", type(error).__name__))
             time.sleep(0.2)
         except Exception:  # whatever it is, ends are written all the same
             log.exception("worker.no_heartbeat")
@@ -113,4 +114,4 @@ class Completer:
         try:
             self.heartbeat.end()
         except (DatabaseError, InterfaceError) as error:
-            log.warning("worker.stop_unreported", error=type(error).__name__)
+            events.emit(events.ServiceUnavailable("worker", "writing that it stopped", type(error).__name__))

@@ -25,6 +25,7 @@ from queues.registry import JobContext, RunResult
 from queues.settlement import settle_engine
 from queues.states import IN_FLIGHT_STAGES, AttemptOutcome, Stage
 from queues.task_errors import described
+from quotas import events
 from quotas.engine.types import CallOutcome
 from quotas.snapshot import resolve
 from quotas.upstream.endpoint import Endpoint, endpoint
@@ -45,7 +46,7 @@ def claim_parcel(parcel: RQJob, worker: str) -> list[Claimed] | None:
     try:
         return claim(wanted, worker)
     except (DatabaseError, InterfaceError) as error:
-        log.warning("worker.claim_failed", error=type(error).__name__)
+        events.emit(events.ServiceUnavailable("worker", "claiming deliveries", type(error).__name__))
     except Exception:
         log.exception("worker.claim_failed", deliveries=len(wanted))
     close_old_connections()
@@ -136,7 +137,9 @@ def _write(ended: Sequence[Ended], worker: str) -> None:
             finish(ended, worker)
             return
         except (OperationalError, InterfaceError) as error:
-            log.warning("worker.sql_away", error=type(error).__name__, deliveries=len(ended))
+            events.emit(
+                events.ServiceUnavailable("worker", f"the ends of {len(ended)} deliveries", type(error).__name__)
+            )
             time.sleep(wait)
             wait = min(wait * 2, 2.0)
         except Exception as error:
