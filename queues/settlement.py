@@ -1,4 +1,4 @@
-"""Settling accounts' leases and callers' reservations with the engine, and retrying while Redis is away."""
+"""Settles accounts' leases and callers' reservations with the engine, and retries while Redis is away."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Settlement:
 
 
 _unsettled: deque[Settlement] = deque(maxlen=10_000)
-"""Settlements that failed while Redis was away, retried when it is back: slots would be taken until they expire."""
+"""Settlements that failed while Redis was away, retried when it is back: their slots would be taken until they expire."""
 
 
 def settle_engine(ended: Sequence[Ended]) -> None:

@@ -53,7 +53,7 @@ class JobSpec:
     held: str = ""
     """Why it waits until somebody releases it, though it names no other jobs: set by us, never by a caller."""
     digest: str = ""
-    """Hash of the body, to tell a repeated request from another one under the same idempotency key."""
+    """Hash of the body, to recognise a repeated request under the same idempotency key."""
 
 
 class _Reader:

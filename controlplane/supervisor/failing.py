@@ -72,10 +72,10 @@ def read(path: Path) -> list[Failing]:
     """The children that keep dying; none where no `up` runs on this data directory."""
     for _ in range(3):
         try:
-            told = json.loads(path.read_text())
-            if not _alive(told["supervisor"]):
+            content = json.loads(path.read_text())
+            if not _alive(content["supervisor"]):
                 return []
-            return [Failing(**one) for one in told["failing"]]
+            return [Failing(**one) for one in content["failing"]]
         except OSError:
             return []
         except (ValueError, KeyError, TypeError):

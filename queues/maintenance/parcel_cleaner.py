@@ -1,6 +1,6 @@
-"""What dead workers leave on Redis: parcels that they took and never put away, and their names in RQ's registers.
+"""Removes what dead workers leave in Redis: parcels that they took, and their names in RQ's registries.
 
-Nothing is lost with them, since SQL knows every delivery; but nobody else would ever take them off.
+No job is lost with these, since every delivery is in SQL.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from quotas import events
 
 LANES = ("io", "cpu")
 SLICE = 500
-"""Parcels looked at in one go."""
+"""Parcels checked at a time."""
 
 
 def sweep(now: datetime) -> int:
-    """Take off taken parcels that no released job names any more; returns how many.
+    """Remove taken parcels that no released job names any more; returns how many.
 
-    What a living worker took a moment ago is still named: its jobs count as released until it has claimed them.
+    A parcel that a live worker took a moment ago is still named: its jobs are released until it has claimed them.
     """
     gone = 0
     for lane in LANES:

@@ -39,7 +39,7 @@ _OLD_FORM = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
 def check_url(url: str, pointer: str) -> None:
     """Refuse an address that is no http(s) URL, or whose host is written as a private address.
 
-    A name is resolved when the call is made, and held against the same rule there: what it means now says nothing.
+    A name is resolved and checked by the same rule when the call is made.
     """
     if not url:
         return

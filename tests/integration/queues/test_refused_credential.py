@@ -86,8 +86,8 @@ def test_a_replayed_job_may_be_refused_by_two_accounts_again(desk: Desk) -> None
 
 
 def test_certain_refusals_disable_at_once_with_one_event(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[events.AccountChanged] = []
-    monkeypatch.setattr(events, "_subscribers", [*events._subscribers, (events.AccountChanged, told.append)])
+    changes: list[events.AccountChanged] = []
+    monkeypatch.setattr(events, "_subscribers", [*events._subscribers, (events.AccountChanged, changes.append)])
     with Simulator("--dialect", "openai") as sim:
         sim.faults({"invalid_key": "secret-llm-1"})
         pool = desk.pool("llm", accounts=2, url=sim.base_url)
@@ -98,7 +98,7 @@ def test_certain_refusals_disable_at_once_with_one_event(desk: Desk, monkeypatch
         rounds(desk, 3)
     assert {fresh(job).status for job in jobs} == {Status.COMPLETED}
     assert states() == ["disabled", "available"]
-    assert [(one.account, one.after) for one in told] == [("a1", "disabled")]
+    assert [(one.account, one.after) for one in changes] == [("a1", "disabled")]
 
 
 def test_the_only_accounts_refusal_is_the_jobs_end(desk: Desk) -> None:
