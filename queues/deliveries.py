@@ -1,4 +1,4 @@
-"""A delivery of a job: as a worker has claimed it, and with the result of its run."""
+"""Value objects of a delivery: claimed by a worker, and ended with a result."""
 
 from __future__ import annotations
 

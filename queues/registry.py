@@ -39,7 +39,7 @@ class JobContext:
 class RunResult:
     """How an attempt ended. `category` is empty on success; `retry_after` in seconds is the server's own hint.
 
-    `counted` is False where the attempt met a limit or a dead account, so that it is no failure of the job.
+    `counted` is False if the attempt met a limit or a dead account, so that it is no failure of the job.
     """
 
     outcome: str
@@ -115,7 +115,7 @@ def register(job_type: JobType) -> None:
 
 
 def unregister(name: str) -> JobType:
-    """Remove a type from this process and return it. Raises KeyError where it is not registered."""
+    """Remove a type from this process and return it. Raises KeyError if it is not registered."""
     return _types.pop(name)
 
 

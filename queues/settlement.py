@@ -33,7 +33,7 @@ _unsettled: deque[Settlement] = deque(maxlen=10_000)
 def settle_engine(ended: Sequence[Ended]) -> None:
     """Settle the leases and reservations of deliveries that ended.
 
-    Both calls are idempotent. Where Redis is away the job's own end does not wait; `retry_unsettled` does it later.
+    Both calls are idempotent. While Redis is away the job's own end does not wait; `retry_unsettled` does it later.
     """
     settle([
         Settlement(
@@ -69,7 +69,7 @@ def forget() -> None:
 
 
 def settle(settlements: Sequence[Settlement]) -> None:
-    """Settle all of them, or keep them for later where Redis is away. Idempotent."""
+    """Settle all of them, or keep them for later if Redis is away. Idempotent."""
     try:
         leases = [(item.lease, item.outcome) for item in settlements if item.lease]
         if leases:

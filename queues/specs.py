@@ -1,4 +1,4 @@
-"""A job as it is asked for: read from untrusted JSON, field by field, each mistake with its pointer."""
+"""Reads job specifications from untrusted JSON, field by field; each error has a JSON pointer."""
 
 from __future__ import annotations
 

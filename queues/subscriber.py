@@ -1,5 +1,4 @@
-"""Wakes the dispatcher when an operator changes what jobs wait for: configuration, a reset, a resume, an account
-that is enabled again."""
+"""Wakes the dispatcher when an operator changes what jobs wait for: configuration, counters, pauses, accounts."""
 
 from __future__ import annotations
 

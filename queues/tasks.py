@@ -1,4 +1,4 @@
-"""Python functions as job types: `@task`."""
+"""Python functions as job types, by the decorator `@task`."""
 
 from __future__ import annotations
 

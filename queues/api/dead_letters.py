@@ -1,4 +1,4 @@
-"""`/api/v1/dead-letters`: look, group, replay, discard."""
+"""`/api/v1/dead-letters`: list, group, replay, discard."""
 
 from __future__ import annotations
 

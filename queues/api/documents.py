@@ -1,4 +1,4 @@
-"""Shapes for the OpenAPI schema: what requests and answers look like, in the contract's words."""
+"""Shapes of requests and answers for the OpenAPI schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our errors as problem documents."""
+"""Errors of queues as problem documents (RFC 9457)."""
 
 from __future__ import annotations
 

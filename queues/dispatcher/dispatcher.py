@@ -139,7 +139,7 @@ class Dispatcher:
         return self._seconds_to_sleep(now)
 
     def _apply(self, woken: Wakeups) -> None:
-        """Unblock and read anew what the wake-ups or a change of configuration name."""
+        """Unblock and read again what the wake-ups or a change of configuration name."""
         if woken.unblock:
             config.snapshot.expire()  # a pause applies to all that was submitted after it
             resolve.outdate()

@@ -1,4 +1,4 @@
-"""Whose turn it is: priority first, then projects by weight, then the oldest.
+"""The order in which candidates are drawn: by priority, then by project weight, then by age.
 
 Projects of one priority share by start-time fair queueing (Goyal, Vin, Cheng 1996): each start moves its project's
 virtual time on by 1/weight, and the least goes next. A project that comes back from idleness begins at the present

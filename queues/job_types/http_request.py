@@ -54,7 +54,7 @@ KEPT_HEADERS = frozenset(
 MAX_BODY = 256 * 1024
 """Bytes of an answer that are kept."""
 MAX_TAIL = 64 * 1024
-"""Bytes of the end of a longer answer that are looked at: streams and long documents report their use there."""
+"""Bytes of the end of a longer answer that are read: streams and long documents report their use there."""
 MAX_READ = 32 * 1024 * 1024
 """Bytes of an answer that are read at most to come to its end."""
 

@@ -1,4 +1,4 @@
-"""Where a job goes after the result of one delivery. Pure: reads the job, the result and the time, writes nothing."""
+"""Decides where a job goes after the result of one delivery. Pure: it reads the job, the result and the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completion callbacks by the Standard Webhooks convention: signed, repeated for a day, never into private networks."""
+"""Completion callbacks by the Standard Webhooks convention: signed, retried for a day, never sent into private networks."""
 
 from __future__ import annotations
 

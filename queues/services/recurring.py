@@ -1,4 +1,4 @@
-"""Submitting recurring jobs: once per tick, whatever the number of processes."""
+"""Submits recurring jobs: once per tick, whatever the number of processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thread that does a worker's SQL: it writes ends of jobs in batches, sends heartbeats and reads cancel requests."""
+"""The thread that does a worker's SQL: it writes ends of jobs in batches, sends heartbeats, reads cancel requests."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Completer:
         except (DatabaseError, InterfaceError, redis.RedisError) as error:
             events.emit(events.ServiceUnavailable("worker", "a heartbeat", type(error).__name__))
             time.sleep(0.2)
-        except Exception:  # whatever it is, ends are written all the same
+        except Exception:  # whatever fails, ends are written all the same
             log.exception("worker.no_heartbeat")
             time.sleep(0.2)
 

@@ -123,7 +123,7 @@ class ForkingWorker(BaseJobWorker):
             self._heartbeat_at = time.monotonic()
         except (DatabaseError, InterfaceError) as error:
             events.emit(events.ServiceUnavailable("worker", "a heartbeat", type(error).__name__))
-        except Exception:  # whatever it is, children are supervised all the same
+        except Exception:  # whatever fails, children are supervised all the same
             log.exception("worker.no_heartbeat")
 
     def _settle(self, ended: list[Ended]) -> None:
