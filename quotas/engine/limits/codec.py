@@ -1,4 +1,4 @@
-"""How limits travel to the scripts and decisions come back: the packed forms of lua/cells.lua and lua/check.lua."""
+"""How limits travel to the scripts and decisions come back: the packed forms of lua/cells/cells.lua and lua/check.lua."""
 
 from __future__ import annotations
 

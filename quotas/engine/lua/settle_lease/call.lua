@@ -1,4 +1,4 @@
--- The call that ends through a lease, as one table that the chapters of settle_lease.lua (ended_*.lua) read and fill in:
+-- The call that ends through a lease, as one table that the chapters of settle_lease.lua (settle_lease/*.lua) read and fill in:
 -- what the lease's record and the arguments say, and what follows from the category. A library.
 
 local LEAST = 1000000 -- a refusal without a hint is waited for, whatever the pool's default: jobs would go round
