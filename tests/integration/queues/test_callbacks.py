@@ -88,9 +88,9 @@ def test_a_callback_is_signed_and_sent_once(project: Project, receiver: Receiver
     assert outbox.send_due() == 1
     assert outbox.send_due() == 0
     headers, body = receiver.got[0]
-    body = json.loads(body)
-    assert body["type"] == "job.cancelled"
-    assert body["data"]["id"] == job.uid
+    content = json.loads(body)
+    assert content["type"] == "job.cancelled"
+    assert content["data"]["id"] == job.uid
     key = base64.b64decode(secret_of(project).removeprefix("whsec_"))
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     assert (
