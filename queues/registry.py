@@ -10,7 +10,7 @@ from queues.errors import FieldError
 from quotas.engine.types import CallOutcome
 
 if TYPE_CHECKING:
-    from quotas.upstream.endpoint import Endpoint
+    from quotas.upstream.endpoint import AccountEndpoint
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class JobContext:
     """Seconds."""
     idempotency_key: str
     """To be sent with calls to a provider, so that it can recognise a repeated delivery of the same request."""
-    lease: Endpoint | None = None
+    lease: AccountEndpoint | None = None
     """The account that the job was admitted on (`base_url`, `auth_headers`, `timeout`); None if it needs no pool."""
     actual: dict[str, int] = field(default_factory=dict)
     """Set by the job if it knows its actual use: units that replace the estimate."""

@@ -215,6 +215,15 @@ def _read_batch(reader: _Reader) -> str | None:
     return reader.text("batch", longest=64)
 
 
+def _read_delivery(reader: _Reader) -> str:
+    delivery = reader.data.get("delivery")
+    if delivery is None:
+        return "at_least_once"
+    if delivery not in ("at_least_once", "at_most_once"):
+        reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
+    return str(delivery)
+
+
 def read_job(data: Any, pointer: str = "") -> JobSpec:
     """Read one job from JSON. Raises `InvalidJob` with all that is wrong; `pointer` is where `data` stands."""
     if not isinstance(data, Mapping):
@@ -229,10 +238,7 @@ def read_job(data: Any, pointer: str = "") -> JobSpec:
         payload = {}
     elif (mistake := mistake_in(dict(payload), f"{pointer}/payload")) is not None:
         reader.errors.append(mistake)
-    delivery = data.get("delivery")
-    delivery = "at_least_once" if delivery is None else delivery
-    if delivery not in ("at_least_once", "at_most_once"):
-        reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
+    delivery = _read_delivery(reader)
     if data.get("run_at") is not None and data.get("delay"):
         reader.wrong("delay", "Give either `run_at` or `delay`.")
     if data.get("unique_key") is not None and data.get("unique_for") is None:

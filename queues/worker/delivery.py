@@ -28,7 +28,7 @@ from queues.task_errors import described
 from quotas import events
 from quotas.engine.types import CallOutcome
 from quotas.snapshot import resolve
-from quotas.upstream.endpoint import Endpoint, endpoint
+from quotas.upstream.endpoint import AccountEndpoint, endpoint
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ def _claimed(job: Job) -> Claimed:
     return Claimed(job, context, account_endpoint)
 
 
-def _endpoint(job: Job) -> Endpoint | None:
+def _endpoint(job: Job) -> AccountEndpoint | None:
     """The account that the job was admitted on; None if it needs none, or if the account was removed meanwhile."""
     if job.account_id is None or not job.account_lease:
         return None
