@@ -1,4 +1,4 @@
-"""A job as it is asked for: read from untrusted JSON, field by field, each mistake with its pointer."""
+"""Reads job specifications from untrusted JSON, field by field; each error has a JSON pointer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class JobSpec:
     held: str = ""
     """Why it waits until somebody releases it, though it names no other jobs: set by us, never by a caller."""
     digest: str = ""
-    """Hash of the body, to tell a repeated request from another one under the same idempotency key."""
+    """Hash of the body, to recognise a repeated request under the same idempotency key."""
 
 
 class _Reader:
@@ -215,6 +215,15 @@ def _read_batch(reader: _Reader) -> str | None:
     return reader.text("batch", longest=64)
 
 
+def _read_delivery(reader: _Reader) -> str:
+    delivery = reader.data.get("delivery")
+    if delivery is None:
+        return "at_least_once"
+    if delivery not in ("at_least_once", "at_most_once"):
+        reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
+    return str(delivery)
+
+
 def read_job(data: Any, pointer: str = "") -> JobSpec:
     """Read one job from JSON. Raises `InvalidJob` with all that is wrong; `pointer` is where `data` stands."""
     if not isinstance(data, Mapping):
@@ -229,10 +238,7 @@ def read_job(data: Any, pointer: str = "") -> JobSpec:
         payload = {}
     elif (mistake := mistake_in(dict(payload), f"{pointer}/payload")) is not None:
         reader.errors.append(mistake)
-    delivery = data.get("delivery")
-    delivery = "at_least_once" if delivery is None else delivery
-    if delivery not in ("at_least_once", "at_most_once"):
-        reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
+    delivery = _read_delivery(reader)
     if data.get("run_at") is not None and data.get("delay"):
         reader.wrong("delay", "Give either `run_at` or `delay`.")
     if data.get("unique_key") is not None and data.get("unique_for") is None:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-import structlog
 from django.db import OperationalError, connection
 from django.db.models.expressions import RawSQL
+
+from quotas import events
 
 T = TypeVar("T")
 FEW = 500
@@ -31,8 +32,6 @@ def one_of(texts: Sequence[str]) -> Any:
         return RawSQL("SELECT unnest(%s::text[])", [list(texts)])
     return RawSQL("SELECT value FROM json_each(%s)", [json.dumps(texts)])
 
-
-log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +60,7 @@ def retry_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
             except OperationalError as error:
                 if turn == TRIES or not is_deadlock(error):
                     raise
-                log.info("sql.deadlock", act=act.__name__, turn=turn)
+                events.emit(events.DeadlockRetried(act.__name__, turn))
                 time.sleep(random.uniform(0.0, 0.02 * turn))
         raise AssertionError("not reached")
 

@@ -430,6 +430,14 @@ class AccountActionIncomplete(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RedisStateRestored(Event):
+    """Redis had lost its memory; accounts' states and the use of calendar quotas were restored from SQL."""
+
+    accounts: int
+    calendars: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolHealthMeasured(Event):
     """A pool's accounts by state, as words, and its lowest health score."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import structlog
 from django.db.models import Exists, OuterRef, QuerySet
 
 from controlplane.alerts import channels
@@ -15,8 +14,6 @@ from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.outbox import Outbox
 from quotas.times import rfc3339
-
-log = structlog.get_logger(__name__)
 
 
 class NoticeOutbox(Outbox[AlertNotice]):
@@ -37,11 +34,11 @@ class NoticeOutbox(Outbox[AlertNotice]):
     def deliver(self, row: AlertNotice) -> str:
         error = _deliver(row)
         if error:
-            log.info("alert.notice_failed", rule=row.rule.name, notice=row.uid, error=error, tries=row.tries + 1)
+            events.emit(events.NoticeFailed(row.rule.name, row.uid, error, row.tries + 1))
         return error
 
     def given_up(self, row: AlertNotice, error: str) -> None:
-        log.warning("alert.notice_given_up", rule=row.rule.name, notice=row.uid, error=error)
+        events.emit(events.NoticeGivenUp(row.rule.name, row.uid, error))
 
 
 notices = NoticeOutbox()

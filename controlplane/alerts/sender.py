@@ -8,14 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections
 from redis.exceptions import RedisError
 
 from controlplane.alerts import outbox
 from controlplane.alerts.watch import Watch
 from controlplane.observability.account_history import AccountHistory
-from quotas import clock
+from quotas import clock, events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.runtime import background
 from quotas.runtime.outbox_sender import OutboxSender
@@ -23,8 +22,6 @@ from quotas.runtime.outbox_sender import OutboxSender
 PAUSE = 1.0
 EVERY = 5.0
 """Seconds between two looks."""
-
-log = structlog.get_logger(__name__)
 
 
 class Sender:
@@ -54,7 +51,7 @@ class Sender:
                 close_old_connections()
                 self.look()
             except (DatabaseError, InterfaceError, RedisError, LimiterUnavailable) as error:
-                log.warning("alerts.waiting", error=type(error).__name__)
+                events.emit(events.ServiceUnavailable("alerts", "looking for alerts", type(error).__name__))
         self._stopping.wait(EVERY if self._leads() else PAUSE)
 
     def look(self) -> None:

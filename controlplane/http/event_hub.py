@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from controlplane.api.events import Position
 from controlplane.observability.stream import stream_key
+from quotas import events
 from quotas.times import from_unix, rfc3339
 
 REMEMBERED = 2_000
@@ -113,10 +114,8 @@ class Hub:
                 else:
                     await self._look_back()
             except RedisError as error:
-                log.warning("events.unread", error=type(error).__name__)
-                await (
-                    self._redis.connection_pool.disconnect()
-                )  # after a failover the address may belong to another server
+                events.emit(events.ServiceUnavailable("live events", "reading the stream", type(error).__name__))
+                await self._redis.connection_pool.disconnect()  # after a failover the address may be another server's
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
             except Exception:

@@ -10,12 +10,12 @@ The views get a `LeanRequest` in the place of DRF's; what they raise becomes the
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http.request import split_domain_port, validate_host
@@ -37,7 +37,7 @@ from quotas.services import accounts_async
 from quotas.services.limits import Check, Token
 from quotas.services.limits_async import AsyncChecks, CallerGone
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 PREFIX = "/api/v1/"
 _LEAN = re.compile(r"/api/v1/(?:pools/(?P<pool>[^/%]+)/acquire|leases/(?P<lease>[^/%]+)/settle)")
 _JSON = "application/json"
@@ -227,5 +227,5 @@ def is_ours(host: str) -> bool:
 def _problem(error: Exception, path: str) -> Answer:
     found = problems.translate(error)
     if found.status >= 500 and not isinstance(error, problems.ProblemError):
-        logger.error("request failed: POST %s", path, exc_info=error)
+        log.error("request.failed", method="POST", path=path, exc_info=error)
     return Answer.of_problem(found)

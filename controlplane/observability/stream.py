@@ -244,7 +244,7 @@ class Publisher:
                 try:
                     done = self._write(batch)
                 except LimiterUnavailable as error:
-                    log.warning("events.unwritten", error=str(error), waiting=len(self._buffer))
+                    events.emit(events.ServiceUnavailable("live events", "writing the stream", str(error)))
                     return False
                 for _ in range(done):
                     self._buffer.popleft()
@@ -269,11 +269,11 @@ class Publisher:
         replies = self._transport.exchange(b"".join(commands), len(commands))
         failed = next((n for n, reply in enumerate(replies[: len(batch)]) if type(reply) is ScriptError), None)
         if failed is not None:
-            log.warning("events.refused", error=str(replies[failed]))
+            events.emit(events.ServiceUnavailable("live events", "writing the stream", str(replies[failed])))
             return failed
         if dropped:
             self.dropped -= dropped
-            log.warning("events.dropped", events=dropped)
+            events.emit(events.StreamEventsDropped(dropped))
         return len(batch)
 
 

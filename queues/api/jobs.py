@@ -1,4 +1,4 @@
-"""`/api/v1/jobs`: submit, list, look at, cancel, retry."""
+"""`/api/v1/jobs`: submit, list, get, cancel, retry."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from queues.models import Job
 from queues.ready_groups import groups_waiting
 from queues.states import GroupKey, Stage
 from queues.wakeups import Wakeups
-from quotas import clock
+from quotas import clock, events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.snapshot import resolve
 
@@ -85,12 +85,12 @@ class Dispatcher:
             self._faults = 0
             return pause
         except LeadershipLost:
-            log.warning("dispatcher.leadership_lost", name=self.name)
+            events.emit(events.LeadershipEnded(self.name))
             self.forget()
             return pause
         except (DatabaseError, InterfaceError, redis.RedisError, LimiterUnavailable) as error:
             connection.drop_connections(connection.client())
-            log.warning("dispatcher.waiting", error=f"{type(error).__name__}: {error}")
+            events.emit(events.ServiceUnavailable("dispatcher", "a cycle", f"{type(error).__name__}: {error}"))
         except Exception:
             # One cycle that fails must not end all others; a fault that stays ends the process, loudly.
             self._faults += 1
@@ -110,7 +110,6 @@ class Dispatcher:
         self._renewed_at = time.monotonic()
         if leads and self.leader.token != before:
             self.forget()
-            log.info("dispatcher.leads", name=self.name, token=self.leader.token)
         return leads
 
     def forget(self) -> None:
@@ -147,7 +146,7 @@ class Dispatcher:
         return self._seconds_to_sleep(now)
 
     def _apply(self, woken: Wakeups) -> None:
-        """Unblock and read anew what the wake-ups or a change of configuration name."""
+        """Unblock and read again what the wake-ups or a change of configuration name."""
         if woken.unblock:
             config.snapshot.expire()  # a pause applies to all that was submitted after it
             resolve.outdate()

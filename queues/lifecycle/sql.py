@@ -1,4 +1,4 @@
-"""Locking and writing rows of jobs by statements whose text is made once, from lists of column names.
+"""Locks and writes rows of jobs by SQL statements that are composed once, from lists of column names.
 
 Composing a query over all of a job's columns costs the ORM more than SQL takes to answer it, and a busy worker asks the
 same thing a hundred times a second.

@@ -1,4 +1,4 @@
-"""Transitions of jobs that wait: accepted, due, held back by a limit, impossible."""
+"""Transitions of jobs that wait: accepted, due, deferred by a limit, rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from queues.states import GroupKey, Stage, Status
 
 
 def new_job(*, held: str, not_before: datetime | None, **fields: Any) -> Job:
-    """A job that is no row yet. `held`: what it waits for, empty where it waits for no other job."""
+    """A job that is no row yet. `held`: why it waits for other jobs; empty if it does not."""
     return Job(
         status=Status.PENDING,
         stage=Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,

@@ -136,7 +136,7 @@ def _set_then(batch: Batch, job: Job) -> None:
 
 
 def _answer_of(project: Project, key: str, request_hash: str) -> tuple[Batch, list[str], bool] | None:
-    """What the first request with this key was answered; None where this is the first."""
+    """What the first request with this key was answered; None if this is the first."""
     known = Batch.objects.filter(project=project, idempotency_key=key).first()
     if known is None:
         return None

@@ -207,7 +207,7 @@ def _unique_key(spec: JobSpec, project: Project, queue: config.QueueSpec) -> str
 
 
 def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[str, int]:
-    """The type's own estimate of the cost, held to the same rules as a caller's: it may be user's code."""
+    """The type's own estimate of the cost, checked by the same rules as a caller's, since it may be user's code."""
     errors: list[FieldError] = []
     try:
         cost = read_cost(dict(job_type.cost(spec.payload)), f"{pointer}/cost", errors)

@@ -16,6 +16,7 @@ from typing import Generic
 import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
+from quotas import events
 from quotas.runtime import background
 from quotas.runtime.outbox import Outbox, Row
 
@@ -77,7 +78,7 @@ class OutboxSender(Generic[Row]):
                 close_old_connections()
                 begun = self.begin_some()
             except (DatabaseError, InterfaceError) as error:
-                log.warning("outbox.waiting", outbox=self._name, error=type(error).__name__)
+                events.emit(events.ServiceUnavailable(self._name, "reading its rows", type(error).__name__))
         if not begun:
             self._stopping.wait(PAUSE)
 

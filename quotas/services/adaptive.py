@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import structlog
 from django.db import transaction
 
 from quotas import clock, events
@@ -30,7 +29,6 @@ STREAK = 2
 """Good intervals in a row before a step up."""
 OLD = 60.0
 """Seconds for which outcomes wait for more of them, where they are fewer than a decision needs."""
-log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -113,7 +111,6 @@ def move(policy: CompiledPolicy, limit: int, why: str) -> None:
         ConfigVersion.tell_moved()
         events.emit(events.LimitAdapted(policy.name, policy.limit, limit, why, project=policy.project))
     resolve.outdate()
-    log.info("limit.adapted", policy=policy.name, before=policy.limit, after=limit, why=why)
 
 
 @dataclass(frozen=True, slots=True)

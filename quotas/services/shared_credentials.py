@@ -6,7 +6,6 @@ and a refusal by a limit cools each of them down.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import defaultdict
 from hashlib import blake2b
@@ -21,8 +20,6 @@ from quotas.services import health
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.snapshot.resolve import ConfigSnapshot
-
-logger = logging.getLogger(__name__)
 
 _secret = secrets.token_bytes(32)
 """Of this process: what is kept of credentials can't be compared with anything outside of it."""
@@ -51,7 +48,11 @@ def follow(settled: Settled, outcome: CallOutcome) -> None:
         for config, account in of(settled.account_id):
             _follow(config, account, settled, outcome)
     except LimiterUnavailable as error:
-        logger.warning("accounts with the credential of %s could not follow it: %s", settled.account_id, error)
+        events.emit(
+            events.AccountActionIncomplete(
+                settled.account_id, "accounts with its credential could not follow it", str(error)
+            )
+        )
 
 
 def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome: CallOutcome) -> None:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import structlog
 
 from quotas.engine.categories import Category
 from quotas.engine.types import MAX_COST, Admission, CallOutcome
@@ -20,7 +21,7 @@ from quotas.upstream import backoff
 TELL_AGAIN = 0.5
 """Seconds by which a wait must have grown over what was told, to be told anew."""
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class Plan:
         try:
             self.on_status(CallStatus(kind, self.pool, self.request_id, number, self.attempts, **facts))
         except Exception:  # whoever watches a call must not be able to fail it, least of all after it was made
-            logger.exception("on_status failed for a call through %s", self.pool)
+            log.exception("call.on_status_failed", pool=self.pool)
 
 
 def units(cost: Mapping[str, int] | None, tokens: int | None, requests: int | None) -> dict[str, int]:

@@ -11,7 +11,6 @@ Settings, all optional, in a dict `SLUICE`:
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from functools import lru_cache
 from inspect import isawaitable
 from typing import Any
 
+import structlog
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
@@ -40,7 +40,7 @@ from quotas.web import bodies
 from quotas.web.identity import client_ip, user_of
 
 ACTOR = "enforcement"
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Passed:
             outcome = CallOutcome("server" if failed else "ok", latency=latency)
             outcomes.of_policies((state.policy for state in self.decision.limits), outcome)
         except Exception:
-            logger.exception("the outcome of a request was not counted")
+            log.exception("request.outcome_not_counted")
 
     async def ended_async(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None:
         """`ended`, in a thread where it may have to ask Redis or SQL."""

@@ -50,7 +50,7 @@ class Worker:
     lane: str
     places: int
     report: Heartbeat
-    held: list[Claimed] = field(default_factory=list)
+    claimed_jobs: list[Claimed] = field(default_factory=list)
 
     def take(self, count: int | None = None) -> list[Delivery]:
         """Take parcels off the belt, all or `count`; not yet claimed."""
@@ -69,24 +69,24 @@ class Worker:
     def claim(self, taken: Sequence[Delivery] | None = None) -> list[Claimed]:
         """Claim what it took (all that is on the belt, where nothing is given)."""
         claimed = claims.claim(self.take() if taken is None else taken, self.name)
-        self.held += claimed
+        self.claimed_jobs += claimed
         return claimed
 
     def settle(self, claimed: Iterable[Claimed] | None = None, result: RunResult = OK) -> int:
         """End what it holds; returns how many were still its own."""
-        items = list(self.held if claimed is None else claimed)
-        self.held = [item for item in self.held if item not in items]
+        items = list(self.claimed_jobs if claimed is None else claimed)
+        self.claimed_jobs = [item for item in self.claimed_jobs if item not in items]
         ended = [Ended(item, result) for item in items]
         settlement.settle_engine(ended)
         return settle(ended, self.name) if ended else 0
 
     def run(self, claimed: Iterable[Claimed] | None = None) -> None:
         """Really do what it holds."""
-        for item in list(self.held if claimed is None else claimed):
+        for item in list(self.claimed_jobs if claimed is None else claimed):
             self.settle([item], perform(item))
 
     def beat(self) -> None:
-        self.report.beat([item.id for item in self.held])
+        self.report.beat([item.id for item in self.claimed_jobs])
 
 
 class Desk:

@@ -61,7 +61,7 @@ class Story:
                 return
 
     def observe(self, job: Job) -> Any:
-        """Everything that a caller could tell apart, and how often it was settled."""
+        """Everything that a caller could distinguish, and how often it was settled."""
         row = fresh(job)
         counted = Attempt.objects.filter(job=job).exclude(outcome="lost").values_list("outcome", "category")
         followers = sorted(Job.objects.filter(dependencies__after=job).values_list("status", flat=True))

@@ -337,7 +337,7 @@ def test_no_more_is_released_than_there_are_places_and_a_queue_allows(desk: Desk
     desk.cycle()
     started = Counter(item.context.queue for item in worker.claim())
     assert started == {"narrow": 3, "batch": 7}
-    worker.settle(worker.held[:2])
+    worker.settle(worker.claimed_jobs[:2])
     desk.cycle()
     assert Job.objects.filter(stage__in=[Stage.BELT, Stage.RUNNING]).count() == 10
 

@@ -274,11 +274,11 @@ def test_a_callback_says_what_happened_also_after_a_replay(desk: Desk, receiver:
     Callback.objects.filter(event="job.dead").update(due_at=clock.now())
     while outbox.send_due():
         continue
-    told = [
+    body = [
         (headers["webhook-id"], json.dumps(body)) for _, headers, body in receiver.got if body["type"] == "job.dead"
     ]
-    assert len(told) == 3 and len(set(told)) == 1, "the same id says the same"
-    data = json.loads(told[0][1])["data"]
+    assert len(body) == 3 and len(set(body)) == 1, "the same id says the same"
+    data = json.loads(body[0][1])["data"]
     assert (data["status"], data["category"], data["replays"]) == ("dead", "server", 0)
     assert data["attempts"][0]["outcome"] == "failed" and data["dead_letter"]
     assert [body["data"]["status"] for _, _, body in receiver.got if body["type"] == "job.completed"] == ["completed"]

@@ -191,7 +191,7 @@ def test_a_worker_renews_only_what_is_in_its_hands(desk: Desk) -> None:
     worker = desk.worker()
     desk.cycle()
     claimed = worker.claim()
-    worker.held = [item for item in claimed if item.id == ours.pk]
+    worker.claimed_jobs = [item for item in claimed if item.id == ours.pk]
     for _ in range(8):
         desk.skip(4)
         worker.beat()
@@ -212,7 +212,7 @@ def test_what_is_handed_back_runs_again_and_is_charged_nothing(desk: Desk) -> No
     row = fresh(job)
     assert (row.stage, row.status, row.worker, row.attempts_counted) == (Stage.READY, Status.PENDING, "", 0)
     assert worker.settle(claimed) == 0, "the delivery is over"
-    worker.held.clear()
+    worker.claimed_jobs.clear()
     desk.run_until_done(desk.worker("w2"))
     assert list(Attempt.objects.filter(job=job).values_list("number", "outcome", "counted")) == [
         (1, "lost", False),
@@ -260,7 +260,7 @@ def test_slots_and_reservations_are_free_again_after_a_hand_back(desk: Desk) -> 
     worker = desk.worker("w1")
     desk.cycle()
     requeue_unfinished(worker.claim(), "w1")
-    worker.held.clear()
+    worker.claimed_jobs.clear()
     desk.cycle()
     assert len(worker.claim()) == 1
 
