@@ -180,12 +180,13 @@ class JobsBulk(ApiView):
             assert project is not None
             check_url(batch["callback_url"], "/batch/callback_url")
             check_url(batch["then"].callback_url if batch["then"] else "", "/batch/then/callback_url")
+            key = idempotency_key(request)
             made, ids, created = batches.submit_bulk(
                 project,
                 self._bound(jobs, project),
                 **batch,
-                idempotency_key=idempotency_key(request),
-                request_hash=digest_of(request.data),
+                idempotency_key=key,
+                request_hash=digest_of(request.data) if key is not None else "",
             )
         return Response({"batch": batch_shape(made), "ids": ids}, 202 if created else 200)
 

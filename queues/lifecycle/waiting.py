@@ -9,6 +9,7 @@ from typing import Any
 from django.db import transaction
 
 from queues.connection import Group
+from queues.lifecycle import sql
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
@@ -39,9 +40,13 @@ def restored_job(fields: Mapping[str, Any]) -> Job:
     callers="submit, intake",
     effects=["wake-up"],
 )
-def accept(effects: Effects, jobs: Sequence[Job]) -> None:
-    """Insert the rows of accepted jobs. Owes a wake-up for what may run now or at a time."""
-    Job.objects.bulk_create(jobs, batch_size=500)
+def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]] | None = None) -> None:
+    """Insert the rows of accepted jobs. Owes a wake-up for what may run now or at a time. `rows`: their values by
+    `sql.row_of`, where they were made before anything was locked; the jobs then get no `pk`."""
+    if rows is None:
+        Job.objects.bulk_create(jobs, batch_size=500)
+    else:
+        sql.insert(rows)
     effects.appended.update(job.group for job in jobs if job.stage == Stage.READY)
     effects.wake |= any(job.stage == Stage.SCHEDULED for job in jobs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -210,6 +210,13 @@ class Prepared:
     resolved: Sequence[tuple[config.QueueSpec, registry.JobType] | None]
     """None, too, where the job is known: what was accepted is answered, whatever would be accepted now."""
     drafts: Sequence[intake.Draft | None]
+    drawn: _Drawn | None = None
+    """Which job answers each submission, as it was found before anything was locked: for a bulk, whose drawing takes
+    long. None where that is found out under the lock."""
+
+    @property
+    def unique_keys(self) -> set[str]:
+        return {draft.job.unique_key for draft in self.drafts if draft and draft.job.unique_key}
 
 
 def prepare(
@@ -254,7 +261,12 @@ def prepare(
         for draft in drafts:
             if draft is not None:
                 draft.text = intake.text_of(draft.job)
-    return Prepared(project, specs, pointers, resolved, drafts)
+    prepared = Prepared(project, specs, pointers, resolved, drafts)
+    if by_parts:
+        drawn = _Drawn(prepared, known, _twins(prepared.unique_keys, now))
+        drawn.draw_all(now)
+        return replace(prepared, drawn=drawn)
+    return prepared
 
 
 def submit_specs(
@@ -288,7 +300,7 @@ def accept(prepared: Prepared, *, batch: Batch | None = None, by_parts: bool = F
 
 def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Accepted]:
     project, specs, pointers = prepared.project, prepared.specs, prepared.pointers
-    unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
+    unique = prepared.unique_keys
     with transaction.atomic():
         if unique:
             # One at a time: of two twins that come at once, neither would see the other.
@@ -306,11 +318,12 @@ def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Acc
             | unique,
         )
         twins = _twins(unique, now)
-        drawn = _Drawn(prepared, known, twins)
-        for position, spec in enumerate(specs):
-            draft = drawn.draw(position, now)
-            if draft is None:
-                continue
+        drawn = prepared.drawn
+        if drawn is None or not drawn.holds(known, twins):
+            drawn = _Drawn(prepared, known, twins)
+            drawn.draw_all(now)
+        for position, draft in drawn.new():
+            spec = specs[position]
             into = batch
             if spec.batch is not None and batch is None:
                 into = open_batches.open_one(named.get(spec.batch), f"{pointers[position]}/batch")
@@ -339,23 +352,36 @@ class _Drawn:
         self._seen: dict[str, int] = {}
         """Positions of idempotency keys in this request."""
         self._answers: list[Accepted] = []
+        self._positions: list[int] = []
         self.drafts: list[intake.Draft] = []
         """What is to be written."""
         self.answered: list[tuple[str, str, Job]] = []
         """Keys, with the hashes of their requests, that jobs answer which were there before."""
 
-    def draw(self, position: int, now: datetime) -> intake.Draft | None:
-        """The draft that is to be written for the submission, None where another job answers it."""
+    def holds(self, known: Mapping[str, Job], twins: Mapping[str, Job]) -> bool:
+        """Whether the same jobs answer, of those that are there now; their rows may have changed."""
+        return _ids(known) == _ids(self._known) and _ids(twins) == _ids(self._twins)
+
+    def new(self) -> Iterable[tuple[int, intake.Draft]]:
+        """What is to be written, with the position in the request."""
+        return zip(self._positions, self.drafts, strict=True)
+
+    def draw_all(self, now: datetime) -> None:
+        for position in range(len(self._prepared.specs)):
+            self._draw(position, now)
+
+    def _draw(self, position: int, now: datetime) -> None:
+        """Add the draft that is to be written for the submission, or the job that answers it."""
         spec, key = self._prepared.specs[position], self._prepared.specs[position].idempotency_key
         if key and key in self._known:
             self._answer(self._known[key])
-            return None
+            return
         if key and key in self._seen:
             if self._prepared.specs[self._seen[key]].digest != spec.digest:
                 where = self._prepared.pointers[position]
                 raise IdempotencyConflict(f"{where}: the idempotency key stands twice, with other bodies.")
             self._answer(self._answers[self._seen[key]].job)
-            return None
+            return
         if key:
             self._seen[key] = position
         draft = self._draft(position, now)
@@ -364,17 +390,17 @@ class _Drawn:
             if key:
                 self.answered.append((key, spec.digest, self._twins[unique]))
             self._answer(self._twins[unique])
-            return None
+            return
         if unique is not None and unique in self._new:
             if key:
                 self._new[unique].keys.append((key, spec.digest))
             self._answer(self._new[unique].job)
-            return None
+            return
         if unique is not None:
             self._new[unique] = draft
+        self._positions.append(position)
         self.drafts.append(draft)
         self._answers.append(Accepted(draft.job, created=True))
-        return draft
 
     def _draft(self, position: int, now: datetime) -> intake.Draft:
         """A fresh one: an attempt before this one may have been rolled back."""
@@ -392,6 +418,10 @@ class _Drawn:
 
     def answers(self) -> list[Accepted]:
         return self._answers
+
+
+def _ids(jobs: Mapping[str, Job]) -> dict[str, int]:
+    return {key: job.pk for key, job in jobs.items()}
 
 
 def _write(project: Project, drafts: Sequence[intake.Draft], now: datetime) -> None:
