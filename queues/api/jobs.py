@@ -20,6 +20,7 @@ from queues.presenters import batch_shape, job_row, job_whole, moment
 from queues.services import batches, cancel, replay
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
+from queues.slices import in_turns
 from queues.specs import JobSpec, digest_of, read_job
 from queues.states import Status
 from quotas.models import Project
@@ -225,7 +226,7 @@ class JobsBulk(ApiView):
             found.append(FieldError("/jobs", f"Must be a list of 1 to {MAX_BULK:,} jobs."))
             jobs = []
         specs = []
-        for position, item in enumerate(jobs):
+        for position, item in enumerate(in_turns(jobs)):
             try:
                 specs.append(read_job(item, f"/jobs/{position}"))
             except InvalidJob as error:

@@ -26,7 +26,7 @@ from queues.lifecycle.waiting import accept, restored_job
 from queues.models import Batch, IntakePart, Job, JobDependency
 from queues.services import idempotency
 from queues.services.deadlock import again_after_deadlock
-from queues.slices import slices
+from queues.slices import in_turns, slices
 from queues.states import FINAL
 from quotas.models import Project
 
@@ -156,7 +156,7 @@ def _turn_into_rows(part_id: int) -> bool:
     if part is None:
         return False
     drafts = _drafts_of(part)
-    rows = [row_of(draft.job) for draft in drafts]
+    rows = [row_of(draft.job) for draft in in_turns(drafts)]
     with transaction.atomic():
         if not IntakePart.objects.filter(pk=part_id).delete()[0]:
             return False

@@ -20,7 +20,7 @@ from queues.models import Batch, Job
 from queues.services import capacity, idempotency, intake, open_batches
 from queues.services.deadlock import again_after_deadlock
 from queues.services.pool_access import KnownPools
-from queues.slices import one_of, slices
+from queues.slices import in_turns, one_of, slices
 from queues.specs import JobSpec, digest_of, read_cost, read_job
 from queues.states import LIVE_STAGES
 from quotas import clock
@@ -239,7 +239,7 @@ def prepare(
     pools_only = True
     known = idempotency.existing(project, specs, pointers)
     resolved: list[tuple[config.QueueSpec, registry.JobType] | None] = []
-    for spec, where in zip(specs, pointers, strict=True):
+    for spec, where in zip(in_turns(specs), pointers, strict=True):
         try:
             resolved.append(None if spec.idempotency_key in known else _resolve(spec, where, project.slug, pools))
         except InvalidJob as error:
@@ -255,10 +255,10 @@ def prepare(
     now = clock.now()
     drafts = [
         None if found is None else intake.Draft(_row(spec, project, *found, now, where))
-        for spec, where, found in zip(specs, pointers, resolved, strict=True)
+        for spec, where, found in zip(in_turns(specs), pointers, resolved, strict=True)
     ]
     if by_parts:
-        for draft in drafts:
+        for draft in in_turns(drafts):
             if draft is not None:
                 draft.text = intake.text_of(draft.job)
     prepared = Prepared(project, specs, pointers, resolved, drafts)
