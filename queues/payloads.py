@@ -6,15 +6,10 @@ import json
 from typing import Any
 
 from queues.errors import FieldError
+from quotas.rest.pointers import escape
 
 MAX_DEPTH = 200
 """Levels of nesting: encoders recurse, and one that gives up half-way would turn bad input into a fault."""
-
-
-def escape(name: object) -> str:
-    """A member's name as a step of a JSON pointer (RFC 6901); very long ones are cut."""
-    text = str(name).encode("utf-8", "replace").decode().replace("~", "~0").replace("/", "~1")
-    return text if len(text) <= 64 else text[:64] + "…"
 
 
 def mistake_in(value: Any, pointer: str) -> FieldError | None:

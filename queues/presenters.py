@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import Prefetch, prefetch_related_objects
@@ -11,13 +10,7 @@ from queues import registry
 from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Queue, WorkerProcess
 from queues.selectors import batch_facts
 from quotas.models import Project
-
-
-def moment(value: datetime | None) -> str | None:
-    """ISO 8601 in UTC with `Z` and milliseconds."""
-    if value is None:
-        return None
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from quotas.times import rfc3339
 
 
 def payload_of(job: Job) -> dict[str, Any]:
@@ -41,10 +34,10 @@ def job_row(job: Job) -> dict[str, Any]:
         "max_attempts": job.max_attempts,
         "attempts_made": job.attempts_made,
         "reason": job.reason,
-        "run_at": moment(job.not_before),
-        "created_at": moment(job.created_at),
-        "started_at": moment(job.started_at),
-        "finished_at": moment(job.finished_at),
+        "run_at": rfc3339(job.not_before),
+        "created_at": rfc3339(job.created_at),
+        "started_at": rfc3339(job.started_at),
+        "finished_at": rfc3339(job.finished_at),
     }
 
 
@@ -57,8 +50,8 @@ def attempt_shape(attempt: Attempt) -> dict[str, Any]:
         "status": attempt.status,
         "error": attempt.error or None,
         "counted": attempt.counted,
-        "started_at": moment(attempt.started_at),
-        "ended_at": moment(attempt.ended_at),
+        "started_at": rfc3339(attempt.started_at),
+        "ended_at": rfc3339(attempt.ended_at),
     }
 
 
@@ -98,9 +91,9 @@ def batch_shape(batch: Batch) -> dict[str, Any]:
         "open": batch.open,
         "then": batch.then.uid if batch.then else None,
         **facts,
-        "eta": moment(facts["eta"]),
-        "created_at": moment(batch.created_at),
-        "finished_at": moment(batch.finished_at),
+        "eta": rfc3339(facts["eta"]),
+        "created_at": rfc3339(batch.created_at),
+        "finished_at": rfc3339(batch.finished_at),
     }
 
 
@@ -136,8 +129,8 @@ def letter_shape(letter: DeadLetter) -> dict[str, Any]:
         "fingerprint": letter.fingerprint,
         "error": letter.error,
         "attempts": letter.attempts,
-        "created_at": moment(letter.created_at),
-        "handled_at": moment(letter.handled_at),
+        "created_at": rfc3339(letter.created_at),
+        "handled_at": rfc3339(letter.handled_at),
         "handled_by": letter.handled_by or None,
         "handled_as": letter.handled_as or None,
     }
@@ -157,6 +150,6 @@ def worker_shape(worker: WorkerProcess, alive: bool) -> dict[str, Any]:
         "jobs_failed": worker.jobs_failed,
         "success_rate": round(1 - worker.jobs_failed / worker.jobs_done, 4) if worker.jobs_done else None,
         "rate": round(worker.jobs_done / max((worker.seen_at - worker.started_at).total_seconds(), 1.0), 3),
-        "started_at": moment(worker.started_at),
-        "last_seen": moment(worker.seen_at),
+        "started_at": rfc3339(worker.started_at),
+        "last_seen": rfc3339(worker.seen_at),
     }

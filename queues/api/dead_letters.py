@@ -16,7 +16,7 @@ from queues.api.jobs import Reason
 from queues.api.problems import as_problems
 from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
-from queues.presenters import job_whole, letter_shape, moment
+from queues.presenters import job_whole, letter_shape
 from queues.services import bulk, replay
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField
@@ -24,6 +24,7 @@ from quotas.rest.pagination import PageQuery, encode, page, position
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
+from quotas.times import rfc3339
 
 SEVERITIES = ("info", "warning", "critical")
 
@@ -205,7 +206,7 @@ class BulkActionDetail(ApiView):
 
 def _group(group: dict[str, Any]) -> dict[str, Any]:
     shown = {name: value for name, value in group.items() if name != "first"}
-    return {**shown, "first_at": moment(group["first_at"]), "last_at": moment(group["last_at"])}
+    return {**shown, "first_at": rfc3339(group["first_at"]), "last_at": rfc3339(group["last_at"])}
 
 
 def _action(action: BulkAction) -> dict[str, Any]:
@@ -216,5 +217,5 @@ def _action(action: BulkAction) -> dict[str, Any]:
         "total": action.total,
         "done": action.done,
         "skipped": action.skipped,
-        "finished_at": moment(action.finished_at),
+        "finished_at": rfc3339(action.finished_at),
     }

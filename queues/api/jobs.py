@@ -16,21 +16,23 @@ from queues.api import documents
 from queues.api.problems import as_problems
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job
-from queues.presenters import batch_shape, job_row, job_whole, moment
+from queues.presenters import batch_shape, job_row, job_whole
 from queues.services import batches, cancel, replay
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
 from queues.slices import in_turns
-from queues.specs import JobSpec, digest_of, read_job
+from queues.specs import JobSpec, read_job
 from queues.states import Status
 from quotas.models import Project
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import StrictCharField
+from quotas.rest.fingerprints import fingerprint
 from quotas.rest.idempotency import idempotency_key
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
+from quotas.times import rfc3339
 
 MAX_BULK = 10_000
 BATCH_MEMBERS: dict[str, type] = {"name": str, "callback_url": str, "id": str, "open": bool, "then": dict}
@@ -120,7 +122,7 @@ class JobTimeline(ApiView):
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         steps = selectors.timeline(job_of(self, uid))
-        return Response({"results": [{**step, "at": moment(step["at"])} for step in steps]})
+        return Response({"results": [{**step, "at": rfc3339(step["at"])} for step in steps]})
 
 
 class JobExplain(ApiView):
@@ -133,8 +135,8 @@ class JobExplain(ApiView):
         self.query()
         told = selectors.explain(job_of(self, uid))
         for name in ("until", "estimated_start"):
-            told[name] = moment(told[name])
-        told["timeline"] = [{**step, "at": moment(step["at"])} for step in told["timeline"]]
+            told[name] = rfc3339(told[name])
+        told["timeline"] = [{**step, "at": rfc3339(step["at"])} for step in told["timeline"]]
         return Response(told)
 
 
@@ -187,7 +189,7 @@ class JobsBulk(ApiView):
                 self._bound(jobs, project),
                 **batch,
                 idempotency_key=key,
-                request_hash=digest_of(request.data) if key is not None else "",
+                request_hash=fingerprint(request.data) if key is not None else "",
             )
         return Response({"batch": batch_shape(made), "ids": ids}, 202 if created else 200)
 

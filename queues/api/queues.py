@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from queues import liveness, selectors
 from queues.api import documents
 from queues.models import Job, Queue, WorkerProcess
-from queues.presenters import moment, queue_shape, worker_shape
+from queues.presenters import queue_shape, worker_shape
 from queues.services import queue_actions
 from queues.states import Status
 from quotas import clock
@@ -21,6 +21,7 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
+from quotas.times import rfc3339
 
 
 class NeededReason(StrictSerializer):
@@ -164,8 +165,8 @@ def _recent(job: Job) -> dict[str, Any]:
         "priority": job.priority,
         "status": job.status,
         "duration": None if span is None else round(max(span, 0.0), 3),
-        "created_at": moment(job.created_at),
-        "finished_at": moment(job.finished_at),
+        "created_at": rfc3339(job.created_at),
+        "finished_at": rfc3339(job.finished_at),
     }
 
 

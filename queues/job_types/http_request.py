@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import urllib3
 
 from queues.errors import FieldError
-from queues.payloads import escape
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome as AttemptOutcome
 from quotas.engine import dialects
 from quotas.engine.dialects import resources
 from quotas.engine.types import CallOutcome
+from quotas.rest.pointers import escape
 from quotas.services import estimates
 from quotas.snapshot import resolve
 from quotas.upstream import response as answers

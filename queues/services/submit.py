@@ -21,10 +21,11 @@ from queues.services import capacity, idempotency, intake, open_batches
 from queues.services.deadlock import again_after_deadlock
 from queues.services.pool_access import KnownPools
 from queues.slices import in_turns, one_of, slices
-from queues.specs import JobSpec, digest_of, read_cost, read_job
+from queues.specs import JobSpec, read_cost, read_job
 from queues.states import LIVE_STAGES
 from quotas import clock
 from quotas.models import Project
+from quotas.rest.fingerprints import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[s
 
 
 def _payload_digest(spec: JobSpec) -> str:
-    return digest_of(dict(spec.payload))
+    return fingerprint(dict(spec.payload))
 
 
 def lock_dependencies(specs: Sequence[JobSpec], project: Project) -> dict[str, int]:

@@ -70,7 +70,7 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
     began = time.perf_counter()
     if question.max_wait and not question.dry_run and not question.bypass:
         decision = waiting_line().check(
-            limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
+            question.limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
         )
     else:
         decision = limiter().check(

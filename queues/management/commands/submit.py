@@ -26,9 +26,11 @@ from queues.models import Batch
 from queues.services import batches
 from queues.services.callbacks import check_url
 from queues.services.submit import check
-from queues.specs import JobSpec, digest_of, read_job
+from queues.specs import JobSpec, read_job
 from queues.states import FINAL, Status
+from quotas import clock
 from quotas.models import Project
+from quotas.rest.fingerprints import fingerprint
 
 SLICE = 1000
 """Jobs accepted in one transaction."""
@@ -112,13 +114,11 @@ class Command(BaseCommand):
                 raise CommandError(f"line {number}: is no JSON: {error}") from None
             except InvalidJob as error:
                 raise CommandError(f"line {number}: {error}") from None
-            yield replace(spec, digest=spec.digest or digest_of(data))
+            yield replace(spec, digest=spec.digest or fingerprint(data))
 
     @staticmethod
     def _batch(project: Project, name: str, identity: str) -> Batch:
         """The batch of this very file, made now or by an earlier run."""
-        from quotas import clock
-
         made, _ = Batch.objects.get_or_create(
             project=project,
             idempotency_key=f"file:{identity}",

@@ -43,7 +43,7 @@ def test_highest_use_is_kept_by_minute_hour_and_day() -> None:
     sample(sampler)
     rows = caller.get("limits/usage/history", resolution="day").json()["results"]
     assert [(row["policy"], row["key"], row["used"], row["limit"]) for row in rows] == [("per-user", "u", 6, 10)]
-    assert rows[0]["ratio"] == 0.6 and rows[0]["start"].endswith("T00:00:00Z")
+    assert rows[0]["ratio"] == 0.6 and rows[0]["start"].endswith("T00:00:00.000Z")
     later = {"from": (timezone.now() + timedelta(days=2)).isoformat(), "resolution": "day"}
     assert caller.get("limits/usage/history", **later).json()["results"] == []
     assert api(project="other").get("limits/usage/history", resolution="day").json()["results"] == []
