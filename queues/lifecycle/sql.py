@@ -74,7 +74,7 @@ def _converters(vendor: str) -> list[tuple[int, Any, list[Any]]]:
 
 _NEW = [field for field in _FIELDS if not field.primary_key]
 _INSERT = (
-    f'INSERT INTO "queues_job" ({", ".join(_quoted(field.column) for field in _NEW)}) '  # noqa: S608
+    f'INSERT INTO "queues_job" ({", ".join(_quoted(str(field.column)) for field in _NEW)}) '  # noqa: S608
     f"VALUES ({', '.join(['%s'] * len(_NEW))})"
 )
 

@@ -205,8 +205,8 @@ def write_rows(effects: Effects, drafts: Sequence[Draft], rows: Sequence[tuple[A
     ended: list[int] = []
     for some in slices(others, 500):
         # Locked: one that ends meanwhile would not see that somebody waits for it.
-        rows = Job.objects.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
-        ended += [pk for pk, status in rows.values_list("pk", "status") if status in FINAL]
+        awaited = Job.objects.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
+        ended += [pk for pk, status in awaited.values_list("pk", "status") if status in FINAL]
     JobDependency.objects.bulk_create((JobDependency(job=job, after_id=after) for job, after in pairs), batch_size=500)
     effects.ended_before += ended
 

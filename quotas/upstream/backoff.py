@@ -16,6 +16,9 @@ BOUNDS = {
 }
 """Seconds: the first wait and the longest, by category. What is not here is not tried again."""
 JITTER = 0.1
+ASK_AGAIN = 1.0
+"""Seconds after which a caller that waits for an account asks again: an operator or a changed configuration may free
+one early."""
 LIMITED = frozenset({"rate_limited", "quota_exhausted"})
 
 
