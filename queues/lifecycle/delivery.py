@@ -15,7 +15,7 @@ from queues.deliveries import Ended
 from queues.errors import LOST
 from queues.lifecycle import sql
 from queues.lifecycle.effects import Effects, attempt_of
-from queues.lifecycle.fate import Fate, decide
+from queues.lifecycle.fate import MAX_LOST, Fate, decide
 from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
 from queues.models import Attempt, Job
@@ -285,7 +285,8 @@ _LOST = (
 )  # fmt: skip
 def lose(now: datetime) -> int:
     """Take jobs from workers whose claims have expired; returns how many. A job with a cancel request is cancelled, an
-    at-most-once job dies, any other goes back to the front of its group under a new delivery number."""
+    at-most-once job dies, and so does one that was lost too often; any other goes back to the front of its group under
+    a new delivery number."""
     with transaction.atomic():
         jobs = list(
             Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, lease_until__lt=now)
@@ -316,6 +317,12 @@ def _lose_one(effects: Effects, job: Job, now: datetime) -> None:
         job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, LOST
         job.error = job.reason = "Its worker was lost, and it asked for at most one delivery."
         effects.dead.append(job)  # the timeline shows a dead job from its own row
+        effects.ended.append(job)
+    elif job.losses >= MAX_LOST:
+        job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, "poison"
+        job.error = job.reason = f"Its worker was lost {job.losses} times."
+        job.suspect = False
+        effects.dead.append(job)
         effects.ended.append(job)
     else:
         job.stage, job.status, job.reason, job.not_before = Stage.READY, Status.PENDING, "its worker was lost", now
