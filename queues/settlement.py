@@ -10,19 +10,13 @@ import structlog
 
 from queues.deliveries import Ended
 from queues.models import Job
+from quotas.engine.categories import Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import CallOutcome
 from quotas.runtime.connection import limiter
 from quotas.services import accounts
 
 log = structlog.get_logger(__name__)
-
-REFUSED = frozenset({"rate_limited", "quota_exhausted"})
-"""Categories of calls that the provider did not do: the caller is charged nothing, as for what was never begun."""
-
-
-INVALID = frozenset({"validation", "auth"})
-"""Categories of calls that the provider answered without doing them: they used their request and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +87,11 @@ def settle(settlements: Sequence[Settlement]) -> None:
 
 def _actual(item: Ended) -> dict[str, int]:
     result = item.result
-    refused = result.category in REFUSED or (result.category == "auth" and not result.counted)
+    category = Category.of(result.category)
+    refused = category.is_limit or (category is Category.AUTH and not result.counted)
     if refused or result.returned:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
-    if result.upstream is not None and result.upstream.category in INVALID:
+    if result.upstream is not None and Category.of(result.upstream.category).is_rejection:
         return {**dict.fromkeys(item.claimed.job.cost.keys() - {"requests"}, 0), **result.actual}
     return dict(result.actual)
 

@@ -10,11 +10,11 @@ from typing import Any
 from queues.errors import CATEGORIES, JobCancelled, JobError, JobTimedOut, hint_of
 from queues.registry import RunResult
 from queues.states import Outcome
+from quotas.engine.categories import Category
 from quotas.engine.types import CallOutcome as Upstream
 
 LONGEST_TEXT = 64 * 1024
 """Characters that are looked at. Far more than are kept: a secret that this cut parts is beyond what is shown."""
-LIMITED = ("rate_limited", "quota_exhausted")
 
 
 def message_of(error: BaseException) -> str:
@@ -54,7 +54,7 @@ def result_of(error: Exception, *, pooled: bool, actual: Mapping[str, int]) -> R
             actual=actual,
         )
     category, hint, message = _category(error), hint_of(getattr(error, "retry_after", None)), message_of(error)
-    limited = category in LIMITED
+    limited = Category.of(category).is_limit
     return RunResult(
         Outcome.RATE_LIMITED if limited else Outcome.FAILED,
         category=category,

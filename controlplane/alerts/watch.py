@@ -22,6 +22,7 @@ from queues.models import DeadLetter, Job, Queue
 from queues.selectors_ready import ready_since
 from queues.states import WAITING_STAGES, Stage, Status
 from quotas import clock
+from quotas.engine.categories import ACCOUNT_FAILURES
 from quotas.models import Account, ThresholdMark
 
 KEPT = timedelta(days=90)
@@ -37,7 +38,6 @@ FAILURE_READ = 1000
 """A queue's failure rate is that of its last jobs, at most so many and no older."""
 FEWEST_DEAD = 10
 """Fewer are no rate yet: their dead letters are on the dashboard."""
-FAILURES = ("server", "network", "timeout", "unknown", "auth")
 Place = tuple[str, str]
 
 
@@ -49,6 +49,11 @@ class Watch:
     _counted: list[Trouble] = field(default_factory=list)
     _gone: dict[Place, float] = field(default_factory=dict)
     _calls: deque[tuple[float, dict[str, tuple[int, int]]]] = field(default_factory=deque)
+
+    def look_at_everything(self) -> None:
+        """A look that also takes what is looked at only now and then."""
+        self._looks = 0
+        self.look()
 
     def look(self) -> None:
         now = clock.now()
@@ -88,7 +93,7 @@ class Watch:
         bad: Counter[str] = Counter()
         for row in rows:
             good[row.pool.name] += row.successes
-            bad[row.pool.name] += sum(row.errors.get(category, 0) for category in FAILURES)
+            bad[row.pool.name] += sum(row.errors.get(category, 0) for category in ACCOUNT_FAILURES)
         self._calls.append((moment, {pool: (good[pool], bad[pool]) for pool in good}))
         while len(self._calls) > 2 and self._calls[1][0] <= moment - SPAN:
             self._calls.popleft()

@@ -23,6 +23,7 @@ from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, pa
 from controlplane.gateway.usage import EventMeter, Meter, meter_of
 from controlplane.http.request import Send
 from quotas.engine import dialects
+from quotas.engine.categories import Category
 from quotas.engine.dialects.redaction import without
 from quotas.engine.types import Admission, CallOutcome, Decision
 from quotas.models.encrypted import CredentialUnreadable
@@ -37,7 +38,6 @@ MAX_ERROR = 1024 * 1024
 """Bytes of an error answer: such an answer is read whole, so that no credential in it is passed on."""
 _ALWAYS = frozenset({429, 503, 529})
 """Statuses of calls that the provider did not execute."""
-_TURNED_AWAY = frozenset({"rate_limited", "quota_exhausted", "auth"})
 
 
 class Broken(Exception):
@@ -160,7 +160,7 @@ class Exchange:
                     outcome = self._read(turn, response, b"", b"")
                     raise _unanswered(error.word) from None
                 outcome = self._read(turn, response, body, b"")
-                answer = Failure(outcome, (response, body), waits=outcome.category in _TURNED_AWAY)
+                answer = Failure(outcome, (response, body), waits=Category.of(outcome.category).refuses_caller)
                 if not self._is_elsewhere(response.status, outcome, turn.config):
                     await self._pass_failure(answer, turn, send)
                     return None, outcome, dict(outcome.usage)
@@ -209,7 +209,7 @@ class Exchange:
         """Whether another account may do what this one answered with an error."""
         if not self._call.body.is_whole:
             return False
-        if status in _ALWAYS or outcome.category in ("rate_limited", "quota_exhausted") or outcome.refuses_account:
+        if status in _ALWAYS or Category.of(outcome.category).is_limit or outcome.refuses_account:
             return True
         return status >= 500 and (self._call.may_repeat or config.repeat_unsafe)
 
@@ -239,7 +239,7 @@ class Exchange:
     def _used(self, outcome: CallOutcome, actual: Mapping[str, int]) -> dict[str, int]:
         """What the caller is charged: nothing for a call that no account did, the request alone for a refused one."""
         units = self._call.cost
-        if outcome.category in ("rate_limited", "quota_exhausted", "auth") or outcome == UNUSED:
+        if Category.of(outcome.category).refuses_caller or outcome == UNUSED:
             return dict.fromkeys([*units, "requests"], 0)
         if outcome.category == "validation":
             return {**dict.fromkeys(units.keys() - {"requests"}, 0), **actual}

@@ -17,7 +17,7 @@ from unfold.enums import ActionVariant
 from queues import redaction, registry, selectors
 from queues.admin import letter_groups
 from queues.admin.job import pretty
-from queues.errors import LETTER_CATEGORIES, InvalidJob, QueueError
+from queues.errors import InvalidJob, QueueError
 from queues.models import DeadLetter, Queue
 from queues.services import bulk
 from queues.services import replay as replaying
@@ -27,9 +27,10 @@ from quotas.admin.dialogs import PayloadDialog, why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids, visible
+from quotas.engine.categories import OF_DEAD_JOBS
 from quotas.models import Project
 
-CATEGORIES = (*LETTER_CATEGORIES, "unknown")
+CATEGORIES = (*OF_DEAD_JOBS, "unknown")
 
 
 OPEN = {"handled_at": None}

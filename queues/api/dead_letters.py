@@ -14,10 +14,10 @@ from queues import selectors
 from queues.api import documents
 from queues.api.jobs import Reason
 from queues.api.problems import as_problems
-from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
 from queues.presenters import job_whole, letter_shape
 from queues.services import bulk, replay
+from quotas.engine.categories import OF_DEAD_JOBS
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField
 from quotas.rest.pagination import PageQuery, encode, page, position
@@ -30,7 +30,7 @@ SEVERITIES = ("info", "warning", "critical")
 
 
 class LetterFilters(QuerySerializer):
-    category = serializers.ChoiceField(choices=LETTER_CATEGORIES, required=False)
+    category = serializers.ChoiceField(choices=OF_DEAD_JOBS, required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = serializers.CharField(required=False, max_length=32)
     project = serializers.CharField(required=False, max_length=63)
@@ -52,7 +52,7 @@ class ReplayOne(Reason):
 
 
 class BulkFilter(StrictSerializer):
-    category = serializers.ChoiceField(choices=LETTER_CATEGORIES, required=False)
+    category = serializers.ChoiceField(choices=OF_DEAD_JOBS, required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = StrictCharField(required=False, max_length=32)
     project = StrictCharField(required=False, max_length=63)

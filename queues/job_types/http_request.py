@@ -17,6 +17,7 @@ from queues.errors import FieldError
 from queues.registry import JobContext, RunResult
 from queues.states import Outcome as AttemptOutcome
 from quotas.engine import dialects
+from quotas.engine.categories import Category
 from quotas.engine.dialects import resources
 from quotas.engine.types import CallOutcome
 from quotas.rest.pointers import escape
@@ -271,12 +272,13 @@ class HttpRequest:
         expected = status in expect if expect else 200 <= status < 300
         actual = dict(upstream.usage)
         # A status that was expected makes a success of what the request was refused for, but not a refusal inside a 2xx.
-        fine = ("ok", "unknown") if 200 <= status < 300 else ("ok", "validation", "unknown")
-        if expected and upstream.category in fine:
+        kind = Category.of(upstream.category)
+        fine = kind in (Category.OK, Category.UNKNOWN) or (kind is Category.VALIDATION and not 200 <= status < 300)
+        if expected and fine:
             return RunResult(AttemptOutcome.SUCCEEDED, result=answer, status=status, upstream=upstream, actual=actual)
-        category = upstream.category if upstream.category not in ("ok", "unknown") else "validation"
+        category = upstream.category if kind not in (Category.OK, Category.UNKNOWN) else "validation"
         error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
-        limited = category in ("rate_limited", "quota_exhausted")
+        limited = Category.of(category).is_limit
         # A refused credential is the account's trouble and not the job's, as long as there is another account.
         elsewhere = upstream.refuses_account and lease.has_another(project)
         return RunResult(

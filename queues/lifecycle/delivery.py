@@ -12,7 +12,6 @@ from django.db import transaction
 from queues import registry
 from queues.connection import Group
 from queues.deliveries import Ended
-from queues.errors import LOST
 from queues.lifecycle import sql
 from queues.lifecycle.effects import Effects, attempt_of
 from queues.lifecycle.fate import MAX_LOST, Fate, decide
@@ -24,6 +23,7 @@ from queues.registry import RunResult
 from queues.settlement import interrupted, lost, unused
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, Outcome, Stage, Status
 from quotas import clock
+from quotas.engine.categories import Category
 
 LOST_AT_ONCE = 500
 """Jobs of lost workers that one transaction takes."""
@@ -314,7 +314,7 @@ def _lose_one(effects: Effects, job: Job, now: datetime) -> None:
         effects.step(job, now)
         effects.ended.append(job)
     elif job.delivery_mode == "at_most_once":
-        job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, LOST
+        job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, Category.LOST.value
         job.error = job.reason = "Its worker was lost, and it asked for at most one delivery."
         effects.dead.append(job)  # the timeline shows a dead job from its own row
         effects.ended.append(job)

@@ -8,9 +8,9 @@ from queues import config
 from queues.errors import AlreadyHandled
 from queues.models import DeadLetter
 from queues.services.replay import replay
+from quotas.engine.categories import TRANSIENT
 
 ACTOR = "auto-replay"
-TRANSIENT = ("rate_limited", "quota_exhausted", "server", "network", "timeout")
 SLICE = 100
 """Letters at a time, so that the dispatcher goes on."""
 

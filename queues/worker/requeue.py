@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from queues.deliveries import Claimed, Ended
-from queues.errors import LOST
 from queues.lifecycle.delivery import requeue
 from queues.registry import RunResult
 from queues.states import Outcome
 from queues.worker.delivery_end import end
+from quotas.engine.categories import Category
 from quotas.engine.types import CallOutcome as Upstream
 
 WHY = "its worker stopped"
@@ -19,7 +19,11 @@ TOO_LARGE = "its worker grew too large"
 def _interrupted(claimed: Claimed) -> RunResult:
     upstream = Upstream("unknown") if claimed.endpoint else None
     return RunResult(
-        Outcome.LOST, category=LOST, error="Its worker stopped before it was done.", counted=False, upstream=upstream
+        Outcome.LOST,
+        category=Category.LOST.value,
+        error="Its worker stopped before it was done.",
+        counted=False,
+        upstream=upstream,
     )
 
 

@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from quotas import clock
 from quotas.api import documents
 from quotas.engine.accounts.view import Explanation
+from quotas.engine.categories import UNANSWERED
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
@@ -64,7 +65,7 @@ class ReportBody(StrictSerializer):
     headers = serializers.DictField(required=False)
     body = StrictCharField(required=False, allow_blank=True, max_length=_MAX_BODY)
     usage = CostField(required=False)
-    error = serializers.ChoiceField(required=False, choices=["timeout", "network", "cancelled"])
+    error = serializers.ChoiceField(required=False, choices=[*UNANSWERED, "cancelled"])
     latency = SecondsField(required=False)
     request = StrictCharField(
         required=False,

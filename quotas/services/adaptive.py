@@ -65,10 +65,14 @@ class Controller:
         self._watched = {name: seen for name, seen in self._watched.items() if name in held.adaptive}
         for name in held.adaptive:
             self._watched.setdefault(name, _Watched(moment))
-        for (name, part), count in outcomes.tally.take().items():
+        for (name, part), count in outcomes.counter.drain().items():
             if name in self._watched and part in Outcomes.__slots__:
                 self._watched[name].seen.add(part, count)
         return sum(self._decide(policy, self._watched[name], moment) for name, policy in held.adaptive.items())
+
+    def seen(self, policy: str) -> Outcomes:
+        """The outcomes of a policy's calls since it was last moved."""
+        return self._watched[policy].seen
 
     def _decide(self, policy: CompiledPolicy, watched: _Watched, moment: float) -> bool:
         rule = policy.adaptive

@@ -12,6 +12,7 @@ from collections import defaultdict
 from hashlib import blake2b
 
 from quotas import events
+from quotas.engine.categories import Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import AccountSpec, CallOutcome, Settled
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable
@@ -20,7 +21,6 @@ from quotas.services import health
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.snapshot.resolve import ConfigSnapshot
-from quotas.upstream.backoff import LIMITED
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def of(account_id: str) -> list[tuple[PoolConfig, AccountSpec]]:
 
 def follow(settled: Settled, outcome: CallOutcome) -> None:
     """Let the account's twins follow what a call has just shown of their credential. Never fails the call's end."""
-    if settled.repeated or settled.outcome not in LIMITED and settled.transition != "disabled":
+    if settled.repeated or not Category.of(settled.outcome).is_limit and settled.transition != "disabled":
         return
     try:
         for config, account in of(settled.account_id):
@@ -60,7 +60,7 @@ def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome:
         if accounts().refuse(account.id):
             events.emit(events.AccountChanged(pool.name, account.name, "available", "disabled", "auth"))
             health.persist(pool)
-    elif settled.outcome in LIMITED and outcome.scope == "account" and settled.cooldown > 0:
+    elif Category.of(settled.outcome).is_limit and outcome.scope == "account" and settled.cooldown > 0:
         accounts().cool(account.id, settled.cooldown, settled.outcome)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from quotas.engine.categories import Category
 from quotas.engine.types import MAX_COST, Admission, CallOutcome
 from quotas.errors import NoAccountAvailable, QuotaError
 from quotas.upstream import backoff
@@ -120,7 +121,7 @@ class Plan:
             if self.troubled:
                 self._tell("recovered", account=account)
             return None
-        elsewhere = outcome.category in backoff.LIMITED
+        elsewhere = Category.of(outcome.category).is_limit
         if outcome.refuses_account and not self.refused_by and lease.has_another():
             elsewhere, self.refused_by = True, lease.account_id
         wait = 0.0 if elsewhere else backoff.delay(outcome, self.made)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from quotas.engine.categories import LIMITS
 from quotas.engine.dialects import numbers
-from quotas.engine.dialects.findings import LIMITED, Reading, reason_of
+from quotas.engine.dialects.findings import Reading, reason_of
 from quotas.engine.dialects.response import Answer, dig
 
 SPENT = frozenset(
@@ -78,7 +79,7 @@ def apply(answer: Answer, reading: Reading, status: int) -> None:
     if status < 400 or reading.certain:
         return
     known = codes(answer)
-    if status != 429 and 400 <= status < 500 and reading.category not in LIMITED and known & LIMITED_CODES:
+    if status != 429 and 400 <= status < 500 and reading.category not in LIMITS and known & LIMITED_CODES:
         reading.category, reading.scope = "rate_limited", "account"
     if never_fits(known, reading):
         reading.reject_request()
@@ -102,7 +103,7 @@ def never_fits(known: set[str], reading: Reading) -> bool:
     The figures decide where there are some: "Limit 10000, Requested 12000" never fits, "Limit 250000, Used 249800,
     Requested 546" only not now.
     """
-    if reading.category not in LIMITED:
+    if reading.category not in LIMITS:
         return False
     if known & _TOO_COSTLY:
         return True
