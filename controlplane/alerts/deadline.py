@@ -58,7 +58,7 @@ class Deadline:
         for _ in range(INTERRUPTIONS):
             if not thread.is_alive():
                 break
-            raise_in(thread.ident, Overdue)
+            raise_in(thread.ident or 0, Overdue)
             thread.join(PATIENCE)
         if thread.is_alive() or (raised and isinstance(raised[0], Overdue)):
             raise TooSlow(TooSlow.__doc__)

@@ -18,7 +18,7 @@ from quotas.services import account_actions
 from quotas.snapshot import resolve
 from tests.integration.quotas.api.conftest import policy
 from tests.integration.quotas.api.test_pools import make_pool
-from tests.integration.quotas.python.clients import Answer
+from tests.integration.quotas.upstream.clients import Answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LONG = 600
