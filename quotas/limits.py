@@ -228,4 +228,5 @@ def _asked(
     max_wait: float,
 ) -> Check:
     units = {"requests": cost} if isinstance(cost, int) else cost
-    return Check(project, user, ip, endpoint, method, dict(keys or {}), units, dry_run, max_wait)
+    named, subjects = service.text_of(user), service.texts_of(keys)
+    return Check(project, named, ip, endpoint, method, subjects, units, dry_run, max_wait)

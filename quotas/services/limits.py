@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from quotas import events
 from quotas.engine.limits.limiter import CheckRequest
@@ -48,6 +49,16 @@ class Check:
             cost=self.cost,
             held=held,
         )
+
+
+def text_of(subject: object) -> str | None:
+    """A subject as its text: callers in code name users by their keys, which may be numbers or UUIDs."""
+    return subject if subject is None or isinstance(subject, str) else str(subject)
+
+
+def texts_of(keys: Mapping[str, Any] | None) -> dict[str, str]:
+    """Custom keys with their subjects as texts; one that is None is not held against any policy."""
+    return {name: str(subject) for name, subject in (keys or {}).items() if subject is not None}
 
 
 @dataclass(frozen=True, slots=True)
