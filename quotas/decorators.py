@@ -84,6 +84,4 @@ def _check_of(request: HttpRequest, given: Mapping[str, Given], args: Any, kwarg
         for name, value in given.items()
         if value is not None
     }
-    if isinstance(named.get("cost"), int):
-        named["cost"] = {"requests": named["cost"]}
     return enforcement.check_of(request, **named)

@@ -227,6 +227,6 @@ def _asked(
     dry_run: bool,
     max_wait: float,
 ) -> Check:
-    units = {"requests": cost} if isinstance(cost, int) else cost
+    units = service.cost_of(cost)
     named, subjects = service.text_of(user), service.texts_of(keys)
     return Check(project, named, ip, endpoint, method, subjects, units, dry_run, max_wait)

@@ -66,6 +66,7 @@ def check_of(request: HttpRequest, **overrides: Any) -> Check:
     if "endpoint" not in overrides:
         facts["routed"] = _routed(request)
     facts |= overrides
+    facts["cost"] = limits.cost_of(facts.get("cost"))
     facts["user"], facts["keys"] = limits.text_of(facts["user"]), limits.texts_of(facts["keys"])
     return Check(**facts)
 
