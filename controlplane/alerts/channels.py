@@ -111,7 +111,7 @@ def _notify(address: str, title: str, text: str, severity: str, *, resolved: boo
         taken = APPRISE.within(address, notify)
     except TooSlow:
         raise NotDelivered("the service did not answer in time") from None
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
         raise NotDelivered(type(error).__name__) from None
     if not taken:
         raise NotDelivered("the service did not accept it")

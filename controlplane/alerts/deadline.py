@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from queues.loops import raise_in
+from queues.event_loops import raise_in
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Deadline:
         def run() -> None:
             try:
                 found.append(call())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - handed on to the caller
                 raised.append(error)
 
         thread = threading.Thread(target=run, name="notify", daemon=True)

@@ -11,8 +11,9 @@ from django.db.models.signals import post_init
 from django.forms.models import model_to_dict
 
 from queues.models import Batch, Job, JobDependency
-from queues.services import batches
-from queues.services.submit import accept, prepare, submit_specs
+from queues.services import batches, intake
+from queues.services.draft import prepare
+from queues.services.submit import accept, draw, submit_specs
 from queues.specs import JobSpec, read_job
 from quotas import clock
 from tests.integration.queues.desk import Desk
@@ -92,12 +93,14 @@ def test_a_twin_that_comes_while_a_bulk_is_prepared_answers_it(desk: Desk) -> No
     project = desk.project()
     specs = [spec(payload={"n": n}, unique_for=60) for n in range(LARGE)]
     keyed = [spec(payload={"n": -1}, idempotency_key="key")]
-    prepared = prepare(project, specs + keyed, by_parts=True)
+    prepared = prepare(project, specs + keyed)
+    intake.serialise(prepared.drafts)
+    drawn = draw(prepared)
     twin = submit_specs(project, [specs[7]])[0].job
     known = submit_specs(project, keyed)[0].job
     with transaction.atomic():
         batch = Batch.objects.create(project=project, created_at=clock.now())
-        answers = accept(prepared, batch=batch, by_parts=True)
+        answers = accept(prepared, batch=batch, in_parts=True, drawn=drawn)
     assert (answers[7].job.pk, answers[7].created) == (twin.pk, False)
     assert (answers[-1].job.pk, answers[-1].created) == (known.pk, False)
     assert sum(answer.created for answer in answers) == LARGE - 1

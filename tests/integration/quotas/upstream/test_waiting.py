@@ -83,7 +83,7 @@ class Waiter:
     def _run(self, call: Callable[[], Any]) -> None:
         try:
             self.found = call()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the test looks at it
             self.found = error
         finally:
             sql.close()
