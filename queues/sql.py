@@ -6,7 +6,7 @@ import functools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import OperationalError, connection
@@ -16,12 +16,24 @@ from quotas import events
 
 T = TypeVar("T")
 FEW = 500
+TURN = 25
+PAUSE = 0.0002
+"""Seconds."""
 
 
 def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """`items` in order, in parts of up to `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def in_turns(items: Iterable[T]) -> Iterator[T]:
+    """`items`, with a short pause after every few, so that work on many rows in pure Python lets other threads of its
+    process run: each of them asks for the interpreter again after every statement, and would wait 5 ms each time."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % TURN == 0:
+            time.sleep(PAUSE)
 
 
 def one_of(texts: Sequence[str]) -> Any:

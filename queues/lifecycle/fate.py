@@ -82,6 +82,11 @@ MAX_DEATHS = 2
 """Forked processes that may crash under a job before it is given up as poison."""
 
 
+MAX_LOST = 20
+"""Workers that may be lost with a job before it is given up as poison, whoever took them down: so it has an end, too,
+where each time the parent dies or only its claim expires."""
+
+
 MAX_RETURNS = 20
 """Workers that may return a job because they don't know its type; with the waits in between, some 15 minutes."""
 LONGEST_RETURN = 60.0

@@ -200,7 +200,7 @@ class PoolVerbView(ApiView):
     def post(self, request: Request, pool: str, verb: str) -> Response:
         body = self.body(ReasonBody)
         act = account_actions.pause_pool if verb == "pause" else account_actions.resume_pool
-        act(_pool(pool, self.caller), actor=self.caller.name, reason=body["reason"])
+        act(_steerable(_pool(pool, self.caller), self.caller), actor=self.caller.name, reason=body["reason"])
         return Response(_live(lambda: shown_pool(_pool(pool, self.caller), self.caller)))
 
 
@@ -317,6 +317,7 @@ class AccountVerbView(ApiView):
             raise NotFound("There is nothing at this address.")
         body = self.body(ReasonBody)
         row = _account(account, self.caller)
+        _steerable(row.pool, self.caller)
         _live(lambda: _VERBS[verb](row, actor=self.caller.name, reason=body["reason"]))
         return Response(_live(lambda: _one(_account(account, self.caller), self.caller)))
 
@@ -465,6 +466,14 @@ def _pool(name: str, caller: Caller) -> Pool:
     if found is None:
         raise _no_pool(name)
     return found
+
+
+def _steerable(pool: Pool, caller: Caller) -> Pool:
+    """The pool, where the caller may steer it and its accounts. Raises 403 where other projects use it, too."""
+    if not caller.is_platform and not pool.is_used_only_by(caller.project_slug):
+        detail = "Other projects use this pool, too: only a platform key steers it and its accounts."
+        raise ProblemError("forbidden", "Forbidden", 403, detail)
+    return pool
 
 
 def _account(account: str, caller: Caller) -> Account:

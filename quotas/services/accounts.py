@@ -20,6 +20,7 @@ from quotas.runtime.connection import accounts
 from quotas.services import health, last_responses, outcomes, shared_credentials
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
+from quotas.upstream import backoff
 
 PAUSE = 0.005
 """Seconds added to the wait of a refused admission, since clocks are rounded."""
@@ -101,7 +102,7 @@ def next_try(admission: Admission, left: float) -> float | None:
     wait = admission.retry_after
     if admission.allowed or admission.impossible or admission.disabled or wait is None or wait > left:
         return None
-    return min(max(wait, 0.0) + PAUSE, max(left, 0.0))
+    return min(max(wait, 0.0) + PAUSE, max(left, 0.0), backoff.ASK_AGAIN)
 
 
 def settle(lease: str, report: Report) -> Settled | None:

@@ -22,6 +22,8 @@ from quotas.runtime.threads import in_thread
 from quotas.services import limits
 from quotas.services.limits import Check, Token
 from quotas.snapshot import resolve
+from quotas.snapshot.config import configuration
+from quotas.snapshot.freshness import LOOK_EVERY
 
 T = TypeVar("T")
 
@@ -61,10 +63,8 @@ class AsyncChecks:
         began = time.perf_counter()
         applying = question.limits(held)
         if question.max_wait and not question.dry_run:
-            asking = _Asking(self, applying, token)
-            decision = await unless_gone(
-                self._lined(limiter()).check(applying, asking, max_wait=question.max_wait), gone, asking
-            )
+            asking = _Asking(self, question, applying, token)
+            decision = await unless_gone(self._lined(limiter()).check(asking, max_wait=question.max_wait), gone, asking)
             decision = asking.answer(decision)
         else:
             decision = await self.decide(
@@ -103,6 +103,11 @@ class AsyncChecks:
                 self.threads_only = True
         found: T = await self._in_thread(instead)
         return found
+
+    async def configuration(self) -> resolve.ConfigSnapshot:
+        """The configuration in force, without a thread where what this process holds is young."""
+        held, age = configuration.peek()
+        return held if held is not None and age < LOOK_EVERY else await self._in_thread(resolve.snapshot)
 
     async def refund(self, decision: Decision) -> None:
         """Give back all that an allowed decision has charged."""
@@ -171,20 +176,22 @@ class _Way:
         return await checks._waiting(lambda: asked(limiter_now))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asking:
-    """The questions of one check that waits.
+    """The questions of one check that waits, each by the limits that are in force when it is asked.
 
     Each is asked with a reservation, so that what was charged can be refunded where the caller is gone. With a token it
     is not refunded: the caller may come back with the same token, and is answered by what was charged.
     """
 
     checks: AsyncChecks
+    question: Check
     limits: Sequence[Limit]
     token: Token
     reserve: bool | None = None
 
     async def check(self, *, dry_run: bool) -> Decision:
+        self.limits = self.question.limits(await self.checks.configuration())
         reserve = self.reserve if self.token.key or dry_run else True
         token = Token() if dry_run else self.token
         request = CheckRequest(self.limits, dry_run, False, token.key, token.body, reserve)
@@ -234,8 +241,8 @@ async def check_waiting(question: Check, *, reserve: bool | None = None) -> Deci
         checks.threads_only = True  # a connection would outlive a loop that nobody closes it for
     began = time.perf_counter()
     applying = await in_thread(question.limits)
-    asking = _Asking(checks, applying, Token(), reserve)
-    decision = await checks._lined(limiter()).check(applying, asking, max_wait=question.max_wait)
+    asking = _Asking(checks, question, applying, Token(), reserve)
+    decision = await checks._lined(limiter()).check(asking, max_wait=question.max_wait)
     decision = asking.answer(decision)
     limits.told(question, decision, time.perf_counter() - began)
     return decision

@@ -109,7 +109,7 @@ class Plan:
         if until > self.told_until + TELL_AGAIN:  # where many wait for the same moment, most of them wait once more
             self.told_until = until
             self._tell("rate_limited", wait=wait, category="rate_limited")
-        return wait + 0.005
+        return min(wait + 0.005, backoff.ASK_AGAIN)
 
     def after(self, outcome: CallOutcome, lease: UsedAccount) -> float | None:
         """None: it is done, well or for good; else the seconds until the next attempt.

@@ -187,5 +187,6 @@ _CATEGORIES = {
     403: "auth",
     407: "network",
     408: "timeout",
+    420: "rate_limited",
     429: "rate_limited",
 }

@@ -10,6 +10,7 @@ import pytest
 from queues.broker import belt
 from queues.connection import client
 from queues.errors import AlreadyFinished
+from queues.lifecycle.fate import MAX_LOST
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.pruner import prune
 from queues.models import Attempt, Callback, DeadLetter, Job, Transition, WorkerProcess
@@ -101,6 +102,28 @@ def test_a_trusted_type_is_suspected_only_when_it_was_lost_twice(desk: Desk) -> 
         desk.skip(30)
         desk.reconcile()
         assert (fresh(job).losses, fresh(job).suspect) == (losses, losses == 2)
+
+
+@pytest.mark.parametrize("payload", [None, {"pool": "llm", "path": "/"}], ids=["task", "http.request"])
+def test_a_job_that_is_lost_without_end_is_given_up(desk: Desk, payload: Any) -> None:
+    """Each time the whole worker is gone, so that no death is the job's own; the attempts would last for ever."""
+    desk.pool("llm")
+    kind = {"type": "http.request", "payload": payload} if payload else {}
+    (job,) = desk.submit(max_attempts=1000, **kind)
+    for losses in range(1, MAX_LOST + 1):
+        assert fresh(job).stage == Stage.READY
+        worker = desk.worker(f"w{losses}", "cpu" if fresh(job).suspect else "io", places=1)
+        desk.cycle()
+        assert worker.claim()
+        desk.skip(30)
+        desk.reconcile()
+        assert fresh(job).losses == losses
+    row = fresh(job)
+    assert (row.status, row.category, row.attempts_counted) == (Status.DEAD, "poison", 0)
+    letter = DeadLetter.objects.get(job=job)
+    assert letter.category == "poison" and "lost 20 times" in row.error
+    dead_letters.replay(letter.pk, actor="test", reason="test")
+    assert (fresh(job).losses, fresh(job).stage) == (0, Stage.READY)
 
 
 def test_no_claim_is_given_up_right_after_sql_was_away(desk: Desk) -> None:

@@ -26,6 +26,7 @@ EXAMPLES: list[events.Event] = [
     ),
     events.JobDied("j", "q", "t", "l", "code", "critical"),
     events.LimitDenied("p", "user", "k", 1.0),
+    events.CallEnded("c", 0.0, "p", "POST", "/", "", "", "", "a", 500, "server", 1, 0.0, 0.1, 0.0, None, False, {}, {}),
     events.LimitBypassed("p", "a"),
     events.ThresholdCrossed("p", "k", 0.8, 8, 10),
     events.LimitAdapted("p", 1, 2, "w"),

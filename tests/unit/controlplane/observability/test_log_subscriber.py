@@ -27,6 +27,7 @@ CATALOGUE = [
 ELSEWHERE = {
     events.OperatorActed: "the audit trail",
     events.LimitsChecked: "the counters of checks",
+    events.CallRejected: "the counters of calls",
     events.ProcessStarted: "starts what belongs beside a process",
 }
 """Events that are neither logged nor streamed, with the subscriber that uses them."""
