@@ -181,7 +181,7 @@ def test_who_watches_a_call_cannot_fail_it(caplog: Any) -> None:
         raise ValueError("a fault of the interface")
 
     assert pools.get("llm").call(lambda lease: next(answers), on_status=broken).status_code == 200
-    assert "on_status failed" in caplog.text
+    assert "call.on_status_failed" in caplog.text
 
 
 def test_an_unreadable_credential_uses_nothing(settings: Any) -> None:
