@@ -76,6 +76,7 @@ class JobType(Protocol):
 
     def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
         """What is wrong with a payload, before it is accepted."""
+        return []
 
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         """The pool whose account the job needs; None: its queue's, if that has one."""
@@ -95,6 +96,7 @@ class JobType(Protocol):
 
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
         """Run the job. What it raises becomes a failed attempt."""
+        raise NotImplementedError
 
 
 _MEMBERS = (
