@@ -13,8 +13,9 @@ from queues import accepted_parts, config, estimates, liveness, registry
 from queues import wait_reasons as waits
 from queues.models import Attempt, Batch, DeadLetter, Job, Queue, Transition
 from queues.selectors_ready import ready_since
-from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
+from queues.states import FINAL, IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status
 from quotas import clock
+from quotas.engine.priorities import band
 from quotas.models import Account, Pool, Project
 
 RATE_SPAN = timedelta(seconds=60)
@@ -268,7 +269,7 @@ def depths(project: Project | None = None) -> dict[str, dict[str, int]]:
         waiting.order_by().values_list("queue_id", "priority", "status").annotate(count=Count("id"))
     ):
         row = found[names[queue_id]]
-        row[priority_band(priority)] += count
+        row[band(priority)] += count
         if status == Status.RETRYING:
             row["retry"] += count
     for queue_id, count in flying.order_by().values_list("queue_id").annotate(count=Count("id")):
@@ -286,7 +287,7 @@ def queue_facts(queue: Queue, project: Project | None = None) -> dict[str, Any]:
     waiting = jobs.filter(stage__in=WAITING_STAGES)
     by_priority = {"high": 0, "normal": 0, "low": 0}
     for priority, count in waiting.order_by().values_list("priority").annotate(count=Count("id")):
-        by_priority[priority_band(priority)] += count
+        by_priority[band(priority)] += count
     oldest = ready_since(jobs).get(queue.pk)
     recent = created_after(jobs, now - RATE_SPAN).count()
     return {

@@ -19,9 +19,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from quotas.engine.priorities import rank
 from quotas.engine.types import AccountState, Admission, AdmitRequest, CallOutcome
 from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
-from quotas.priorities import rank
 from quotas.runtime.connection import accounts
 from quotas.runtime.threads import in_thread, off_loop
 from quotas.services import accounts as service

@@ -16,10 +16,11 @@ from quotas import clock
 from quotas.api import documents
 from quotas.engine.accounts.view import Explanation
 from quotas.engine.categories import UNANSWERED
+from quotas.engine.costs import MAX_COST
+from quotas.engine.priorities import PRIORITIES
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
-from quotas.priorities import PRIORITIES
 from quotas.rest import decisions
 from quotas.rest.caller import Caller
 from quotas.rest.fields import CostField, ReasonField, SecondsField, StrictCharField, StrictIntegerField
@@ -205,9 +206,9 @@ class PoolVerbView(ApiView):
 
 
 class ExplainQuery(QuerySerializer):
-    requests = serializers.IntegerField(required=False, min_value=0, max_value=2**53 - 1)
-    tokens = serializers.IntegerField(required=False, min_value=0, max_value=2**53 - 1)
-    money = serializers.IntegerField(required=False, min_value=0, max_value=2**53 - 1)
+    requests = serializers.IntegerField(required=False, min_value=0, max_value=MAX_COST)
+    tokens = serializers.IntegerField(required=False, min_value=0, max_value=MAX_COST)
+    money = serializers.IntegerField(required=False, min_value=0, max_value=MAX_COST)
     priority = serializers.CharField(default="normal", max_length=10)
     key = serializers.CharField(default="", max_length=1024, trim_whitespace=False, allow_blank=True)
     model = serializers.CharField(default="", max_length=200, trim_whitespace=False, allow_blank=True)

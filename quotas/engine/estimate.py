@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST
 
 CHARACTERS = 4
 """Characters of a prompt to a token."""

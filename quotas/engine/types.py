@@ -26,7 +26,6 @@ ALGORITHMS: tuple[str, ...] = (
     "concurrency",
 )
 SCOPE_ORDER: tuple[str, ...] = ("ip", "user", "project", "endpoint", "queue", "custom", "global", "account")
-MAX_COST = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST, MAX_UNITS, is_count, is_unit
 
 MAX_SUBJECT = 1024
 MAX_SECONDS = 366 * 86400.0
@@ -78,13 +78,13 @@ class CostField(serializers.Field):
     def to_internal_value(self, data: Any) -> dict[str, int]:
         if not isinstance(data, dict):
             return {"requests": self._count(data)}
-        if len(data) > 16:
-            raise serializers.ValidationError("A cost has at most 16 units.")
+        if len(data) > MAX_UNITS:
+            raise serializers.ValidationError(f"A cost has at most {MAX_UNITS} units.")
         cost, errors = {}, {}
         for unit, count in data.items():
             try:
-                if not 1 <= len(unit) <= 32:
-                    raise serializers.ValidationError("A unit's name has 1 to 32 characters.")
+                if not is_unit(unit):
+                    raise serializers.ValidationError("A unit's name has 1 to 32 printable characters.")
                 cost[unit] = self._count(count)
             except serializers.ValidationError as error:
                 errors[unit] = error.detail
@@ -99,7 +99,7 @@ class CostField(serializers.Field):
     def _count(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise serializers.ValidationError("Must be a whole number.")
-        if not 0 <= value <= MAX_COST:
+        if not is_count(value):
             raise serializers.ValidationError(f"Must be from 0 to {MAX_COST}.")
         return value
 

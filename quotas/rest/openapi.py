@@ -6,7 +6,7 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST
 
 PROBLEM = {
     "type": "object",

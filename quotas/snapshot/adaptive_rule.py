@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from quotas.engine.costs import MAX_COST
 from quotas.suggestions import did_you_mean
 
 
@@ -44,7 +45,7 @@ class AdaptiveRule:
                 hint = did_you_mean(name, known)
                 raise ValueError(f"adaptive: {name!r} is not known{hint}; known are {', '.join(sorted(known))}")
         for name in ("floor", "ceiling"):
-            if type(data.get(name)) is not int or not 1 <= data[name] < 2**53:
+            if type(data.get(name)) is not int or not 1 <= data[name] <= MAX_COST:
                 raise ValueError(f"adaptive: {name} is a whole number, at least 1")
         if data["floor"] > data["ceiling"]:
             raise ValueError("adaptive: the floor is above the ceiling")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from quotas.engine.categories import Category
-from quotas.engine.types import MAX_COST, Admission, CallOutcome
+from quotas.engine.costs import check_amounts
+from quotas.engine.types import Admission, CallOutcome
 from quotas.errors import NoAccountAvailable, QuotaError
 from quotas.upstream import backoff
 
@@ -155,7 +156,5 @@ def units(cost: Mapping[str, int] | None, tokens: int | None, requests: int | No
     """The cost of a call from its short and its long form. Raises `ValueError` where it is no count."""
     named = {"tokens": tokens, "requests": requests}
     asked = {**(cost or {}), **{unit: count for unit, count in named.items() if count is not None}}
-    for unit, count in asked.items():
-        if type(count) is not int or not 0 <= count <= MAX_COST:
-            raise ValueError(f"{unit}: a cost is a whole number from 0 to 2^53 - 1, not {count!r}")
+    check_amounts(asked)
     return asked

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from quotas.engine.dialects import resources
 from quotas.engine.keys import Keys, plain, subject
 from quotas.engine.limits import codec
+from quotas.engine.priorities import is_paused
 from quotas.engine.redis.scripts import bulk
 from quotas.engine.types import AccountSpec, AdmitRequest, Limit, PoolSpec
 
@@ -208,8 +209,7 @@ def waits_early(pool: PoolSpec, priority: int) -> bool:
     """Whether a call of this priority (0 first, 9 last) waits from the pool's pause threshold on."""
     if pool.pause_at is None or pool.pause_at >= 1:
         return False
-    first = {"low": 7, "normal": 4, "all": 0}.get(pool.pause)
-    return first is not None and priority >= first
+    return is_paused(pool.pause, priority)
 
 
 def _at(limit: Limit, costs: dict[str, int]) -> Limit:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from quotas.engine.categories import LIMITS
+from quotas.engine.costs import MAX_COST
 from quotas.engine.dialects import numbers, wait_values
 from quotas.engine.dialects.response import Answer, dig
-from quotas.engine.types import MAX_COST
 
 Scope = Literal["account", "key", "pool", "model"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST
 
 _WHOLE = re.compile(r"[0-9]{1,19}")
 _DECIMAL = re.compile(r"([0-9]{1,19})(?:\.[0-9]{1,18})?")

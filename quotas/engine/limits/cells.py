@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST
 
 RING = 60
 FAR = 3_155_760_000_000_000

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from quotas.engine.costs import check_amounts
 from quotas.engine.errors import IdempotencyConflict, LimiterUnavailable
 from quotas.engine.keys import SHOWN, Keys, digest, parse_member, subject
 from quotas.engine.limits import codec
@@ -274,7 +275,7 @@ class Limiter:
         None for an unknown or expired reservation, and nothing is changed.
         """
         actual = dict(actual or {})
-        codec.check_amounts(actual)
+        check_amounts(actual)
         key = self.keys.reservation(reservation)
         record = self.transport.command("GET", key)
         if record is None:

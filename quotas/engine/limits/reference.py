@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from quotas.engine.costs import check_amounts
 from quotas.engine.errors import IdempotencyConflict
 from quotas.engine.keys import Keys, subject
 from quotas.engine.limits import codec
@@ -170,7 +171,7 @@ class ReferenceLimiter:
     def settle(self, reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
         """As Limiter.settle."""
         actual = dict(actual or {})
-        codec.check_amounts(actual)
+        check_amounts(actual)
         with self._lock:
             now = self.clock()
             if reservation in self._settled and self._settled[reservation][0] > now:
