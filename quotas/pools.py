@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from quotas.engine.priorities import rank
 from quotas.engine.types import AccountState, Admission, AdmitRequest, CallOutcome
@@ -135,7 +135,7 @@ class Pool:
         """
         plan = Plan(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
-        last: _Attempt | None = None
+        last: _Attempt[R] | None = None
         while True:
             try:
                 admission = service.admit(self._request(asked, rank(priority), str(key), model, plan))
@@ -176,7 +176,7 @@ class Pool:
         told: list[CallStatus] = []
         plan = Plan(self.name, request_id, attempts, max_wait, told.append)
         asked = units(cost, tokens, requests)
-        last: _Attempt | None = None
+        last: _Attempt[R] | None = None
         try:
             while True:
                 try:
@@ -197,7 +197,7 @@ class Pool:
             await _pass_on(told, on_status)
 
     @staticmethod
-    async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> _Attempt:
+    async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> _Attempt[R]:
         try:
             response = await fn(lease)
         except Exception as error:
@@ -261,22 +261,22 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(Generic[R]):
     """How one attempt of a call came out: an answer or an exception, and what it means."""
 
     outcome: CallOutcome
-    response: Any = None
+    response: R | None = None
     error: Exception | None = None
 
-    def finish(self, plan: Plan) -> Any:
+    def finish(self, plan: Plan) -> R:
         if self.error is not None:
             raise self.error
         if self.outcome.category == "ok":
-            return self.response
+            return cast(R, self.response)
         raise CallFailed(self.outcome.category, plan.made, self.response)
 
 
-def _answered(lease: Lease, response: Any) -> _Attempt:
+def _answered(lease: Lease, response: R) -> _Attempt[R]:
     """Settle by what `fn` returned, unless it has settled itself."""
     if lease.outcome is None and answers.status_of(response) is not None:
         lease.settle_response(response)
@@ -286,13 +286,13 @@ def _answered(lease: Lease, response: Any) -> _Attempt:
     return _Attempt(lease.outcome, response)
 
 
-def _failed(lease: Lease, error: Exception) -> _Attempt:
+def _failed(lease: Lease, error: Exception) -> _Attempt[Any]:
     lease.end(error)
     assert lease.outcome is not None
     return _Attempt(lease.outcome, error=error)
 
 
-def _no_account(plan: Plan, refusal: QuotaError, last: _Attempt | None) -> Any:
+def _no_account(plan: Plan, refusal: QuotaError, last: _Attempt[R] | None) -> R:
     """End a call that gets no account, whatever it waits: by its last failure, where it had one."""
     if last is not None and isinstance(refusal, PoolDisabled):
         plan.stop(last.outcome.category)

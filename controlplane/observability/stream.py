@@ -26,7 +26,8 @@ from django.db import transaction
 from queues.connection import client, key
 from quotas import events
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.redis.transport import ScriptError, Transport, pack
+from quotas.engine.redis.scripts import pack
+from quotas.engine.redis.transport import ScriptError, Transport
 from quotas.runtime import background
 
 KEPT = 20_000

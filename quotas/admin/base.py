@@ -46,7 +46,7 @@ class SluiceAdmin(DeletesWithReason):
     # Whose rows
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows = super().get_queryset(request)
+        rows: QuerySet[Any] = super().get_queryset(request)
         if self.project_lookup is not None:
             return visible(request.user, rows, self.project_lookup)
         return rows if self.shared or project_ids(request.user) is None else rows.none()

@@ -141,14 +141,15 @@ class PoolAdmin(SluiceAdmin):
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows = super().get_queryset(request).select_related("provider").prefetch_related("limits")
-        return rows.annotate(
+        rows: QuerySet[Any] = super().get_queryset(request).select_related("provider").prefetch_related("limits")
+        annotated: QuerySet[Any] = rows.annotate(
             members=Count("accounts", distinct=True),
             able=Count(
                 "accounts", filter=Q(accounts__state__in=["available", "paused"], accounts__enabled=True), distinct=True
             ),
             holding=Count("accounts", filter=Q(accounts__state="paused", accounts__enabled=True), distinct=True),
         )
+        return annotated
 
     @display(description="Accounts", ordering="members")
     def shown_accounts(self, row: Any) -> str:

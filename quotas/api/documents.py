@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers as s
 
+F = TypeVar("F", bound=Callable[..., Any])
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
@@ -239,6 +241,6 @@ _DECIDED = {
 }
 
 
-def decided(**kwargs: Any) -> Any:
+def decided(**kwargs: Any) -> Callable[[F], F]:
     """`extend_schema` for a check."""
     return extend_schema(responses=_DECIDED, parameters=[IDEMPOTENCY_KEY], **kwargs)

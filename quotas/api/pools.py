@@ -37,7 +37,7 @@ from quotas.times import from_unix, rfc3339
 _MAX_BODY = 1_000_000
 
 
-class PriorityField(serializers.Field):
+class PriorityField(serializers.Field[Any, Any, Any, Any]):
     """`high`, `normal`, `low`, or a whole number from 0 (first) to 9."""
 
     def to_internal_value(self, data: Any) -> int:

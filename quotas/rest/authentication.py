@@ -180,7 +180,7 @@ class AdminSession(BaseAuthentication):
     def _project(self, request: Request, user: Any) -> Project | None:
         if user.is_superuser:
             return None
-        mine = {project.slug: project for project in user.sluice_projects.all()}
+        mine: dict[str, Project] = {project.slug: project for project in user.sluice_projects.all()}
         if not mine:
             if user.has_perm("quotas.view_project"):
                 return None

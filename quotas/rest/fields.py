@@ -72,7 +72,7 @@ class SecondsField(serializers.FloatField):
         return float(data)
 
 
-class CostField(serializers.Field):
+class CostField(serializers.Field[Any, Any, Any, Any]):
     """A number of requests, or `{unit: whole number}`; 0 to 2^53 - 1 each. Gives a dict."""
 
     def to_internal_value(self, data: Any) -> dict[str, int]:
@@ -104,7 +104,7 @@ class CostField(serializers.Field):
         return value
 
 
-class SubjectsField(serializers.Field):
+class SubjectsField(serializers.Field[Any, Any, Any, Any]):
     """Custom keys: `{"chat": "-100123"}`, at most 16, strings up to 1,024 characters."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:

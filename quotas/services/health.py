@@ -125,7 +125,7 @@ def _moment(unix: float | None) -> datetime | None:
 def _same(before: Any, after: Any) -> bool:
     if isinstance(before, datetime) and isinstance(after, datetime):
         return abs(before - after) < _SAME_TIME
-    return before == after
+    return bool(before == after)
 
 
 class HealthLog:

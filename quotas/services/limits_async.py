@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
@@ -22,6 +22,8 @@ from quotas.runtime.threads import in_thread
 from quotas.services import limits
 from quotas.services.limits import Check, Token
 from quotas.snapshot import resolve
+
+T = TypeVar("T")
 
 
 class CallerGone(Exception):
@@ -139,7 +141,7 @@ class _Way:
             return False
         return await pipeline.listen(key, seconds)
 
-    async def _either(self, over: Any, asked: Any) -> Any:
+    async def _either(self, over: Callable[[Pipeline], Awaitable[T]], asked: Callable[[ResilientLimiter], T]) -> T:
         checks = self._checks
         pipeline, limiter_now = checks._pipeline, checks._limiter
         if limiter_now is None:

@@ -101,7 +101,7 @@ def latency_of(answer: object) -> float | None:
 
 def answer_in(error: BaseException) -> object | None:
     """The answer that an exception is about: as with `raise_for_status`, or with urllib, whose error is the answer."""
-    response = _look(error, "response")
+    response: object = _look(error, "response")
     if response is not None and status_of(response) is not None:
         return response
     if headers_of(error) is not None and (status_of(error) or 0) >= 400:

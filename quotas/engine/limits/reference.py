@@ -164,9 +164,9 @@ class ReferenceLimiter:
         for records in (self._reservations, self._settled, self._tokens):
             while records:
                 oldest = next(iter(records))
-                if records[oldest][0] > now:  # type: ignore[index]
+                if records[oldest][0] > now:
                     break
-                del records[oldest]  # type: ignore[arg-type]
+                del records[oldest]
 
     def settle(self, reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
         """As Limiter.settle."""

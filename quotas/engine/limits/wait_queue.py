@@ -13,8 +13,8 @@ import redis as redis_py
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
-from quotas.engine.redis.scripts import load
-from quotas.engine.redis.transport import Transport, Wire, pack
+from quotas.engine.redis.scripts import load, pack
+from quotas.engine.redis.transport import Transport, Wire
 
 LEASE = 3.0
 """Seconds after which a ticket that nobody renews is dropped: how long a waiter that died holds up the others."""

@@ -14,7 +14,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Protocol, TypeVar
 
 import hiredis
 import redis as redis_py
@@ -29,8 +29,15 @@ from quotas.engine.redis.scripts import Call, pack
 from quotas.engine.redis.transport import Reply, ScriptError, Transport, Wire, is_unavailable
 from quotas.engine.types import Decision
 
-InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a function off the event loop."""
+T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """Runs a function off the event loop."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
+
+
 DEFAULT_TIMEOUT = 0.1
 TICKS = 4
 """Looks within one timeout; an answer is waited for by that many and at most one more."""

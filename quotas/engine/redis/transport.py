@@ -110,7 +110,7 @@ class Transport:
 
     def _pool(self) -> ConnectionPool:
         if isinstance(self.redis, RedisCluster):
-            node = self.redis.get_node_from_key(self.tag)
+            node = self.redis.get_node_from_key(self.tag)  # type: ignore[no-untyped-call]
             if node is None:
                 raise redis_py.ConnectionError("no node of the cluster holds the limiter's slot")
             return self.redis.get_redis_connection(node).connection_pool
