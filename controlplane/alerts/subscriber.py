@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -50,7 +51,8 @@ def trouble_of(event: events.Event) -> Trouble | None:
 class Recorder:
     """Writes troubles down. One for each process."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._written: dict[tuple[str, str], tuple[float, int]] = {}
         self._more: dict[tuple[str, str], int] = {}
@@ -77,7 +79,7 @@ class Recorder:
 
     def _turn(self, trouble: Trouble) -> int:
         """How many are to be written now, with those that were held back; 0: it is held back."""
-        place, now = trouble.place, time.monotonic()
+        place, now = trouble.place, self._monotonic()
         with self._lock:
             since, writes = self._written.get(place, (now, 0))
             if now - since >= TOGETHER:

@@ -50,6 +50,11 @@ class Watch:
     _gone: dict[Place, float] = field(default_factory=dict)
     _calls: deque[tuple[float, dict[str, tuple[int, int]]]] = field(default_factory=deque)
 
+    def look_at_everything(self) -> None:
+        """A look that also takes what is looked at only now and then."""
+        self._looks = 0
+        self.look()
+
     def look(self) -> None:
         now = clock.now()
         known = {(alert.kind, alert.subject): alert for alert in Alert.objects.filter(resolved_at=None)}

@@ -56,6 +56,10 @@ class Hub:
         self.memory = 0
         """Another number: Redis lost the stream, and positions begin anew."""
 
+    @property
+    def is_reading(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     def start(self) -> None:
         if self._task is None:
             self._task = asyncio.ensure_future(self._read())

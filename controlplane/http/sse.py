@@ -27,8 +27,13 @@ class Streams:
 
     def __init__(self) -> None:
         self._listeners: set[asyncio.Task[None]] = set()
-        self._hub: Hub | None = None
+        self.hub: Hub | None = None
+        """Reads the stream for all listeners; None without any."""
         self._stopping = False
+
+    def __len__(self) -> int:
+        """How many listeners there are."""
+        return len(self._listeners)
 
     async def serve(
         self, subscription: Subscription, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
@@ -42,10 +47,10 @@ class Streams:
             await Answer.of_problem(busy).send(send)
             return
         self._watch_for_stop()
-        if self._hub is None:
-            self._hub = Hub()
-        self._hub.start()
-        streaming = asyncio.ensure_future(self._stream(self._hub, subscription, headers, send))
+        if self.hub is None:
+            self.hub = Hub()
+        self.hub.start()
+        streaming = asyncio.ensure_future(self._stream(self.hub, subscription, headers, send))
         leaving = asyncio.ensure_future(wait_gone(receive))
         self._listeners.add(streaming)
         try:
@@ -55,8 +60,8 @@ class Streams:
             leaving.cancel()
             await asyncio.gather(streaming, leaving, return_exceptions=True)
             self._listeners.discard(streaming)
-            if not self._listeners and self._hub is not None:
-                hub, self._hub = self._hub, None
+            if not self._listeners and self.hub is not None:
+                hub, self.hub = self.hub, None
                 await hub.stop()
         if self._stopping:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -121,8 +126,8 @@ class Streams:
 
     async def close(self) -> None:
         self._stop()
-        if self._hub is not None:
-            await self._hub.stop()
+        if self.hub is not None:
+            await self.hub.stop()
 
 
 async def _write(send: Send, body: bytes) -> None:

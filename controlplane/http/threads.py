@@ -18,6 +18,11 @@ class Threads(ThreadPools):
         super().__init__("front")
         self.django = ThreadPoolExecutor(DJANGO, "django")
 
+    def join(self) -> None:
+        """Wait until requests of Django and short calls have ended; nothing new begins."""
+        for pool in (self.django, self._short):
+            pool.shutdown(wait=True)
+
     def close(self) -> None:
         """Start nothing new. Running calls are not waited for."""
         super().close()

@@ -135,8 +135,10 @@ def _account_name(before: str, after: str) -> str:
 class Publisher:
     """This process's buffer and the thread that empties it. Safe under threads and forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thread: bool = True) -> None:
+        """Without a `thread` the owner calls `flush`."""
         self.dropped = 0
+        self._starts_thread = thread
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
 
@@ -189,9 +191,14 @@ class Publisher:
             self._denials[place] = Entry(entry.name, entry.project, {**entry.data, "count": 0})
         self.put(entry)
 
+    def reconnect(self) -> None:
+        """Use the process's present client of Redis from the next flush on."""
+        with self._writing:
+            self._transport = None
+
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and self._starts_thread:
                 self._thread = background.start("event-stream", self._write_what_comes, threading.Event())
                 atexit.register(self.flush)
         self._wake.set()

@@ -69,12 +69,13 @@ class KeyRing:
         self._touched: dict[int, datetime] = {}
         self._lock = threading.Lock()
 
-    def find(self, token: str, no_older: float = FRESH) -> Caller | None:
-        """The caller whose key `token` is, or None. SQL is asked where what is known is older than that (seconds)."""
+    def find(self, token: str, no_older: float | None = None) -> Caller | None:
+        """The caller whose key `token` is, or None. SQL is asked where what is known is older than `no_older` seconds;
+        where none are given, than `FRESH`."""
         parts = _parts(token)
         if parts is None:
             return None
-        known = self._lookup(parts[0], no_older)
+        known = self._lookup(parts[0], FRESH if no_older is None else no_older)
         now = timezone.now()
         caller = _holder(known, parts[1], now)
         if caller is not None:

@@ -70,6 +70,10 @@ class Controller:
                 self._watched[name].seen.add(part, count)
         return sum(self._decide(policy, self._watched[name], moment) for name, policy in held.adaptive.items())
 
+    def seen(self, policy: str) -> Outcomes:
+        """The outcomes of a policy's calls since it was last moved."""
+        return self._watched[policy].seen
+
     def _decide(self, policy: CompiledPolicy, watched: _Watched, moment: float) -> bool:
         rule = policy.adaptive
         assert rule is not None and policy.limit is not None

@@ -39,7 +39,7 @@ class AsyncChecks:
         self._limiter: ResilientLimiter | None = None
         self._pipeline: Pipeline | None = None
         self._line: AsyncWaitingLine | None = None
-        self._threads_only = False
+        self.threads_only = False
 
     async def check(
         self,
@@ -77,12 +77,12 @@ class AsyncChecks:
         """Ask once. Raises what `Limiter.check` raises."""
         limiter_now = limiter()
         self._lined(limiter_now)
-        if not self._threads_only and not limiter_now.breaker.is_open:
+        if not self.threads_only and not limiter_now.breaker.is_open:
             assert self._pipeline is not None
             try:
                 return await pipelined.check(limiter_now.limiter, self._pipeline, request)
             except PlainSocketNeeded:
-                self._threads_only = True
+                self.threads_only = True
             except LimiterUnavailable as error:
                 why = str(error)
                 return await in_thread(lambda: limiter_now.unanswered(request, why))
@@ -97,6 +97,10 @@ class AsyncChecks:
         if reservation is not None:
             nothing = {state.unit: 0 for state in decision.limits}
             await self._waiting(lambda: limits.settle_or_later(reservation, nothing))
+
+    def waiting(self) -> int:
+        """How many calls of this process wait for capacity."""
+        return self._line.waiting() if self._line is not None else 0
 
     def line(self) -> AsyncWaitingLine:
         """The line of those who wait on this loop, for whoever asks other questions than checks."""
@@ -137,7 +141,7 @@ class _Way:
 
     async def listen(self, key: bytes, seconds: float) -> bool:
         pipeline = self._checks._pipeline
-        if self._checks._threads_only or pipeline is None:
+        if self._checks.threads_only or pipeline is None:
             return False
         return await pipeline.listen(key, seconds)
 
@@ -146,11 +150,11 @@ class _Way:
         pipeline, limiter_now = checks._pipeline, checks._limiter
         if limiter_now is None:
             raise LimiterUnavailable("closed")
-        if not checks._threads_only and pipeline is not None:
+        if not checks.threads_only and pipeline is not None:
             try:
                 return await over(pipeline)
             except PlainSocketNeeded:
-                checks._threads_only = True
+                checks.threads_only = True
         return await checks._waiting(lambda: asked(limiter_now))
 
 
@@ -214,7 +218,7 @@ async def check_waiting(question: Check, *, reserve: bool | None = None) -> Deci
     checks = _of_loops.get(loop)
     if checks is None:
         checks = _of_loops[loop] = AsyncChecks(_short, _patient)
-        checks._threads_only = True  # a connection would outlive a loop that nobody closes it for
+        checks.threads_only = True  # a connection would outlive a loop that nobody closes it for
     began = time.perf_counter()
     applying = await in_thread(question.limits)
     asking = _Asking(checks, applying, Token(), reserve)

@@ -88,10 +88,10 @@ def leave_quietly(job: Any) -> None:
     os._exit(0)
 
 
-@task(name="t.deaf")
-def deaf(job: Any, times: int = 1_000_000) -> None:
+@task(name="t.ignores-interrupts")
+def ignore_interrupts(job: Any, times: int = 1_000_000) -> None:
     """Catches what is to end it, so many times."""
-    note("deaf", str(os.getpid()))
+    note("pids", str(os.getpid()))
     for _ in range(times):
         try:
             while True:

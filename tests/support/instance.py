@@ -168,6 +168,13 @@ class Instance:
     def readyz(self) -> httpx.Response:
         return httpx.get(f"{self.url}/readyz", timeout=10.0)
 
+    def is_serving(self) -> bool:
+        """Whether its web process answers that all its parts are ready."""
+        try:
+            return self.readyz().status_code == 200
+        except httpx.TransportError:
+            return False
+
     def manage(self, *words: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One of the project's commands on this instance."""
         done = subprocess.run(

@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 from queues import connection
 from queues.dispatcher import wakeups
 from queues.worker.threaded import ThreadedWorker
-from tests.forwarder import Forwarder, forwarder
+from tests.support.forwarder import Forwarder, forwarder
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
 
 

@@ -46,7 +46,7 @@ def spec(**fields: Any) -> JobSpec:
 
 
 def address(receiver: Receiver) -> str:
-    return f"http://{receiver.place}/hook"
+    return f"http://{receiver.address}/hook"
 
 
 # Idempotency keys that a twin answered

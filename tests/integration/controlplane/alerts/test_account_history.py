@@ -20,7 +20,7 @@ MINUTE = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _nothing_noted(valkey: redis.Redis) -> None:
-    last_responses._written.clear()
+    last_responses.forget()
 
 
 def look(history: AccountHistory, seconds: float, **columns: object) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +14,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client, override_settings
 
-from controlplane.http.event_hub import Hub
+from controlplane.http.event_hub import Hub, event_of
 from controlplane.observability import stream
 from controlplane.observability.stream import Publisher
 from queues import connection
@@ -103,7 +101,7 @@ def test_a_project_hears_of_its_own_and_the_platform_of_all(door: Door) -> None:
     headers = dict(mine.sent[0]["headers"])
     assert headers[b"content-type"] == b"text/event-stream" and b"content-length" not in headers
     mine.leave(), all_.leave()
-    assert not door.application.streams._listeners
+    assert not len(door.application.streams)
 
 
 def test_a_listener_goes_on_where_it_was(door: Door) -> None:
@@ -267,17 +265,17 @@ def test_a_full_buffer_drops_and_counts(
             publisher.put(stream.Entry("job.completed", "", {"n": n}))
         assert not publisher.flush() and publisher.dropped == 15
     connection.client.cache_clear()
-    publisher._transport = None
+    publisher.reconnect()
     wait_for(lambda: publisher.flush() and store.get(stream.dropped_key()) is not None)
     assert store.xlen(stream.stream_key()) == 10 and store.get(stream.dropped_key()) == b"15"
 
 
-def test_a_forked_child_tells_its_own_events_only(publisher: Publisher, store: redis.Redis) -> None:
-    publisher._thread = threading.current_thread()  # nobody writes meanwhile
+def test_a_forked_child_writes_its_own_events_only(store: redis.Redis) -> None:
+    publisher = Publisher(thread=False)
     publisher.put(stream.Entry("job.completed", "", {"of": "parent"}))
     pid = os.fork()
     if pid == 0:
-        publisher._buffer.append(stream.Entry("job.completed", "", {"of": "child"}))
+        publisher.put(stream.Entry("job.completed", "", {"of": "child"}))
         os._exit(0 if publisher.flush() else 1)
     assert os.waitpid(pid, 0)[1] == 0
     publisher.flush()
@@ -294,12 +292,12 @@ def test_the_stream_is_capped(publisher: Publisher, monkeypatch: pytest.MonkeyPa
     assert 500 <= store.xlen(stream.stream_key()) <= 700
 
 
-def test_a_hub_that_nobody_hears_reads_nothing(door: Door) -> None:
+def test_a_hub_without_listeners_reads_nothing(door: Door) -> None:
     listener = Listener(door, api("read"))
-    hub = door.application.streams._hub
-    assert isinstance(hub, Hub)
+    hub = door.application.streams.hub
+    assert isinstance(hub, Hub) and hub.is_reading
     listener.leave()
-    assert door.application.streams._hub is None and hub._task is None
+    assert door.application.streams.hub is None and not hub.is_reading
 
 
 def test_an_entry_that_can_not_be_read_hides_no_later_one(door: Door, store: redis.Redis) -> None:
@@ -311,17 +309,27 @@ def test_an_entry_that_can_not_be_read_hides_no_later_one(door: Door, store: red
     listener.leave()
 
 
-def test_a_hub_goes_on_after_another_type_of_value(door: Door, store: redis.Redis) -> None:
+def test_a_hub_continues_after_a_value_of_another_type_and_after_a_fault(
+    door: Door, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listener = Listener(door, api("read"))
     store.delete(stream.stream_key())
     store.set(stream.stream_key(), "not a stream")
-    hub = door.application.streams._hub
-    assert hub is not None and hub._task is not None
-    hub._recent = None  # type: ignore[assignment]  # a fault of ours, so that the next event is one too
+    hub = door.application.streams.hub
+    assert hub is not None and hub.is_reading
+    faults = []
+
+    def faulty(*row: Any) -> Any:
+        if b"faulty" in row[1].get(b"d", b""):
+            faults.append(row)
+            raise RuntimeError("a fault of the product")
+        return event_of(*row)
+
+    monkeypatch.setattr("controlplane.http.event_hub.event_of", faulty)
     store.delete(stream.stream_key())
     store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "faulty"}'})
-    wait_for(lambda: hub.tail is None or hub._task is None or hub._task.done())
-    hub._recent = deque()
+    wait_for(lambda: faults)
+    monkeypatch.undo()
     wait_for(lambda: hub.tail is not None, 30.0)
     store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "after"}'})
     wait_for(lambda: "after" in listener.text, 30.0)
