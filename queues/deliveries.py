@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from queues.models import Job
 from queues.registry import JobContext, RunResult
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream.endpoint import AccountEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Claimed:
 
     job: Job
     context: JobContext
-    endpoint: Endpoint | None
+    endpoint: AccountEndpoint | None
 
     @property
     def id(self) -> int:

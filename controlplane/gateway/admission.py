@@ -60,7 +60,7 @@ class Admissions:
         request = replace(self._request(call, held), limits=applying)
         admission = await self._ask(request, call.wishes.wait)
         if admission.allowed or admission.bound_by == "limit":
-            limits.told(call.question, _decision(admission), time.perf_counter() - began)
+            limits.emit_decision(call.question, _decision(admission), time.perf_counter() - began)
         if not admission.allowed:
             raise Refused(admission)
         return admission

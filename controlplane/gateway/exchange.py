@@ -31,7 +31,7 @@ from quotas.rest import decisions
 from quotas.rest.problems import ProblemError
 from quotas.snapshot.config import ConfigSnapshot
 from quotas.snapshot.pools import PoolConfig
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream.endpoint import AccountEndpoint
 
 log = structlog.get_logger(__name__)
 MAX_ERROR = 1024 * 1024
@@ -50,7 +50,7 @@ class Try:
 
     admission: Admission
     config: PoolConfig
-    endpoint: Endpoint
+    endpoint: AccountEndpoint
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -123,7 +123,7 @@ class Exchange:
         config = self._held.pools.get(name, self._call.pool)
         self._attempts += 1
         self._tried.add(admission.account_id or "")
-        return Try(admission, config, Endpoint(config, admission.account_id or "", admission.account or ""))
+        return Try(admission, config, AccountEndpoint(config, admission.account_id or "", admission.account or ""))
 
     async def _attempt(self, turn: Try, send: Send) -> tuple[Failure | None, CallOutcome, Mapping[str, int]]:
         """Send the call once. None in the place of a failure: the answer was passed on."""

@@ -10,7 +10,7 @@ from yarl import URL
 
 from controlplane.gateway.call import Call
 from quotas.rest.problems import ProblemError
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream.endpoint import AccountEndpoint
 
 CONNECT = 10.0
 """Seconds in which a connection must be made."""
@@ -38,7 +38,7 @@ class Upstream:
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, call: Call, endpoint: Endpoint) -> aiohttp.ClientResponse:
+    async def send(self, call: Call, endpoint: AccountEndpoint) -> aiohttp.ClientResponse:
         """The answer's head; the caller closes it. Raises `NotConnected`, `Unanswered`, and `CredentialUnreadable`."""
         url = self._url(call, endpoint)
         own = endpoint.auth_headers
@@ -63,7 +63,7 @@ class Upstream:
             raise Unanswered("network") from error
 
     @staticmethod
-    def _url(call: Call, endpoint: Endpoint) -> URL:
+    def _url(call: Call, endpoint: AccountEndpoint) -> URL:
         base = endpoint.base_url.rstrip("/")
         query = f"?{call.target.query}" if call.target.query else ""
         url, own = URL(base + call.target.path + query, encoded=True), URL(base, encoded=True)

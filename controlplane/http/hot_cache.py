@@ -27,7 +27,7 @@ class HotCache:
 
     async def caller(self, token: str) -> Caller | None:
         """Whose key this is; None: nobody's. Raises what SQL raises where the key is not known at all."""
-        held, age = keyring.held(token)
+        held, age = keyring.peek(token)
         if held is not None and age < FRESH / 2:
             return held
         look = self._look(token, lambda: keyring.find(token, FRESH / 2))

@@ -96,7 +96,7 @@ def entry_of(event: events.Event) -> Entry | None:
         case events.AccountChanged():
             data = {
                 "pool": event.pool, "account": event.account, "before": event.before, "after": event.after,
-                "why": event.why, "until_in": event.until,
+                "why": event.why, "retry_after": event.until,
             }  # fmt: skip
             return Entry(_account_name(event.before, event.after), event.project, data)
         case events.JobDied():
@@ -106,7 +106,7 @@ def entry_of(event: events.Event) -> Entry | None:
             }  # fmt: skip
             return Entry("job.dead", event.project, data)
         case events.PoolLimited():
-            data = {"pool": event.pool, "account": event.account, "why": event.why, "until_in": event.until}
+            data = {"pool": event.pool, "account": event.account, "why": event.why, "retry_after": event.until}
             return Entry("account.pool_limited", event.project, data)
         case events.ConcurrencyChanged():
             moved = {"before": event.before, "after": event.after, "why": event.why}

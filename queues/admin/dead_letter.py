@@ -21,11 +21,11 @@ from queues.errors import InvalidJob, QueueError
 from queues.models import DeadLetter, Queue
 from queues.services import bulk
 from queues.services import replay as replaying
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, across, bulk_action, listing
 from quotas.admin.dialogs import PayloadDialog, why
 from quotas.admin.reason_action import reason_action
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids, visible
 from quotas.engine.categories import OF_DEAD_JOBS
 from quotas.models import Project

@@ -26,12 +26,12 @@ from queues.presenters import payload_of
 from queues.services import cancel as cancelling
 from queues.services import replay
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
-from quotas.admin.trail import actor_of
 from quotas.engine import priorities
 from quotas.engine.priorities import PRIORITIES
 

@@ -14,8 +14,8 @@ from django.urls import reverse
 from queues import redaction, selectors
 from queues.models import DeadLetter
 from queues.services import bulk
+from quotas.admin.audit import actor_of
 from quotas.admin.bulk import BulkForm, CutOff
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Project
 

@@ -148,7 +148,7 @@ class Dispatcher:
     def _hear(self, rings: wakeups.Rings) -> None:
         if rings.unblock:
             config.snapshot.expire()  # a pause holds for all that was submitted behind it
-            resolve.outdate()
+            resolve.expire()
         config.current()
         versions = (config.snapshot.version, resolve.snapshot().version)
         changed = versions != self._versions
@@ -265,7 +265,7 @@ class Dispatcher:
         except (KeyError, UnknownPool, UnknownProject):
             # Submitted by a process that has read newer configuration than this one.
             config.snapshot.expire()
-            resolve.outdate()
+            resolve.expire()
         try:
             return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject) as error:

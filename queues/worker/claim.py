@@ -12,7 +12,7 @@ from queues.registry import JobContext
 from queues.states import IN_FLIGHT_STAGES, Stage
 from queues.worker.parcel import Delivery
 from quotas.snapshot import resolve
-from quotas.upstream.endpoint import Endpoint, endpoint
+from quotas.upstream.endpoint import AccountEndpoint, endpoint
 
 
 def claim(deliveries: Sequence[Delivery], worker: str) -> list[Claimed]:
@@ -42,14 +42,14 @@ def _claimed(job: Job) -> Claimed:
     return Claimed(job, context, way)
 
 
-def _way(job: Job) -> Endpoint | None:
+def _way(job: Job) -> AccountEndpoint | None:
     """The account that the job was admitted on; None where it needs none, or where it was taken away meanwhile."""
     if job.account_id is None or not job.account_lease:
         return None
     try:
         return endpoint(str(job.account_id))
     except KeyError:
-        resolve.forget()  # newer than what this process has read
+        resolve.clear()  # newer than what this process has read
     try:
         return endpoint(str(job.account_id))
     except KeyError:

@@ -95,7 +95,7 @@ class AccountInline(TabularInline):
 
 @admin.register(Pool)
 class PoolAdmin(SluiceAdmin):
-    empty_text = "A pool holds interchangeable accounts of one provider. Add a provider first."
+    empty_text = "A pool has interchangeable accounts of one provider. Add a provider first."
     form = PoolForm
     list_display = ["name", "provider", "strategy", "shown_accounts", "shown_limits", "pause_at", "state"]
     list_filter = ["provider", "strategy"]
@@ -160,12 +160,12 @@ class PoolAdmin(SluiceAdmin):
 
     @display(description="Per-account limits")
     def shown_limits(self, row: Pool) -> str:
-        told = [
+        limits = [
             f"{limit.limit:,} {limit.unit} in {limit.window:g} s"
             for limit in row.limits.all()
             if limit.limit is not None and limit.window
         ]
-        return ", ".join(told) or "–"
+        return ", ".join(limits) or "–"
 
     @display(description="State", label={"running": "success", "paused": "warning"})
     def state(self, row: Pool) -> str:

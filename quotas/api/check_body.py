@@ -162,7 +162,7 @@ def outcome(data: dict[str, Any]) -> CallOutcome:
         status=data.get("status"),
         error=data.get("error", ""),
         latency=data.get("latency"),
-        headers_told=data.get("headers"),
+        headers=data.get("headers"),
         dialect=data["dialect"],
     )
 

@@ -108,7 +108,7 @@ class Usage(s.Serializer[Any]):
 
 
 class Heard(s.Serializer[Any]):
-    heard = s.ListField(child=s.CharField(), help_text="Adaptive policies that it counts for.")
+    policies = s.ListField(child=s.CharField(), help_text="Adaptive policies that it counts for.")
 
 
 class HistoryRow(s.Serializer[Any]):
@@ -133,11 +133,11 @@ class Reset(s.Serializer[Any]):
     reset = s.IntegerField(help_text="Counters that were cleared.")
 
 
-class Lent(s.Serializer[Any]):
+class AcquiredAccount(s.Serializer[Any]):
     lease = s.CharField()
     account = s.CharField(help_text="Its name.")
     account_id = s.CharField()
-    pool = s.CharField(help_text="The pool that lent it: a fallback's where the first had none.")
+    pool = s.CharField(help_text="The pool of the account: a fallback if the first pool had none.")
     base_url = s.CharField()
     expires_in = s.FloatField(help_text="Seconds.")
 
@@ -200,7 +200,7 @@ class Pool(s.Serializer[Any]):
     strategy = s.CharField()
     state = s.ChoiceField(choices=["available", "limited", "paused", "disabled"])
     why = s.CharField()
-    available = s.IntegerField(help_text="Accounts that can be lent now.")
+    available = s.IntegerField(help_text="Accounts that can be acquired now.")
     fallback = s.ListField(child=s.CharField(), help_text="Those that the caller may use.")
     projects = s.ListField(
         child=s.CharField(), allow_null=True, required=False, help_text="Who may use it; null: all. For platform keys."

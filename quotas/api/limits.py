@@ -138,10 +138,10 @@ class OutcomesView(ApiView):
         asked = subject(body, caller.project_slug)
         _permit(caller, asked)
         try:
-            heard = outcomes.report(asked, outcome(body), body["count"])
+            policies = outcomes.report(asked, outcome(body), body["count"])
         except (UnknownProject, NetworkDenied) as error:
             raise decisions.refusal(error) from None
-        return Response({"heard": heard})
+        return Response({"policies": policies})
 
 
 class BlocksView(ApiView):
@@ -183,8 +183,8 @@ class BlockView(ApiView):
     )
     def delete(self, request: Request, lease: str) -> Response:
         body = self.body(SpentBody)
-        unit, _, told = lease.rpartition(".")
-        reservation = verify(told, self.caller)
+        unit, _, signed = lease.rpartition(".")
+        reservation = verify(signed, self.caller)
         try:
             settled = prepaid.give_back(reservation, {unit: body["spent"]}) if unit and reservation else None
         except LimiterUnavailable as error:

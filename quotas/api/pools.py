@@ -57,7 +57,7 @@ class AcquireBody(StrictSerializer):
     max_wait = SecondsField(default=0, max_value=60.0, help_text="Seconds to wait for an account.")
     key = StrictCharField(required=False, max_length=1024, help_text="A chat or conversation.")
     model = StrictCharField(
-        required=False, max_length=200, help_text="The provider's model: a refusal of one holds up no other."
+        required=False, max_length=200, help_text="The provider's model: a refusal of one model does not block another."
     )
 
 
@@ -85,11 +85,13 @@ class ReasonBody(StrictSerializer):
 
 
 class AcquireView(ApiView):
-    """Lend one of the pool's accounts for a call."""
+    """Acquire one of the pool's accounts for a call."""
 
     scopes = {"POST": "submit"}
 
-    @extend_schema(operation_id="acquire", request=AcquireBody, responses=documents.Lent, summary="Lend an account")
+    @extend_schema(
+        operation_id="acquire", request=AcquireBody, responses=documents.AcquiredAccount, summary="Acquire an account"
+    )
     def post(self, request: Request, pool: str) -> Response:
         asked = self.asked()
         try:
@@ -286,9 +288,9 @@ class AccountView(ApiView):
         self.query()
         row = _account(account, self.caller)
         # It is the answer to somebody's call, perhaps of another project.
-        told = self.caller.is_platform
+        full = self.caller.is_platform
         return Response(
-            _live(lambda: {**_one(row, self.caller), "last_answer": _last_answer(account) if told else None})
+            _live(lambda: {**_one(row, self.caller), "last_answer": _last_answer(account) if full else None})
         )
 
 
@@ -323,7 +325,7 @@ class AccountVerbView(ApiView):
 
 
 def refusal(pool: str, admission: Admission) -> ProblemError:
-    """Why no account was lent, as a problem."""
+    """Why no account was acquired, as a problem."""
     reasons = dict(admission.reasons)
     if admission.impossible:
         detail = f"No account of the pool {pool!r} could ever take a call of this cost."
@@ -335,12 +337,12 @@ def refusal(pool: str, admission: Admission) -> ProblemError:
     if admission.retry_after is not None:
         headers["Retry-After"] = str(decisions.whole_seconds(admission.retry_after))
         when = f"one is free in {admission.retry_after:.3f} s"
-    told = ", ".join(f"{count} for {reason}" for reason, count in reasons.items())
+    skipped = ", ".join(f"{count} for {reason}" for reason, count in reasons.items())
     return ProblemError(
         "no-account-available",
         "No account available",
         429,
-        f"No account of the pool {pool!r} can take the call; {when}. Passed over: {told or 'none'}.",
+        f"No account of the pool {pool!r} can take the call; {when}. Passed over: {skipped or 'none'}.",
         headers=headers,
         retry_after=admission.retry_after,
         reasons=reasons,
@@ -450,8 +452,8 @@ def _one(row: Account, caller: Caller) -> dict[str, Any]:
 
 
 def _is_theirs(pool: str, caller: Caller) -> bool:
-    held = resolve.snapshot().pools.get(pool)
-    return caller.is_platform or (held is not None and held.is_open_to(caller.project_slug))
+    config = resolve.snapshot().pools.get(pool)
+    return caller.is_platform or (config is not None and config.is_open_to(caller.project_slug))
 
 
 def _last_answer(account_id: str) -> dict[str, Any] | None:

@@ -22,8 +22,8 @@ def _cipher(keys: tuple[str, ...]) -> MultiFernet:
     try:
         return MultiFernet([Fernet(key) for key in keys])
     except ValueError:
-        # The library's message may hold the key itself.
-        raise ImproperlyConfigured("SLUICE_CREDENTIAL_KEYS holds something that is no Fernet key.") from None
+        # The library's message may contain the key itself.
+        raise ImproperlyConfigured("SLUICE_CREDENTIAL_KEYS contains something that is no Fernet key.") from None
 
 
 def cipher() -> MultiFernet:
@@ -38,7 +38,7 @@ def validate_credential(value: str) -> None:
 
 
 class Ciphertext(str):
-    """A value as SQL holds it. It is decrypted on purpose only, by `reveal`, so that no page or log does by accident."""
+    """A value as SQL stores it. It is decrypted on purpose only, by `reveal`, so that no page or log does by accident."""
 
     def __repr__(self) -> str:
         return "Ciphertext(…)"

@@ -82,7 +82,7 @@ class KeyRing:
             self._touch(caller.key_id, now)
         return caller
 
-    def held(self, token: str) -> tuple[Caller | None, float]:
+    def peek(self, token: str) -> tuple[Caller | None, float]:
         """The caller as far as memory knows, and the seconds since SQL was asked about the key.
 
         For an event loop: nobody is asked. None for whatever `find` would have to look up or would refuse.

@@ -27,7 +27,7 @@ class StrictCharField(serializers.CharField):
 
 
 class ReasonField(StrictCharField):
-    """Why an operator does something: 1 to 500 characters, of which blanks alone tell nothing."""
+    """Why an operator does something: 1 to 500 characters, not blank."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 500)

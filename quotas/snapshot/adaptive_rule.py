@@ -22,9 +22,9 @@ class AdaptiveRule:
     latency: float | None = None
     """Seconds: more than a tenth of the answers slower than this, and the limit goes down. None: not looked at."""
     use: float = 0.9
-    """Share of its own quota that an upstream may tell (by header fields) before the limit goes down."""
+    """Share of the upstream's own quota, by its header fields, above which the limit goes down."""
     pool: str | None = None
-    """A pool whose calls this policy hears of, beside what is reported for its own subjects."""
+    """A pool whose calls count for this policy, beside those reported for its own subjects."""
     increase: float = 0.05
     """Step up, as a share of ceiling - floor."""
     decrease: float = 0.3

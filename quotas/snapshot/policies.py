@@ -1,4 +1,4 @@
-"""A policy as the snapshot holds it: everything looked up beforehand that a check needs."""
+"""A policy in the snapshot: all that a check needs, looked up beforehand."""
 
 from __future__ import annotations
 
@@ -169,10 +169,10 @@ class CompiledPolicy:
         return self.limit_for("", "", 0, 0.0)
 
     def skips(self, subject: str, method: str | None, endpoint: Endpoint | None) -> bool:
-        """Whether the policy does not hold for this subject or this path."""
+        """Whether the policy does not apply to this subject or this path."""
         if subject in self.exempt:
             return True
-        # A method that is not told is no pattern's method here, though it is everyone's where a limit applies.
+        # An unknown method matches no exclusion, though it matches every limit.
         return endpoint is not None and any(endpoint.exempted_by(pattern, method or "") for pattern in self.excluded)
 
     def exempts_address(self, address: addresses.Address) -> bool:
@@ -209,7 +209,7 @@ def _limit(
 def effective(
     pk: int, configured: int | None, rule: AdaptiveRule | None, moved: Mapping[int, tuple[int, int]]
 ) -> int | None:
-    """The limit that holds: the configured one, or where the controller has moved it to since it was configured so."""
+    """The limit in force: the configured one, or where the controller has moved it to since it was configured so."""
     if rule is None or configured is None:
         return configured
     began, now = moved.get(pk, (None, 0))

@@ -110,7 +110,7 @@ def answer_in(error: BaseException) -> object | None:
 
 
 def said_in(error: BaseException) -> Said | None:
-    """Status, header fields and body that an exception is about: of the answer in it, or as a provider's library tells
+    """Status, header fields and body that an exception is about: of the response in it, or from a provider's library
     them in its own members (the error event of a stream that began with a 200, Telegram's `RetryAfter`)."""
     response = answer_in(error)
     said = said_by(error)

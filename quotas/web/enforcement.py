@@ -52,7 +52,7 @@ class Refused:
 
 
 def check_of(request: HttpRequest, **overrides: Any) -> Check:
-    """The check that a request stands for: its address, user, project, method and path."""
+    """The check for a request: its address, user, project, method and path."""
     options = _options()
     facts: dict[str, Any] = {
         "ip": client_ip(request),

@@ -1,8 +1,8 @@
 """Upstream accounts: one atomic step picks an account and reserves its capacity, another one settles the call.
 
-The story of a call: `admit` holds it against its caller's limits and against the pool's accounts, and answers with a
+The story of a call: `admit` checks it against its caller's limits and the pool's accounts, and answers with a
 lease or with the exact earliest time; the call is made with the account's credential (which is never here); `settle`
-tells how it went, and the account's cooldown, breaker, health, learned quota and concurrency follow from that.
+reports its outcome, and the account's cooldown, breaker, health, learned quota and concurrency follow from that.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Accounts:
     # -- showing -------------------------------------------------------------------------------------------------
 
     def states(self, pool: PoolSpec) -> list[AccountState]:
-        """Every account of the pool as it stands, in the pool's order. Writes nothing."""
+        """The present state of every account of the pool, in the pool's order. Writes nothing."""
         plan = self.plan(pool)
         if not plan.accounts:
             return []
@@ -260,7 +260,7 @@ class Accounts:
         return self._do(account_id, "enable")
 
     def renew(self, account_id: str) -> bool:
-        """The account has another credential: forget what the last one met; calls that are out tell nothing of it."""
+        """The account has another credential: forget what the last one met; calls in flight say nothing about it."""
         return self._do(account_id, "renew")
 
     def refuse(self, account_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""One admission on its way to the script and back: keys and arguments as they are sent, the answer read."""
+"""The codec of an admission: keys and arguments as they are sent, and the reply as an `Admission`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _REMEMBERED = 10_000
 
 @dataclass(slots=True)
 class Prepared:
-    """One admission on its way to the script."""
+    """One admission, packed for the script."""
 
     request: AdmitRequest
-    held: list[Limit]
+    limiting: list[Limit]
     ordered: Sequence[Limit]
     plan: PackedPool | None
     asked: PackedDemand | None
@@ -103,8 +103,8 @@ class AdmissionCalls:
         if plain is not None:
             return plain
         ordered = in_order(request.limits)
-        held = [limit for limit in ordered if limit.limit is not None]
-        counters = [self.keys.counter(limit) for limit in held]
+        limiting = [limit for limit in ordered if limit.limit is not None]
+        counters = [self.keys.counter(limit) for limit in limiting]
         if len(set(counters)) != len(counters):
             raise ValueError("one admission names the same counter twice")
         now = self.clock() if self.clock else time.time_ns() // 1000
@@ -116,24 +116,24 @@ class AdmissionCalls:
         if request.token and not dry:
             flags |= _TOKEN
             heads.append(self.token_key(request.token))
-        slots = [limit.lease_ttl for limit in held if limit.algorithm == "concurrency" and limit.cost]
+        slots = [limit.lease_ttl for limit in limiting if limit.algorithm == "concurrency" and limit.cost]
         if slots:
             life = max(slots)
-        if not dry and wants_reservation(held):
+        if not dry and wants_reservation(limiting):
             slot = reservation = secrets.token_urlsafe(15)
             flags |= _RESERVE
             heads.append(self.keys.reservation(reservation))
         elif slots:
             slot = secrets.token_urlsafe(15)
         lease_key = self.lease_key(lease)
-        counters += [self.keys.index(limit) for limit in held]
+        counters += [self.keys.index(limit) for limit in limiting]
         asked: PackedDemand | None = None
         accounts: Sequence[AccountKeys] = ()
         sampled = False
         if plan is None:
             state = self.keys.key("a", "p", "-")
             first, pool_keys, key_count, pool_args = bulk(state) + bulk(state), b"", 0, _NO_POOL
-            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, life * 1000, life * 1000, INDEX_SIZE, -1.0)
+            figures = _HEAD.pack(len(limiting), flags, 0, 0, 0, 0.0, life * 1000, life * 1000, INDEX_SIZE, -1.0)
             specs = b""
         else:
             pool = plan.pool
@@ -154,7 +154,7 @@ class AdmissionCalls:
             first, specs = plan.packed_head, asked.specs
             pool_args = asked.packed_for(accounts) if some else asked.packed
             figures = _HEAD.pack(
-                len(held),
+                len(limiting),
                 flags,
                 len(asked.templates),
                 len(accounts),
@@ -165,13 +165,13 @@ class AdmissionCalls:
                 INDEX_SIZE,
                 plan.initial,
             )
-        if held:
-            specs = b"".join([codec.pack_spec(limit, now) for limit in held]) + specs
+        if limiting:
+            specs = b"".join([codec.pack_spec(limit, now) for limit in limiting]) + specs
         script = self._look if dry else self._acquire
         payload = packed(
             script,
             3 + len(heads) + len(counters) + key_count,
-            10 + len(held),
+            10 + len(limiting),
             first,
             bulk(lease_key),
             b"".join(map(bulk, heads + counters)),
@@ -182,11 +182,11 @@ class AdmissionCalls:
             bulk(slot.encode()),
             bulk(specs),
             pool_args,
-            b"".join([bulk(subject(limit.partition, limit.subject, limit.space)[1]) for limit in held]),
+            b"".join([bulk(subject(limit.partition, limit.subject, limit.space)[1]) for limit in limiting]),
         )
         call = Call(script, packed=payload)
         return Prepared(
-            request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled, dry
+            request, limiting, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled, dry
         )
 
     def _pool_keys(

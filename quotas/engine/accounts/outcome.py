@@ -52,7 +52,7 @@ def pack(outcome: CallOutcome, random: float, lease: bytes) -> bytes:
 
 
 def _mark(text: str) -> bytes:
-    """Eight bytes that stand for a text; zeros for an empty one."""
+    """A hash of a text in eight bytes; zeros for an empty one."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() if text else bytes(8)
 
 

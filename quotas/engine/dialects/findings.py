@@ -83,7 +83,7 @@ class Reading:
 
 
 def by_status(answer: Answer) -> Reading:
-    """The findings that hold for any HTTP API: category by status, `Retry-After`, the error's text."""
+    """The findings that apply to any HTTP API: category by status, `Retry-After`, the error's text."""
     reading = Reading(category(answer.status))
     if answer.status == 403:
         reading.scope = "key"

@@ -1,4 +1,4 @@
-"""What `settings` of a provider may hold, to the last member: the form of what `generic.read` looks up.
+"""What `settings` of a provider may contain, to the last member: the form of what `generic.read` looks up.
 
 A name that is slightly wrong would be ignored when answers are read, so it is refused where it is written.
 """

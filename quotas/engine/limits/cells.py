@@ -48,7 +48,7 @@ class Verdict:
 
 
 class StaleBoundaries(Exception):
-    """No calendar period of those given holds the present moment."""
+    """None of the given calendar periods contains the present moment."""
 
 
 def _ceil(n: int, d: int) -> int:

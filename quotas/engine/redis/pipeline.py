@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
             self._watch = self._loop.call_later(self._timeout / TICKS, self._look)
 
     def fail(self, why: str) -> None:
-        """Close, and tell all who wait."""
+        """Close, and fail all pending questions."""
         self.closed = True
         waiting, self._waiting = self._waiting, deque()
         for _, future in waiting:
@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
 class Pipeline:
     """Scripts over one connection of an event loop, opened when it is needed. One loop per instance.
 
-    `transport` tells the server and the timeout, 100 ms where it has none.
+    `transport` has the server and the timeout, 100 ms if it has none.
     """
 
     def __init__(self, transport: Transport, in_thread: InThread) -> None:
@@ -258,7 +258,7 @@ class Pipeline:
 async def check(limiter: Limiter, pipeline: Pipeline, request: CheckRequest) -> Decision:
     """`Limiter.check` over a pipeline. Raises what it raises, and PlainSocketNeeded."""
     prepared = limiter.prepare(request)
-    if not prepared.held:
+    if not prepared.limiting:
         return limiter.decode(prepared, b"")
     reply = await pipeline.run(prepared.call)
     if limiter.is_stale(reply):

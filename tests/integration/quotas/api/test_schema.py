@@ -55,7 +55,7 @@ def test_answers_are_as_described(schema: dict[str, Any]) -> None:
         "Decision": caller.post("limits/check", {"user": "u"}),
         "Denial": caller.post("limits/check", {"user": "u"}),
         "Usage": caller.get("limits/usage"),
-        "Lent": caller.post("pools/llm/acquire"),
+        "AcquiredAccount": caller.post("pools/llm/acquire"),
         "Pool": caller.get("pools/llm"),
         "Pools": caller.get("pools"),
         "Accounts": caller.get("accounts"),
