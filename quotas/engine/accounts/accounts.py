@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quotas.engine.accounts import outcome as accounts_outcome
 from quotas.engine.accounts import packed_pool
 from quotas.engine.accounts.admission import AdmissionCalls
+from quotas.engine.accounts.lease_keys import LeaseKeys
 from quotas.engine.accounts.packed_pool import PackedPool
 from quotas.engine.accounts.view import Explanation, PoolView, state_of, views_of
 from quotas.engine.errors import LimiterUnavailable
@@ -55,7 +56,8 @@ class Accounts:
         self._action = load("account_action")
         self._states = load("account_states", read_only=True)
         self._random = chance or random.Random()
-        self._calls = AdmissionCalls(self.keys, clock, self._random)
+        self._leases = LeaseKeys(self.keys)
+        self._calls = AdmissionCalls(self.keys, self._leases, clock, self._random)
 
     # -- admitting -----------------------------------------------------------------------------------------------
 
@@ -123,7 +125,7 @@ class Accounts:
 
         None for a lease that is not known (or was settled more than an hour ago), and nothing is changed.
         """
-        keys = self._calls.take(lease)
+        keys = self._leases.pop(lease)
         if keys is None:
             return self.settle_many([(lease, outcome)])[0]
         reply = self.transport.send(self._settling(lease, outcome, keys))
@@ -134,13 +136,13 @@ class Accounts:
         given = list(outcomes)
         if not given:
             return []
-        known = [self._calls.take(lease) for lease, _ in given]
+        known = [self._leases.pop(lease) for lease, _ in given]
         unknown = [number for number, keys in enumerate(known) if keys is None]
         if unknown:
-            records = self.transport.command("MGET", *(self._calls.lease_key(given[number][0]) for number in unknown))
+            records = self.transport.command("MGET", *(self._leases.key(given[number][0]) for number in unknown))
             for number, record in zip(unknown, records, strict=True):
                 if record is not None:
-                    known[number] = self._calls.recorded(given[number][0], record)
+                    known[number] = self._leases.of_record(given[number][0], record)
         calls = []
         sent = [number for number, keys in enumerate(known) if keys is not None]
         for number in sent:
@@ -156,8 +158,8 @@ class Accounts:
 
     def owner_of(self, lease: str, account_ids: Iterable[str]) -> str | None:
         """The account that an open lease reserves, out of `account_ids`; None for a lease that is settled or unknown."""
-        record = self.transport.command("GET", self._calls.lease_key(lease))
-        state = None if record is None else self._calls.state_key_of(record)
+        record = self.transport.command("GET", self._leases.key(lease))
+        state = None if record is None else self._leases.state_key_of(record)
         if state is None:
             return None
         return next((one for one in account_ids if packed_pool.account_state_key(self.keys, one) == state), None)
