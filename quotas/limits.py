@@ -103,7 +103,7 @@ class Reservation:
         headers: object = None,
         dialect: str = "generic",
     ) -> list[str]:
-        """Tell how the call went, for adaptive policies; see `limits.report`."""
+        """Report the outcome of the call, for adaptive policies; see `limits.report`."""
         outcome = outcomes.outcome_of(status=status, error=error, latency=latency, headers=headers, dialect=dialect)
         return outcomes.of_policies((state.policy for state in self.decision.limits), outcome)
 
@@ -184,7 +184,7 @@ def report(
     dialect: str = "generic",
     count: int = 1,
 ) -> list[str]:
-    """Tell how `count` calls went, so that the adaptive policies that apply can move. Returns their names.
+    """Report the outcome of `count` calls, so that the adaptive policies that apply can move. Returns their names.
 
     `status` and `headers` of the answer, or `error` (`timeout`, `network`) where none came; `latency` in seconds;
     `dialect` says how the header fields are read (`quotas.engine.dialects.DIALECTS`). Costs no round trip. Raises

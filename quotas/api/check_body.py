@@ -106,7 +106,7 @@ class OutcomeBody(StrictSerializer):
         return attrs
 
 
-class ReportBody(SubjectBody, OutcomeBody):
+class OutcomesBody(SubjectBody, OutcomeBody):
     count = StrictIntegerField(default=1, min_value=1, max_value=1_000_000, help_text="How many calls went like this.")
 
 

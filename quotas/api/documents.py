@@ -53,8 +53,21 @@ class Denial(Decision):
         return fields
 
 
-class BatchItem(Decision):
+class FieldError(s.Serializer[Any]):
+    pointer = s.CharField(help_text="A JSON pointer, such as `#/project`.")
+    detail = s.CharField()
+
+
+class BatchItem(Denial):
     status = s.IntegerField(help_text="200, 403, 404, 422, 429 or 503.")
+
+    def get_fields(self) -> dict[str, s.Field[Any, Any, Any, Any]]:
+        """A decision, or the problem of a check that could not be decided: only what both have is always there."""
+        fields = super().get_fields()
+        fields["errors"] = FieldError(many=True)
+        for name, field in fields.items():
+            field.required = name in ("allowed", "status")
+        return fields
 
 
 class CheckBatch(s.Serializer[Any]):
@@ -107,7 +120,7 @@ class Usage(s.Serializer[Any]):
     results = UsageRow(many=True)
 
 
-class Heard(s.Serializer[Any]):
+class CountedPolicies(s.Serializer[Any]):
     policies = s.ListField(child=s.CharField(), help_text="Adaptive policies that it counts for.")
 
 

@@ -51,7 +51,7 @@ class AcquireBody(StrictSerializer):
     )
 
 
-class ReportBody(StrictSerializer):
+class SettleLeaseBody(StrictSerializer):
     status = StrictIntegerField(required=False, min_value=100, max_value=599)
     headers = serializers.DictField(required=False)
     body = StrictCharField(required=False, allow_blank=True, max_length=_MAX_BODY)
@@ -121,15 +121,18 @@ class AcquireView(ApiView):
 
 
 class SettleLeaseView(ApiView):
-    """Tell how the call through a lease went; the first report counts."""
+    """Settle a lease by a report of its call; the first report counts."""
 
     scopes = {"POST": "submit"}
 
     @extend_schema(
-        operation_id="settle_lease", request=ReportBody, responses=documents.LeaseEnd, summary="Tell how a call went"
+        operation_id="settle_lease",
+        request=SettleLeaseBody,
+        responses=documents.LeaseEnd,
+        summary="Report how a call went",
     )
     def post(self, request: Request, lease: str) -> Response:
-        body = self.body(ReportBody)
+        body = self.body(SettleLeaseBody)
         report = pools.Report(
             body.get("status"),
             body.get("headers"),

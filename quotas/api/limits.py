@@ -14,7 +14,7 @@ from quotas.api.check_body import (
     BlockBody,
     CheckBatchBody,
     CheckBody,
-    ReportBody,
+    OutcomesBody,
     SettleBody,
     SpentBody,
     outcome,
@@ -118,15 +118,18 @@ class SettleView(ApiView):
 
 
 class OutcomesView(ApiView):
-    """Tell how calls went, so that adaptive policies can move."""
+    """Report the outcome of calls, so that adaptive policies can move."""
 
     scopes = {"POST": "check"}
 
     @extend_schema(
-        operation_id="report_outcome", request=ReportBody, responses=documents.Heard, summary="Tell how calls went"
+        operation_id="report_outcome",
+        request=OutcomesBody,
+        responses=documents.CountedPolicies,
+        summary="Report how calls went",
     )
     def post(self, request: Request) -> Response:
-        body, caller = self.body(ReportBody), self.caller
+        body, caller = self.body(OutcomesBody), self.caller
         asked = subject(body, caller.project_slug)
         _permit(caller, asked)
         try:
@@ -171,7 +174,10 @@ class BlockView(ApiView):
     scopes = {"DELETE": "check"}
 
     @extend_schema(
-        operation_id="give_block_back", request=SpentBody, responses=documents.BlockEnd, summary="Refund what is left"
+        operation_id="give_block_back",
+        request=SpentBody,
+        responses={200: documents.BlockEnd},
+        summary="Refund what is left",
     )
     def delete(self, request: Request, lease: str) -> Response:
         body = self.body(SpentBody)

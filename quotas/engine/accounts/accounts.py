@@ -121,7 +121,7 @@ class Accounts:
     # -- settling ------------------------------------------------------------------------------------------------
 
     def settle(self, lease: str, outcome: CallOutcome) -> Settled | None:
-        """Tell how the call through `lease` ended. The first call counts, later ones get its answer.
+        """Settle `lease` by the outcome of its call. The first settlement counts, later ones get its answer.
 
         None for a lease that is not known (or was settled more than an hour ago), and nothing is changed.
         """
