@@ -130,7 +130,7 @@ def resolving(limiter: Limiter) -> dict[str, Step]:
 def resolve(held: object, ip: str, user: str) -> tuple[Limit, ...]:
     from quotas.snapshot import resolve as policies
 
-    return policies.resolve(project="acme", user=user, ip=ip, endpoint="/v1/chat", method="POST", held=held)  # type: ignore[arg-type]
+    return policies.limits_for(project="acme", user=user, ip=ip, endpoint="/v1/chat", method="POST", snapshot=held)  # type: ignore[arg-type]
 
 
 def snapshot(count: int) -> object:

@@ -11,8 +11,8 @@ from django.utils.dateparse import parse_datetime
 
 from queues.errors import FieldError, InvalidJob
 from queues.payloads import mistake_in
-from quotas.engine.types import MAX_COST
-from quotas.priorities import PRIORITIES
+from quotas.engine.costs import COUNT_RULE, is_count, is_unit
+from quotas.engine.priorities import PRIORITIES
 from quotas.rest.fingerprints import fingerprint
 from quotas.rest.pointers import escape
 
@@ -127,14 +127,10 @@ def read_cost(value: Any, pointer: str, errors: list[FieldError]) -> dict[str, i
         named = True
     cost: dict[str, int] = {}
     for unit, amount in value.items():
-        if not isinstance(unit, str) or not 0 < len(unit) <= 32 or not unit.isprintable():
+        if not is_unit(unit):
             errors.append(FieldError(pointer, "A unit's name has 1 to 32 printable characters."))
-        elif isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_COST:
-            errors.append(
-                FieldError(
-                    f"{pointer}/{escape(unit)}" if named else pointer, "Must be a whole number from 0 to 2^53 - 1."
-                )
-            )
+        elif not is_count(amount):
+            errors.append(FieldError(f"{pointer}/{escape(unit)}" if named else pointer, f"Must be {COUNT_RULE}."))
         else:
             cost[unit] = amount
     return cost

@@ -19,12 +19,12 @@ from controlplane.alerts import records
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import Alert
 from queues.models import Queue
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action, listing
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Account, Policy, Pool, Project
 

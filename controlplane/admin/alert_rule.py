@@ -14,11 +14,11 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminP
 from controlplane.alerts import channels, outbox
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import AlertNotice, AlertRule
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import Refused
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
-from quotas.admin.trail import actor_of
 
 ADDRESS_HELP = (
     "webhook+https://… posts JSON; mailto://, slack://, tgram://, … in apprise's notation. Encrypted at"

@@ -14,9 +14,9 @@ from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from quotas import events
+from quotas.admin.audit import actor_of, changes
 from quotas.admin.deletion import DeletesWithReason
 from quotas.admin.reason import ReasonField
-from quotas.admin.trail import actor_of, changes
 
 admin.site.unregister(User)
 admin.site.unregister(Group)

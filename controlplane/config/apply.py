@@ -60,7 +60,7 @@ def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False, 
             for change in changes:
                 _tell(change, actor)
     if changes and not dry_run:
-        resolve.forget()
+        resolve.clear()
     return changes
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from controlplane.config.document import Node, Reader
 from quotas import durations
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST, is_unit
 from quotas.models.names import name_validator
 from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.suggestions import did_you_mean
@@ -178,7 +178,7 @@ def cost(node: Node) -> dict[str, int]:
     if not isinstance(node.data, dict) or not node.data:
         raise node.wrong("must be units with their numbers, such as {requests: 5}")
     for unit, count in node.data.items():
-        if not _NAME.fullmatch(unit) or len(unit) > 32:
+        if not _NAME.fullmatch(unit) or not is_unit(unit):
             raise count.wrong("is no name of a unit")
     return {unit: whole()(count) for unit, count in node.data.items()}
 

@@ -72,7 +72,7 @@ class Admissions:
 
         admission = await self._ask(request, held, call.wishes.wait)
         if admission.allowed or admission.bound_by == "limit":
-            limits.told(question, _decision(admission), time.perf_counter() - began)
+            limits.emit_decision(question, _decision(admission), time.perf_counter() - began)
         if not admission.allowed:
             raise Refused(admission)
         return admission

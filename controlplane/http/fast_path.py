@@ -25,7 +25,7 @@ from controlplane.http.hot_cache import HotCache
 from controlplane.http.request import Disconnected, LeanRequest, Receive, Scope, Send, headers_of, read_body, wait_gone
 from controlplane.http.response import Answer, rendered, security_headers
 from controlplane.http.threads import Threads
-from quotas.api import limits, pools
+from quotas.api import leases, limits
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownPool, UnknownProject
 from quotas.rest import decisions, problems, scopes
 from quotas.rest.authentication import REFUSED, ApiKeyAuthentication
@@ -72,8 +72,8 @@ def route_of(path: str) -> Route | None:
     if found is None:
         return None
     if found["pool"] is not None:
-        return Route(pools.AcquireView, {"pool": found["pool"]})
-    return Route(pools.SettleLeaseView, {"lease": found["lease"]})
+        return Route(leases.AcquireView, {"pool": found["pool"]})
+    return Route(leases.SettleLeaseView, {"lease": found["lease"]})
 
 
 class FastPath:
@@ -123,7 +123,7 @@ class FastPath:
         request = LeanRequest(path, _Named(headers), caller, data)
         if route is _CHECK:
             return await self._check(caller, *self._view_of(request).asked(request), receive)  # type: ignore[arg-type]
-        if route.view is pools.AcquireView and request.data.get("max_wait"):
+        if route.view is leases.AcquireView and request.data.get("max_wait"):
             return await self._acquire(route.kwargs["pool"], request, receive)
         return await self._view(route, request)
 
@@ -176,7 +176,7 @@ class FastPath:
 
     async def _acquire(self, pool: str, request: LeanRequest, receive: Receive) -> Answer:
         """Acquire an account for a waiting caller: without a thread, and without an account if the caller disconnects."""
-        view = pools.AcquireView()
+        view = leases.AcquireView()
         view.request = request  # type: ignore[assignment]
         asked = await self._threads.short(view.asked)
         acquiring = asyncio.ensure_future(accounts_async.acquire(pool, **asked, in_thread=self._threads.waiting))

@@ -27,7 +27,7 @@ class HotCache:
 
     async def caller(self, token: str) -> Caller | None:
         """The caller of a key; None if the key is unknown. Raises SQL's error if nothing is known about the key."""
-        known, age = keyring.held(token)
+        known, age = keyring.peek(token)
         if known is not None and age < FRESH / 2:
             return known
         look = self._look(token, lambda: keyring.find(token, FRESH / 2))

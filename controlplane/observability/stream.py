@@ -27,7 +27,8 @@ from queues.connection import client, key
 from quotas import events
 from quotas.engine.categories import TRANSIENT, Category
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.redis.transport import ScriptError, Transport, pack
+from quotas.engine.redis.scripts import pack
+from quotas.engine.redis.transport import ScriptError, Transport
 from quotas.runtime import background
 
 KEPT = 20_000
@@ -102,7 +103,7 @@ def entry_of(event: events.Event) -> Entry | None:
         case events.AccountChanged():
             data = {
                 "pool": event.pool, "account": event.account, "before": event.before, "after": event.after,
-                "why": event.why, "until_in": event.until,
+                "why": event.why, "retry_after": event.until,
             }  # fmt: skip
             return Entry(_account_name(event.before, event.after), event.project, data)
         case events.JobDied():
@@ -112,7 +113,7 @@ def entry_of(event: events.Event) -> Entry | None:
             }  # fmt: skip
             return Entry("job.dead", event.project, data)
         case events.PoolLimited():
-            data = {"pool": event.pool, "account": event.account, "why": event.why, "until_in": event.until}
+            data = {"pool": event.pool, "account": event.account, "why": event.why, "retry_after": event.until}
             return Entry("account.pool_limited", event.project, data)
         case events.ConcurrencyChanged():
             moved = {"before": event.before, "after": event.after, "why": event.why}

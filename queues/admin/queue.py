@@ -12,10 +12,10 @@ from unfold.enums import ActionVariant
 from queues.models import Queue
 from queues.selectors.queues import QueueDepth, depths
 from queues.services import queue_actions
+from quotas.admin.audit import actor_of
 from quotas.admin.base import SluiceAdmin
 from quotas.admin.bulk import bulk_action
 from quotas.admin.reason_action import reason_action
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 
 

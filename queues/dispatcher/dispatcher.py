@@ -149,7 +149,7 @@ class Dispatcher:
         """Unblock and read again what the wake-ups or a change of configuration name."""
         if woken.unblock:
             config.snapshot.expire()  # a pause applies to all that was submitted after it
-            resolve.outdate()
+            resolve.expire()
         config.current()
         versions = (config.snapshot.version, resolve.snapshot().version)
         changed = versions != self._versions

@@ -140,7 +140,7 @@ class Round:
         except (KeyError, UnknownPool, UnknownProject):
             # Submitted by a process that has read newer configuration than this one.
             config.snapshot.expire()
-            resolve.outdate()
+            resolve.expire()
         try:
             return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject) as error:

@@ -94,7 +94,7 @@ def secret_of(project: Project) -> str:
                 webhook_secret=f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
             )
             row.refresh_from_db()
-        secret: str = row.webhook_secret.reveal()  # type: ignore[union-attr]
+        secret: str = row.webhook_secret.reveal()
         return secret
 
 

@@ -12,8 +12,9 @@ from queues.errors import CATEGORIES, hint_of
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
 from queues.task_errors import LONGEST_TEXT
+from quotas.engine.costs import COUNT_RULE, is_count
 from quotas.engine.dialects.redaction import without
-from quotas.engine.types import MAX_COST, CallOutcome
+from quotas.engine.types import CallOutcome
 
 LONGEST_ERROR, LONGEST_UPSTREAM_ERROR, LONGEST_TRACEBACK = 2000, 300, 20_000
 """Characters that are kept: of a traceback the last ones."""
@@ -90,9 +91,9 @@ def mistake_in_use(use: Any) -> str:
 def _mistake(name: Any, amount: Any) -> str:
     if type(name) is not str or not 0 < len(name) <= LONGEST_UNIT:
         return f"job.actual must have units as its members, not a {type(name).__name__}."
-    if type(amount) is not int or not 0 <= amount <= MAX_COST:
+    if not is_count(amount):
         shown = repr(amount)[:40] if type(amount) in (str, int, float, bool, type(None)) else type(amount).__name__
-        return f"job.actual[{name!r}] must be a whole number from 0 to 2^53 - 1, not {shown}."
+        return f"job.actual[{name!r}] must be {COUNT_RULE}, not {shown}."
     return ""
 
 

@@ -87,7 +87,7 @@ def _endpoint(job: Job) -> AccountEndpoint | None:
     try:
         return endpoint(str(job.account_id))
     except KeyError:
-        resolve.forget()  # newer than what this process has read
+        resolve.clear()  # newer than what this process has read
     try:
         return endpoint(str(job.account_id))
     except KeyError:

@@ -80,7 +80,7 @@ class KeyRing:
             self._touch(caller.key_id, now)
         return caller
 
-    def held(self, token: str) -> tuple[Caller | None, float]:
+    def peek(self, token: str) -> tuple[Caller | None, float]:
         """The caller as far as memory knows, and the seconds since SQL was asked about the key.
 
         For an event loop: nobody is asked. None for whatever `find` would have to look up or would refuse.
@@ -183,7 +183,7 @@ class AdminSession(BaseAuthentication):
     def _project(self, request: Request, user: Any) -> Project | None:
         if user.is_superuser:
             return None
-        mine = {project.slug: project for project in user.sluice_projects.all()}
+        mine: dict[str, Project] = {project.slug: project for project in user.sluice_projects.all()}
         if not mine:
             if user.has_perm("quotas.view_project"):
                 return None

@@ -99,7 +99,7 @@ def problem(
 
 
 def handle(exc: Exception, context: Mapping[str, Any]) -> Response:
-    """DRF's exception handler: whatever a view raises becomes a problem; faults of ours tell no details."""
+    """DRF's exception handler: whatever a view raises becomes a problem; internal faults show no details."""
     from rest_framework.views import set_rollback  # that module reads the settings, which name this one
 
     found = translate(exc)
@@ -115,7 +115,7 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> Response:
 
 
 def translate(exc: Exception) -> ProblemError:
-    """The problem that stands for any exception."""
+    """The problem document for any exception."""
     match exc:
         case ProblemError():
             return exc

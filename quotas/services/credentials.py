@@ -62,7 +62,7 @@ def renewed(account_id: int) -> bool:
 
     One that an operator has disabled stays so. True if the account's state is another one now. Call it after the commit.
     """
-    resolve.forget()
+    resolve.clear()
     found = pools.find_account(str(account_id))
     if found is None:
         return False

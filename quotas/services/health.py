@@ -1,4 +1,4 @@
-"""Accounts' health in SQL: a copy of what Redis holds, written every few seconds, and brought back where Redis lost it.
+"""Accounts' health in SQL: a copy of Redis's state, written every few seconds, and restored if Redis loses it.
 
 A mark in Redis says that its memory is the one that was filled from SQL. Where the mark is gone (FLUSHALL, a new
 server), SQL's copy is restored first and only then overwritten.
@@ -118,7 +118,7 @@ def _moment(unix: float | None) -> datetime | None:
 def _same(before: Any, after: Any) -> bool:
     if isinstance(before, datetime) and isinstance(after, datetime):
         return abs(before - after) < _SAME_TIME
-    return before == after
+    return bool(before == after)
 
 
 class HealthLog:

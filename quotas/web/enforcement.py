@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import isawaitable
@@ -34,7 +34,7 @@ from quotas.rest import decisions
 from quotas.rest.problems import MEDIA_TYPE, document
 from quotas.services import limits, outcomes
 from quotas.services.limits import Check
-from quotas.snapshot import resolve
+from quotas.snapshot.config import configuration
 from quotas.snapshot.patterns import Endpoint, compile_pattern, routed
 from quotas.web import bodies
 from quotas.web.identity import client_ip, user_of
@@ -53,7 +53,7 @@ class Refused:
 
 
 def check_of(request: HttpRequest, **overrides: Any) -> Check:
-    """The check that a request stands for: its address, user, project, method and path."""
+    """The check for a request: its address, user, project, method and path."""
     options = _options()
     facts: dict[str, Any] = {
         "ip": client_ip(request),
@@ -148,12 +148,12 @@ class Passed:
 
     async def ended_async(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None:
         """`ended`, in a thread where it may have to ask Redis or SQL."""
-        snapshot, _ = resolve.configuration.peek()
+        snapshot, _ = configuration.peek()
         if self.decision.reservation is not None or snapshot is None or snapshot.adaptive:
             await sync_to_async(self.ended)(response, error)
 
 
-def guard(request: HttpRequest, asked: Check, respond: Callable[[], Any]) -> Any:
+def guard(request: HttpRequest, asked: Check, respond: Callable[[], HttpResponseBase]) -> HttpResponseBase:
     """The response of `respond` for a request that the policies allow, with the rate limit fields; else the refusal.
 
     The request's slots are freed and its outcome is noted when the response has ended.
@@ -172,7 +172,11 @@ def guard(request: HttpRequest, asked: Check, respond: Callable[[], Any]) -> Any
     return response
 
 
-async def guard_async(request: HttpRequest, asked: Callable[[], Check], respond: Callable[[], Any]) -> Any:
+async def guard_async(
+    request: HttpRequest,
+    asked: Callable[[], Check],
+    respond: Callable[[], HttpResponseBase | Awaitable[HttpResponseBase]],
+) -> HttpResponseBase:
     """`guard` on an event loop. `asked` runs in a thread with the check: request.user may ask SQL."""
     decision = await sync_to_async(lambda: enforce(asked()))()
     if isinstance(decision, Refused):

@@ -11,8 +11,8 @@ from controlplane.config.records import Item, Member, Record
 from queues import registry
 from queues.models import Queue, Recurring
 from queues.services.recurring import is_cron
+from quotas.engine.priorities import PRIORITIES
 from quotas.models import Project
-from quotas.priorities import PRIORITIES
 
 
 def _cron(node: Node) -> str:

@@ -329,7 +329,7 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
         if item["enabled"] is not None:
             if item["enabled"] and not account.enabled:
                 account.disabled_reason = ""
-                transaction.on_commit(partial(account_actions.put_back, account.pk))
+                transaction.on_commit(partial(account_actions.enable_after_config_change, account.pk))
             account.enabled = item["enabled"]
         given = _credential(item)
         if given is not None:

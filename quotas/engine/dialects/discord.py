@@ -57,7 +57,7 @@ def _forbidden(answer: Answer, reading: Reading) -> None:
 
 
 def _unit(answer: Answer) -> str:
-    """Limits are per bucket (a route): they are shown, not held against the account's requests as a whole."""
+    """Limits are per bucket (a route): they are shown, and do not limit the account's requests as a whole."""
     bucket = answer.get("x-ratelimit-bucket")
     if not bucket:
         return "requests"

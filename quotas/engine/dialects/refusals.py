@@ -1,4 +1,4 @@
-"""Refusals that a status does not tell apart: an account without money, a suspended one, a request that never fits.
+"""Refusals that a status does not distinguish: an account without money, a suspended one, a request that never fits.
 
 Providers say these things with the caller's own statuses, or inside a 200. They are recognised by machine-readable
 codes, and by words only where the error's text begins with them or with its figures: a text may quote what the

@@ -51,7 +51,7 @@ _RESETS = (
 def complete(answer: Answer, reading: Reading) -> None:
     """Find the wait that the dialect has not found: another form's explicit hint, then another form's reset.
 
-    A hint for now gives way to any that names a time.
+    A hint that names a time takes precedence over a hint for now.
     """
     if reading.category not in TRANSIENT:
         return

@@ -53,7 +53,7 @@ def reference_clock(date: str | None, aged: bool, now: float) -> float:
 def reset(text: str, clock: float, encoding: str = "auto") -> float | None:
     """Seconds until the time or after the duration that `text` says.
 
-    `encoding`: `delta` (seconds), `ms`, `epoch`, `epoch_ms`, `go`, `rfc3339`, `http_date`, or `auto`, which tells them
+    `encoding`: `delta` (seconds), `ms`, `epoch`, `epoch_ms`, `go`, `rfc3339`, `http_date`, or `auto`, which distinguishes them
     apart by form and size. A reset that is 0 or has just passed is 0.0.
     """
     if encoding != "auto":

@@ -2,7 +2,7 @@
 
 A waiter is a coroutine. Where its caller goes away it is cancelled: it leaves the line, and a charge that was on its way
 then is refunded. As in `waiting`, only the first waiter of a line asks; of this loop's waiters in one line only the first
-one speaks for all.
+one is_head for all.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Asking(Protocol):
 
 
 class Way(Protocol):
-    """The way to the server. Each method raises LimiterUnavailable."""
+    """The connection to the server. Each method raises LimiterUnavailable."""
 
     async def run(self, call: Call) -> Any:
         """The reply to a script."""
@@ -49,7 +49,7 @@ class Way(Protocol):
         """The replies to packed commands."""
 
     async def listen(self, key: bytes, seconds: float) -> bool:
-        """Wait until something is pushed to a list, at most so long; False where this way can't wait."""
+        """Wait until something is pushed to a list, at most so long; False where this connection can't wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +78,7 @@ class AsyncWaitingLine:
         self._leaving: set[asyncio.Future[None]] = set()
 
     async def check(self, asking: Asking, *, max_wait: float) -> Decision:
-        """As WaitingLine.check. Cancelled, it leaves its line and charges nothing."""
+        """As WaitingLine.check. Cancelled, it leaves its queue and charges nothing."""
         deadline = time.monotonic() + max_wait
         line = await self._occupied(list(counters_of(asking.limits, self._keys)))
         decision = await (self._ask(asking) if line is None else asking.check(dry_run=True))
@@ -88,7 +88,7 @@ class AsyncWaitingLine:
                 line = self._binding(decision, asking)
                 if line is None:
                     break
-            decision, done = await self._stand(line, waiter, deadline, asking)
+            decision, done = await self._wait_in_line(line, waiter, deadline, asking)
             if done:
                 break
             line = None
@@ -118,7 +118,9 @@ class AsyncWaitingLine:
 
     # -- one line ------------------------------------------------------------------------------------------------
 
-    async def _stand(self, line: bytes, waiter: _Waiter, deadline: float, asking: Asking) -> tuple[Decision, bool]:
+    async def _wait_in_line(
+        self, line: bytes, waiter: _Waiter, deadline: float, asking: Asking
+    ) -> tuple[Decision, bool]:
         """Wait in one line: (the answer, whether it is final); not final where another counter refuses now."""
         waiting = self._lines.setdefault(line, [])
         waiting.append(waiter)
@@ -133,7 +135,7 @@ class AsyncWaitingLine:
                     await _within(waiter.turn, left)
                     continue
                 if first not in ("", waiter.ticket):
-                    await self._listen(waiter, min(left, LONGEST_SLEEP))
+                    await self._wait_for_turn(waiter, min(left, LONGEST_SLEEP))
                     first = await self._renew(line, waiting)
                     continue
                 decision = await self._ask(asking)
@@ -151,7 +153,7 @@ class AsyncWaitingLine:
         return binding_of(denial, counters_of(asking.limits, self._keys))
 
     async def _occupied(self, counters: list[bytes]) -> bytes | None:
-        """The counter that others wait for already: who comes now stands behind them."""
+        """The counter that others wait for already: a new waiter queues behind them."""
         here = next((counter for counter in counters if counter in self._lines), None)
         if here is not None or not counters:
             return here
@@ -161,7 +163,7 @@ class AsyncWaitingLine:
             return None  # the check itself is answered by the policies' own rules, or says so
         return next((counter for counter, reply in zip(counters, replies, strict=True) if reply == 1), None)
 
-    async def _listen(self, waiter: _Waiter, seconds: float) -> None:
+    async def _wait_for_turn(self, waiter: _Waiter, seconds: float) -> None:
         try:
             listened = await self._way.listen(turn_key(self._keys, waiter.ticket), seconds)
         except LimiterUnavailable:

@@ -105,7 +105,7 @@ class Desk:
     def renew_configuration() -> None:
         """Read it anew: an emptied database begins counting its versions again."""
         config.snapshot.clear()
-        resolve.forget()
+        resolve.clear()
 
     @staticmethod
     def another_dispatcher(name: str) -> Dispatcher:

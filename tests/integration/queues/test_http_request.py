@@ -43,7 +43,7 @@ def test_refused_credential_is_not_held_against_the_job_while_another_account_is
 
     pool.fallback = [make_pool("spare", accounts=1).name]
     pool.save()
-    resolve.forget()
+    resolve.clear()
     assert not refused(pool).counted
 
 

@@ -29,7 +29,7 @@ def submit(desk: Desk, path: str = "/") -> Job:
 
 
 def states() -> list[str]:
-    resolve.forget()
+    resolve.clear()
     return [state.state for state in accounts().states(resolve.pool_spec("llm"))]
 
 

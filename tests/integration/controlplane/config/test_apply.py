@@ -25,7 +25,7 @@ FULL = (Path(__file__).parent / "full.yaml").read_text()
 
 @pytest.fixture(autouse=True)
 def keys_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve.forget()
+    resolve.clear()
     monkeypatch.setenv("SIM_KEY_1", "first-credential")
     monkeypatch.setenv("SIM_KEY_2", "second-credential")
 
@@ -128,7 +128,7 @@ def test_an_account_that_an_operator_took_out_comes_back_where_the_file_says_so(
     account = Account.objects.select_related("pool").get(name="a1", pool__name="llm")
 
     def acquired() -> set[str]:
-        resolve.forget()
+        resolve.clear()
         return {state.name for state in accounts().states(resolve.pool_spec("llm")) if state.state == "available"}
 
     account_actions.disable(account, actor="test", reason="maintenance")

@@ -82,9 +82,9 @@ def test_fallbacks_are_those_that_the_project_may_use(who: str) -> None:
     one = caller(who)
     found = []
     for _ in range(4):
-        told = one.get("pools/open/explain").json()
+        explained = one.get("pools/open/explain").json()
         answer = one.post("pools/open/acquire", {})
-        assert (told["status"], told["chosen_pool"]) == (answer.status_code, answer.json().get("pool"))
+        assert (explained["status"], explained["chosen_pool"]) == (answer.status_code, answer.json().get("pool"))
         if answer.status_code != 200:
             break
         found.append(answer.json()["pool"])

@@ -95,7 +95,7 @@ def test_a_changed_limit_keeps_what_was_used(change: dict[str, int]) -> None:
     for name, value in change.items():
         setattr(held, name, value)
     held.save()
-    resolve.forget()
+    resolve.clear()
     capacity = change.get("burst") or change["limit"]
     left = remaining(key.post("limits/check", {"user": "u", "dry_run": True, "cost": 1}), "bucket")
     assert 0 <= left <= capacity - 4

@@ -143,7 +143,7 @@ def test_a_waiting_check_goes_to_the_line_of_a_policy_that_is_new(valkey: Any) -
     assert limits.check(user="u")
     waiter = Waiter(DOORS["check"])
     everyone = policy("everyone", "global", 1, **SLOW)
-    resolve.outdate()
+    resolve.expire()
     time.sleep(0.6)
     assert limits.check(user="another").allowed
     first.delete()
