@@ -12,8 +12,7 @@ from typing import Any
 
 from queues import liveness, registry, wait_reasons
 from queues.models import Job, Queue
-from queues.ready_groups import GroupKey
-from queues.states import IN_FLIGHT_STAGES, Stage, Status
+from queues.states import IN_FLIGHT_STAGES, GroupKey, Stage, Status
 from quotas import clock
 from quotas.models import Account, Pool
 

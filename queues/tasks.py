@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from queues import loops, registry
+from queues import event_loops, registry
 from queues.errors import FieldError
 from queues.job_types.results import plain
 from queues.job_types.signature import PayloadSchema
 from queues.registry import JobContext, RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.task_errors import result_of
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 from quotas.models.encrypted import CredentialUnreadable
 
 
@@ -69,14 +69,17 @@ class Task:
         try:
             value = self.function(job, **payload)
             if inspect.isawaitable(value):
-                value = loops.run(_await(value))
+                value = event_loops.run(_await(value))
             result = _without_secrets(plain(value), job.lease)
         except CredentialUnreadable:
             raise
         except Exception as error:
             return result_of(error, pooled=job.lease is not None, actual=job.actual)
         return RunResult(
-            Outcome.SUCCEEDED, result=result, upstream=Upstream("ok") if job.lease else None, actual=job.actual
+            AttemptOutcome.SUCCEEDED,
+            result=result,
+            upstream=CallOutcome("ok") if job.lease else None,
+            actual=job.actual,
         )
 
     def submit(self, *, project: str, priority: str | int = "normal", queue: str | None = None, **payload: Any) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from queues import connection
-from queues.connection import Group
+from queues.states import GroupKey
 
 GROUP_WAIT_TTL = 120
 """Seconds that a group's wait is kept in Redis."""
@@ -28,11 +28,11 @@ class Binding:
     seconds: float | None
 
 
-def _field(group: Group) -> str:
+def _field(group: GroupKey) -> str:
     return ":".join(str(part) for part in group)
 
 
-def publish(bindings: Mapping[Group, Binding]) -> None:
+def publish(bindings: Mapping[GroupKey, Binding]) -> None:
     """Publish what each of the groups waits for; it expires by itself."""
     if not bindings:
         return
@@ -55,7 +55,7 @@ def publish(bindings: Mapping[Group, Binding]) -> None:
         pipeline.execute()
 
 
-def read_group_waits(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def read_group_waits(groups: Sequence[GroupKey]) -> list[dict[str, Any]]:
     """The published waits of those of the groups that something binds, in their order; none where Redis is away."""
     raws, now = connection.read_hints("waits", [_field(group) for group in groups])
     return [wait for raw in raws if raw is not None and _is_current(wait := json.loads(raw), now)]

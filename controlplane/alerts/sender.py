@@ -16,7 +16,7 @@ from controlplane.alerts import outbox
 from controlplane.alerts.watch import Watch
 from controlplane.models import AlertNotice
 from controlplane.observability.account_history import AccountHistory
-from queues.maintenance.callback_sender import Courier
+from queues.maintenance.callback_sender import CallbackSender
 from quotas import clock
 from quotas.engine.errors import LimiterUnavailable
 from quotas.runtime import background
@@ -54,7 +54,7 @@ class Sender:
         self._leads = leads
         self._watch = Watch()
         self._history = AccountHistory()
-        self._courier = Courier(leads, NoticeOutbox(), name="notices")
+        self._courier = CallbackSender(leads, NoticeOutbox(), name="notices")
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 

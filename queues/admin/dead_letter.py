@@ -15,12 +15,12 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from queues import redaction, registry, selectors
-from queues.admin import letter_groups
+from queues.admin import dead_letter_groups
 from queues.admin.job import pretty
 from queues.errors import LETTER_CATEGORIES, InvalidJob, QueueError
 from queues.models import DeadLetter, Queue
-from queues.services import bulk
-from queues.services import replay as replaying
+from queues.services import bulk_actions
+from queues.services import dead_letters as replaying
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, across, bulk_action, listing
 from quotas.admin.dialogs import PayloadDialog, why
@@ -115,7 +115,7 @@ def _in_background(verb: str) -> Any:
     """Begin a bulk action on the list's rows: the leading dispatcher does the work, not the web request."""
 
     def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
-        action = bulk.begin(verb, _filter(request, rows), project=None, actor=actor_of(request), reason=reason)
+        action = bulk_actions.begin(verb, _filter(request, rows), project=None, actor=actor_of(request), reason=reason)
         doing = {"replay": "Replaying", "discard": "Discarding"}[verb]
         noun = "dead letter" if action.total == 1 else "dead letters"
         messages.success(
@@ -239,11 +239,13 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         guarded = self.admin_site.admin_view
         return [
             path(
-                "groups/", guarded(lambda request: letter_groups.groups(self, request)), name="queues_deadletter_groups"
+                "groups/",
+                guarded(lambda request: dead_letter_groups.groups(self, request)),
+                name="queues_deadletter_groups",
             ),
             path(
                 "groups/<str:fingerprint>/replay/",
-                guarded(lambda request, fingerprint: letter_groups.replay_group(self, request, fingerprint)),
+                guarded(lambda request, fingerprint: dead_letter_groups.replay_group(self, request, fingerprint)),
                 name="queues_deadletter_replay_group",
             ),
             *super().get_urls(),

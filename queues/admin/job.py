@@ -24,7 +24,7 @@ from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.presenters import payload_of
 from queues.services import cancel as cancelling
-from queues.services import replay
+from queues.services import dead_letters
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action
@@ -61,7 +61,7 @@ def _cancel(request: HttpRequest, job: Job, reason: str) -> None:
 
 def _retry(request: HttpRequest, job: Job, reason: str) -> None:
     try:
-        replay.retry(job, actor=actor_of(request), reason=reason)
+        dead_letters.retry(job, actor=actor_of(request), reason=reason)
     except QueueError as error:
         raise Refused(str(error)) from None
 

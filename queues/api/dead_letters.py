@@ -17,7 +17,7 @@ from queues.api.problems import as_problems
 from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
 from queues.presenters import job_whole, letter_shape, moment
-from queues.services import bulk, replay
+from queues.services import bulk_actions, dead_letters
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField
 from quotas.rest.pagination import PageQuery, encode, page, position
@@ -144,7 +144,9 @@ class DeadLetterReplay(ApiView):
         body = self.body(ReplayOne)
         letter = letter_of(self, uid)
         with as_problems(self.caller):
-            job = replay.replay(letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload"))
+            job = dead_letters.replay(
+                letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload")
+            )
         return Response(job_whole(Job.objects.select_related("project", "queue", "batch").get(pk=job.pk)))
 
 
@@ -161,7 +163,7 @@ class DeadLetterDiscard(ApiView):
         reason = self.body(Reason)["reason"]
         letter = letter_of(self, uid)
         with as_problems(self.caller):
-            replay.discard(letter.pk, actor=self.caller.name, reason=reason)
+            dead_letters.discard(letter.pk, actor=self.caller.name, reason=reason)
         return Response(letter_shape(letter_of(self, uid)))
 
 
@@ -184,8 +186,8 @@ class DeadLettersReplay(ApiView):
         if "project" in filter:
             resolve_project(request, filter["project"])
         if body["dry_run"]:
-            return Response({"dry_run": True, "total": bulk.matching(filter, self.caller.project).count()})
-        action = bulk.begin(
+            return Response({"dry_run": True, "total": bulk_actions.matching(filter, self.caller.project).count()})
+        action = bulk_actions.begin(
             "replay", filter, project=self.caller.project, actor=self.caller.name, reason=body["reason"]
         )
         return Response(_action(action), 202, headers={"Location": f"/api/v1/dead-letters/actions/{action.uid}"})

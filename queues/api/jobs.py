@@ -17,7 +17,7 @@ from queues.api.problems import as_problems
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job
 from queues.presenters import batch_shape, job_row, job_whole, moment
-from queues.services import batches, cancel, replay
+from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
 from queues.specs import JobSpec, digest_of, read_job
@@ -161,7 +161,7 @@ class JobRetry(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
         with as_problems(self.caller):
-            replay.retry(job_of(self, uid), actor=self.caller.name, reason=reason)
+            dead_letters.retry(job_of(self, uid), actor=self.caller.name, reason=reason)
         return Response(job_whole(job_of(self, uid)))
 
 

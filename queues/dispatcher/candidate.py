@@ -1,46 +1,26 @@
-"""A waiting job as the dispatcher sees it: what admission and order need, and no more."""
+"""A ready job as the dispatcher reads it: the columns that admission and order need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from queues.models import Job
-from queues.ready_groups import GroupKey
-from queues.states import Stage
-
-COLUMNS = (
-    "id",
-    "uid",
-    "queue_id",
-    "priority",
-    "project_id",
-    "pool",
-    "lane",
-    "user",
-    "keys",
-    "cost",
-    "delivery",
-    "suspect",
-    "created_at",
-    "status",
-    "timeout",
-    "model",
-    "refused_by",
-    "type",
-)
+from queues.states import GroupKey, Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
+    """The fields are columns of `Job`."""
+
     id: int
     uid: str
     queue_id: int
     priority: int
     project_id: int
     pool: str
-    lane: str
+    ordering_key: str
     user: str
     keys: Mapping[str, str]
     cost: Mapping[str, int]
@@ -55,15 +35,24 @@ class Candidate:
 
     @property
     def group(self) -> GroupKey:
-        return (self.queue_id, self.priority, self.project_id, self.pool)
+        return GroupKey(self.queue_id, self.priority, self.project_id, self.pool)
+
+    @property
+    def token(self) -> str:
+        """Names the job's next delivery, so that admitting it twice charges once."""
+        return f"{self.uid}.{self.delivery + 1}"
 
 
-def heads(group: GroupKey, *, behind: int, without: list[str], count: int) -> list[Candidate]:
-    """The next `count` waiting jobs of a group in order, behind the id `behind`, not in the lanes `without`."""
+COLUMNS = tuple(field.name for field in fields(Candidate))
+
+
+def read_ready(group: GroupKey, *, after_id: int, without_keys: list[str], count: int) -> list[Candidate]:
+    """The next `count` ready jobs of a group after the id `after_id`, in order, except those with the ordering keys
+    `without_keys`."""
     queue_id, priority, project_id, pool = group
     rows = Job.objects.filter(
-        stage=Stage.READY, queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, id__gt=behind
+        stage=Stage.READY, queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, id__gt=after_id
     )
-    if without:
-        rows = rows.exclude(lane__in=without)
+    if without_keys:
+        rows = rows.exclude(ordering_key__in=without_keys)
     return [Candidate(*row) for row in rows.order_by("id").values_list(*COLUMNS)[:count]]

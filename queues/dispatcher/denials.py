@@ -1,4 +1,4 @@
-"""Candidates that may not run yet: why, written on their rows and published for their groups."""
+"""Denied candidates: why they wait is written on their rows and published for their groups."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAUSES = {"paused": "held for higher priorities or paused"}
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A candidate that may not run yet. `seconds` is None where only a change by somebody helps."""
+    """A candidate that was not admitted. `seconds` until it may be; None if only an operator's change helps."""
 
     candidate: Candidate
     admission: Admission

@@ -1,4 +1,4 @@
-"""Putting admitted jobs on the belt: one fenced transaction in SQL, then parcels for RQ."""
+"""Puts admitted jobs on the belt: one fenced transaction in SQL, then parcels for RQ."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from quotas.engine.types import Admission
 PARCEL_SIZE = 20
 """Deliveries in one RQ job at most."""
 RUN = "queues.worker.parcel.run"
-"""What an RQ job of ours names as its function; our workers read its arguments instead of calling it."""
+"""The function that a parcel names in RQ. Our workers read its arguments instead of calling it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
+    """A candidate that was admitted, with what was reserved for it."""
+
     candidate: Candidate
     admission: Admission
 
@@ -35,7 +37,7 @@ class Granted:
 
 
 def lane_for(candidate: Candidate) -> str:
-    """Suspects run alone in a forked process, whatever their queue says."""
+    """The worker lane: its queue's, but `cpu` for a suspect, which runs alone in a forked process."""
     queue = config.current().queues[candidate.queue_id]
     return "cpu" if candidate.suspect else queue.lane
 
@@ -43,8 +45,8 @@ def lane_for(candidate: Candidate) -> str:
 def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int]) -> list[Granted]:
     """Mark `granted` as on the belt and put them there. `workers` counts worker processes by lane.
 
-    Returns those that were no longer waiting (cancelled meanwhile), whose admission is to be given back. Raises
-    `LeadershipLost`, and then nothing is written.
+    Returns those that were no longer ready (cancelled meanwhile): the caller gives their admissions back. Raises
+    `LeadershipLost`; nothing is written then.
     """
     parcels = list(_parcels(granted, workers))
     with transaction.atomic():
@@ -88,7 +90,7 @@ def _parcels(granted: Sequence[Granted], workers: dict[str, int]) -> Iterable[tu
 
 
 def _enqueue(parcels: Iterable[tuple[str, str, list[Granted]]]) -> None:
-    """Hand the parcels to RQ. A belt out of reach loses nothing: the reconciler finds rows that no belt holds."""
+    """Enqueue the parcels in RQ. If Redis is away, the reconciler finds the rows whose parcels are on no belt."""
     by_lane: dict[str, list[object]] = {}
     for parcel_id, lane, items in parcels:
         if items:

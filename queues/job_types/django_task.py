@@ -8,11 +8,11 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
-from queues import loops
+from queues import event_loops
 from queues.errors import FieldError
 from queues.job_types.results import plain
 from queues.registry import JobContext, RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.task_errors import result_of
 
 NAME = "django.task"
@@ -57,15 +57,15 @@ class DjangoTask:
         task = self._find(payload["path"])
         if task is None:
             error = f"There is no task {payload['path']!r} in this worker."
-            return RunResult(Outcome.LOST, category="code", error=error, counted=False, returned=True)
+            return RunResult(AttemptOutcome.LOST, category="code", error=error, counted=False, returned=True)
         try:
             arguments = [*([self._context_of(task, job)] if task.takes_context else []), *payload.get("args", [])]
             keywords = payload.get("kwargs", {})
             if inspect.iscoroutinefunction(task.func):
-                value = loops.run(task.func(*arguments, **keywords))  # a loop of ours can be interrupted
+                value = event_loops.run(task.func(*arguments, **keywords))  # a loop of ours can be interrupted
             else:
                 value = task.call(*arguments, **keywords)
-            return RunResult(Outcome.SUCCEEDED, result=plain(value))
+            return RunResult(AttemptOutcome.SUCCEEDED, result=plain(value))
         except Exception as error:
             return result_of(error, pooled=False, actual={})
 

@@ -16,7 +16,7 @@ import urllib3
 from queues.errors import FieldError
 from queues.payloads import escape
 from queues.registry import JobContext, RunResult
-from queues.states import Outcome as AttemptOutcome
+from queues.states import AttemptOutcome
 from quotas.engine import dialects
 from quotas.engine.dialects import resources
 from quotas.engine.types import CallOutcome

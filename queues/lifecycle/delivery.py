@@ -10,7 +10,6 @@ from datetime import datetime
 from django.db import transaction
 
 from queues import registry
-from queues.connection import Group
 from queues.deliveries import Ended
 from queues.errors import LOST
 from queues.lifecycle import sql
@@ -22,7 +21,7 @@ from queues.models import Attempt, Job
 from queues.payloads import kept, storable
 from queues.registry import RunResult
 from queues.settlement import interrupted, lost, unused
-from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, Outcome, Stage, Status
+from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, AttemptOutcome, GroupKey, Stage, Status
 from quotas import clock
 
 LOST_AT_ONCE = 500
@@ -181,13 +180,13 @@ def _with_own_refusal(item: Ended) -> Ended:
 
 def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
     """Set the job's own fields as the fate has them."""
-    if result.counted and result.outcome == Outcome.FAILED:
+    if result.counted and result.outcome == AttemptOutcome.FAILED:
         job.attempts_counted += 1
     if result.category == "auth" and not result.counted:
         job.refused_by = job.account_id
     if result.returned:
         job.returns += 1
-    elif result.outcome == Outcome.LOST and result.category == "poison":
+    elif result.outcome == AttemptOutcome.LOST and result.category == "poison":
         job.deaths += 1
         job.suspect = True
     job.stage, job.status, job.reason = fate.stage, fate.status, fate.reason
@@ -196,7 +195,7 @@ def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
     if fate.final:
         job.finished_at = now
         job.suspect = False
-    succeeded = result.outcome == Outcome.SUCCEEDED
+    succeeded = result.outcome == AttemptOutcome.SUCCEEDED
     if succeeded or result.result is not None:
         job.result = result.result
     job.category = "" if succeeded else result.category
@@ -325,7 +324,7 @@ def _lose_one(effects: Effects, job: Job, now: datetime) -> None:
 
 
 @transition("release_anew", [Stage.BELT], {Stage.READY: ()}, callers="reconciler", effects=["wake-up", "settlement"])
-def release_anew(deliveries: Collection[tuple[int, int]], now: datetime) -> set[Group]:
+def release_anew(deliveries: Collection[tuple[int, int]], now: datetime) -> set[GroupKey]:
     """Make jobs ready again whose parcels no belt has, by id and delivery number. The status stays. Owes a wake-up and
     the return of what was reserved. Returns their groups."""
     with transaction.atomic():

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from queues.connection import Group
 from queues.models import Attempt, Job, Transition
 from queues.settlement import Settlement
-from queues.states import Outcome
+from queues.states import AttemptOutcome, GroupKey
 
 
 @dataclass(slots=True)
@@ -28,9 +27,9 @@ class Effects:
     """Batches that may be complete, besides those of the ended jobs."""
     changed: list[Job] = field(default_factory=list)
     """Jobs whose status or reason changed: each gets a `JobChanged` event."""
-    appended: set[Group] = field(default_factory=set)
+    appended: set[GroupKey] = field(default_factory=set)
     """Groups with something new at their end."""
-    requeued: set[Group] = field(default_factory=set)
+    requeued: set[GroupKey] = field(default_factory=set)
     """Groups into which something older came back."""
     wake: bool = False
     """Wake the dispatcher even where no group changed."""
@@ -47,7 +46,7 @@ class Effects:
 
     def lost_attempt(self, job: Job, error: str, now: datetime) -> None:
         """Add the attempt of a delivery whose worker ended before it did; it is not counted."""
-        self.attempts.append(attempt_of(job, now, Outcome.LOST, counted=False, error=error))
+        self.attempts.append(attempt_of(job, now, AttemptOutcome.LOST, counted=False, error=error))
 
 
 def attempt_of(

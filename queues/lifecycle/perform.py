@@ -9,10 +9,10 @@ from django.db import transaction
 
 from queues import settlement
 from queues.announcement import announce
-from queues.connection import ring
 from queues.lifecycle import dead_letters, dependants
 from queues.lifecycle.effects import Effects
 from queues.models import Attempt, Job, Transition
+from queues.wakeups import notify
 
 BATCH_SIZE = 500
 WriteJobCallbacks = Callable[[Sequence[Job], datetime], None]
@@ -55,6 +55,6 @@ def _after_commit(effects: Effects) -> None:
     if effects.settlements:
         transaction.on_commit(lambda: settlement.settle(effects.settlements))
     if effects.requeued or effects.unblock:
-        transaction.on_commit(lambda: ring(effects.requeued, again=True, unblock=effects.unblock))
+        transaction.on_commit(lambda: notify(effects.requeued, requeued=True, unblock=effects.unblock))
     if effects.appended or (effects.wake and not (effects.requeued or effects.unblock)):
-        transaction.on_commit(lambda: ring(effects.appended))
+        transaction.on_commit(lambda: notify(effects.appended))

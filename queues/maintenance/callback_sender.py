@@ -70,7 +70,7 @@ class CallbackOutbox:
         callbacks.send(row)
 
 
-class Courier:
+class CallbackSender:
     """Sends while `leads` says so."""
 
     def __init__(self, leads: Callable[[], bool], outbox: Outbox | None = None, name: str = "courier") -> None:

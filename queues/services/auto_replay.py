@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from queues import config
 from queues.errors import AlreadyHandled
 from queues.models import DeadLetter
-from queues.services.replay import replay
+from queues.services.dead_letters import replay
 
 ACTOR = "auto-replay"
 TRANSIENT = ("rate_limited", "quota_exhausted", "server", "network", "timeout")

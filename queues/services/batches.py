@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from django.db import transaction
 
-from queues.errors import IdempotencyConflict
+from queues.errors import IdempotencyKeyReused
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.models import Batch, BatchAnswer, Job
@@ -122,7 +122,7 @@ def _answer_of(project: Project, key: str, request_hash: str) -> tuple[Batch, li
     if known is None:
         return None
     if known.request_hash != request_hash:
-        raise IdempotencyConflict()
+        raise IdempotencyKeyReused()
     ids = BatchAnswer.objects.filter(batch=known).values_list("ids", flat=True).first()
     if ids is None:
         ids = list(known.jobs.order_by("pk").values_list("uid", flat=True))

@@ -43,7 +43,7 @@ AT_ONCE = 5
 _COLUMNS = (
     "uid", "queue_id", "type", "payload", "pool", "model", "priority", "user", "keys", "cost", "max_attempts", "timeout",
     "delivery_mode", "callback_url", "idempotency_key", "request_hash", "unique_key", "unique_until", "status", "stage",
-    "lane", "not_before", "created_at", "reason",
+    "ordering_key", "not_before", "created_at", "reason",
 )  # fmt: skip
 _TIMES = [position for position, name in enumerate(_COLUMNS) if name in ("unique_until", "not_before", "created_at")]
 

@@ -11,13 +11,13 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from queues import config, registry
-from queues.errors import FieldError, IdempotencyConflict, InvalidJob, NoSuchPool, UnknownJobType
+from queues.errors import FieldError, IdempotencyKeyReused, InvalidJob, NoSuchPool, UnknownJobType
 from queues.job_types.http_request import HttpRequest
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.lifecycle.waiting import new_job
 from queues.models import Batch, Job
-from queues.services import capacity, idempotency, intake, open_batches
+from queues.services import idempotency, intake, open_batches, queue_room
 from queues.services.deadlock import again_after_deadlock
 from queues.services.pool_access import KnownPools
 from queues.slices import one_of, slices
@@ -35,8 +35,9 @@ class Accepted:
     created: bool
 
 
-def lane_of(user: str, keys: Mapping[str, str], model: str = "") -> str:
-    """The line in which jobs of one user and one set of keys wait; where there is neither, those of one model."""
+def ordering_key_of(user: str, keys: Mapping[str, str], model: str = "") -> str:
+    """Jobs with equal ordering keys start in order: those of one user and one set of keys; without either, those of one
+    model."""
     if not user and not keys:
         return hashlib.blake2b(f"\x02{model}".encode(), digest_size=12).hexdigest() if model else ""
     text = "\x00".join([user, *(f"{name}\x01{value}" for name, value in sorted(keys.items()))])
@@ -116,7 +117,7 @@ def _row(
         callback_url=spec.callback_url,
         idempotency_key=spec.idempotency_key,
         request_hash=spec.digest if spec.idempotency_key else "",
-        lane=lane_of(spec.user, spec.keys, model),
+        ordering_key=ordering_key_of(spec.user, spec.keys, model),
         created_at=now,
     )
     if spec.unique_for is not None:
@@ -223,7 +224,7 @@ def prepare(
     """Everything that needs no lock, estimates of costs too, which may be user's code. `pointer` is where the list
     stands in the request, `pointers` where each one does; `by_parts`: the rows will be left to `intake`.
 
-    Raises `InvalidJob`, `IdempotencyConflict`.
+    Raises `InvalidJob`, `IdempotencyKeyReused`.
     """
     pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
     pools = KnownPools()
@@ -266,7 +267,7 @@ def submit_specs(
 ) -> list[Accepted]:
     """Accept all of `specs` or none. `pointer` is where the list stands in the request, `pointers` where each one does.
 
-    Raises `InvalidJob`, `QueueFull`, `QueueTooSmall`, `QueueDraining`, `IdempotencyConflict`, `BatchClosed`.
+    Raises `InvalidJob`, `QueueFull`, `QueueTooSmall`, `QueueDraining`, `IdempotencyKeyReused`, `BatchClosed`.
     """
     return _submit(project, specs, pointer, pointers)
 
@@ -298,7 +299,7 @@ def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Acc
         named = (
             open_batches.lock(project, [spec.batch for spec in specs if spec.batch is not None]) if not batch else {}
         )
-        capacity.lock([found[0].id for found in prepared.resolved if found is not None])
+        queue_room.lock([found[0].id for found in prepared.resolved if found is not None])
         known = idempotency.existing(project, specs, pointers)
         intake.check_free(
             project,
@@ -318,7 +319,7 @@ def _insert(prepared: Prepared, batch: Batch | None, by_parts: bool) -> list[Acc
                 draft.job.batch_id = into.pk
             if spec.after:
                 draft.after = _dependencies(spec, awaited, pointers[position])
-        capacity.claim([(queue, job) for queue, job in _with_queue(draft.job for draft in drawn.drafts)])
+        queue_room.claim([(queue, job) for queue, job in _with_queue(draft.job for draft in drawn.drafts)])
         idempotency.remember(project, drawn.answered)
         if by_parts and batch is not None:
             intake.write(project, batch, drawn.drafts, now)
@@ -353,7 +354,7 @@ class _Drawn:
         if key and key in self._seen:
             if self._prepared.specs[self._seen[key]].digest != spec.digest:
                 where = self._prepared.pointers[position]
-                raise IdempotencyConflict(f"{where}: the idempotency key stands twice, with other bodies.")
+                raise IdempotencyKeyReused(f"{where}: the idempotency key stands twice, with other bodies.")
             self._answer(self._answers[self._seen[key]].job)
             return None
         if key:
@@ -424,4 +425,4 @@ def submit(type: str, *, project: str, **fields: Any) -> Job:
     return submit_specs(owner, [spec])[0].job
 
 
-__all__ = ["Accepted", "lane_of", "submit", "submit_specs"]
+__all__ = ["Accepted", "ordering_key_of", "submit", "submit_specs"]

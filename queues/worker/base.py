@@ -35,7 +35,7 @@ GRACE: float = settings.WORKER_GRACE
 """Seconds that running jobs get when the worker is asked to stop."""
 
 
-class LeanWorker(BaseWorker):
+class BaseJobWorker(BaseWorker):
     """Takes parcels off one RQ queue. What a parcel is and how it is run is for the subclasses."""
 
     places = 1

@@ -17,11 +17,11 @@ from queues import settlement
 from queues.deliveries import Claimed, Ended
 from queues.isolation import close_connections, in_fresh_context
 from queues.registry import RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.worker.child_processes import end_group
 from queues.worker.running import FORKED_COPY, perform
 from quotas import events
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 from quotas.runtime import connection
 
 log = structlog.get_logger(__name__)
@@ -162,9 +162,11 @@ def _how(status: int) -> str:
 
 def lost(claimed: Claimed, error: str) -> RunResult:
     """Its process is gone, and nothing but itself was the cause."""
-    upstream = Upstream("unknown") if claimed.endpoint else None
-    return RunResult(Outcome.LOST, category="poison", error=error, counted=False, upstream=upstream)
+    upstream = CallOutcome("unknown") if claimed.endpoint else None
+    return RunResult(AttemptOutcome.LOST, category="poison", error=error, counted=False, upstream=upstream)
 
 
 def cancelled() -> RunResult:
-    return RunResult(Outcome.CANCELLED, error="Cancelled while it ran.", counted=False, upstream=Upstream("unknown"))
+    return RunResult(
+        AttemptOutcome.CANCELLED, error="Cancelled while it ran.", counted=False, upstream=CallOutcome("unknown")
+    )

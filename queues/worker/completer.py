@@ -12,10 +12,10 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 
 from queues.deliveries import Ended
 from queues.settlement import retry_unsettled
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.worker import claim
 from queues.worker.delivery_end import end
-from queues.worker.heartbeat import HEARTBEAT, Report
+from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.vital_thread import VitalThread
 
 log = structlog.get_logger(__name__)
@@ -26,11 +26,11 @@ BATCH = 200
 LOOK_FOR_CANCELS = 1.0
 
 
-class Bookkeeper:
+class Completer:
     """Keeps a worker's books. `on_cancel` gets deliveries that are to be stopped."""
 
     def __init__(
-        self, report: Report, on_cancel: Callable[[list[tuple[int, int]]], None], in_hand: Callable[[], set[int]]
+        self, report: Heartbeat, on_cancel: Callable[[list[tuple[int, int]]], None], in_hand: Callable[[], set[int]]
     ) -> None:
         self.report = report
         self._on_cancel = on_cancel
@@ -87,13 +87,13 @@ class Bookkeeper:
         for item in batch:
             self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
         self.report.done += len(batch)
-        self.report.failed += sum(item.result.outcome == Outcome.FAILED for item in batch)
+        self.report.failed += sum(item.result.outcome == AttemptOutcome.FAILED for item in batch)
 
     def _tick(self) -> None:
         """Heartbeat and cancels, each at its own pace. SQL away is tried again with the next tick."""
         moment = time.monotonic()
         try:
-            if moment - self._beat >= HEARTBEAT:
+            if moment - self._beat >= HEARTBEAT_INTERVAL:
                 close_old_connections()
                 retry_unsettled()
                 self.report.beat(self._in_hand() | {pk for pk, _ in list(self._unwritten)})

@@ -17,9 +17,9 @@ from queues.deliveries import Ended
 from queues.lifecycle.delivery import finish as settle
 from queues.registry import RunResult
 from queues.settlement import settle_engine
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.task_errors import described
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ def _settle_engine(ended: Sequence[Ended]) -> None:
 
 def _settle_as_unknown(item: Ended) -> None:
     """The estimate stands, and what the delivery holds is given back."""
-    plain = replace(item.result, upstream=Upstream("unknown"), actual={})
+    plain = replace(item.result, upstream=CallOutcome("unknown"), actual={})
     try:
         settle_engine([Ended(item.claimed, plain)])
     except Exception:  # its lease runs out by itself
@@ -76,4 +76,4 @@ def _write(ended: Sequence[Ended], worker: str) -> None:
 
 def _unwritable(error: Exception) -> RunResult:
     text = f"How it ended can't be stored: {described(error)}"[:2000]
-    return RunResult(Outcome.FAILED, category="code", error=text, final=True)
+    return RunResult(AttemptOutcome.FAILED, category="code", error=text, final=True)

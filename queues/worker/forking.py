@@ -14,11 +14,11 @@ from rq.queue import Queue
 from queues import settlement
 from queues.deliveries import Claimed, Ended
 from queues.worker import claim
-from queues.worker.base import LeanWorker
+from queues.worker.base import BaseJobWorker
 from queues.worker.child import Child, cancelled, lost
 from queues.worker.child_processes import default_signals_in_children
 from queues.worker.delivery_end import end
-from queues.worker.heartbeat import HEARTBEAT, Report
+from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.main_loop import take_over
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import not_here, timed_out
@@ -33,7 +33,7 @@ LOOK = 0.05
 LOOK_FOR_CANCELS = 1.0
 
 
-class ForkingWorker(LeanWorker):
+class ForkingWorker(BaseJobWorker):
     """An RQ worker that runs each job in a process of its own. It has no threads that a fork could catch in a lock."""
 
     places = DEFAULT_PLACES
@@ -43,7 +43,7 @@ class ForkingWorker(LeanWorker):
         default_signals_in_children()
         self._children: list[Child] = []
         self._looked = float("-inf")
-        self._report = Report(self.name, self.lane, self.places)
+        self._report = Heartbeat(self.name, self.lane, self.places)
         self.begin(self._report.begin)
         self._reported = time.monotonic()
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
@@ -115,7 +115,7 @@ class ForkingWorker(LeanWorker):
                 child.end(cancelled())
 
     def _beat(self) -> None:
-        if time.monotonic() - self._reported < HEARTBEAT:
+        if time.monotonic() - self._reported < HEARTBEAT_INTERVAL:
             return
         try:
             close_old_connections()

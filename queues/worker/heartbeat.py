@@ -10,11 +10,11 @@ from queues.lifecycle.delivery import renew
 from queues.models import WorkerProcess
 from quotas import clock
 
-HEARTBEAT = 5.0
+HEARTBEAT_INTERVAL = 5.0
 """Seconds between two reports."""
 
 
-class Report:
+class Heartbeat:
     """Tells SQL of this process. Every method raises what SQL raises."""
 
     def __init__(self, name: str, lane: str, places: int, lost_places: Callable[[], int] = lambda: 0) -> None:

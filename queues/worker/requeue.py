@@ -8,18 +8,22 @@ from queues.deliveries import Claimed, Ended
 from queues.errors import LOST
 from queues.lifecycle.delivery import requeue
 from queues.registry import RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.worker.delivery_end import end
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 
 WHY = "its worker stopped"
 TOO_LARGE = "its worker grew too large"
 
 
 def _interrupted(claimed: Claimed) -> RunResult:
-    upstream = Upstream("unknown") if claimed.endpoint else None
+    upstream = CallOutcome("unknown") if claimed.endpoint else None
     return RunResult(
-        Outcome.LOST, category=LOST, error="Its worker stopped before it was done.", counted=False, upstream=upstream
+        AttemptOutcome.LOST,
+        category=LOST,
+        error="Its worker stopped before it was done.",
+        counted=False,
+        upstream=upstream,
     )
 
 

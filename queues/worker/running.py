@@ -10,16 +10,16 @@ from copy import copy
 
 import structlog
 
-from queues import loops, registry
+from queues import event_loops, registry
 from queues.deliveries import Claimed
 from queues.errors import JobCancelled, JobTimedOut
 from queues.isolation import close_connections, in_fresh_context, refresh_connections
 from queues.registry import RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.task_errors import described, trace_of
 from queues.worker import child_processes
 from queues.worker.checked_result import checked, code_failure
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 from quotas.models.encrypted import CredentialUnreadable
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class Running:
     def _send(self, number: int) -> None:
         assert self._thread is not None and self._why is not None
         self._sent_at = time.monotonic()
-        loops.interrupt(self._thread, self._why)
+        event_loops.interrupt(self._thread, self._why)
         if not self.trusted and self._native is not None:
             # It may sit in a wait for one of them, where no interrupt reaches it.
             child_processes.end(child_processes.started_by(self._native), number)
@@ -108,7 +108,10 @@ class Running:
         """How it ended where it was interrupted."""
         if self._why is JobCancelled:
             return RunResult(
-                Outcome.CANCELLED, error="Cancelled while it ran.", counted=False, upstream=_unknown(self.claimed)
+                AttemptOutcome.CANCELLED,
+                error="Cancelled while it ran.",
+                counted=False,
+                upstream=_unknown(self.claimed),
             )
         return timed_out(self.claimed)
 
@@ -125,11 +128,11 @@ def _breathe() -> None:
 def timed_out(claimed: Claimed) -> RunResult:
     error = f"Not done within {claimed.context.timeout:g} s."
     # The job's own deadline: what its account's provider would have answered later is not known.
-    return RunResult(Outcome.FAILED, category="timeout", error=error, upstream=_unknown(claimed))
+    return RunResult(AttemptOutcome.FAILED, category="timeout", error=error, upstream=_unknown(claimed))
 
 
-def _unknown(claimed: Claimed) -> Upstream | None:
-    return Upstream("unknown") if claimed.endpoint else None
+def _unknown(claimed: Claimed) -> CallOutcome | None:
+    return CallOutcome("unknown") if claimed.endpoint else None
 
 
 def perform(claimed: Claimed) -> RunResult:
@@ -141,18 +144,18 @@ def perform(claimed: Claimed) -> RunResult:
     if job.account_lease and claimed.endpoint is None:
         # Its account was taken away between admission and start: back in line, for another one.
         return RunResult(
-            Outcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
+            AttemptOutcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
         )  # fmt: skip
     if job_type.needs_pool and claimed.endpoint is None:
         # The queue's pool was removed between admission and start: back in line, where it waits for one.
         return RunResult(
-            Outcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
+            AttemptOutcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
         )  # fmt: skip
     try:
         # A copy: what the task sets in it is the task's, and our own reckoning goes by the original.
         return checked(job_type.run(copy(claimed.context), job.payload), claimed)
     except CredentialUnreadable as error:
-        return RunResult(Outcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
+        return RunResult(AttemptOutcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
     except (JobTimedOut, JobCancelled):
         raise
     except BaseException as error:
@@ -167,10 +170,10 @@ def fault(claimed: Claimed, error: BaseException) -> RunResult:
     return result
 
 
-def not_here(why: str, upstream: Upstream | None = None) -> RunResult:
+def not_here(why: str, upstream: CallOutcome | None = None) -> RunResult:
     """This process lacks what the job needs (it began before a deployment, perhaps): another one may have it."""
-    return RunResult(Outcome.LOST, category="code", error=why, counted=False, upstream=upstream, returned=True)
+    return RunResult(AttemptOutcome.LOST, category="code", error=why, counted=False, upstream=upstream, returned=True)
 
 
-def _unused(claimed: Claimed) -> Upstream | None:
-    return Upstream("unused") if claimed.endpoint else None
+def _unused(claimed: Claimed) -> CallOutcome | None:
+    return CallOutcome("unused") if claimed.endpoint else None

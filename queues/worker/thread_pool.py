@@ -26,7 +26,7 @@ STUCK_AFTER: float = settings.STUCK_AFTER
 """Seconds from the first interrupt until a thread that still runs its job counts as lost."""
 
 
-class Crew:
+class JobThreadPool:
     """`places` threads. `on_end` gets each delivery that has ended, from the thread in which it ran.
 
     Each job with user's code has a thread of its own, started by the thread of its place: nothing that a task leaves

@@ -11,21 +11,21 @@ from django.conf import settings
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
-from queues.loops import abandoned, sync_threads
-from queues.worker.base import LeanWorker
+from queues.event_loops import abandoned, sync_threads
+from queues.worker.base import BaseJobWorker
 from queues.worker.child_processes import default_signals_in_children
-from queues.worker.completer import Bookkeeper
-from queues.worker.heartbeat import Report
+from queues.worker.completer import Completer
+from queues.worker.heartbeat import Heartbeat
 from queues.worker.main_loop import take_over
 from queues.worker.requeue import requeue_unfinished
-from queues.worker.thread_pool import Crew
+from queues.worker.thread_pool import JobThreadPool
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_PLACES = settings.CONCURRENCY
 
 
-class ThreadedWorker(LeanWorker):
+class ThreadedWorker(BaseJobWorker):
     """An RQ worker whose jobs run in a pool of threads. RQ's own bookkeeping per job is replaced by ours in SQL."""
 
     places = DEFAULT_PLACES
@@ -33,10 +33,10 @@ class ThreadedWorker(LeanWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         super().bootstrap(*args, **kwargs)
         default_signals_in_children()
-        report = Report(self.name, self.lane, self.places, lost_places=self._stuck)
-        self._crew = Crew(self.places, lambda ended: self._books.ended(ended), report.end)
+        report = Heartbeat(self.name, self.lane, self.places, lost_places=self._stuck)
+        self._crew = JobThreadPool(self.places, lambda ended: self._books.ended(ended), report.end)
         self.recycling.stuck = self._stuck
-        self._books = Bookkeeper(report, self._crew.cancel, self._crew.in_hand)
+        self._books = Completer(report, self._crew.cancel, self._crew.in_hand)
         self._known = self.begin(self._books.start)
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
 

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand
 
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.dispatcher import Dispatcher
-from queues.maintenance.callback_sender import Courier
+from queues.maintenance.callback_sender import CallbackSender
 from queues.maintenance.runner import Maintenance
 from quotas import events
 from quotas.runtime.connection import accounts, be_patient, limiter
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         def leads() -> bool:
             return dispatcher.leader.token is not None
 
-        courier = Courier(leads)
+        courier = CallbackSender(leads)
         courier.start()
         events.emit(events.ProcessStarted("dispatcher", leads))
         dispatcher.run()

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from queues.models import Job
 from queues.states import Stage
-from queues.worker.completer import Bookkeeper
-from queues.worker.thread_pool import Crew
+from queues.worker.completer import Completer
+from queues.worker.thread_pool import JobThreadPool
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, Worker, fresh
 
@@ -18,8 +18,8 @@ class Hands:
 
     def __init__(self, desk: Desk, worker: Worker) -> None:
         self.desk, self.worker = desk, worker
-        self.crew = Crew(worker.places, lambda ended: self.books.ended(ended))
-        self.books = Bookkeeper(worker.report, self.crew.cancel, self.crew.in_hand)
+        self.crew = JobThreadPool(worker.places, lambda ended: self.books.ended(ended))
+        self.books = Completer(worker.report, self.crew.cancel, self.crew.in_hand)
         self.books.start()
 
     def start(self) -> None:

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from queues.errors import InvalidJob
-from queues.maintenance.callback_sender import Courier
+from queues.maintenance.callback_sender import CallbackSender
 from queues.models import Callback, Job
 from queues.services import batches, callbacks, cancel
 from queues.services.callbacks import check_url, secret_of, send_due
@@ -211,7 +211,7 @@ def test_a_slow_receiver_holds_up_nobody(project: Project, receiver: Receiver) -
         for _ in range(20):
             ended_job(f"http://127.0.0.1:{silent.getsockname()[1]}/")
         ended_job(receiver.url)
-        courier = Courier(lambda: True)
+        courier = CallbackSender(lambda: True)
         courier.start()
         try:
             wait_until(lambda: receiver.got, 60.0)  # silent ones take ten seconds each, one after the other 200

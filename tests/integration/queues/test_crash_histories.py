@@ -13,10 +13,9 @@ import pytest
 from due_work_harness import CallableDelivery, HandoffHistory, assert_crash_at_every_commit_converges, configure
 from due_work_harness.integrations.django import django_host
 
-from queues import selectors
+from queues import selectors, wakeups
 from queues.connection import client
 from queues.deliveries import Ended
-from queues.dispatcher import wakeups
 from queues.lifecycle.delivery import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Attempt, Batch, DeadLetter, Job
@@ -128,7 +127,7 @@ def test_dispatch(desk: Desk) -> None:
 
     def act(job: Job) -> Any:
         desk.dispatcher._lead()
-        return desk.dispatcher.cycle(wakeups.Rings())
+        return desk.dispatcher.cycle(wakeups.Wakeups())
 
     converges(story, "dispatch", story.job, act)
 

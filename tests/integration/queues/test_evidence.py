@@ -11,7 +11,7 @@ import pytest
 from controlplane.models import AuditEntry
 from queues import selectors
 from queues.models import Batch, DeadLetter, Job
-from queues.services import replay
+from queues.services import dead_letters
 from queues.states import Status
 from quotas import clock
 from tests.integration.queues.desk import Desk, failed, fresh
@@ -29,7 +29,7 @@ def test_an_edited_replay_keeps_the_payload_that_failed(desk: Desk) -> None:
     job, letter = die(desk)
     old = job.payload
     new = {**old, "value": "another"}
-    replay.replay(letter.pk, actor="user:ann", reason="typo", payload=new)
+    dead_letters.replay(letter.pk, actor="user:ann", reason="typo", payload=new)
     letter.refresh_from_db()
     assert (letter.payload, fresh(job).payload) == (old, new)
     entry = AuditEntry.objects.get(verb="dead_letter.replay")
@@ -38,7 +38,7 @@ def test_an_edited_replay_keeps_the_payload_that_failed(desk: Desk) -> None:
 
 def test_a_replay_without_an_edit_keeps_no_second_copy(desk: Desk) -> None:
     _, letter = die(desk)
-    replay.replay(letter.pk, actor="user:ann")
+    dead_letters.replay(letter.pk, actor="user:ann")
     letter.refresh_from_db()
     assert letter.payload is None
     assert "payload" not in AuditEntry.objects.get(verb="dead_letter.replay").before
@@ -48,7 +48,7 @@ def test_a_death_before_a_replay_stays_on_the_timeline(desk: Desk) -> None:
     job, letter = die(desk)
     states = [step["state"] for step in selectors.timeline(job)]
     assert states.count("dead") == 1
-    replay.replay(letter.pk, actor="user:ann")
+    dead_letters.replay(letter.pk, actor="user:ann")
     steps = selectors.timeline(fresh(job))
     assert [step["state"] for step in steps].count("dead") == 1
     assert [step["state"] for step in steps][-1] == "pending"

@@ -150,8 +150,8 @@ def test_where_redis_hangs_only_the_first_finds_out(desk: Desk, monkeypatch: pyt
                 socket_connect_timeout=connection.HINT_TIMEOUT,
             )
 
-        monkeypatch.setattr(connection, "_hurried", hurried)
-        monkeypatch.setattr(connection, "SILENCE", 600.0)
-        monkeypatch.setattr(connection, "_silent_until", float("-inf"))
+        monkeypatch.setattr(connection, "_hint_client", hurried)
+        monkeypatch.setattr(connection, "HINT_PAUSE", 600.0)
+        monkeypatch.setattr(connection, "_hints_paused_until", float("-inf"))
         assert [told(job)["waits_for"] for _ in range(3)] == ["its turn"] * 3
     assert len(asked) == 1

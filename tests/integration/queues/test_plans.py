@@ -14,7 +14,7 @@ from queues import selectors
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Job, Queue
-from queues.services import auto_replay, bulk, capacity
+from queues.services import auto_replay, bulk_actions, queue_room
 from queues.states import Stage, Status
 from queues.worker import claim as claims
 from quotas import clock
@@ -117,7 +117,7 @@ def test_what_the_leader_does_on_the_side(many: Desk) -> None:
             many.skip(8)
             reconciler.run(clock.now())
         sweep(now)
-        bulk.go_on(now)
+        bulk_actions.go_on(now)
         auto_replay.replay_due(now)
 
     holds(side)
@@ -138,7 +138,7 @@ def test_a_worker(many: Desk) -> None:
 
 def test_submitting_and_room(many: Desk) -> None:
     holds(lambda: many.submit(3, idempotency_key=None))
-    holds(lambda: capacity.waiting(Queue.objects.get(name="batch").pk))
+    holds(lambda: queue_room.waiting(Queue.objects.get(name="batch").pk))
     holds(lambda: many.submit(1, unique_for=60))
     holds(lambda: many.submit(1, idempotency_key="k"))
 

@@ -15,11 +15,11 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from queues import registry, selectors
-from queues.errors import IdempotencyConflict, QueueFull
-from queues.maintenance.callback_sender import AT_ONCE, PER_RECEIVER, SHARE, Courier
+from queues.errors import IdempotencyKeyReused, QueueFull
+from queues.maintenance.callback_sender import AT_ONCE, PER_RECEIVER, SHARE, CallbackSender
 from queues.maintenance.pruner import prune
 from queues.models import AnsweredKey, Batch, Callback, IntakePart, Job, Queue
-from queues.services import batches, cancel, intake, queue_actions, replay, webhook
+from queues.services import batches, cancel, dead_letters, intake, queue_actions, webhook
 from queues.services.callbacks import receiver_of, send_due
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
@@ -60,9 +60,9 @@ def test_a_key_that_a_twin_answered_goes_on_to_mean_it(desk: Desk) -> None:
     desk.run_until_done(desk.worker())
     (again,) = submit_specs(project, [spec(unique_for=60, idempotency_key="two")])
     assert (again.job.pk, again.created) == (first.job.pk, False)
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyKeyReused):
         submit_specs(project, [spec(unique_for=60, idempotency_key="two", payload={"other": 1})])
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyKeyReused):
         submit_specs(project, [spec(idempotency_key="two")])
     (new,) = submit_specs(project, [spec(unique_for=60, idempotency_key="three")])
     assert new.created, "a new key after the end is a new job"
@@ -266,7 +266,7 @@ def test_a_callback_says_what_happened_also_after_a_replay(desk: Desk, receiver:
     desk.cycle()
     worker.settle(worker.claim(), failed("server", "it broke"))
     assert send_due() == 1
-    replay.retry(fresh(job), actor="test")
+    dead_letters.retry(fresh(job), actor="test")
     Callback.objects.update(due_at=clock.now())
     assert send_due() == 1
     desk.run_until_done(worker)
@@ -293,7 +293,7 @@ def test_a_batchs_callback_says_what_it_was(desk: Desk, receiver: Receiver) -> N
     worker.settle(worker.claim(), failed("server"))
     assert send_due() == 1
     for job in batch.jobs.all():
-        replay.retry(job, actor="test")
+        dead_letters.retry(job, actor="test")
     Callback.objects.update(due_at=clock.now())
     assert send_due() == 1
     first, second = (body for _, _, body in receiver.got)
@@ -376,7 +376,7 @@ def test_the_totals_of_an_ended_batch_outlive_its_jobs(desk: Desk, settings: Any
     assert {name: count for name, count in facts["totals"].items() if count} == {
         "completed": 3, "cancelled": 1, "dead": 1,
     }  # fmt: skip
-    replay.retry(Job.objects.get(), actor="test")
+    dead_letters.retry(Job.objects.get(), actor="test")
     desk.run_until_done(worker)
     prune(clock.now())
     prune(clock.now())
@@ -395,7 +395,7 @@ def test_a_batch_stays_as_long_as_the_job_that_ends_it(desk: Desk) -> None:
     worker.settle(worker.claim(), failed("server"))
     prune(clock.now() + timedelta(seconds=YEAR))
     assert (Job.objects.count(), Batch.objects.count()) == (1, 1)
-    replay.retry(Job.objects.get(), actor="test")
+    dead_letters.retry(Job.objects.get(), actor="test")
     desk.run_until_done(desk.worker("w2"))
     for _ in range(2):
         prune(clock.now() + timedelta(seconds=YEAR))
@@ -445,16 +445,16 @@ def due(project: Project, url: str) -> None:
 
 
 @pytest.fixture
-def courier(monkeypatch: pytest.MonkeyPatch) -> Iterator[Courier]:
+def courier(monkeypatch: pytest.MonkeyPatch) -> Iterator[CallbackSender]:
     """One whose tries last three seconds at most; the test is its thread."""
     monkeypatch.setattr(webhook, "DEADLINE", 3.0)
-    made = Courier(lambda: True)
+    made = CallbackSender(lambda: True)
     yield made
     wait_until(lambda: not made._underway, 30.0)
 
 
 def test_neither_a_receiver_nor_a_project_takes_all_places(
-    desk: Desk, courier: Courier, deaf: int, receiver: Receiver
+    desk: Desk, courier: CallbackSender, deaf: int, receiver: Receiver
 ) -> None:
     acme, globex = desk.project("acme"), desk.project("globex")
     for number in range(1, 21):
@@ -470,7 +470,7 @@ def test_neither_a_receiver_nor_a_project_takes_all_places(
 
 
 def test_receivers_that_were_slow_share_half_of_the_places(
-    desk: Desk, courier: Courier, deaf: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, courier: CallbackSender, deaf: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("queues.maintenance.callback_sender.SLOW", 1.0)
     projects = [desk.project(f"p{number}") for number in range(4)]
@@ -490,7 +490,7 @@ def test_receivers_that_were_slow_share_half_of_the_places(
 
 
 def test_callbacks_of_a_dripping_receiver_end_and_others_are_delivered(
-    desk: Desk, courier: Courier, receiver: Receiver
+    desk: Desk, courier: CallbackSender, receiver: Receiver
 ) -> None:
     project = desk.project()
     with talking(drip(b"HTTP/1.1 200 OK\r\nX-Slow: ")) as port:

@@ -13,7 +13,7 @@ from django.test import Client
 from controlplane import config
 from queues import selectors
 from queues.models import Attempt, Callback, DeadLetter, Job, Queue
-from queues.services import batches, replay
+from queues.services import batches, dead_letters
 from queues.specs import read_job
 from queues.states import Stage, Status
 from queues.worker.running import perform
@@ -269,7 +269,7 @@ def test_a_letter_of_a_removed_pool_is_replayed_into_the_wait(desk: Desk) -> Non
     worker.settle(worker.claim(), failed("server"))
     apply(pools=[])
     desk.renew_configuration()
-    replay.retry(fresh(job), actor="test")
+    dead_letters.retry(fresh(job), actor="test")
     desk.cycle()
     assert fresh(job).stage == Stage.READY
     assert "does not exist" in selectors.explain(fresh(job))["waits_for"]

@@ -16,7 +16,7 @@ from controlplane.admin.dashboard import forget
 from controlplane.alerts import records, summaries
 from queues import selectors
 from queues.models import DeadLetter, Job, Queue
-from queues.services import replay
+from queues.services import dead_letters
 from queues.states import WAITING_STAGES, Stage
 from quotas.models import Account, Policy, Pool
 from quotas.services.limits import Check, check
@@ -83,7 +83,7 @@ def test_the_oldest_job_is_counted_from_when_it_became_ready(signed_in: SignIn, 
     now = timezone.now()
     Job.objects.filter(queue=day.queue, stage__in=WAITING_STAGES).delete()
     Job.objects.filter(pk=day.dead.pk).update(created_at=now - timedelta(days=7))
-    replay.replay(day.letter.pk, actor="test")
+    dead_letters.replay(day.letter.pk, actor="test")
     facts = selectors.queue_facts(day.queue)
     assert facts["oldest_age"] < 60
     key = signed_in("root").get(f"/api/v1/queues/{day.queue.name}").json()

@@ -8,7 +8,7 @@ from queues import config
 from queues.deliveries import Ended
 from queues.models import Job, RetryPolicy
 from queues.states import Stage, Status
-from queues.worker.completer import Bookkeeper
+from queues.worker.completer import Completer
 from tests.integration.queues.desk import OK, Desk, failed
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -22,7 +22,7 @@ def test_a_fault_in_one_settle_is_that_ones_alone(desk: Desk) -> None:
     # A strategy that no code knows: only the failed delivery needs it.
     RetryPolicy.objects.update(by_category={"server": {"strategy": "prayer"}})
     config.snapshot.clear()
-    books = Bookkeeper(worker.report, lambda deliveries: None, lambda: set())
+    books = Completer(worker.report, lambda deliveries: None, lambda: set())
 
     books._settle([Ended(claimed[0], OK), Ended(claimed[1], failed("server")), Ended(claimed[2], OK)])
 

@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from queues import redaction, selectors
 from queues.models import DeadLetter
-from queues.services import bulk
+from queues.services import bulk_actions
 from quotas.admin.bulk import BulkForm, CutOff
 from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
@@ -52,7 +52,9 @@ def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> Ht
         mine = project_ids(request.user)
         if mine is not None:
             chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
-        begun = bulk.begin("replay", chosen, project=None, actor=actor_of(request), reason=form.cleaned_data["reason"])
+        begun = bulk_actions.begin(
+            "replay", chosen, project=None, actor=actor_of(request), reason=form.cleaned_data["reason"]
+        )
         messages.success(request, f"Replaying {begun.total:,} dead letters in the background.")
         return HttpResponseRedirect(reverse("admin:queues_bulkaction_change", args=[begun.pk]))
     count = rows.count()

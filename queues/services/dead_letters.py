@@ -13,7 +13,7 @@ from queues.lifecycle import operators as lifecycle
 from queues.models import DeadLetter, Job
 from queues.services.deadlock import again_after_deadlock
 from queues.services.pool_access import KnownPools
-from queues.services.submit import lane_of, through_pool
+from queues.services.submit import ordering_key_of, through_pool
 from queues.states import Status
 from quotas import clock, events
 
@@ -74,7 +74,7 @@ def _through_its_pool(job: Job, job_type: registry.JobType, payload: Mapping[str
     estimated, _ = through_pool(job_type, before, job.payload, given)
     cost, model = through_pool(job_type, pool, payload, given if estimated == job.cost else dict(job.cost))
     return {
-        "pool": named or "", "model": model, "cost": cost, "lane": lane_of(job.user, job.keys, model),
+        "pool": named or "", "model": model, "cost": cost, "ordering_key": ordering_key_of(job.user, job.keys, model),
     }  # fmt: skip
 
 

@@ -9,10 +9,10 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Greatest
 
-from queues.connection import ring
 from queues.errors import AlreadyHandled
 from queues.models import BulkAction, DeadLetter
-from queues.services import replay
+from queues.services import dead_letters
+from queues.wakeups import notify
 from quotas import clock, events
 from quotas.models import Project
 
@@ -63,7 +63,7 @@ def begin(verb: str, filter: Mapping[str, Any], *, project: Project | None, acto
                 project=project.slug if project else "",
             )
         )
-        transaction.on_commit(lambda: ring())
+        transaction.on_commit(lambda: notify())
     return action
 
 
@@ -82,7 +82,7 @@ def go_on(now: Any = None) -> bool:
     for letter_id in letters:
         done = 1
         try:
-            verb = replay.replay if action.verb == "replay" else replay.discard
+            verb = dead_letters.replay if action.verb == "replay" else dead_letters.discard
             verb(letter_id, actor=action.actor, reason=action.reason, audited=False)
         except AlreadyHandled:
             done = 0
