@@ -54,9 +54,7 @@ REASONS: dict[str, Reason] = {
         "The rest of a quota is held for higher priorities.",
         "Raise the priority or the limit.",
     ),
-    "no_dispatcher": Reason(
-        "no dispatcher", "No dispatcher runs, so that nothing is released.", "Start a dispatcher."
-    ),
+    "no_dispatcher": Reason("no dispatcher", "No dispatcher runs, so that nothing is released.", "Start a dispatcher."),
     "limiter_unavailable": Reason(
         "limits unavailable", "Redis, which counts the limits, does not answer.", "Look at Redis."
     ),

@@ -162,7 +162,7 @@ def _overlapping(began: datetime, ended: datetime):  # type: ignore[no-untyped-d
 
 def _intervals(job: Job, began: datetime, ended: datetime) -> list[WaitInterval]:
     mine = Q(queue_id=job.queue_id, priority=job.priority, project_id=job.project_id, pool=job.pool)
-    rows = _overlapping(began, ended).filter((mine & Q(ordering_key__in=("", job.lane))) | Q(queue_id=None))
+    rows = _overlapping(began, ended).filter((mine & Q(ordering_key__in=("", job.ordering_key))) | Q(queue_id=None))
     return list(rows)
 
 

@@ -7,12 +7,11 @@ limit cost a few rows, however often the limit lets one of them through. Times a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from queues.models import WaitInterval
-from queues.ready_groups import GroupKey
+from queues.states import GroupKey
 
 JOIN = timedelta(seconds=1)
 """A hold that begins again for the same cause within this time goes on: between them single jobs were released."""
@@ -21,16 +20,18 @@ SHORTEST = timedelta(milliseconds=50)
 FLUSH = timedelta(seconds=1)
 """Between two writes. A leader that is killed loses the ends of intervals of at most this length."""
 
+Cause = tuple[str, str]
+"""A reason code (`queues.reason_codes`) and the name of the policy, pool, queue or lane."""
 Holder = tuple[GroupKey, str]
 """A group and the ordering key that is held, empty for the whole group."""
 
 
 @dataclass(slots=True)
 class _Hold:
-    code: str
-    name: str
+    cause: Cause
     began: datetime
     until: datetime
+    counted_until: datetime
     row: WaitInterval | None = None
 
 
@@ -42,16 +43,16 @@ class WaitLedger:
         self._over: list[tuple[Holder, _Hold]] = []
         self._flushed: datetime | None = None
 
-    def hold(self, group: GroupKey, ordering_key: str, code: str, name: str, at: datetime, until: datetime) -> None:
-        """Report that from `at` until `until`, as far as is known, `code` holds the group or one ordering key of it."""
+    def hold(self, group: GroupKey, ordering_key: str, cause: Cause, at: datetime, until: datetime) -> None:
+        """Report that from `at` until `until`, as far as is known, `cause` holds the group or one ordering key of it."""
         holder = (group, ordering_key)
         present = self._holds.get(holder)
         if present is not None:
-            if (present.code, present.name) == (code, name) and at <= present.until + JOIN:
+            if present.cause == cause and at <= present.until + JOIN:
                 present.until = max(until, at)
                 return
             self._end(holder, present, at)
-        self._holds[holder] = _Hold(code, name, at, max(until, at))
+        self._holds[holder] = _Hold(cause, at, max(until, at), at)
 
     def release(self, group: GroupKey, ordering_key: str, at: datetime) -> None:
         """Report that a job of the group with this ordering key goes on: what held it ends now."""
@@ -65,13 +66,15 @@ class WaitLedger:
         del self._holds[holder]
         self._over.append((holder, hold))
 
-    def flush(self, now: datetime) -> list[WaitInterval]:
-        """Write what began and what ended, at most once in `FLUSH`. Returns the intervals that ended."""
+    def flush(self, now: datetime) -> dict[tuple[int, str], float]:
+        """Write what began and what ended, at most once in `FLUSH`. Returns the seconds that passed since the last time
+        for each queue and code, for the metric."""
         if self._flushed is not None and now - self._flushed < FLUSH:
-            return []
+            return {}
         self._flushed = now
         for holder, hold in [item for item in self._holds.items() if item[1].until + JOIN < now]:
             self._end(holder, hold, now)
+        seconds = self._count(now)
         over, self._over = self._over, []
         fresh, ended = [], []
         for holder, hold in over:
@@ -88,7 +91,25 @@ class WaitLedger:
             WaitInterval.objects.bulk_create(fresh, batch_size=500)
         if ended:
             WaitInterval.objects.bulk_update(ended, ["ended_at"], batch_size=200)
-        return ended + [row for row in fresh if row.ended_at is not None]
+        return seconds
+
+    def _count(self, now: datetime) -> dict[tuple[int, str], float]:
+        seconds: dict[tuple[int, str], float] = {}
+        for (group, _), hold in [*self._holds.items(), *self._over]:
+            end = min(hold.until, now)
+            if end > hold.counted_until:
+                key = (group.queue_id, hold.cause[0])
+                seconds[key] = seconds.get(key, 0.0) + (end - hold.counted_until).total_seconds()
+                hold.counted_until = end
+        return seconds
+
+    def interrupt(self, cause: Cause, since: datetime, now: datetime) -> None:
+        """Write that from `since` until `now` nothing could be released, and end what lasted then."""
+        for holder, hold in list(self._holds.items()):
+            self._end(holder, hold, since)
+        self._flushed = None
+        self.flush(now)
+        write_gap(cause, since, now)
 
     def discard(self) -> None:
         """Forget what lasts: another leader goes on from the rows."""
@@ -98,32 +119,22 @@ class WaitLedger:
 
 
 def _row(holder: Holder, hold: _Hold, ended: datetime | None) -> WaitInterval:
-    (queue_id, priority, project_id, pool), ordering_key = holder
+    group, ordering_key = holder
+    code, name = hold.cause
     return WaitInterval(
-        queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, ordering_key=ordering_key,
-        code=hold.code, name=hold.name[:128], began_at=hold.began, ended_at=ended,
+        queue_id=group.queue_id, priority=group.priority, project_id=group.project_id, pool=group.pool,
+        ordering_key=ordering_key, code=code, name=name[:128], began_at=hold.began, ended_at=ended,
     )  # fmt: skip
 
 
 def take_over(last_seen: datetime, now: datetime) -> None:
     """End what an earlier leader left open when it was last seen, and write that nobody led since then."""
     WaitInterval.objects.filter(ended_at=None).update(ended_at=last_seen)
-    WaitInterval.objects.filter(began_at__gt=last_seen, ended_at=last_seen).delete()
-    write_gap("no_dispatcher", "", last_seen, now)
+    WaitInterval.objects.filter(began_at__gte=last_seen, ended_at=last_seen).delete()
+    write_gap(("no_dispatcher", ""), last_seen, now)
 
 
-def write_gap(code: str, name: str, began: datetime, ended: datetime) -> None:
+def write_gap(cause: Cause, began: datetime, ended: datetime) -> None:
     """Write that from `began` to `ended` no job of any group could be released."""
     if ended - began >= SHORTEST:
-        WaitInterval.objects.create(code=code, name=name, began_at=began, ended_at=ended)
-
-
-def names_of(intervals: Iterable[WaitInterval]) -> dict[tuple[int, str], float]:
-    """Seconds by queue and code, for the metric."""
-    found: dict[tuple[int, str], float] = {}
-    for interval in intervals:
-        if interval.queue_id is None or interval.ended_at is None:
-            continue
-        key = (interval.queue_id, interval.code)
-        found[key] = found.get(key, 0.0) + (interval.ended_at - interval.began_at).total_seconds()
-    return found
+        WaitInterval.objects.create(code=cause[0], name=cause[1], began_at=began, ended_at=ended)
