@@ -6,6 +6,11 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib.auth.management import create_permissions
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.db import DEFAULT_DB_ALIAS
+
+from quotas.models import Project
 
 OURS = ("quotas", "queues", "controlplane")
 SECRETIVE = ("auditentry",)
@@ -14,12 +19,6 @@ SECRETIVE = ("auditentry",)
 
 def make_roles(**kwargs: Any) -> None:
     """A receiver of `post_migrate`."""
-    from django.contrib.auth.models import Group, Permission
-    from django.contrib.contenttypes.models import ContentType
-    from django.db import DEFAULT_DB_ALIAS
-
-    from quotas.models import Project
-
     if kwargs.get("using", DEFAULT_DB_ALIAS) != DEFAULT_DB_ALIAS:
         return
     for label in (*OURS, "auth"):

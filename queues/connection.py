@@ -1,4 +1,4 @@
-"""The Redis clients of the queues, and the belts: the short RQ queues that workers take from."""
+"""The Redis clients of the queues: one for what must succeed, one for hints."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any, cast
 import redis
 import structlog
 from django.conf import settings
-from rq import Queue
-from rq.serializers import JSONSerializer
 
 log = structlog.get_logger(__name__)
 
@@ -73,12 +71,6 @@ def read_hints(name: str, fields: Sequence[str]) -> tuple[list[bytes | None], fl
         return [None] * len(fields), 0.0
     values, (seconds, micros) = answers
     return values, float(seconds) + micros / 1e6
-
-
-@lru_cache(maxsize=4)
-def belt(lane: str) -> Queue:
-    """The short RQ queue of a lane. Its jobs carry ids and delivery numbers only, as JSON."""
-    return Queue(lane, connection=client(), serializer=JSONSerializer, default_timeout=-1)
 
 
 def key(name: str) -> str:

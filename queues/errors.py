@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from quotas.rest.pointers import FieldError as FieldError
 
 CATEGORIES = (
     "rate_limited", "quota_exhausted", "auth", "server", "network", "timeout", "validation", "code", "poison",
@@ -61,14 +62,6 @@ class AlreadyHandled(QueueError):
 
 class NotRetryable(QueueError):
     """Only a dead job can be retried."""
-
-
-@dataclass(frozen=True)
-class FieldError:
-    """One thing wrong with the input. `pointer` is a JSON pointer (RFC 6901)."""
-
-    pointer: str
-    detail: str
 
 
 class InvalidJob(QueueError):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from django.db.models import Prefetch, prefetch_related_objects
 
 from queues import registry
 from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Queue, WorkerProcess
-from queues.selectors import batch_facts
+from queues.selectors.batches import batch_progress
+from queues.selectors.dead_letters import DeadLetterGroup
+from queues.selectors.explanation import Explanation
+from queues.selectors.queues import QueueFacts
+from queues.selectors.timeline import Step
 from quotas.models import Project
-
-
-def moment(value: datetime | None) -> str | None:
-    """ISO 8601 in UTC with `Z` and milliseconds."""
-    if value is None:
-        return None
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from quotas.times import rfc3339
 
 
 def payload_of(job: Job) -> dict[str, Any]:
@@ -41,10 +40,10 @@ def job_row(job: Job) -> dict[str, Any]:
         "max_attempts": job.max_attempts,
         "attempts_made": job.attempts_made,
         "reason": job.reason,
-        "run_at": moment(job.not_before),
-        "created_at": moment(job.created_at),
-        "started_at": moment(job.started_at),
-        "finished_at": moment(job.finished_at),
+        "run_at": rfc3339(job.not_before),
+        "created_at": rfc3339(job.created_at),
+        "started_at": rfc3339(job.started_at),
+        "finished_at": rfc3339(job.finished_at),
     }
 
 
@@ -57,8 +56,8 @@ def attempt_shape(attempt: Attempt) -> dict[str, Any]:
         "status": attempt.status,
         "error": attempt.error or None,
         "counted": attempt.counted,
-        "started_at": moment(attempt.started_at),
-        "ended_at": moment(attempt.ended_at),
+        "started_at": rfc3339(attempt.started_at),
+        "ended_at": rfc3339(attempt.ended_at),
     }
 
 
@@ -90,21 +89,21 @@ def job_whole(job: Job) -> dict[str, Any]:
 
 
 def batch_shape(batch: Batch) -> dict[str, Any]:
-    facts = batch_facts(batch)
+    progress = batch_progress(batch)
     return {
         "id": batch.uid,
         "name": batch.name,
         "project": batch.project.slug,
         "open": batch.open,
         "then": batch.then.uid if batch.then else None,
-        **facts,
-        "eta": moment(facts["eta"]),
-        "created_at": moment(batch.created_at),
-        "finished_at": moment(batch.finished_at),
+        **asdict(progress),
+        "eta": rfc3339(progress.eta),
+        "created_at": rfc3339(batch.created_at),
+        "finished_at": rfc3339(batch.finished_at),
     }
 
 
-def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = None) -> dict[str, Any]:
+def queue_shape(queue: Queue, facts: QueueFacts, project: Project | None = None) -> dict[str, Any]:
     """A queue as the platform sees it, or as a project does: a pool that is for others has no name there."""
     theirs = queue.pool is not None and (
         project is None or queue.pool.projects is None or project.slug in queue.pool.projects
@@ -119,11 +118,33 @@ def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = N
         "lane": queue.lane,
         "pool": queue.pool.name if queue.pool and theirs else None,
         "retry_policy": queue.retry_policy.name if queue.retry_policy else None,
-        **facts,
+        **{name: value for name, value in asdict(facts).items() if name != "recent"},
+        **asdict(facts.recent),
     }
 
 
-def letter_shape(letter: DeadLetter) -> dict[str, Any]:
+def steps_shape(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """A timeline."""
+    return [{"at": rfc3339(step.at), "state": step.state, "reason": step.reason} for step in steps]
+
+
+def explanation_shape(found: Explanation) -> dict[str, Any]:
+    return {
+        "status": found.status,
+        "waits_for": found.waits_for,
+        "until": rfc3339(found.until),
+        "ahead": found.ahead,
+        "estimated_start": rfc3339(found.estimated_start),
+        "timeline": steps_shape(found.timeline),
+    }
+
+
+def dead_letter_group_shape(group: DeadLetterGroup) -> dict[str, Any]:
+    shown = {name: value for name, value in asdict(group).items() if name != "first"}
+    return {**shown, "first_at": rfc3339(group.first_at), "last_at": rfc3339(group.last_at)}
+
+
+def dead_letter_shape(letter: DeadLetter) -> dict[str, Any]:
     """Needs `job`, `project` and `queue` selected."""
     return {
         "id": letter.uid,
@@ -136,8 +157,8 @@ def letter_shape(letter: DeadLetter) -> dict[str, Any]:
         "fingerprint": letter.fingerprint,
         "error": letter.error,
         "attempts": letter.attempts,
-        "created_at": moment(letter.created_at),
-        "handled_at": moment(letter.handled_at),
+        "created_at": rfc3339(letter.created_at),
+        "handled_at": rfc3339(letter.handled_at),
         "handled_by": letter.handled_by or None,
         "handled_as": letter.handled_as or None,
     }
@@ -157,6 +178,6 @@ def worker_shape(worker: WorkerProcess, alive: bool) -> dict[str, Any]:
         "jobs_failed": worker.jobs_failed,
         "success_rate": round(1 - worker.jobs_failed / worker.jobs_done, 4) if worker.jobs_done else None,
         "rate": round(worker.jobs_done / max((worker.seen_at - worker.started_at).total_seconds(), 1.0), 3),
-        "started_at": moment(worker.started_at),
-        "last_seen": moment(worker.seen_at),
+        "started_at": rfc3339(worker.started_at),
+        "last_seen": rfc3339(worker.seen_at),
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,9 +10,11 @@ from typing import Any
 from django.utils.dateparse import parse_datetime
 
 from queues.errors import FieldError, InvalidJob
-from queues.payloads import escape, mistake_in
+from queues.payloads import mistake_in
 from quotas.engine.types import MAX_COST
 from quotas.priorities import PRIORITIES
+from quotas.rest.fingerprints import fingerprint
+from quotas.rest.pointers import escape
 
 FIELDS = frozenset(
     {
@@ -54,12 +54,6 @@ class JobSpec:
     """Why it waits until somebody releases it, though it names no other jobs: set by us, never by a caller."""
     digest: str = ""
     """Hash of the body, to tell a repeated request from another one under the same idempotency key."""
-
-
-def digest_of(body: Any) -> str:
-    """A hash that two JSON values share only when they are equal; members in any order."""
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class _Reader:
@@ -263,7 +257,7 @@ def read_job(data: Any, pointer: str = "") -> JobSpec:
         ),
         digest=""
         if reader.errors
-        else digest_of({name: value for name, value in data.items() if name != "idempotency_key"}),
+        else fingerprint({name: value for name, value in data.items() if name != "idempotency_key"}),
     )
     if reader.errors:
         raise InvalidJob(reader.errors)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from queues import registry
+from queues import config, registry
 from queues.errors import InvalidJob
 from queues.registry import JobContext, RunResult
 from quotas import testing as quotas_testing
@@ -59,7 +59,5 @@ def isolated_registry() -> Iterator[None]:
 
 def fresh_configuration() -> None:
     """Forget the configuration of quotas and queues in memory: the next use reads SQL."""
-    from queues import config
-
     quotas_testing.fresh_configuration()
     config.snapshot.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from queues import connection
@@ -21,11 +22,20 @@ GRACE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a group waits for: the reason in words, the name of the policy or pool, seconds where they are known."""
+    """What limits a group: the reason in words, the name of the policy or pool, seconds until it ends if known."""
 
     reason: str
     name: str | None
     seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWait:
+    """The published wait of a group. `until` is None if only an operator can help."""
+
+    reason: str
+    binding: str | None
+    until: datetime | None
 
 
 def _field(group: GroupKey) -> str:
@@ -55,10 +65,19 @@ def publish(bindings: Mapping[GroupKey, Binding]) -> None:
         pipeline.execute()
 
 
-def read_group_waits(groups: Sequence[GroupKey]) -> list[dict[str, Any]]:
-    """The published waits of those of the groups that something binds, in their order; none where Redis is away."""
+def read_group_waits(groups: Sequence[GroupKey]) -> dict[GroupKey, GroupWait]:
+    """The published waits of those of the groups that have one, in their order; none if Redis is away."""
     raws, now = connection.read_hints("waits", [_field(group) for group in groups])
-    return [wait for raw in raws if raw is not None and _is_current(wait := json.loads(raw), now)]
+    found: dict[GroupKey, GroupWait] = {}
+    for group, raw in zip(groups, raws, strict=True):
+        if raw is not None and _is_current(wait := json.loads(raw), now):
+            until = wait["until"]
+            found[group] = GroupWait(
+                str(wait["reason"]),
+                wait.get("binding"),
+                None if until is None else datetime.fromtimestamp(float(until), tz=UTC),
+            )
+    return found
 
 
 def _is_current(wait: Mapping[str, Any], now: float) -> bool:

@@ -25,10 +25,10 @@ from quotas.priorities import rank
 from quotas.runtime.connection import accounts
 from quotas.runtime.threads import in_thread, off_loop
 from quotas.services import accounts as service
+from quotas.services.account_lease import Lease, lent
 from quotas.snapshot import resolve
 from quotas.upstream import response as answers
 from quotas.upstream.call import CallFailed, CallStatus, Plan, units
-from quotas.upstream.lease import Lease, lent
 
 R = TypeVar("R")
 DEFAULT_ATTEMPTS = 5

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from quotas import events
 from quotas.engine.limits.reference import ReferenceLimiter
+from quotas.snapshot import resolve
 
 E = TypeVar("E", bound=events.Event)
 
@@ -57,6 +58,4 @@ def throwaway_prefix() -> str:
 def fresh_configuration() -> None:
     """Forget the configuration in memory, so that the next use reads SQL. For a database that was emptied or replaced,
     whose versions begin anew."""
-    from quotas.snapshot import resolve
-
     resolve.forget()

@@ -1,67 +1,50 @@
-"""Sending what is due, again and again until it is taken or a day has passed. Safe in any number of processes."""
+"""The notices of alerts: what each says, and how it is sent to its rule's address."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
 from typing import Any
 
 import structlog
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 
 from controlplane.alerts import channels
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import Alert, AlertNotice, AlertRule
 from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
-
-WAITS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 21600, 28800)
-"""Seconds between two tries; about a day in all."""
-LEASE = timedelta(seconds=60)
-"""How long a sender holds a notice before another one may try it."""
+from quotas.runtime.outbox import Outbox
+from quotas.times import rfc3339
 
 log = structlog.get_logger(__name__)
 
 
-def due(count: int, but_rules: Collection[int] = ()) -> list[AlertNotice]:
-    """Up to `count` notices that are due, the oldest first. Of one alert a rule gets the notices in their order."""
-    earlier = AlertNotice.objects.filter(
-        alert=OuterRef("alert"), rule=OuterRef("rule"), pk__lt=OuterRef("pk"), due_at__isnull=False
-    )
-    rows = AlertNotice.objects.filter(due_at__lte=clock.now()).exclude(Exists(earlier)).exclude(rule__in=but_rules)
-    return list(rows.select_related("alert", "rule").order_by("due_at", "pk")[:count])
+class NoticeOutbox(Outbox[AlertNotice]):
+    """Notices of alerts; each rule is a receiver of its own, and of one alert it gets the notices in their order."""
+
+    model = AlertNotice
+
+    def rows(self, receivers: Collection[str], tenants: Collection[int]) -> QuerySet[AlertNotice, AlertNotice]:
+        earlier = AlertNotice.objects.filter(
+            alert=OuterRef("alert"), rule=OuterRef("rule"), pk__lt=OuterRef("pk"), due_at__isnull=False
+        )
+        rows = AlertNotice.objects.exclude(Exists(earlier)).exclude(rule__in=[int(receiver) for receiver in receivers])
+        return rows.select_related("alert", "rule")
+
+    def receiver(self, row: AlertNotice) -> str:
+        return str(row.rule_id)
+
+    def deliver(self, row: AlertNotice) -> str:
+        error = _deliver(row)
+        if error:
+            log.info("alert.notice_failed", rule=row.rule.name, notice=row.uid, error=error, tries=row.tries + 1)
+        return error
+
+    def given_up(self, row: AlertNotice, error: str) -> None:
+        log.warning("alert.notice_given_up", rule=row.rule.name, notice=row.uid, error=error)
 
 
-def take(notice: AlertNotice) -> bool:
-    """Make it this process's for a while: taking is moving it on, and whoever comes second finds it no longer due."""
-    rows = AlertNotice.objects.filter(pk=notice.pk, due_at=notice.due_at)
-    return bool(rows.update(due_at=clock.now() + LEASE))
-
-
-def send_due(count: int = 5) -> int:
-    """Send what is due, one after the other; returns how many were tried."""
-    tried = 0
-    for notice in due(count):
-        if take(notice):
-            send(notice)
-            tried += 1
-    return tried
-
-
-def send(notice: AlertNotice) -> None:
-    """Try a taken one, and note how it went."""
-    error = _deliver(notice)
-    now, tries = clock.now(), notice.tries + 1
-    fields: dict[str, Any]
-    if not error:
-        fields = {"due_at": None, "delivered_at": now, "error": ""}
-    elif tries > len(WAITS):
-        fields = {"due_at": None, "error": f"given up: {error}"}
-        log.warning("alert.notice_given_up", rule=notice.rule.name, notice=notice.uid, error=error)
-    else:
-        fields = {"due_at": now + timedelta(seconds=WAITS[tries - 1]), "error": error}
-        log.info("alert.notice_waits", rule=notice.rule.name, notice=notice.uid, error=error, tries=tries)
-    AlertNotice.objects.filter(pk=notice.pk).update(tries=tries, **fields)
+notices = NoticeOutbox()
 
 
 def send_test(rule: AlertRule, *, actor: str, reason: str) -> str:
@@ -118,7 +101,7 @@ def text_of(notice: AlertNotice) -> str:
 
 def document_of(notice: AlertNotice) -> dict[str, Any]:
     """What a webhook gets."""
-    return {"type": f"alert.{notice.event}", "timestamp": moment(notice.created_at), "data": shape(notice.alert)}
+    return {"type": f"alert.{notice.event}", "timestamp": rfc3339(notice.created_at), "data": shape(notice.alert)}
 
 
 def shape(alert: Alert) -> dict[str, Any]:
@@ -131,15 +114,11 @@ def shape(alert: Alert) -> dict[str, Any]:
         "severity": alert.severity,
         "summary": alert.summary,
         "facts": alert.facts,
-        "opened_at": moment(alert.opened_at),
-        "last_seen": moment(alert.last_seen),
+        "opened_at": rfc3339(alert.opened_at),
+        "last_seen": rfc3339(alert.last_seen),
         "count": alert.count,
-        "acknowledged_at": moment(alert.acknowledged_at),
+        "acknowledged_at": rfc3339(alert.acknowledged_at),
         "acknowledged_by": alert.acknowledged_by,
-        "resolved_at": moment(alert.resolved_at),
+        "resolved_at": rfc3339(alert.resolved_at),
         "resolved_by": alert.resolved_by,
     }
-
-
-def moment(at: Any) -> str | None:
-    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

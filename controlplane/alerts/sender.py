@@ -1,4 +1,4 @@
-"""Beside the leading dispatcher: a thread that watches and keeps accounts' history, and a courier for notices.
+"""Beside the leading dispatcher: a thread that looks for troubles and keeps accounts' history, and one that sends notices.
 
 A receiver that is slow delays neither the watch nor the notices of other rules.
 """
@@ -6,7 +6,7 @@ A receiver that is slow delays neither the watch nor the notices of other rules.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections
@@ -14,37 +14,17 @@ from redis.exceptions import RedisError
 
 from controlplane.alerts import outbox
 from controlplane.alerts.watch import Watch
-from controlplane.models import AlertNotice
 from controlplane.observability.account_history import AccountHistory
-from queues.maintenance.callback_sender import CallbackSender
 from quotas import clock
 from quotas.engine.errors import LimiterUnavailable
 from quotas.runtime import background
+from quotas.runtime.outbox_sender import OutboxSender
 
 PAUSE = 1.0
 EVERY = 5.0
 """Seconds between two looks."""
 
 log = structlog.get_logger(__name__)
-
-
-class NoticeOutbox:
-    """Notices of alerts; each rule is a receiver of its own."""
-
-    def due(self, count: int, receivers: Collection[str], tenants: Collection[int]) -> list[AlertNotice]:
-        return outbox.due(count, [int(receiver) for receiver in receivers])
-
-    def receiver(self, row: AlertNotice) -> str:
-        return str(row.rule_id)
-
-    def tenant(self, row: AlertNotice) -> int | None:
-        return None
-
-    def take(self, row: AlertNotice) -> bool:
-        return outbox.take(row)
-
-    def send(self, row: AlertNotice) -> None:
-        outbox.send(row)
 
 
 class Sender:
@@ -54,17 +34,17 @@ class Sender:
         self._leads = leads
         self._watch = Watch()
         self._history = AccountHistory()
-        self._courier = CallbackSender(leads, NoticeOutbox(), name="notices")
+        self._notices = OutboxSender(leads, outbox.notices, "notices")
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         self._thread = background.start("alerts", self._turn, self._stopping, vital=True)
-        self._courier.start()
+        self._notices.start()
 
     def stop(self) -> None:
         self._stopping.set()
-        self._courier.stop()
+        self._notices.stop()
         if self._thread is not None:
             self._thread.join()
 

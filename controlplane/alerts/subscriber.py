@@ -16,6 +16,7 @@ from django.db import connection as sql
 
 from controlplane.alerts import records, summaries
 from controlplane.alerts.kinds import Trouble
+from controlplane.alerts.sender import Sender
 from quotas import events
 from quotas.snapshot import resolve
 
@@ -101,8 +102,6 @@ HEARD: tuple[type[events.Event], ...] = (
 
 def begin(event: Any) -> None:
     """The dispatcher's process also watches and delivers."""
-    from controlplane.alerts.sender import Sender
-
     if event.role == "dispatcher":
         Sender(event.leads).start()
 

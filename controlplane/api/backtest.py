@@ -16,12 +16,13 @@ from controlplane.config.kinds.policies import Policies
 from controlplane.config.records import Item, Mistakes
 from quotas.models import Override, Policy, Project, Tier
 from quotas.rest.caller import Caller, unknown_project
-from quotas.rest.pointers import pointer
+from quotas.rest.pointers import FieldError, pointer
 from quotas.rest.problems import InvalidRequest, ProblemError
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
 from quotas.services import backtest
 from quotas.snapshot.policies import CompiledPolicy
+from quotas.times import rfc3339
 
 MOST = 1000
 """Subjects that are told of; the totals are of all."""
@@ -115,8 +116,7 @@ def _item(given: dict[str, Any]) -> Item:
         mistakes = [mistake]
     except Mistakes as several:
         mistakes = several.mistakes
-    errors = [{"pointer": mistake.path, "detail": mistake.message} for mistake in mistakes]
-    raise InvalidRequest(f"{errors[0]['pointer']}: {errors[0]['detail']}", errors)
+    raise InvalidRequest.of([FieldError(mistake.path, mistake.message) for mistake in mistakes])
 
 
 def _node(value: Any, *path: str | int) -> Node:
@@ -152,8 +152,8 @@ def _answer(policy: CompiledPolicy, found: backtest.Backtest) -> dict[str, Any]:
         "unit": policy.unit,
         "source": found.source,
         "resolution": found.resolution,
-        "from": _told(found.begin),
-        "to": _told(found.end),
+        "from": rfc3339(found.begin),
+        "to": rfc3339(found.end),
         "total": {
             "subjects": len(found.subjects),
             "subjects_denied": sum(1 for held in found.subjects if held.denied),
@@ -169,13 +169,9 @@ def _answer(policy: CompiledPolicy, found: backtest.Backtest) -> dict[str, Any]:
                 "demand": held.demand,
                 "denied": held.denied,
                 "recorded_denied": held.recorded_denied,
-                "first_denied_at": _told(held.first_denied),
+                "first_denied_at": rfc3339(held.first_denied),
             }
             for held in found.subjects[:MOST]
         ],
         "approximate": found.approximate,
     }
-
-
-def _told(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")

@@ -16,6 +16,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from quotas.rest.caller import resolve_project
 from quotas.rest.problems import InvalidRequest, ProblemError
 from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
@@ -76,8 +77,6 @@ class EventsView(ApiView):
         return EventStream(Subscription(project, after))
 
     def _project(self, named: str | None) -> str | None:
-        from quotas.rest.caller import resolve_project
-
         found = resolve_project(self.request, named)
         return found.slug if found is not None else None
 
@@ -91,9 +90,5 @@ def _position(text: str, place: str) -> Position:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        detail = "must be an event's id or a time with its zone (ISO 8601)"
-        error = {"pointer": place, "detail": detail}
-        if place.startswith("?"):
-            error["parameter"] = place[1:]
-        raise InvalidRequest(f"{place}: {detail}", [error])
+        raise InvalidRequest.at(place, "must be an event's id or a time with its zone (ISO 8601)")
     return max(0, int(moment.timestamp() * 1000) - 1), 2**63

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from controlplane.models import AuditEntry
 from quotas import events
 
 
 def record(event: events.OperatorActed) -> None:
     """One row; where it can't be written, the action itself fails and is rolled back."""
-    from controlplane.models import AuditEntry
-
     AuditEntry.objects.create(
         actor=event.actor[:200],
         verb=event.verb if event.phase == "done" else f"{event.verb}.{event.phase}",

@@ -7,7 +7,7 @@ import math
 import re
 import zoneinfo
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from quotas.engine.types import MAX_COST
 from quotas.models.names import name_validator
 from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.suggestions import did_you_mean
+from quotas.times import rfc3339
 
 YEAR = 366 * 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # as name_validator has it
@@ -160,13 +161,9 @@ def moment(node: Node) -> str:
     if value.tzinfo is None:
         raise node.wrong("must name its time zone, as in 2026-12-31T00:00:00Z")
     try:
-        return instant(value)
+        return rfc3339(value)
     except OverflowError:
         raise node.wrong("is too far away") from None
-
-
-def instant(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def cidr(node: Node) -> str:

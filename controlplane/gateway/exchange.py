@@ -22,11 +22,11 @@ from controlplane.gateway.refusals import of_admission
 from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, parts_of, read_all
 from controlplane.gateway.usage import EventMeter, Meter, meter_of
 from controlplane.http.request import Send
-from quotas.api import answers
 from quotas.engine import dialects
 from quotas.engine.dialects.redaction import without
 from quotas.engine.types import Admission, CallOutcome, Decision
 from quotas.models.encrypted import CredentialUnreadable
+from quotas.rest import decisions
 from quotas.rest.problems import ProblemError
 from quotas.snapshot.config import ConfigSnapshot
 from quotas.snapshot.pools import PoolConfig
@@ -295,7 +295,7 @@ class Exchange:
             "sluice-overhead": f"{overhead:.6f}",
             **{
                 name.lower(): value
-                for name, value in answers.headers_of(decision).items()
+                for name, value in decisions.headers_of(decision).items()
                 if name.startswith("RateLimit")
             },
         }

@@ -23,10 +23,9 @@ from controlplane.http.fast_path import is_ours
 from controlplane.http.hot_cache import HotCache
 from controlplane.http.request import Disconnected, Receive, Scope, Send
 from controlplane.http.threads import Threads
-from quotas.api import answers
 from quotas.engine.errors import LimiterUnavailable
 from quotas.errors import NetworkDenied, UnknownProject
-from quotas.rest import problems, scopes
+from quotas.rest import decisions, problems, scopes
 from quotas.rest.authentication import REFUSED
 from quotas.rest.caller import Caller
 from quotas.rest.problems import NotFound, ProblemError
@@ -177,7 +176,7 @@ def _dialect_by(given: Mapping[bytes, bytes]) -> str:
 
 def _problem(error: Exception) -> ProblemError:
     if isinstance(error, UnknownProject | NetworkDenied | LimiterUnavailable):
-        return answers.refusal(error)
+        return decisions.refusal(error)
     if isinstance(error, BadAddress):
         return ProblemError("invalid-request", "Invalid request", 400, str(error))
     found = problems.translate(error)

@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from controlplane.http.response import Answer, rendered
-from quotas.api import answers, pools
+from quotas.api import pools
 from quotas.engine.types import Admission, Decision
+from quotas.rest import decisions
 from quotas.rest.problems import ProblemError
 
 OPENAI = frozenset({"openai", "azure", "groq", "mistral"})
@@ -28,10 +29,10 @@ def of_admission(admission: Admission, pool: str, project: str | None) -> Proble
         allowed=False, limits=admission.limits, retry_after=admission.retry_after, binding=admission.binding,
         impossible=admission.impossible,
     )  # fmt: skip
-    body = answers.body_of(decision, project)
+    body = decisions.body_of(decision, project)
     shown = {name: body.pop(name) for name in ("type", "title", "status", "detail")}
     slug = shown["type"].removeprefix("/problems/")
-    headers = answers.headers_of(decision)
+    headers = decisions.headers_of(decision)
     return ProblemError(slug, shown["title"], shown["status"], shown["detail"], headers=headers, **body)
 
 

@@ -10,7 +10,6 @@ import asyncio
 import json
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import redis.asyncio
@@ -20,6 +19,7 @@ from redis.exceptions import RedisError
 
 from controlplane.api.events import Position
 from controlplane.observability.stream import stream_key
+from quotas.times import from_unix, rfc3339
 
 REMEMBERED = 2_000
 PAGE = 500
@@ -156,11 +156,11 @@ def event_of(raw_id: bytes, fields: Any) -> Event:
     try:
         name, project = fields[b"n"].decode(), fields[b"p"].decode()
         data = json.loads(fields[b"d"])
-        at = datetime.fromtimestamp(position[0] / 1000, UTC).isoformat(timespec="milliseconds")
+        at = rfc3339(from_unix(position[0] / 1000))
     except (KeyError, ValueError, OverflowError, OSError) as error:
         log.warning("events.unreadable", id=raw_id.decode(), error=type(error).__name__)
         return Event(position, "", b": unreadable\n\n")
-    told = {"event": name, "project": project or None, "at": at.replace("+00:00", "Z"), "data": data}
+    told = {"event": name, "project": project or None, "at": at, "data": data}
     text = json.dumps(told, separators=(",", ":"))
     frame = f"id: {raw_id.decode()}\nevent: {name}\ndata: {text}\n\n".encode()
     return Event(position, project, frame)

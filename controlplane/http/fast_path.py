@@ -25,9 +25,9 @@ from controlplane.http.hot_cache import HotCache
 from controlplane.http.request import Disconnected, LeanRequest, Receive, Scope, Send, headers_of, read_body, wait_gone
 from controlplane.http.response import Answer, rendered, security_headers
 from controlplane.http.threads import Threads
-from quotas.api import answers, limits, pools
+from quotas.api import limits, pools
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownPool, UnknownProject
-from quotas.rest import problems, scopes
+from quotas.rest import decisions, problems, scopes
 from quotas.rest.authentication import REFUSED, ApiKeyAuthentication
 from quotas.rest.caller import Caller
 from quotas.rest.idempotency import IdempotencyMismatch
@@ -164,15 +164,15 @@ class FastPath:
         except CallerGone:
             raise Disconnected from None
         except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
         finally:
             if gone is not None:
                 gone.cancel()
         kind = _JSON if decision.allowed else problems.MEDIA_TYPE
-        fields = answers.headers_of(decision).items()
-        return Answer(answers.status_of(decision), rendered(answers.body_of(decision, asked.project)), kind, fields)
+        fields = decisions.headers_of(decision).items()
+        return Answer(decisions.status_of(decision), rendered(decisions.body_of(decision, asked.project)), kind, fields)
 
     async def _acquire(self, pool: str, request: LeanRequest, receive: Receive) -> Answer:
         """An account for a caller that waits: without a thread meanwhile, and without an account for one that is gone."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
-import redis
-from django.conf import settings
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from controlplane.observability import check_counts
 from controlplane.observability.buckets import cumulative
+from quotas.runtime.counters import Field
 from quotas.services.usage import Selection, ratio, usage
 
 MOST = 5_000
@@ -18,24 +16,21 @@ MOST = 5_000
 
 
 def collect() -> Iterator[Metric]:
-    check_counts.counts.flush()
-    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, decode_responses=True) as client:
-        sums: dict[str, str] = client.hgetall(check_counts.key())  # type: ignore[assignment]
-    yield from _checks({name: float(value) for name, value in sums.items()})
+    check_counts.counter.flush()
+    yield from _checks(check_counts.counter.read())
     yield _ratios()
 
 
-def _checks(sums: dict[str, float]) -> Iterator[Metric]:
+def _checks(sums: dict[Field, float]) -> Iterator[Metric]:
     total = CounterMetricFamily(
-        "sluice_limit_checks", "Requests held against a policy.", labels=["policy", "scope", "outcome"]
+        "sluice_limit_checks", "Checks of a policy, by their outcome.", labels=["policy", "scope", "outcome"]
     )
     seconds: dict[int | str, float] = {}
-    for name, value in sorted(sums.items()):
-        family, *labels = json.loads(name)
+    for (family, *labels), value in sorted(sums.items()):
         if family == "total":
             total.add_metric(labels, value)
         else:
-            seconds[labels[0]] = value
+            seconds[int(labels[0]) if labels[0].isdigit() else labels[0]] = value
     histogram = HistogramMetricFamily("sluice_limit_check_seconds", "Time that a call to the limiter took.")
     if seconds:
         histogram.add_metric([], cumulative(check_counts.BOUNDS, seconds), seconds.get("sum", 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import messages
@@ -11,8 +12,9 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from queues import redaction, selectors
+from queues import redaction
 from queues.models import DeadLetter
+from queues.selectors.dead_letters import dead_letter_groups
 from queues.services import bulk_actions
 from quotas.admin.bulk import BulkForm, CutOff
 from quotas.admin.trail import actor_of
@@ -26,14 +28,14 @@ def groups(model_admin: Any, request: HttpRequest) -> HttpResponse:
     if not model_admin.has_view_permission(request):
         raise PermissionDenied
     rows = model_admin.get_queryset(request).filter(handled_at=None)
-    found = selectors.letter_groups(rows, count=SHOWN + 1)
-    for group in found:
-        group["error"] = redaction.hide_in_text(group["error"])
+    found = [
+        replace(group, error=redaction.hide_in_text(group.error)) for group in dead_letter_groups(rows, count=SHOWN + 1)
+    ]
     context = {
         **model_admin.admin_site.each_context(request),
         "title": "Failures",
         "opts": DeadLetter._meta,
-        "groups": sorted(found[:SHOWN], key=lambda group: -group["count"]),
+        "groups": sorted(found[:SHOWN], key=lambda group: -group.count),
         "more": len(found) > SHOWN,
         "may_replay": model_admin.has_operate_permission(request),
     }

@@ -10,13 +10,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues import selectors
 from queues.api import documents
 from queues.api.jobs import Reason
 from queues.api.problems import as_problems
 from queues.errors import LETTER_CATEGORIES
 from queues.models import BulkAction, DeadLetter, Job
-from queues.presenters import job_whole, letter_shape, moment
+from queues.presenters import dead_letter_group_shape, dead_letter_shape, job_whole
+from queues.selectors.dead_letters import dead_letter_groups, traceback_of
 from queues.services import bulk_actions, dead_letters
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField
@@ -24,6 +24,7 @@ from quotas.rest.pagination import PageQuery, encode, page, position
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
+from quotas.times import rfc3339
 
 SEVERITIES = ("info", "warning", "critical")
 
@@ -100,7 +101,7 @@ class DeadLetters(ApiView):
     )
     def get(self, request: Request) -> Response:
         query = self.query(LettersQuery)
-        return Response(page(letters(self, query), query, letter_shape, order="id"))
+        return Response(page(letters(self, query), query, dead_letter_shape, order="id"))
 
 
 class DeadLetterGroups(ApiView):
@@ -113,12 +114,12 @@ class DeadLetterGroups(ApiView):
         summary="Dead letters that failed alike",
     )
     def get(self, request: Request) -> Response:
-        """Newest group first, by the first letter of each: one that grows keeps its place."""
+        """Newest group first, by the first letter of each, so that the order is stable while groups grow."""
         query = self.query(LettersQuery)
         rows, limit = letters(self, query), query["limit"]
-        groups = selectors.letter_groups(rows, below=position(rows, query, "id"), count=limit + 1)
-        following = encode(str(groups[limit - 1]["first"])) if len(groups) > limit else None
-        return Response({"results": [_group(group) for group in groups[:limit]], "next": following})
+        groups = dead_letter_groups(rows, below=position(rows, query, "id"), count=limit + 1)
+        following = encode(str(groups[limit - 1].first)) if len(groups) > limit else None
+        return Response({"results": [dead_letter_group_shape(group) for group in groups[:limit]], "next": following})
 
 
 class DeadLetterDetail(ApiView):
@@ -128,7 +129,7 @@ class DeadLetterDetail(ApiView):
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         letter = letter_of(self, uid)
-        return Response({**letter_shape(letter), "traceback": selectors.traceback_of(letter)})
+        return Response({**dead_letter_shape(letter), "traceback": traceback_of(letter)})
 
 
 class DeadLetterReplay(ApiView):
@@ -164,7 +165,7 @@ class DeadLetterDiscard(ApiView):
         letter = letter_of(self, uid)
         with as_problems(self.caller):
             dead_letters.discard(letter.pk, actor=self.caller.name, reason=reason)
-        return Response(letter_shape(letter_of(self, uid)))
+        return Response(dead_letter_shape(letter_of(self, uid)))
 
 
 class DeadLettersReplay(ApiView):
@@ -205,11 +206,6 @@ class BulkActionDetail(ApiView):
         return Response(_action(action))
 
 
-def _group(group: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in group.items() if name != "first"}
-    return {**shown, "first_at": moment(group["first_at"]), "last_at": moment(group["last_at"])}
-
-
 def _action(action: BulkAction) -> dict[str, Any]:
     return {
         "id": action.uid,
@@ -218,5 +214,5 @@ def _action(action: BulkAction) -> dict[str, Any]:
         "total": action.total,
         "done": action.done,
         "skipped": action.skipped,
-        "finished_at": moment(action.finished_at),
+        "finished_at": rfc3339(action.finished_at),
     }

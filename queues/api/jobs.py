@@ -11,20 +11,23 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues import selectors
 from queues.api import documents
 from queues.api.problems import as_problems
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job
-from queues.presenters import batch_shape, job_row, job_whole, moment
+from queues.presenters import batch_shape, explanation_shape, job_row, job_whole, steps_shape
+from queues.selectors.explanation import explain
+from queues.selectors.jobs import created_after
+from queues.selectors.timeline import timeline
 from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
-from queues.specs import JobSpec, digest_of, read_job
+from queues.specs import JobSpec, read_job
 from queues.states import Status
 from quotas.models import Project
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import StrictCharField
+from quotas.rest.fingerprints import fingerprint
 from quotas.rest.idempotency import idempotency_key
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import InvalidRequest, NotFound
@@ -97,7 +100,7 @@ class Jobs(ApiView):
         if "batch" in query:
             rows = rows.filter(batch__uid=query["batch"])
         if "created_after" in query:
-            rows = selectors.created_after(rows, query["created_after"])
+            rows = created_after(rows, query["created_after"])
         if "q" in query:
             rows = rows.filter(Q(uid__startswith=query["q"]) | Q(type__icontains=query["q"]) | Q(user=query["q"]))
         return Response(page(rows, query, job_row, order="id"))
@@ -118,8 +121,7 @@ class JobTimeline(ApiView):
     @extend_schema(operation_id="get_job_timeline", responses=documents.Timeline, summary="Every step of a job's life")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        steps = selectors.timeline(job_of(self, uid))
-        return Response({"results": [{**step, "at": moment(step["at"])} for step in steps]})
+        return Response({"results": steps_shape(timeline(job_of(self, uid)))})
 
 
 class JobExplain(ApiView):
@@ -130,11 +132,7 @@ class JobExplain(ApiView):
     )
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        told = selectors.explain(job_of(self, uid))
-        for name in ("until", "estimated_start"):
-            told[name] = moment(told[name])
-        told["timeline"] = [{**step, "at": moment(step["at"])} for step in told["timeline"]]
-        return Response(told)
+        return Response(explanation_shape(explain(job_of(self, uid))))
 
 
 class JobCancel(ApiView):
@@ -185,7 +183,7 @@ class JobsBulk(ApiView):
                 self._bound(jobs, project),
                 **batch,
                 idempotency_key=idempotency_key(request),
-                request_hash=digest_of(request.data),
+                request_hash=fingerprint(request.data),
             )
         return Response({"batch": batch_shape(made), "ids": ids}, 202 if created else 200)
 

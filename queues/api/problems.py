@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from queues import errors
 from quotas.rest.caller import Caller
+from quotas.rest.pointers import MAX_ERRORS
 from quotas.rest.problems import InvalidRequest, NotFound, ProblemError
 
 
@@ -21,14 +22,13 @@ def as_problems(caller: Caller | None = None) -> Iterator[None]:
     try:
         yield
     except errors.NoSuchPool as error:
-        found = [{"pointer": f"#{item.pointer}", "detail": item.detail} for item in error.errors[:50]]
-        text = f"{found[0]['pointer']}: {found[0]['detail']}"
+        found = error.errors[:MAX_ERRORS]
         if error.of_others or (caller is not None and not caller.is_platform):
-            raise NotFound(text, "unknown-pool", found) from None
-        raise InvalidRequest(text, found) from None
+            raise NotFound(str(found[0]), "unknown-pool", found) from None
+        raise InvalidRequest(str(found[0]), found) from None
     except errors.InvalidJob as error:
-        found = [{"pointer": f"#{item.pointer}", "detail": item.detail} for item in error.errors[:50]]
-        raise InvalidRequest(f"{found[0]['pointer']}: {found[0]['detail']}", found) from None
+        found = error.errors[:MAX_ERRORS]
+        raise InvalidRequest(str(found[0]), found) from None
     except errors.QueueFull as error:
         raise ProblemError(
             "queue-full", "Queue full", 429, str(error),

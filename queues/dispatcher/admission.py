@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from queues import config, registry
-from queues.dispatcher.candidate import Candidate
+from queues.dispatcher.group_cursor import Candidate
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter

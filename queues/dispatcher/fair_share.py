@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from queues.config import ProjectSpec
-from queues.dispatcher.candidate import Candidate
-from queues.dispatcher.group_cursor import GroupCursor
+from queues.dispatcher.group_cursor import Candidate, GroupCursor
 
 AGEING_SHARE = 20
 AGEING_AFTER = timedelta(seconds=30)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
-from queues import config
-from queues.connection import belt
-from queues.dispatcher.candidate import Candidate
+from queues import broker, config
+from queues.dispatcher.group_cursor import Candidate
 from queues.dispatcher.leader import Leader
 from queues.ids import new_id
 from queues.lifecycle.delivery import Release
@@ -19,8 +18,6 @@ from quotas.engine.types import Admission
 
 PARCEL_SIZE = 20
 """Deliveries in one RQ job at most."""
-RUN = "queues.worker.parcel.run"
-"""The function that a parcel names in RQ. Our workers read its arguments instead of calling it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +88,10 @@ def _parcels(granted: Sequence[Granted], workers: dict[str, int]) -> Iterable[tu
 
 def _enqueue(parcels: Iterable[tuple[str, str, list[Granted]]]) -> None:
     """Enqueue the parcels in RQ. If Redis is away, the reconciler finds the rows whose parcels are on no belt."""
-    by_lane: dict[str, list[object]] = {}
+    by_lane: dict[str, list[tuple[str, list[broker.Delivery]]]] = {}
     for parcel_id, lane, items in parcels:
         if items:
-            queue = belt(lane)
-            by_lane.setdefault(lane, []).append(
-                queue.prepare_data(
-                    RUN,
-                    args=([[item.candidate.id, item.delivery] for item in items],),
-                    job_id=parcel_id,
-                    timeout=-1,
-                    result_ttl=0,
-                    failure_ttl=0,
-                    ttl=None,
-                    description="parcel",
-                )
-            )
-    for lane, data in by_lane.items():
-        belt(lane).enqueue_many(data)  # type: ignore[arg-type]
+            deliveries = [(item.candidate.id, item.delivery) for item in items]
+            by_lane.setdefault(lane, []).append((parcel_id, deliveries))
+    for lane, found in by_lane.items():
+        broker.enqueue(lane, found)

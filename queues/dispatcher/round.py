@@ -12,11 +12,10 @@ from django.db import transaction
 
 from queues import config
 from queues.dispatcher.admission import Admissions, Demand
-from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.capacity import WorkerCapacity
 from queues.dispatcher.denials import Denied, cause_of, publish_group_waits, record_waits
 from queues.dispatcher.fair_share import FairShare
-from queues.dispatcher.group_cursor import GroupCursor
+from queues.dispatcher.group_cursor import Candidate, GroupCursor
 from queues.dispatcher.leader import Leader
 from queues.dispatcher.pool_memory import MAX_BATCH, PoolMemory
 from queues.dispatcher.release import Granted, lane_for, release
@@ -88,8 +87,9 @@ class Round:
             for item in release(self._leader, granted, self._capacity.workers):
                 self._admissions.give_back(item.candidate, item.admission)
                 self._capacity.release(self._cfg.queues[item.candidate.queue_id], lane_for(item.candidate))
-        record_waits(denied, self._now)
-        publish_group_waits(denied)
+        if denied:
+            record_waits(denied, self._now)
+            publish_group_waits(denied)
         # Also if all were denied for a while: jobs behind them may have other limits.
         return bool(granted) or any(item.seconds is None or item.seconds >= SLOT_BLOCK for item in denied)
 

@@ -10,21 +10,19 @@ from django.utils.module_loading import import_string
 
 from queues import event_loops
 from queues.errors import FieldError
-from queues.job_types.results import plain
-from queues.registry import JobContext, RunResult
+from queues.payloads import plain
+from queues.registry import JobContext, JobType, RunResult
 from queues.states import AttemptOutcome
 from queues.task_errors import result_of
 
 NAME = "django.task"
 
 
-class DjangoTask:
+class DjangoTask(JobType):
     """Payload: path (of a task object), args, kwargs. Nothing but a task object can be named."""
 
     name = NAME
-    queue: str | None = "batch"
-    trusted = False
-    needs_pool = False
+    queue = "batch"
 
     def __init__(self, kind: type, context_of: Callable[[Any, JobContext], Any]) -> None:
         self._kind = kind
@@ -43,12 +41,6 @@ class DjangoTask:
         if self._find(payload.get("path")) is None:
             errors.append(FieldError(f"{pointer}/path", "Must be the path of a task."))
         return errors
-
-    def pool(self, payload: Mapping[str, Any]) -> str | None:
-        return None
-
-    def model(self, payload: Mapping[str, Any]) -> str:
-        return ""
 
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         return {"requests": 1}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from queues.errors import FieldError
-from queues.payloads import escape
+from quotas.rest.pointers import escape
 
 _PLAIN: dict[Any, tuple[type, ...]] = {
     str: (str,), int: (int,), float: (int, float), bool: (bool,), list: (list,), dict: (dict,), type(None): (type(None),),

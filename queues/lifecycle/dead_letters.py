@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
+from queues import config
 from queues.models import DeadLetter, Job
 from quotas import events
 
@@ -45,8 +46,6 @@ def write(jobs: Sequence[Job], now: datetime) -> list[DeadLetter]:
             for job in jobs
         ]
     )
-    from queues import config
-
     cfg = config.current()
     for job, letter in zip(jobs, letters, strict=True):
         queue, project = cfg.queues.get(job.queue_id), cfg.projects.get(job.project_id)

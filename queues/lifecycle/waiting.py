@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -104,8 +104,3 @@ def reject(job_id: int, error: str, now: datetime) -> None:
     )  # fmt: skip
     job.save(update_fields=["stage", "status", "category", "error", "reason", "finished_at"])
     apply(Effects(dead=[job], ended=[job]), now)
-
-
-def groups_of(jobs: Collection[Job]) -> set[GroupKey]:
-    """The groups that the jobs wait in."""
-    return {job.group for job in jobs}

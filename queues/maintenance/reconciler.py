@@ -11,8 +11,10 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from queues.connection import belt, client, key
-from queues.lifecycle.delivery import lose, release_anew
+from queues.broker import belt
+from queues.connection import client, key
+from queues.lifecycle.delivery import release_again
+from queues.lifecycle.loss import lose
 from queues.models import Job
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, WORKER_LANES, GroupKey, Stage
 from quotas import clock
@@ -78,7 +80,7 @@ class Reconciler:
     def _release_anew(orphans: set[tuple[int, int]]) -> set[GroupKey]:
         if not orphans:
             return set()
-        back = release_anew(orphans, clock.now())
+        back = release_again(orphans, clock.now())
         log.warning("reconciler.belt_orphans", jobs=len(orphans))
         return back
 

@@ -30,7 +30,7 @@ class Maintenance:
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
             (1.0, recurring.submit_due),
-            (1.0, intake.go_on),
+            (1.0, intake.finish_orphans),
             (pruner.pace(), pruner.prune),
             (15.0, parcel_cleaner.sweep),
             (2.0, _retry_unsettled),
@@ -76,4 +76,4 @@ def _retry_unsettled(now: datetime) -> None:
 
 
 def _bulk_actions(now: datetime) -> None:
-    bulk_actions.go_on(now)
+    bulk_actions.process_next_slice(now)

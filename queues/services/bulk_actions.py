@@ -67,7 +67,7 @@ def begin(verb: str, filter: Mapping[str, Any], *, project: Project | None, acto
     return action
 
 
-def go_on(now: Any = None) -> bool:
+def process_next_slice(now: Any = None) -> bool:
     """One slice of the oldest unfinished action; False when there is none. Each letter in a transaction of its own."""
     action = BulkAction.objects.filter(finished_at=None).order_by("pk").first()
     if action is None:

@@ -12,29 +12,28 @@ import re
 import secrets
 import socket
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from queues.errors import FieldError, InvalidJob
 from queues.lifecycle import perform
 from queues.models import Batch, Callback, Job
-from queues.presenters import batch_shape, job_whole, moment, parts_of_jobs
+from queues.presenters import batch_shape, job_whole, parts_of_jobs
 from queues.services import webhook
 from queues.services.webhook import AddressRefused
 from quotas import clock
 from quotas.models import Project
+from quotas.runtime.outbox import Outbox
+from quotas.times import rfc3339
 
 log = structlog.get_logger(__name__)
 
-WAITS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 21600, 28800)
-"""Seconds between two tries; about a day in all."""
-LEASE = timedelta(seconds=60)
-"""How long a sender holds a callback before another one may try it."""
 NOTED_AT_ONCE = 500
 """Jobs whose content is read by one statement."""
 _OLD_FORM = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
@@ -147,7 +146,7 @@ def _noted(project_id: int, url: str, event: str, content: dict[str, Any], now: 
 
 
 def _written(event: str, at: datetime, content: dict[str, Any]) -> str:
-    return json.dumps({"type": event, "timestamp": moment(at), "data": content}, separators=(",", ":"))
+    return json.dumps({"type": event, "timestamp": rfc3339(at), "data": content}, separators=(",", ":"))
 
 
 def _content_of_job(job: Job) -> dict[str, Any]:
@@ -169,50 +168,39 @@ def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def send_due(count: int = 20) -> int:
-    """Send what is due, one after the other; returns how many were tried. Safe in any number of processes."""
-    taken = [callback for callback in due(count) if take(callback)]
-    for callback in taken:
-        send(callback)
-    return len(taken)
+class CallbackOutbox(Outbox[Callback]):
+    """Callbacks of jobs and batches; tenants are projects."""
+
+    model = Callback
+    cleared = {"body": ""}
+
+    def rows(self, receivers: Collection[str], tenants: Collection[int]) -> QuerySet[Callback, Callback]:
+        rows = Callback.objects.select_related("project")
+        if receivers:
+            rows = rows.exclude(receiver__in=receivers)
+        return rows.exclude(project_id__in=tenants) if tenants else rows
+
+    def receiver(self, row: Callback) -> str:
+        return row.receiver or receiver_of(row.url)
+
+    def tenant(self, row: Callback) -> int | None:
+        return row.project_id
+
+    def deliver(self, row: Callback) -> str:
+        try:
+            status = _post(row)
+        except AddressRefused as refused:
+            return str(refused)
+        except (http.client.HTTPException, OSError, ValueError) as failed:
+            # The last two: an address that no connection can be opened to, such as a name that is not valid.
+            return type(failed).__name__
+        return "" if 200 <= status < 300 else f"HTTP {status}"
+
+    def given_up(self, row: Callback, error: str) -> None:
+        log.warning("callback.given_up", callback=row.uid, error=error)
 
 
-def due(count: int, *, but_receivers: Collection[str] = (), but_projects: Collection[int] = ()) -> list[Callback]:
-    """Up to `count` callbacks that are due, the oldest first; none to those receivers, none of those projects."""
-    rows = Callback.objects.filter(due_at__lte=clock.now()).select_related("project")
-    if but_receivers:
-        rows = rows.exclude(receiver__in=but_receivers)
-    if but_projects:
-        rows = rows.exclude(project_id__in=but_projects)
-    return list(rows.order_by("due_at", "pk")[:count])
-
-
-def take(callback: Callback) -> bool:
-    """Make it this process's for a while: taking is moving it on, and whoever comes second finds it no longer due."""
-    rows = Callback.objects.filter(pk=callback.pk, due_at=callback.due_at)
-    return bool(rows.update(due_at=clock.now() + LEASE))
-
-
-def send(callback: Callback) -> None:
-    """Try a taken one, and note how it went."""
-    try:
-        status = _post(callback)
-        error = "" if 200 <= status < 300 else f"HTTP {status}"
-    except AddressRefused as refused:
-        error = str(refused)
-    except (http.client.HTTPException, OSError, ValueError) as failed:
-        # The last two: what can't even be asked for, such as a name that is none.
-        error = type(failed).__name__
-    now = clock.now()
-    tries = callback.tries + 1
-    if not error:
-        fields: dict[str, Any] = {"due_at": None, "delivered_at": now, "error": "", "body": ""}
-    elif tries > len(WAITS):
-        fields = {"due_at": None, "error": f"given up: {error}", "body": ""}
-        log.warning("callback.given_up", callback=callback.uid, error=error)
-    else:
-        fields = {"due_at": now + timedelta(seconds=WAITS[tries - 1]), "error": error}
-    Callback.objects.filter(pk=callback.pk).update(tries=tries, **fields)
+outbox = CallbackOutbox()
 
 
 def _body_of(callback: Callback) -> str:

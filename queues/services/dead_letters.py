@@ -11,14 +11,13 @@ from queues import config, registry
 from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
 from queues.lifecycle import operators as lifecycle
 from queues.models import DeadLetter, Job
-from queues.services.deadlock import again_after_deadlock
-from queues.services.pool_access import KnownPools
-from queues.services.submit import ordering_key_of, through_pool
+from queues.services.draft import KnownPools, ordering_key_of
+from queues.sql import retry_after_deadlock
 from queues.states import Status
 from quotas import clock, events
 
 
-@again_after_deadlock
+@retry_after_deadlock
 def replay(
     letter_id: int,
     *,
@@ -64,15 +63,16 @@ def replay(
 
 
 def _through_its_pool(job: Job, job_type: registry.JobType, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Pool, model and lane of another payload. A cost that was estimated is estimated anew, one that was given stays."""
+    """Pool, model, cost and ordering key of another payload. An estimated cost is estimated again, a given one stays."""
     own = config.current().queues[job.queue_id].pool
     named = job_type.pool(payload)
     if named:
         KnownPools().check(named, job.project.slug, "/payload/pool", f"There is no pool {named!r}.")
     before, pool = job_type.pool(job.payload) or own, named or own
     given = {unit: count for unit, count in job.cost.items() if unit != "tokens"}
-    estimated, _ = through_pool(job_type, before, job.payload, given)
-    cost, model = through_pool(job_type, pool, payload, given if estimated == job.cost else dict(job.cost))
+    estimated = job_type.complete_cost(job.payload, before, given) == job.cost
+    cost = job_type.complete_cost(payload, pool, given if estimated else dict(job.cost))
+    model = job_type.model(payload, pool)
     return {
         "pool": named or "", "model": model, "cost": cost, "ordering_key": ordering_key_of(job.user, job.keys, model),
     }  # fmt: skip

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from queues.errors import IdempotencyKeyReused
 from queues.models import AnsweredKey, Job
-from queues.slices import FEW, one_of
 from queues.specs import JobSpec
+from queues.sql import FEW, one_of
 from quotas.models import Project
 
 

@@ -1,4 +1,4 @@
-"""How many jobs may wait in a queue, exactly, also when many submit at once."""
+"""Whether a queue has room for more waiting jobs, exactly, also when many processes submit at once."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
-from queues import accepted_parts
 from queues.config import QueueSpec
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
-from queues.models import Job, Queue
+from queues.models import IntakePart, Job, Queue
 from queues.states import WAITING_STAGES, Stage
 from quotas import clock
 
 
 def lock(queue_ids: Sequence[int]) -> None:
-    """Hold the queues' rows until the transaction ends, in one order everywhere, so that nobody waits in a circle.
+    """Lock the queues' rows until the transaction ends, in one order everywhere, so that there is no deadlock.
 
     On SQLite the transaction itself (IMMEDIATE) is the lock. `no_key` lets rows that refer to a queue be written.
     """
@@ -25,12 +24,12 @@ def lock(queue_ids: Sequence[int]) -> None:
 
 def waiting(queue_id: int) -> int:
     """Jobs of the queue that wait, in any way. In this order: what becomes a row meanwhile is counted twice at most."""
-    taken_in = accepted_parts.waiting_in(queue_id)
-    return taken_in + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
+    in_intake = sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
+    return in_intake + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
 
 
-def claim(rows: Sequence[tuple[QueueSpec, Job]]) -> None:
-    """Check that all of `rows` find room. Raises `QueueDraining`, `QueueTooSmall`, `QueueFull`; call after `lock`."""
+def check_room(rows: Sequence[tuple[QueueSpec, Job]]) -> None:
+    """Check that the queues have room for all of `rows`. Raises `QueueDraining`, `QueueTooSmall`, `QueueFull`; call after `lock`."""
     asked = Counter(queue.id for queue, _ in rows)
     for queue in {queue.id: queue for queue, _ in rows}.values():
         # The row, not the snapshot: it is locked, so that a drain or another size holds from its commit on.

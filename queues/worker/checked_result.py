@@ -69,7 +69,7 @@ def _use_checked(result: RunResult, claimed: Claimed) -> RunResult:
     if not mistake:
         return replace(result, actual=dict(use))
     good = {name: amount for name, amount in use.items() if not _mistake(name, amount)} if _is_mapping(use) else {}
-    if getattr(registry.get(claimed.job.type), "trusted", False):
+    if registry.is_trusted(claimed.job.type):
         return replace(result, actual=good)
     return RunResult(AttemptOutcome.FAILED, category="code", error=mistake, upstream=result.upstream, actual=good)
 
@@ -126,7 +126,7 @@ def _redaction(claimed: Claimed) -> Callable[[str], str]:
 def hidden_values(type: str, payload: Mapping[str, Any]) -> list[str]:
     """The texts in those members of the payload that the job's type hides, longest first."""
     found: set[str] = set()
-    pending = [payload.get(name) for name in getattr(registry.get(type), "redact", ())]
+    pending = [payload.get(name) for name in registry.redacted_members(type)]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):

@@ -23,7 +23,7 @@ from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
 from quotas.models.policy import COUNTED
 from quotas.services import usage
-from quotas.services.aimd import AdaptiveRule
+from quotas.snapshot.adaptive_rule import AdaptiveRule
 from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.snapshot.policies import CompiledPolicy, effective
 

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import answers, documents
+from quotas.api import documents
 from quotas.api.check_body import (
     BlockBody,
     CheckBatchBody,
@@ -24,21 +24,23 @@ from quotas.api.check_body import (
     questions,
     subject,
 )
-from quotas.api.reservation_ids import opened, sealed
 from quotas.engine.types import Decision, LimitState
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
 from quotas.models import UsageRollup
-from quotas.rest import problems
+from quotas.rest import decisions, problems
 from quotas.rest.caller import Caller, caller_of, resolve_project, unknown_project
-from quotas.rest.idempotency import IdempotencyMismatch, fingerprint, idempotency_key
+from quotas.rest.fingerprints import fingerprint
+from quotas.rest.idempotency import IdempotencyMismatch, idempotency_key
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
+from quotas.rest.reservation_ids import sign, verify
 from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
 from quotas.services import adaptive, limits, outcomes, prepaid
 from quotas.services import usage as usage_service
 from quotas.services.limits import Check, Token
 from quotas.services.usage import Selection
+from quotas.times import rfc3339
 
 
 class CheckView(ApiView):
@@ -59,7 +61,7 @@ class CheckView(ApiView):
         try:
             decision = limits.check(asked, actor=self.caller.name, token=token)
         except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
         return _decided(decision, asked)
@@ -110,17 +112,17 @@ class SettleView(ApiView):
     def post(self, request: Request) -> Response:
         body = self.body(SettleBody)
         try:
-            reservation = opened(body["reservation"], self.caller)
+            reservation = verify(body["reservation"], self.caller)
             settled = limits.settle(reservation, body.get("actual")) if reservation else None
         except UnknownUnit as error:
             raise serializers.ValidationError({"actual": {error.unit: [str(error)]}}) from None
         except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         if settled is None:
             raise NotFound("The reservation is unknown or has expired; nothing was changed.", "unknown-reservation")
         if "outcome" in body:
             outcomes.of_reservation(settled.limits, outcome(body["outcome"]))
-        return Response(answers.settlement(settled, body["reservation"]))
+        return Response(decisions.settlement(settled, body["reservation"]))
 
 
 class OutcomesView(ApiView):
@@ -138,7 +140,7 @@ class OutcomesView(ApiView):
         try:
             heard = outcomes.report(asked, outcome(body), body["count"])
         except (UnknownProject, NetworkDenied) as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         return Response({"heard": heard})
 
 
@@ -157,18 +159,18 @@ class BlocksView(ApiView):
         try:
             block = prepaid.take(asked, body["unit"], body["units"], body["ttl"])
         except (UnknownProject, NetworkDenied, LimiterUnavailable) as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         except prepaid.NotDivisible as error:
             raise ProblemError("not-divisible", "Not divisible", 422, str(error)) from None
         if not block.units:
             return _decided(block.decision, asked)
         lease = {
-            "id": f"{body['unit']}.{sealed(block.id, asked.project)}",
+            "id": f"{body['unit']}.{sign(block.id, asked.project)}",
             "units": block.units,
             "unit": body["unit"],
             "expires_in": round(block.expires_in, 6),
         }
-        return Response(lease, 201, headers=answers.headers_of(block.decision))
+        return Response(lease, 201, headers=decisions.headers_of(block.decision))
 
 
 class BlockView(ApiView):
@@ -182,11 +184,11 @@ class BlockView(ApiView):
     def delete(self, request: Request, lease: str) -> Response:
         body = self.body(SpentBody)
         unit, _, told = lease.rpartition(".")
-        reservation = opened(told, self.caller)
+        reservation = verify(told, self.caller)
         try:
             settled = prepaid.give_back(reservation, {unit: body["spent"]}) if unit and reservation else None
         except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         if settled is None:
             raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
         refunded = max(settled.refunded.get(unit, 0), 0)
@@ -216,7 +218,7 @@ class UsageView(ApiView):
         try:
             states = usage_service.usage(_selection(request, query), most=query["limit"])
         except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         standings = adaptive.standings()
         return Response({"results": [_usage(state, standings.get(state.policy)) for state in states]})
 
@@ -283,15 +285,15 @@ class ResetView(ApiView):
         try:
             cleared = usage_service.reset(selection, actor=self.caller.name, reason=body["reason"])
         except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         return Response({"reset": cleared})
 
 
 def _decided(decision: Decision, asked: Check) -> Response:
     return Response(
-        answers.body_of(decision, asked.project),
-        answers.status_of(decision),
-        headers=answers.headers_of(decision),
+        decisions.body_of(decision, asked.project),
+        decisions.status_of(decision),
+        headers=decisions.headers_of(decision),
         content_type=None if decision.allowed else problems.MEDIA_TYPE,
     )
 
@@ -314,8 +316,8 @@ def _token(caller: Caller, request: Request) -> Token:
 
 def _result(decision: Decision | limits.Refusal, asked: Check) -> dict[str, Any]:
     if isinstance(decision, Decision):
-        return {**answers.body_of(decision, asked.project), "status": answers.status_of(decision)}
-    return {"allowed": False, **answers.refusal(decision).document()}
+        return {**decisions.body_of(decision, asked.project), "status": decisions.status_of(decision)}
+    return {"allowed": False, **decisions.refusal(decision).document()}
 
 
 def _selection(request: Request, named: dict[str, Any]) -> Selection:
@@ -338,7 +340,7 @@ def _history(row: UsageRollup) -> dict[str, Any]:
         "key": row.key,
         "project": row.project or None,
         "unit": row.policy.unit,
-        "start": row.start.isoformat().replace("+00:00", "Z"),
+        "start": rfc3339(row.start),
         "used": row.used,
         "denied": row.denied,
         "limit": row.limit,
@@ -369,5 +371,5 @@ def _standing(moved: adaptive.Standing) -> dict[str, Any]:
         "floor": moved.floor,
         "ceiling": moved.ceiling,
         "why": moved.why,
-        "since": moved.since.isoformat().replace("+00:00", "Z") if moved.since else None,
+        "since": rfc3339(moved.since),
     }

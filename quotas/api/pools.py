@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import QuerySet
@@ -13,12 +13,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from quotas import clock
-from quotas.api import answers, documents
+from quotas.api import documents
 from quotas.engine.accounts.view import Explanation
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
 from quotas.priorities import PRIORITIES
+from quotas.rest import decisions
 from quotas.rest.caller import Caller
 from quotas.rest.fields import CostField, ReasonField, SecondsField, StrictCharField, StrictIntegerField
 from quotas.rest.pagination import PageQuery, page
@@ -29,6 +30,7 @@ from quotas.runtime.connection import accounts
 from quotas.services import account_actions, last_responses, units
 from quotas.services import accounts as pools
 from quotas.snapshot import resolve
+from quotas.times import from_unix, rfc3339
 
 _MAX_BODY = 1_000_000
 
@@ -108,7 +110,7 @@ class AcquireView(ApiView):
 
     @staticmethod
     def refused(pool: str, error: UnknownPool | LimiterUnavailable) -> ProblemError:
-        return _no_pool(pool) if isinstance(error, UnknownPool) else answers.refusal(error)
+        return _no_pool(pool) if isinstance(error, UnknownPool) else decisions.refusal(error)
 
     @staticmethod
     def answer(pool: str, admission: Admission) -> Response:
@@ -153,7 +155,7 @@ class SettleLeaseView(ApiView):
         except UnknownUnit as error:
             raise serializers.ValidationError({"usage": {error.unit: [str(error)]}}) from None
         except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         if settled is None:
             raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
         return Response(
@@ -239,7 +241,7 @@ class ExplainView(ApiView):
         except UnknownPool:
             raise _no_pool(pool) from None
         except LimiterUnavailable as error:
-            raise answers.refusal(error) from None
+            raise decisions.refusal(error) from None
         return Response(shown_explanation(pool, found))
 
 
@@ -329,7 +331,7 @@ def refusal(pool: str, admission: Admission) -> ProblemError:
         return ProblemError("pool-disabled", "Pool disabled", 503, detail, reasons=reasons)
     headers, when = {}, "waiting does not help until an operator acts"
     if admission.retry_after is not None:
-        headers["Retry-After"] = str(answers.whole_seconds(admission.retry_after))
+        headers["Retry-After"] = str(decisions.whole_seconds(admission.retry_after))
         when = f"one is free in {admission.retry_after:.3f} s"
     told = ", ".join(f"{count} for {reason}" for reason, count in reasons.items())
     return ProblemError(
@@ -431,7 +433,7 @@ def _live(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except LimiterUnavailable as error:
-        raise answers.refusal(error) from None
+        raise decisions.refusal(error) from None
     except UnknownPool:
         raise NotFound("There is no such pool.", "unknown-pool") from None
 
@@ -454,7 +456,7 @@ def _last_answer(account_id: str) -> dict[str, Any] | None:
     last = last_responses.of(account_id)
     if last is None:
         return None
-    return {"at": _iso(last.at), "status": last.status, "outcome": last.outcome, "headers": dict(last.headers)}
+    return {"at": rfc3339(last.at), "status": last.status, "outcome": last.outcome, "headers": dict(last.headers)}
 
 
 def _pool(name: str, caller: Caller) -> Pool:
@@ -479,12 +481,8 @@ def _no_pool(name: str) -> NotFound:
 
 
 def _until(seconds: float | None) -> str | None:
-    return None if seconds is None else _iso(clock.now() + timedelta(seconds=seconds))
+    return None if seconds is None else rfc3339(clock.now() + timedelta(seconds=seconds))
 
 
 def _unix(moment: float | None) -> str | None:
-    return None if moment is None else _iso(datetime.fromtimestamp(moment, UTC))
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if moment is None else rfc3339(from_unix(moment))

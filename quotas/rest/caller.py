@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from django.db.models import Model, QuerySet
 from rest_framework.request import Request
 
-from quotas.rest.problems import NotFound
-
-if TYPE_CHECKING:
-    from quotas.models import Project
+from quotas.models import Project
+from quotas.rest.pointers import FieldError
+from quotas.rest.problems import InvalidRequest, NotFound
 
 M = TypeVar("M", bound=Model)
 
@@ -64,9 +63,6 @@ def resolve_project(request: Request, slug: str | None, *, required: bool = Fals
     Raises `NotFound` where it does not exist or is not the caller's; `InvalidRequest` where `required` and a
     platform's caller names none.
     """
-    from quotas.models import Project
-    from quotas.rest.problems import InvalidRequest
-
     caller = caller_of(request)
     if slug is None:
         if caller.project is None and required:
@@ -82,5 +78,4 @@ def resolve_project(request: Request, slug: str | None, *, required: bool = Fals
 def unknown_project(slug: str, *, in_query: bool = False) -> NotFound:
     """`in_query`: it was named by a parameter of the address, not by a member of the body."""
     detail = f"There is no project {slug[:80]!r}, or it is not yours."
-    place = {"pointer": "?project", "parameter": "project"} if in_query else {"pointer": "#/project"}
-    return NotFound(detail, "unknown-project", [{**place, "detail": detail}])
+    return NotFound(detail, "unknown-project", [FieldError("?project" if in_query else "/project", detail)])

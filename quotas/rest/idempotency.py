@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from typing import Any
 
 from rest_framework.request import Request
 
@@ -23,15 +20,8 @@ def idempotency_key(request: Request) -> str | None:
 def validated(value: str, place: str) -> str:
     """`value` itself where it has the form of a key. `place` is the header's or member's name, for the error."""
     if not _FORM.fullmatch(value):
-        detail = "must be 1 to 255 visible ASCII characters"
-        raise InvalidRequest(f"{place}: {detail}", [{"pointer": place, "detail": detail}])
+        raise InvalidRequest.at(place, "must be 1 to 255 visible ASCII characters")
     return value
-
-
-def fingerprint(body: Any) -> str:
-    """A digest of a request's meaning: equal for bodies that differ in the order of members or in white space only."""
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class IdempotencyMismatch(ProblemError):

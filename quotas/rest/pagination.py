@@ -78,5 +78,4 @@ def _value(rows: QuerySet[M], order: str, cursor: str) -> Any:
 
 
 def _bad_cursor() -> InvalidRequest:
-    error = {"pointer": "?cursor", "parameter": "cursor", "detail": "is no cursor of this list"}
-    return InvalidRequest("?cursor: is no cursor of this list", [error])
+    return InvalidRequest.at("?cursor", "is no cursor of this list")

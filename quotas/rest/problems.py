@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
@@ -16,15 +16,12 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from quotas.engine.errors import LimiterUnavailable
-from quotas.rest import pointers
+from quotas.rest.pointers import FieldError, errors_of
 
 MEDIA_TYPE = "application/problem+json"
 INVALID = "invalid-request"
 
 logger = logging.getLogger(__name__)
-
-FieldError = Mapping[str, str]
-"""`{"pointer": "#/cost/tokens", "detail": "..."}`; for a query parameter `{"pointer": "?limit", "parameter": "limit"}`."""
 
 
 class ProblemError(Exception):
@@ -56,7 +53,13 @@ class InvalidRequest(ProblemError):
 
     @classmethod
     def at(cls, pointer: str, detail: str) -> InvalidRequest:
-        return cls(f"{pointer}: {detail}", [{"pointer": pointer, "detail": detail}])
+        return cls.of([FieldError(pointer, detail)])
+
+    @classmethod
+    def of(cls, errors: Sequence[FieldError]) -> InvalidRequest:
+        """The first mistake in the detail, and all of them in `errors`."""
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        return cls(f"{errors[0]}{more}", errors)
 
 
 class NotFound(ProblemError):
@@ -72,7 +75,7 @@ def document(
     """The body of a problem answer. `extra` are further members, such as `retry_after`."""
     body: dict[str, Any] = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
     if errors:
-        body["errors"] = [dict(error) for error in errors]
+        body["errors"] = [error.document() for error in errors]
     body.update(extra)
     return body
 
@@ -117,10 +120,7 @@ def translate(exc: Exception) -> ProblemError:
         case ProblemError():
             return exc
         case exceptions.ValidationError():
-            errors = pointers.errors_of(exc.detail)
-            first = errors[0] if errors else {"pointer": "#", "detail": "invalid"}
-            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            return InvalidRequest(f"{first['pointer']}: {first['detail']}{more}", errors)
+            return InvalidRequest.of(errors_of(exc.detail) or [FieldError("", "invalid")])
         case exceptions.ParseError():
             return InvalidRequest(str(exc.detail))
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from quotas.rest.pointers import escape
+from quotas.rest.pointers import FieldError, escape
 from quotas.rest.problems import InvalidRequest
 
 S = TypeVar("S", bound="StrictSerializer")
@@ -46,17 +46,17 @@ def body_of(request: Request, kind: type[S], **kwargs: Any) -> dict[str, Any]:
 def query_of(request: Request, kind: type[QuerySerializer]) -> dict[str, Any]:
     """The query parameters as `kind` checks them; unknown and repeated ones are errors (400)."""
     given = request.query_params
-    errors = [_parameter_error(name, "is given more than once") for name in given if len(given.getlist(name)) > 1]
+    errors = [
+        FieldError(f"?{escape(name)}", "is given more than once") for name in given if len(given.getlist(name)) > 1
+    ]
     serializer = kind(data={name: given[name] for name in given})
     if not serializer.is_valid():
         for name, found in serializer.errors.items():
             messages = found if isinstance(found, list) else [found]
             unknown = name not in serializer.fields
-            errors += [_parameter_error(name, "is not known" if unknown else str(message)) for message in messages]
+            errors += [
+                FieldError(f"?{escape(name)}", "is not known" if unknown else str(message)) for message in messages
+            ]
     if errors:
-        raise InvalidRequest(f"{errors[0]['pointer']}: {errors[0]['detail']}", errors)
+        raise InvalidRequest.of(errors)
     return serializer.validated_data
-
-
-def _parameter_error(name: str, detail: str) -> dict[str, str]:
-    return {"pointer": f"?{escape(name)}", "parameter": escape(name), "detail": detail}

@@ -1,8 +1,8 @@
-"""Counts that all processes add to: noted in memory, added up in Redis once a second, taken from there by the leader.
+"""Counts that all processes add to: buffered in memory, and added up in Redis once a second.
 
-    note() -> this process's memory -> every second one round trip of HINCRBY -> take(), by the one process that leads
+    add() -> this process's memory -> one round trip of HINCRBY each second -> drain() by one process, or read() by any
 
-A check costs no further round trip, and a denied one writes nothing: what it adds to is flushed by a thread.
+So a check costs no further round trip, and a denied check writes nothing itself: a thread writes what it counted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import atexit
 import json
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -22,130 +21,142 @@ from quotas.engine.redis.transport import ScriptError, Transport, pack
 from quotas.runtime import background
 from quotas.runtime.connection import limiter
 
-EVERY = 1.0
+FLUSH_EVERY = 1.0
 """Seconds between two flushes."""
-LIFE = 3600
-"""Seconds after which counts that nobody takes are forgotten."""
+UNREAD_LIFE = 3600
+"""Seconds after which counts are dropped that nobody drains."""
 BATCH = 2_000
 log = structlog.get_logger(__name__)
 Field = tuple[str, ...]
 
 
-class Tally:
-    """Counts by field. `most` fields are kept apart between two flushes; the others go to what `rest` makes of them.
+class BufferedCounter:
+    """Counts by field. Safe under threads and forks. While Redis is unavailable the counts stay in memory.
 
-    Safe under threads and forks. Where Redis is away the counts are kept and go with the next flush.
+    `most`: fields that are counted apart between two flushes; the others are added to their `overflow_field`. `life`:
+    seconds after the last flush at which Redis drops the counts; None: never.
     """
 
-    def __init__(self, name: str, *, most: int = 10_000) -> None:
+    def __init__(self, name: str, *, most: int = 10_000, life: int | None = UNREAD_LIFE) -> None:
         self.name = name
         self._most = most
+        self._life = life
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
-        self._sums: Counter[Field] = Counter()
+        self._sums: dict[Field, float] = {}
 
-    def note(self, fields: Iterable[Field], amount: int = 1) -> None:
-        """Add `amount` to each field. Never blocks on Redis."""
+    def add(self, fields: Iterable[Field], amount: float = 1) -> None:
+        """Add `amount` to each field. Never waits for Redis."""
         with self._lock:
-            _flusher.attend(self)
+            _flusher.register(self)
+            sums = self._sums
             for field in fields:
-                if len(self._sums) >= self._most and field not in self._sums:
-                    field = self.rest(field)
-                self._sums[field] += amount
+                if field not in sums and len(sums) >= self._most:
+                    field = self.overflow_field(field)
+                sums[field] = sums.get(field, 0) + amount
 
     @staticmethod
-    def rest(field: Field) -> Field:
-        """Where the count of one field too many goes: to the same field without its last part."""
+    def overflow_field(field: Field) -> Field:
+        """The field that counts one field too many: the same one without its last part."""
         return (*field[:-1], "")
 
     def flush(self) -> None:
-        """Add to Redis what was noted."""
+        """Add to Redis what was counted."""
         with self._flushing:
             with self._lock:
-                sums, self._sums = self._sums, Counter()
+                sums, self._sums = self._sums, {}
             if not sums:
                 return
             try:
                 limiter().ask(lambda transport: self._write(transport, sums))
             except LimiterUnavailable as error:
-                log.info("tally.kept", tally=self.name, error=str(error))
+                log.info("counter.flush_postponed", counter=self.name, error=str(error))
                 with self._lock:
-                    self._sums.update(sums)
+                    for field, amount in sums.items():
+                        self._sums[field] = self._sums.get(field, 0) + amount
 
-    def _write(self, transport: Transport, sums: Mapping[Field, int]) -> None:
+    def _write(self, transport: Transport, sums: Mapping[Field, float]) -> None:
         items = list(sums.items())
         for start in range(0, len(items), BATCH):
-            batch = items[start : start + BATCH]
-            commands = [pack(("HINCRBY", self._key, json.dumps(field), amount)) for field, amount in batch]
-            commands.append(pack(("EXPIRE", self._key, LIFE)))
-            _checked(transport.exchange(b"".join(commands), len(commands)))
+            commands = [self._increment(field, amount) for field, amount in items[start : start + BATCH]]
+            if self._life is not None:
+                commands.append(pack(("EXPIRE", self._key, self._life)))
+            _raise_errors(transport.exchange(b"".join(commands), len(commands)))
 
-    def take(self) -> dict[Field, int]:
-        """All that has been added up so far, and begin anew. For one process at a time; what it does not use is lost.
+    def _increment(self, field: Field, amount: float) -> bytes:
+        command = "HINCRBY" if isinstance(amount, int) else "HINCRBYFLOAT"
+        return pack((command, self._key, json.dumps(field), repr(amount)))
 
-        Raises LimiterUnavailable.
-        """
-        key = self._key
-        commands = (("MULTI",), ("HKEYS", key), ("HVALS", key), ("DEL", key), ("EXEC",))
+    def drain(self) -> dict[Field, int]:
+        """Whole counts added up so far, which start again from zero. For one process at a time. Raises LimiterUnavailable."""
+        return {field: int(amount) for field, amount in self._stored(("DEL", self._key))}
+
+    def read(self) -> dict[Field, float]:
+        """All that has been added up so far, which stays. Raises LimiterUnavailable."""
+        return {field: float(amount) for field, amount in self._stored()}
+
+    def _stored(self, *then: tuple[str, bytes]) -> list[tuple[Field, bytes]]:
+        """The fields and amounts in Redis, read in one transaction with the commands that follow."""
+        commands = (("MULTI",), ("HKEYS", self._key), ("HVALS", self._key), *then, ("EXEC",))
 
         def together(transport: Transport) -> tuple[list[bytes], list[bytes]]:
             replies = transport.exchange(b"".join(map(pack, commands)), len(commands))
-            _checked(replies)
+            _raise_errors(replies)
             return replies[-1][0], replies[-1][1]
 
-        names, counts = limiter().ask(together)
-        return {tuple(json.loads(name)): int(count) for name, count in zip(names, counts, strict=True)}
+        names, amounts = limiter().ask(together)
+        return [(tuple(json.loads(name)), amount) for name, amount in zip(names, amounts, strict=True)]
 
     @property
     def _key(self) -> bytes:
         return limiter().limiter.keys.key("n", self.name)
 
-    def forget(self) -> None:
-        """What was noted here is nothing to keep: after a fork it is the parent's."""
+    def clear(self) -> None:
+        """Drop what this process has counted and not flushed: after a fork it is the parent's."""
         self._lock, self._flushing = threading.Lock(), threading.Lock()
-        self._sums = Counter()
+        self._sums = {}
 
 
-def _checked(replies: Iterable[object]) -> None:
+def _raise_errors(replies: Iterable[object]) -> None:
     for reply in replies:
         if isinstance(reply, ScriptError):
             raise LimiterUnavailable(str(reply))
 
 
 class _Flusher:
-    """One thread per process, for all of its tallies; started by the first count."""
+    """One thread per process, for all of its counters; started by the first count."""
 
     def __init__(self) -> None:
-        self._tallies: set[Tally] = set()
+        self._counters: set[BufferedCounter] = set()
         self._pid = 0
-        os.register_at_fork(after_in_child=self._forget)
+        os.register_at_fork(after_in_child=self._after_fork)
 
-    def attend(self, tally: Tally) -> None:
-        self._tallies.add(tally)
+    def register(self, counter: BufferedCounter) -> None:
+        self._counters.add(counter)
         if self._pid != os.getpid():
             self._pid = os.getpid()
             stop = threading.Event()
-            background.start("tallies", lambda: self._flush_in_a_while(stop), stop)
+            background.start("counters", lambda: self._flush_in_a_while(stop), stop)
             atexit.register(self.flush)
             atexit.register(stop.set)
             events.before_exit(self.flush)
 
     def flush(self) -> None:
-        for tally in list(self._tallies):
-            tally.flush()
+        for counter in list(self._counters):
+            counter.flush()
 
     def _flush_in_a_while(self, stop: threading.Event) -> None:
-        if not stop.wait(EVERY):
+        if not stop.wait(FLUSH_EVERY):
             self.flush()
 
-    def _forget(self) -> None:
-        for tally in self._tallies:
-            tally.forget()
+    def _after_fork(self) -> None:
+        for counter in self._counters:
+            counter.clear()
 
 
 _flusher = _Flusher()
 
 
 def flush_all() -> None:
-    """Hand on now what this process has noted."""
+    """Write now what this process has counted."""
     _flusher.flush()

@@ -17,7 +17,7 @@ from quotas.engine.accounts.view import Explanation
 from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.connection import accounts
-from quotas.services import last_responses, outcomes, shared_credentials
+from quotas.services import health, last_responses, outcomes, shared_credentials
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 
@@ -206,8 +206,6 @@ def publish_settled(settled: Iterable[Settled]) -> None:
 
     Most calls change nothing.
     """
-    from quotas.services import health
-
     for one in settled:
         if one.repeated or not (one.transition or one.concurrency):
             continue
@@ -225,8 +223,6 @@ def publish_settled(settled: Iterable[Settled]) -> None:
 
 def publish_admitted(admissions: Iterable[Admission]) -> None:
     """Emit what admissions changed: a circuit breaker half-opens when its first probe is admitted."""
-    from quotas.services import health
-
     for one in admissions:
         if not one.half_opened or one.account_id is None:
             continue

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from quotas import events
 from quotas.engine.keys import SHOWN
-from quotas.runtime.counters import Tally
+from quotas.runtime.counters import BufferedCounter
 
-tally = Tally("touched", most=50_000)
+counter = BufferedCounter("active-subjects", most=50_000)
 NEAR = 0.4
 """Share of a limit that is left when its subject begins to be noted: the first threshold is at 60 % by default."""
 
@@ -28,7 +28,7 @@ def note(event: events.LimitsChecked) -> None:
             if state.algorithm == "calendar" or left <= NEAR * (state.limit or 0):
                 subjects.append((state.policy, state.partition, state.key))
     if subjects:
-        tally.note(subjects)
+        counter.add(subjects)
 
 
 def connect() -> None:

@@ -65,7 +65,7 @@ class Controller:
         self._watched = {name: seen for name, seen in self._watched.items() if name in held.adaptive}
         for name in held.adaptive:
             self._watched.setdefault(name, _Watched(moment))
-        for (name, part), count in outcomes.tally.take().items():
+        for (name, part), count in outcomes.counter.drain().items():
             if name in self._watched and part in Outcomes.__slots__:
                 self._watched[name].seen.add(part, count)
         return sum(self._decide(policy, self._watched[name], moment) for name, policy in held.adaptive.items())

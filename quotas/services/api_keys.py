@@ -13,6 +13,7 @@ from quotas import clock, events
 from quotas.models import ApiKey, Project
 from quotas.models.api_key import SCOPES
 from quotas.rest.authentication import hash_secret, keyring
+from quotas.times import rfc3339
 
 
 class UnknownScope(ValueError):
@@ -82,8 +83,8 @@ def _facts(key: ApiKey) -> dict[str, Any]:
         "prefix": key.prefix,
         "project": key.project.slug if key.project else None,
         "scopes": list(key.scopes),
-        "expires_at": key.expires_at.isoformat() if key.expires_at else None,
-        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+        "expires_at": rfc3339(key.expires_at),
+        "revoked_at": rfc3339(key.revoked_at),
     }
 
 

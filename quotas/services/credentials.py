@@ -13,6 +13,10 @@ from django.db.models import Model
 from quotas import events
 from quotas.errors import LimiterUnavailable, QuotaError
 from quotas.models.encrypted import Ciphertext, EncryptedTextField, cipher
+from quotas.runtime.connection import accounts
+from quotas.services import accounts as pools
+from quotas.services import health
+from quotas.snapshot import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +65,6 @@ def renewed(account_id: int) -> bool:
 
     One that an operator has disabled stays so. True if the account's state is another one now. Call it after the commit.
     """
-    from quotas.runtime.connection import accounts
-    from quotas.services import accounts as pools
-    from quotas.services import health
-    from quotas.snapshot import resolve
-
     resolve.forget()
     found = pools.find_account(str(account_id))
     if found is None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from quotas import events
 from quotas.engine.keys import SHOWN
-from quotas.runtime.counters import Tally
+from quotas.runtime.counters import BufferedCounter
 
-tally = Tally("denied")
+counter = BufferedCounter("denied")
 Subject = tuple[str, str, str]
 """(policy's name, project or empty, key as far as it is shown; empty for those that were too many to keep apart)."""
 
@@ -20,7 +20,7 @@ def note(event: events.LimitsChecked) -> None:
     for decision in event.decisions:
         for state in decision.limits:
             if not state.allowed and (state.mode == "shadow" or not decision.allowed):
-                tally.note(((state.policy, state.partition, state.key[:SHOWN]),))
+                counter.add(((state.policy, state.partition, state.key[:SHOWN]),))
 
 
 def connect() -> None:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 
 from quotas.engine import dialects
 from quotas.engine.types import CallOutcome
-from quotas.runtime.counters import Tally
+from quotas.runtime.counters import BufferedCounter
 from quotas.services.aimd import ROOM
 from quotas.services.limits import Check
 from quotas.snapshot import resolve
 from quotas.snapshot.policies import CompiledPolicy
 
-tally = Tally("outcomes")
+counter = BufferedCounter("outcomes")
 """(policy's name, part of `policies.adaptive.Outcomes`)"""
 FAILED = frozenset({"server", "network", "timeout", "rate_limited", "quota_exhausted"})
 SILENT = frozenset({"unused", "unknown"})
@@ -55,7 +55,7 @@ def of_policies(names: Iterable[str], outcome: CallOutcome, count: int = 1) -> l
         return []
     heard = [policy for name in names if (policy := adaptive.get(name)) is not None]
     for policy in heard:
-        tally.note(((policy.name, part) for part in _parts(policy, outcome)), count)
+        counter.add(((policy.name, part) for part in _parts(policy, outcome)), count)
     return [policy.name for policy in heard]
 
 

@@ -45,14 +45,14 @@ class Sampler:
         starts = {resolution: start_of(resolution, now) for resolution in KEPT}
         self._highest = {bucket: used for bucket, used in self._highest.items() if bucket[2] == starts[bucket[1]]}
         rows: list[UsageRollup] = []
-        noted = _noted(active_subjects.tally.take())
+        noted = _noted(active_subjects.counter.drain())
         for policy in resolve.snapshot().policies.values():
             states = usage(Selection(policy=policy.name), most=SUBJECTS)
             states += _states(policy, noted.get(policy.name, set()) - {(one.partition, one.key) for one in states})
             thresholds.watch(policy, states, now)
             rows += self._rows(policy, states, starts)
         _upsert(rows, ["used", "limit"])
-        refused = _refusals(starts, denials.tally.take())
+        refused = _refusals(starts, denials.counter.drain())
         _upsert(refused, ["denied"])
         self._prune(now)
         return len(rows) + len(refused)

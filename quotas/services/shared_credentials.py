@@ -16,6 +16,7 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import AccountSpec, CallOutcome, Settled
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable
 from quotas.runtime.connection import accounts
+from quotas.services import health
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.snapshot.resolve import ConfigSnapshot
@@ -54,8 +55,6 @@ def follow(settled: Settled, outcome: CallOutcome) -> None:
 
 
 def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome: CallOutcome) -> None:
-    from quotas.services import health
-
     pool = config.spec
     if settled.transition == "disabled":
         if accounts().refuse(account.id):

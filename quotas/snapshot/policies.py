@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from quotas.engine.types import Limit
 from quotas.models.policy import burst_of
-from quotas.services.aimd import AdaptiveRule
 from quotas.snapshot import addresses
+from quotas.snapshot.adaptive_rule import AdaptiveRule
 from quotas.snapshot.patterns import Endpoint, Pattern, compile_pattern
 
 if TYPE_CHECKING:

@@ -10,14 +10,11 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from quotas.engine.types import MAX_COST, Admission, CallOutcome
 from quotas.errors import NoAccountAvailable, QuotaError
 from quotas.upstream import backoff
-
-if TYPE_CHECKING:
-    from quotas.upstream.lease import Lease
 
 TELL_AGAIN = 0.5
 """Seconds by which a wait must have grown over what was told, to be told anew."""
@@ -67,6 +64,16 @@ class CallFailed(QuotaError):
         """The last answer, where there was one."""
 
 
+class UsedAccount(Protocol):
+    """The account that an attempt used."""
+
+    account: str
+    account_id: str
+
+    def has_another(self) -> bool:
+        """Whether another account could be used instead."""
+
+
 @dataclass(slots=True)
 class Plan:
     """One call's way: `before` each admission that was refused, `after` each attempt."""
@@ -102,7 +109,7 @@ class Plan:
             self._tell("rate_limited", wait=wait, category="rate_limited")
         return wait + 0.005
 
-    def after(self, outcome: CallOutcome, lease: Lease) -> float | None:
+    def after(self, outcome: CallOutcome, lease: UsedAccount) -> float | None:
         """None: it is done, well or for good; else the seconds until the next attempt.
 
         Where a second account refuses as well, that is the call's own end: it is what was asked for that both refuse.

@@ -28,9 +28,9 @@ from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 from rest_framework.exceptions import APIException
 
-from quotas.api import answers
 from quotas.engine.types import CallOutcome, Decision
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.rest import decisions
 from quotas.rest.problems import MEDIA_TYPE, document
 from quotas.services import limits, outcomes
 from quotas.services.limits import Check
@@ -82,17 +82,19 @@ def enforce(asked: Check) -> Decision | Refused:
     try:
         decision = limits.check(asked, actor=ACTOR)
     except LimiterUnavailable as error:
-        return Refused(_response(answers.refusal(error).document(), answers.refusal(error).headers), error.retry_after)
+        return Refused(
+            _response(decisions.refusal(error).document(), decisions.refusal(error).headers), error.retry_after
+        )
     except NetworkDenied as error:
-        return Refused(_response(answers.refusal(error).document(), {}))
+        return Refused(_response(decisions.refusal(error).document(), {}))
     except UnknownProject:
         body = document("forbidden", "Forbidden", 403, "The request belongs to no known project.")
         return Refused(_response(body, {}))
     if decision.allowed:
         return decision
-    body = answers.body_of(decision, asked.project)
-    body.setdefault("status", answers.status_of(decision))
-    return Refused(_response(body, answers.headers_of(decision)), decision.retry_after)
+    body = decisions.body_of(decision, asked.project)
+    body.setdefault("status", decisions.status_of(decision))
+    return Refused(_response(body, decisions.headers_of(decision)), decision.retry_after)
 
 
 class Passed:
@@ -197,7 +199,7 @@ def add_headers(response: HttpResponseBase, decision: Decision) -> None:
     """The rate limit fields, unless an inner layer has set a tighter limit already."""
     if "RateLimit" in response:
         return
-    for name, value in answers.headers_of(decision).items():
+    for name, value in decisions.headers_of(decision).items():
         response[name] = value
 
 

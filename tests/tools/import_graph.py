@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,10 +23,16 @@ def modules(app: str) -> Iterator[Path]:
             yield path
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The file, parsed once."""
+    return ast.parse(path.read_text())
+
+
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """Line and absolute dotted name of everything that a file imports at run time, at any depth."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in _running(ast.parse(path.read_text())):
+    for node in _running(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, name.name) for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -67,6 +74,43 @@ def graph(app: str) -> dict[str, dict[str, list[str]]]:
             if there and there != here:
                 edges[here].setdefault(there, []).append(f"{path.relative_to(ROOT)}:{line}")
     return edges
+
+
+def module_graph(*apps: str) -> dict[str, dict[str, list[str]]]:
+    """The same between single modules of the apps. A name of a package's own counts as an import of its `__init__`."""
+    paths = {name_of(path): path for app in apps for path in modules(app)}
+    edges: dict[str, dict[str, list[str]]] = {name: {} for name in paths}
+    for here, path in paths.items():
+        for line, name in imported(path):
+            there = name if name in paths else name.rpartition(".")[0]
+            if there in paths and there != here:
+                edges[here].setdefault(there, []).append(f"{path.relative_to(ROOT)}:{line}")
+    return edges
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module's file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def lazy(*apps: str) -> dict[str, set[str]]:
+    """The imports of our own modules inside functions: {module: {"package.name", ...}}."""
+    found: dict[str, set[str]] = {}
+    for path in (path for app in apps for path in modules(app)):
+        for function in ast.walk(tree_of(path)):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in apps:
+                    names = {f"{node.module}.{name.name}" for name in node.names}
+                elif isinstance(node, ast.Import):
+                    names = {name.name for name in node.names if name.name.split(".")[0] in apps}
+                else:
+                    continue
+                if names:
+                    found.setdefault(name_of(path), set()).update(names)
+    return found
 
 
 def rings(edges: dict[str, dict[str, list[str]]]) -> list[list[str]]:

@@ -11,6 +11,7 @@ import pytest
 from tests.tools import import_graph
 
 ROOT = Path(__file__).resolve().parents[2]
+APPS = ("quotas", "queues", "controlplane")
 ABOVE = {"quotas": ("queues", "controlplane"), "queues": ("controlplane",)}
 STRANGERS = (
     "django",
@@ -27,7 +28,7 @@ STRANGERS = (
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """Line and absolute name of everything that a file imports, at whatever depth."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(import_graph.tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, name.name) for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -86,15 +87,58 @@ def test_the_parts_of_queues_import_downwards_only() -> None:
         assert not set(edges[part]) & {"api", "admin", "worker", "dispatcher"}, part
 
 
-@pytest.mark.parametrize(
-    "app",
-    [
-        "queues",
-        pytest.param(
-            "quotas", marks=pytest.mark.xfail(strict=True, reason="services, snapshot and upstream are a ring")
-        ),
-        "controlplane",
-    ],
+LEVELS_OF_QUOTAS = (
+    {"engine", "clock", "durations", "priorities", "suggestions", "times"},
+    {"errors", "events", "models"},
+    {"audit", "runtime"},
+    {"snapshot"},
+    {"rest", "upstream"},
+    {"services"},
+    {"web"},
+    {"admin", "api", "apps", "decorators", "limits", "management", "middleware", "pools", "testing", "throttling"},
 )
+"""The parts of quotas from the bottom up: each may import what is below it, and nothing beside or above it."""
+
+
+def test_the_parts_of_quotas_import_downwards_only() -> None:
+    level = {part: number for number, parts in enumerate(LEVELS_OF_QUOTAS) for part in parts}
+    edges = import_graph.graph("quotas")
+    assert edges.keys() == level.keys()
+    upwards = [
+        f"{place} imports {other}"
+        for part, others in edges.items()
+        for other, places in others.items()
+        for place in places
+        if level[other] >= level[part]
+    ]
+    assert upwards == []
+
+
+@pytest.mark.parametrize("app", APPS)
 def test_there_is_no_ring_of_imports(app: str) -> None:
     assert import_graph.rings(import_graph.graph(app)) == []
+
+
+def test_there_is_no_ring_of_modules() -> None:
+    """Imports inside functions count, so that none of them hides a ring."""
+    assert import_graph.rings(import_graph.module_graph(*APPS)) == []
+
+
+LAZY = {
+    # Django calls `ready` when the models are loaded; what these import needs them.
+    "controlplane.apps": "ready",
+    "queues.apps": "ready",
+    "quotas.apps": "ready",
+    # Works before Django is set up.
+    "controlplane.cli": "before Django",
+    "controlplane.management.commands.up": "before Django",
+    # The public name of a package; importing the package must not import all of it.
+    "queues.tasks": "public name",
+    "queues.worker": "one of two classes, so that each process loads what it runs",
+}
+"""The modules that import our own code inside functions, with the reason."""
+
+
+def test_imports_inside_functions_have_a_reason() -> None:
+    found = import_graph.lazy(*APPS)
+    assert found.keys() == LAZY.keys(), {name: found.get(name) for name in found.keys() ^ LAZY.keys()}

@@ -14,7 +14,8 @@ from controlplane.config.records import Item, Member, Record, duration
 from quotas.engine.types import ALGORITHMS
 from quotas.models import Override, Policy, Project, Tier
 from quotas.models.policy import Mode, OnRedisDown, PausedPriorities, Scope, default_warnings
-from quotas.services.aimd import AdaptiveRule
+from quotas.snapshot.adaptive_rule import AdaptiveRule
+from quotas.times import rfc3339
 
 _PLAIN = (
     "name", "enabled", "scope", "key_name", "match", "unit", "algorithm", "limit", "window", "burst", "period",
@@ -168,7 +169,7 @@ class Overrides(Kind):
                 "key": row.key,
                 "project": row.project.slug if row.project else None,
                 "limit": row.limit,
-                "until": readers.instant(row.until) if row.until else None,
+                "until": rfc3339(row.until),
                 "reason": row.reason,
             }
             for row in Override.objects.select_related("policy", "project")

@@ -14,7 +14,7 @@ from controlplane.config import readers
 from controlplane.config.document import Node
 from controlplane.config.kinds import limits
 from controlplane.config.kinds.base import Kind, Reference
-from controlplane.config.records import Item, Member, Mistakes, Record, duration
+from controlplane.config.records import Item, Member, Mistakes, Record, duration, read_list
 from quotas.engine.dialects import settings
 from quotas.engine.estimate import DEFAULT_OUTPUT
 from quotas.models import Account, Pool, PoolLimit, Provider
@@ -118,8 +118,6 @@ def _limit_key(item: Item) -> tuple[Any, ...]:
 
 
 def _limits(node: Node) -> list[Item]:
-    from controlplane.config.records import read_list
-
     return read_list(_LIMIT, node, _limit_key)[0]
 
 

@@ -50,6 +50,18 @@
     const panel = panelOf(event);
     if (panel) fresh(panel);
   });
+  // Several panels find out at the same moment that the session has ended. The first one's redirect stands:
+  // a second one would abort the navigation that the first has begun.
+  let leaving = false;
+  document.addEventListener("htmx:beforeOnLoad", function (event) {
+    if (leaving) event.preventDefault();
+    else if (event.detail.xhr.getResponseHeader("HX-Redirect")) leaving = true;
+  });
+  document.addEventListener("htmx:beforeRequest", function (event) {
+    if (leaving) event.preventDefault();
+  });
+  window.addEventListener("pageshow", function () { leaving = false; });
+
   document.addEventListener("htmx:configRequest", function (event) {
     if (panelOf(event)) event.detail.timeout = LATE;
   });

@@ -9,10 +9,11 @@ from django.core.management.base import BaseCommand
 
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.dispatcher import Dispatcher
-from queues.maintenance.callback_sender import CallbackSender
 from queues.maintenance.runner import Maintenance
+from queues.services import callbacks
 from quotas import events
 from quotas.runtime.connection import accounts, be_patient, limiter
+from quotas.runtime.outbox_sender import OutboxSender
 
 
 class Command(BaseCommand):
@@ -29,8 +30,8 @@ class Command(BaseCommand):
         def leads() -> bool:
             return dispatcher.leader.token is not None
 
-        courier = CallbackSender(leads)
-        courier.start()
+        callback_sender = OutboxSender(leads, callbacks.outbox, "callbacks")
+        callback_sender.start()
         events.emit(events.ProcessStarted("dispatcher", leads))
         dispatcher.run()
-        courier.stop()
+        callback_sender.stop()

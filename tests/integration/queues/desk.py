@@ -13,11 +13,12 @@ from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
 from queues import config, settlement, wakeups
-from queues.connection import belt, client
+from queues.broker import Delivery, belt, deliveries_of
+from queues.connection import client
 from queues.deliveries import Claimed, Ended
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.dispatcher import Dispatcher
-from queues.lifecycle.delivery import finish as settle
+from queues.lifecycle.finish import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.maintenance.runner import Maintenance
 from queues.models import Job, Queue, RetryPolicy
@@ -26,9 +27,8 @@ from queues.services.defaults import create_defaults
 from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import AttemptOutcome, Stage
-from queues.worker import claim as claims
+from queues.worker import delivery as claims
 from queues.worker.heartbeat import Heartbeat
-from queues.worker.parcel import Delivery, deliveries
 from queues.worker.running import perform
 from quotas import clock
 from quotas.models import Account, Policy, Pool, PoolLimit, Project, Provider
@@ -61,7 +61,7 @@ class Worker:
             if raw is None:
                 break
             parcel = RQJob.fetch(raw.decode(), connection=client(), serializer=JSONSerializer)  # type: ignore[union-attr]
-            found += deliveries(parcel)
+            found += deliveries_of(parcel)
             client().delete(parcel.key)
             taken += 1
         return found

@@ -18,15 +18,16 @@ from django.db import transaction
 from django.utils import timezone
 
 from queues.errors import InvalidJob
-from queues.maintenance.callback_sender import CallbackSender
 from queues.models import Callback, Job
-from queues.services import batches, callbacks, cancel
-from queues.services.callbacks import check_url, secret_of, send_due
+from queues.services import batches, cancel
+from queues.services.callbacks import check_url, outbox, secret_of
 from queues.services.defaults import create_defaults
 from queues.services.submit import submit
 from queues.specs import read_job
 from queues.tasks import task
 from quotas.models import Project
+from quotas.runtime.outbox import WAITS
+from quotas.runtime.outbox_sender import OutboxSender
 from tests.integration.queues.conftest import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -84,8 +85,8 @@ def ended_job(url: str) -> Job:
 def test_a_callback_is_signed_and_sent_once(project: Project, receiver: Receiver) -> None:
     job = ended_job(receiver.url)
 
-    assert send_due() == 1
-    assert send_due() == 0
+    assert outbox.send_due() == 1
+    assert outbox.send_due() == 0
     headers, body = receiver.got[0]
     told = json.loads(body)
     assert told["type"] == "job.cancelled"
@@ -104,13 +105,13 @@ def test_a_failed_callback_is_repeated_with_the_same_id_until_it_is_taken(projec
     ended_job(receiver.url)
 
     for tries, wait in ((1, 5), (2, 30)):
-        assert send_due() == 1
+        assert outbox.send_due() == 1
         callback = Callback.objects.get()
         assert callback.tries == tries
         assert callback.due_at is not None
         assert abs(callback.due_at - timezone.now() - timedelta(seconds=wait)) < timedelta(seconds=3)
         Callback.objects.update(due_at=timezone.now())
-    assert send_due() == 1
+    assert outbox.send_due() == 1
     assert Callback.objects.get().delivered_at is not None
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
     assert len(receiver.got) == 3, "the redirect was not followed"
@@ -119,9 +120,9 @@ def test_a_failed_callback_is_repeated_with_the_same_id_until_it_is_taken(projec
 def test_it_is_given_up_after_the_last_try(project: Project, receiver: Receiver) -> None:
     receiver.statuses = [503]
     ended_job(receiver.url)
-    Callback.objects.update(tries=len(callbacks.WAITS))
+    Callback.objects.update(tries=len(WAITS))
 
-    send_due()
+    outbox.send_due()
 
     callback = Callback.objects.get()
     assert (callback.due_at, callback.delivered_at) == (None, None)
@@ -132,7 +133,7 @@ def test_two_senders_send_once(project: Project, receiver: Receiver) -> None:
     ended_job(receiver.url)
     stale = list(Callback.objects.all())
 
-    assert send_due() == 1
+    assert outbox.send_due() == 1
     # A second sender that had read the row before finds it moved on.
     assert Callback.objects.filter(pk=stale[0].pk, due_at=stale[0].due_at).count() == 0
     assert len(receiver.got) == 1
@@ -147,7 +148,7 @@ def test_a_batch_tells_when_it_is_complete(project: Project, receiver: Receiver)
 
     cancel.cancel(jobs[1].pk, actor="tests")
 
-    assert send_due() == 1
+    assert outbox.send_due() == 1
     told = json.loads(receiver.got[0][1])
     assert told["type"] == "batch.completed"
     assert told["data"]["id"] == batch.uid
@@ -158,7 +159,7 @@ def test_a_rolled_back_end_tells_nobody(project: Project, receiver: Receiver) ->
     with pytest.raises(RuntimeError), transaction.atomic():
         cancel.cancel(job.pk, actor="tests")
         raise RuntimeError
-    assert send_due() == 0
+    assert outbox.send_due() == 0
 
 
 @pytest.mark.parametrize(
@@ -182,12 +183,12 @@ def test_addresses_that_are_refused(url: str) -> None:
 def test_an_address_that_cannot_be_asked_for_is_given_up_like_any_other(project: Project, url: str) -> None:
     """Taken in from Python, where nobody looks at it, or before such were refused."""
     ended_job(url)
-    assert send_due() == 1
+    assert outbox.send_due() == 1
     callback = Callback.objects.get()
     assert (callback.tries, callback.delivered_at) == (1, None)
     assert callback.error
-    Callback.objects.update(tries=len(callbacks.WAITS), due_at=timezone.now())
-    send_due()
+    Callback.objects.update(tries=len(WAITS), due_at=timezone.now())
+    outbox.send_due()
     assert Callback.objects.get().due_at is None
 
 
@@ -211,15 +212,15 @@ def test_a_slow_receiver_holds_up_nobody(project: Project, receiver: Receiver) -
         for _ in range(20):
             ended_job(f"http://127.0.0.1:{silent.getsockname()[1]}/")
         ended_job(receiver.url)
-        courier = CallbackSender(lambda: True)
-        courier.start()
+        sender = OutboxSender(lambda: True, outbox, "callbacks")
+        sender.start()
         try:
             wait_until(lambda: receiver.got, 60.0)  # silent ones take ten seconds each, one after the other 200
         finally:
-            courier.stop()
-            assert courier._thread is not None
-            courier._thread.join()
-    wait_until(lambda: not courier._underway)  # the silent one is gone
+            sender.stop()
+            assert sender._thread is not None
+            sender._thread.join()
+    wait_until(lambda: not sender._underway)  # the silent one is gone
     assert Callback.objects.filter(delivered_at=None).count() == 20
 
 
@@ -230,7 +231,7 @@ def test_a_name_that_means_a_private_address_is_not_called(
     ended_job(f"http://localhost:{port}/")
     monkeypatch.setattr(settings, "CALLBACK_NETWORKS", [])
 
-    assert send_due() == 1
+    assert outbox.send_due() == 1
 
     assert receiver.got == []
     assert "no address that a callback may go to" in Callback.objects.get().error

@@ -22,9 +22,9 @@ def test_a_fault_in_one_settle_is_that_ones_alone(desk: Desk) -> None:
     # A strategy that no code knows: only the failed delivery needs it.
     RetryPolicy.objects.update(by_category={"server": {"strategy": "prayer"}})
     config.snapshot.clear()
-    books = Completer(worker.report, lambda deliveries: None, lambda: set())
+    completer = Completer(worker.report, lambda deliveries: None, lambda: set())
 
-    books._settle([Ended(claimed[0], OK), Ended(claimed[1], failed("server")), Ended(claimed[2], OK)])
+    completer._settle([Ended(claimed[0], OK), Ended(claimed[1], failed("server")), Ended(claimed[2], OK)])
 
     rows = [Job.objects.get(pk=job.pk) for job in jobs]
     assert [row.status for row in rows] == [Status.COMPLETED, Status.DEAD, Status.COMPLETED]

@@ -10,7 +10,7 @@ import pytest
 import redis
 from rq.serializers import JSONSerializer
 
-from queues import connection, wakeups
+from queues import broker, connection, wakeups
 from queues.worker.threaded import ThreadedWorker
 from tests.forwarder import Forwarder, forwarder
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
@@ -34,7 +34,7 @@ class Failover:
 @pytest.fixture
 def failover(settings: Any) -> Iterator[Failover]:
     def forget() -> None:
-        for cached in (connection.client, connection._hint_client, connection.belt):
+        for cached in (connection.client, connection._hint_client, broker.belt):
             cached.cache_clear()
         connection._hints_paused_until = float("-inf")
 
@@ -62,10 +62,10 @@ def test_rings_reach_the_new_primary(failover: Failover) -> None:
 
 
 def test_a_worker_that_was_in_no_blocking_read_takes_from_the_new_primary(failover: Failover) -> None:
-    worker = ThreadedWorker([connection.belt("io")], connection=connection.client(), serializer=JSONSerializer)
+    worker = ThreadedWorker([broker.belt("io")], connection=connection.client(), serializer=JSONSerializer)
     assert worker.connection.ping()
     failover.happen()
-    queue = connection.belt("io")
+    queue = broker.belt("io")
     with failover.new() as server:
         server.lpush(queue.key, "nothing-of-this-name")
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from queues import settlement, wakeups
-from queues.connection import belt, client
+from queues.broker import belt
+from queues.connection import client
 from queues.dispatcher.leader import LeadershipLost
 from queues.models import DeadLetter, Job, Leadership, Transition
 from queues.services import queue_actions

@@ -14,18 +14,19 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from queues import registry, selectors
+from queues import registry
 from queues.errors import IdempotencyKeyReused, QueueFull
-from queues.maintenance.callback_sender import AT_ONCE, PER_RECEIVER, SHARE, CallbackSender
 from queues.maintenance.pruner import prune
 from queues.models import AnsweredKey, Batch, Callback, IntakePart, Job, Queue
+from queues.selectors.batches import batch_progress
 from queues.services import batches, cancel, dead_letters, intake, queue_actions, webhook
-from queues.services.callbacks import receiver_of, send_due
+from queues.services.callbacks import outbox, receiver_of
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
 from quotas import clock
 from quotas.models import Pool, Project
+from quotas.runtime.outbox_sender import AT_ONCE, PER_RECEIVER, SHARE
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, failed, fresh
 from tests.integration.queues.test_webhook_post import drip
@@ -200,14 +201,14 @@ def test_a_bulk_whose_process_died_is_written_by_the_dispatcher(desk: Desk, monk
     batch, ids, _ = batches.submit_bulk(project, specs, name="whole", idempotency_key="b", request_hash="h")
     monkeypatch.undo()
     assert (Job.objects.count(), IntakePart.objects.count()) == (0, 5)
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["pending"]) == (500, 500)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["pending"]) == (500, 500)
     with pytest.raises(QueueFull):
         submit_specs(project, bulk(101, queue="small"))
-    intake.go_on(clock.now())
+    intake.finish_orphans(clock.now())
     assert not Job.objects.exists(), "its process may still be at it"
     for _ in range(2):
-        intake.go_on(clock.now() + timedelta(seconds=6))
+        intake.finish_orphans(clock.now() + timedelta(seconds=6))
     assert not IntakePart.objects.exists()
     assert list(Job.objects.order_by("pk").values_list("uid", flat=True)) == ids
     assert Job.objects.filter(batch=batch, stage=Stage.READY).count() == 500
@@ -265,13 +266,13 @@ def test_a_callback_says_what_happened_also_after_a_replay(desk: Desk, receiver:
     worker = desk.worker()
     desk.cycle()
     worker.settle(worker.claim(), failed("server", "it broke"))
-    assert send_due() == 1
+    assert outbox.send_due() == 1
     dead_letters.retry(fresh(job), actor="test")
     Callback.objects.update(due_at=clock.now())
-    assert send_due() == 1
+    assert outbox.send_due() == 1
     desk.run_until_done(worker)
     Callback.objects.filter(event="job.dead").update(due_at=clock.now())
-    while send_due():
+    while outbox.send_due():
         continue
     told = [
         (headers["webhook-id"], json.dumps(body)) for _, headers, body in receiver.got if body["type"] == "job.dead"
@@ -291,11 +292,11 @@ def test_a_batchs_callback_says_what_it_was(desk: Desk, receiver: Receiver) -> N
     worker = desk.worker()
     desk.cycle()
     worker.settle(worker.claim(), failed("server"))
-    assert send_due() == 1
+    assert outbox.send_due() == 1
     for job in batch.jobs.all():
         dead_letters.retry(job, actor="test")
     Callback.objects.update(due_at=clock.now())
-    assert send_due() == 1
+    assert outbox.send_due() == 1
     first, second = (body for _, _, body in receiver.got)
     assert first == second and first["data"]["totals"]["dead"] == 2
 
@@ -312,10 +313,10 @@ def test_a_callback_from_before_contents_were_stored_keeps_what_it_first_says(de
     (job,) = desk.submit(callback_url=address(receiver))
     cancel.cancel(job.pk, actor="test")
     Callback.objects.update(body="", receiver="")
-    send_due()
+    outbox.send_due()
     Job.objects.update(reason="something else")
     Callback.objects.update(due_at=clock.now())
-    send_due()
+    outbox.send_due()
     assert receiver.got[0][2] == receiver.got[1][2]
 
 
@@ -337,7 +338,7 @@ def test_retention_keeps_what_is_still_to_be_delivered(desk: Desk, receiver: Rec
     assert Callback.objects.count() == 2, "what was given up goes with its job"
     for _ in range(3):
         Callback.objects.filter(due_at__isnull=False).update(due_at=clock.now())
-        send_due()
+        outbox.send_due()
     assert {body["type"] for _, _, body in receiver.got} == {"job.completed", "batch.completed"}
     assert not Callback.objects.filter(delivered_at=None).exists()
     prune(clock.now() + timedelta(seconds=YEAR))
@@ -353,8 +354,8 @@ def test_the_totals_of_a_running_batch_stay(desk: Desk, settings: Any, edge: str
     if edge == "count":
         settings.RETENTION_COUNT = 0
     prune(clock.now() + timedelta(seconds=YEAR if edge == "age" else 0))
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["completed"], facts["totals"]["pending"]) == (6, 5, 1)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["completed"], facts.totals["pending"]) == (6, 5, 1)
     assert Job.objects.count() == 6, "jobs of a batch that runs stay"
 
 
@@ -371,17 +372,17 @@ def test_the_totals_of_an_ended_batch_outlive_its_jobs(desk: Desk, settings: Any
     settings.RETENTION_COUNT = 0
     prune(clock.now())
     assert Job.objects.count() == 1, "the dead one waits for somebody"
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert facts["total"] == 5
-    assert {name: count for name, count in facts["totals"].items() if count} == {
+    facts = batch_progress(Batch.objects.get())
+    assert facts.total == 5
+    assert {name: count for name, count in facts.totals.items() if count} == {
         "completed": 3, "cancelled": 1, "dead": 1,
     }  # fmt: skip
     dead_letters.retry(Job.objects.get(), actor="test")
     desk.run_until_done(worker)
     prune(clock.now())
     prune(clock.now())
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["completed"], facts["totals"]["dead"]) == (5, 4, 0)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["completed"], facts.totals["dead"]) == (5, 4, 0)
 
 
 def test_a_batch_stays_as_long_as_the_job_that_ends_it(desk: Desk) -> None:
@@ -415,7 +416,7 @@ def test_what_others_wait_for_stays(desk: Desk, settings: Any) -> None:
     assert not Job.objects.exists(), "the one that waited was cancelled, and nobody waits any more"
 
 
-# Who gets places of the courier
+# How callbacks share the sender's threads
 
 
 @pytest.mark.parametrize(
@@ -445,52 +446,52 @@ def due(project: Project, url: str) -> None:
 
 
 @pytest.fixture
-def courier(monkeypatch: pytest.MonkeyPatch) -> Iterator[CallbackSender]:
+def sender(monkeypatch: pytest.MonkeyPatch) -> Iterator[OutboxSender[Callback]]:
     """One whose tries last three seconds at most; the test is its thread."""
     monkeypatch.setattr(webhook, "DEADLINE", 3.0)
-    made = CallbackSender(lambda: True)
+    made = OutboxSender(lambda: True, outbox, "callbacks")
     yield made
     wait_until(lambda: not made._underway, 30.0)
 
 
 def test_neither_a_receiver_nor_a_project_takes_all_places(
-    desk: Desk, courier: CallbackSender, deaf: int, receiver: Receiver
+    desk: Desk, sender: OutboxSender[Callback], deaf: int, receiver: Receiver
 ) -> None:
     acme, globex = desk.project("acme"), desk.project("globex")
     for number in range(1, 21):
         for _ in range(4):
             due(acme, f"http://127.0.0.{number}:{deaf}/")
     due(globex, address(receiver))
-    while courier.begin_some():
+    while sender.begin_some():
         continue
     wait_until(lambda: receiver.got)
     assert Callback.objects.filter(project=acme, tries=0).count() == 80, "none of them had its end yet"
-    assert courier._tenants[acme.pk] == SHARE
-    assert max(courier._underway.values()) == PER_RECEIVER
+    assert sender._tenants[acme.pk] == SHARE
+    assert max(sender._underway.values()) == PER_RECEIVER
 
 
 def test_receivers_that_were_slow_share_half_of_the_places(
-    desk: Desk, courier: CallbackSender, deaf: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, sender: OutboxSender[Callback], deaf: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queues.maintenance.callback_sender.SLOW", 1.0)
+    monkeypatch.setattr("quotas.runtime.outbox_sender.SLOW", 1.0)
     projects = [desk.project(f"p{number}") for number in range(4)]
     for number in range(1, AT_ONCE + 1):
         due(projects[number % 4], f"http://127.0.0.{number}:{deaf}/")
-    while courier.begin_some():
+    while sender.begin_some():
         continue
-    wait_until(lambda: not courier._underway, 30.0)
+    wait_until(lambda: not sender._underway, 30.0)
     assert Callback.objects.filter(tries=1).count() == AT_ONCE, "at first nobody knows that they are slow"
     Callback.objects.update(due_at=clock.now())
-    while courier.begin_some():
+    while sender.begin_some():
         continue
-    assert courier._underway.total() == SHARE
+    assert sender._underway.total() == SHARE
     due(projects[0], address(receiver))
-    courier.begin_some()
+    sender.begin_some()
     wait_until(lambda: receiver.got)
 
 
 def test_callbacks_of_a_dripping_receiver_end_and_others_are_delivered(
-    desk: Desk, courier: CallbackSender, receiver: Receiver
+    desk: Desk, sender: OutboxSender[Callback], receiver: Receiver
 ) -> None:
     project = desk.project()
     with talking(drip(b"HTTP/1.1 200 OK\r\nX-Slow: ")) as port:
@@ -498,6 +499,6 @@ def test_callbacks_of_a_dripping_receiver_end_and_others_are_delivered(
             due(project, f"http://127.0.0.1:{port}/")
         due(project, address(receiver))
         while not receiver.got:
-            courier.begin_some()
-        wait_until(lambda: not courier._underway, 30.0)
+            sender.begin_some()
+        wait_until(lambda: not sender._underway, 30.0)
     assert Callback.objects.filter(error="TooSlow").count() == PER_RECEIVER

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from queues.connection import belt, client
+from queues.broker import belt
+from queues.connection import client
 from queues.errors import AlreadyFinished
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.pruner import prune
 from queues.models import Attempt, Callback, DeadLetter, Job, Transition, WorkerProcess
-from queues.selectors import timeline
+from queues.selectors.timeline import timeline
 from queues.services import cancel, dead_letters
 from queues.states import AttemptOutcome, Stage, Status
-from queues.worker import claim as claims
+from queues.worker import delivery as claims
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import Running, perform
 from quotas import clock
@@ -137,7 +138,7 @@ def test_at_most_once_is_not_delivered_again(desk: Desk) -> None:
         letter = DeadLetter.objects.get(job=job)
         assert (letter.category, letter.severity) == ("lost", "warning"), "the job is not to blame"
         assert letter.error == "Its worker was lost, and it asked for at most one delivery."
-        assert [step["state"] for step in timeline(row)].count("dead") == 1
+        assert [step.state for step in timeline(row)].count("dead") == 1
 
 
 def test_at_most_once_may_be_released_again_when_it_was_never_started(desk: Desk) -> None:
@@ -421,7 +422,7 @@ def test_what_runs_is_cancelled_by_its_worker(desk: Desk) -> None:
     (claimed,) = worker.claim()
     cancel.cancel(job.pk, actor="somebody")
     assert fresh(job).status == Status.EXECUTING
-    assert claims.cancelled("w1") == [(job.pk, claimed.delivery)]
+    assert claims.cancel_requests("w1") == [(job.pk, claimed.delivery)]
     cancel.cancel(job.pk, actor="another")
     assert Transition.objects.filter(job=job).count() == 1
     worker.settle([claimed], type(OK)(AttemptOutcome.CANCELLED, counted=False))

@@ -69,10 +69,10 @@ def test_the_deadline_of_an_async_task_is_kept(desk: Desk, type_of: Any) -> None
     worker = desk.worker()
     desk.cycle()
     ended: list[Ended] = []
-    crew = JobThreadPool(1, ended.append)
-    crew.take(worker.claim())
+    threads = JobThreadPool(1, ended.append)
+    threads.start(worker.claim())
     wait_until(lambda: ended)
-    crew.drain(lambda since: True)
+    threads.drain(lambda since: True)
     assert (ended[0].result.outcome, ended[0].result.category) == (AttemptOutcome.FAILED, "timeout")
 
 
@@ -100,7 +100,7 @@ def test_what_does_not_heed_the_first_interrupt_ends_by_a_later_one(desk: Desk, 
     (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
-        assert worker.crew.lost == 0
+        assert worker.threads.lost == 0
 
 
 def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
@@ -140,11 +140,11 @@ def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
     (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
-        assert worker.crew.lost == 1
-        assert not worker.crew.wait_for_place(0.1), "its place is lost"
+        assert worker.threads.lost == 1
+        assert not worker.threads.wait_for_place(0.1), "its place is lost"
         release.set()
-        assert worker.crew.wait_for_place(10)
-        assert worker.crew.lost == 0
+        assert worker.threads.wait_for_place(10)
+        assert worker.threads.lost == 0
 
 
 def test_a_vital_thread_that_ends_ends_its_process() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 
-from queues import selectors
 from queues.connection import client
 from queues.errors import BatchClosed, IdempotencyKeyReused, InvalidJob, QueueDraining, QueueFull, QueueTooSmall
 from queues.models import Batch, DeadLetter, Job
+from queues.selectors.explanation import explain
 from queues.services import batches, dead_letters, queue_actions
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
@@ -507,7 +507,7 @@ def test_a_job_runs_when_its_batch_is_complete_however_it_ended(desk: Desk) -> N
         desk.submit(queue="q")
     last = Job.objects.get(pk=Batch.objects.get(pk=batch.pk).then_id)
     assert (last.stage, last.batch_id) == (Stage.HELD, None)
-    assert selectors.explain(last)["waits_for"] == f"batch {batch.uid} to be complete"
+    assert explain(last).waits_for == f"batch {batch.uid} to be complete"
     worker = desk.worker()
     desk.cycle()
     one, two = worker.claim()

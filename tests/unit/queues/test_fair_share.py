@@ -9,9 +9,8 @@ from itertools import count, islice
 import pytest
 
 from queues.config import ProjectSpec
-from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.fair_share import AGEING_AFTER, AGEING_SHARE, FairShare
-from queues.dispatcher.group_cursor import GroupCursor
+from queues.dispatcher.group_cursor import Candidate, GroupCursor
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 _ids = count(1)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queues.errors import InvalidJob
-from queues.specs import digest_of, read_job
+from queues.specs import read_job
+from quotas.rest.fingerprints import fingerprint
 
 HUGE = 10**399
 """An integer that no float can hold; JSON may."""
@@ -238,5 +239,5 @@ def test_no_input_raises_anything_but_invalid_job(data: Any) -> None:
 
 @given(JSON, JSON)
 def test_equal_digests_mean_equal_values(one: Any, other: Any) -> None:
-    if digest_of(one) == digest_of(other):
+    if fingerprint(one) == fingerprint(other):
         assert repr(one) == repr(other) or one == other

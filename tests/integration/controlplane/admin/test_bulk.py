@@ -57,7 +57,7 @@ def ask(client: Client, action: str, url: str = URL, **given: Any) -> tuple[int,
 
 
 def finish() -> None:
-    while bulk_actions.go_on():
+    while bulk_actions.process_next_slice():
         pass
 
 

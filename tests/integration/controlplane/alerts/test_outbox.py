@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from controlplane.alerts import channels, outbox, records, summaries
-from controlplane.alerts.outbox import WAITS, send_due
+from controlplane.alerts.outbox import notices
 from controlplane.alerts.sender import Sender
 from controlplane.models import Alert, AlertNotice, AuditEntry
 from quotas import clock
+from quotas.runtime.outbox import CLAIM, WAITS
 from tests.integration.controlplane.alerts.conftest import rule
 from tests.support.receiver import Receiver
 from tests.support.valkey import wait_for
@@ -31,9 +32,9 @@ def test_a_webhook_gets_the_alert_and_its_end(receiver: Receiver) -> None:
     rule(to=f"webhook+http://bot:pass%20word@{receiver.place}/hook?x=1")
     alert = records.report(TROUBLE)
     records.end(alert)
-    assert send_due() == 1, "the end waits for its turn"
-    assert send_due() == 1
-    assert send_due() == 0
+    assert notices.send_due() == 1, "the end waits for its turn"
+    assert notices.send_due() == 1
+    assert notices.send_due() == 0
     assert receiver.told == [("alert.raised", "account_auth_failed"), ("alert.resolved", "account_auth_failed")]
     path, headers, body = receiver.got[0]
     assert path == "/hook?x=1" and headers["authorization"] == "Basic Ym90OnBhc3Mgd29yZA=="
@@ -48,10 +49,10 @@ def test_it_is_tried_again_until_it_is_taken(receiver: Receiver) -> None:
     rule(to=f"webhook+http://{receiver.place}/")
     records.report(TROUBLE)
     for tries, error in ((1, "HTTP 500"), (2, "HTTP 302"), (3, "")):
-        assert send_due() == 1
+        assert notices.send_due() == 1
         notice = AlertNotice.objects.get()
         assert (notice.tries, notice.error) == (tries, error)
-        assert send_due() == 0, "not before its time"
+        assert notices.send_due() == 0, "not before its time"
         due_now()
     assert len(receiver.got) == 3
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 1
@@ -61,11 +62,11 @@ def test_a_repeated_notice_says_what_it_said(receiver: Receiver) -> None:
     receiver.statuses = [500, 200]
     rule(to=f"webhook+http://{receiver.place}/")
     alert = records.report(TROUBLE)
-    assert send_due() == 1
+    assert notices.send_due() == 1
     records.report(TROUBLE, times=5)
     records.acknowledge(alert, actor="someone", reason="seen")
     due_now()
-    assert send_due() == 1
+    assert notices.send_due() == 1
     assert receiver.got[0][2] == receiver.got[1][2]
     assert receiver.got[0][2]["data"]["count"] == 1
 
@@ -85,7 +86,7 @@ def test_a_slow_receiver_delays_neither_other_rules_nor_the_watch(receiver: Rece
             assert AlertNotice.objects.filter(rule__name="deaf", tries=0).count() >= 8, "their time is not over"
         finally:
             sender.stop()
-    wait_for(lambda: not sender._courier._underway, 20)
+    wait_for(lambda: not sender._notices._underway, 20)
 
 
 def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) -> None:
@@ -93,23 +94,23 @@ def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) ->
     records.end(records.report(TROUBLE))
     for _ in range(len(WAITS) + 1):
         due_now()
-        assert send_due() == 1
+        assert notices.send_due() == 1
     notice = AlertNotice.objects.order_by("pk")[0]
     assert notice.due_at is None and notice.error.startswith("given up: ")
     assert "hush" not in str(list(AlertNotice.objects.values_list("error")))
     deaf.to = f"webhook+http://{receiver.place}/"  # type: ignore[assignment]
     deaf.save()
-    assert send_due() == 1
+    assert notices.send_due() == 1
     assert receiver.told == [("alert.resolved", "account_auth_failed")]
 
 
 def test_a_sender_that_died_after_taking_one_is_followed_by_another(receiver: Receiver) -> None:
     rule(to=f"webhook+http://{receiver.place}/")
     records.report(TROUBLE)
-    AlertNotice.objects.update(due_at=clock.now() + outbox.LEASE)  # taken, and then it died
-    assert send_due() == 0
+    AlertNotice.objects.update(due_at=clock.now() + CLAIM)  # taken, and then it died
+    assert notices.send_due() == 0
     due_now()  # a minute later
-    assert send_due() == 1
+    assert notices.send_due() == 1
     assert len(receiver.got) == 1
 
 
@@ -123,7 +124,7 @@ def test_two_senders_send_once(receiver: Receiver) -> None:
 
     def work() -> None:
         barrier.wait()
-        while send_due(2):
+        while notices.send_due(2):
             continue
         connection.close()
 
@@ -132,7 +133,7 @@ def test_two_senders_send_once(receiver: Receiver) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    while send_due():
+    while notices.send_due():
         continue
     subjects = [body["data"]["subject"] for _, _, body in receiver.got]
     assert sorted(subjects) == [f"llm/a{number}" for number in range(8)]
@@ -158,10 +159,10 @@ def test_services_of_apprise(receiver: Receiver, caplog: pytest.LogCaptureFixtur
     receiver.statuses = [500, 200]
     records.report(TROUBLE)
     with caplog.at_level("DEBUG"):
-        assert send_due() == 1
+        assert notices.send_due() == 1
         assert AlertNotice.objects.get().error == "the service did not accept it"
         due_now()
-        assert send_due() == 1
+        assert notices.send_due() == 1
     assert AlertNotice.objects.get().delivered_at is not None
     _, _, body = receiver.got[-1]
     assert body["title"] == "[critical] Credential refused: llm/a1"
@@ -220,5 +221,5 @@ def test_the_address_is_encrypted_at_rest_and_needs_its_key(settings: Any) -> No
     assert asked.to.reveal() == "webhook+https://hush.example.com/"  # type: ignore[attr-defined]
     settings.CREDENTIAL_KEYS = [Fernet.generate_key().decode()]
     records.report(TROUBLE)
-    assert send_due() == 1
+    assert notices.send_due() == 1
     assert AlertNotice.objects.get().error == "the address can't be decrypted with the keys in SLUICE_CREDENTIAL_KEYS"

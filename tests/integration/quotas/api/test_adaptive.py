@@ -39,7 +39,7 @@ def told() -> Iterator[list[events.LimitAdapted]]:
 @pytest.fixture(autouse=True)
 def nothing_heard_yet(empty: None) -> None:
     flush_all()
-    outcomes.tally.take()
+    outcomes.counter.drain()
 
 
 class Clock:

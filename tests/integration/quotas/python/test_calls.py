@@ -15,8 +15,8 @@ from quotas import CallStatus, pools
 from quotas.engine.types import Admission
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.services import accounts as service
+from quotas.services.account_lease import Lease
 from quotas.upstream.call import Plan
-from quotas.upstream.lease import Lease
 from tests.integration.quotas.api.test_pools import make_pool
 from tests.integration.quotas.python.clients import Answer, Object
 from tests.support.valkey import wait_for
@@ -226,6 +226,8 @@ def test_a_wait_is_told_once_and_again_where_it_grows(monkeypatch: Any) -> None:
     assert told == [0.1, 3.0]
 
 
+# Another thread repeats the settlement: it must see the rows.
+@pytest.mark.django_db(transaction=True)
 def test_redis_away_at_the_end_of_a_call_costs_no_answer_and_hides_no_error(monkeypatch: Any) -> None:
     make_pool(accounts=1)
     pool, settle = pools.get("llm"), service.settle_outcome

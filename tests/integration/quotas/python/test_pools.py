@@ -10,8 +10,8 @@ import pytest
 import quotas
 from quotas import CallStatus, pools
 from quotas.models import Account
+from quotas.services.account_lease import Lease
 from quotas.snapshot import resolve
-from quotas.upstream.lease import Lease
 from tests.integration.quotas.api.test_pools import SECRET, make_pool
 from tests.integration.quotas.python.clients import Answer
 

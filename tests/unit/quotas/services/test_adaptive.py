@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from quotas.services.aimd import AdaptiveRule, Outcomes, judge
+from quotas.services.aimd import Outcomes, judge
+from quotas.snapshot.adaptive_rule import AdaptiveRule
 
 RULE = AdaptiveRule(floor=100, ceiling=1000, latency=2.0)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import http_sf
 
-from quotas.api.reservation_ids import sealed
 from quotas.engine.types import Decision, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
+from quotas.rest.pointers import FieldError
 from quotas.rest.problems import ProblemError, document
+from quotas.rest.reservation_ids import sign
 
 MAX_SF_INTEGER = 999_999_999_999_999
 """The greatest integer of a structured field (RFC 9651, 3.3.1)."""
@@ -28,7 +29,7 @@ def members(decision: Decision, project: str | None) -> dict[str, Any]:
         "binding": decision.binding,
         "degraded": decision.degraded,
         "bypassed": decision.bypassed,
-        "reservation": None if reservation is None else sealed(reservation, project),
+        "reservation": None if reservation is None else sign(reservation, project),
         "limits": [
             {
                 "policy": state.policy,
@@ -139,9 +140,7 @@ def refusal(error: UnknownProject | NetworkDenied | LimiterUnavailable) -> Probl
     match error:
         case UnknownProject():
             detail = "There is no such project, or it is not yours."
-            return ProblemError(
-                "unknown-project", "Not found", 404, detail, [{"pointer": "#/project", "detail": detail}]
-            )
+            return ProblemError("unknown-project", "Not found", 404, detail, [FieldError("/project", detail)])
         case NetworkDenied():
             return ProblemError("network-denied", "Network denied", 403, str(error))
         case _:

@@ -1,7 +1,7 @@
-"""A thread beside the leading dispatcher that sends what an outbox holds, several at a time.
+"""A thread beside the leading dispatcher that sends the rows of an outbox, several at a time.
 
-Each try runs in a thread of its own. Places for tries are shared: a receiver gets `PER_RECEIVER` of them, a tenant half,
-and all receivers together that were slow at their last try half as well. So neither a receiver that never answers nor
+Each try runs in a thread of its own. The threads are shared: a receiver gets `PER_RECEIVER` of them, a tenant half, and
+all receivers that were slow at their last try together half as well. So neither one receiver that never answers nor
 many of them delay what goes to others.
 """
 
@@ -10,15 +10,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Generic
 
 import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
-from queues.models import Callback
-from queues.services import callbacks
 from quotas.runtime import background
+from quotas.runtime.outbox import Outbox, Row
 
 log = structlog.get_logger(__name__)
 
@@ -35,47 +34,12 @@ REMEMBERED = 500
 """Slow receivers that are remembered."""
 
 
-class Outbox(Protocol):
-    """Rows that are due, from the oldest on. `tenant` is on whose behalf a row is sent; None where nobody shares."""
+class OutboxSender(Generic[Row]):
+    """Sends while `leads` returns true. `name` is the thread's."""
 
-    def due(self, count: int, receivers: Collection[str], tenants: Collection[int]) -> list[Any]:
-        """Up to `count` rows, except those to `receivers` and those of `tenants`."""
-
-    def receiver(self, row: Any) -> str: ...
-
-    def tenant(self, row: Any) -> int | None: ...
-
-    def take(self, row: Any) -> bool:
-        """Reserve the row for this process for a while; False where another one has it."""
-
-    def send(self, row: Any) -> None: ...
-
-
-class CallbackOutbox:
-    """Callbacks of jobs and batches; tenants are projects."""
-
-    def due(self, count: int, receivers: Collection[str], tenants: Collection[int]) -> list[Callback]:
-        return callbacks.due(count, but_receivers=receivers, but_projects=tenants)
-
-    def receiver(self, row: Callback) -> str:
-        return row.receiver or callbacks.receiver_of(row.url)
-
-    def tenant(self, row: Callback) -> int | None:
-        return row.project_id
-
-    def take(self, row: Callback) -> bool:
-        return callbacks.take(row)
-
-    def send(self, row: Callback) -> None:
-        callbacks.send(row)
-
-
-class CallbackSender:
-    """Sends while `leads` says so."""
-
-    def __init__(self, leads: Callable[[], bool], outbox: Outbox | None = None, name: str = "courier") -> None:
+    def __init__(self, leads: Callable[[], bool], outbox: Outbox[Row], name: str) -> None:
         self._leads = leads
-        self._outbox = outbox or CallbackOutbox()
+        self._outbox = outbox
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._underway: Counter[str] = Counter()
@@ -88,7 +52,7 @@ class CallbackSender:
         self._thread = background.start(self._name, self._turn, self._stopping, vital=True)
 
     def stop(self) -> None:
-        """Begin nothing more. What is on its way is not waited for: it is tried again when its lease ends."""
+        """Begin nothing more. What is on its way is not waited for: it is tried again when its claim ends."""
         self._stopping.set()
 
     def _turn(self) -> None:
@@ -98,7 +62,7 @@ class CallbackSender:
                 close_old_connections()
                 begun = self.begin_some()
             except (DatabaseError, InterfaceError) as error:
-                log.warning("courier.waiting", error=type(error).__name__)
+                log.warning("outbox.waiting", outbox=self._name, error=type(error).__name__)
         if not begun:
             self._stopping.wait(PAUSE)
 
@@ -115,9 +79,11 @@ class CallbackSender:
                 if receiver in self._full_receivers() or tenant in self._full_tenants():
                     continue
                 self._count(receiver, tenant, 1)
-            if not self._taken(row, receiver, tenant):
+            if not self._claimed(row, receiver, tenant):
                 continue
-            threading.Thread(target=self._send, args=(row, receiver, tenant), name="callback", daemon=True).start()
+            threading.Thread(
+                target=self._send, args=(row, receiver, tenant), name=f"{self._name}-try", daemon=True
+            ).start()
             begun += 1
         return begun
 
@@ -131,24 +97,26 @@ class CallbackSender:
     def _full_tenants(self) -> set[int]:
         return {tenant for tenant, count in self._tenants.items() if count >= SHARE}
 
-    def _taken(self, row: Any, receiver: str, tenant: int | None) -> bool:
-        """Whether the row is this process's; where it is not, its place is free again."""
-        taken = False
+    def _claimed(self, row: Row, receiver: str, tenant: int | None) -> bool:
+        """Whether this process has claimed the row; if not, its thread is free again."""
+        claimed = False
         try:
-            taken = self._outbox.take(row)
+            claimed = self._outbox.claim(row)
         finally:
-            if not taken:
+            if not claimed:
                 self._end(receiver, tenant)
-        return taken
+        return claimed
 
-    def _send(self, row: Any, receiver: str, tenant: int | None) -> None:
+    def _send(self, row: Row, receiver: str, tenant: int | None) -> None:
         began = time.monotonic()
         try:
             self._outbox.send(row)
         except DatabaseError as error:
-            log.warning("courier.unwritten", error=type(error).__name__)  # tried again when its lease ends
+            log.warning(
+                "outbox.result_not_written", outbox=self._name, error=type(error).__name__
+            )  # tried again when its claim ends
         except Exception:
-            log.exception("courier.fault", row=row.uid)
+            log.exception("outbox.fault", outbox=self._name, row=row.pk)
         finally:
             connections.close_all()
             self._end(receiver, tenant, seconds=time.monotonic() - began)

@@ -1,15 +1,36 @@
-"""Beginning anew where the database chose this transaction to end a deadlock."""
+"""SQL statements: long lists in parts or as one value, and transactions that are repeated after a deadlock."""
 
 from __future__ import annotations
 
 import functools
+import json
 import random
 import time
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 from django.db import OperationalError, connection
+from django.db.models.expressions import RawSQL
+
+T = TypeVar("T")
+FEW = 500
+
+
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """`items` in order, in parts of up to `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def one_of(texts: Sequence[str]) -> Any:
+    """For a look-up `__in`: texts however many, of which more than a few travel as one value."""
+    if len(texts) <= FEW:
+        return texts
+    if connection.vendor == "postgresql":
+        return RawSQL("SELECT unnest(%s::text[])", [list(texts)])
+    return RawSQL("SELECT value FROM json_each(%s)", [json.dumps(texts)])
+
 
 log = structlog.get_logger(__name__)
 
@@ -25,9 +46,9 @@ def is_deadlock(error: OperationalError) -> bool:
     return getattr(error.__cause__, "sqlstate", None) in STATES
 
 
-def again_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
+def retry_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
     """Rows are locked in one order everywhere (projects, jobs by id, batches, queues), so that deadlocks are rare; a
-    job that waits for others may still be met from two sides. Nothing was written then, and all of it is done again.
+    job that waits for others may still be locked from two sides. Nothing was written then, and the call is repeated.
     Inside a transaction of the caller's own the error is the caller's."""
 
     @functools.wraps(act)

@@ -1,0 +1,13 @@
+"""Digests of request bodies, which tell a repeated request from another one with the same idempotency key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def fingerprint(body: Any) -> str:
+    """A digest of a JSON value: equal for values that differ only in the order of members or in white space."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
