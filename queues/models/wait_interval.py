@@ -1,7 +1,7 @@
 """A stretch of time in which jobs of one group waited for one cause.
 
 Written by the dispatcher when a cause begins and when it ends, for a group and not for a job: a job's waits are the
-parts of these intervals in which it was ready (`queues.wait_history`).
+parts of these intervals in which it was ready (`queues.selectors.wait_history`).
 """
 
 from django.db import models

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from queues import wait_history, wait_metric
+from queues import wait_metric
 from queues.dispatcher.wait_ledger import WaitLedger, take_over
 from queues.models import Job, Leadership, WaitInterval
+from queues.selectors import wait_history
 from queues.services import queue_actions
 from queues.states import GroupKey
 from quotas import clock

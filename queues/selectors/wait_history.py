@@ -14,6 +14,7 @@ from datetime import datetime
 from django.db.models import Max, Q
 
 from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, WaitInterval
+from queues.reason_codes import REASONS
 from queues.states import Stage
 from quotas import clock
 
@@ -36,6 +37,12 @@ class Span:
     @property
     def seconds(self) -> float:
         return (self.ended_at - self.began_at).total_seconds()
+
+    @property
+    def label(self) -> str:
+        """What it was, in words, with the name of the policy, pool or queue."""
+        words = REASONS[self.code].label if self.code in REASONS else self.code
+        return f"{words} {self.name}" if self.name else words
 
     @property
     def is_wait(self) -> bool:
