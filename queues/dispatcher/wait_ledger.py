@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from queues.models import WaitInterval
 from queues.states import GroupKey
 
-JOIN = timedelta(seconds=1)
+JOIN = timedelta(seconds=2)
 """A hold that begins again for the same cause within this time goes on: between them single jobs were released."""
 SHORTEST = timedelta(milliseconds=50)
 """Shorter intervals are not written."""

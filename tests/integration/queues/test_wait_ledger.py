@@ -64,12 +64,12 @@ def test_many_jobs_behind_one_pool_cost_a_few_rows(desk: Desk) -> None:
     desk.pool(limits=[{"unit": "requests", "algorithm": "token_bucket", "limit": 60, "window": 60.0, "burst": 1}])
     jobs = desk.submit(300, **CALL)
     worker = desk.worker(places=20)
-    for _ in range(30):
+    for _ in range(40):
         worker.beat()
         desk.cycle()
         worker.claim()
         worker.settle()
-        desk.skip(1.0)
+        desk.skip(0.5)
     assert Job.objects.filter(finished_at__isnull=False).count() < 300
     assert WaitInterval.objects.count() <= 5
     assert causes(jobs[-1])[0][0] == "account_limit"
