@@ -136,6 +136,8 @@ class Environment:
     ipv6_prefix: int = variable("SLUICE_IPV6_PREFIX", whole(1, 128), 64)
     max_body: int = variable("SLUICE_MAX_BODY", whole(1), 32 * 1024 * 1024)
     gateway_max_body: int = variable("SLUICE_GATEWAY_MAX_BODY", whole(1), 32 * 1024 * 1024)
+    gateway_max_headers: int = variable("SLUICE_GATEWAY_MAX_HEADERS", whole(1024), 64 * 1024)
+    gateway_max_calls: int = variable("SLUICE_GATEWAY_MAX_CALLS", whole(1), 2000)
     static_root: str | None = variable("SLUICE_STATIC_ROOT", text, None)
     debug: bool = variable("SLUICE_DEBUG", flag, False)
 

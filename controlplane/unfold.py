@@ -1,4 +1,4 @@
-"""How the admin looks, and its navigation. Data only: settings read it."""
+"""The look of the admin and its navigation, as data for the settings."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ NAVIGATION: list[dict[str, Any]] = [
             _page("Accounts", "key_vertical", "quotas.account"),
             _page("Pools", "hub", "quotas.pool"),
             _page("Providers", "cloud", "quotas.provider"),
+            _page("Gateway calls", "swap_calls", "quotas.pool", link=reverse_lazy("admin-calls")),
             _page("Retry policies", "replay", "queues.retrypolicy"),
         ],
     },

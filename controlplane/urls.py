@@ -8,17 +8,18 @@ from django.views.generic import RedirectView
 from controlplane import error_pages
 from quotas.rest import problems
 
-# Here and not when Django starts: workers and the dispatcher have no pages, and a third less memory without them.
+# Imported here and not when Django starts: workers and the dispatcher have no pages, and need a third less memory without.
 admin.autodiscover()
 # rq's own pages would show every project's jobs to anybody with a permission of that application.
 for model in apps.get_app_config("django_rq").get_models():
     if admin.site.is_registered(model):
         admin.site.unregister(model)
 
-from controlplane.admin.dashboard import live_view  # noqa: E402
+from controlplane.admin.dashboard import calls_view, live_view  # noqa: E402
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/live/<slug:name>", live_view, name="admin-live"),
+    path("admin/calls/", calls_view, name="admin-calls"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("favicon.ico", RedirectView.as_view(url="/static/controlplane/favicon.svg")),

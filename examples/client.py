@@ -14,7 +14,7 @@ KEY = os.environ.get("SLUICE_KEY", "")
 
 
 def call(method: str, path: str, body: Any = None, **headers: str) -> Any:
-    """The parsed answer of one call below `/api/v1/`. Waits out `Retry-After`; raises SystemExit on other errors."""
+    """The parsed response of one call below `/api/v1/`. Waits for `Retry-After` and repeats; raises SystemExit on other errors."""
     while True:
         request = urllib.request.Request(
             f"{URL}/api/v1/{path}",
@@ -23,8 +23,8 @@ def call(method: str, path: str, body: Any = None, **headers: str) -> Any:
             headers={"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **headers},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.load(response)
         except urllib.error.HTTPError as error:
             wait = error.headers.get("Retry-After")
             if error.code not in (429, 503) or wait is None:

@@ -1,8 +1,8 @@
-"""Submit many calls as one batch, follow their progress, and print what came of them.
+"""Submit many calls as one batch, follow their progress, and print the totals.
 
     SLUICE_KEY=sl_... python examples/fan_out.py --project demo --pool demo-pool --calls 500
 
-Every call has an idempotency key, so the script can be interrupted and run again without doubling a call.
+Every call has an idempotency key, so an interrupted script can run again without making a call twice.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Send messages through a Telegram bot without ever being refused.
+"""Send messages through a Telegram bot without exceeding its limits.
 
     sluice apply preset:telegram            # with TELEGRAM_BOT_TOKEN set: the pool and Telegram's limits
     SLUICE_KEY=sl_... python examples/telegram_sender.py --project demo 12345:Hello -100987:"Hello, group"
 
 Telegram allows 30 messages a second per bot, one a second per chat and 20 a minute per group. The pool knows all three.
-The chat travels as the key `chat`, so a message waits only for its own chat.
+Each message carries its chat as the key `chat`, so it waits only for its own chat.
 """
 
 from __future__ import annotations

@@ -1,21 +1,15 @@
-"""What can go wrong with queues and jobs. A docstring is the message; data stands on the exception."""
+"""Errors of queues and jobs. The docstring of an error is its message; data is on the exception."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from quotas.engine.categories import OF_ATTEMPTS
 from quotas.rest.pointers import FieldError as FieldError
 
-CATEGORIES = (
-    "rate_limited", "quota_exhausted", "auth", "server", "network", "timeout", "validation", "code", "poison",
-)  # fmt: skip
+CATEGORIES = OF_ATTEMPTS
 """How an attempt can have failed, as a task or a provider says it."""
-LOST = "lost"
-"""The category of a dead job that was not to be run again, and whose worker was lost or stopped: what it did by then
-is not known, and the job is not to blame."""
-LETTER_CATEGORIES = (*CATEGORIES, LOST)
-"""What a job can have died of."""
 LONGEST_HINT = 366 * 86400.0
 """Seconds: what a task asks for beyond that is as good as never."""
 

@@ -1,4 +1,4 @@
-"""Rows as JSON, in the contract's shapes."""
+"""Presents rows and selectors' answers as JSON, in the contract's shapes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def attempt_shape(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def parts_of_jobs() -> list[str | Prefetch]:
+def parts_of_jobs() -> list[str | Prefetch[Any]]:
     """What `job_whole` shows beside a job's own columns, to be read for many jobs at once."""
     after = JobDependency.objects.order_by("pk").select_related("after").only("job_id", "after__uid")
     return [Prefetch("dependencies", after), "attempts", Prefetch("dead_letters", DeadLetter.objects.order_by("-pk"))]

@@ -1,4 +1,4 @@
-"""What becomes of a job whose attempt failed.
+"""Retry delays: by strategy, category of the error, and the hint of the provider.
 
 The story: the third attempt of a job ends with a 503. Its queue's policy is `exponential`, initial 1 s, at most 60 s,
 jitter 0.1: the wait is 1 × 2² = 4 s, give or take 0.4 s. Had the answer said `Retry-After: 30`, it were 30 s: the
@@ -12,21 +12,16 @@ import random
 from collections.abc import Callable
 
 from queues.config import RetrySpec
+from quotas.engine.categories import Category
+from quotas.upstream import backoff
 
-NOT_RETRIED_BY_SMART = frozenset({"auth", "validation", "code", "poison"})
-SMART_BOUNDS = {
-    "rate_limited": (60.0, 300.0),
-    "quota_exhausted": (300.0, 3600.0),
-    "server": (0.5, 4.0),
-    "network": (0.5, 4.0),
-    "timeout": (1.0, 30.0),
-}
-"""Seconds: initial and maximum of the strategy `smart`, by category."""
 LEAST_WAIT = 1.0
 """Seconds that a job waits at least before it meets a limit again: what is not counted as a failure has no other
 bound. Also what a hint means that says "now"."""
 NOW = 0.1
 """Seconds: a hint below that says "now"."""
+LIMIT_BACKOFF = (60.0, 300.0)
+"""Seconds: first and longest wait after a limit, where the category gives none."""
 LEAST_RETRY = 0.05
 """Seconds before a retry that counts, whatever the policy and its jitter come to."""
 
@@ -40,30 +35,29 @@ def next_delay(
     hint: float | None = None,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> float | None:
-    """Seconds until the next attempt after `failures` counted ones, or None where the job is to be given up."""
+    """Seconds until the next attempt after `failures` counted ones, or None if the job is to be given up."""
     exception = policy.by_category.get(category)
     if failures >= max_attempts or exception == "never":
         return None
     strategy, initial, longest = policy.strategy, policy.initial, policy.max
     if strategy == "smart":
-        if category in NOT_RETRIED_BY_SMART and exception is None:
+        kind = Category.of(category)
+        if kind.is_permanent and exception is None:
             return None
         strategy = "exponential"
-        initial, longest = SMART_BOUNDS.get(category, (initial, longest))
+        initial, longest = kind.backoff or (initial, longest)
     if isinstance(exception, dict):
         strategy = exception.get("strategy", strategy)
         initial = exception.get("initial", initial)
         longest = exception.get("max", longest)
     if hint is not None:
-        return _after_hint(LEAST_WAIT if hint < NOW else hint, policy, uniform)
-    factor = {"exponential": 2.0 ** min(failures - 1, 60), "linear": float(failures), "fixed": 1.0}[strategy]
-    delay = min(initial * factor, longest)
-    return max(delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter), LEAST_RETRY)
-
-
-def _after_hint(hint: float, policy: RetrySpec, uniform: Callable[[float, float], float]) -> float:
-    """Never earlier than the server asked; a little later, so that those who wait don't come all at once."""
-    return hint * uniform(1.0, 1.0 + min(policy.jitter, 0.1))
+        return backoff.after_hint(LEAST_WAIT if hint < NOW else hint, policy.jitter, uniform)
+    if strategy == "exponential":
+        wait = backoff.exponential(initial, longest, failures, policy.jitter, uniform)
+    else:
+        factor = {"linear": float(failures), "fixed": 1.0}[strategy]
+        wait = backoff.jittered(min(initial * factor, longest), policy.jitter, uniform)
+    return max(wait, LEAST_RETRY)
 
 
 def limited_delay(
@@ -79,10 +73,9 @@ def limited_delay(
     Where the job came through a pool this is not asked: the pool's account is skipped until the limit is over.
     """
     if hint is not None:
-        return _after_hint(max(hint, LEAST_WAIT), policy, uniform)
-    initial, longest = SMART_BOUNDS.get(category, SMART_BOUNDS["rate_limited"])
+        return backoff.after_hint(max(hint, LEAST_WAIT), policy.jitter, uniform)
+    initial, longest = Category.of(category).backoff or LIMIT_BACKOFF
     exception = policy.by_category.get(category)
     if isinstance(exception, dict):
         initial, longest = exception.get("initial", initial), exception.get("max", longest)
-    delay = min(initial * 2.0 ** min(max(meetings - 1, 0), 60), longest)
-    return max(delay * uniform(1.0 - policy.jitter, 1.0 + policy.jitter), LEAST_WAIT)
+    return max(backoff.exponential(initial, longest, meetings, policy.jitter, uniform), LEAST_WAIT)

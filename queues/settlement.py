@@ -1,4 +1,4 @@
-"""Settling accounts' leases and callers' reservations with the engine, and retrying while Redis is away."""
+"""Settles accounts' leases and callers' reservations with the engine, and retries while Redis is away."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import structlog
-
 from queues.deliveries import Ended
 from queues.models import Job
+from quotas import events
+from quotas.engine.categories import Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import CallOutcome
 from quotas.runtime.connection import limiter
 from quotas.services import accounts
-
-log = structlog.get_logger(__name__)
-
-REFUSED = frozenset({"rate_limited", "quota_exhausted"})
-"""Categories of calls that the provider did not do: the caller is charged nothing, as for what was never begun."""
-
-
-INVALID = frozenset({"validation", "auth"})
-"""Categories of calls that the provider answered without doing them: they used their request and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +27,13 @@ class Settlement:
 
 
 _unsettled: deque[Settlement] = deque(maxlen=10_000)
-"""Settlements that failed while Redis was away, retried when it is back: slots would be taken until they expire."""
+"""Settlements that failed while Redis was away, retried when it is back: their slots would be taken until they expire."""
 
 
 def settle_engine(ended: Sequence[Ended]) -> None:
     """Settle the leases and reservations of deliveries that ended.
 
-    Both calls are idempotent. Where Redis is away the job's own end does not wait; `retry_unsettled` does it later.
+    Both calls are idempotent. While Redis is away the job's own end does not wait; `retry_unsettled` does it later.
     """
     settle([
         Settlement(
@@ -78,7 +69,7 @@ def forget() -> None:
 
 
 def settle(settlements: Sequence[Settlement]) -> None:
-    """Settle all of them, or keep them for later where Redis is away. Idempotent."""
+    """Settle all of them, or keep them for later if Redis is away. Idempotent."""
     try:
         leases = [(item.lease, item.outcome) for item in settlements if item.lease]
         if leases:
@@ -88,15 +79,16 @@ def settle(settlements: Sequence[Settlement]) -> None:
                 limiter().settle(item.reservation, item.actual)
     except LimiterUnavailable as error:
         _unsettled.extend(settlements)
-        log.warning("worker.engine_away", error=str(error), deliveries=len(settlements), unsettled=len(_unsettled))
+        events.emit(events.ServiceUnavailable("settlement", f"{len(settlements)} deliveries", str(error)))
 
 
 def _actual(item: Ended) -> dict[str, int]:
     result = item.result
-    refused = result.category in REFUSED or (result.category == "auth" and not result.counted)
+    category = Category.of(result.category)
+    refused = category.is_limit or (category is Category.AUTH and not result.counted)
     if refused or result.returned:
         return dict.fromkeys([*item.claimed.job.cost, "requests"], 0)
-    if result.upstream is not None and result.upstream.category in INVALID:
+    if result.upstream is not None and Category.of(result.upstream.category).is_rejection:
         return {**dict.fromkeys(item.claimed.job.cost.keys() - {"requests"}, 0), **result.actual}
     return dict(result.actual)
 

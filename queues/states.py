@@ -1,4 +1,4 @@
-"""The states of a job: what callers see (`Status`) and where it is on its way (`Stage`).
+"""The states of a job: what callers see (`Status`) and how far it has come (`Stage`).
 
 A job waits in SQL until it may run at once:
 

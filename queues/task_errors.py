@@ -1,5 +1,8 @@
-"""What an exception of a task becomes. The exception is user's code too: its message, its class and its attributes may
-raise, be of any size, or be of another type than they should be."""
+"""Turns an exception of a task into the result of its attempt.
+
+The exception is user's code, too: its message, its class and its attributes may raise, be of any size, or be of a wrong
+type.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ from typing import Any
 from queues.errors import CATEGORIES, JobCancelled, JobError, JobTimedOut, hint_of
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
+from quotas.engine.categories import Category
 from quotas.engine.types import CallOutcome
 
 LONGEST_TEXT = 64 * 1024
-"""Characters that are looked at. Far more than are kept: a secret that this cut parts is beyond what is shown."""
-LIMITED = ("rate_limited", "quota_exhausted")
+"""Characters that are read. Far more than are kept: a secret that this cut parts is beyond what is shown."""
 
 
 def message_of(error: BaseException) -> str:
-    """Its message; a note in brackets where it can't be shown."""
+    """Its message; a note in brackets if it can't be shown."""
     return _text(lambda: str(error), "message")[:LONGEST_TEXT]
 
 
@@ -37,7 +40,7 @@ def _text(make: Callable[[], str], what: str) -> str:
         return str.__str__(make())  # a plain copy: `str()` may return a subclass with methods of its own
     except (JobTimedOut, JobCancelled):
         raise
-    except BaseException as second:
+    except BaseException as second:  # noqa: BLE001 - `__str__` of a task's exception may raise anything
         return f"[its {what} can't be shown: {type.__getattribute__(type(second), '__name__')}]"
 
 
@@ -54,7 +57,7 @@ def result_of(error: Exception, *, pooled: bool, actual: Mapping[str, int]) -> R
             actual=actual,
         )
     category, hint, message = _category(error), hint_of(getattr(error, "retry_after", None)), message_of(error)
-    limited = category in LIMITED
+    limited = Category.of(category).is_limit
     return RunResult(
         AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
         category=category,
@@ -67,6 +70,6 @@ def result_of(error: Exception, *, pooled: bool, actual: Mapping[str, int]) -> R
 
 
 def _category(error: JobError) -> str:
-    """Looked at again: a subclass, or whoever caught the error and raised it anew, may have set it."""
+    """Checked again: a subclass, or whoever caught the error and raised it again, may have set it."""
     category: Any = getattr(error, "category", None)
     return category if isinstance(category, str) and category in CATEGORIES else "code"

@@ -147,6 +147,46 @@ class ConcurrencyChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CallEnded(Event):
+    """A call through the gateway ended or was refused; nothing of its body, query and credentials is in it.
+
+    Emitted on an event loop for each call: whoever subscribes to it does not block. `at` is Unix time; times are in
+    seconds; `status` is the answer's, None where its caller went away before one; `refusal` says why it was refused.
+    """
+
+    call: str
+    at: float
+    pool: str
+    method: str
+    path: str
+    model: str
+    user: str
+    actor: str
+    account: str
+    status: int | None
+    outcome: str
+    attempts: int
+    waited: float
+    seconds: float
+    overhead: float
+    first_byte: float | None
+    is_stream: bool
+    cost: Mapping[str, int]
+    actual: Mapping[str, int]
+    refusal: Mapping[str, Any] = field(default_factory=dict)
+    trace: str = ""
+    """The trace id of the caller's `traceparent`; empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRejected(Event):
+    """A request to the gateway was not even a call: no key, no such pool, a bad address. `pool`: where it is known."""
+
+    pool: str
+    slug: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobChanged(Event):
     """A job went to another status."""
 
@@ -218,8 +258,198 @@ class ProcessStarted(Event):
     leads: Callable[[], bool]
 
 
+# How the product's own parts run. The log subscriber writes them; nothing else follows from them.
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUnavailable(Event):
+    """SQL or Redis did not answer `component` while it did `what`; it is tried again."""
+
+    component: str
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipEnded(Event):
+    """A dispatcher found that another one leads."""
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobUnresolvable(Event):
+    """A ready job needs a pool or a project that was removed."""
+
+    job: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """A worker process takes jobs now."""
+
+    worker: str
+    lane: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecycling(Event):
+    """A worker takes no more jobs and will stop, to be replaced; `why`: jobs, memory or a stuck thread."""
+
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped(Event):
+    """A worker process has stopped."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsRequeued(Event):
+    """A worker that stops returned the jobs that it could not finish."""
+
+    worker: str
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadStuck(Event):
+    """No interrupt ended a job's thread; its delivery ended without it."""
+
+    job: str
+    type: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityExhausted(Event):
+    """The system could start no thread or no process for a job; another worker gets it."""
+
+    job: str
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsExpired(Event):
+    """Workers were lost, and their jobs taken from them."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParcelsRecovered(Event):
+    """Jobs whose parcels were on no belt were released again."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParcelsRemoved(Event):
+    """Parcels that lost workers had taken were removed from Redis."""
+
+    parcels: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPruned(Event):
+    """Retention deleted ended jobs."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlockRetried(Event):
+    """The database ended a transaction to resolve a deadlock; it is repeated."""
+
+    act: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackGivenUp(Event):
+    """A callback was not delivered at any of its tries."""
+
+    callback: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecurringJobRefused(Event):
+    """A recurring job could not be submitted at its time."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeFailed(Event):
+    """An alert's notice was not delivered at this try."""
+
+    rule: str
+    notice: str
+    error: str
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeGivenUp(Event):
+    """An alert's notice was not delivered at any of its tries."""
+
+    rule: str
+    notice: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEventsDropped(Event):
+    """Live events were dropped, since Redis was away for too long."""
+
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementLost(Event):
+    """A reservation or lease could not be settled in time; what was reserved counts."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountActionIncomplete(Event):
+    """An action on an account is in SQL, but not in Redis; `what`: what has to be done by hand."""
+
+    account: str
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedisStateRestored(Event):
+    """Redis had lost its memory; accounts' states and the use of calendar quotas were restored from SQL."""
+
+    accounts: int
+    calendars: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHealthMeasured(Event):
+    """A pool's accounts by state, as words, and its lowest health score."""
+
+    pool: str
+    states: str
+    lowest: float
+
+
 Subscriber = Callable[[Any], None]
 _subscribers: list[tuple[type[Event], Subscriber]] = []
+_by_type: dict[type[Event], tuple[Subscriber, ...]] = {}
+"""Who takes events of a type, worked out at the first of them."""
 _finishers: list[Callable[[], object]] = []
 
 
@@ -227,18 +457,23 @@ def subscribe(kind: type[Event], subscriber: Subscriber) -> None:
     """Call `subscriber` with each event of `kind` or a kind of it; the same pair is kept once."""
     if (kind, subscriber) not in _subscribers:
         _subscribers.append((kind, subscriber))
+        _by_type.clear()
 
 
 def unsubscribe(kind: type[Event], subscriber: Subscriber) -> None:
     """End a subscription. Raises ValueError where there is none."""
     _subscribers.remove((kind, subscriber))
+    _by_type.clear()
 
 
 def emit(event: Event) -> None:
     """Hand `event` to all who subscribed. What a subscriber raises goes to the emitter."""
-    for kind, subscriber in _subscribers:
-        if isinstance(event, kind):
-            subscriber(event)
+    found = _by_type.get(type(event))
+    if found is None:
+        found = tuple(subscriber for kind, subscriber in _subscribers if isinstance(event, kind))
+        _by_type[type(event)] = found
+    for subscriber in found:
+        subscriber(event)
 
 
 def emit_all(events: Iterable[Event]) -> None:

@@ -227,5 +227,6 @@ def _asked(
     dry_run: bool,
     max_wait: float,
 ) -> Check:
-    units = {"requests": cost} if isinstance(cost, int) else cost
-    return Check(project, user, ip, endpoint, method, dict(keys or {}), units, dry_run, max_wait)
+    units = service.cost_of(cost)
+    named, subjects = service.text_of(user), service.texts_of(keys)
+    return Check(project, named, ip, endpoint, method, subjects, units, dry_run, max_wait)

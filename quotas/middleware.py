@@ -36,7 +36,7 @@ class RateLimitMiddleware:
         if enforcement.is_excluded(request):
             return self.get_response(request)  # type: ignore[return-value]
         response: HttpResponseBase = enforcement.guard(
-            enforcement.check_of(request), lambda: self.get_response(request)
+            request, enforcement.check_of(request), lambda: self.get_response(request)
         )
         return response
 
@@ -44,6 +44,6 @@ class RateLimitMiddleware:
         if enforcement.is_excluded(request):
             return await self.get_response(request)  # type: ignore[misc]
         response: HttpResponseBase = await enforcement.guard_async(
-            lambda: enforcement.check_of(request), lambda: self.get_response(request)
+            request, lambda: enforcement.check_of(request), lambda: self.get_response(request)
         )
         return response

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import structlog
 
 from quotas.engine.types import AccountState, Admission, AdmitRequest, CallOutcome
 from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
@@ -36,7 +37,7 @@ DEFAULT_CALL_WAIT = 60.0
 OnStatus = Callable[[CallStatus], object]
 """Told as a call goes on. For `call_async` it may be a coroutine function; what it raises is logged, no more."""
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 def get(name: str, project: str | None = None) -> Pool:
@@ -147,7 +148,7 @@ class Pool:
                 continue
             try:
                 last = _answered(lease, fn(lease))
-            except Exception as raised:
+            except Exception as raised:  # noqa: BLE001 - the caller's code may raise anything: it settles the lease
                 last = _failed(lease, raised)
             except BaseException as raised:
                 lease.end(raised)
@@ -200,7 +201,7 @@ class Pool:
     async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> _Attempt:
         try:
             response = await fn(lease)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the caller's code may raise anything: it settles the lease
             raised = error
             return await in_thread(lambda: _failed(lease, raised))
         except BaseException as error:
@@ -316,4 +317,4 @@ async def _pass_on(told: list[CallStatus], on_status: OnStatus | None) -> None:
             if inspect.isawaitable(answer):
                 await answer
         except Exception:
-            logger.exception("on_status failed for a call through %s", status.pool)
+            log.exception("call.on_status_failed", pool=status.pool)

@@ -1,4 +1,4 @@
-"""Alert rules: which alerts are sent where. The address goes in and never comes out."""
+"""Alert rules: which alerts are sent where. The address can be set and is never shown."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class AlertRuleAdmin(SluiceAdmin):
         return form
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Who may not set an address does not see its field: read-only, it would show what is stored."""
+        """The field is hidden for people who may not set an address: as read-only text it would show the stored one."""
         sets = super().get_fieldsets(request, obj)
         if obj is None or self.has_change_permission(request, obj):
             return sets

@@ -1,6 +1,6 @@
-"""The dashboard, and the fragments of it that a page asks for again every few seconds.
+"""The dashboard, and its fragments, which a page loads again every few seconds.
 
-A fragment is worked out at most once in `FRESH` seconds for all who see the same rows, however many look.
+A fragment is computed at most once in `FRESH` seconds for all people who see the same rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from controlplane.admin.panels import (
     account,
     accounts,
     alerts,
+    calls,
     dead_letters,
     limits,
     policy,
@@ -44,9 +45,9 @@ KEPT = 200
 
 @dataclass(frozen=True)
 class Panel:
-    """`figures(projects, pk)` gives the template's context; `projects` are the primary keys that bound it, or None.
+    """`figures(projects, pk)` returns the template's context; `projects` are the primary keys of the visible projects, or None for all.
 
-    `permission`: who may see it. `platform`: not for those who are bound to projects.
+    `permission`: needed to see it. `platform`: hidden from members of projects.
     """
 
     figures: Callable[[list[int] | None, int | None], dict[str, Any]]
@@ -55,7 +56,9 @@ class Panel:
     platform: bool = False
     title: str = ""
     column: str = ""
-    """Where it stands on the dashboard: `top`, `left`, `right`, `bottom`."""
+    """Its position on the dashboard: `top`, `left`, `right`, `bottom`."""
+    template: str = ""
+    """Of which panel it has the template; empty: of its own."""
 
 
 PANELS: dict[str, Panel] = {
@@ -75,6 +78,9 @@ PANELS: dict[str, Panel] = {
         title="Recent activity",
         column="bottom",
     ),
+    "calls": Panel(calls.of_all, "quotas.view_pool", title="Recent gateway calls"),
+    "pool_calls": Panel(calls.of_pool, "quotas.view_pool", template="calls"),
+    "project_calls": Panel(calls.of_project, "quotas.view_project", template="calls"),
     "account": Panel(account.figures, "quotas.view_account", platform=True),
     "pool": Panel(pool.figures, "quotas.view_pool", platform=True),
     "policy": Panel(policy.figures, "quotas.view_policy"),
@@ -86,13 +92,13 @@ _worked_out: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
 
 
 def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
-    """For the index page: the panels that this person may see."""
+    """The panels that this person may see, for the index page."""
     panels = [(name, panel) for name, panel in PANELS.items() if panel.column and _may(request, panel)]
     return {**given, "panels": panels, "title": "Dashboard"}
 
 
 def live(request: HttpRequest, name: str) -> HttpResponse:
-    """One fragment; `?pk=` names the row where it is about one."""
+    """One fragment; `?pk=` names its row, if it has one."""
     panel = PANELS.get(name)
     if panel is None:
         raise Http404
@@ -107,7 +113,7 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
     # Members of projects reset through the API, with a project's key.
     may_reset = project_ids(request.user) is None and request.user.has_perm(OPERATE)
     response = TemplateResponse(
-        request, f"admin/live/{name}.html", {**figures, "user": request.user, "may_reset": may_reset}
+        request, f"admin/live/{panel.template or name}.html", {**figures, "user": request.user, "may_reset": may_reset}
     )
     response["Cache-Control"] = "no-store"
     return response
@@ -133,7 +139,18 @@ def _figures(name: str, panel: Panel, projects: list[int] | None, pk: int | None
 live_view = admin.site.admin_view(live)
 
 
+def calls_page(request: HttpRequest) -> HttpResponse:
+    """The recent calls through the gateway, on a page of their own."""
+    if not _may(request, PANELS["calls"]):
+        raise PermissionDenied
+    given = {**admin.site.each_context(request), "title": "Gateway calls"}
+    return TemplateResponse(request, "admin/sluice/calls.html", given)
+
+
+calls_view = admin.site.admin_view(calls_page)
+
+
 def forget() -> None:
-    """Work everything out anew."""
+    """Compute everything anew."""
     with _lock:
         _worked_out.clear()

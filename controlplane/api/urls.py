@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from controlplane.api.alerts import AlertsView, AlertView, alert_action
 from controlplane.api.audit import AuditView
 from controlplane.api.backtest import BacktestView
+from controlplane.api.calls import CallExplainView, CallsView, CallView
 from controlplane.api.events import EventsView
 from controlplane.api.schema import DocsView, SchemaView
 
@@ -16,6 +17,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("alerts/<str:uid>", AlertView.as_view()),
     path("alerts/<str:uid>/acknowledge", alert_action("acknowledge").as_view()),
     path("alerts/<str:uid>/resolve", alert_action("resolve").as_view()),
+    path("calls", CallsView.as_view()),
+    path("calls/<str:call>", CallView.as_view()),
+    path("calls/<str:call>/explain", CallExplainView.as_view()),
     path("events", EventsView.as_view()),
     path("limits/backtest", BacktestView.as_view()),
     path("", include("quotas.api.urls")),

@@ -1,4 +1,4 @@
-"""What single values may be: each reader takes a node and gives a plain value, or raises a `Mistake`."""
+"""Readers of single values: each takes a node and returns a plain value, or raises a `Mistake`."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def timezone(node: Node) -> str:
 
 
 def moment(node: Node) -> str:
-    """A time with its zone; gives it in UTC, with `Z`."""
+    """A time with its zone; returns it in UTC, with `Z`."""
     try:
         value = datetime.fromisoformat(text(64)(node))
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,14 +13,18 @@ from controlplane.http.threads import Threads
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Decision, Limit, PoolSpec
 from quotas.runtime.connection import accounts
-from quotas.services import accounts as pools
-from quotas.services import deferred_settlement, limits, outcomes
+from quotas.services import limits
+from quotas.services.admissions_async import AsyncAdmissions
 from quotas.services.limits_async import AsyncChecks
 from quotas.snapshot.config import ConfigSnapshot
 
 MARGIN = 10.0
 """Seconds that a caller's slot outlives the provider's timeout."""
 UNUSED = CallOutcome("unused")
+
+
+Renewed = Callable[[ConfigSnapshot], AdmitRequest]
+"""The request for admission by a configuration: a call that waits is asked again by the one in force then."""
 
 
 class Refused(Exception):
@@ -31,14 +35,15 @@ class Refused(Exception):
         self.admission = admission
 
 
-@dataclass(slots=True)
 class Admissions:
-    """One event loop's way to the engine."""
+    """One event loop's admissions of calls."""
 
-    threads: Threads
-    checks: AsyncChecks
-    tasks: set[asyncio.Future[Any]] = field(default_factory=set)
-    """What still has to be settled."""
+    def __init__(self, threads: Threads, checks: AsyncChecks) -> None:
+        self.threads = threads
+        self.checks = checks
+        self.engine = AsyncAdmissions(checks, threads.waiting)
+        self.tasks: set[asyncio.Future[Any]] = set()
+        """What still has to be settled."""
 
     def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """Run to its end, also where the caller is gone."""
@@ -51,55 +56,54 @@ class Admissions:
         """Admit a call. Raises `Refused`, and what resolving limits and the engine raise. Cancelled, it charges
         nothing."""
         began = time.perf_counter()
-        applying = call.question.limits(held)
+        question = call.question
         life = call.pool.provider.timeout + MARGIN
-        applying = tuple(
-            replace(limit, lease_ttl=life) if limit.algorithm == "concurrency" and limit.lease_ttl < life else limit
-            for limit in applying
-        )
-        request = replace(self._request(call, held), limits=applying)
-        admission = await self._ask(request, call.wishes.wait)
+
+        def request(now: ConfigSnapshot) -> AdmitRequest:
+            applying = question.limits(now)
+            if any(limit.lease_ttl < life for limit in applying if limit.algorithm == "concurrency"):
+                applying = tuple(
+                    replace(limit, lease_ttl=life)
+                    if limit.algorithm == "concurrency" and limit.lease_ttl < life
+                    else limit
+                    for limit in applying
+                )
+            return self._request(call, now, limits=applying)
+
+        admission = await self._ask(request, held, call.wishes.wait)
         if admission.allowed or admission.bound_by == "limit":
-            limits.told(call.question, _decision(admission), time.perf_counter() - began)
+            limits.told(question, _decision(admission), time.perf_counter() - began)
         if not admission.allowed:
             raise Refused(admission)
         return admission
 
     async def another(self, call: Call, held: ConfigSnapshot, refused_by: str, wait: float) -> Admission:
         """An account for a call whose last account did not do it; the caller is not charged again."""
-        admission = await self._ask(self._request(call, held, without=refused_by), wait)
+        admission = await self._ask(lambda now: self._request(call, now, without=refused_by), held, wait)
         if not admission.allowed:
             raise Refused(admission)
         return admission
 
-    async def settle(self, lease: str, outcome: CallOutcome, life: float) -> None:
+    async def settle(self, lease: str, outcome: CallOutcome, life: float, held: ConfigSnapshot) -> None:
         """Report how a call went to its account."""
-        await self.threads.waiting(
-            lambda: deferred_settlement.settled(
-                f"lease {lease[:6]}..", lambda: pools.settle_outcome(lease, outcome), life=life
-            )
-        )
+        await self.engine.settle(lease, outcome, life, held)
 
-    async def close(self, reservation: str, actual: Mapping[str, int], outcome: CallOutcome) -> None:
+    async def close(
+        self, reservation: str, actual: Mapping[str, int], outcome: CallOutcome, held: ConfigSnapshot
+    ) -> None:
         """Replace what the caller was charged by what was used."""
+        await self.engine.close(reservation, actual, outcome, held)
 
-        def settle() -> None:
-            settled = limits.settle_or_later(reservation, actual)
-            if settled is not None and not settled.repeated:
-                outcomes.of_reservation(settled.limits, outcome)
-
-        await self.threads.waiting(settle)
-
-    async def give_back(self, admission: Admission, units: Mapping[str, int]) -> None:
+    async def give_back(self, admission: Admission, units: Mapping[str, int], held: ConfigSnapshot) -> None:
         """Return all that an admission has reserved: no call was made."""
         if admission.lease:
-            await self.settle(admission.lease, UNUSED, admission.expires_in)
+            await self.settle(admission.lease, UNUSED, admission.expires_in, held)
         if admission.reservation:
-            await self.close(admission.reservation, dict.fromkeys([*units, "requests"], 0), UNUSED)
+            await self.close(admission.reservation, dict.fromkeys([*units, "requests"], 0), UNUSED, held)
 
     @staticmethod
-    def _request(call: Call, held: ConfigSnapshot, without: str = "") -> AdmitRequest:
-        spec = call.pool.spec
+    def _request(call: Call, held: ConfigSnapshot, without: str = "", limits: tuple[Limit, ...] = ()) -> AdmitRequest:
+        spec = held.pools.get(call.pool.spec.name, call.pool).spec
         fallbacks = tuple(
             found.spec
             for name in spec.fallback
@@ -107,17 +111,14 @@ class Admissions:
         )
         return AdmitRequest(
             pool=spec, fallbacks=fallbacks, cost=call.cost, priority=call.wishes.priority, key=call.key,
-            model=call.model, without=without,
+            model=call.model, without=without, limits=limits,
         )  # fmt: skip
 
-    async def _ask(self, request: AdmitRequest, wait: float) -> Admission:
-        asking = _Asking(self, request)
+    async def _ask(self, renewed: Renewed, held: ConfigSnapshot, wait: float) -> Admission:
+        asking = _Asking(self, renewed, renewed(held), held)
         if not wait:
             return await asking.once()
-        assert request.pool is not None
-        line = [limit for limit in request.limits if limit.limit is not None]
-        line += [_line_of(pool) for pool in (request.pool, *request.fallbacks)]
-        await self.checks.line().check(line, asking, max_wait=wait)
+        await self.checks.line().check(asking, max_wait=wait)
         assert asking.last is not None
         return asking.last
 
@@ -127,11 +128,19 @@ class _Asking:
     """The questions of one call that waits: what a line of waiting checks asks instead of the limiter."""
 
     admissions: Admissions
+    renewed: Renewed
     request: AdmitRequest
+    held: ConfigSnapshot
     last: Admission | None = field(default=None)
 
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """What the call may wait for, each with a line of its own: limits, and the pools."""
+        assert self.request.pool is not None
+        return [*self.request.limits, *map(_line_of, (self.request.pool, *self.request.fallbacks))]
+
     async def once(self) -> Admission:
-        asked = asyncio.ensure_future(_awaited(self.admissions.threads.short(lambda: pools.admit(self.request))))
+        asked = asyncio.ensure_future(self.admissions.engine.admit(self.request))
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
@@ -144,19 +153,20 @@ class _Asking:
         except LimiterUnavailable:
             return  # nothing is known to be charged
         if admission.allowed:
-            await self.admissions.give_back(admission, self.request.cost)
+            await self.admissions.give_back(admission, self.request.cost, self.held)
 
     async def check(self, *, dry_run: bool) -> Decision:
+        self.request = self.renewed(await self.admissions.checks.configuration())
         if dry_run:
             explained = await self.admissions.threads.waiting(lambda: accounts().explain(self.request))
             self.last = explained.admission
         else:
-            self.last = await self.admissions.threads.waiting(lambda: pools.admit(self.request))
+            self.last = await self.admissions.engine.admit(self.request)
         return _decision(self.last)
 
     async def refund(self, decision: Decision) -> None:
         if self.last is not None and self.last.allowed:
-            await self.admissions.give_back(self.last, self.request.cost)
+            await self.admissions.give_back(self.last, self.request.cost, self.held)
 
 
 def _decision(admission: Admission) -> Decision:
@@ -174,5 +184,7 @@ def _line_of(pool: PoolSpec) -> Limit:
     )
 
 
-async def _awaited(work: Awaitable[Admission]) -> Admission:
-    return await work
+async def drained(admissions: Admissions, seconds: float) -> None:
+    """Wait for what is still to be settled."""
+    if admissions.tasks:
+        await asyncio.wait(set(admissions.tasks), timeout=seconds)

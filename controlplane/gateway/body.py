@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from controlplane.gateway.encodings import decoded
 from controlplane.http.request import Disconnected, Receive, wait_gone
 from quotas.rest.problems import ProblemError
 
@@ -24,7 +25,8 @@ class Body:
         self._is_read = False
         self.first = b""
         self._ended = asyncio.Event()
-        self.too_large = False
+        self.fault: Exception | None = None
+        """Why a body could not be sent on to its end: its caller's doing, and no fault of the provider."""
 
     async def begin(self, declared: int | None) -> None:
         """Read what is kept. Raises `Disconnected`, and a problem for a body above the limit."""
@@ -41,12 +43,15 @@ class Body:
     def is_whole(self) -> bool:
         return self._is_read
 
-    def document(self) -> dict[str, Any] | None:
-        """The JSON object that it is; None where it is none, or is not whole."""
-        if not self._is_read or len(self.first) > READ or self.first.lstrip()[:1] != b"{":
+    def document(self, encoding: str = "") -> dict[str, Any] | None:
+        """The JSON object that it is, also compressed; None where it is none, is not whole, or is too large."""
+        if not self._is_read or len(self.first) > READ:
+            return None
+        text = decoded(self.first, encoding, READ + 1)
+        if text is None or len(text) > READ or text.lstrip()[:1] != b"{":
             return None
         try:
-            found = json.loads(self.first)
+            found = json.loads(text)
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
@@ -58,7 +63,7 @@ class Body:
         while not self._is_read:
             part = await self._next()
             if self._size > self._limit:
-                self.too_large = True
+                self.fault = self._refusal()
                 raise Disconnected
             yield part
 
@@ -70,7 +75,8 @@ class Body:
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise Disconnected
+            self.fault = Disconnected()
+            raise self.fault
         part: bytes = message.get("body", b"")
         self._size += len(part)
         if not message.get("more_body", False):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.gateway.body import Body
+from controlplane.gateway.conversation import prefix_of
+from controlplane.gateway.encodings import is_plain
 from controlplane.gateway.fields import Wishes
 from controlplane.gateway.target import Target
 from queues.job_types.http_request import MAX_MODEL, MODEL_IN_PATH
@@ -37,12 +39,17 @@ class Call:
     headers: list[tuple[str, str]]
     body: Body
     actor: str
-    idempotent: bool
+    idempotency_key: str = ""
+    traceparent: str = ""
+    encoding: str = ""
+    """The body's `Content-Encoding`."""
     document: Mapping[str, Any] | None = None
     """The body, where it is a JSON object that was read."""
     model: str = ""
     cost: dict[str, int] = field(default_factory=dict)
     prompt_tokens: int = 0
+    conversation: str = ""
+    """The beginning of the prompt, in a pool that is sticky by it."""
     hides_usage: bool = False
     """Whether the gateway has asked for the use at the end of a stream, which the caller has not."""
 
@@ -53,12 +60,12 @@ class Call:
     @property
     def key(self) -> str:
         """What sticky accounts and limits per key go by."""
-        return self.wishes.sticky or next(iter(self.wishes.keys.values()), "")
+        return self.wishes.sticky or self.conversation or next(iter(self.wishes.keys.values()), "")
 
     @property
     def may_repeat(self) -> bool:
         """Whether a call that may have been executed can be sent again."""
-        return self.body.is_whole and (self.method in SAFE_METHODS or self.idempotent)
+        return self.body.is_whole and (self.method in SAFE_METHODS or bool(self.idempotency_key))
 
     @property
     def question(self) -> Check:
@@ -70,19 +77,20 @@ class Call:
 
     def read_body(self, held: ConfigSnapshot) -> None:
         """Estimate the call, and ask for the use of a stream that would not report it."""
-        self.document = self.body.document()
+        self.document = self.body.document(self.encoding)
         self.model = self._model()
         self.cost = {"requests": 1, **self.wishes.cost}
         if self.document is None:
             return
-        prompt = estimate.tokens_of(self.document, path="/embeddings")
-        if prompt is None:
+        output = self.pool.provider.default_output_tokens
+        parts = estimate.parts_of(self.document, path=self.target.path, default_output=output)
+        if parts is None:
             return
-        self.prompt_tokens = prompt
+        self.prompt_tokens = parts[0]
+        if self.pool.sticky_by_prefix and not self.wishes.sticky:
+            self.conversation = prefix_of(self.document)
         if "tokens" not in self.cost and _counts_tokens(held, self.pool):
-            output = self.pool.provider.default_output_tokens
-            tokens = estimate.tokens_of(self.document, path=self.target.path, default_output=output)
-            self.cost["tokens"] = tokens or 0
+            self.cost["tokens"] = sum(parts)
         self._ask_for_usage()
 
     def _model(self) -> str:
@@ -97,6 +105,7 @@ class Call:
         document = self.document
         if (
             document is None
+            or not is_plain(self.encoding)
             or self.dialect not in _COUNTS_ON_REQUEST
             or document.get("stream") is not True
             or not self.target.path.endswith("/completions")
@@ -115,7 +124,21 @@ class Call:
 
 
 def _counts_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
-    """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens."""
+    """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens. Kept per snapshot, since each
+    call asks."""
+    global _counting
+    if _counting[0] is not held:
+        _counting = (held, {})
+    known = _counting[1].get(pool.spec.name)
+    if known is None:
+        known = _counting[1][pool.spec.name] = _limits_tokens(held, pool)
+    return known
+
+
+_counting: tuple[ConfigSnapshot | None, dict[str, bool]] = (None, {})
+
+
+def _limits_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
     if any(policy.unit == "tokens" for policy in held.policies.values()):
         return True
     every = [pool, *(held.pools[name] for name in pool.spec.fallback if name in held.pools)]

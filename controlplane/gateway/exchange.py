@@ -9,39 +9,45 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import aiohttp
-import structlog
 
-from controlplane.gateway import fields
 from controlplane.gateway.admission import UNUSED, Admissions, Refused
+from controlplane.gateway.answer import AnswerSender
 from controlplane.gateway.call import Call
+from controlplane.gateway.encodings import Undecodable, decoded
+from controlplane.gateway.progress import Progress
 from controlplane.gateway.refusals import of_admission
-from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, parts_of, read_all
-from controlplane.gateway.usage import EventMeter, Meter, meter_of
+from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, Way, read_all
+from controlplane.gateway.usage import EventMeter, Meter, cached_tokens, meter_of
 from controlplane.http.request import Send
 from quotas.engine import dialects
-from quotas.engine.dialects.redaction import without
-from quotas.engine.types import Admission, CallOutcome, Decision
+from quotas.engine.categories import Category
+from quotas.engine.types import Admission, CallOutcome
 from quotas.models.encrypted import CredentialUnreadable
-from quotas.rest import decisions
 from quotas.rest.problems import ProblemError
 from quotas.snapshot.config import ConfigSnapshot
 from quotas.snapshot.pools import PoolConfig
-from quotas.upstream.endpoint import Endpoint
 
-log = structlog.get_logger(__name__)
 MAX_ERROR = 1024 * 1024
 """Bytes of an error answer: such an answer is read whole, so that no credential in it is passed on."""
 _ALWAYS = frozenset({429, 503, 529})
 """Statuses of calls that the provider did not execute."""
-_TURNED_AWAY = frozenset({"rate_limited", "quota_exhausted", "auth"})
 
 
 class Broken(Exception):
     """The answer broke off after its beginning was passed on: the caller's connection must not end properly."""
+
+
+class NotNow(Exception):
+    """The call can't be made now, and nothing of it was executed; `problem` says why."""
+
+    def __init__(self, problem: ProblemError) -> None:
+        super().__init__(problem.slug)
+        self.problem = problem
 
 
 @dataclass(slots=True)
@@ -50,7 +56,6 @@ class Try:
 
     admission: Admission
     config: PoolConfig
-    endpoint: Endpoint
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -63,85 +68,121 @@ class Failure:
     """A try that another account may make up for. `answer`: what is passed on where none does."""
 
     outcome: CallOutcome
-    answer: tuple[aiohttp.ClientResponse, bytes] | None = None
+    answer: tuple[aiohttp.ClientResponse, bytes, Way] | None = None
     problem: ProblemError | None = None
     waits: bool = False
     """Whether the same account may be asked again when its cooldown is over."""
+    is_final: bool = False
+    """Whether no other account could do better."""
 
 
 class Exchange:
     """One call, from its admission to its settlement."""
 
     def __init__(
-        self, call: Call, held: ConfigSnapshot, admissions: Admissions, upstream: Upstream, began: float
+        self, call: Call, held: ConfigSnapshot, admissions: Admissions, upstream: Upstream, progress: Progress
     ) -> None:
         self._call, self._held = call, held
         self._admissions, self._upstream = admissions, upstream
-        self._began = began
+        self._progress = progress
         self._deadline = time.monotonic() + call.wishes.wait
-        self._attempts = 0
-        self._waited = 0.0
-        self._provider = 0.0
         self._first: Admission | None = None
         self._tried: set[str] = set()
-        self.started = False
-        """Whether the answer's head was sent."""
+        self._open: tuple[str, CallOutcome, float] | None = None
+        """The last account's lease, where it is still to be settled: its outcome, its life."""
+        self._is_ended = False
+        self._last = UNUSED
+        """How the last try ended; until a provider was reached, the call was not made."""
 
     async def run(self, send: Send) -> None:
-        """Raises a problem for a refusal, and `Broken`. Cancelled, it settles by what was seen."""
+        """Raises `NotNow`, a problem for other refusals, and `Broken`. Cancelled, it settles by what was seen."""
         asked = time.perf_counter()
         try:
             admission = await self._admissions.first(self._call, self._held)
         except Refused as refused:
             raise self._refusal(refused.admission) from None
-        if self._call.wishes.wait:
-            self._waited = time.perf_counter() - asked
+        finally:
+            if self._call.wishes.wait:
+                self._progress.waited = time.perf_counter() - asked
         self._first = admission
-        last = CallOutcome("unknown")
-        actual: Mapping[str, int] = {}
+        sender = AnswerSender(self._call, self._progress, admission.limits, send)
         try:
             while True:
                 turn = self._turn(admission)
-                failure, last, actual = await self._attempt(turn, send)
+                failure = await self._attempt(turn, sender)
                 if failure is None:
                     return
-                found = await self._next(failure, turn)
+                found = None if failure.is_final else await self._next(failure, turn)
                 if found is None:
-                    await self._pass_failure(failure, turn, send)
+                    await self._pass_failure(failure, turn, sender)
                     return
                 admission = found
         finally:
-            if self._first.reservation:
-                self._admissions.background(
-                    self._admissions.close(self._first.reservation, self._used(last, actual), last)
-                )
+            ending = self._ending()
+            if ending is not None:
+                self._admissions.background(ending)
+
+    def _ending(self) -> Coroutine[Any, Any, None] | None:
+        """What is still to be settled: the last account, and the caller by what was used. Once for each call."""
+        if self._is_ended or self._first is None:
+            return None
+        self._is_ended = True
+        used = self._used()
+        self._progress.actual = {**used, **self._progress.actual}
+        if self._open is None and not self._first.reservation:
+            return None
+        return self._end(self._open, self._first.reservation, used)
+
+    async def _end(
+        self, lease: tuple[str, CallOutcome, float] | None, reservation: str | None, used: Mapping[str, int]
+    ) -> None:
+        if lease is not None:
+            await self._admissions.settle(*lease, self._held)
+        if reservation:
+            await self._admissions.close(reservation, used, self._last, self._held)
+
+    async def _end_first(self, turn: Try) -> None:
+        """Settle before the caller has the whole answer, where the call has a slot: its next call must find it free."""
+        assert self._first is not None
+        has_slot = turn.config.spec.concurrency is not None or any(
+            limit.algorithm == "concurrency" for limit in self._first.limits
+        )
+        ending = self._ending() if has_slot else None
+        if ending is not None:
+            await asyncio.shield(self._admissions.background(ending))
 
     # -- one try -------------------------------------------------------------------------------------------------
 
     def _turn(self, admission: Admission) -> Try:
         name = admission.pool or self._call.pool.spec.name
         config = self._held.pools.get(name, self._call.pool)
-        self._attempts += 1
+        self._progress.attempts += 1
+        self._progress.account = admission.account or ""
         self._tried.add(admission.account_id or "")
-        return Try(admission, config, Endpoint(config, admission.account_id or "", admission.account or ""))
+        return Try(admission, config)
 
-    async def _attempt(self, turn: Try, send: Send) -> tuple[Failure | None, CallOutcome, Mapping[str, int]]:
+    async def _attempt(self, turn: Try, sender: AnswerSender) -> Failure | None:
         """Send the call once. None in the place of a failure: the answer was passed on."""
         meter: Meter | None = None
         response: aiohttp.ClientResponse | None = None
         outcome = CallOutcome("unknown")  # what a cancelled call leaves behind
-        is_whole = False
+        is_whole, made = False, True
         try:
             try:
-                response = await self._upstream.send(self._call, turn.endpoint)
+                admitted = turn.admission
+                way = self._upstream.way_to(turn.config, admitted.account_id or "", admitted.account or "")
+                response = await self._upstream.send(self._call, way)
             except NotConnected:
                 outcome = dialects.failed("network", latency=turn.seconds)
-                return Failure(outcome, problem=_unreachable()), outcome, {}
+                made = False
+                return Failure(outcome, problem=_unreachable())
             except Unanswered as error:
+                if self._call.body.fault is not None:
+                    raise self._call.body.fault from None
                 outcome = dialects.failed(error.word, latency=turn.seconds)
                 failure = Failure(outcome, problem=_unanswered(error.word))
                 if self._call.may_repeat or turn.config.repeat_unsafe:
-                    return failure, outcome, {}
+                    return failure
                 assert failure.problem is not None
                 raise failure.problem from None
             except CredentialUnreadable:
@@ -152,49 +193,81 @@ class Exchange:
                     503,
                     "The account's credential can't be decrypted.",
                 ) from None
-            self._provider += turn.seconds
+            self._progress.provider += turn.seconds
             if response.status >= 400:
                 try:
                     body = await read_all(response, MAX_ERROR)
                 except Unanswered as error:
-                    outcome = self._read(turn, response, b"", b"")
+                    outcome = self._read(turn, way, response, b"", b"")
                     raise _unanswered(error.word) from None
-                outcome = self._read(turn, response, body, b"")
-                answer = Failure(outcome, (response, body), waits=outcome.category in _TURNED_AWAY)
-                if not self._is_elsewhere(response.status, outcome, turn.config):
-                    await self._pass_failure(answer, turn, send)
-                    return None, outcome, dict(outcome.usage)
-                return answer, outcome, {}
+                # What can't be read may hold the credential, and is not passed on.
+                body = decoded(body, response.headers.get("content-encoding", ""), MAX_ERROR) or b""
+                outcome = self._read(turn, way, response, body, b"")
+                answer = Failure(outcome, (response, body, way), waits=Category.of(outcome.category).refuses_caller)
+                answer.is_final = not self._is_elsewhere(response.status, outcome, turn.config)
+                return answer
             meter = meter_of(response.headers.get("content-type", ""), hide=self._call.hides_usage)
-            try:
-                await self._pass(response, meter, turn, send)
+            found, seen = response, meter
+
+            async def ended() -> None:
+                """The provider has sent all of its answer, and the caller has not got its last bytes yet."""
+                nonlocal outcome, is_whole
                 is_whole = True
-            except Unanswered as error:
-                outcome = dialects.failed(error.word, latency=turn.seconds)
+                outcome = self._last = self._conclude(turn, way, found, seen, is_whole=True)
+                self._open = self._lease_of(turn, outcome)
+                await self._end_first(turn)
+
+            try:
+                await sender.stream(response, meter, way, ended)
+            except (Unanswered, Undecodable) as error:
+                word = error.word if isinstance(error, Unanswered) else "network"
+                outcome = dialects.failed(word, latency=turn.seconds)
                 raise Broken from None
             finally:
-                read = self._read(turn, response, *meter.seen())
-                seen = self._seen(read, meter, is_whole=is_whole)
-                outcome = replace(read if is_whole or outcome.category == "unknown" else outcome, usage=seen)
-            return None, outcome, seen
+                if not is_whole:
+                    read = self._conclude(turn, way, response, meter, is_whole=False)
+                    outcome = read if outcome.category == "unknown" else replace(outcome, usage=read.usage)
+            return None
         finally:
+            self._last = outcome if made else UNUSED
             if response is not None and not is_whole:
                 response.close()
-            lease = turn.admission.lease
-            if lease is not None:
-                settling = self._admissions.background(
-                    self._admissions.settle(lease, outcome, turn.admission.expires_in)
-                )
-                if response is None or response.status >= 400:
-                    await asyncio.shield(settling)  # the account cools down before another one is chosen
+            self._open = self._lease_of(turn, outcome)
+            if self._open is not None and (response is None or response.status >= 400):
+                # The account cools down before another one is chosen.
+                settling = self._admissions.settle(*self._open, self._held)
+                self._open = None
+                await asyncio.shield(self._admissions.background(settling))
 
-    def _read(self, turn: Try, response: aiohttp.ClientResponse, head: bytes, tail: bytes) -> CallOutcome:
+    def _lease_of(self, turn: Try, outcome: CallOutcome) -> tuple[str, CallOutcome, float] | None:
+        """What is still to be settled of a try; None where that was done."""
+        lease = turn.admission.lease
+        return None if lease is None or self._is_ended else (lease, outcome, turn.admission.expires_in)
+
+    def _conclude(
+        self, turn: Try, way: Way, response: aiohttp.ClientResponse, meter: Meter, *, is_whole: bool
+    ) -> CallOutcome:
+        """What an answer that was passed on says of the call and of its use."""
+        head, tail = meter.seen()
+        read = self._read(turn, way, response, head, tail)
+        self._progress.outcome = read.category
+        if (cached := cached_tokens(head, tail)) is not None:
+            self._progress.actual = {"cached_tokens": cached}
+        seen = self._seen(read, meter, is_whole=is_whole)
+        return read if seen == read.usage else replace(read, usage=seen)
+
+    def _read(self, turn: Try, way: Way, response: aiohttp.ClientResponse, head: bytes, tail: bytes) -> CallOutcome:
         provider = turn.config.provider
         outcome = dialects.read(
             provider.dialect, response.status, list(response.headers.items()), head, settings=provider.settings,
-            secrets=[turn.endpoint.credential], latency=turn.seconds, tail=tail,
+            secrets=[way.credential], latency=turn.seconds, tail=tail,
         )  # fmt: skip
-        return replace(outcome, target=f"{self._call.method} {self._call.target.path}", request=self._call.id)
+        if outcome.category == "ok":
+            return outcome
+        # What is wrong with a request is said in words of the request, and says nothing of the account.
+        error = "" if outcome.category == Category.VALIDATION else outcome.error
+        target = f"{self._call.method} {self._call.target.path}"
+        return replace(outcome, error=error, target=target, request=self._call.id)
 
     def _seen(self, read: CallOutcome, meter: Meter, *, is_whole: bool) -> dict[str, int]:
         """The use that an answer reports; where it ended early without one, the prompt and a token for each event."""
@@ -209,14 +282,14 @@ class Exchange:
         """Whether another account may do what this one answered with an error."""
         if not self._call.body.is_whole:
             return False
-        if status in _ALWAYS or outcome.category in ("rate_limited", "quota_exhausted") or outcome.refuses_account:
+        if status in _ALWAYS or Category.of(outcome.category).is_limit or outcome.refuses_account:
             return True
         return status >= 500 and (self._call.may_repeat or config.repeat_unsafe)
 
     async def _next(self, failure: Failure, turn: Try) -> Admission | None:
         """Another account; None where the failure stands. Raises a problem where only waiting would help."""
         call = self._call
-        if self._attempts >= call.pool.tries or not call.body.is_whole:
+        if self._progress.attempts >= call.pool.tries or not call.body.is_whole:
             return None
         left = max(0.0, self._deadline - time.monotonic()) if call.wishes.wait else 0.0
         asked = time.perf_counter()
@@ -226,83 +299,39 @@ class Exchange:
             if failure.waits:
                 raise self._refusal(refused.admission) from None
             return None
-        if left:
-            self._waited += time.perf_counter() - asked
+        finally:
+            if left:
+                self._progress.waited += time.perf_counter() - asked
         if found.account_id in self._tried and not failure.waits:
-            await self._admissions.give_back(found, {})
+            await self._admissions.give_back(found, {}, self._held)
             return None
         return found
 
-    def _refusal(self, admission: Admission) -> ProblemError:
-        return of_admission(admission, self._call.target.pool, self._call.project)
+    def _refusal(self, admission: Admission) -> Exception:
+        problem = of_admission(admission, self._call.target.pool, self._call.project)
+        return problem if admission.impossible else NotNow(problem)
 
-    def _used(self, outcome: CallOutcome, actual: Mapping[str, int]) -> dict[str, int]:
-        """What the caller is charged: nothing for a call that no account did, the request alone for a refused one."""
-        units = self._call.cost
-        if outcome.category in ("rate_limited", "quota_exhausted", "auth") or outcome == UNUSED:
+    def _used(self) -> dict[str, int]:
+        """What the caller is charged: nothing where no account did the call, the request where it was answered by an
+        error, what was used where that is known, and else what was reserved."""
+        last, units = self._last, self._call.cost
+        if last == UNUSED or Category.of(last.category).refuses_caller or last.status in _ALWAYS:
             return dict.fromkeys([*units, "requests"], 0)
-        if outcome.category == "validation":
-            return {**dict.fromkeys(units.keys() - {"requests"}, 0), **actual}
-        return dict(actual)
+        if last.status is not None and last.status >= 400:
+            return {**dict.fromkeys(units.keys() - {"requests"}, 0), **last.usage}
+        return dict(last.usage)
 
-    # -- the answer ----------------------------------------------------------------------------------------------
-
-    async def _pass(self, response: aiohttp.ClientResponse, meter: Meter, turn: Try, send: Send) -> None:
-        """Pass the answer on as it comes. `send` waits while the caller is slow, and nothing is read meanwhile."""
-        length = response.headers.get("content-length", "")
-        headers = self._headers(response, turn)
-        if length.isdigit() and not self._call.hides_usage:
-            headers.append((b"content-length", length.encode()))
-        await self._start(send, response.status, headers)
-        async for part in parts_of(response):
-            if passed := meter.feed(part):
-                await send({"type": "http.response.body", "body": passed, "more_body": True})
-        await send({"type": "http.response.body", "body": meter.end(), "more_body": False})
-
-    async def _pass_failure(self, failure: Failure, turn: Try, send: Send) -> None:
+    async def _pass_failure(self, failure: Failure, turn: Try, sender: AnswerSender) -> None:
+        self._progress.outcome = failure.outcome.category
         if failure.answer is None:
             assert failure.problem is not None
             raise failure.problem
-        response, body = failure.answer
-        text = without(body.decode("latin-1"), [turn.endpoint.credential]).encode("latin-1")
-        headers = self._headers(response, turn)
-        if self._call.method == "HEAD":
-            headers.append((b"content-length", response.headers.get("content-length", "0").encode()))
-        else:
-            headers.append((b"content-length", b"%d" % len(text)))
-        await self._start(send, response.status, headers)
-        await send({"type": "http.response.body", "body": text, "more_body": False})
-
-    async def _start(self, send: Send, status: int, headers: fields.Pairs) -> None:
-        self.started = True
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-
-    def _headers(self, response: aiohttp.ClientResponse, turn: Try) -> fields.Pairs:
-        secret = turn.endpoint.credential.encode()
-        passed = [
-            (name, value)
-            for name, value in fields.back(response.raw_headers, limits=turn.config.show_provider_limits)
-            if secret not in value
-        ]
-        overhead = max(0.0, time.perf_counter() - self._began - self._provider - self._waited)
-        assert self._first is not None
-        decision = Decision(True, limits=self._first.limits)
-        own = {
-            "sluice-request-id": self._call.id,
-            "sluice-account": turn.endpoint.account,
-            "sluice-attempts": str(self._attempts),
-            "sluice-waited": f"{self._waited:.6f}",
-            "sluice-overhead": f"{overhead:.6f}",
-            **{
-                name.lower(): value
-                for name, value in decisions.headers_of(decision).items()
-                if name.startswith("RateLimit")
-            },
-        }
-        if self._call.wishes.preferred:
-            own["preference-applied"] = self._call.wishes.preferred
-        passed = [(name, value) for name, value in passed if name.decode("latin-1") not in own]
-        return [*passed, *((name.encode(), value.encode("latin-1", "replace")) for name, value in own.items())]
+        if failure.waits and self._call.wishes.may_defer:
+            raise NotNow(
+                ProblemError("no-account-available", "No account available", 429, "Each account refused the call.")
+            )
+        await self._end_first(turn)
+        await sender.error(*failure.answer)
 
 
 def _unreachable() -> ProblemError:
@@ -317,9 +346,3 @@ def _unanswered(word: str) -> ProblemError:
     return ProblemError(
         "upstream-broken", "Provider broke off", 502, "The provider ended the connection without an answer."
     )
-
-
-async def drained(admissions: Admissions, seconds: float) -> None:
-    """Wait for what is still to be settled."""
-    if admissions.tasks:
-        await asyncio.wait(set(admissions.tasks), timeout=seconds)

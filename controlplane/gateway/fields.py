@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from django.conf import settings
+
 from quotas.engine.types import MAX_COST
 from quotas.priorities import PRIORITIES
 from quotas.rest.problems import ProblemError
@@ -25,7 +27,7 @@ _STAYS = HOP_BY_HOP | {
     b"x-real-ip",
 }  # fmt: skip
 _STAYS_BACK = HOP_BY_HOP | {b"set-cookie", b"content-length", b"server", b"alt-svc", b"strict-transport-security"}
-_SINGLE = frozenset({*CREDENTIALS, b"host", b"content-type", b"content-length", b"idempotency-key", b"prefer"})
+_SINGLE = frozenset({*CREDENTIALS, b"host", b"content-type", b"content-length", b"idempotency-key"})
 _RATE_LIMIT = re.compile(rb"rate-?limit")
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
@@ -41,17 +43,30 @@ class Wishes:
     cost: Mapping[str, int] = field(default_factory=dict)
     sticky: str = ""
     wait: float = 0.0
-    preferred: str = ""
-    """The preference that was applied, for `Preference-Applied`."""
+    may_defer: bool = False
+    """Whether a call that can't be made now becomes a job."""
+    queue: str = ""
+    """The queue of that job; empty: the pool's."""
+
+    @property
+    def preferred(self) -> str:
+        """What was applied, for `Preference-Applied`."""
+        return f"wait={self.wait:g}" if self.wait else ""
 
 
 def single(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Fields by name. Raises a problem where one that decides is there twice, or lengths conflict."""
     found: dict[bytes, bytes] = {}
+    size = 0
     for name, value in pairs:
+        size += len(name) + len(value) + 4
         if name in found and (name in _SINGLE or name.startswith(b"sluice-")):
             raise _invalid(f"{name.decode('latin-1')} is there more than once.")
-        found[name] = value
+        found[name] = b"%b, %b" % (found[name], value) if name == b"prefer" and name in found else value
+    if size > settings.GATEWAY_MAX_HEADERS:
+        raise ProblemError(
+            "headers-too-large", "Header fields too large", 431, f"They may have {settings.GATEWAY_MAX_HEADERS} bytes."
+        )
     if b"content-length" in found and b"transfer-encoding" in found:
         raise _invalid("Content-Length and Transfer-Encoding exclude each other.")
     return found
@@ -75,10 +90,10 @@ def wishes_of(fields: Mapping[bytes, bytes]) -> Wishes:
     given = {
         name[7:].decode("latin-1"): _text(name, value) for name, value in fields.items() if name.startswith(b"sluice-")
     }
-    known = {"project", "user", "priority", "keys", "cost", "sticky"}
+    known = {"project", "user", "priority", "keys", "cost", "sticky", "queue"}
     if unknown := sorted(given.keys() - known):
         raise _invalid(f"There is no request field Sluice-{unknown[0].title()}.")
-    wait, preferred = _prefer(fields.get(b"prefer", b"").decode("latin-1"))
+    wait, may_defer = _prefer(fields.get(b"prefer", b"").decode("latin-1"))
     return Wishes(
         project=given.get("project") or None,
         user=given.get("user") or None,
@@ -87,7 +102,8 @@ def wishes_of(fields: Mapping[bytes, bytes]) -> Wishes:
         cost={unit: _count(unit, text) for unit, text in _pairs_of("Sluice-Cost", given.get("cost", "")).items()},
         sticky=given.get("sticky", ""),
         wait=wait,
-        preferred=preferred,
+        may_defer=may_defer,
+        queue=given.get("queue", ""),
     )
 
 
@@ -159,15 +175,18 @@ def _count(unit: str, text: str) -> int:
     return int(text)
 
 
-def _prefer(text: str) -> tuple[float, str]:
-    """`wait=30` (https://www.rfc-editor.org/rfc/rfc7240): preferences that are not known are ignored."""
+def _prefer(text: str) -> tuple[float, bool]:
+    """`wait=30, respond-async` (https://www.rfc-editor.org/rfc/rfc7240): unknown preferences are ignored, and of one
+    that is repeated the first counts."""
+    wait: float | None = None
+    may_defer = False
     for part in text.split(","):
         name, _, value = part.partition(";")[0].partition("=")
-        value = value.strip().strip('"')
-        if name.strip().lower() == "wait" and value.isascii() and value.isdigit() and len(value) < 10:
+        name, value = name.strip().lower(), value.strip().strip('"')
+        if name == "wait" and wait is None and value.isascii() and value.isdigit() and len(value) < 10:
             wait = min(MAX_WAIT, float(value))
-            return wait, f"wait={wait:g}"
-    return 0.0, ""
+        may_defer = may_defer or name == "respond-async"
+    return wait or 0.0, may_defer
 
 
 def _invalid(detail: str) -> ProblemError:

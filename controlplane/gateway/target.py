@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from controlplane.http.request import Scope
@@ -27,14 +28,21 @@ class Target:
 def target_of(scope: Scope) -> Target:
     """Raises a problem for a path that providers and proxies may read in different ways."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
-    found = _FORM.fullmatch(raw.partition(b"?")[0])
-    if found is None or _FORBIDDEN.search(found[2]) or any(map(_is_dots, found[2].split(b"/"))):
-        detail = "The path must be /gateway/{pool}/{path}, without dot segments, empty segments or encoded separators."
-        raise ProblemError("invalid-path", "Invalid path", 400, detail)
+    pool, path = _parted(raw.partition(b"?")[0])
     query: bytes = scope["query_string"]
     if not query.isascii() or any(byte <= 0x20 or byte == 0x7F for byte in query):
         raise ProblemError("invalid-path", "Invalid path", 400, "The query must consist of printable ASCII.")
-    return Target(found[1].decode(), found[2].decode(), query.decode())
+    return Target(pool, path, query.decode())
+
+
+@lru_cache(maxsize=1024)
+def _parted(raw: bytes) -> tuple[str, str]:
+    """The pool and the path behind it. Most calls have one of a few paths."""
+    found = _FORM.fullmatch(raw)
+    if found is None or _FORBIDDEN.search(found[2]) or any(map(_is_dots, found[2].split(b"/"))):
+        detail = "The path must be /gateway/{pool}/{path}, without dot segments, empty segments or encoded separators."
+        raise ProblemError("invalid-path", "Invalid path", 400, detail)
+    return found[1].decode(), found[2].decode()
 
 
 def _is_dots(segment: bytes) -> bool:

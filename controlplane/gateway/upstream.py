@@ -9,13 +9,17 @@ import aiohttp
 from yarl import URL
 
 from controlplane.gateway.call import Call
+from controlplane.gateway.target import Target
 from quotas.rest.problems import ProblemError
-from quotas.upstream.endpoint import Endpoint
+from quotas.snapshot.pools import PoolConfig
+from quotas.upstream.endpoint import AccountEndpoint
 
 CONNECT = 10.0
 """Seconds in which a connection must be made."""
 IDLE = 15.0
 """Seconds for which an unused connection is kept: less than providers do, so that few are closed under a call."""
+KEPT = 2_000
+"""Ways of accounts that are remembered."""
 BUFFER = 64 * 1024
 """Bytes of an answer that are read ahead of its caller."""
 
@@ -32,19 +36,54 @@ class Unanswered(Exception):
         self.word = word
 
 
+class Way:
+    """How calls of one account are sent. Raises `CredentialUnreadable`."""
+
+    def __init__(self, endpoint: AccountEndpoint) -> None:
+        self.config = endpoint.config  # kept, so that no other pool gets its identity
+        self.account = endpoint.account
+        self.timeout = endpoint.timeout
+        self.credential = endpoint.credential
+        own = endpoint.auth_headers
+        self.names = frozenset(name.lower() for name in own)
+        self.fields = [("Accept-Encoding", "identity"), *own.items()]
+        self._base = endpoint.base_url.rstrip("/")
+        own_url = URL(self._base, encoded=True)
+        self._origin = (own_url.scheme, own_url.raw_authority)
+
+    def url_of(self, target: Target) -> URL:
+        """Raises a problem for a path that leaves the provider's address."""
+        url = URL(f"{self._base}{target.path}{'?' if target.query else ''}{target.query}", encoded=True)
+        if (url.scheme, url.raw_authority) != self._origin:
+            raise ProblemError("invalid-path", "Invalid path", 400, "The path leaves the provider's address.")
+        return url
+
+    def __repr__(self) -> str:
+        return f"Way({self.config.spec.name}/{self.account})"
+
+
 class Upstream:
     """Sends calls, for one event loop."""
 
     def __init__(self) -> None:
+        self._ways: dict[tuple[int, str], Way] = {}
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, call: Call, endpoint: Endpoint) -> aiohttp.ClientResponse:
-        """The answer's head; the caller closes it. Raises `NotConnected`, `Unanswered`, and `CredentialUnreadable`."""
-        url = self._url(call, endpoint)
-        own = endpoint.auth_headers
-        secret = {name.lower() for name in own}
-        headers = [(name, value) for name, value in call.headers if name.lower() not in secret]
-        headers += [("Accept-Encoding", "identity"), *own.items()]
+    def way_to(self, config: PoolConfig, account_id: str, account: str) -> Way:
+        """An account's way, from memory: its credential is decrypted once for each version of its pool."""
+        name = (id(config), account_id)
+        known = self._ways.get(name)
+        if known is None:
+            if len(self._ways) >= KEPT:
+                self._ways.clear()
+            known = self._ways[name] = Way(AccountEndpoint(config, account_id, account))
+        return known
+
+    async def send(self, call: Call, way: Way) -> aiohttp.ClientResponse:
+        """The answer's head; the caller closes it. Raises `NotConnected` and `Unanswered`."""
+        url = way.url_of(call.target)
+        headers = [pair for pair in call.headers if pair[0].lower() not in way.names]
+        headers += way.fields
         body: bytes | AsyncIterator[bytes] | None = call.body.first if call.body.is_whole else call.body.rest()
         if body == b"" and call.method not in ("POST", "PUT", "PATCH"):
             body = None
@@ -52,7 +91,7 @@ class Upstream:
             return await self._opened().request(
                 call.method, url, headers=headers, data=body, allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
-                    total=endpoint.timeout, sock_connect=min(CONNECT, endpoint.timeout), ceil_threshold=1e9
+                    total=way.timeout, sock_connect=min(CONNECT, way.timeout), ceil_threshold=1e9
                 ),
             )  # fmt: skip
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -61,15 +100,6 @@ class Upstream:
             raise Unanswered("timeout") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise Unanswered("network") from error
-
-    @staticmethod
-    def _url(call: Call, endpoint: Endpoint) -> URL:
-        base = endpoint.base_url.rstrip("/")
-        query = f"?{call.target.query}" if call.target.query else ""
-        url, own = URL(base + call.target.path + query, encoded=True), URL(base, encoded=True)
-        if (url.scheme, url.raw_authority) != (own.scheme, own.raw_authority):
-            raise ProblemError("invalid-path", "Invalid path", 400, "The path leaves the provider's address.")
-        return url
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -14,6 +14,7 @@ FIRST_EVENTS, LAST_EVENTS = 2, 6
 _END = re.compile(rb"\r?\n\r?\n|\r\r")
 _OF_INTEREST = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"error"|"type"\s*:\s*"(?:error|response\.failed)"')
 _USAGE_MEMBER = re.compile(rb'"usage"\s*:\s*\{')
+_CACHED = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens|cachedContentTokenCount)"\s*:\s*(\d{1,12})\b')
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
@@ -90,7 +91,7 @@ class EventMeter:
 
     def _took(self, event: bytes) -> bool:
         """Count an event, and keep it where it is of interest. True where it is not to be passed on."""
-        self.events += 1
+        self.events += b"data:" in event  # a comment keeps the connection alive and says nothing
         if not _OF_INTEREST.search(event):
             return False
         kept = event if len(event) <= MAX_KEPT else _usage_only(event)
@@ -115,6 +116,17 @@ def _usage_only(event: bytes) -> bytes:
 
 
 Meter = DocumentMeter | EventMeter
+
+
+def cached_tokens(head: bytes, tail: bytes) -> int | None:
+    """The tokens of the prompt that the provider had in its cache, by an answer's own report; None: it reports none.
+
+    Quotes inside of JSON strings are escaped, so that no text of an answer looks like such a member.
+    """
+    if b"cache" not in head and b"cache" not in tail:
+        return None
+    found = [int(number) for part in (head, tail) for number in _CACHED.findall(part)]
+    return max(found, default=None)
 
 
 def meter_of(content_type: str, *, hide: bool) -> Meter:

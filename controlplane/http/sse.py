@@ -1,4 +1,4 @@
-"""Server-Sent Events to listeners: from where they left off, heartbeats in between, until they go away."""
+"""Server-Sent Events to listeners, from their last position until they disconnect, with heartbeats."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from quotas.rest.problems import ProblemError
 MOST = 200
 """Listeners per process."""
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent: proxies and clients see that the connection lives."""
+"""Seconds without an event after which a comment is sent, so that proxies and clients see a live connection."""
 RETRY = 2000
-"""Milliseconds after which a browser comes back."""
+"""Milliseconds after which a browser reconnects."""
 
 
 class Streams:
@@ -27,13 +27,18 @@ class Streams:
 
     def __init__(self) -> None:
         self._listeners: set[asyncio.Task[None]] = set()
-        self._hub: Hub | None = None
+        self.hub: Hub | None = None
+        """Reads the stream for all listeners; None without any."""
         self._stopping = False
+
+    def __len__(self) -> int:
+        """How many listeners there are."""
+        return len(self._listeners)
 
     async def serve(
         self, subscription: Subscription, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
     ) -> None:
-        """Stream to one listener until it goes away or the server stops."""
+        """Stream to one listener until it disconnects or the server stops."""
         if self._stopping or len(self._listeners) >= MOST:
             busy = ProblemError(
                 "too-many-streams", "Too many streams", 503, f"This process serves {MOST} streams already.",
@@ -42,10 +47,10 @@ class Streams:
             await Answer.of_problem(busy).send(send)
             return
         self._watch_for_stop()
-        if self._hub is None:
-            self._hub = Hub()
-        self._hub.start()
-        streaming = asyncio.ensure_future(self._stream(self._hub, subscription, headers, send))
+        if self.hub is None:
+            self.hub = Hub()
+        self.hub.start()
+        streaming = asyncio.ensure_future(self._stream(self.hub, subscription, headers, send))
         leaving = asyncio.ensure_future(wait_gone(receive))
         self._listeners.add(streaming)
         try:
@@ -55,8 +60,8 @@ class Streams:
             leaving.cancel()
             await asyncio.gather(streaming, leaving, return_exceptions=True)
             self._listeners.discard(streaming)
-            if not self._listeners and self._hub is not None:
-                hub, self._hub = self._hub, None
+            if not self._listeners and self.hub is not None:
+                hub, self.hub = self.hub, None
                 await hub.stop()
         if self._stopping:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -65,11 +70,11 @@ class Streams:
         self, hub: Hub, subscription: Subscription, headers: list[tuple[bytes, bytes]], send: Send
     ) -> None:
         kept = [(name, value) for name, value in headers if name != b"content-length"]
-        kept.append((b"x-accel-buffering", b"no"))  # a proxy that collects the answer would never pass it on
+        kept.append((b"x-accel-buffering", b"no"))  # a proxy that buffers the response would never forward it
         await send({"type": "http.response.start", "status": 200, "headers": kept})
         await _write(send, b"retry: %d\n\n" % RETRY)
         position, memory = await self._first_position(hub, subscription, send), hub.memory
-        await _write(send, b": listening\n\n")  # whatever happens from now on is heard
+        await _write(send, b": listening\n\n")  # the listener receives every event from now on
         while True:
             news = hub.news()
             if memory != hub.memory:
@@ -92,16 +97,16 @@ class Streams:
 
     @staticmethod
     async def _first_position(hub: Hub, subscription: Subscription, send: Send) -> Position:
-        """Where the listener begins: where it says, but never beyond what there is."""
+        """The listener's first position: the one that it names, but never beyond the end of the stream."""
         while hub.tail is None:
             if not await _within(hub.news(), HEARTBEAT):
                 await _write(send, b": waiting\n\n")
         return hub.tail if subscription.after is None else min(subscription.after, hub.tail)
 
     def _watch_for_stop(self) -> None:
-        """End all streams when the process is told to stop: the server waits for open answers before it says so here.
+        """End all streams when the process gets a signal to stop: the server waits for open responses before it reports the stop.
 
-        The handlers stand beside the loop's own, which go on being called by way of its wakeup descriptor.
+        The handlers work beside the loop's own, which are still called through its wakeup descriptor.
         """
         if self._listeners or threading.current_thread() is not threading.main_thread():
             return
@@ -121,8 +126,8 @@ class Streams:
 
     async def close(self) -> None:
         self._stop()
-        if self._hub is not None:
-            await self._hub.stop()
+        if self.hub is not None:
+            await self.hub.stop()
 
 
 async def _write(send: Send, body: bytes) -> None:
@@ -130,6 +135,6 @@ async def _write(send: Send, body: bytes) -> None:
 
 
 async def _within(news: asyncio.Future[None], seconds: float) -> bool:
-    """Whether it comes within that time; others may wait for the same."""
+    """Whether it happens within that time; others may wait for the same."""
     done, _ = await asyncio.wait({news}, timeout=seconds)
     return bool(done)

@@ -1,4 +1,4 @@
-"""The web process's threads: for requests that Django answers, and for the questions of event-loop code."""
+"""The threads of the web process: for requests that Django answers, and for blocking calls of event-loop code."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ class Threads(ThreadPools):
     def __init__(self) -> None:
         super().__init__("front")
         self.django = ThreadPoolExecutor(DJANGO, "django")
+
+    def join(self) -> None:
+        """Wait until requests of Django and short calls have ended; nothing new begins."""
+        for pool in (self.django, self._short):
+            pool.shutdown(wait=True)
 
     def close(self) -> None:
         """Start nothing new. Running calls are not waited for."""

@@ -2,8 +2,8 @@
 
     emit() -> put() into this process's buffer -> a thread writes what is there, 20 ms after the first -> XADD ...
 
-The emitter is never held up and never fails: where Redis is away events wait in the buffer, and where that is full
-they are dropped and counted. Denials, of which there may be thousands a second, are told once per policy and key and
+The emitter is never delayed and never fails. While Redis is unavailable, events wait in the buffer; if the buffer is full
+they are dropped and counted. Denials, of which there may be thousands a second, are reported once per policy and key and
 second, with their count.
 """
 
@@ -25,12 +25,13 @@ from django.db import transaction
 
 from queues.connection import client, key
 from quotas import events
+from quotas.engine.categories import TRANSIENT, Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.redis.transport import ScriptError, Transport, pack
 from quotas.runtime import background
 
 KEPT = 20_000
-"""Events in the stream, about: that far back a client may ask."""
+"""About how many events the stream keeps for clients that return."""
 BUFFERED = 10_000
 """Events in the buffer of one process."""
 BATCH = 500
@@ -39,9 +40,11 @@ PACE = 0.02
 TOGETHER = 1.0
 """Seconds for which denials of the same policy and key are counted together."""
 MOST_DENIALS = 1_000
-"""Keys that are counted at a time; denials of further ones are told without their key."""
+"""Keys that are counted at a time; denials of further keys are reported without their key."""
 TIMEOUT = 1.0
 LONGEST_WAIT = 2.0
+FAILED_CALLS = frozenset({*TRANSIENT, Category.AUTH, "broken", "no_account"})
+"""Outcomes of calls through the gateway that are events; what a caller's own limit refuses is `limit.denied`."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,12 +67,12 @@ class Entry:
 
 
 def entry_of(event: events.Event) -> Entry | None:
-    """How an event is told to the outside; None for those that are not."""
+    """The entry of the stream for an event; None for events that are not streamed."""
     data: dict[str, Any]
     match event:
         case events.JobChanged():
             if event.status == "dead":
-                return None  # told with its letter
+                return None  # reported with its dead letter
             data = {
                 "job": event.job, "queue": event.queue, "type": event.type, "status": event.status,
                 "reason": event.reason,
@@ -78,6 +81,10 @@ def entry_of(event: events.Event) -> Entry | None:
         case events.LimitDenied():
             data = {"policy": event.policy, "scope": event.scope, "key": event.key, "retry_after": event.retry_after}
             return Entry("limit.denied", event.project, {**data, "count": 1})
+        case events.CallEnded():
+            if event.outcome not in FAILED_CALLS:
+                return None
+            return Entry("call.failed", event.project, {"pool": event.pool, "outcome": event.outcome, "count": 1})
         case events.LimitBypassed():
             return Entry("limit.bypassed", event.project, {"policy": event.policy, "actor": event.actor})
         case events.LimiterDegraded():
@@ -134,13 +141,15 @@ def _account_name(before: str, after: str) -> str:
 class Publisher:
     """This process's buffer and the thread that empties it. Safe under threads and forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thread: bool = True) -> None:
+        """Without a `thread` the owner calls `flush`."""
         self.dropped = 0
+        self._starts_thread = thread
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        """Nothing of a parent's: it tells its events itself."""
+        """Start empty, also after a fork: the parent sends its own events."""
         self._buffer: deque[Entry] = deque()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -150,13 +159,16 @@ class Publisher:
         self._transport: Transport | None = None
         self._collected = time.monotonic()
 
-    def tell(self, event: events.Event) -> None:
-        """A subscriber. What was emitted in a transaction is told when that is committed."""
+    def publish(self, event: events.Event) -> None:
+        """A subscriber. An event that is emitted in a transaction is sent after the commit."""
         if isinstance(event, events.LimitDenied):
             self._denied(event)
             return
         entry = entry_of(event)
         if entry is None:
+            return
+        if isinstance(event, events.CallEnded):
+            self._collect((event.pool, "", event.outcome, event.project), entry)
             return
         if sql.in_atomic_block:
             transaction.on_commit(lambda: self.put(entry))
@@ -173,24 +185,34 @@ class Publisher:
             self._start()
 
     def _denied(self, event: events.LimitDenied) -> None:
-        """The first of its kind is told at once, those of the next second together."""
+        """Send the first denial at once, and those of the next second together."""
+        entry = entry_of(event)
+        assert entry is not None
+        place = (event.policy, event.scope, event.key, event.project)
         with self._lock:
-            subject = event.key if len(self._denials) < MOST_DENIALS else ""
-            place = (event.policy, event.scope, subject, event.project)
+            if place not in self._denials and len(self._denials) >= MOST_DENIALS:
+                place = (event.policy, event.scope, "", event.project)
+                entry.data["key"] = ""
+        self._collect(place, entry)
+
+    def _collect(self, place: tuple[str, str, str, str], entry: Entry) -> None:
+        """Publish the first entry of a place at once, and those of the next second together, with their count."""
+        with self._lock:
             waiting = self._denials.get(place)
             if waiting is not None:
-                waiting.data["count"] += 1
-                waiting.data["retry_after"] = event.retry_after
+                waiting.data.update(entry.data, count=waiting.data["count"] + 1)
                 return
-            entry = entry_of(event)
-            assert entry is not None
-            entry.data["key"] = subject
             self._denials[place] = Entry(entry.name, entry.project, {**entry.data, "count": 0})
         self.put(entry)
 
+    def reconnect(self) -> None:
+        """Use the process's present client of Redis from the next flush on."""
+        with self._writing:
+            self._transport = None
+
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and self._starts_thread:
                 self._thread = background.start("event-stream", self._write_what_comes, threading.Event())
                 atexit.register(self.flush)
         self._wake.set()
@@ -222,7 +244,7 @@ class Publisher:
                 try:
                     done = self._write(batch)
                 except LimiterUnavailable as error:
-                    log.warning("events.unwritten", error=str(error), waiting=len(self._buffer))
+                    events.emit(events.ServiceUnavailable("live events", "writing the stream", str(error)))
                     return False
                 for _ in range(done):
                     self._buffer.popleft()
@@ -247,27 +269,27 @@ class Publisher:
         replies = self._transport.exchange(b"".join(commands), len(commands))
         failed = next((n for n, reply in enumerate(replies[: len(batch)]) if type(reply) is ScriptError), None)
         if failed is not None:
-            log.warning("events.refused", error=str(replies[failed]))
+            events.emit(events.ServiceUnavailable("live events", "writing the stream", str(replies[failed])))
             return failed
         if dropped:
             self.dropped -= dropped
-            log.warning("events.dropped", events=dropped)
+            events.emit(events.StreamEventsDropped(dropped))
         return len(batch)
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
-"""Whatever an event holds is written: one that could not be would stay at the head of the buffer for ever."""
+"""Write any value: an event that can't be written would block the buffer for ever."""
 
 
 publisher = Publisher()
-TOLD = (
-    events.LimitDenied, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered,
+STREAMED = (
+    events.LimitDenied, events.CallEnded, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered,
     events.SettlementDelayed, events.ThresholdCrossed, events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
     events.AlertRaised, events.AlertResolved,
 )  # fmt: skip
 
 
 def connect() -> None:
-    for kind in TOLD:
-        events.subscribe(kind, publisher.tell)
+    for kind in STREAMED:
+        events.subscribe(kind, publisher.publish)
     events.before_exit(publisher.flush)

@@ -1,4 +1,4 @@
-"""What can be made to go wrong, for all keys or for one."""
+"""Simulated faults, for all keys or for one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class BadFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault as posted: members left out do nothing. Unknown members and wrong types are refused."""
+    """One fault as posted. Missing members have no effect. Unknown members and wrong types are refused."""
 
     status: int | None = None
-    """Answer this status instead of doing the work; nothing is charged."""
+    """Answer with this status instead of doing the work; nothing is charged."""
     rate: float = 1.0
-    """Share of the requests that are hit, 0 to 1."""
+    """The share of requests that are affected, 0 to 1."""
     key: str | None = None
     """Only requests with this key; None: with any."""
     latency: float = 0.0
-    """Seconds in addition."""
+    """Additional seconds."""
     headers: dict[str, str | None] | None = None
-    """Header fields to set; null takes one away."""
+    """Header fields to set; null removes one."""
     drop: bool = False
     """Do the work, then reset the connection in the middle of the answer's body."""
     invalid_key: str | None = None
@@ -34,7 +34,14 @@ class Fault:
     missing_headers: bool = False
     """No limit headers, no `Retry-After`, no `Date`."""
     body: str | None = None
-    """This body instead; `{credential}` in it is replaced by the key, as careless providers echo it."""
+    """Answer with this body; `{credential}` in it is replaced by the key, like careless providers that repeat it."""
+
+    pace: float = 0.0
+    """Seconds between the events of a stream, which is sent in chunks then."""
+    break_after: int | None = None
+    """Reset a stream's connection after so many events."""
+    event: str | None = None
+    """With `break_after`: send this as a last event and end the stream properly, as providers report late errors."""
 
     @classmethod
     def parse(cls, given: Any) -> Fault:
@@ -102,4 +109,7 @@ _CHECKS: dict[str, Any] = {
     "clock_skew": _number(-1e9, 1e9),
     "missing_headers": _flag,
     "body": _text,
+    "pace": _number(0, 3600),
+    "break_after": lambda value: value is None or (type(value) is int and value >= 0),
+    "event": _text,
 }

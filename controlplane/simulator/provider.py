@@ -1,4 +1,4 @@
-"""The provider itself: takes a request, holds it against its key's limits and faults, and answers."""
+"""The provider: reads a request, applies the limits and faults of its key, and answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SERVER_ERRORS = (500, 502, 503)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the options come to. `latency` is in seconds."""
+    """The options as values. `latency` is in seconds."""
 
     dialect: str = "openai"
     defaults: KeyLimits = field(default_factory=KeyLimits)
@@ -87,7 +87,7 @@ class Provider:
         return response
 
     def _reply(self, request: Request, key: str, use: KeyUse, faults: Iterable[Fault]) -> tuple[Reply, bool]:
-        """What is answered, and whether the work was done (so that it is in flight until it is)."""
+        """The answer, and whether the work was done (it is in flight until then)."""
         if not key or any(fault.invalid_key == key for fault in faults):
             return self.dialect.error(401, "Incorrect API key provided."), False
         failing = next((fault.status for fault in faults if fault.status is not None), None)
@@ -131,7 +131,11 @@ class Provider:
             if fault.body is not None:
                 body = fault.body.replace("{credential}", key).encode()
         delay = self._settings.latency + sum(fault.latency for fault in faults)
-        return Response(reply.status, headers, body, delay, any(fault.drop for fault in faults))
+        response = Response(reply.status, headers, body, delay, any(fault.drop for fault in faults))
+        if headers.get("content-type") == "text/event-stream":
+            for fault in faults:
+                _break_up(response, fault)
+        return response
 
     def _own_page(self, request: Request) -> Response:
         page = (request.method, request.path)
@@ -190,6 +194,20 @@ class Provider:
         if self._date[0] != second:
             self._date = (second, formatdate(second, usegmt=True))
         return self._date[1]
+
+
+def _break_up(response: Response, fault: Fault) -> None:
+    """Send a stream event by event, and break it off, as the fault says."""
+    if not fault.pace and fault.break_after is None:
+        return
+    events = [event + b"\n\n" for event in response.body.split(b"\n\n") if event.strip()]
+    response.pace = fault.pace
+    if fault.break_after is not None:
+        events = events[: fault.break_after]
+        response.drop = fault.event is None
+        if fault.event is not None:
+            events.append(b"data: " + fault.event.encode() + b"\n\n")
+    response.pieces = events or [b":\n\n"]
 
 
 def _page(status: int, body: Any) -> Response:

@@ -1,9 +1,9 @@
-"""Just enough HTTP/1.1 for a provider: keep-alive, pipelining, bodies by length or in chunks, answers that break off."""
+"""The part of HTTP/1.1 that a provider needs: keep-alive, pipelining, bodies by length or in chunks, answers that break off."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -32,14 +32,17 @@ class Response:
     body: bytes = b""
     delay: float = 0.0
     drop: bool = False
+    pieces: Sequence[bytes] = ()
+    """The body in chunks, one every `pace` seconds, instead of `body`; with `drop` the connection is reset after them."""
+    pace: float = 0.0
     done: Callable[[bool], None] | None = None
-    """Called once, with whether the whole answer was handed to a living connection."""
+    """Called once, with whether the whole answer was written to an open connection."""
 
     def head(self, close: bool) -> bytes:
         """Status line and header fields."""
         lines = [f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        lines.append(f"content-length: {len(self.body)}")
+        lines.append("transfer-encoding: chunked" if self.pieces else f"content-length: {len(self.body)}")
         if close:
             lines.append("connection: close")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
@@ -62,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._busy = False
         self._transport: asyncio.Transport | None = None
+        self._streaming: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -107,9 +111,35 @@ class Connection(asyncio.Protocol):
         self._send(response, close)
         self._pump()
 
+    async def _stream(self, response: Response, close: bool) -> None:
+        """Send a body chunk by chunk, for as long as the client is there."""
+        self._write(response.head(close))
+        for piece in response.pieces:
+            self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await asyncio.sleep(response.pace)
+        alive = self._transport is not None and not self._transport.is_closing()
+        if self._transport is not None and response.drop:
+            self._transport.abort()
+        elif self._transport is not None:
+            self._write(b"0\r\n\r\n")
+            if close:
+                self._transport.close()
+        if response.done is not None:
+            response.done(alive and not response.drop)
+        self._busy = False
+        self._pump()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
     def _send(self, response: Response, close: bool = False) -> None:
         transport = self._transport
         alive = transport is not None and not transport.is_closing()
+        if response.pieces and alive:
+            self._busy = True
+            self._streaming = asyncio.get_running_loop().create_task(self._stream(response, close))
+            return
         if transport is not None and alive:
             if response.drop:
                 transport.write(response.head(close) + response.body[: len(response.body) // 2])
@@ -123,7 +153,7 @@ class Connection(asyncio.Protocol):
 
 
 def parse(data: bytes) -> tuple[Request, int] | None:
-    """The first request in `data` and how many bytes it took; None while it is incomplete; BadRequest if it is none."""
+    """The first request in `data` and its length in bytes; None while it is incomplete. Raises BadRequest."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         if len(data) > MAX_HEAD:

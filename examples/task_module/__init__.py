@@ -1,4 +1,4 @@
-"""Tasks of your own. Start every process with `SLUICE_TASK_MODULES=task_module` and this directory's parent importable:
+"""Tasks of your own. Start every process with `SLUICE_TASK_MODULES=task_module` and the directory above this one on the import path:
 
     cd examples && SLUICE_TASK_MODULES=task_module sluice up
 

@@ -16,15 +16,15 @@ from unfold.enums import ActionVariant
 from queues import redaction, registry
 from queues.admin import dead_letter_actions, dead_letter_groups
 from queues.admin.job import pretty
-from queues.errors import LETTER_CATEGORIES
 from queues.models import DeadLetter
 from queues.selectors.dead_letters import traceback_of
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import bulk_action, listing
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
+from quotas.engine.categories import OF_DEAD_JOBS
 
-CATEGORIES = (*LETTER_CATEGORIES, "unknown")
+CATEGORIES = (*OF_DEAD_JOBS, "unknown")
 
 
 OPEN = {"handled_at": None}

@@ -1,4 +1,4 @@
-"""What the admin does with dead letters: replay, with another payload too, discard, and both for many of them."""
+"""The actions on the pages of dead letters: replay, edit and replay, discard, and bulk actions on many letters."""
 
 from __future__ import annotations
 

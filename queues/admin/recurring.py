@@ -21,7 +21,7 @@ class RecurringForm(ReasonForm):
     timezone = TimeZoneField()
 
     def clean_cron(self) -> str:
-        cron = self.cleaned_data["cron"]
+        cron: str = self.cleaned_data["cron"]
         if not is_cron(cron):
             raise forms.ValidationError(
                 "Must have five fields: minute, hour, day, month, weekday, such as `0 3 * * *`."
@@ -58,5 +58,5 @@ class RecurringAdmin(SluiceAdmin):
 
     def save_model(self, request: Any, obj: Any, form: Any, change: bool) -> None:
         if {"cron", "timezone"} & set(form.changed_data):
-            obj.next_at = None  # the dispatcher works it out anew
+            obj.next_at = None  # the dispatcher works it out again
         super().save_model(request, obj, form, change)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import structlog
 from django.db import transaction
 
 from queues import config
@@ -22,12 +21,10 @@ from queues.dispatcher.release import Granted, lane_for, release
 from queues.dispatcher.wait_ledger import Cause, WaitLedger
 from queues.lifecycle.waiting import reject
 from queues.states import GroupKey
-from quotas import clock
+from quotas import clock, events
 from quotas.engine.types import Admission
 from quotas.errors import UnknownPool, UnknownProject
 from quotas.snapshot import resolve
-
-log = structlog.get_logger(__name__)
 
 MAX_BLOCK = 5.0
 """Seconds after which a block is tried again, so that capacity that is free before its time need not be foreseen."""
@@ -159,7 +156,7 @@ class Round:
         except (KeyError, UnknownPool, UnknownProject) as error:
             # Only a change of configuration helps, and that unblocks. A job that names no pool may share its ordering
             # key with jobs that need none.
-            log.warning("dispatcher.unresolvable", job=candidate.uid, missing=str(error))
+            events.emit(events.JobUnresolvable(candidate.uid, str(error)))
             self._hold(group, candidate.ordering_key, ("no_pool", candidate.pool), UNKNOWN_POOL_BLOCK)
             if candidate.pool:
                 group.block(candidate.ordering_key, time.monotonic() + UNKNOWN_POOL_BLOCK)

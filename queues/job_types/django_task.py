@@ -58,7 +58,7 @@ class DjangoTask(JobType):
             else:
                 value = task.call(*arguments, **keywords)
             return RunResult(AttemptOutcome.SUCCEEDED, result=plain(value))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a task may raise anything: it fails the attempt
             return result_of(error, pooled=False, actual={})
 
     def _find(self, path: Any) -> Any:

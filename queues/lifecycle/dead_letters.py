@@ -1,4 +1,4 @@
-"""Writing dead letters: category, severity, and a fingerprint that groups what failed alike."""
+"""Writes dead letters: category, severity, and a fingerprint that groups similar failures."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ from datetime import datetime
 from queues import config
 from queues.models import DeadLetter, Job
 from quotas import events
+from quotas.engine.categories import Category
 
-CRITICAL = frozenset({"auth", "poison", "code"})
-INFO = frozenset({"rate_limited"})
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F-]{16,}|\d+")
-
-
-def severity_of(category: str) -> str:
-    """`critical` where nothing heals without a person, `info` where time alone does, else `warning`."""
-    return "critical" if category in CRITICAL else "info" if category in INFO else "warning"
 
 
 def fingerprint_of(type: str, category: str, error: str) -> str:
@@ -37,7 +31,7 @@ def write(jobs: Sequence[Job], now: datetime) -> list[DeadLetter]:
                 queue_id=job.queue_id,
                 type=job.type,
                 category=job.category,
-                severity=severity_of(job.category),
+                severity=Category.of(job.category).severity,
                 fingerprint=fingerprint_of(job.type, job.category, job.error),
                 error=job.error,
                 attempts=job.attempts_made,

@@ -23,9 +23,9 @@ class TransitionRule:
 
     def rows(self) -> list[str]:
         """Its rows in the table of the page, one for each target."""
-        start = ", ".join(stage.name.lower() for stage in self.sources) or "new"
+        start = ", ".join(f"`{stage.name.lower()}`" for stage in self.sources) or "new"
         return [
-            f"| `{self.name}` | {start} → {target.name.lower()} | "
+            f"| `{self.name}` | {start} → `{target.name.lower()}` | "
             f"{', '.join(f'`{status.value}`' for status in statuses) or 'unchanged'} | {self.callers} | "
             f"{', '.join(self.effects) or 'none'} |"
             for target, statuses in self.targets.items()

@@ -1,4 +1,4 @@
-"""A queue: how much may wait, how many run, for how long, with which retries, through which pool."""
+"""A queue: how many jobs may wait and run, for how long, with which retries and which pool."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from django.db import models
 
 from quotas.models.config_version import Versioned
 from quotas.models.names import name_validator
-
-DEFAULT_QUEUES = ("embeddings", "agent_tasks", "exports", "batch", "notifications", "cleanup", "health_checks")
 
 
 class Queue(Versioned):

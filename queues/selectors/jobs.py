@@ -44,7 +44,7 @@ def rate_of(rows: QuerySet[Job], within: timedelta = RATE_SPAN) -> float:
     if not found["count"]:
         return 0.0
     span = max((now - found["first"]) / timedelta(seconds=1), 1.0)
-    return found["count"] / span
+    return float(found["count"] / span)
 
 
 def recent_results(jobs: QuerySet[Job], now: datetime) -> RecentResults:

@@ -1,4 +1,4 @@
-"""Many dead letters at once, in the background: each at most once, with progress, to be gone on with by anyone."""
+"""Replays or discards many dead letters in the background: each at most once, with progress, also after a restart."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from queues.wakeups import notify
 from quotas import clock, events
 from quotas.models import Project
 
-FILTERS = ("category", "severity", "fingerprint", "project", "queue", "type")
-"""What callers may filter by. The admin site also names letters (`letters`), their newest (`newest`), several projects
-(`projects`) and what its search box takes (`search`)."""
 SLICE = 50
 
 
 def matching(filter: Mapping[str, Any], project: Project | None) -> QuerySet[DeadLetter]:
-    """The open dead letters that `filter` means; `project` bounds it to one."""
+    """The open dead letters that match `filter`: category, severity, fingerprint, project, queue, type. The admin also
+    filters by letters (`letters`), the newest one (`newest`), several projects (`projects`) and its search box (`search`).
+    `project` restricts it to one."""
     rows = DeadLetter.objects.filter(handled_at=None)
     lookups = {
         "project": "project__slug", "projects": "project__slug__in", "queue": "queue__name", "letters": "pk__in",
@@ -38,7 +37,7 @@ def matching(filter: Mapping[str, Any], project: Project | None) -> QuerySet[Dea
 
 
 def begin(verb: str, filter: Mapping[str, Any], *, project: Project | None, actor: str, reason: str) -> BulkAction:
-    """Write down what is to be done with all that matches now; the leading dispatcher does it. `verb`: replay, discard.
+    """Record an action on all dead letters that match now; the leading dispatcher processes it. `verb`: replay, discard.
 
     One audit entry stands for all: each job's own page names who replayed it.
     """
@@ -72,7 +71,7 @@ def process_next_slice(now: Any = None) -> bool:
     action = BulkAction.objects.filter(finished_at=None).order_by("pk").first()
     if action is None:
         return False
-    # Only letters that were there when it began: what dies again meanwhile is another decision.
+    # Only letters that existed when it began: jobs that die again meanwhile need another decision.
     letters = list(
         matching(action.filter, action.project)
         .filter(pk__gt=action.last_id, created_at__lte=action.created_at)
@@ -90,7 +89,7 @@ def process_next_slice(now: Any = None) -> bool:
             done=F("done") + done, skipped=F("skipped") + 1 - done, last_id=letter_id
         )
     if len(letters) < SLICE:
-        # Also what somebody else handled before its turn came was skipped.
+        # Letters that were handled otherwise meanwhile count as skipped.
         rest = Greatest(F("total") - F("done"), F("skipped"))
         BulkAction.objects.filter(pk=action.pk).update(finished_at=clock.now(), skipped=rest)
     return True

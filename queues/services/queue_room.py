@@ -24,7 +24,7 @@ def lock(queue_ids: Sequence[int]) -> None:
 
 def waiting(queue_id: int) -> int:
     """Jobs of the queue that wait, in any way. In this order: what becomes a row meanwhile is counted twice at most."""
-    in_intake = sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
+    in_intake: int = sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
     return in_intake + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
 
 

@@ -1,5 +1,4 @@
-"""The result of a job's run, checked before anybody reckons with it: a task sets parts of it, and a job type of the
-user's own makes it."""
+"""Checks the result of a job's run before it is used: a task sets parts of it, and a user's job type makes it."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ SHORTEST_SECRET = 4
 
 
 def checked(result: Any, claimed: Claimed) -> RunResult:
-    """`result` with nothing in it that accounting, SQL or the engine can't take, and no secret in its texts."""
+    """`result` without anything that accounting, SQL or the engine can't use, and without secrets in its texts."""
     if not isinstance(result, RunResult):
         error = f"The job type {claimed.job.type} returned no result but a {type(result).__name__}."
         return _redacted(code_failure(claimed, error), claimed)
@@ -79,7 +78,7 @@ def _is_mapping(use: Any) -> bool:
 
 
 def mistake_in_use(use: Any) -> str:
-    """What is wrong with a job's `actual`, naming the member; empty where it is well."""
+    """What is wrong with a job's `actual`, naming the member; empty if it is well."""
     if not _is_mapping(use):
         return f"job.actual must be a mapping of units to whole numbers, not a {type(use).__name__}."
     for name, amount in use.items():

@@ -1,4 +1,4 @@
-"""One job in a forked process of its own: started, checked, killed if it must be."""
+"""Runs one job in a forked process of its own, checks it, and kills it if it must be."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _leave(code: int) -> None:
         for finish in (events.finish_all, lambda: sys.stdout.flush(), lambda: sys.stderr.flush()):
             try:
                 finish()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the process must end, whatever a last step raises
                 log.warning("worker.job_process_unfinished", error=type(error).__name__)
     finally:
         os._exit(code)

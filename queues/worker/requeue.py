@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from queues.deliveries import Claimed, Ended
-from queues.errors import LOST
 from queues.lifecycle.loss import requeue
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
 from queues.worker.delivery import complete
+from quotas.engine.categories import Category
 from quotas.engine.types import CallOutcome
 
 STOPPED = "its worker stopped"
@@ -20,7 +20,7 @@ def _interrupted(claimed: Claimed) -> RunResult:
     upstream = CallOutcome("unknown") if claimed.endpoint else None
     return RunResult(
         AttemptOutcome.LOST,
-        category=LOST,
+        category=Category.LOST.value,
         error="Its worker stopped before it was done.",
         counted=False,
         upstream=upstream,

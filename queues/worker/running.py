@@ -89,7 +89,7 @@ class Running:
                 _raise_pending_interrupt()
         except (JobTimedOut, JobCancelled):
             result = self.verdict()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - in a thread it would end nothing and settle nothing
             result = fault(self.claimed, error)
         if os.getpid() != worker:
             os._exit(FORKED_COPY)  # a process that the task has forked came back from it: the worker's own is another
@@ -153,7 +153,7 @@ def perform(claimed: Claimed) -> RunResult:
         return RunResult(AttemptOutcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
     except (JobTimedOut, JobCancelled):
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - also SystemExit and the like: they fail the attempt
         return fault(claimed, error)
 
 

@@ -29,7 +29,7 @@ class VitalThread(threading.Thread):
     def run(self) -> None:
         try:
             self._work()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever ended it ends the process
             try:
                 log.critical("worker.thread_died", thread=self.name, exc_info=True)
                 self._before_exit()

@@ -23,6 +23,7 @@ from quotas.admin.bulk import bulk_action
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.admin.trail import actor_of
+from quotas.engine.categories import ACCOUNT_FAILURES
 from quotas.models import Account
 from quotas.models.encrypted import validate_credential
 from quotas.services import account_actions, credentials
@@ -46,8 +47,6 @@ NAMES = {
 }
 AVAILABLE = Q(state__in=["available", "paused"], pool__paused_at=None)
 """Takes calls, though perhaps not of low priority."""
-FAILURES = frozenset({"server", "network", "timeout", "unknown", "auth"})
-"""What counts against an account; other errors are limits, or the caller's own."""
 
 
 def named(state: str, *, paused: bool = False) -> str:
@@ -217,7 +216,7 @@ class AccountAdmin(SluiceAdmin):
     @display(description="Calls")
     def calls(self, row: Account) -> str:
         counts = {name: count for name, count in row.errors.items() if isinstance(count, int)}
-        failed = sum(count for name, count in counts.items() if name in FAILURES)
+        failed = sum(count for name, count in counts.items() if name in ACCOUNT_FAILURES)
         other = sum(counts.values()) - failed
         refused = f", {other:,} refused" if other else ""
         return f"{row.successes:,} successful, {failed:,} failed{refused}"

@@ -107,7 +107,7 @@ class PoolAdmin(SluiceAdmin):
     actions_detail = ["pause_pool", "resume_pool"]
     readonly_fields = ["paused_at", "paused_reason"]
     fieldsets = [
-        (None, {"fields": [("name", "provider"), ("strategy", "sticky"), ("fallback", "projects")]}),
+        (None, {"fields": [("name", "provider"), ("strategy", "sticky", "sticky_by"), ("fallback", "projects")]}),
         (
             "Concurrency",
             {

@@ -17,6 +17,7 @@ from quotas.models import Project
 class ProjectAdmin(SluiceAdmin):
     empty_text = "A project owns API keys, jobs and its own use of quotas."
     project_lookup = "pk"
+    change_form_outer_before_template = "admin/sluice/project_live.html"
     ordering = ["slug"]  # named here, since the model's own is not used where rows are counted by group
     list_display = ["slug", "name", "weight", "tier", "keys_in_force", "created_at"]
     list_filter = ["tier"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from quotas.engine.categories import UNANSWERED
 from quotas.engine.dialects import DIALECTS
 from quotas.engine.types import MAX_COST, CallOutcome
 from quotas.models.names import name_validator
@@ -91,7 +92,7 @@ class OutcomeBody(StrictSerializer):
     """How a call went, for adaptive policies: an answer's status, or the error where there was none."""
 
     status = StrictIntegerField(required=False, min_value=100, max_value=599)
-    error = serializers.ChoiceField(required=False, choices=["timeout", "network"])
+    error = serializers.ChoiceField(required=False, choices=UNANSWERED)
     latency = SecondsField(required=False, max_value=86400)
     headers = serializers.DictField(
         required=False, child=serializers.CharField(allow_blank=True, max_length=8192), help_text="Of the answer."

@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from quotas import clock
 from quotas.api import documents
 from quotas.engine.accounts.view import Explanation
+from quotas.engine.categories import UNANSWERED
 from quotas.engine.types import AccountState, Admission
 from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.models import Account, Pool
@@ -64,7 +65,7 @@ class ReportBody(StrictSerializer):
     headers = serializers.DictField(required=False)
     body = StrictCharField(required=False, allow_blank=True, max_length=_MAX_BODY)
     usage = CostField(required=False)
-    error = serializers.ChoiceField(required=False, choices=["timeout", "network", "cancelled"])
+    error = serializers.ChoiceField(required=False, choices=[*UNANSWERED, "cancelled"])
     latency = SecondsField(required=False)
     request = StrictCharField(
         required=False,
@@ -199,7 +200,7 @@ class PoolVerbView(ApiView):
     def post(self, request: Request, pool: str, verb: str) -> Response:
         body = self.body(ReasonBody)
         act = account_actions.pause_pool if verb == "pause" else account_actions.resume_pool
-        act(_pool(pool, self.caller), actor=self.caller.name, reason=body["reason"])
+        act(_steerable(_pool(pool, self.caller), self.caller), actor=self.caller.name, reason=body["reason"])
         return Response(_live(lambda: shown_pool(_pool(pool, self.caller), self.caller)))
 
 
@@ -316,6 +317,7 @@ class AccountVerbView(ApiView):
             raise NotFound("There is nothing at this address.")
         body = self.body(ReasonBody)
         row = _account(account, self.caller)
+        _steerable(row.pool, self.caller)
         _live(lambda: _VERBS[verb](row, actor=self.caller.name, reason=body["reason"]))
         return Response(_live(lambda: _one(_account(account, self.caller), self.caller)))
 
@@ -464,6 +466,14 @@ def _pool(name: str, caller: Caller) -> Pool:
     if found is None:
         raise _no_pool(name)
     return found
+
+
+def _steerable(pool: Pool, caller: Caller) -> Pool:
+    """The pool, where the caller may steer it and its accounts. Raises 403 where other projects use it, too."""
+    if not caller.is_platform and not pool.is_used_only_by(caller.project_slug):
+        detail = "Other projects use this pool, too: only a platform key steers it and its accounts."
+        raise ProblemError("forbidden", "Forbidden", 403, detail)
+    return pool
 
 
 def _account(account: str, caller: Caller) -> Account:

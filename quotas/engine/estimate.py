@@ -44,14 +44,20 @@ def tokens_of(body: object, *, path: str = "", default_output: int = DEFAULT_OUT
     `body`: parsed JSON, or its text; `path`: embeddings and the like produce no output; `default_output`: for bodies
     that name no limit of their output. Never raises.
     """
+    parts = parts_of(body, path=path, default_output=default_output)
+    return None if parts is None else sum(parts)
+
+
+def parts_of(body: object, *, path: str = "", default_output: int = DEFAULT_OUTPUT) -> tuple[int, int] | None:
+    """As `tokens_of`: the tokens of the prompt, and those of the output."""
     parsed = _parsed(body)
     if not isinstance(parsed, Mapping):
         return None
     prompts = [parsed[name] for name in _PROMPTS if parsed.get(name) is not None]
     if not prompts:
         return None
-    prompt = ceil(_characters(prompts) / CHARACTERS)
-    return min(MAX_COST, prompt + _output(parsed, path, default_output))
+    prompt = min(MAX_COST, ceil(_characters(prompts) / CHARACTERS))
+    return prompt, min(MAX_COST - prompt, _output(parsed, path, default_output))
 
 
 def _parsed(body: object) -> object:

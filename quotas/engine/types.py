@@ -10,26 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Algorithm = Literal[
-    "sliding_window", "sliding_window_counter", "token_bucket", "fixed_window", "calendar", "concurrency"
-]
 Mode = Literal["enforce", "shadow"]
-OnRedisDown = Literal["fail_open", "fail_closed"]
-Period = Literal["day", "week", "month"]
 AccountStateName = Literal["available", "cooling_down", "open", "half_open", "disabled", "paused"]
-Category = Literal[
-    "rate_limited",
-    "quota_exhausted",
-    "auth",
-    "server",
-    "network",
-    "timeout",
-    "validation",
-    "code",
-    "poison",
-    "unknown",
-]
-
 ALGORITHMS: tuple[str, ...] = (
     "sliding_window",
     "sliding_window_counter",
@@ -251,7 +233,7 @@ class CallOutcome:
     """How a call through a lease ended, as far as the account is concerned."""
 
     category: str = "ok"
-    """`ok` or a `Category`."""
+    """A `Category` by its name."""
     status: int | None = None
     latency: float | None = None
     retry_after: float | None = None

@@ -8,7 +8,7 @@ from quotas.models.cost_rule import CostRule
 from quotas.models.network import Network
 from quotas.models.override import Override
 from quotas.models.policy import Policy
-from quotas.models.pool import Pool, PoolLimit
+from quotas.models.pool import Pool, PoolLimit, StickyBy
 from quotas.models.project import Project
 from quotas.models.provider import Provider
 from quotas.models.threshold import ThresholdMark
@@ -26,6 +26,7 @@ __all__ = [
     "Policy",
     "Pool",
     "PoolLimit",
+    "StickyBy",
     "Project",
     "Provider",
     "ThresholdMark",

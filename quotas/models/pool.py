@@ -17,6 +17,11 @@ class Strategy(models.TextChoices):
     MOST_HEADROOM = "most_headroom", "Most headroom"
 
 
+class StickyBy(models.TextChoices):
+    KEY = "key", "The key that the call names"
+    PREFIX = "prefix", "The beginning of its prompt (gateway)"
+
+
 class Pool(Versioned):
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])
     provider = models.ForeignKey("quotas.Provider", on_delete=models.PROTECT, related_name="pools")
@@ -47,6 +52,12 @@ class Pool(Versioned):
     sticky = models.BooleanField(
         default=False, help_text="Keep calls with the same key on one account while it is available."
     )
+    sticky_by = models.CharField(
+        max_length=8,
+        choices=StickyBy.choices,
+        default=StickyBy.KEY,
+        help_text="What a sticky pool goes by. A prompt's beginning keeps a conversation where its prompt is cached.",
+    )
     fallback = models.JSONField(
         default=list, blank=True, help_text="Pools to use, in order, when no account is free; a JSON list of names."
     )
@@ -74,6 +85,10 @@ class Pool(Versioned):
 
     def __str__(self) -> str:
         return self.name
+
+    def is_used_only_by(self, slug: str) -> bool:
+        """Whether no other project may use it, so that who steers it affects nobody else."""
+        return self.projects == [slug]
 
 
 class PoolLimit(Versioned):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import threading
 import time
 from collections import OrderedDict
@@ -19,10 +18,9 @@ from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.request import Request
 
+from quotas import events
 from quotas.models import ApiKey, Project
 from quotas.rest.caller import Caller
-
-logger = logging.getLogger(__name__)
 
 FRESH = 1.0
 """Seconds for which a looked-up key is believed without asking SQL: a revoked one lives no longer."""
@@ -69,12 +67,13 @@ class KeyRing:
         self._touched: dict[int, datetime] = {}
         self._lock = threading.Lock()
 
-    def find(self, token: str, no_older: float = FRESH) -> Caller | None:
-        """The caller whose key `token` is, or None. SQL is asked where what is known is older than that (seconds)."""
+    def find(self, token: str, no_older: float | None = None) -> Caller | None:
+        """The caller whose key `token` is, or None. SQL is asked where what is known is older than `no_older` seconds;
+        where none are given, than `FRESH`."""
         parts = _parts(token)
         if parts is None:
             return None
-        known = self._lookup(parts[0], no_older)
+        known = self._lookup(parts[0], FRESH if no_older is None else no_older)
         now = timezone.now()
         caller = _holder(known, parts[1], now)
         if caller is not None:
@@ -104,9 +103,11 @@ class KeyRing:
             return known
         try:
             row = ApiKey.objects.select_related("project").filter(prefix=prefix, revoked_at=None).first()
-        except (OperationalError, InterfaceError):
+        except (OperationalError, InterfaceError) as error:
             if known is not None and now - known.looked_up < STALE:
-                logger.warning("SQL does not answer; API key %s is believed as it was", prefix)
+                events.emit(
+                    events.ServiceUnavailable("authentication", f"reading API key {prefix}", type(error).__name__)
+                )
                 return known
             raise
         with self._lock:
@@ -132,8 +133,10 @@ class KeyRing:
         stale = Q(last_used_at=None) | Q(last_used_at__lte=now - TOUCH)
         try:
             ApiKey.objects.filter(stale, pk=key_id).update(last_used_at=now)
-        except (OperationalError, InterfaceError):
-            logger.warning("last use of API key %s is not written: SQL does not answer", key_id)
+        except (OperationalError, InterfaceError) as error:
+            events.emit(
+                events.ServiceUnavailable("authentication", "writing an API key's last use", type(error).__name__)
+            )
 
 
 keyring = KeyRing()

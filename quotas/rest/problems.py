@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
@@ -21,7 +21,7 @@ from quotas.rest.pointers import FieldError, errors_of
 MEDIA_TYPE = "application/problem+json"
 INVALID = "invalid-request"
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class ProblemError(Exception):
@@ -105,8 +105,8 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> Response:
     found = translate(exc)
     if found.status >= 500 and not isinstance(exc, ProblemError):
         request = context.get("request")
-        logger.error(
-            "request failed: %s %s", getattr(request, "method", ""), getattr(request, "path", ""), exc_info=exc
+        log.error(
+            "request.failed", method=getattr(request, "method", ""), path=getattr(request, "path", ""), exc_info=exc
         )
     set_rollback()
     return problem(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,6 @@ from quotas.runtime.connection import accounts
 from quotas.services import health
 from quotas.services.accounts import facts, state_of
 from quotas.snapshot import resolve
-
-logger = logging.getLogger(__name__)
 
 
 def clear_cooldown(account: Account, *, actor: str, reason: str) -> None:
@@ -70,7 +67,7 @@ def put_back(account_id: int) -> None:
         health.persist(spec)
         _changed(account, before, _facts(spec, account), "enabled by the configuration")
     except LimiterUnavailable as error:
-        logger.warning("account %s is enabled in SQL only and has to be enabled by hand: %s", account_id, error)
+        events.emit(events.AccountActionIncomplete(str(account_id), "enable it by hand", str(error)))
 
 
 def pause_pool(pool: Pool, *, actor: str, reason: str) -> None:

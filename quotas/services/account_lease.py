@@ -18,7 +18,7 @@ from quotas.services.accounts import Report
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.upstream import response as answers
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream.endpoint import AccountEndpoint
 
 
 class Lease:
@@ -40,7 +40,7 @@ class Lease:
         self._config = config
         self._ended = False
         self._request, self._project = request, project
-        self._way = Endpoint(config, self.account_id, self.account)
+        self._way = AccountEndpoint(config, self.account_id, self.account)
         self._lent = time.perf_counter()
 
     def __repr__(self) -> str:

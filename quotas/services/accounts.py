@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
 from django.db import DatabaseError
 
 from quotas import events
@@ -20,11 +20,12 @@ from quotas.runtime.connection import accounts
 from quotas.services import health, last_responses, outcomes, shared_credentials
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
+from quotas.upstream import backoff
 
 PAUSE = 0.005
 """Seconds added to the wait of a refused admission, since clocks are rounded."""
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def next_try(admission: Admission, left: float) -> float | None:
     wait = admission.retry_after
     if admission.allowed or admission.impossible or admission.disabled or wait is None or wait > left:
         return None
-    return min(max(wait, 0.0) + PAUSE, max(left, 0.0))
+    return min(max(wait, 0.0) + PAUSE, max(left, 0.0), backoff.ASK_AGAIN)
 
 
 def settle(lease: str, report: Report) -> Settled | None:
@@ -129,6 +130,13 @@ def settle_outcomes(pairs: Sequence[tuple[str, CallOutcome]]) -> list[Settled | 
     else:
         results = accounts().settle_many(pairs)
     ended = [(settled, outcome) for settled, (_, outcome) in zip(results, pairs, strict=True) if settled is not None]
+    follow_up(ended)
+    return results
+
+
+def follow_up(ended: Sequence[tuple[Settled, CallOutcome]]) -> None:
+    """What follows from calls that Redis has settled: events, SQL, accounts with the same credential, adaptive
+    policies, the provider's last response."""
     with _without_sql():
         publish_settled([settled for settled, _ in ended])
         for settled, outcome in ended:
@@ -137,7 +145,17 @@ def settle_outcomes(pairs: Sequence[tuple[str, CallOutcome]]) -> list[Settled | 
         if not settled.repeated:
             outcomes.of_account(settled.account_id, outcome)
             last_responses.note(settled.account_id, outcome)
-    return results
+
+
+def nothing_follows(settled: Settled, outcome: CallOutcome, held: resolve.ConfigSnapshot) -> bool:
+    """Whether `follow_up` would do nothing: so it is with most calls, and an event loop needs no thread for them."""
+    return settled.repeated or (
+        outcome.category == "ok"
+        and not settled.transition
+        and not settled.concurrency
+        and not held.adaptive
+        and not last_responses.is_due(settled.account_id, outcome)
+    )
 
 
 @contextmanager
@@ -146,7 +164,7 @@ def _without_sql() -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        logger.warning("an account's change could not be written to SQL: %s", type(error).__name__)
+        events.emit(events.ServiceUnavailable("accounts", "writing an account's change", type(error).__name__))
 
 
 def outcome_of(report: Report, config: PoolConfig, account_id: str) -> CallOutcome:
@@ -183,7 +201,7 @@ class _Secrets:
             if sealed is not None:
                 yield sealed.reveal()
         except CredentialUnreadable:
-            logger.error("the credential of account %s can't be read", self.account_id)
+            log.error("account.credential_unreadable", account=self.account_id)
 
 
 def _owner(lease: str) -> tuple[PoolConfig, AccountSpec] | None:

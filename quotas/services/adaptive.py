@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import structlog
 from django.db import transaction
 
 from quotas import clock, events
@@ -30,7 +29,6 @@ STREAK = 2
 """Good intervals in a row before a step up."""
 OLD = 60.0
 """Seconds for which outcomes wait for more of them, where they are fewer than a decision needs."""
-log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -69,6 +67,10 @@ class Controller:
             if name in self._watched and part in Outcomes.__slots__:
                 self._watched[name].seen.add(part, count)
         return sum(self._decide(policy, self._watched[name], moment) for name, policy in held.adaptive.items())
+
+    def seen(self, policy: str) -> Outcomes:
+        """The outcomes of a policy's calls since it was last moved."""
+        return self._watched[policy].seen
 
     def _decide(self, policy: CompiledPolicy, watched: _Watched, moment: float) -> bool:
         rule = policy.adaptive
@@ -109,7 +111,6 @@ def move(policy: CompiledPolicy, limit: int, why: str) -> None:
         ConfigVersion.tell_moved()
         events.emit(events.LimitAdapted(policy.name, policy.limit, limit, why, project=policy.project))
     resolve.outdate()
-    log.info("limit.adapted", policy=policy.name, before=policy.limit, after=limit, why=why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,14 +40,17 @@ _lock = threading.Lock()
 _written: dict[str, float] = {}
 
 
+def forget() -> None:
+    """Write each account's next response, however short the last one was ago."""
+    with _lock:
+        _written.clear()
+
+
 def note(account_id: str, outcome: CallOutcome) -> None:
     """Keep it if it is time. It is only for show: where Redis is away, the call that it came from ends all the same."""
-    if not account_id or outcome.status is None:
-        return
     now = time.monotonic()
     with _lock:
-        pause = EVERY if outcome.category == "ok" else AT_ONCE
-        if now - _written.get(account_id, float("-inf")) < pause:
+        if not is_due(account_id, outcome):
             return
         if len(_written) >= MOST:
             _written.clear()
@@ -62,6 +65,14 @@ def note(account_id: str, outcome: CallOutcome) -> None:
         accounts().transport.command("SET", _key(account_id), json.dumps(document).encode(), "EX", str(LIFE))
     except LimiterUnavailable as error:
         log.info("account.last_answer_lost", account=account_id, error=str(error))
+
+
+def is_due(account_id: str, outcome: CallOutcome) -> bool:
+    """Whether `note` would write it."""
+    if not account_id or outcome.status is None:
+        return False
+    pause = EVERY if outcome.category == "ok" else AT_ONCE
+    return time.monotonic() - _written.get(account_id, float("-inf")) >= pause
 
 
 def of(account_id: str) -> LastAnswer | None:

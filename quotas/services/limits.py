@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from quotas import events
 from quotas.engine.limits.limiter import CheckRequest
-from quotas.engine.types import Decision, Limit, Settlement
+from quotas.engine.types import MAX_COST, Decision, Limit, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
 from quotas.runtime.connection import limiter, waiting_line
 from quotas.services import deferred_settlement, units
@@ -50,6 +51,27 @@ class Check:
         )
 
 
+def text_of(subject: object) -> str | None:
+    """A subject as its text: callers in code name users by their keys, which may be numbers or UUIDs."""
+    return subject if subject is None or isinstance(subject, str) else str(subject)
+
+
+def texts_of(keys: Mapping[str, Any] | None) -> dict[str, str]:
+    """Custom keys with their subjects as texts; one that is None is not held against any policy."""
+    return {name: str(subject) for name, subject in (keys or {}).items() if subject is not None}
+
+
+def cost_of(cost: object) -> dict[str, int] | None:
+    """A cost as code states it, a number of requests or counts by unit; None stays None. Raises `ValueError`."""
+    if cost is None:
+        return None
+    counts: dict[str, Any] = dict(cost) if isinstance(cost, Mapping) else {"requests": cost}
+    for unit, count in counts.items():
+        if type(count) is not int or not 0 <= count <= MAX_COST:
+            raise ValueError(f"{unit}: a cost is a whole number from 0 to 2^53 - 1, not {count!r}")
+    return counts
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """An idempotency key in its caller's own space, and a digest of the request that it was sent with."""
@@ -70,7 +92,7 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
     began = time.perf_counter()
     if question.max_wait and not question.dry_run and not question.bypass:
         decision = waiting_line().check(
-            limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
+            question.limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
         )
     else:
         decision = limiter().check(

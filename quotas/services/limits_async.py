@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
@@ -22,6 +22,10 @@ from quotas.runtime.threads import in_thread
 from quotas.services import limits
 from quotas.services.limits import Check, Token
 from quotas.snapshot import resolve
+from quotas.snapshot.config import configuration
+from quotas.snapshot.freshness import LOOK_EVERY
+
+T = TypeVar("T")
 
 
 class CallerGone(Exception):
@@ -37,7 +41,7 @@ class AsyncChecks:
         self._limiter: ResilientLimiter | None = None
         self._pipeline: Pipeline | None = None
         self._line: AsyncWaitingLine | None = None
-        self._threads_only = False
+        self.threads_only = False
 
     async def check(
         self,
@@ -59,10 +63,8 @@ class AsyncChecks:
         began = time.perf_counter()
         applying = question.limits(held)
         if question.max_wait and not question.dry_run:
-            asking = _Asking(self, applying, token)
-            decision = await unless_gone(
-                self._lined(limiter()).check(applying, asking, max_wait=question.max_wait), gone, asking
-            )
+            asking = _Asking(self, question, applying, token)
+            decision = await unless_gone(self._lined(limiter()).check(asking, max_wait=question.max_wait), gone, asking)
             decision = asking.answer(decision)
         else:
             decision = await self.decide(
@@ -75,12 +77,12 @@ class AsyncChecks:
         """Ask once. Raises what `Limiter.check` raises."""
         limiter_now = limiter()
         self._lined(limiter_now)
-        if not self._threads_only and not limiter_now.breaker.is_open:
+        if not self.threads_only and not limiter_now.breaker.is_open:
             assert self._pipeline is not None
             try:
                 return await pipelined.check(limiter_now.limiter, self._pipeline, request)
             except PlainSocketNeeded:
-                self._threads_only = True
+                self.threads_only = True
             except LimiterUnavailable as error:
                 why = str(error)
                 return await in_thread(lambda: limiter_now.unanswered(request, why))
@@ -89,12 +91,34 @@ class AsyncChecks:
             raise decision
         return decision
 
+    async def ask(self, over: Callable[[Pipeline], Awaitable[T]], instead: Callable[[], T]) -> T:
+        """Ask over the loop's connection or, where that can't be, `instead` in a thread. Raises what both raise."""
+        limiter_now = limiter()
+        self._lined(limiter_now)
+        if not self.threads_only and not limiter_now.breaker.is_open:
+            assert self._pipeline is not None
+            try:
+                return await over(self._pipeline)
+            except PlainSocketNeeded:
+                self.threads_only = True
+        found: T = await self._in_thread(instead)
+        return found
+
+    async def configuration(self) -> resolve.ConfigSnapshot:
+        """The configuration in force, without a thread where what this process holds is young."""
+        held, age = configuration.peek()
+        return held if held is not None and age < LOOK_EVERY else await self._in_thread(resolve.snapshot)
+
     async def refund(self, decision: Decision) -> None:
         """Give back all that an allowed decision has charged."""
         reservation = decision.reservation
         if reservation is not None:
             nothing = {state.unit: 0 for state in decision.limits}
             await self._waiting(lambda: limits.settle_or_later(reservation, nothing))
+
+    def waiting(self) -> int:
+        """How many calls of this process wait for capacity."""
+        return self._line.waiting() if self._line is not None else 0
 
     def line(self) -> AsyncWaitingLine:
         """The line of those who wait on this loop, for whoever asks other questions than checks."""
@@ -135,7 +159,7 @@ class _Way:
 
     async def listen(self, key: bytes, seconds: float) -> bool:
         pipeline = self._checks._pipeline
-        if self._checks._threads_only or pipeline is None:
+        if self._checks.threads_only or pipeline is None:
             return False
         return await pipeline.listen(key, seconds)
 
@@ -144,28 +168,30 @@ class _Way:
         pipeline, limiter_now = checks._pipeline, checks._limiter
         if limiter_now is None:
             raise LimiterUnavailable("closed")
-        if not checks._threads_only and pipeline is not None:
+        if not checks.threads_only and pipeline is not None:
             try:
                 return await over(pipeline)
             except PlainSocketNeeded:
-                checks._threads_only = True
+                checks.threads_only = True
         return await checks._waiting(lambda: asked(limiter_now))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asking:
-    """The questions of one check that waits.
+    """The questions of one check that waits, each by the limits that are in force when it is asked.
 
     Each is asked with a reservation, so that what was charged can be refunded where the caller is gone. With a token it
     is not refunded: the caller may come back with the same token, and is answered by what was charged.
     """
 
     checks: AsyncChecks
+    question: Check
     limits: Sequence[Limit]
     token: Token
     reserve: bool | None = None
 
     async def check(self, *, dry_run: bool) -> Decision:
+        self.limits = self.question.limits(await self.checks.configuration())
         reserve = self.reserve if self.token.key or dry_run else True
         token = Token() if dry_run else self.token
         request = CheckRequest(self.limits, dry_run, False, token.key, token.body, reserve)
@@ -212,11 +238,11 @@ async def check_waiting(question: Check, *, reserve: bool | None = None) -> Deci
     checks = _of_loops.get(loop)
     if checks is None:
         checks = _of_loops[loop] = AsyncChecks(_short, _patient)
-        checks._threads_only = True  # a connection would outlive a loop that nobody closes it for
+        checks.threads_only = True  # a connection would outlive a loop that nobody closes it for
     began = time.perf_counter()
     applying = await in_thread(question.limits)
-    asking = _Asking(checks, applying, Token(), reserve)
-    decision = await checks._lined(limiter()).check(applying, asking, max_wait=question.max_wait)
+    asking = _Asking(checks, question, applying, Token(), reserve)
+    decision = await checks._lined(limiter()).check(asking, max_wait=question.max_wait)
     decision = asking.answer(decision)
     limits.told(question, decision, time.perf_counter() - began)
     return decision

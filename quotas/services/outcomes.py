@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from quotas.engine import dialects
+from quotas.engine.categories import Category
 from quotas.engine.types import CallOutcome
 from quotas.runtime.counters import BufferedCounter
 from quotas.services.aimd import ROOM
@@ -18,9 +19,6 @@ from quotas.snapshot.policies import CompiledPolicy
 
 counter = BufferedCounter("outcomes")
 """(policy's name, part of `policies.adaptive.Outcomes`)"""
-FAILED = frozenset({"server", "network", "timeout", "rate_limited", "quota_exhausted"})
-SILENT = frozenset({"unused", "unknown"})
-"""Calls that were never made, or of which nobody knows."""
 
 
 def outcome_of(
@@ -51,7 +49,7 @@ def report(question: Check, outcome: CallOutcome, count: int = 1) -> list[str]:
 def of_policies(names: Iterable[str], outcome: CallOutcome, count: int = 1) -> list[str]:
     """Tell it to those of the named policies that are adaptive; returns them."""
     adaptive = resolve.snapshot().adaptive
-    if not adaptive or outcome.category in SILENT:
+    if not adaptive or not Category.of(outcome.category).is_evidence:
         return []
     heard = [policy for name in names if (policy := adaptive.get(name)) is not None]
     for policy in heard:
@@ -83,7 +81,7 @@ def _parts(policy: CompiledPolicy, outcome: CallOutcome) -> list[str]:
     rule = policy.adaptive
     assert rule is not None
     parts = ["seen"]
-    if outcome.category in FAILED:
+    if Category.of(outcome.category).is_transient:
         parts.append("failed")
     if outcome.latency is not None and rule.latency is not None:
         parts.append("timed")

@@ -6,12 +6,12 @@ and a refusal by a limit cools each of them down.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import defaultdict
 from hashlib import blake2b
 
 from quotas import events
+from quotas.engine.categories import Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import AccountSpec, CallOutcome, Settled
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable
@@ -20,9 +20,6 @@ from quotas.services import health
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.snapshot.resolve import ConfigSnapshot
-from quotas.upstream.backoff import LIMITED
-
-logger = logging.getLogger(__name__)
 
 _secret = secrets.token_bytes(32)
 """Of this process: what is kept of credentials can't be compared with anything outside of it."""
@@ -45,13 +42,17 @@ def of(account_id: str) -> list[tuple[PoolConfig, AccountSpec]]:
 
 def follow(settled: Settled, outcome: CallOutcome) -> None:
     """Let the account's twins follow what a call has just shown of their credential. Never fails the call's end."""
-    if settled.repeated or settled.outcome not in LIMITED and settled.transition != "disabled":
+    if settled.repeated or not Category.of(settled.outcome).is_limit and settled.transition != "disabled":
         return
     try:
         for config, account in of(settled.account_id):
             _follow(config, account, settled, outcome)
     except LimiterUnavailable as error:
-        logger.warning("accounts with the credential of %s could not follow it: %s", settled.account_id, error)
+        events.emit(
+            events.AccountActionIncomplete(
+                settled.account_id, "accounts with its credential could not follow it", str(error)
+            )
+        )
 
 
 def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome: CallOutcome) -> None:
@@ -60,7 +61,7 @@ def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome:
         if accounts().refuse(account.id):
             events.emit(events.AccountChanged(pool.name, account.name, "available", "disabled", "auth"))
             health.persist(pool)
-    elif settled.outcome in LIMITED and outcome.scope == "account" and settled.cooldown > 0:
+    elif Category.of(settled.outcome).is_limit and outcome.scope == "account" and settled.cooldown > 0:
         accounts().cool(account.id, settled.cooldown, settled.outcome)
 
 

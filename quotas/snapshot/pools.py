@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from quotas.engine.estimate import DEFAULT_OUTPUT
 from quotas.engine.types import AccountSpec, BreakerSpec, ConcurrencySpec, Limit, PoolSpec
-from quotas.models import Pool, PoolLimit
+from quotas.models import Pool, PoolLimit, StickyBy
 from quotas.models.encrypted import Ciphertext
 
 LEASE_MARGIN = 10.0
@@ -40,6 +40,8 @@ class PoolConfig:
     """Whether the gateway sends a call to another account that may have been executed."""
     show_provider_limits: bool = False
     """Whether the gateway passes on the provider's rate limit fields."""
+    sticky_by_prefix: bool = False
+    """Whether a call through the gateway that names no conversation is sticky by the beginning of its prompt."""
 
     def is_open_to(self, project: str | None) -> bool:
         """Whether the project may use the pool; None stands for the platform, which may use all."""
@@ -94,6 +96,7 @@ def _config(pool: Pool) -> PoolConfig:
         tries=pool.tries,
         repeat_unsafe=pool.repeat_unsafe,
         show_provider_limits=pool.show_provider_limits,
+        sticky_by_prefix=pool.sticky and pool.sticky_by == StickyBy.PREFIX,
     )
 
 

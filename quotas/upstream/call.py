@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import structlog
+
+from quotas.engine.categories import Category
 from quotas.engine.types import MAX_COST, Admission, CallOutcome
 from quotas.errors import NoAccountAvailable, QuotaError
 from quotas.upstream import backoff
@@ -19,7 +21,7 @@ from quotas.upstream import backoff
 TELL_AGAIN = 0.5
 """Seconds by which a wait must have grown over what was told, to be told anew."""
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Plan:
         if until > self.told_until + TELL_AGAIN:  # where many wait for the same moment, most of them wait once more
             self.told_until = until
             self._tell("rate_limited", wait=wait, category="rate_limited")
-        return wait + 0.005
+        return min(wait + 0.005, backoff.ASK_AGAIN)
 
     def after(self, outcome: CallOutcome, lease: UsedAccount) -> float | None:
         """None: it is done, well or for good; else the seconds until the next attempt.
@@ -120,7 +122,7 @@ class Plan:
             if self.troubled:
                 self._tell("recovered", account=account)
             return None
-        elsewhere = outcome.category in backoff.LIMITED
+        elsewhere = Category.of(outcome.category).is_limit
         if outcome.refuses_account and not self.refused_by and lease.has_another():
             elsewhere, self.refused_by = True, lease.account_id
         wait = 0.0 if elsewhere else backoff.delay(outcome, self.made)
@@ -147,7 +149,7 @@ class Plan:
         try:
             self.on_status(CallStatus(kind, self.pool, self.request_id, number, self.attempts, **facts))
         except Exception:  # whoever watches a call must not be able to fail it, least of all after it was made
-            logger.exception("on_status failed for a call through %s", self.pool)
+            log.exception("call.on_status_failed", pool=self.pool)
 
 
 def units(cost: Mapping[str, int] | None, tokens: int | None, requests: int | None) -> dict[str, int]:

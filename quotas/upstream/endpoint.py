@@ -17,7 +17,7 @@ from quotas.snapshot.pools import PoolConfig
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class AccountEndpoint:
     """One account's way to its provider. The credential shows in no repr."""
 
     config: PoolConfig
@@ -94,17 +94,17 @@ class Endpoint:
         return f"Endpoint({self.pool}/{self.account})"
 
 
-_known: dict[str, Endpoint] = {}
+_known: dict[str, AccountEndpoint] = {}
 _known_from: resolve.ConfigSnapshot | None = None
 
 
-def endpoint(account_id: str) -> Endpoint:
+def endpoint(account_id: str) -> AccountEndpoint:
     """The endpoint of an account; raises `KeyError` where it is gone."""
     global _known, _known_from
     held = resolve.snapshot()
     if held is not _known_from:
         _known = {
-            account.id: Endpoint(config, account.id, account.name)
+            account.id: AccountEndpoint(config, account.id, account.name)
             for config in held.pools.values()
             for account in config.spec.accounts
         }

@@ -1,4 +1,7 @@
-"""Instances for the acceptance tests: one that they share, and fresh ones for those that break it."""
+"""Instances for the acceptance tests: one that they share, and one of each shape for a module.
+
+A module says with a constant `PLAN` how the instance of `embedded`, `separate` or `either` is started.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,63 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.counter import Counter
-from tests.acceptance.counter import counter as open_counter
-from tests.support.instance import Instance, running
+from tests.acceptance.plans import SHARED, SHARED_CONFIGURATION
+from tests.acceptance.pools import Pools, pools_deployed
+from tests.integration.controlplane.simulator.process import Simulator
+from tests.support.product import Product
+from tests.support.shapes import BOTH, EMBEDDED, SEPARATE, Deployment, Plan, deployed
 
 
 @pytest.fixture(scope="session")
-def shared_instance() -> Iterator[Instance]:
-    """One instance for a whole test process. Don't hurt it, and make projects, queues and pools of your own."""
-    with running() as instance:
-        yield instance
+def shared() -> Iterator[Deployment]:
+    """One instance for a whole test process, with a simulated provider. Don't break it, and don't count on being alone:
+    use projects, queues and pools of your own."""
+    with Simulator("--rpm", "60000") as simulator, deployed(EMBEDDED, SHARED) as deployment:
+        deployment.apply(SHARED_CONFIGURATION.format(provider=simulator.base_url))
+        yield deployment
+
+
+@pytest.fixture(scope="session")
+def product(shared: Deployment) -> Product:
+    """A client of the shared instance."""
+    return shared.product
+
+
+@pytest.fixture(scope="module")
+def embedded(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """An instance of the module's own with everything embedded."""
+    with deployed(EMBEDDED, _plan(request)) as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="module")
+def separate(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """An instance of the module's own on a PostgreSQL and a Redis of its own; for tests that are marked `postgres`."""
+    with deployed(SEPARATE, _plan(request)) as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def either(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """Both shapes, one after the other."""
+    with deployed(request.param, _plan(request)) as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="module")
+def pools() -> Iterator[Pools]:
+    """An instance of the module's own with pools of every kind, and their providers."""
+    with pools_deployed() as made:
+        yield made
 
 
 @pytest.fixture
-def fresh_instance() -> Iterator[Instance]:
-    """An instance of the test's own, started and ready: kill what you like."""
-    with running() as instance:
-        yield instance
+def fresh() -> Iterator[Deployment]:
+    """An embedded instance of the test's own: break it as you like."""
+    with deployed(EMBEDDED, Plan()) as deployment:
+        yield deployment
 
 
-@pytest.fixture(scope="session")
-def counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
-    """One instance with the tests' own job types, for all that only use it."""
-    with open_counter(tmp_path_factory.mktemp("scratch")) as made:
-        yield made
+def _plan(request: pytest.FixtureRequest) -> Plan:
+    plan: Plan = getattr(request.module, "PLAN", Plan())
+    return plan

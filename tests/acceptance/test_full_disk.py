@@ -1,18 +1,22 @@
-"""The disk of the data directory is full: nobody ends, what can't be promised is 503, and with room all goes on."""
+"""The disk of the data directory is full: no process ends, what cannot be stored is refused with 503, and all continues
+once there is room."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.disk import fill, small_file_system
-from tests.support.instance import Instance, wait_until
+from tests.support.disk import fill, small_file_system
+from tests.support.instance import BASE_DIR, Instance, wait_until
+from tests.support.product import Product, job_of
 from tests.support.servers import separate_servers
 from tests.support.shapes import BOTH, SEPARATE
 
@@ -41,38 +45,37 @@ def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
 
 
 class Caller:
-    """Submits jobs and checks limits; what it got."""
+    """Submits jobs and checks limits, and counts the responses."""
 
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
+    def __init__(self, product: Product) -> None:
+        self._product = product
         self.accepted: list[str] = []
         self.statuses: Counter[tuple[str, int]] = Counter()
 
     def call(self) -> None:
-        job = {"type": "t.echo", "queue": "batch", "project": "acme", "payload": {"text": "x" * 2000}}
-        answer = self._client.post("/api/v1/jobs", json=job)
-        self.statuses["submit", answer.status_code] += 1
-        if answer.status_code == 202:
-            self.accepted.append(answer.json()["id"])
-        check = self._client.post("/api/v1/limits/check", json={"user": f"u{len(self.accepted)}"})
+        response = self._product.call("POST", "jobs", job_of(payload={"text": "x" * 2000}))
+        self.statuses["submit", response.status_code] += 1
+        if response.status_code == 202:
+            self.accepted.append(response.json()["id"])
+        check = self._product.check(user=f"u{len(self.accepted)}")
         self.statuses["check", check.status_code] += 1
         for path in ("/readyz", "/healthz", "/api/v1/queues", "/metrics"):
-            self.statuses[path, self._client.get(path).status_code] += 1
+            self.statuses[path, self._product.http.get(path).status_code] += 1
 
 
 @pytest.mark.timeout(300)
-def test_nobody_ends_and_all_goes_on_when_there_is_room(instance: Instance) -> None:
+def test_no_process_ends_and_all_continues_when_there_is_room(instance: Instance) -> None:
     assert instance.process is not None
     ballast = instance.data_dir / "ballast"
     embedded = "DATABASE_URL" not in instance.environ
-    with instance.client() as client:
-        caller = Caller(client)
+    with Product.of(instance) as product:
+        caller = Caller(product)
         for _ in range(5):
             caller.call()
         web = instance.pids("web")
         until = time.monotonic() + LONG
         while time.monotonic() < until:
-            fill(ballast)  # again and again: what a log or a write-ahead log gives back is taken, too
+            fill(ballast)  # again and again: space that a log or a write-ahead log frees is filled, too
             caller.call()
             time.sleep(0.1)
         assert instance.process.poll() is None, instance.output
@@ -84,33 +87,20 @@ def test_nobody_ends_and_all_goes_on_when_there_is_room(instance: Instance) -> N
         assert instance.process.poll() is None, instance.output
         caller.call()
         ballast.unlink()
-        wait_until(lambda: client.get("/readyz").status_code == 200, 60, lambda: client.get("/readyz").text)
+        wait_until(instance.is_serving, 60, lambda: instance.readyz().text)
         wait_until(lambda: len(set(instance.pids("worker-io")) - {killed}) == 2, 60, lambda: instance.output)
         caller.call()
-        assert client.post("/api/v1/limits/check", json={"user": "u"}).status_code == 200
-        wait_until(
-            lambda: unfinished(client, caller.accepted) == [], 90, lambda: str(unfinished(client, caller.accepted))
-        )
+        assert product.check(user="u").status_code == 200
+        product.wait(*caller.accepted, seconds=90)
     assert instance.pids("web") == web
     assert {status for _, status in caller.statuses} <= {200, 202, 503}, caller.statuses
     assert instance.stop() == 0
     print(dict(caller.statuses))
 
 
-def unfinished(client: httpx.Client, ids: list[str]) -> list[tuple[str, str]]:
-    found = [(one, client.get(f"/api/v1/jobs/{one}").json()["status"]) for one in ids]
-    return [(one, status) for one, status in found if status != "completed"]
-
-
 @pytest.mark.timeout(200)
 def test_standard_error_on_a_full_disk_ends_nothing(tmp_path: Path) -> None:
     """`up >log 2>&1` onto a disk that fills up, with the data elsewhere."""
-    import os
-    import subprocess
-    import sys
-
-    from tests.support.instance import BASE_DIR
-
     with small_file_system(tmp_path / "logs", megabytes=1) as disk, ExitStack() as stack:
         made = Instance()
         stack.callback(made.remove)
@@ -126,5 +116,5 @@ def test_standard_error_on_a_full_disk_ends_nothing(tmp_path: Path) -> None:
             os.kill(pid, 9)  # the supervisor says so, and each new worker too
         wait_until(lambda: len(set(made.pids("worker-io")) - set(before)) == 2, 60)
         assert made.process.poll() is None
-        wait_until(lambda: made.readyz().status_code == 200, 60)
+        wait_until(made.is_serving, 60)
         assert made.stop() == 0

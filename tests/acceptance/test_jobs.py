@@ -1,4 +1,4 @@
-"""Jobs through a real instance to a real provider: killed, emptied, paused, interrupted; nothing lost or doubled."""
+"""Jobs through a real instance to a simulated provider, with kills, pauses and interrupts: none is lost or runs twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import httpx
 import pytest
 
 from tests.integration.controlplane.simulator.process import Simulator
-from tests.support.instance import BASE_DIR, Instance, running, wait_until
+from tests.support.instance import BASE_DIR, Instance, wait_until
+from tests.support.product import Product
+from tests.support.shapes import EMBEDDED, Deployment, Plan, deployed
 
 CONFIG = """
 version: 1
@@ -36,37 +39,37 @@ queues:
 """
 
 
-class World:
-    """An instance, its provider, and what is asked of them."""
+@dataclass
+class Calls:
+    """An instance and the provider that its jobs call."""
 
-    def __init__(self, instance: Instance, simulator: Simulator) -> None:
-        self.instance = instance
-        self.simulator = simulator
+    deployment: Deployment
+    simulator: Simulator
+
+    @property
+    def instance(self) -> Instance:
+        return self.deployment.instance
+
+    @property
+    def product(self) -> Product:
+        return self.deployment.product
 
     def apply(self, rpm: int = 600, size: int = 100_000) -> None:
-        self.instance.manage("apply", "-", stdin=CONFIG.format(url=self.simulator.base_url, rpm=rpm, size=size))
-
-    def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        with self.instance.client() as client:
-            return client.request(method, f"/api/v1/{path}", json=body)
-
-    def get(self, path: str) -> Any:
-        """The answer; {} while the web server is away."""
-        try:
-            answer = self.call("GET", path)
-        except httpx.TransportError:
-            return {}
-        return answer.json() if answer.status_code == 200 else {}
+        self.deployment.apply(CONFIG.format(url=self.simulator.base_url, rpm=rpm, size=size))
 
     def submit(self, count: int, **fields: Any) -> str:
         """A batch of calls; its id."""
-        answer = self.call("POST", "jobs/bulk", {"jobs": [job(number, **fields) for number in range(count)]})
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["batch"]["id"])
+        jobs = [job(number, **fields) for number in range(count)]
+        return str(self.product.post("jobs/bulk", {"jobs": jobs}, expected=202)["batch"]["id"])
 
     def totals(self, batch: str) -> dict[str, int]:
-        found: dict[str, int] = self.get(f"batches/{batch}").get("totals", {})
-        return found
+        """The batch's jobs by status; {} while no web process serves."""
+        try:
+            response = self.product.call("GET", f"batches/{batch}")
+        except httpx.TransportError:
+            return {}
+        totals: dict[str, int] = response.json()["totals"] if response.status_code == 200 else {}
+        return totals
 
     def wait_for(self, batch: str, completed: int, seconds: float = 90.0) -> None:
         wait_until(
@@ -75,18 +78,18 @@ class World:
             lambda: f"{completed} completed: {self.totals(batch)}\n{self.instance.output}",
         )
 
-    def assert_sound(self, batch: str, count: int) -> None:
-        """All complete, each attempt sent once, as the provider counts them; nothing is held any more."""
+    def assert_all_ended_once(self, batch: str, count: int) -> None:
+        """All complete, each attempt sent once, as the provider counts them; no slot is in use any more."""
         totals = self.totals(batch)
         assert totals == {**dict.fromkeys(totals, 0), "completed": count}
         stats = self.simulator.stats()
         assert stats["repeated_request_ids"] == 0
         assert stats["succeeded"] >= count
-        wait_until(lambda: self.get("queue/status").get("active_requests") == 0, 30)
+        wait_until(lambda: self.product.get("queue/status")["active_requests"] == 0, 30)
         wait_until(
-            lambda: [row["in_flight"] for row in self.get("accounts").get("results", [])] == [0] * 4,
+            lambda: [row["in_flight"] for row in self.product.results("accounts")] == [0] * 4,
             60,
-            lambda: str(self.get("accounts")),
+            lambda: str(self.product.results("accounts")),
         )
 
 
@@ -99,25 +102,27 @@ def job(number: int, **fields: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def world(*flags: str, **environ: str) -> Iterator[World]:
+def calls(*flags: str, **environ: str) -> Iterator[Calls]:
+    """A started instance with four accounts of a provider that runs with these flags."""
     keys = {f"K{number}": f"key-{number}" for number in range(1, 5)}
-    with Simulator("--rpm", "60000", *flags) as simulator, running(environ={**keys, **environ}) as instance:
-        made = World(instance, simulator)
+    plan = Plan(environ={**keys, **environ})
+    with Simulator("--rpm", "60000", *flags) as simulator, deployed(EMBEDDED, plan) as deployment:
+        made = Calls(deployment, simulator)
         made.apply()
         yield made
 
 
 @pytest.fixture(scope="module")
-def calm() -> Iterator[World]:
-    """One that nobody kills."""
-    with world("--latency", "20") as made:
+def calm() -> Iterator[Calls]:
+    """One that the tests leave alive."""
+    with calls("--latency", "20") as made:
         yield made
 
 
 @pytest.mark.timeout(300)
-def test_whatever_is_killed_the_batch_ends_complete() -> None:
+def test_a_batch_completes_whatever_is_killed() -> None:
     """One kill of each kind in the middle of one batch: a worker, the dispatcher, the parent; and Redis emptied."""
-    with world("--latency", "200") as one:
+    with calls("--latency", "200") as one:
         batch = one.submit(320)
         one.wait_for(batch, 30)
         one.instance.kill_child("worker-io")
@@ -130,14 +135,14 @@ def test_whatever_is_killed_the_batch_ends_complete() -> None:
         one.instance.no_survivors()
         one.instance.start()
         one.wait_for(batch, 320)
-        one.assert_sound(batch, 320)
+        one.assert_all_ended_once(batch, 320)
 
 
-def test_without_a_kill_no_call_is_made_twice(calm: World) -> None:
+def test_without_a_kill_no_call_is_made_twice(calm: Calls) -> None:
     before = calm.simulator.stats()
     batch = calm.submit(200)
     calm.wait_for(batch, 200)
-    calm.assert_sound(batch, 200)
+    calm.assert_all_ended_once(batch, 200)
     stats = calm.simulator.stats()
     assert stats["requests"] - before["requests"] == 200
     assert (stats["duplicates"], stats["refused"]) == (before["duplicates"], before["refused"])
@@ -146,37 +151,37 @@ def test_without_a_kill_no_call_is_made_twice(calm: World) -> None:
 @pytest.mark.parametrize(
     ("pause", "resume"), [("queues/calls/pause", "queues/calls/resume"), ("pools/llm/pause", "pools/llm/resume")]
 )
-def test_a_pause_holds_within_a_second_and_a_resume_goes_on(calm: World, pause: str, resume: str) -> None:
+def test_a_pause_takes_effect_within_a_second_and_a_resume_continues(calm: Calls, pause: str, resume: str) -> None:
     batch = calm.submit(240)
     calm.wait_for(batch, 20)
-    assert calm.call("POST", pause, {"reason": "test"}).status_code == 200
+    calm.product.post(pause, {"reason": "test"})
     paused = datetime.now(UTC)
     wait_until(lambda: (datetime.now(UTC) - paused).total_seconds() > 2.5, 10)
-    wait_until(lambda: calm.get("queue/status")["active_requests"] == 0, 15)
-    rows = calm.get(f"jobs?batch={batch}&status=completed&limit=500")["results"]
+    wait_until(lambda: calm.product.get("queue/status")["active_requests"] == 0, 15)
+    rows = calm.product.get(f"jobs?batch={batch}&status=completed&limit=500")["results"]
     assert len(rows) < 240
     late = [row for row in rows if datetime.fromisoformat(row["started_at"]) > paused]
     assert all((datetime.fromisoformat(row["started_at"]) - paused).total_seconds() < 1.0 for row in late)
-    assert calm.call("POST", resume, {"reason": "test"}).status_code == 200
+    calm.product.post(resume, {"reason": "test"})
     calm.wait_for(batch, 240)
 
 
 @pytest.mark.timeout(240)
-def test_a_worker_that_is_asked_to_stop_hands_back_what_it_cannot_finish() -> None:
-    with world("--latency", "5000", SLUICE_GRACE="0.2") as one:
+def test_a_worker_that_is_asked_to_stop_returns_what_it_cannot_finish() -> None:
+    with calls("--latency", "5000", SLUICE_GRACE="0.2") as one:
         batch = one.submit(120, max_attempts=1)
         wait_until(lambda: one.totals(batch).get("executing", 0) > 20, 30)
         for pid in one.instance.pids("worker-io"):
             os.kill(pid, signal.SIGTERM)
         one.wait_for(batch, 120)
-        one.assert_sound(batch, 120)
+        one.assert_all_ended_once(batch, 120)
         attempts = [
             attempt["outcome"]
-            for row in one.get(f"jobs?batch={batch}&limit=500")["results"]
-            for attempt in one.get(f"jobs/{row['id']}")["attempts"]
+            for row in one.product.get(f"jobs?batch={batch}&limit=500")["results"]
+            for attempt in one.product.get(f"jobs/{row['id']}")["attempts"]
         ]
         assert attempts.count("succeeded") == 120
-        assert "lost" in attempts, "some were in hand when it was asked to stop"
+        assert "lost" in attempts, "it had unfinished jobs when it was asked to stop"
 
 
 # The command
@@ -187,8 +192,8 @@ def write(path: Path, lines: list[Any]) -> Path:
     return path
 
 
-def test_submit_names_the_line_and_accepts_nothing(calm: World, tmp_path: Path) -> None:
-    before = calm.get("queue/status")["total_requests"]
+def test_submit_names_the_line_and_accepts_nothing(calm: Calls, tmp_path: Path) -> None:
+    before = calm.product.get("queue/status")["total_requests"]
     for bad, words in [
         ('{"type": "http.request", "payload": {"path": NaN}}', "NaN"),
         ('{"type": "http.request", "delay": 1e999}', "1e999"),
@@ -206,10 +211,10 @@ def test_submit_names_the_line_and_accepts_nothing(calm: World, tmp_path: Path) 
         assert "line 17" in done.stderr, (bad, done.stderr)
         assert words in done.stderr, (bad, done.stderr)
         assert "Traceback" not in done.stderr
-    assert calm.get("queue/status")["total_requests"] == before
+    assert calm.product.get("queue/status")["total_requests"] == before
 
 
-def test_submit_waits_and_says_how_it_ended(calm: World, tmp_path: Path) -> None:
+def test_submit_waits_and_prints_how_it_ended(calm: Calls, tmp_path: Path) -> None:
     file = write(tmp_path / "good.jsonl", [job(number) for number in range(40)])
     done = calm.instance.manage("submit", str(file), "--project", "acme", "--wait", check=False)
     assert done.returncode == 0, done.stderr
@@ -228,12 +233,12 @@ def test_submit_waits_and_says_how_it_ended(calm: World, tmp_path: Path) -> None
     assert (absent.returncode, "Traceback" in absent.stderr) == (1, False)
 
 
-def test_submit_interrupted_and_resumed_doubles_nothing(calm: World, tmp_path: Path) -> None:
+def test_submit_interrupted_and_resumed_doubles_nothing(calm: Calls, tmp_path: Path) -> None:
     """The queue has room for the first slice only, so that the command is in the middle when it is interrupted."""
     file = write(tmp_path / "long.jsonl", [job(number, queue="parked") for number in range(2500)])
-    assert calm.call("POST", "queues/parked/pause", {"reason": "stays so"}).status_code == 200
+    calm.product.pause("parked")
     calm.apply(size=1500)
-    before = calm.get("queue/status")["total_requests"]
+    before = calm.product.get("queue/status")["total_requests"]
     command = [sys.executable, "manage.py", "submit", str(file), "--project", "acme"]
     process = subprocess.Popen(
         command,
@@ -242,14 +247,14 @@ def test_submit_interrupted_and_resumed_doubles_nothing(calm: World, tmp_path: P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts its background jobs deaf to SIGINT, and the tests may be one.
+        # A shell starts its background jobs with SIGINT ignored, and the tests may be one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    wait_until(lambda: calm.get("queue/status")["total_requests"] == before + 1000, 60)
+    wait_until(lambda: calm.product.get("queue/status")["total_requests"] == before + 1000, 60)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert (process.returncode, "Nothing is lost" in said) == (130, True), said
+    _, printed = process.communicate(timeout=30)
+    assert (process.returncode, "Nothing is lost" in printed) == (130, True), printed
     calm.apply()
     for _ in range(2):
         calm.instance.manage("submit", str(file), "--project", "acme")
-        assert calm.get("queue/status")["total_requests"] == before + 2500
+        assert calm.product.get("queue/status")["total_requests"] == before + 2500

@@ -1,24 +1,24 @@
-"""`manage.py up`: starts, stops, survives, goes on."""
+"""`manage.py up`: it starts, stops, replaces what dies, and continues after a restart."""
 
 from __future__ import annotations
 
 import os
 import signal
 import stat
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.support.instance import Instance, running, wait_until
 from tests.support.postgres import run_postgres
+from tests.support.product import Product
+from tests.support.shapes import Deployment
 from tests.support.valkey import Server
 
 
 @pytest.fixture(scope="module")
-def instance() -> Iterator[Instance]:
-    with running() as started:
-        yield started
+def instance(embedded: Deployment) -> Instance:
+    return embedded.instance
 
 
 def test_ready_means_that_all_parts_are_there(instance: Instance) -> None:
@@ -41,10 +41,9 @@ def test_first_credentials_are_private_and_work(instance: Instance) -> None:
     assert set(instance.credentials) == {"admin_username", "admin_password", "platform_key"}
     assert instance.credentials["platform_key"].startswith("sl_")
     assert f"platform_key: {instance.credentials['platform_key']}" in instance.lines
-    with instance.client() as client:
-        assert client.get("/api/v1/queues").status_code == 200
-    with instance.client("") as client:
-        assert client.get("/api/v1/queues").status_code == 401
+    with Product.of(instance) as product, Product.of(instance, "") as anonymous:
+        product.get("queues")
+        assert anonymous.call("GET", "queues").status_code == 401
     for log in (instance.data_dir / "logs").iterdir():
         assert instance.credentials["platform_key"] not in log.read_text()
         assert instance.credentials["admin_password"] not in log.read_text()
@@ -104,60 +103,52 @@ def test_a_killed_child_is_started_again(instance: Instance, name: str) -> None:
         return killed not in now and len(now) >= len(before)
 
     wait_until(replaced, 30, lambda: f"{name}: {before} -> {instance.pids(name)}\n{instance.output}")
-    wait_until(lambda: _status(instance) == 200, 60, lambda: instance.output)
+    wait_until(instance.is_serving, 60, lambda: instance.output)
 
 
 @pytest.mark.timeout(180)
-def test_a_worker_that_dies_again_and_again_is_named_and_ends_nobody(instance: Instance) -> None:
+def test_a_worker_that_dies_again_and_again_is_named_and_ends_no_other_process(instance: Instance) -> None:
     web = instance.pids("web")
     for _ in range(7):
         wait_until(lambda: bool(instance.pids("worker-cpu")), 30, lambda: instance.output)
         (pid,) = instance.pids("worker-cpu")
         instance.kill_child("worker-cpu")
         wait_until(lambda pid=pid: pid not in instance.pids("worker-cpu"), 10)
-    told = instance.readyz()
-    assert told.status_code == 503
-    assert told.json()["failing"] == ["processes"]
-    assert "worker-cpu-1 has died" in told.json()["detail"]
+    probe = instance.readyz()
+    assert probe.status_code == 503
+    assert probe.json()["failing"] == ["processes"]
+    assert "worker-cpu-1 has died" in probe.json()["detail"]
     examined = instance.manage("doctor", check=False)
     assert examined.returncode == 1
     assert "worker-cpu-1 has died" in examined.stdout + examined.stderr
     assert instance.pids("web") == web
-    with instance.client() as client:
-        assert client.get("/api/v1/queues").status_code == 200
-    wait_until(lambda: _status(instance) == 200, 60, lambda: instance.output)
-
-
-def _status(instance: Instance) -> int:
-    try:
-        return instance.readyz().status_code
-    except httpx.TransportError:
-        return 0
+    with Product.of(instance) as product:
+        product.get("queues")
+    wait_until(instance.is_serving, 60, lambda: instance.output)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_all_and_the_next_start_goes_on(fresh_instance: Instance, number: int) -> None:
-    with fresh_instance.redis() as client:
+def test_a_signal_stops_all_and_the_next_start_continues(fresh: Deployment, number: int) -> None:
+    with fresh.instance.redis() as client:
         client.set("kept", "yes")
-    first = fresh_instance.credentials
-    assert fresh_instance.stop(number) == 0
-    fresh_instance.no_survivors(0.5)
-    fresh_instance.start()
-    with fresh_instance.redis() as client:
+    first = fresh.instance.credentials
+    assert fresh.instance.stop(number) == 0
+    fresh.instance.no_survivors(0.5)
+    fresh.instance.start()
+    with fresh.instance.redis() as client:
         assert client.get("kept") == b"yes"
-    assert fresh_instance.credentials == first
-    assert first["platform_key"] not in fresh_instance.output, "the first credentials are printed once"
-    with fresh_instance.client() as client:
-        assert client.get("/api/v1/queues").status_code == 200
+    assert fresh.instance.credentials == first
+    assert first["platform_key"] not in fresh.instance.output, "the first credentials are printed once"
+    fresh.product.get("queues")
 
 
-def test_a_killed_parent_leaves_nobody_behind_and_the_next_start_goes_on(fresh_instance: Instance) -> None:
-    with fresh_instance.redis() as client:
+def test_a_killed_parent_leaves_no_process_and_the_next_start_continues(fresh: Deployment) -> None:
+    with fresh.instance.redis() as client:
         client.set("kept", "yes")
-    fresh_instance.kill()
-    fresh_instance.no_survivors()
-    fresh_instance.start()
-    with fresh_instance.redis() as client:
+    fresh.instance.kill()
+    fresh.instance.no_survivors()
+    fresh.instance.start()
+    with fresh.instance.redis() as client:
         assert client.get("kept") == b"yes"
 
 
@@ -175,15 +166,15 @@ def test_a_long_data_dir_gets_a_short_runtime_dir() -> None:
 
 
 @pytest.mark.postgres
-def test_with_postgresql_and_redis_of_ones_own(redis7_server: Server) -> None:
+def test_with_a_postgresql_and_redis_of_its_own(redis7_server: Server) -> None:
     with run_postgres() as database:
         environ = {"DATABASE_URL": database, "REDIS_URL": f"redis://127.0.0.1:{redis7_server.port}/3"}
         with running(environ=environ) as instance:
             assert instance.readyz().json()["checks"]["sql"] == "ok"
             assert instance.pids("valkey") == []
             assert not (instance.data_dir / "sluice.sqlite3").exists()
-            with instance.client() as client:
-                assert client.get("/api/v1/queues").status_code == 200
+            with Product.of(instance) as product:
+                product.get("queues")
             assert instance.stop() == 0
             instance.no_survivors(0.5)
             assert os.path.exists(instance.data_dir / "credentials.txt")

@@ -11,16 +11,20 @@ from typing import Any
 
 
 class Receiver:
-    """Takes what is posted; answers `statuses` by turns, the last one from then on."""
+    """Accepts every POST; responds with `statuses` in turn, then with the last one."""
 
     def __init__(self) -> None:
         self.statuses = [200]
         self.got: list[tuple[str, dict[str, str], Any]] = []
+        """Path, headers and JSON of each."""
+        self.bodies: list[bytes] = []
+        """The same, as sent: what a signature is made of."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                receiver.bodies.append(body)
                 receiver.got.append((self.path, dict(self.headers.items()), json.loads(body)))
                 statuses = receiver.statuses
                 self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
@@ -31,10 +35,11 @@ class Receiver:
                 return
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.place = f"127.0.0.1:{self.server.server_address[1]}"
+        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+        self.url = f"http://{self.address}/hook"
 
     @property
-    def told(self) -> list[tuple[str, str]]:
+    def kinds(self) -> list[tuple[str, str]]:
         """(event, kind) of the webhooks that came."""
         return [(body["type"], body["data"]["kind"]) for _, _, body in self.got]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 CHUNK = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
-USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}\n\n'
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 6}}}\n\n'
 
 
 @dataclass
@@ -22,6 +24,8 @@ class StreamingProvider:
     hung_up: threading.Event = field(default_factory=threading.Event)
     sent: int = 0
     """Bytes of the endless streams so far."""
+    uploaded: int = 0
+    """Bytes of uploads so far, as they come."""
 
 
 @contextmanager
@@ -59,12 +63,24 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
             data += piece
         head, _, body = data.partition(b"\r\n\r\n")
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-        while len(body) < int(fields.get(b"content-length", b"0")):
+        if b"/upload" in head.split(b"\r\n")[0]:
+            _take_upload(connection, provider, fields, body)
+        while b"/upload" not in head.split(b"\r\n")[0] and len(body) < int(fields.get(b"content-length", b"0")):
+            body += connection.recv(65536)
+        while (
+            fields.get(b"transfer-encoding") == b"chunked"
+            and b"/upload" not in head
+            and not body.endswith(b"0\r\n\r\n")
+        ):
             body += connection.recv(65536)
         provider.requests.append(head + b"\r\n\r\n" + body)
         path = head.split(b" ")[1]
         begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        if b"/endless" in path:
+        special = _special(path, fields, body)
+        if special is not None:
+            ends = special.index(b"\r\n\r\n") + 4 if head.startswith(b"HEAD ") else None
+            connection.sendall(special[:ends])
+        elif b"/endless" in path:
             _stream_on(connection, provider, stop, begin, 64 * 1024 if b"fat" in path else 0)
         elif b"/broken" in path:
             connection.sendall(begin + _chunk(CHUNK) * 3)
@@ -84,6 +100,61 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
                 b"X-Echo: %b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nContent-Length: %d\r\n\r\n%b"
                 % (status, credential, len(answer), answer)
             )
+
+
+def _special(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | None:
+    """Answers that gateways have stumbled over."""
+    credential = fields.get(b"authorization", b"")
+    whole = b'{"choices": [{"message": {"content": "hi"}}], "usage": {"total_tokens": 42}}'
+    if b"/gzip-error" in path:
+        text = gzip.compress(b'{"error": {"message": "Key ' + credential + b' is not allowed to."}}')
+        return _answer(b"400 Bad Request", text, b"Content-Encoding: gzip\r\n")
+    if b"/gzip" in path:
+        return _answer(b"200 OK", gzip.compress(whole), b"Content-Encoding: gzip\r\n")
+    if b"/brotli-error" in path:
+        return _answer(b"400 Bad Request", b"\x8b\x02\x80" + credential, b"Content-Encoding: br\r\n")
+    if b"/hints" in path:
+        return b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _answer(b"200 OK", whole)
+    if b"/record" in path:
+        return _answer(b"200 OK", b'{"sha256": "%b"}' % sha256(body).hexdigest().encode())
+    if b"/no-content" in path:
+        return b"HTTP/1.1 204 No Content\r\n\r\n"
+    stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    if b"/pings" in path:
+        return (
+            stream + (_chunk(b": ping\n\n") + _chunk(CHUNK)) * 3 + _chunk(USAGE) + _chunk(b": end\n\n") + b"0\r\n\r\n"
+        )
+    if b"/pinged" in path:  # and cut off
+        return stream + _chunk(b": ping\n\n") * 50 + _chunk(CHUNK)
+    if b"/zero" in path:
+        zero = b'data: {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}\n\n'
+        return stream + _chunk(CHUNK) + _chunk(zero)
+    if b"/responses" in path:
+        done = b'{"type": "response.completed", "response": {"id": "r", "usage": {"input_tokens": 5, "output_tokens": 8, "total_tokens": 13}}}'
+        created = b'event: response.created\ndata: {"type": "response.created", "response": {"usage": null}}\n\n'
+        return stream + _chunk(created) + _chunk(b"event: response.completed\ndata: " + done + b"\n\n") + b"0\r\n\r\n"
+    return None
+
+
+def _answer(status: bytes, body: bytes, fields: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (
+        status, fields, len(body), body,
+    )  # fmt: skip
+
+
+def _take_upload(
+    connection: socket.socket, provider: StreamingProvider, fields: dict[bytes, bytes], body: bytes
+) -> None:
+    """Read a body to its end and count it."""
+    provider.uploaded = len(body)
+    length = fields.get(b"content-length")
+    end = body[-5:]
+    while provider.uploaded < int(length) if length else end != b"0\r\n\r\n":
+        piece = connection.recv(65536)
+        if not piece:
+            return
+        provider.uploaded += len(piece)
+        end = (end + piece)[-5:]
 
 
 def _stream_on(

@@ -26,11 +26,31 @@ DOTTED = re.compile(rf"`((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?:\(.*?\))?`")
 FILES = re.compile(rf"`((?:{'|'.join((*PACKAGES, 'docs', 'deploy', 'examples'))})/[\w./-]+)`")
 COMMANDS = re.compile(r"(?:manage\.py|\bsluice) +([a-z_]+)\b")
 DIALECT = re.compile(
-    r"\b(told|tells?|hears?|heard|lends?|lent|couriers?|bookkeep\w*|looks? after)\b|\bheld\b", re.IGNORECASE
+    r"""\b(
+        told|tells?|telling                             # report, say, publish
+        |hears?|heard|hearing                           # receive, listen
+        |lends?|lent|lending                            # acquire, reserve
+        |held|hold[s]?\s(?:back|up)                      # reserved, delayed, kept
+        |looks?\s(?:after|around)|looking\s(?:after|around)  # supervise, refresh
+        |let(?:s|ting)?\s(?:go|finish)                   # release, wait for
+        |put(?:s|ting)?\sback|giv(?:es?|en|ing)\sback|gave\sback|hand(?:s|ed|ing)?\s(?:back|in)  # requeue, return
+        |go(?:es)?\son|went\son|going\son                # continue
+        |couriers?|bookkeep\w*|mourn\w*|buried|bury\w*|breathe\w*
+        |what\swaits|who\swaits|stands?\sin            # waiting jobs, callers; queue
+    )\b""",
+    re.IGNORECASE | re.VERBOSE,
 )
 """Words that the documentation does not use of data and programs; `code` and code blocks are exempt."""
+DIALECT_IN_CODE = re.compile(
+    r"\b(told|tell_\w*|_hear|hear_\w*|hears?|heard|lends?|lent|looks?_after|_mourn|_bury|breathe|courier|bookkeeper)\b",
+    re.IGNORECASE,
+)
+PLAIN_PACKAGES = ("controlplane", "bench", "examples")
+"""Packages whose names, docstrings and comments use none of these words."""
 CODE = re.compile(r"^```.*?^```|`[^`]*`", re.MULTILINE | re.DOTALL)
 LINKS = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
+SECTION_LINKS = re.compile(r"\]\(([^)#:\s]*)#([\w-]+)\)")
+HEADINGS = re.compile(r"^#{1,6} +(.*)$", re.MULTILINE)
 
 
 @cache
@@ -84,7 +104,22 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_page_is_in_plain_words(page: Path) -> None:
     found = [match.group() for match in DIALECT.finditer(CODE.sub("", page.read_text()))]
-    assert page.name == "state-machine.md" or found == []
+    assert found == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them: lower case, no punctuation, hyphens for blanks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in HEADINGS.findall(text)}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.suffix == ".md"], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_a_page_links_only_to_sections_that_exist(page: Path) -> None:
+    linked = SECTION_LINKS.findall(page.read_text())
+    targets = [((page.parent / name) if name else page, anchor) for name, anchor in linked]
+    assert [f"{target.name}#{anchor}" for target, anchor in targets if anchor not in anchors(target)] == []
 
 
 def test_docstrings_name_only_what_exists() -> None:
@@ -96,6 +131,18 @@ def test_docstrings_name_only_what_exists() -> None:
         if not (exists(name) if "/" not in name else (ROOT / name).exists())
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("package", PLAIN_PACKAGES)
+def test_a_package_is_in_plain_words(package: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if not {"migrations", "gateway"} & set(path.parts)  # the gateway calls a function of quotas by its present name
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if DIALECT_IN_CODE.search(line)
+    ]
+    assert found == []
 
 
 def test_the_check_finds_what_is_missing() -> None:

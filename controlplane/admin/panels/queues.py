@@ -1,4 +1,4 @@
-"""How deep the queues are, by priority."""
+"""The depth of each queue, by priority."""
 
 from __future__ import annotations
 

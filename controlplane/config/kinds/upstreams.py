@@ -17,7 +17,7 @@ from controlplane.config.kinds.base import Kind, Reference
 from controlplane.config.records import Item, Member, Mistakes, Record, duration, read_list
 from quotas.engine.dialects import settings
 from quotas.engine.estimate import DEFAULT_OUTPUT
-from quotas.models import Account, Pool, PoolLimit, Provider
+from quotas.models import Account, Pool, PoolLimit, Provider, StickyBy
 from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
 from quotas.models.policy import PausedPriorities
 from quotas.models.pool import Strategy
@@ -28,7 +28,7 @@ DEFAULT_HEADER = "Authorization: Bearer {credential}"
 
 
 def _settings(node: Node, item: Item) -> None:
-    """Every member of a provider's settings is looked at, to the last one."""
+    """Every member of a provider's settings is checked, at every level."""
     given = node.data.get("settings")
     mistakes = []
     for misfit in settings.misfits(item["dialect"], item["settings"]):
@@ -137,6 +137,12 @@ def _cooldown(node: Node) -> Item:
     return item
 
 
+def _sticky(node: Node) -> bool | str:
+    if node.data == "prefix" or isinstance(node.data, bool):
+        return node.data
+    raise node.wrong("must be true, false or prefix")
+
+
 def _filled(record: Record) -> Item:
     return {member.name: member.filled() for member in record.members}
 
@@ -147,7 +153,7 @@ def _check(node: Node, item: Item) -> None:
 
 
 class Pools(Kind):
-    """An account's `enabled` that is left out stays as an operator has put it."""
+    """Without `enabled`, the account stays as an operator has set it."""
 
     section, word = "pools", "pool"
     record = Record(
@@ -167,7 +173,7 @@ class Pools(Kind):
             Member("pause_at", readers.nullable(readers.positive_share), 0.8),
             Member("pause", readers.choice(PausedPriorities.values), "low"),
             Member("fallback", readers.listed(readers.name), list),
-            Member("sticky", readers.flag, False),
+            Member("sticky", _sticky, False),
             Member("projects", readers.nullable(readers.listed(readers.name)), None),
             Member("tries", readers.whole(1, 100), 3),
             Member("repeat_unsafe", readers.flag, False),
@@ -243,10 +249,12 @@ class Pools(Kind):
         row = Pool.objects.filter(name=item["name"]).first() or Pool(name=item["name"])
         row.provider = Provider.objects.get(name=item["provider"])
         for name in (
-            "strategy", "pause_at", "pause", "fallback", "sticky", "projects", "tries", "repeat_unsafe",
+            "strategy", "pause_at", "pause", "fallback", "projects", "tries", "repeat_unsafe",
             "show_provider_limits",
         ):  # fmt: skip
             setattr(row, name, item[name])
+        row.sticky = bool(item["sticky"])
+        row.sticky_by = StickyBy.PREFIX if item["sticky"] == "prefix" else StickyBy.KEY
         for name in ("initial", "floor", "ceiling"):
             setattr(row, f"concurrency_{name}", item["concurrency"][name] if item["concurrency"] else None)
         for group in ("breaker", "cooldown"):
@@ -278,7 +286,7 @@ def _pool_item(row: Pool) -> Item:
         "pause_at": row.pause_at,
         "pause": row.pause,
         "fallback": list(row.fallback),
-        "sticky": row.sticky,
+        "sticky": "prefix" if row.sticky and row.sticky_by == StickyBy.PREFIX else row.sticky,
         "projects": None if row.projects is None else list(row.projects),
         "tries": row.tries,
         "repeat_unsafe": row.repeat_unsafe,
@@ -296,7 +304,7 @@ def _pool_item(row: Pool) -> Item:
 
 
 def _save_limits(pool: Pool, wanted: list[Item]) -> None:
-    """Rows of the same definition keep their counters; the order of the file is the order of rows made now."""
+    """Rows of the same definition keep their counters. New rows are created in the order of the file."""
     rows: dict[tuple[Any, ...], PoolLimit] = {}
     for limit in pool.limits.all():
         rows[_limit_key({member.name: getattr(limit, member.name) for member in _LIMIT.members})] = limit
@@ -332,7 +340,7 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
 
 
 def _credential(item: Item) -> str | None:
-    """What the environment has, without the line's end that files and `$(..)` leave; None where that is nothing."""
+    """The variable's value without surrounding blanks and line ends; None if that is empty."""
     variable = item["credential_env"]
     return os.environ.get(variable, "").strip() or None if variable else None
 

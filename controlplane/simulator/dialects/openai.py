@@ -1,9 +1,11 @@
-"""OpenAI: `x-ratelimit-*` with Go durations until the bucket is full again, `retry-after` and `retry-after-ms` on 429."""
+"""OpenAI and Azure OpenAI: `x-ratelimit-*` with Go durations until the bucket is full again, `retry-after` and `retry-after-ms` on 429."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from typing import Any
 
 from controlplane.simulator import summary
@@ -13,15 +15,23 @@ from controlplane.simulator.wire import Request
 
 MODELS = ("gpt-4o-mini", "gpt-4o", "text-embedding-3-small")
 _CREATED = 1721172741
+_DEPLOYMENT = re.compile(r"/openai/deployments/(?P<name>[^/]+)/(?P<rest>chat/completions|embeddings)")
+_PURPOSE = re.compile(rb'name="purpose"\r\n\r\n([a-z-]+)')
 
 
 class OpenAI(Dialect):
-    """`/v1/chat/completions`, `/v1/embeddings`, `/v1/models`."""
+    """`/v1/chat/completions` (also with tools), `/v1/embeddings`, `/v1/files` (upload), `/v1/models`; Azure's
+    `/openai/deployments/{name}/...`."""
 
     name = "openai"
 
     def read(self, request: Request, use: KeyUse, now: float) -> Call | Reply:
         path = request.path.rstrip("/")
+        deployment = _DEPLOYMENT.fullmatch(path)
+        if deployment is not None:
+            path = f"/v1/{deployment['rest']}"
+        if path == "/v1/files" and request.method == "POST":
+            return self._upload(request)
         if path == "/v1/models" and request.method == "GET":
             return Call(lambda: Reply(200, {"object": "list", "data": [_model(name) for name in MODELS]}))
         reader = {"/v1/chat/completions": self._chat, "/v1/embeddings": self._embeddings}.get(path)
@@ -32,6 +42,8 @@ class OpenAI(Dialect):
         body = parse_json(request)
         if body is None:
             return self._invalid(400, "We could not parse the JSON body of your request.")
+        if deployment is not None:
+            body.setdefault("model", deployment["name"])
         if not isinstance(body.get("model"), str):
             return self._invalid(400, "you must provide a model parameter", "model")
         return reader(body)
@@ -84,10 +96,14 @@ class OpenAI(Dialect):
         text = summary.summarise(parts[-1] if parts else "", room)
         completion = min(room, summary.tokens(text))
 
+        calls = _tool_calls(body, text)
+
         def answer() -> Reply:
             if body.get("stream") is True:
-                return _stream(body, text, prompt, completion)
-            message = {"role": "assistant", "content": text, "refusal": None}
+                return _stream(body, text, prompt, completion, calls)
+            message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+            if calls:
+                message |= {"content": None, "tool_calls": calls}
             return Reply(
                 200,
                 {
@@ -95,7 +111,14 @@ class OpenAI(Dialect):
                     "object": "chat.completion",
                     "created": _CREATED,
                     "model": body["model"],
-                    "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+                    "choices": [
+                        {
+                            "index": 0,
+                            "message": message,
+                            "logprobs": None,
+                            "finish_reason": "tool_calls" if calls else "stop",
+                        }
+                    ],
                     "usage": {
                         "prompt_tokens": prompt,
                         "completion_tokens": completion,
@@ -123,15 +146,53 @@ class OpenAI(Dialect):
 
         return Call(answer, used, used)
 
+    def _upload(self, request: Request) -> Call | Reply:
+        """A file that is uploaded as `multipart/form-data`: what came is answered with its size and digest."""
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            return self._invalid(400, "Expected multipart/form-data.")
+        purpose = _PURPOSE.search(request.body)
+        digest = hashlib.sha256(request.body).hexdigest()
+        return Call(
+            lambda: Reply(
+                200,
+                {
+                    "id": f"file-{digest[:24]}", "object": "file", "bytes": len(request.body), "created_at": _CREATED,
+                    "filename": digest, "purpose": purpose[1].decode() if purpose else "", "status": "processed",
+                },
+            )
+        )  # fmt: skip
 
-def _stream(body: dict[str, Any], text: str, prompt: int, completion: int) -> Reply:
-    """One chunk a word; the use is in a chunk of its own at the end, where `stream_options` asks for it."""
+
+def _tool_calls(body: dict[str, Any], text: str) -> list[dict[str, Any]]:
+    """One call of the first tool that the body offers; its arguments hold what is hard to pass on unchanged."""
+    tools = body.get("tools")
+    if not isinstance(tools, list) or not tools:
+        return []
+    name = str(tools[0].get("function", {}).get("name", "tool"))
+    arguments = json.dumps({"text": text, "odd": '\u2028 \u00e9 \\ " data: x\n\n', "n": 1.10}, ensure_ascii=False)
+    return [{"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}]
+
+
+def _stream(body: dict[str, Any], text: str, prompt: int, completion: int, calls: list[dict[str, Any]]) -> Reply:
+    """One chunk per word. The use is in a separate last chunk, if `stream_options` asks for it."""
     base = {"id": "chatcmpl-stream", "object": "chat.completion.chunk", "created": _CREATED, "model": body["model"]}
     words = text.split(" ")
     parts = [word + (" " if number < len(words) - 1 else "") for number, word in enumerate(words)]
-    deltas = [*({"content": part} for part in parts), {}]
+    deltas: list[dict[str, Any]] = [*({"content": part} for part in parts), {}]
+    if calls:
+        whole_text = calls[0]["function"]["arguments"]
+        opening = {**calls[0], "index": 0, "function": {**calls[0]["function"], "arguments": ""}}
+        pieces = [whole_text[at : at + 7] for at in range(0, len(whole_text), 7)]
+        deltas = [{"tool_calls": [opening]}]
+        deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in pieces]
+        deltas += [{}]
     chunks: list[Any] = [
-        {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]}
+        {
+            **base,
+            "choices": [
+                {"index": 0, "delta": delta, "finish_reason": None if delta else ("tool_calls" if calls else "stop")}
+            ],
+        }
         for delta in deltas
     ]
     options = body.get("stream_options")

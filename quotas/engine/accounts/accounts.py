@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +86,22 @@ class Accounts:
         return answers
 
     def _admit_all(self, asked: list[AdmitRequest]) -> list[Admission]:
+        rounds = self.admitting(asked)
+        try:
+            calls = next(rounds)
+            while True:
+                calls = rounds.send(self.transport.run_many(calls))
+        except StopIteration as end:
+            answers: list[Admission] = end.value
+            return answers
+
+    def admitting(self, asked: list[AdmitRequest]) -> Generator[list[Call], list[Any], list[Admission]]:
+        """The rounds of admissions, without input and output: yields scripts, takes their replies, returns answers."""
         answers: list[Admission | None] = [None] * len(asked)
         turns = [(number, request, 0, False) for number, request in enumerate(asked)]
         while turns:
             prepared = [self._calls.prepare(self._turn(request, turn), whole) for _, request, turn, whole in turns]
-            replies = self.transport.run_many([one.call for one in prepared])
+            replies = yield [one.call for one in prepared]
             again = []
             for (number, request, turn, whole), one, reply in zip(turns, prepared, replies, strict=True):
                 if codec.STATUS.unpack_from(reply[0])[0] == codec.STALE:
@@ -127,6 +138,15 @@ class Accounts:
         if keys is None:
             return self.settle_many([(lease, outcome)])[0]
         reply = self.transport.send(self._settling(lease, outcome, keys))
+        return None if reply is None else self._settled(lease, outcome, reply)
+
+    def settling(self, lease: str, outcome: CallOutcome) -> Generator[Call, Any, Settled | None]:
+        """As `settle`, without input and output, for a lease that this process acquired: yields the script, takes its
+        reply. Raises `LookupError` for any other lease."""
+        keys = self._calls.take(lease)
+        if keys is None:
+            raise LookupError(lease)
+        reply = yield self._settling(lease, outcome, keys)
         return None if reply is None else self._settled(lease, outcome, reply)
 
     def settle_many(self, outcomes: Iterable[tuple[str, CallOutcome]]) -> list[Settled | None]:

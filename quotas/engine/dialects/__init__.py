@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from quotas.engine.categories import UNANSWERED, Category
 from quotas.engine.dialects import (
     anthropic,
     azure,
@@ -30,7 +31,7 @@ from quotas.engine.dialects import (
     slack,
     telegram,
 )
-from quotas.engine.dialects.findings import LIMITED, Reading
+from quotas.engine.dialects.findings import Reading
 from quotas.engine.dialects.redaction import redact
 from quotas.engine.dialects.response import Answer
 from quotas.engine.types import CallOutcome
@@ -102,8 +103,8 @@ def read(
 
 def failed(error: str, message: str = "", *, secrets: Iterable[str] = (), latency: float | None = None) -> CallOutcome:
     """A call that got no answer: `error` is `timeout` or `network` (anything else is `unknown`)."""
-    category = error if error in ("timeout", "network") else "unknown"
+    category = error if error in UNANSWERED else Category.UNKNOWN.value
     return CallOutcome(category=category, latency=latency, error=redaction.short(message or error, secrets))
 
 
-__all__ = ["DIALECTS", "LIMITED", "failed", "read", "redact"]
+__all__ = ["DIALECTS", "failed", "read", "redact"]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from quotas.engine.categories import LIMITS
 from quotas.engine.dialects import numbers, wait_values
 from quotas.engine.dialects.response import Answer, dig
 from quotas.engine.types import MAX_COST
 
 Scope = Literal["account", "key", "pool", "model"]
-LIMITED = ("rate_limited", "quota_exhausted")
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Reading:
         """
         if self.hint is not None:
             return wait_values.floored(self.hint)
-        if self.category not in LIMITED or self.unpaid:
+        if self.category not in LIMITS or self.unpaid:
             return None
         resets = [(quota["remaining"], quota["reset_after"]) for quota in self.learned.values()]
         exhausted = [reset for remaining, reset in resets if remaining == 0 and isinstance(reset, float)]
@@ -187,5 +187,6 @@ _CATEGORIES = {
     403: "auth",
     407: "network",
     408: "timeout",
+    420: "rate_limited",
     429: "rate_limited",
 }

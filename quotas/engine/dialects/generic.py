@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from quotas.engine.categories import LIMITS, OF_CALLS
 from quotas.engine.dialects import ietf, numbers, wait_values
-from quotas.engine.dialects.findings import LIMITED, Reading, Scope, by_status, least, reset_of, trio
+from quotas.engine.dialects.findings import Reading, Scope, by_status, least, reset_of, trio
 from quotas.engine.dialects.response import Answer, dig
 from quotas.engine.dialects.retry_hints import within
-from quotas.engine.types import Category
 
 _PREFIXES = ("x-ratelimit-", "x-rate-limit-", "ratelimit-")
 _SUFFIXES = {"": "requests", "-requests": "requests", "-tokens": "tokens", "-minute": "requests"}
@@ -45,20 +45,20 @@ def read(answer: Answer, settings: Mapping[str, Any] | None = None) -> Reading:
         found = [used for part in answer.parts if (used := numbers.whole(dig(part, *_path(path)))) is not None]
         if found:  # the events of a stream report running totals
             reading.usage[str(unit)] = max(found)
-    if reading.category in LIMITED and settings.get("scope") in get_args(Scope):
+    if reading.category in LIMITS and settings.get("scope") in get_args(Scope):
         reading.scope = settings["scope"]
     return reading
 
 
 def _recategorise(answer: Answer, reading: Reading, settings: Mapping[str, Any]) -> None:
     before = reading.category
-    for category in LIMITED:
+    for category in LIMITS:
         if answer.status in _list(settings, category):
             reading.category = category
     code = answer.at(*_path(settings.get("code_path", "error.code")))
     if isinstance(code, str | int):
         for category, codes in _mapping(settings, "codes").items():
-            if category in get_args(Category) and isinstance(codes, list | tuple) and code in codes:
+            if category in OF_CALLS and isinstance(codes, list | tuple) and code in codes:
                 reading.category = category
     if reading.category != before:
         reading.scope = "account"

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from quotas.engine.categories import LIMITS, TRANSIENT
 from quotas.engine.dialects import dates, numbers, wait_values
-from quotas.engine.dialects.findings import LIMITED, Reading, least, reset_of
+from quotas.engine.dialects.findings import Reading, least, reset_of
 from quotas.engine.dialects.response import Answer, dig
 
-WAITING = (*LIMITED, "server", "network", "timeout")
 MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms", "x-amz-retry-after")
 _SECONDS_IN_BODY = (
-    ("parameters", "retry_after"), ("retry_after",), ("retryAfter",), ("retry_after_seconds",), ("error", "retry_after"),
+    ("parameters", "retry_after"), ("retry_after",), ("retryAfter",), ("retry_after_seconds",), ("estimated_time",),
+    ("error", "retry_after"),
     ("error", "retryAfter"), ("error", "retry_after_seconds"), ("error", "metadata", "retry_after_seconds"),
     ("error", "metadata", "retry_after"), ("error", "details", "retry_after"),
 )  # fmt: skip
@@ -42,6 +43,7 @@ _RESETS = (
     ("x-ratelimit-remaining", "x-ratelimit-reset-after"),
     ("x-ratelimit-remaining", "x-ratelimit-reset"),
     ("x-rate-limit-remaining", "x-rate-limit-reset"),
+    ("x-ratelimit-requests-remaining", "x-ratelimit-requests-reset"),
     ("ratelimit-remaining", "ratelimit-reset"),
 )
 
@@ -51,13 +53,13 @@ def complete(answer: Answer, reading: Reading) -> None:
 
     A hint for now gives way to any that names a time.
     """
-    if reading.category not in WAITING:
+    if reading.category not in TRANSIENT:
         return
     if reading.hint is None or reading.hint < wait_values.NOW:
         found = list(_explicit(answer, reading))
         reading.hint = next((wait for wait in found if wait >= wait_values.NOW), found[0] if found else reading.hint)
     stated = any(isinstance(quota["reset_after"], float) for quota in reading.learned.values())
-    if reading.hint is None and not stated and reading.category in LIMITED and not reading.unpaid:
+    if reading.hint is None and not stated and reading.category in LIMITS and not reading.unpaid:
         reading.hint = _exhausted(answer)
 
 

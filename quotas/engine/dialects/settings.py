@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from quotas.engine.categories import LIMITS, OF_CALLS
 from quotas.engine.dialects import wait_values
-from quotas.engine.dialects.findings import LIMITED, Scope
-from quotas.engine.types import Category
+from quotas.engine.dialects.findings import Scope
 
 Path = tuple[str | int, ...]
 
@@ -143,8 +143,8 @@ FORMS: Mapping[str, Form] = {
     "retry_after": _one_or_many(_FIELD),
     "retry_after_encoding": _ENCODING,
     "retry_after_body": _PLACE,
-    **dict.fromkeys(LIMITED, _STATUSES),
-    "codes": _members(dict.fromkeys(get_args(Category), _listed(_code))),
+    **dict.fromkeys(LIMITS, _STATUSES),
+    "codes": _members(dict.fromkeys(OF_CALLS, _listed(_code))),
     "code_path": _PLACE,
     "usage": _by_unit(_PLACE),
     "scope": _one_of(get_args(Scope)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from quotas.engine.categories import Category
 from quotas.engine.dialects.findings import Reading, by_status
 from quotas.engine.dialects.response import Answer
 from quotas.engine.dialects.wait_values import retry_after
@@ -43,7 +44,8 @@ def read(answer: Answer) -> Reading:
     reading = by_status(answer)
     error = answer.text_at("error") if answer.json is not None else answer.text.strip()
     refused = answer.at("ok") is False or (answer.status >= 400 and _CODE.fullmatch(error) is not None)
-    if reading.category not in ("ok", "rate_limited", "auth", "validation") or not refused:
+    by_error = {Category.OK, Category.RATE_LIMITED, Category.AUTH, Category.VALIDATION}
+    if reading.category not in by_error or not refused:
         return reading
     if error in _BAD_TOKEN:
         reading.refuse_credential()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quotas.engine.errors import IdempotencyConflict, LimiterUnavailable
 from quotas.engine.keys import SHOWN, Keys, digest, parse_member, subject
@@ -273,10 +273,24 @@ class Limiter:
         even above a limit; releases concurrency slots. Idempotent: the first call counts, later ones get its answer.
         None for an unknown or expired reservation, and nothing is changed.
         """
+        steps = self.settling(reservation, actual)
+        try:
+            asked: Call | tuple[str, bytes] = next(steps)
+            while True:
+                transport = self.transport
+                asked = steps.send(transport.send(asked) if isinstance(asked, Call) else transport.command(*asked))
+        except StopIteration as end:
+            found: Settlement | None = end.value
+            return found
+
+    def settling(
+        self, reservation: str, actual: Mapping[str, int] | None
+    ) -> Generator[Call | tuple[str, bytes], Any, Settlement | None]:
+        """As `settle`, without input and output: yields commands and scripts, takes their replies."""
         actual = dict(actual or {})
         codec.check_amounts(actual)
         key = self.keys.reservation(reservation)
-        record = self.transport.command("GET", key)
+        record = yield "GET", key
         if record is None:
             return None
         if not record.startswith(b"="):
@@ -287,7 +301,7 @@ class Limiter:
             names = {self.keys.unit(unit): unit for unit in actual}
             note = json.dumps({"actual": actual, "units": [names.get(unit, unit) for unit in units]})
             now = b"" if self.clock is None else b"%d" % self.clock()
-            settled = self.transport.run(
+            settled = yield Call(
                 self._settle,
                 [key, *counters, *map(self.keys.index_of, counters)],
                 [now, amounts, reservation, INDEX_SIZE, note],

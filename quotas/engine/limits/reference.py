@@ -167,6 +167,11 @@ class ReferenceLimiter:
                     break
                 del records[oldest]  # type: ignore[arg-type]
 
+    def expires(self, reservation: str) -> int | None:
+        """When an open reservation expires, in microseconds; None where there is no such one."""
+        found = self._reservations.get(reservation)
+        return found[0] if found else None
+
     def settle(self, reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
         """As Limiter.settle."""
         actual = dict(actual or {})

@@ -82,34 +82,42 @@ class WaitingLine:
 
     def check(
         self,
-        limits: Sequence[Limit],
+        limits: Sequence[Limit] | Callable[[], Sequence[Limit]],
         *,
         max_wait: float,
         token: str = "",
         token_body: str = "",
         reserve: bool | None = None,
     ) -> Decision:
-        """As Limiter.check, but waits up to `max_wait` seconds for capacity.
+        """As Limiter.check, but waits up to `max_wait` seconds for capacity. `limits` as a function is called before
+        each question, so that what is decided is decided by the limits in force then.
 
         Denied at once where waiting can't help within that time: an impossible cost, a limit of 0, or an earliest
         time that lies beyond it. Later arrivals don't overtake those who wait for the same counter; one whose time is
         up before its turn asks once and takes what it gets.
         """
         deadline = time.monotonic() + max_wait
-        counters = {self._keys.counter(limit): limit for limit in limits if limit.limit is not None}
+        asked: list[Limit] = []
+
+        def now() -> list[Limit]:
+            asked[:] = limits() if callable(limits) else limits
+            return asked
 
         def ask() -> Decision:
-            return self._limiter.check(limits, token=token, token_body=token_body, reserve=reserve)
+            return self._limiter.check(now(), token=token, token_body=token_body, reserve=reserve)
 
-        line = self._occupied(list(counters))
-        decision = ask() if line is None else self._limiter.check(limits, dry_run=True)
+        def binding(denial: Decision) -> bytes | None:
+            return binding_of(denial, counters_of(asked, self._keys))
+
+        line = self._occupied(list(counters_of(now(), self._keys)))
+        decision = ask() if line is None else self._limiter.check(asked, dry_run=True)
         waiter = _Waiter()
         while is_worth_it(decision, deadline) or (line is not None and decision.allowed):
             if line is None:
-                line = binding_of(decision, counters)
+                line = binding(decision)
                 if line is None:
                     break
-            decision, done = self._stand(line, waiter, deadline, ask, lambda denial: binding_of(denial, counters))
+            decision, done = self._stand(line, waiter, deadline, ask, binding)
             if done:
                 break
             line = None
@@ -239,6 +247,11 @@ def is_worth_it(decision: Decision, deadline: float) -> bool:
 
 def by_slots(decision: Decision) -> bool:
     return any(state.policy == decision.binding and state.algorithm == "concurrency" for state in decision.limits)
+
+
+def counters_of(limits: Sequence[Limit], keys: Keys) -> dict[bytes, Limit]:
+    """The counters that limits are decided by."""
+    return {keys.counter(limit): limit for limit in limits if limit.limit is not None}
 
 
 def binding_of(decision: Decision, counters: dict[bytes, Limit]) -> bytes | None:

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from queues.config import RetrySpec
-from queues.retry import LEAST_RETRY, LEAST_WAIT, NOT_RETRIED_BY_SMART, SMART_BOUNDS, limited_delay, next_delay
+from queues.retry import LEAST_RETRY, LEAST_WAIT, limited_delay, next_delay
+from quotas.engine.categories import Category
 
 
 def middle(low: float, high: float) -> float:
@@ -72,15 +73,16 @@ def test_a_hint_is_never_shortened_and_lengthened_by_a_tenth_at_most(hint: float
     assert len(set(found)) > 100, "those who wait don't come all at once"
 
 
-@pytest.mark.parametrize("category", sorted(NOT_RETRIED_BY_SMART))
-def test_smart_gives_up_what_no_repetition_heals(category: str) -> None:
+@pytest.mark.parametrize("category", [category for category in Category if category.is_permanent])
+def test_smart_gives_up_what_no_repetition_heals(category: Category) -> None:
     assert next_delay(policy("smart"), category, 1, max_attempts=5) is None
     assert next_delay(policy("smart"), category, 1, max_attempts=5, hint=1.0) is None
 
 
-@pytest.mark.parametrize("category", sorted(SMART_BOUNDS))
-def test_smart_goes_by_the_category_and_not_by_the_policys_own_figures(category: str) -> None:
-    initial, longest = SMART_BOUNDS[category]
+@pytest.mark.parametrize("category", [category for category in Category if category.backoff])
+def test_smart_goes_by_the_category_and_not_by_the_policys_own_figures(category: Category) -> None:
+    assert category.backoff is not None
+    initial, longest = category.backoff
     found = delays(policy("smart", initial=7.0, max=9.0), category, 20)
     assert found[0] == initial
     assert found[-1] == longest

@@ -1,4 +1,4 @@
-"""Forms refuse what could not be held, and what is changed is in the audit trail."""
+"""Forms refuse values that can't be stored, and each change is in the audit log."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_whose_a_pool_is(signed_in: SignIn, day: Day, given: str, stored: Any) -
     sent = {
         "name": "theirs", "provider": provider.pk, "strategy": "health", "fallback": "", "projects": given,
         "breaker_failures": 5, "breaker_window": 60, "breaker_open_for": 60, "breaker_probes": 1,
-        "cooldown_default": 60, "cooldown_max": 3600, "pause_at": 0.8, "pause": "low", "tries": 3, "reason": "new",
+        "cooldown_default": 60, "cooldown_max": 3600, "pause_at": 0.8, "pause": "low", "sticky_by": "key", "tries": 3, "reason": "new",
         "limits-TOTAL_FORMS": 0, "limits-INITIAL_FORMS": 0, "accounts-TOTAL_FORMS": 0, "accounts-INITIAL_FORMS": 0,
     }  # fmt: skip
     answer = signed_in("root").post("/admin/quotas/pool/add/", sent)

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from controlplane.alerts import channels, outbox, records, summaries
+from controlplane.alerts.deadline import Deadline, TooSlow
 from controlplane.alerts.outbox import notices
 from controlplane.alerts.sender import Sender
 from controlplane.models import Alert, AlertNotice, AuditEntry
 from quotas import clock
 from quotas.runtime.outbox import CLAIM, WAITS
 from tests.integration.controlplane.alerts.conftest import rule
+from tests.integration.queues.test_webhook_post import drip, receiving
 from tests.support.receiver import Receiver
 from tests.support.valkey import wait_for
 
@@ -29,13 +31,13 @@ def due_now() -> None:
 
 
 def test_a_webhook_gets_the_alert_and_its_end(receiver: Receiver) -> None:
-    rule(to=f"webhook+http://bot:pass%20word@{receiver.place}/hook?x=1")
+    rule(to=f"webhook+http://bot:pass%20word@{receiver.address}/hook?x=1")
     alert = records.report(TROUBLE)
     records.end(alert)
     assert notices.send_due() == 1, "the end waits for its turn"
     assert notices.send_due() == 1
     assert notices.send_due() == 0
-    assert receiver.told == [("alert.raised", "account_auth_failed"), ("alert.resolved", "account_auth_failed")]
+    assert receiver.kinds == [("alert.raised", "account_auth_failed"), ("alert.resolved", "account_auth_failed")]
     path, headers, body = receiver.got[0]
     assert path == "/hook?x=1" and headers["authorization"] == "Basic Ym90OnBhc3Mgd29yZA=="
     assert headers["webhook-id"] == AlertNotice.objects.order_by("pk")[0].uid
@@ -46,7 +48,7 @@ def test_a_webhook_gets_the_alert_and_its_end(receiver: Receiver) -> None:
 
 def test_it_is_tried_again_until_it_is_taken(receiver: Receiver) -> None:
     receiver.statuses = [500, 302, 200]
-    rule(to=f"webhook+http://{receiver.place}/")
+    rule(to=f"webhook+http://{receiver.address}/")
     records.report(TROUBLE)
     for tries, error in ((1, "HTTP 500"), (2, "HTTP 302"), (3, "")):
         assert notices.send_due() == 1
@@ -60,7 +62,7 @@ def test_it_is_tried_again_until_it_is_taken(receiver: Receiver) -> None:
 
 def test_a_repeated_notice_says_what_it_said(receiver: Receiver) -> None:
     receiver.statuses = [500, 200]
-    rule(to=f"webhook+http://{receiver.place}/")
+    rule(to=f"webhook+http://{receiver.address}/")
     alert = records.report(TROUBLE)
     assert notices.send_due() == 1
     records.report(TROUBLE, times=5)
@@ -77,16 +79,16 @@ def test_a_slow_receiver_delays_neither_other_rules_nor_the_watch(receiver: Rece
         rule("deaf", to=f"webhook+http://127.0.0.1:{deaf.getsockname()[1]}/")
         for number in range(10):
             records.report(summaries.auth_failed("llm", f"a{number}"))
-        rule("fine", to=f"webhook+http://{receiver.place}/")
+        rule("fine", to=f"webhook+http://{receiver.address}/")
         records.report(summaries.pool_limited("gone"))
         sender = Sender(lambda: True)
         sender.start()
         try:
-            wait_for(lambda: ("alert.resolved", "all_accounts_limited") in receiver.told, 20)
+            wait_for(lambda: ("alert.resolved", "all_accounts_limited") in receiver.kinds, 20)
             assert AlertNotice.objects.filter(rule__name="deaf", tries=0).count() >= 8, "their time is not over"
         finally:
             sender.stop()
-    wait_for(lambda: not sender._notices._underway, 20)
+    wait_for(lambda: not sender._notices.underway, 20)
 
 
 def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) -> None:
@@ -98,14 +100,14 @@ def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) ->
     notice = AlertNotice.objects.order_by("pk")[0]
     assert notice.due_at is None and notice.error.startswith("given up: ")
     assert "hush" not in str(list(AlertNotice.objects.values_list("error")))
-    deaf.to = f"webhook+http://{receiver.place}/"  # type: ignore[assignment]
+    deaf.to = f"webhook+http://{receiver.address}/"  # type: ignore[assignment]
     deaf.save()
     assert notices.send_due() == 1
-    assert receiver.told == [("alert.resolved", "account_auth_failed")]
+    assert receiver.kinds == [("alert.resolved", "account_auth_failed")]
 
 
 def test_a_sender_that_died_after_taking_one_is_followed_by_another(receiver: Receiver) -> None:
-    rule(to=f"webhook+http://{receiver.place}/")
+    rule(to=f"webhook+http://{receiver.address}/")
     records.report(TROUBLE)
     AlertNotice.objects.update(due_at=clock.now() + CLAIM)  # taken, and then it died
     assert notices.send_due() == 0
@@ -115,7 +117,7 @@ def test_a_sender_that_died_after_taking_one_is_followed_by_another(receiver: Re
 
 
 def test_two_senders_send_once(receiver: Receiver) -> None:
-    rule(to=f"webhook+http://{receiver.place}/")
+    rule(to=f"webhook+http://{receiver.address}/")
     for number in range(8):
         records.report(summaries.auth_failed("llm", f"a{number}"))
     from django.db import connection
@@ -140,7 +142,7 @@ def test_two_senders_send_once(receiver: Receiver) -> None:
 
 
 def test_the_thread_watches_and_sends_while_it_leads(receiver: Receiver) -> None:
-    rule(to=f"webhook+http://{receiver.place}/")
+    rule(to=f"webhook+http://{receiver.address}/")
     records.report(summaries.pool_limited("gone"))  # nothing is so any more: the watch ends it
     leads = threading.Event()
     sender = Sender(leads.is_set)
@@ -151,11 +153,11 @@ def test_the_thread_watches_and_sends_while_it_leads(receiver: Receiver) -> None
         wait_for(lambda: receiver.got, 20)
     finally:
         sender.stop()
-    assert receiver.told[0] == ("alert.raised", "all_accounts_limited")
+    assert receiver.kinds[0] == ("alert.raised", "all_accounts_limited")
 
 
 def test_services_of_apprise(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
-    rule(to=f"json://hush-user:hush-word@{receiver.place}/hush-path")
+    rule(to=f"json://hush-user:hush-word@{receiver.address}/hush-path")
     receiver.statuses = [500, 200]
     records.report(TROUBLE)
     with caplog.at_level("DEBUG"):
@@ -168,6 +170,33 @@ def test_services_of_apprise(receiver: Receiver, caplog: pytest.LogCaptureFixtur
     assert body["title"] == "[critical] Credential refused: llm/a1"
     assert TROUBLE.summary in body["message"] and body["type"] == "failure"
     assert "hush" not in caplog.text
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["head", "body"])
+def test_a_service_of_apprise_that_drips_is_left_at_the_deadline(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "APPRISE", Deadline(1.0))
+    with receiving(drip(head)) as port:
+        rule(to=f"json://127.0.0.1:{port}/")
+        records.report(TROUBLE)
+        assert notices.send_due() == 1
+        assert AlertNotice.objects.get().error == "the service did not answer in time"
+        wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "notify"], 20)
+
+
+def test_a_call_that_cannot_be_interrupted_is_not_joined_by_another() -> None:
+    """One instruction of C: nothing is raised in it before it is over."""
+    deadline, go_on = Deadline(0.2), threading.Lock()
+    go_on.acquire()
+    with pytest.raises(TooSlow):
+        deadline.within("a", go_on.acquire)
+    alive = [thread for thread in threading.enumerate() if thread.name == "notify"]
+    with pytest.raises(TooSlow):
+        deadline.within("a", lambda: None)
+    assert [thread for thread in threading.enumerate() if thread.name == "notify"] == alive
+    assert deadline.within("b", lambda: 1) == 1
+    go_on.release()
+    wait_for(lambda: not alive[0].is_alive(), 20)
+    assert deadline.within("a", lambda: 2) == 2
 
 
 @pytest.mark.parametrize(
@@ -192,12 +221,12 @@ def test_addresses(address: str, wrong: str | None) -> None:
 
 
 def test_a_rule_can_be_tried_out(receiver: Receiver) -> None:
-    asked = rule(to=f"webhook+http://{receiver.place}/")
+    asked = rule(to=f"webhook+http://{receiver.address}/")
     asked.refresh_from_db()
     assert outbox.send_test(asked, actor="user:eve", reason="new") == ""
     receiver.statuses = [404]
     assert outbox.send_test(asked, actor="user:eve", reason="again") == "HTTP 404"
-    assert receiver.told == [("alert.resolved", "test")] * 2
+    assert receiver.kinds == [("alert.resolved", "test")] * 2
     assert not Alert.objects.exists() and not AlertNotice.objects.exists()
     assert [entry.after for entry in AuditEntry.objects.filter(verb="alert_rule.test").order_by("pk")] == [
         {"delivered": True},

@@ -153,27 +153,23 @@ def submit(queue: Queue, count: int, age: float = 0.0, **columns: Any) -> None:
 
 
 def test_a_queue_that_fills_up_and_one_that_falls_behind(queue: Queue) -> None:
-    watch = Watch(_looks=0)
+    watch = Watch()
     submit(queue, 7)
     watch.look()
     assert kinds() == set()
     submit(queue, 1)
-    watch._looks = 0
-    watch.look()
+    watch.look_at_everything()
     assert kinds() == {("queue_backlog", "line")}
     submit(queue, 2)
-    watch._looks = 0
-    watch.look()
+    watch.look_at_everything()
     assert Alert.objects.get().severity == "critical" and "full" in Alert.objects.get().summary
     Job.objects.all().delete()
     submit(queue, 1, age=700)
-    watch._looks = 0
-    watch.look()
+    watch.look_at_everything()
     assert kinds() == {("queue_backlog", "line")}
     Job.objects.all().delete()
     submit(queue, 1, age=7000, not_before=clock.now() - timedelta(seconds=1))
-    watch._looks = 0
-    watch.look()
+    watch.look_at_everything()
     assert kinds() == set(), "it was asked to run later, and that was a second ago"
 
 
@@ -196,8 +192,7 @@ def test_critical_letters_end_when_they_are_handled(queue: Queue) -> None:
     assert kinds() == {("dead_letter_critical", "acme/line")}
     assert Alert.objects.get().project == "acme"
     DeadLetter.objects.filter(pk=letter.pk).update(handled_at=clock.now())
-    watch._looks = 0
-    watch.look()
+    watch.look_at_everything()
     assert kinds() == set()
 
 

@@ -45,8 +45,7 @@ class Door:
 
     def close(self) -> None:
         self.run(self.application.close())
-        for pool in (self.application.threads.django, self.application.threads._short):
-            pool.shutdown(wait=True)
+        self.application.threads.join()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

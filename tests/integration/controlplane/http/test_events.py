@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +14,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client, override_settings
 
-from controlplane.http.event_hub import Hub
+from controlplane.http.event_hub import Hub, event_of
 from controlplane.observability import stream
 from controlplane.observability.stream import Publisher
 from queues import connection
@@ -66,7 +64,7 @@ class Listener:
         return b"".join(message.get("body", b"") for message in self.sent).decode()
 
     @property
-    def heard(self) -> list[tuple[str, str, Any]]:
+    def received(self) -> list[tuple[str, str, Any]]:
         """(id, name, data) of each event."""
         found = []
         for block in self.text.split("\n\n"):
@@ -76,7 +74,7 @@ class Listener:
         return found
 
     def names(self) -> list[str]:
-        return [name for _, name, _ in self.heard]
+        return [name for _, name, _ in self.received]
 
     def leave(self) -> None:
         self.door.loop.call_soon_threadsafe(self.gone.set)
@@ -87,42 +85,42 @@ def changed(job: str, project: str = "acme", status: str = "completed") -> event
     return events.JobChanged(job, "batch", "t", status, project=project)
 
 
-def tell(*told: events.Event) -> None:
-    events.emit_all(told)
+def emit(*emitted: events.Event) -> None:
+    events.emit_all(emitted)
     assert stream.publisher.flush()
 
 
 def test_a_project_hears_of_its_own_and_the_platform_of_all(door: Door) -> None:
     mine, all_ = Listener(door, api("read", project="acme")), Listener(door, api("read"))
-    tell(changed("j1"), changed("j2", "other"), events.QueueChanged("batch", "paused", "why"), changed("j3"))
-    wait_for(lambda: len(all_.heard) == 4 and len(mine.heard) == 2)
+    emit(changed("j1"), changed("j2", "other"), events.QueueChanged("batch", "paused", "why"), changed("j3"))
+    wait_for(lambda: len(all_.received) == 4 and len(mine.received) == 2)
     assert all_.names() == ["job.completed", "job.completed", "queue.paused", "job.completed"]
-    assert [event["data"]["job"] for _, _, event in mine.heard] == ["j1", "j3"]
-    assert mine.heard[0][2]["project"] == "acme" and mine.heard[0][2]["event"] == "job.completed"
-    assert all_.heard[2][2]["project"] is None
+    assert [event["data"]["job"] for _, _, event in mine.received] == ["j1", "j3"]
+    assert mine.received[0][2]["project"] == "acme" and mine.received[0][2]["event"] == "job.completed"
+    assert all_.received[2][2]["project"] is None
     headers = dict(mine.sent[0]["headers"])
     assert headers[b"content-type"] == b"text/event-stream" and b"content-length" not in headers
     mine.leave(), all_.leave()
-    assert not door.application.streams._listeners
+    assert not len(door.application.streams)
 
 
 def test_a_listener_goes_on_where_it_was(door: Door) -> None:
     first = Listener(door, api("read"))
-    tell(*(changed(f"j{n}") for n in range(5)))
-    wait_for(lambda: len(first.heard) == 5)
-    third = first.heard[2][0]
+    emit(*(changed(f"j{n}") for n in range(5)))
+    wait_for(lambda: len(first.received) == 5)
+    third = first.received[2][0]
     first.leave()
-    tell(changed("late"))
+    emit(changed("late"))
     for again in (
         Listener(door, api("read"), "", Last_Event_ID=third),
         Listener(door, api("read"), f"since={third}"),
         Listener(door, api("read"), "since=0", Last_Event_ID=third),
     ):
-        wait_for(lambda again=again: len(again.heard) == 3)  # type: ignore[misc]
-        assert [event["data"]["job"] for _, _, event in again.heard] == ["j3", "j4", "late"]
+        wait_for(lambda again=again: len(again.received) == 3)  # type: ignore[misc]
+        assert [event["data"]["job"] for _, _, event in again.received] == ["j3", "j4", "late"]
         again.leave()
     whole = Listener(door, api("read"), "since=2020-01-01T00:00:00Z")
-    wait_for(lambda: len(whole.heard) == 6)
+    wait_for(lambda: len(whole.received) == 6)
     whole.leave()
 
 
@@ -130,35 +128,35 @@ def test_more_than_memory_holds_is_read_from_redis(door: Door, monkeypatch: pyte
     monkeypatch.setattr("controlplane.http.event_hub.REMEMBERED", 10)
     monkeypatch.setattr("controlplane.http.event_hub.PAGE", 50)
     keeps_reading = Listener(door, api("read"))
-    tell(*(changed(f"j{n}") for n in range(300)))
-    wait_for(lambda: len(keeps_reading.heard) == 300)
+    emit(*(changed(f"j{n}") for n in range(300)))
+    wait_for(lambda: len(keeps_reading.received) == 300)
     late = Listener(door, api("read"), "since=0")
-    wait_for(lambda: len(late.heard) == 300)
-    assert [event["data"]["job"] for _, _, event in late.heard] == [f"j{n}" for n in range(300)]
+    wait_for(lambda: len(late.received) == 300)
+    assert [event["data"]["job"] for _, _, event in late.received] == [f"j{n}" for n in range(300)]
     keeps_reading.leave(), late.leave()
 
 
 def test_a_stream_survives_a_redis_that_loses_its_memory(door: Door, store: redis.Redis) -> None:
     listener = Listener(door, api("read"))
-    tell(changed("before"))
-    wait_for(lambda: len(listener.heard) == 1)
+    emit(changed("before"))
+    wait_for(lambda: len(listener.received) == 1)
     store.flushall()
     # An id is a millisecond: a stream that begins anew within that of the last event would give the same one again.
-    last = int(str(listener.heard[0][0]).partition("-")[0])
+    last = int(str(listener.received[0][0]).partition("-")[0])
     wait_for(lambda: store.time()[0] * 1000 + store.time()[1] // 1000 > last + 1)  # type: ignore[index]
-    tell(changed("after"))
-    wait_for(lambda: len(listener.heard) == 2)
+    emit(changed("after"))
+    wait_for(lambda: len(listener.received) == 2)
     listener.leave()
 
 
 def test_lower_ids_after_a_loss_are_noticed(door: Door, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controlplane.http.event_hub.BLOCK", 0.2)
     listener = Listener(door, api("read"))
-    tell(changed("before"))
-    wait_for(lambda: len(listener.heard) == 1)
+    emit(changed("before"))
+    wait_for(lambda: len(listener.received) == 1)
     store.flushall()
     store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": "{}"}, id="5-0")  # type: ignore[arg-type]
-    wait_for(lambda: [event[0] for event in listener.heard][1:] == ["5-0"])
+    wait_for(lambda: [event[0] for event in listener.received][1:] == ["5-0"])
     listener.leave()
 
 
@@ -173,11 +171,11 @@ def test_a_stream_survives_a_restart_of_redis(door: Door, monkeypatch: pytest.Mo
             with run_server(valkey_binary(), port=port):
                 listener = Listener(door, api("read"))
                 publisher.put(stream.Entry("job.completed", "", {"n": 1}))
-                wait_for(lambda: len(listener.heard) == 1)
+                wait_for(lambda: len(listener.received) == 1)
             publisher.put(stream.Entry("job.completed", "", {"n": 2}))
             with run_server(valkey_binary(), port=port):
-                wait_for(lambda: len(listener.heard) == 2, 20)
-            assert [event["data"]["n"] for _, _, event in listener.heard] == [1, 2], "kept while nobody took it"
+                wait_for(lambda: len(listener.received) == 2, 20)
+            assert [event["data"]["n"] for _, _, event in listener.received] == [1, 2], "kept while nobody took it"
             listener.leave()
         finally:
             connection.client.cache_clear()
@@ -187,7 +185,7 @@ def test_silence_is_broken_by_comments(door: Door, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("controlplane.http.sse.HEARTBEAT", 0.05)
     listener = Listener(door, api("read"))
     wait_for(lambda: listener.text.count("\n: \n") >= 3)
-    assert not listener.heard
+    assert not listener.received
     listener.leave()
 
 
@@ -219,22 +217,22 @@ def test_listening_needs_the_scope_or_a_session(door: Door) -> None:
     cookie = f"sessionid={client.cookies['sessionid'].value}"
     listener = Listener(door, None, Cookie=cookie)
     assert listener.status == 200
-    tell(changed("j1"))
-    wait_for(lambda: len(listener.heard) == 1)
+    emit(changed("j1"))
+    wait_for(lambda: len(listener.received) == 1)
     listener.leave()
 
 
-def test_what_is_rolled_back_is_not_told(store: redis.Redis) -> None:
+def test_an_event_of_a_rolled_back_transaction_is_not_sent(store: redis.Redis) -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
         events.emit(changed("never"))
         raise RuntimeError
     with transaction.atomic():
-        events.emit(changed("told"))
+        events.emit(changed("committed"))
         stream.publisher.flush()
         assert store.xlen(stream.stream_key()) == 0
     stream.publisher.flush()
     rows: Any = store.xrange(stream.stream_key())
-    assert [json.loads(fields[b"d"])["job"] for _, fields in rows] == ["told"]
+    assert [json.loads(fields[b"d"])["job"] for _, fields in rows] == ["committed"]
 
 
 @pytest.fixture
@@ -245,16 +243,38 @@ def publisher() -> Iterator[Publisher]:
 def test_denials_are_told_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
     denied = events.LimitDenied("p", "user", "u", 5.0, project="acme")
     for _ in range(1000):
-        publisher.tell(denied)
-    publisher.tell(events.LimitDenied("p", "user", "v", 5.0, project="acme"))
+        publisher.publish(denied)
+    publisher.publish(events.LimitDenied("p", "user", "v", 5.0, project="acme"))
 
-    def told() -> list[tuple[str, int]]:
+    def denials() -> list[tuple[str, int]]:
         rows: Any = store.xrange(stream.stream_key())
         data = [json.loads(fields[b"d"]) for _, fields in rows]
         return [(one["key"], one["count"]) for one in data]
 
-    wait_for(lambda: sum(count for _, count in told()) == 1001)
-    assert told()[:2] == [("u", 1), ("v", 1)] and len(told()) <= 4
+    wait_for(lambda: sum(count for _, count in denials()) == 1001)
+    assert denials()[:2] == [("u", 1), ("v", 1)] and len(denials()) <= 4
+
+
+def test_failed_calls_are_events_and_counted_together(publisher: Publisher, store: redis.Redis) -> None:
+    def ended(outcome: str) -> events.CallEnded:
+        return events.CallEnded(
+            call="c", at=0.0, pool="llm", method="POST", path="/x", model="", user="u", actor="key:a", account="a1",
+            status=502, outcome=outcome, attempts=1, waited=0.0, seconds=1.0, overhead=0.0, first_byte=None,
+            is_stream=False, cost={}, actual={}, project="acme",
+        )  # fmt: skip
+
+    for _ in range(100):
+        publisher.publish(ended("server"))
+    for outcome in ("ok", "validation", "quota_exceeded", "cancelled", "network"):
+        publisher.publish(ended(outcome))
+
+    def found() -> list[tuple[bytes, bytes, dict[str, Any]]]:
+        rows: Any = store.xrange(stream.stream_key())
+        return [(fields[b"n"], fields[b"p"], json.loads(fields[b"d"])) for _, fields in rows]
+
+    wait_for(lambda: sum(data["count"] for _, _, data in found()) == 101)
+    assert {(name, project) for name, project, _ in found()} == {(b"call.failed", b"acme")}
+    assert {data["outcome"] for _, _, data in found()} == {"server", "network"} and len(found()) <= 4
 
 
 def test_a_full_buffer_drops_and_counts(
@@ -267,17 +287,17 @@ def test_a_full_buffer_drops_and_counts(
             publisher.put(stream.Entry("job.completed", "", {"n": n}))
         assert not publisher.flush() and publisher.dropped == 15
     connection.client.cache_clear()
-    publisher._transport = None
+    publisher.reconnect()
     wait_for(lambda: publisher.flush() and store.get(stream.dropped_key()) is not None)
     assert store.xlen(stream.stream_key()) == 10 and store.get(stream.dropped_key()) == b"15"
 
 
-def test_a_forked_child_tells_its_own_events_only(publisher: Publisher, store: redis.Redis) -> None:
-    publisher._thread = threading.current_thread()  # nobody writes meanwhile
+def test_a_forked_child_writes_its_own_events_only(store: redis.Redis) -> None:
+    publisher = Publisher(thread=False)
     publisher.put(stream.Entry("job.completed", "", {"of": "parent"}))
     pid = os.fork()
     if pid == 0:
-        publisher._buffer.append(stream.Entry("job.completed", "", {"of": "child"}))
+        publisher.put(stream.Entry("job.completed", "", {"of": "child"}))
         os._exit(0 if publisher.flush() else 1)
     assert os.waitpid(pid, 0)[1] == 0
     publisher.flush()
@@ -294,12 +314,12 @@ def test_the_stream_is_capped(publisher: Publisher, monkeypatch: pytest.MonkeyPa
     assert 500 <= store.xlen(stream.stream_key()) <= 700
 
 
-def test_a_hub_that_nobody_hears_reads_nothing(door: Door) -> None:
+def test_a_hub_without_listeners_reads_nothing(door: Door) -> None:
     listener = Listener(door, api("read"))
-    hub = door.application.streams._hub
-    assert isinstance(hub, Hub)
+    hub = door.application.streams.hub
+    assert isinstance(hub, Hub) and hub.is_reading
     listener.leave()
-    assert door.application.streams._hub is None and hub._task is None
+    assert door.application.streams.hub is None and not hub.is_reading
 
 
 def test_an_entry_that_can_not_be_read_hides_no_later_one(door: Door, store: redis.Redis) -> None:
@@ -311,17 +331,27 @@ def test_an_entry_that_can_not_be_read_hides_no_later_one(door: Door, store: red
     listener.leave()
 
 
-def test_a_hub_goes_on_after_another_type_of_value(door: Door, store: redis.Redis) -> None:
+def test_a_hub_continues_after_a_value_of_another_type_and_after_a_fault(
+    door: Door, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listener = Listener(door, api("read"))
     store.delete(stream.stream_key())
     store.set(stream.stream_key(), "not a stream")
-    hub = door.application.streams._hub
-    assert hub is not None and hub._task is not None
-    hub._recent = None  # type: ignore[assignment]  # a fault of ours, so that the next event is one too
+    hub = door.application.streams.hub
+    assert hub is not None and hub.is_reading
+    faults = []
+
+    def faulty(*row: Any) -> Any:
+        if b"faulty" in row[1].get(b"d", b""):
+            faults.append(row)
+            raise RuntimeError("a fault of the product")
+        return event_of(*row)
+
+    monkeypatch.setattr("controlplane.http.event_hub.event_of", faulty)
     store.delete(stream.stream_key())
     store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "faulty"}'})
-    wait_for(lambda: hub.tail is None or hub._task is None or hub._task.done())
-    hub._recent = deque()
+    wait_for(lambda: faults)
+    monkeypatch.undo()
     wait_for(lambda: hub.tail is not None, 30.0)
     store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": '{"job": "after"}'})
     wait_for(lambda: "after" in listener.text, 30.0)

@@ -23,7 +23,7 @@ ACQUIRE = "/api/v1/pools/llm/acquire"
 @pytest.fixture(params=["pipeline", "threads"])
 def way(request: pytest.FixtureRequest, door: Door) -> str:
     """Where TLS or a cluster rules the pipeline out, single questions are asked in threads."""
-    door.application.fast_path.checks._threads_only = request.param == "threads"
+    door.application.fast_path.checks.threads_only = request.param == "threads"
     return str(request.param)
 
 
@@ -34,13 +34,12 @@ def ask(door: Door, key: Any, path: str = CHECK, gone: asyncio.Event | None = No
 
 
 async def line_of(door: Door, count: int) -> None:
-    """Wait until so many stand in line."""
+    """Wait until so many calls wait for capacity."""
     deadline = time.monotonic() + 20
     while True:
-        line = door.application.fast_path.checks._line
-        if line is not None and line.waiting() == count:
+        if door.application.fast_path.checks.waiting() == count:
             return
-        assert time.monotonic() < deadline, f"never {count} in line"
+        assert time.monotonic() < deadline, f"never {count} waiting"
         await asyncio.sleep(0.01)
 
 

@@ -136,8 +136,8 @@ def test_every_door_is_heard() -> None:
     assert limits.report(project="acme", user="u", status=429, count=2) == ["upstream"]
     assert limits.report(project="acme", status=429) == [], "no policy of that scope applies"
     clock.step(0)
-    assert clock.controller._watched["upstream"].seen.failed == 6
-    assert clock.controller._watched["upstream"].seen.seen == 6
+    assert clock.controller.seen("upstream").failed == 6
+    assert clock.controller.seen("upstream").seen == 6
     assert caller.post("limits/outcomes", {"user": "u"}).status_code == 400
     assert caller.post("limits/outcomes", {"user": "u", "status": 200, "project": "other"}).status_code == 404
 

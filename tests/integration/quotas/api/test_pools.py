@@ -12,6 +12,7 @@ from controlplane.models import AuditEntry
 from quotas import events
 from quotas.models import Account, Pool, PoolLimit, Provider
 from quotas.services import health
+from quotas.testing import capture_events
 from tests.integration.quotas.api.conftest import api
 
 SECRET = "sk-very-secret-credential-0123456789"
@@ -211,17 +212,16 @@ def test_explain_names_the_chosen_and_the_others_reasons() -> None:
     assert caller.get("pools/nobody/explain").status_code == 404
 
 
-def test_invalid_key_disables_the_account_tells_of_it_and_shows_no_secret(monkeypatch: Any) -> None:
+def test_invalid_key_disables_the_account_with_an_event_and_shows_no_secret() -> None:
     make_pool(accounts=1)
-    told: list[events.AccountChanged] = []
-    monkeypatch.setattr(events, "_subscribers", [*events._subscribers, (events.AccountChanged, told.append)])
     caller = api()
     lease = acquire(caller).json()["lease"]
     echo = f'{{"error": {{"message": "Incorrect API key provided: {SECRET}-0", "code": "invalid_api_key"}}}}'
-    assert settle(caller, lease, status=401, headers={}, body=echo).json()["outcome"] == "auth"
+    with capture_events(events.AccountChanged) as changes:
+        assert settle(caller, lease, status=401, headers={}, body=echo).json()["outcome"] == "auth"
     (account,) = caller.get("accounts").json()["results"]
     assert account["state"] == "disabled" and SECRET not in str(account) and "Incorrect" in account["last_error"]
-    assert [(event.account, event.after) for event in told] == [("llm-1", "disabled")]
+    assert [(event.account, event.after) for event in changes] == [("llm-1", "disabled")]
     row = Account.objects.get()
     assert row.state == "disabled" and SECRET not in row.last_error
 

@@ -18,7 +18,9 @@ PART = [
 WHOLE = [
     "tests/integration/quotas/api",
     "tests/integration/quotas/snapshot",
-    "tests/integration/quotas/python",
+    "tests/integration/quotas/test_limits.py",
+    "tests/integration/quotas/test_pools.py",
+    "tests/integration/quotas/upstream",
     "tests/integration/quotas/web",
     "tests/integration/controlplane/config",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from controlplane.gateway import fields
@@ -19,6 +21,21 @@ def test_wishes_are_read() -> None:
     )
     assert wishes.keys == {"chat": "-100123", "model": "x"} and wishes.cost == {"requests": 2, "tokens": 900}
     assert wishes.priority == 8 and wishes.wait == fields.MAX_WAIT and wishes.preferred == "wait=300"
+    assert wishes.may_defer
+
+
+def test_preferences_of_several_lines_are_one_list() -> None:
+    found = fields.single([(b"prefer", b"wait=3"), (b"prefer", b"respond-async, wait=9")])
+    wishes = fields.wishes_of(found)
+    assert wishes.wait == 3 and wishes.may_defer
+
+
+def test_header_fields_have_a_size(settings: Any) -> None:
+    settings.GATEWAY_MAX_HEADERS = 2000
+    fields.single([(b"x-a", b"x" * 1000)])
+    with pytest.raises(ProblemError) as refused:
+        fields.single([(b"x-a", b"x" * 1000), (b"x-b", b"x" * 1000)])
+    assert refused.value.status == 431
 
 
 @pytest.mark.parametrize(
@@ -35,7 +52,7 @@ def test_what_cannot_be_read_is_refused(name: bytes, value: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"host", b"authorization", b"x-api-key", b"content-length", b"sluice-user", b"prefer"]
+    "name", [b"host", b"authorization", b"x-api-key", b"content-length", b"sluice-user", b"idempotency-key"]
 )
 def test_a_field_that_decides_is_there_once(name: bytes) -> None:
     with pytest.raises(ProblemError):

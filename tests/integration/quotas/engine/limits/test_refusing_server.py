@@ -19,7 +19,7 @@ from quotas.engine.redis import pipeline as pipelined
 from quotas.engine.redis.pipeline import Pipeline
 from quotas.engine.types import AdmitRequest
 from tests.integration.quotas.engine.limits.conftest import limit
-from tests.refusals import STATES, busy, refusing
+from tests.support.refusing import STATES, busy, refusing
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
 
 OPEN = limit("open", limit=6, window=3600.0, on_redis_down="fail_open")

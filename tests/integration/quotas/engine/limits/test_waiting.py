@@ -35,16 +35,25 @@ class Counting(Limiter):
         return super().check(limits, **options)
 
 
+@pytest.fixture
+def limiter(valkey: redis.Redis) -> Iterator[Counting]:
+    made = Counting(valkey)
+    yield made
+    made.transport.close()
+
+
 @pytest.fixture(params=["alone", "shared"])
-def line(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[WaitingLine]:
-    """A process's own line, and one that is shared through the server."""
-    limiter = Counting(valkey)
-    shared = WaitQueue(lambda ask: ask(limiter.transport), limiter.keys) if request.param == "shared" else None
-    yield WaitingLine(limiter, shared)
-    limiter.transport.close()
+def queue(request: pytest.FixtureRequest, limiter: Counting) -> WaitQueue | None:
+    """None for a line of the process's own, or what shares it through the server."""
+    return WaitQueue(lambda ask: ask(limiter.transport), limiter.keys) if request.param == "shared" else None
 
 
-def test_threads_are_served_in_order_of_arrival(line: WaitingLine) -> None:
+@pytest.fixture
+def line(queue: WaitQueue | None, limiter: Counting) -> WaitingLine:
+    return WaitingLine(limiter, queue)
+
+
+def test_threads_are_served_in_order_of_arrival(line: WaitingLine, limiter: Counting) -> None:
     one = limit("w", "token_bucket", limit=20, window=1.0, burst=1)
     assert line.check([one], max_wait=0)
     order: list[int] = []
@@ -63,12 +72,12 @@ def test_threads_are_served_in_order_of_arrival(line: WaitingLine) -> None:
     for thread in threads:
         thread.join()
     assert order == sorted(order) and len(order) == 10
-    assert line._limiter.asked <= 1 + 4 * 10  # type: ignore[attr-defined]
+    assert limiter.asked <= 1 + 4 * 10
     assert line.waiting() == 0
 
 
-def test_a_wait_that_is_too_long_is_refused_at_once(line: WaitingLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line, "_sleep", lambda seconds: pytest.fail("slept"))
+def test_a_wait_that_is_too_long_is_refused_at_once(queue: WaitQueue | None, limiter: Counting) -> None:
+    line = WaitingLine(limiter, queue, sleep=lambda seconds: pytest.fail("slept"))
     one = limit("w", "fixed_window", limit=1, window=86400.0 * 30)
     assert line.check([one], max_wait=5)
     denied = line.check([one], max_wait=5)
@@ -76,7 +85,7 @@ def test_a_wait_that_is_too_long_is_refused_at_once(line: WaitingLine, monkeypat
     hopeless: Limit = limit("z", limit=0)
     assert line.check([hopeless], max_wait=5).retry_after is None
     assert line.check([limit("i", limit=3, cost=4)], max_wait=5).impossible
-    assert line._limiter.asked == 4  # type: ignore[attr-defined]
+    assert limiter.asked == 4
 
 
 def test_whose_time_is_up_gets_the_denial(line: WaitingLine) -> None:

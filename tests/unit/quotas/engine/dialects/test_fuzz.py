@@ -7,9 +7,10 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quotas.engine.categories import OF_CALLS
 from quotas.engine.dialects import DIALECTS, read
 from quotas.engine.dialects.wait_values import MAX_WAIT
-from quotas.engine.types import MAX_COST, Category
+from quotas.engine.types import MAX_COST
 
 NAMES = [
     "Retry-After", "retry-after-ms", "x-ms-retry-after-ms", "Date", "Age", "RateLimit", "RateLimit-Policy",
@@ -65,7 +66,7 @@ BODIES = st.one_of(st.binary(max_size=200), st.text(max_size=200), JSON, JSON.ma
 )
 def test_anything_at_all(dialect, status, headers, body, options):
     outcome = read(dialect, status, headers, body, settings=options, secrets=["s3cret"], now=1_695_999_417.0)
-    assert outcome.category in ("ok", *Category.__args__)
+    assert outcome.category in ("ok", *OF_CALLS)
     assert outcome.retry_after is None or 0 < outcome.retry_after <= MAX_WAIT
     assert outcome.scope in ("account", "key", "model", "pool")
     assert len(outcome.error) <= 300

@@ -1,0 +1,475 @@
+"""Calls through the gateway: how many, what it adds, and how many streams one process holds.
+
+    python -m bench.gateway calls [--seconds 5] [--rounds 3] [--connections 16] [--litellm /path/to/litellm]
+    python -m bench.gateway streams [--streams 1000] [--seconds 30]
+    python -m bench.gateway use [--calls 20000] [--clients 200] [--rpm 600]
+
+`calls`: one granian process with this project's application, one with a bare pass-through by the same HTTP client, and
+LiteLLM's proxy where one is named, measured in turn against a provider that answers at once, whole and streamed.
+`streams`: one process, streams of a chunk a second; what each chunk is delayed against the same streams without a
+gateway, memory, a reader of one byte a second among them, and how soon slots are free when all clients vanish.
+`use`: many clients, few accounts of a simulator that enforces a limit, estimates that are wrong; the baseline is the
+arithmetic: bursts, and the rate.
+
+LiteLLM is in the dependency group `bench` and in no lock. Read the ratios: the machine is shared. `CPU` is what a call
+costs the server's process, Redis and the provider not among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench.rest_check import SERVE, cpu_of
+from tests.support.valkey import free_port, run_server, valkey_binary, wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+PATH = "/gateway/llm/v1/chat/completions"
+PREPARE = """
+import sys
+import django; django.setup()
+from django.core.management import call_command
+call_command('migrate', verbosity=0)
+from controlplane import config
+config.apply(sys.argv[1], actor='bench')
+from quotas.models import Project
+from quotas.services import api_keys
+print(api_keys.create('bench', ['call', 'read'], project=Project.objects.get(), actor='bench')[1])
+"""
+LITELLM = """
+model_list:
+  - model_name: gpt-4o-mini
+    litellm_params: {model: openai/gpt-4o-mini, api_base: "%s/v1", api_key: sk-provider}
+general_settings: {master_key: sk-bench}
+"""
+CHAT = {"model": "gpt-4o-mini", "max_tokens": 50, "messages": [{"role": "user", "content": "word " * 40}]}
+
+
+def configuration(provider: str, accounts: int = 1, **pool: Any) -> str:
+    return json.dumps(
+        {
+            "version": 1,
+            "projects": [{"slug": "bench"}],
+            "providers": [{"name": "p", "dialect": "openai", "base_url": provider, "timeout": "300s"}],
+            "pools": [
+                {
+                    "name": "llm", "provider": "p", **pool,
+                    "accounts": [
+                        {"name": f"a{number}", "credential_env": f"BENCH_KEY_{number}"} for number in range(1, accounts + 1)
+                    ],
+                }
+            ],
+            "policies": [
+                {"name": "hourly", "scope": "user", "algorithm": "sliding_window", "limit": 10**9, "window": "1h"},
+                {"name": "tokens", "scope": "project", "unit": "tokens", "algorithm": "token_bucket", "limit": 10**9, "window": "1h"},
+            ],
+        }
+    )  # fmt: skip
+
+
+@contextmanager
+def process(command: list[str], environ: dict[str, str], port: int, seconds: float = 90.0) -> Iterator[int]:
+    """Its process group, when it listens."""
+    started = subprocess.Popen(
+        command, cwd=ROOT, env=environ, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: _listens(port) or started.poll() is not None, seconds)
+        assert started.poll() is None, command
+        yield started.pid
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGTERM)
+        try:
+            started.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def memory_of(group: int) -> float:
+    """MiB of resident memory of the largest process of a group, and of that one only: granian's parent is another."""
+    most = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                status = (stat.parent / "status").read_text()
+                most = max(most, int(re.search(r"VmRSS:\s+(\d+)", status)[1]))  # type: ignore[index]
+        except (FileNotFoundError, TypeError):
+            continue
+    return most / 1024
+
+
+class Yard:
+    """The servers of one run."""
+
+    def __init__(self, stack: ExitStack, directory: str) -> None:
+        self._stack, self.directory = stack, Path(directory)
+        server = stack.enter_context(run_server(valkey_binary()))
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")},
+            "SLUICE_DATA_DIR": directory, "SLUICE_SECRET_KEY": "bench" * 12, "REDIS_URL": server.unix_url,
+            "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=", "SLUICE_LOG_LEVEL": "ERROR",
+            "DJANGO_SETTINGS_MODULE": "controlplane.settings", "PYTHONPATH": str(ROOT),
+            **{f"BENCH_KEY_{number}": f"sk-bench-{number}" for number in range(1, 9)},
+        }  # fmt: skip
+        (self.directory / "serve.py").write_text(SERVE)
+
+    def provider(self) -> str:
+        port = free_port()
+        self._stack.enter_context(
+            process([sys.executable, "-m", "bench.gateway_provider", str(port)], self.environ, port)
+        )
+        return f"http://127.0.0.1:{port}"
+
+    def gateway(self, document: str) -> tuple[int, int, str]:
+        """Port, process group and API key."""
+        made = subprocess.run(
+            [sys.executable, "-c", PREPARE, document], cwd=ROOT, env=self.environ, check=True, capture_output=True, text=True
+        )  # fmt: skip
+        port, group = self._served("controlplane.asgi:application", self.environ)
+        return port, group, made.stdout.split()[-1]
+
+    def bare(self, provider: str) -> tuple[int, int]:
+        return self._served("bench.gateway_bare:application", {**self.environ, "PROVIDER": provider})
+
+    def _served(self, target: str, environ: dict[str, str]) -> tuple[int, int]:
+        port = free_port()
+        command = [sys.executable, str(self.directory / "serve.py"), target, "asgi", str(port)]
+        return port, self._stack.enter_context(process(command, environ, port))
+
+    def litellm(self, program: str, provider: str) -> tuple[int, int]:
+        port = free_port()
+        file = self.directory / "litellm.yaml"
+        file.write_text(LITELLM % provider)
+        command = [program, "--config", str(file), "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
+        environ = {name: value for name, value in self.environ.items() if name not in ("PYTHONPATH", "REDIS_URL")}
+        return port, self._stack.enter_context(process(command, environ, port, 180))
+
+
+def request_of(path: str, key: str, *, stream: bool) -> bytes:
+    body = json.dumps({**CHAT, **({"stream": True} if stream else {})}, separators=(",", ":")).encode()
+    return (
+        b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer %b\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (path.encode(), key.encode(), len(body), body)
+    )
+
+
+class Load:
+    """Connections that each have one request under way, on raw sockets: little CPU next to what is measured."""
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self._port, self._request = port, request
+        self.times: list[float] = []
+        self.refused: Counter[bytes] = Counter()
+
+    async def run(self, connections: int, seconds: float) -> float:
+        """Answers a second."""
+        until = time.perf_counter() + seconds
+        began = time.perf_counter()
+        await asyncio.gather(*[self._one(until) for _ in range(connections)])
+        return len(self.times) / (time.perf_counter() - began)
+
+    async def _one(self, until: float) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        while (began := time.perf_counter()) < until:
+            writer.write(self._request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+            if length:
+                await reader.readexactly(int(length[1]))
+            else:
+                while not (await reader.readuntil(b"\r\n")).startswith(b"0\r\n"):
+                    pass
+                await reader.readuntil(b"\r\n")
+            if head.startswith(b"HTTP/1.1 200"):
+                self.times.append(time.perf_counter() - began)
+            else:
+                self.refused[head[:15]] += 1
+        writer.close()
+
+
+def calls(options: argparse.Namespace) -> None:
+    with ExitStack() as stack:
+        yard = Yard(stack, stack.enter_context(tempfile.TemporaryDirectory()))
+        provider = yard.provider()
+        port, group, key = yard.gateway(configuration(provider))
+        servers = {"gateway": (port, group, PATH, key), "bare": (*yard.bare(provider), PATH, key)}
+        if options.litellm:
+            servers["litellm"] = (*yard.litellm(options.litellm, provider), "/v1/chat/completions", "sk-bench")
+        direct = int(provider.rpartition(":")[2])
+        for stream in (False, True):
+            rates: dict[str, list[float]] = {name: [] for name in servers}
+            costs: dict[str, list[float]] = {name: [] for name in servers}
+            times: dict[str, list[float]] = {name: [] for name in servers}
+            for turn in range(options.rounds + 1):  # the first is to warm up
+                for name, (at, of, path, token) in servers.items():
+                    load = Load(at, request_of(path, token, stream=stream))
+                    before = cpu_of(of)
+                    found = asyncio.run(load.run(options.connections, options.seconds if turn else 2.0))
+                    if turn:
+                        costs[name].append((cpu_of(of) - before) / max(1, len(load.times)) * 1e6)
+                        rates[name].append(found)
+                        times[name] += load.times
+                    if load.refused:
+                        print(f"{name}: {dict(load.refused)}")
+            alone = Load(direct, request_of("/v1/chat/completions", "x", stream=stream))
+            asyncio.run(alone.run(options.connections, 2.0))
+            own = statistics.median(alone.times)
+            print(f"\n{'streamed' if stream else 'whole'} answers, {options.connections} connections")
+            print(f"{'':8}{'per second':>12}{'p50 ms':>9}{'p99 ms':>9}{'gateway is':>12}{'CPU us':>9}{'MiB':>7}")
+            for name, (_, of, _, _) in servers.items():
+                cuts = statistics.quantiles(times[name], n=100)
+                faster = statistics.median(a / b for a, b in zip(rates["gateway"], rates[name], strict=True))
+                print(
+                    f"{name:8}{statistics.median(rates[name]):12,.0f}{cuts[49] * 1e3:9.2f}{cuts[98] * 1e3:9.2f}"
+                    f"{faster:11.2f}x{statistics.median(costs[name]):9.0f}{memory_of(of):7.0f}"
+                )
+            print(f"without any: p50 {own * 1e3:.2f} ms")
+        print(overheads(port, key, options.connections))
+
+
+def overheads(port: int, key: str, connections: int) -> str:
+    """What the gateway itself says in `Sluice-Overhead`."""
+
+    async def measure() -> list[float]:
+        found: list[float] = []
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as session:
+
+            async def one() -> None:
+                for _ in range(50):
+                    async with session.post(
+                        f"http://127.0.0.1:{port}{PATH}", json=CHAT, headers={"Authorization": f"Bearer {key}"}
+                    ) as answer:
+                        await answer.read()
+                        found.append(float(answer.headers["sluice-overhead"]))
+
+            await asyncio.gather(*[one() for _ in range(connections)])
+        return found
+
+    found = asyncio.run(measure())
+    cuts = statistics.quantiles(found, n=100)
+    return f"Sluice-Overhead at {connections} connections: p50 {cuts[49] * 1e3:.2f} ms, p99 {cuts[98] * 1e3:.2f} ms"
+
+
+class Streams:
+    """Streams under way, and how late each of their chunks came."""
+
+    def __init__(self, url: str, key: str, chunks: int, interval: float) -> None:
+        self._url, self._interval = url, interval
+        self._headers = {"Authorization": f"Bearer {key}", "x-chunks": str(chunks), "x-interval": str(interval)}
+        self.delays: list[float] = []
+        self.done = self.failed = self.open = 0
+
+    async def run(self, count: int, ramp: float) -> None:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, read_bufsize=4096) as session:
+            await asyncio.gather(*[self._one(session, number * ramp / count) for number in range(count)])
+
+    async def _one(self, session: aiohttp.ClientSession, wait: float) -> None:
+        await asyncio.sleep(wait)
+        try:
+            async with session.post(
+                self._url, json={**CHAT, "stream": True}, headers=self._headers, timeout=aiohttp.ClientTimeout(total=600)
+            ) as answer:  # fmt: skip
+                assert answer.status == 200, answer.status
+                self.open += 1
+                async for line in answer.content:
+                    if line.startswith(b"data: {") and (at := line.rfind(b'"at":')) > 0:
+                        self.delays.append(time.monotonic() - float(line[at + 5 : line.index(b"}", at)]))
+            self.done += 1
+        except (aiohttp.ClientError, AssertionError, TimeoutError):
+            self.failed += 1
+        finally:
+            self.open -= 1
+
+    def summary(self) -> str:
+        cuts = statistics.quantiles(self.delays, n=100)
+        return f"p50 {cuts[49] * 1e3:.2f} ms, p99 {cuts[98] * 1e3:.2f} ms"
+
+
+def streams(options: argparse.Namespace) -> None:
+    count, seconds = options.streams, options.seconds
+    with ExitStack() as stack:
+        yard = Yard(stack, stack.enter_context(tempfile.TemporaryDirectory()))
+        provider = yard.provider()
+        port, group, key = yard.gateway(configuration(provider))
+        url, chunks = f"http://127.0.0.1:{port}{PATH}", max(1, round(seconds))
+        warm = Streams(url, key, 3, 0.1)
+        asyncio.run(warm.run(20, 0.1))
+        idle = memory_of(group)
+
+        async def measured(at: str, of: int) -> Streams:
+            found = Streams(at, key, chunks, 1.0)
+            work = asyncio.ensure_future(found.run(of, 3.0))
+            slow = _crawl(port, key, chunks) if at == url else None
+            most = 0.0
+            while not work.done():
+                await asyncio.sleep(1.0)
+                most = max(most, memory_of(group))
+            await work
+            if slow is not None:
+                slow.close()
+                print(
+                    f"gateway: {idle:.0f} MiB idle, {most:.0f} MiB at most with {of:,} streams; done {found.done}, failed {found.failed}"
+                )
+            return found
+
+        before = cpu_of(group)
+        through = asyncio.run(measured(url, count))
+        print(f"CPU of the gateway: {(cpu_of(group) - before) / (seconds + 3):.0%} of a core")
+        direct = asyncio.run(measured(f"{provider}/v1/chat/completions", count))
+        print(f"delay of a chunk: through the gateway {through.summary()}; without it {direct.summary()}")
+        asyncio.run(_vanish(port, key, min(count, 500)))
+
+
+def _crawl(port: int, key: str, chunks: int) -> socket.socket:
+    """A client that reads one byte a second, of a stream without pauses."""
+    crawler = socket.create_connection(("127.0.0.1", port))
+    request = request_of(PATH, key, stream=True).replace(b"\r\nHost", b"\r\nx-chunks: 200000\r\nHost", 1)
+    crawler.sendall(request)
+
+    async def crawl() -> None:
+        crawler.setblocking(False)
+        for _ in range(chunks):
+            await asyncio.get_running_loop().sock_recv(crawler, 1)
+            await asyncio.sleep(1.0)
+
+    asyncio.ensure_future(crawl()).add_done_callback(lambda done: done.cancelled() or done.exception())
+    return crawler
+
+
+async def _vanish(port: int, key: str, count: int) -> None:
+    """All clients of endless streams go at once: how long until no account has a call in flight."""
+    sockets = []
+    for _ in range(count):
+        client = socket.create_connection(("127.0.0.1", port))
+        client.sendall(
+            request_of(PATH, key, stream=True).replace(b"\r\nHost", b"\r\nx-interval: 0.5\r\nx-chunks: 600\r\nHost", 1)
+        )
+        sockets.append(client)
+    headers = {"Authorization": f"Bearer {key}"}
+
+    async with aiohttp.ClientSession(headers=headers) as session:
+
+        async def in_flight() -> int:
+            async with session.get(
+                f"http://127.0.0.1:{port}/api/v1/calls", params={"outcome": "cancelled", "limit": 500}
+            ) as answer:
+                return len((await answer.json())["results"])
+
+        await asyncio.sleep(5.0)
+        began = time.perf_counter()
+        for client in sockets:
+            client.close()
+        while await in_flight() < min(count, 500):
+            await asyncio.sleep(0.1)
+            assert time.perf_counter() - began < 60
+        print(
+            f"{count} clients vanish: all their calls have ended within {time.perf_counter() - began:.2f} s (listed once a second)"
+        )
+
+
+def use(options: argparse.Namespace) -> None:
+    from tests.integration.controlplane.simulator.process import Simulator
+
+    accounts, rpm = 4, options.rpm
+    with ExitStack() as stack:
+        yard = Yard(stack, stack.enter_context(tempfile.TemporaryDirectory()))
+        keys = [
+            f"sk-bench-{number}:rpm={rpm},tpm={rpm * 100},burst={rpm // 10},tpm_burst={rpm * 10}"
+            for number in range(1, accounts + 1)
+        ]
+        simulator = stack.enter_context(
+            Simulator("--dialect", "openai", "--latency", "50", *[part for key in keys for part in ("--key", key)])
+        )
+        limits = [
+            {"unit": "requests", "algorithm": "token_bucket", "limit": rpm, "window": "60s", "burst": rpm // 12},
+            {"unit": "tokens", "algorithm": "token_bucket", "limit": rpm * 100, "window": "60s", "burst": rpm * 8},
+        ]
+        document = configuration(simulator.base_url, accounts, limits=limits, pause_at=None)
+        port, _, key = yard.gateway(document)
+        done, refused, took = asyncio.run(
+            _pressed(f"http://127.0.0.1:{port}{PATH}", key, options.calls, options.clients)
+        )
+        stats = simulator.stats()
+        possible = accounts * (rpm // 10 + rpm * took / 60)
+        print(f"{done:,} calls from {options.clients} clients in {took:.0f} s, {refused} given up by their callers")
+        print(
+            f"the provider refused {stats['refused']} of {stats['requests']:,}; use {stats['requests'] / possible:.1%} of what it allows"
+        )
+
+
+async def _pressed(url: str, key: str, count: int, clients: int) -> tuple[int, int, float]:
+    chance = random.Random(7)
+    left = list(range(count))
+    done = refused = 0
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def client(number: int) -> None:
+            nonlocal done, refused
+            while left:
+                left.pop()
+                words = chance.randint(2, 40)
+                used = words * 5 / 4 + 20
+                headers = {
+                    "Authorization": f"Bearer {key}", "Prefer": "wait=300", "Sluice-User": f"u{number}",
+                    "Sluice-Cost": f"tokens={max(1, round(used * 3 ** chance.uniform(-1, 1)))}",
+                }  # fmt: skip
+                body = {"model": "m", "max_tokens": 20, "messages": [{"role": "user", "content": "word " * words}]}
+                async with session.post(
+                    url, json=body, headers=headers, timeout=aiohttp.ClientTimeout(total=700)
+                ) as answer:
+                    await answer.read()
+                    done += answer.status == 200
+                    refused += answer.status != 200
+
+        began = time.perf_counter()
+        await asyncio.gather(*[client(number) for number in range(clients)])
+        return done, refused, time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    one = parts.add_parser("calls")
+    one.add_argument("--seconds", type=float, default=5.0)
+    one.add_argument("--rounds", type=int, default=3)
+    one.add_argument("--connections", type=int, default=16)
+    one.add_argument("--litellm", default="", help="LiteLLM's program")
+    two = parts.add_parser("streams")
+    two.add_argument("--streams", type=int, default=1000)
+    two.add_argument("--seconds", type=float, default=30.0)
+    three = parts.add_parser("use")
+    three.add_argument("--calls", type=int, default=20_000)
+    three.add_argument("--clients", type=int, default=200)
+    three.add_argument("--rpm", type=int, default=600)
+    options = parser.parse_args()
+    {"calls": calls, "streams": streams, "use": use}[options.part](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""A provider's answer on its way to the caller: fields, body as it comes, errors without credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+
+import aiohttp
+
+from controlplane.gateway import fields
+from controlplane.gateway.call import Call
+from controlplane.gateway.encodings import decoder_of
+from controlplane.gateway.progress import Progress
+from controlplane.gateway.upstream import Way, parts_of
+from controlplane.gateway.usage import EventMeter, Meter
+from controlplane.http.request import Send
+from quotas.engine.dialects.redaction import without
+from quotas.engine.types import Decision, LimitState
+from quotas.rest import decisions
+
+_BODILESS = (204, 304)
+
+
+class AnswerSender:
+    """Passes one answer on. `limits` are the caller's, as its admission found them."""
+
+    def __init__(self, call: Call, progress: Progress, limits: Sequence[LimitState], send: Send) -> None:
+        self._call, self._progress, self._send = call, progress, send
+        self._limits = limits
+
+    async def stream(
+        self, response: aiohttp.ClientResponse, meter: Meter, way: Way, ended: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Pass the body on as it comes. `send` waits while the caller is slow, and nothing is read meanwhile.
+
+        `ended` is awaited once, when all of the body is known and its last bytes are not passed on yet.
+        """
+        self._progress.is_stream = isinstance(meter, EventMeter)
+        length = response.headers.get("content-length", "")
+        decoder = decoder_of(response.headers.get("content-encoding", ""))
+        headers = self._headers(response, way, is_decoded=decoder is not None)
+        left = -1
+        if length.isdigit() and decoder is None and not self._call.hides_usage:
+            headers.append((b"content-length", length.encode()))
+            left = 0 if self._call.method == "HEAD" or response.status in _BODILESS else int(length)
+        send, feed = self._send, meter.feed
+        is_over = left == 0
+        if is_over:
+            await ended()
+        await self._start(response.status, headers)
+        async for part in parts_of(response):
+            if decoder is not None:
+                part = decoder.feed(part)
+            passed = feed(part)
+            left -= len(passed)
+            if left == 0 and not is_over:
+                is_over = True
+                await ended()
+            if passed:
+                await send({"type": "http.response.body", "body": passed, "more_body": True})
+                self._progress.passed()
+        last = (feed(decoder.end()) if decoder is not None else b"") + meter.end()
+        if not is_over:
+            await ended()
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+        self._progress.passed()
+
+    async def error(self, response: aiohttp.ClientResponse, body: bytes, way: Way) -> None:
+        """Pass on an error that was read whole and decoded; a credential that it echoes is taken out."""
+        text = without(body.decode("latin-1"), [way.credential]).encode("latin-1")
+        headers = self._headers(response, way, is_decoded=True)
+        if self._call.method == "HEAD":
+            headers.append((b"content-length", response.headers.get("content-length", "0").encode()))
+        else:
+            headers.append((b"content-length", b"%d" % len(text)))
+        await self._start(response.status, headers)
+        await self._send({"type": "http.response.body", "body": text, "more_body": False})
+        self._progress.passed()
+
+    async def _start(self, status: int, headers: fields.Pairs) -> None:
+        self._progress.answered = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _headers(self, response: aiohttp.ClientResponse, way: Way, *, is_decoded: bool) -> fields.Pairs:
+        secret = way.credential.encode()
+        progress = self._progress
+        own = [
+            (b"sluice-request-id", self._call.id.encode()),
+            (b"sluice-account", way.account.encode("latin-1", "replace")),
+            (b"sluice-attempts", b"%d" % progress.attempts),
+            (b"sluice-waited", b"%.6f" % progress.waited),
+            *(
+                (_lower(name), value.encode("latin-1", "replace"))
+                for name, value in decisions.headers_of(Decision(True, limits=tuple(self._limits))).items()
+                if name.startswith("RateLimit")
+            ),
+        ]
+        if self._call.wishes.preferred:
+            own.append((b"preference-applied", self._call.wishes.preferred.encode()))
+        names = {name for name, _ in own}
+        passed = [
+            (name, value)
+            for name, value in fields.back(response.raw_headers, limits=way.config.show_provider_limits)
+            if name not in names and secret not in value and not (is_decoded and name == b"content-encoding")
+        ]
+        progress.overhead = progress.overhead_now()
+        return [*passed, *own, (b"sluice-overhead", b"%.6f" % progress.overhead)]
+
+
+@lru_cache(maxsize=64)
+def _lower(name: str) -> bytes:
+    return name.lower().encode()
