@@ -10,7 +10,7 @@ _EXPORTS = {
     "JobError": "queues.errors",
     "QueueError": "queues.errors",
     "QueueFull": "queues.errors",
-    "IdempotencyConflict": "queues.errors",
+    "IdempotencyKeyReused": "queues.errors",
     "UnknownJobType": "queues.errors",
     "InvalidJob": "queues.errors",
 }

@@ -18,7 +18,7 @@ from queues import registry
 from queues.job_types.django_task import NAME, DjangoTask
 from queues.models import Job
 from queues.services.submit import submit
-from queues.states import Outcome, Status
+from queues.states import AttemptOutcome, Status
 
 _ROOT = "django.tasks" if find_spec("django.tasks") else "django_tasks"
 _base = import_module(f"{_ROOT}.base")
@@ -110,7 +110,7 @@ def _result_of(job: Job, task: Any, alias: str) -> Any:
                 traceback=attempt.traceback or attempt.error,
             )
             for attempt in attempts
-            if attempt.outcome in (Outcome.FAILED, Outcome.LOST)
+            if attempt.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)
         ],
         worker_ids=[
             *(attempt.worker for attempt in attempts),

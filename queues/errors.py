@@ -38,7 +38,7 @@ class QueueDraining(QueueError):
     """The queue is draining and accepts nothing new."""
 
 
-class IdempotencyConflict(QueueError):
+class IdempotencyKeyReused(QueueError):
     """This idempotency key was used with another body."""
 
 

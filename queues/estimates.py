@@ -6,13 +6,13 @@ Measured rates alone mislead under a window: fifty jobs that start within a minu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 from django.db.models import Count, Q, QuerySet
 
 from queues.models import Job
 from queues.states import Stage
+from queues.wait_reasons import GroupWait
 from quotas import clock
 from quotas.snapshot import resolve
 from quotas.snapshot.policies import CompiledPolicy
@@ -22,9 +22,9 @@ MEASURED = 60.0
 """Seconds: windows up to this length show in the rate that is measured."""
 
 
-def start_of(job: Job, wait: Mapping[str, Any], rate: float, ahead: int) -> datetime | None:
+def start_of(job: Job, wait: GroupWait, rate: float, ahead: int) -> datetime | None:
     """When `job` starts whose group's wait is `wait`, with `ahead` jobs before it that end at `rate` a second."""
-    first = _first(wait)
+    first = wait.until
     if first is None:
         return None
     policy = _policy(wait)
@@ -39,7 +39,7 @@ def start_of(job: Job, wait: Mapping[str, Any], rate: float, ahead: int) -> date
     return _nth(policy, job, first, before)
 
 
-def end_of(rows: QuerySet[Job], left: int, found: Sequence[Mapping[str, Any]], rate: float) -> datetime | None:
+def end_of(rows: QuerySet[Job], left: int, found: Sequence[GroupWait], rate: float) -> datetime | None:
     """When the last of `rows` is done, of which `left` have not ended; `found` are the waits of their groups."""
     at_rate = _at_rate(clock.now(), left, rate)
     if not found:
@@ -53,8 +53,8 @@ def end_of(rows: QuerySet[Job], left: int, found: Sequence[Mapping[str, Any]], r
     return max([*ends, *([at_rate] if at_rate is not None else [])])
 
 
-def _end_under(rows: QuerySet[Job], left: int, wait: Mapping[str, Any], rate: float) -> datetime | None:
-    first = _first(wait)
+def _end_under(rows: QuerySet[Job], left: int, wait: GroupWait, rate: float) -> datetime | None:
+    first = wait.until
     example = rows.filter(stage=Stage.READY).order_by("-id").first()
     if first is None or example is None:
         return None
@@ -74,14 +74,9 @@ def _end_under(rows: QuerySet[Job], left: int, wait: Mapping[str, Any], rate: fl
     return _nth(policy, example, first, before)
 
 
-def _first(wait: Mapping[str, Any]) -> datetime | None:
-    until = wait["until"]
-    return datetime.fromtimestamp(until, tz=UTC) if isinstance(until, float) else None
-
-
-def _policy(wait: Mapping[str, Any]) -> CompiledPolicy | None:
-    named = str(wait["reason"]).startswith("policy ")
-    return resolve.snapshot().policies.get(str(wait["binding"])) if named else None
+def _policy(wait: GroupWait) -> CompiledPolicy | None:
+    named = wait.reason.startswith("policy ")
+    return resolve.snapshot().policies.get(wait.binding or "") if named else None
 
 
 def _of_subject(policy: CompiledPolicy, job: Job) -> Q | None:
@@ -114,10 +109,8 @@ def _nth(policy: CompiledPolicy, job: Job, first: datetime, before: int, subject
     return first + timedelta(seconds=before // (limit.limit // cost) * window)
 
 
-def _through_pool(
-    wait: Mapping[str, Any], first: datetime, left: int, rate: float, cost: Mapping[str, int]
-) -> datetime | None:
-    config = resolve.snapshot().pools.get(str(wait["binding"]))
+def _through_pool(wait: GroupWait, first: datetime, left: int, rate: float, cost: Mapping[str, int]) -> datetime | None:
+    config = resolve.snapshot().pools.get(wait.binding or "")
     limits = [limit for limit in config.spec.limits if limit.limit] if config is not None else []
     windows = [PERIODS.get(limit.period, limit.window) for limit in limits]
     if config is None or (max(windows, default=0.0) <= MEASURED and first <= clock.now() + timedelta(seconds=MEASURED)):

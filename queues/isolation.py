@@ -31,7 +31,7 @@ def _and_close_caches(work: Callable[[], T]) -> T:
     finally:
         try:
             caches.close_all()  # clients of caches belong to the context
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a backend of the user's may raise anything
             log.warning("isolation.cache_not_closed", error=type(error).__name__)
 
 
@@ -49,7 +49,7 @@ def refresh_connections() -> None:
             if _is_clean(connection):
                 connection.close_if_unusable_or_obsolete()
                 continue
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a backend of the user's may raise anything
             log.warning("isolation.connection_unusable", alias=connection.alias, error=type(error).__name__)
         _discard(connection)
 
@@ -76,7 +76,7 @@ def _discard(connection: BaseDatabaseWrapper) -> None:
     connection.savepoint_ids, connection.atomic_blocks, connection.run_on_commit = [], [], []
     try:
         connection.close()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a backend of the user's may raise anything
         log.warning("isolation.connection_not_closed", alias=alias, error=type(error).__name__)
     with suppress(AttributeError):
         del connections[alias]

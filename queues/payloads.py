@@ -1,11 +1,11 @@
-"""Whether a Python value is JSON that every database can keep; where it is not, the place."""
+"""Payloads and results as JSON: whether every database can store a value, and where it can't."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from queues.errors import FieldError
+from queues.errors import FieldError, JobError
 from quotas.rest.pointers import escape
 
 MAX_DEPTH = 200
@@ -97,3 +97,18 @@ def _kept(value: Any, depth: int) -> Any:
     if isinstance(value, float) and value - value != 0:
         return None
     return value
+
+
+MAX_RESULT = 256 * 1024
+"""Bytes of JSON that a result may have."""
+
+
+def plain(value: Any) -> Any:
+    """The result as JSON; anything else is said to be the task's mistake."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise JobError(f"The task's result is no JSON: {error}", category="code") from None
+    if len(text) > MAX_RESULT:
+        raise JobError(f"The task's result has more than {MAX_RESULT:,} bytes.", category="code")
+    return json.loads(text)

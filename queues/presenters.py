@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from django.db.models import Prefetch, prefetch_related_objects
 
 from queues import registry
 from queues.models import Attempt, Batch, DeadLetter, Job, JobDependency, Queue, WorkerProcess
-from queues.selectors import batch_facts
+from queues.selectors.batches import batch_progress
+from queues.selectors.dead_letters import DeadLetterGroup
+from queues.selectors.explanation import Explanation
+from queues.selectors.queues import QueueFacts
+from queues.selectors.timeline import Step
 from quotas.models import Project
 from quotas.times import rfc3339
 
@@ -55,7 +61,7 @@ def attempt_shape(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def parts_of_jobs() -> list[str | Prefetch]:
+def parts_of_jobs() -> list[str | Prefetch[Any]]:
     """What `job_whole` shows beside a job's own columns, to be read for many jobs at once."""
     after = JobDependency.objects.order_by("pk").select_related("after").only("job_id", "after__uid")
     return [Prefetch("dependencies", after), "attempts", Prefetch("dead_letters", DeadLetter.objects.order_by("-pk"))]
@@ -83,21 +89,21 @@ def job_whole(job: Job) -> dict[str, Any]:
 
 
 def batch_shape(batch: Batch) -> dict[str, Any]:
-    facts = batch_facts(batch)
+    progress = batch_progress(batch)
     return {
         "id": batch.uid,
         "name": batch.name,
         "project": batch.project.slug,
         "open": batch.open,
         "then": batch.then.uid if batch.then else None,
-        **facts,
-        "eta": rfc3339(facts["eta"]),
+        **asdict(progress),
+        "eta": rfc3339(progress.eta),
         "created_at": rfc3339(batch.created_at),
         "finished_at": rfc3339(batch.finished_at),
     }
 
 
-def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = None) -> dict[str, Any]:
+def queue_shape(queue: Queue, facts: QueueFacts, project: Project | None = None) -> dict[str, Any]:
     """A queue as the platform sees it, or as a project does: a pool that is for others has no name there."""
     theirs = queue.pool is not None and (
         project is None or queue.pool.projects is None or project.slug in queue.pool.projects
@@ -112,11 +118,33 @@ def queue_shape(queue: Queue, facts: dict[str, Any], project: Project | None = N
         "lane": queue.lane,
         "pool": queue.pool.name if queue.pool and theirs else None,
         "retry_policy": queue.retry_policy.name if queue.retry_policy else None,
-        **facts,
+        **{name: value for name, value in asdict(facts).items() if name != "recent"},
+        **asdict(facts.recent),
     }
 
 
-def letter_shape(letter: DeadLetter) -> dict[str, Any]:
+def steps_shape(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """A timeline."""
+    return [{"at": rfc3339(step.at), "state": step.state, "reason": step.reason} for step in steps]
+
+
+def explanation_shape(found: Explanation) -> dict[str, Any]:
+    return {
+        "status": found.status,
+        "waits_for": found.waits_for,
+        "until": rfc3339(found.until),
+        "ahead": found.ahead,
+        "estimated_start": rfc3339(found.estimated_start),
+        "timeline": steps_shape(found.timeline),
+    }
+
+
+def dead_letter_group_shape(group: DeadLetterGroup) -> dict[str, Any]:
+    shown = {name: value for name, value in asdict(group).items() if name != "first"}
+    return {**shown, "first_at": rfc3339(group.first_at), "last_at": rfc3339(group.last_at)}
+
+
+def dead_letter_shape(letter: DeadLetter) -> dict[str, Any]:
     """Needs `job`, `project` and `queue` selected."""
     return {
         "id": letter.uid,

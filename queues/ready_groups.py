@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from queues.models import Job
-from queues.states import Stage
-
-GroupKey = tuple[int, int, int, str]
-"""Queue, priority, project, pool."""
+from queues.states import GroupKey, Stage
 
 
 def groups_waiting() -> list[GroupKey]:
@@ -16,7 +13,7 @@ def groups_waiting() -> list[GroupKey]:
     rows = Job.objects.filter(stage=Stage.READY).order_by(*columns)
     head = rows.values_list(*columns).first()
     while head is not None:
-        found.append(head)
+        found.append(GroupKey(*head))
         queue_id, priority, project_id, pool = head
         # From the narrowest step to the widest: the next pool, else the next project, priority, queue.
         head = (

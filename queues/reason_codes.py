@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from queues import liveness, registry, wait_reasons
 from queues.models import Job, Queue
-from queues.ready_groups import GroupKey
-from queues.states import IN_FLIGHT_STAGES, Stage, Status
+from queues.states import IN_FLIGHT_STAGES, GroupKey, Stage, Status
+from queues.wait_reasons import GroupWait
 from quotas import clock
 from quotas.models import Account, Pool
 
@@ -72,7 +71,7 @@ _CAUSES = {
 }
 
 
-def code_of_report(text: str) -> str:
+def code_of_wait(text: str) -> str:
     """The code of what the dispatcher reported in words (`dispatcher.denials.describe`): of several causes the most frequent."""
     if text.startswith("policy "):
         return "policy_limit"
@@ -94,7 +93,7 @@ def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
     pools = {pool.name: pool for pool in Pool.objects.all()}
     stocked = set(Account.objects.values_list("pool__name", flat=True).distinct())
     alive = set(liveness.alive(clock.now()).values_list("lane", flat=True))
-    reports = _reports(keys)
+    waits = wait_reasons.read_group_waits(keys)
     found: dict[GroupKey, tuple[str, str]] = {}
     for key in keys:
         queue = queues[key[0]]
@@ -102,16 +101,11 @@ def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
         found[key] = (
             _stopped(queue)
             or _of_pool(name, pools, stocked)
-            or _of_report(reports.get(key))
+            or _of_wait(waits.get(key))
             or (("queue_concurrency", queue.name) if _is_full(queue) else None)
             or (("no_worker", queue.lane) if queue.lane not in alive else ("turn", ""))
         )
     return found
-
-
-def _reports(keys: list[GroupKey]) -> dict[GroupKey, Mapping[str, Any]]:
-    """One look-up for each group, since those without a report leave no gap in the answer."""
-    return {key: reports[0] for key in keys if (reports := wait_reasons.read_group_waits([key]))}
 
 
 def _stopped(queue: Queue) -> tuple[str, str] | None:
@@ -136,16 +130,14 @@ def _of_pool(name: str, pools: Mapping[str, Pool], stocked: set[str]) -> tuple[s
     return ("pool_paused", name) if pools[name].paused_at is not None else None
 
 
-def _of_report(report: Mapping[str, Any] | None) -> tuple[str, str] | None:
-    if report is None:
-        return None
-    return code_of_report(str(report["reason"])), str(report.get("binding") or "")
+def _of_wait(wait: GroupWait | None) -> tuple[str, str] | None:
+    return None if wait is None else (code_of_wait(wait.reason), wait.binding or "")
 
 
 def of_jobs(jobs: Iterable[Job]) -> dict[int, tuple[str, str]]:
     """By primary key, the code and name of what holds each of `jobs`; those that don't wait are left out."""
     rows = list(jobs)
-    ready = {job.pk: _group(job) for job in rows if job.stage == Stage.READY}
+    ready = {job.pk: job.group for job in rows if job.stage == Stage.READY}
     groups = by_group(ready.values()) if ready else {}
     found: dict[int, tuple[str, str]] = {}
     for job in rows:
@@ -160,7 +152,3 @@ def of_jobs(jobs: Iterable[Job]) -> dict[int, tuple[str, str]]:
         elif job.stage == Stage.BELT:
             found[job.pk] = ("worker_slot", "")
     return found
-
-
-def _group(job: Job) -> GroupKey:
-    return job.queue_id, job.priority, job.project_id, job.pool

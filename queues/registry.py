@@ -1,17 +1,21 @@
-"""The job types: what a name means, which payload it takes, how it is run."""
+"""The registered job types, by name: which payload each takes, and how its jobs are run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from queues.errors import FieldError
+from quotas.engine.types import CallOutcome
+
+if TYPE_CHECKING:
+    from quotas.upstream.endpoint import Endpoint
 
 
 @dataclass(slots=True)
 class JobContext:
-    """What a running job knows of itself. Handed to every job type as its first argument."""
+    """What a running job knows about itself: the first argument of every job type."""
 
     id: str
     project: str
@@ -19,16 +23,16 @@ class JobContext:
     user: str
     keys: Mapping[str, str]
     attempt: int
-    """Number of this attempt, from 1, rising for ever."""
+    """Number of this attempt, from 1. It is not reset by a replay."""
     max_attempts: int
     timeout: float
     """Seconds."""
     idempotency_key: str
-    """What upstream calls carry, so that a repeated delivery is told from a new request."""
-    lease: Any = None
-    """The account's lease (`queues.worker.lease.JobLease`) where the job goes through a pool."""
+    """To be sent with calls to a provider, so that it can recognise a repeated delivery of the same request."""
+    lease: Endpoint | None = None
+    """The account that the job was admitted on (`base_url`, `auth_headers`, `timeout`); None if it needs no pool."""
     actual: dict[str, int] = field(default_factory=dict)
-    """Set by the job where it knows its true use: units that replace the estimate."""
+    """Set by the job if it knows its actual use: units that replace the estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,47 +50,67 @@ class RunResult:
     status: int | None = None
     retry_after: float | None = None
     counted: bool = True
-    upstream: Any = None
-    """`quotas.engine.types.CallOutcome` for the account, where one was used."""
+    upstream: CallOutcome | None = None
+    """How the call to the account's provider went; None if no account was used."""
     actual: Mapping[str, int] = field(default_factory=dict)
     returned: bool = False
-    """It was not even begun, since this worker can't; another one may."""
+    """It was not started, since this worker can't run it; another one may."""
     final: bool = False
     """No retry helps, whatever the policy says."""
 
 
 class JobType(Protocol):
-    """One kind of work."""
+    """One kind of job. Inherit from it for the defaults."""
 
     name: str
-    queue: str | None
+    queue: str | None = None
     """The queue of jobs that name none."""
-    needs_pool: bool
-    """Whether it can't run without an account of a pool."""
-    trusted: bool
-    """True where no user's code runs, so that a lost worker is not held against the job at once."""
+    needs_pool: bool = False
+    """Whether its jobs can't run without an account of a pool."""
+    trusted: bool = False
+    """Whether no user's code runs in it. A trusted job is not suspected at once when its worker is lost."""
+    delivery: str = "at_least_once"
+    """The delivery mode of jobs that name none: `at_least_once` or `at_most_once`."""
+    redact: Collection[str] = ()
+    """Members of the payload that no page shows."""
 
     def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
         """What is wrong with a payload, before it is accepted."""
 
     def pool(self, payload: Mapping[str, Any]) -> str | None:
-        """The pool whose account it needs, or None."""
+        """The pool whose account the job needs; None: its queue's, if that has one."""
+        return None
 
-    def model(self, payload: Mapping[str, Any]) -> str:
-        """Which of the provider's models it asks for, empty where that can't be told."""
+    def model(self, payload: Mapping[str, Any], pool: str | None = None) -> str:
+        """The provider's model that the job uses through this pool; empty if it names none."""
+        return ""
 
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
-        """Estimated units where the caller gave none."""
+        """Estimated units of a job whose caller named no cost."""
+        return {}
+
+    def complete_cost(self, payload: Mapping[str, Any], pool: str | None, cost: Mapping[str, int]) -> dict[str, int]:
+        """`cost` with the units that only the type can estimate, such as the tokens of a prompt sent through this pool."""
+        return dict(cost)
 
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
-        """Do it. What it raises becomes a failed attempt."""
+        """Run the job. What it raises becomes a failed attempt."""
 
 
+_MEMBERS = (
+    "name", "queue", "needs_pool", "trusted", "delivery", "redact",
+    "validate", "pool", "model", "cost", "complete_cost", "run",
+)  # fmt: skip
 _types: dict[str, JobType] = {}
 
 
 def register(job_type: JobType) -> None:
-    """Make a type known; the same name registered anew replaces it (a reloaded module)."""
+    """Add a job type; a type of the same name is replaced (a reloaded module). Raises TypeError if it is incomplete."""
+    missing = [member for member in _MEMBERS if not hasattr(job_type, member)]
+    if missing:
+        raise TypeError(
+            f"The job type {job_type!r} lacks {', '.join(missing)}. Inherit from queues.registry.JobType for the defaults."
+        )
     _types[job_type.name] = job_type
 
 
@@ -112,9 +136,21 @@ def get(name: str) -> JobType | None:
 
 
 def needs_pool(name: str) -> bool:
-    """Whether jobs of the type can't run without an account; no, where this process does not know the type."""
+    """Whether jobs of the type can't run without an account; False if this process does not know the type."""
     job_type = get(name)
     return job_type is not None and job_type.needs_pool
+
+
+def is_trusted(name: str) -> bool:
+    """Whether no user's code runs in jobs of the type; False if this process does not know the type."""
+    job_type = get(name)
+    return job_type is not None and job_type.trusted
+
+
+def redacted_members(name: str) -> Collection[str]:
+    """Members of the type's payloads that no page shows; none if this process does not know the type."""
+    job_type = get(name)
+    return () if job_type is None else job_type.redact
 
 
 def names() -> list[str]:
@@ -125,10 +161,8 @@ REDACTED = "[redacted]"
 
 
 def redacted(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload without the members that its type hides. Where this process does not know the type, nobody can say
-    which these are, and all of them are hidden."""
-    job_type = get(name)
-    hidden = payload.keys() if job_type is None else getattr(job_type, "redact", ())
+    """The payload without the members that its type hides. If this process does not know the type, all are hidden."""
+    hidden = redacted_members(name) if get(name) is not None else payload.keys()
     return {member: REDACTED if member in hidden else value for member, value in payload.items()}
 
 
@@ -137,6 +171,5 @@ MAX_LOSSES = 2
 
 
 def is_suspect(name: str, losses: int) -> bool:
-    """Whether a job of this type may be what took its worker down, after so many workers that it was lost with."""
-    job_type = get(name)
-    return job_type is None or not job_type.trusted or losses >= MAX_LOSSES
+    """Whether a job of this type, which was lost with so many workers, may have caused their end."""
+    return not is_trusted(name) or losses >= MAX_LOSSES

@@ -122,16 +122,19 @@ def read_cost(value: Any, pointer: str, errors: list[FieldError]) -> dict[str, i
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        value = {"requests": value}
-        unit_pointer = lambda unit: pointer  # noqa: E731
+        value, named = {"requests": value}, False
     else:
-        unit_pointer = lambda unit: f"{pointer}/{escape(unit)}"  # noqa: E731
+        named = True
     cost: dict[str, int] = {}
     for unit, amount in value.items():
         if not isinstance(unit, str) or not 0 < len(unit) <= 32 or not unit.isprintable():
             errors.append(FieldError(pointer, "A unit's name has 1 to 32 printable characters."))
         elif isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_COST:
-            errors.append(FieldError(unit_pointer(unit), "Must be a whole number from 0 to 2^53 - 1."))
+            errors.append(
+                FieldError(
+                    f"{pointer}/{escape(unit)}" if named else pointer, "Must be a whole number from 0 to 2^53 - 1."
+                )
+            )
         else:
             cost[unit] = amount
     return cost
@@ -204,10 +207,11 @@ def _read_batch(reader: _Reader) -> str | None:
     value = reader.data.get("batch")
     if isinstance(value, Mapping):
         unknown = set(value) - {"id"}
-        if unknown or not isinstance(value.get("id"), str):
+        uid = value.get("id")
+        if unknown or not isinstance(uid, str):
             reader.wrong("batch", 'Must be a batch\'s id, or {"id": ..}.')
             return None
-        return value["id"]
+        return uid
     return reader.text("batch", longest=64)
 
 

@@ -3,12 +3,13 @@
 A job waits in SQL until it may run at once:
 
     HELD ──► SCHEDULED ──► READY ──► BELT ──► RUNNING ──► DONE
-      others    a time      a lane    RQ       a thread
+      others    a time      a group   RQ       a thread
 
 `Status` is the contract's word and says why; `Stage` is what the dispatcher, the workers and the reconciler go by.
 """
 
 from datetime import timedelta
+from typing import NamedTuple
 
 from django.db import models
 
@@ -26,18 +27,27 @@ class Status(models.TextChoices):
 class Stage(models.IntegerChoices):
     HELD = 0, "Held: waits for other jobs"
     SCHEDULED = 1, "Scheduled: waits for a time"
-    READY = 2, "Ready: waits in its lane"
+    READY = 2, "Ready: waits in its group"
     BELT = 3, "On the belt: admitted, not yet started"
     RUNNING = 4, "Running"
     DONE = 5, "Done"
 
 
-class Outcome(models.TextChoices):
+class AttemptOutcome(models.TextChoices):
     SUCCEEDED = "succeeded", "Succeeded"
     FAILED = "failed", "Failed"
     RATE_LIMITED = "rate_limited", "Rate limited"
     CANCELLED = "cancelled", "Cancelled"
     LOST = "lost", "Lost"
+
+
+class GroupKey(NamedTuple):
+    """What the jobs of one group share. The dispatcher reads ready jobs by group."""
+
+    queue_id: int
+    priority: int
+    project_id: int
+    pool: str
 
 
 CLAIM_EXPIRY = timedelta(seconds=15)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from queues.connection import ring
+from queues.wakeups import notify
 from quotas import events
 
 CHANGING = (
@@ -17,7 +17,7 @@ CHANGING = (
 def wake(event: events.OperatorActed) -> None:
     """Blocks that the dispatcher remembers may be over; it finds out at once instead of within seconds."""
     if event.verb.startswith(CHANGING) and event.phase == "done":
-        transaction.on_commit(lambda: ring(unblock=True))
+        transaction.on_commit(lambda: notify(unblock=True))
 
 
 def connect() -> None:

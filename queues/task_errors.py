@@ -9,9 +9,9 @@ from typing import Any
 
 from queues.errors import CATEGORIES, JobCancelled, JobError, JobTimedOut, hint_of
 from queues.registry import RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from quotas.engine.categories import Category
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 
 LONGEST_TEXT = 64 * 1024
 """Characters that are looked at. Far more than are kept: a secret that this cut parts is beyond what is shown."""
@@ -37,16 +37,16 @@ def _text(make: Callable[[], str], what: str) -> str:
         return str.__str__(make())  # a plain copy: `str()` may return a subclass with methods of its own
     except (JobTimedOut, JobCancelled):
         raise
-    except BaseException as second:
+    except BaseException as second:  # noqa: BLE001 - `__str__` of a task's exception may raise anything
         return f"[its {what} can't be shown: {type.__getattribute__(type(second), '__name__')}]"
 
 
 def result_of(error: Exception, *, pooled: bool, actual: Mapping[str, int]) -> RunResult:
     """How an attempt ended that `error` has ended: as a `JobError` says, any other exception is `code`."""
     if not isinstance(error, JobError):
-        upstream = Upstream("ok") if pooled else None
+        upstream = CallOutcome("ok") if pooled else None
         return RunResult(
-            Outcome.FAILED,
+            AttemptOutcome.FAILED,
             category="code",
             error=described(error),
             traceback=trace_of(error),
@@ -56,12 +56,12 @@ def result_of(error: Exception, *, pooled: bool, actual: Mapping[str, int]) -> R
     category, hint, message = _category(error), hint_of(getattr(error, "retry_after", None)), message_of(error)
     limited = Category.of(category).is_limit
     return RunResult(
-        Outcome.RATE_LIMITED if limited else Outcome.FAILED,
+        AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
         category=category,
         error=message,
         retry_after=hint,
         counted=not limited,
-        upstream=Upstream(category, retry_after=hint, error=message) if pooled else None,
+        upstream=CallOutcome(category, retry_after=hint, error=message) if pooled else None,
         actual=actual,
     )
 

@@ -7,22 +7,20 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from queues import loops, registry
+from queues import event_loops, registry
 from queues.errors import FieldError
-from queues.job_types.results import plain
 from queues.job_types.signature import PayloadSchema
+from queues.payloads import plain
 from queues.registry import JobContext, RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.task_errors import result_of
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 from quotas.models.encrypted import CredentialUnreadable
+from quotas.upstream.endpoint import Endpoint
 
 
-class Task:
+class Task(registry.JobType):
     """A registered function. Calling it runs it at once; `submit` makes a job of it."""
-
-    trusted = False
-    needs_pool = False
 
     def __init__(
         self,
@@ -54,9 +52,6 @@ class Task:
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         return self._pool
 
-    def model(self, payload: Mapping[str, Any]) -> str:
-        return ""
-
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         cost = self._cost(**payload) if callable(self._cost) else self._cost
         if cost is None:
@@ -69,14 +64,17 @@ class Task:
         try:
             value = self.function(job, **payload)
             if inspect.isawaitable(value):
-                value = loops.run(_await(value))
+                value = event_loops.run(_await(value))
             result = _without_secrets(plain(value), job.lease)
         except CredentialUnreadable:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a task may raise anything: it fails the attempt
             return result_of(error, pooled=job.lease is not None, actual=job.actual)
         return RunResult(
-            Outcome.SUCCEEDED, result=result, upstream=Upstream("ok") if job.lease else None, actual=job.actual
+            AttemptOutcome.SUCCEEDED,
+            result=result,
+            upstream=CallOutcome("ok") if job.lease else None,
+            actual=job.actual,
         )
 
     def submit(self, *, project: str, priority: str | int = "normal", queue: str | None = None, **payload: Any) -> Any:
@@ -89,8 +87,8 @@ class Task:
         return submit(self.name, project=project, priority=priority, queue=queue, payload=payload)
 
 
-def _without_secrets(result: Any, lease: Any) -> Any:
-    """The result without the account's own credential, in case the provider has echoed it."""
+def _without_secrets(result: Any, lease: Endpoint | None) -> Any:
+    """The result without the account's credential, in case the provider has echoed it."""
     return lease.without_credential(result) if lease is not None else result
 
 

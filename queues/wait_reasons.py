@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from queues import connection
-from queues.connection import Group
+from queues.states import GroupKey
 
 GROUP_WAIT_TTL = 120
 """Seconds that a group's wait is kept in Redis."""
@@ -21,18 +22,27 @@ GRACE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a group waits for: the reason in words, the name of the policy or pool, seconds where they are known."""
+    """What limits a group: the reason in words, the name of the policy or pool, seconds until it ends if known."""
 
     reason: str
     name: str | None
     seconds: float | None
 
 
-def _field(group: Group) -> str:
+@dataclass(frozen=True, slots=True)
+class GroupWait:
+    """The published wait of a group. `until` is None if only an operator can help."""
+
+    reason: str
+    binding: str | None
+    until: datetime | None
+
+
+def _field(group: GroupKey) -> str:
     return ":".join(str(part) for part in group)
 
 
-def publish(bindings: Mapping[Group, Binding]) -> None:
+def publish(bindings: Mapping[GroupKey, Binding]) -> None:
     """Publish what each of the groups waits for; it expires by itself."""
     if not bindings:
         return
@@ -55,10 +65,19 @@ def publish(bindings: Mapping[Group, Binding]) -> None:
         pipeline.execute()
 
 
-def read_group_waits(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """The published waits of those of the groups that something binds, in their order; none where Redis is away."""
+def read_group_waits(groups: Sequence[GroupKey]) -> dict[GroupKey, GroupWait]:
+    """The published waits of those of the groups that have one, in their order; none if Redis is away."""
     raws, now = connection.read_hints("waits", [_field(group) for group in groups])
-    return [wait for raw in raws if raw is not None and _is_current(wait := json.loads(raw), now)]
+    found: dict[GroupKey, GroupWait] = {}
+    for group, raw in zip(groups, raws, strict=True):
+        if raw is not None and _is_current(wait := json.loads(raw), now):
+            until = wait["until"]
+            found[group] = GroupWait(
+                str(wait["reason"]),
+                wait.get("binding"),
+                None if until is None else datetime.fromtimestamp(float(until), tz=UTC),
+            )
+    return found
 
 
 def _is_current(wait: Mapping[str, Any], now: float) -> bool:

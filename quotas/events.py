@@ -258,6 +258,186 @@ class ProcessStarted(Event):
     leads: Callable[[], bool]
 
 
+# How the product's own parts run. The log subscriber writes them; nothing else follows from them.
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUnavailable(Event):
+    """SQL or Redis did not answer `component` while it did `what`; it is tried again."""
+
+    component: str
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipEnded(Event):
+    """A dispatcher found that another one leads."""
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobUnresolvable(Event):
+    """A ready job needs a pool or a project that was removed."""
+
+    job: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """A worker process takes jobs now."""
+
+    worker: str
+    lane: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecycling(Event):
+    """A worker takes no more jobs and will stop, to be replaced; `why`: jobs, memory or a stuck thread."""
+
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped(Event):
+    """A worker process has stopped."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsRequeued(Event):
+    """A worker that stops returned the jobs that it could not finish."""
+
+    worker: str
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadStuck(Event):
+    """No interrupt ended a job's thread; its delivery ended without it."""
+
+    job: str
+    type: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityExhausted(Event):
+    """The system could start no thread or no process for a job; another worker gets it."""
+
+    job: str
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsExpired(Event):
+    """Workers were lost, and their jobs taken from them."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParcelsRecovered(Event):
+    """Jobs whose parcels were on no belt were released again."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParcelsRemoved(Event):
+    """Parcels that lost workers had taken were removed from Redis."""
+
+    parcels: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPruned(Event):
+    """Retention deleted ended jobs."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlockRetried(Event):
+    """The database ended a transaction to resolve a deadlock; it is repeated."""
+
+    act: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackGivenUp(Event):
+    """A callback was not delivered at any of its tries."""
+
+    callback: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecurringJobRefused(Event):
+    """A recurring job could not be submitted at its time."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeFailed(Event):
+    """An alert's notice was not delivered at this try."""
+
+    rule: str
+    notice: str
+    error: str
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeGivenUp(Event):
+    """An alert's notice was not delivered at any of its tries."""
+
+    rule: str
+    notice: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEventsDropped(Event):
+    """Live events were dropped, since Redis was away for too long."""
+
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementLost(Event):
+    """A reservation or lease could not be settled in time; what was reserved counts."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountActionIncomplete(Event):
+    """An action on an account is in SQL, but not in Redis; `what`: what has to be done by hand."""
+
+    account: str
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHealthMeasured(Event):
+    """A pool's accounts by state, as words, and its lowest health score."""
+
+    pool: str
+    states: str
+    lowest: float
+
+
 Subscriber = Callable[[Any], None]
 _subscribers: list[tuple[type[Event], Subscriber]] = []
 _by_type: dict[type[Event], tuple[Subscriber, ...]] = {}

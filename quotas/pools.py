@@ -147,7 +147,7 @@ class Pool:
                 continue
             try:
                 last = _answered(lease, fn(lease))
-            except Exception as raised:
+            except Exception as raised:  # noqa: BLE001 - the caller's code may raise anything: it settles the lease
                 last = _failed(lease, raised)
             except BaseException as raised:
                 lease.end(raised)
@@ -200,7 +200,7 @@ class Pool:
     async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> _Attempt:
         try:
             response = await fn(lease)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the caller's code may raise anything: it settles the lease
             raised = error
             return await in_thread(lambda: _failed(lease, raised))
         except BaseException as error:

@@ -99,7 +99,7 @@ def _notify(address: str, title: str, text: str, severity: str, *, resolved: boo
         raise NotDelivered("no service knows this address")
     try:
         taken = service.notify(body=text, title=title, notify_type="success" if resolved else _MOODS[severity])
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
         raise NotDelivered(type(error).__name__) from None
     if not taken:
         raise NotDelivered("the service did not accept it")

@@ -19,7 +19,7 @@ from controlplane.alerts import records, summaries
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert
 from queues.models import DeadLetter, Job, Queue
-from queues.selectors_ready import ready_since
+from queues.selectors.queues import ready_since
 from queues.states import WAITING_STAGES, Stage, Status
 from quotas import clock
 from quotas.engine.categories import ACCOUNT_FAILURES

@@ -100,7 +100,7 @@ class FastPath:
             answer = await self._answer(route, path, headers, receive)
         except Disconnected:
             return True
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - answered as a problem document, like any view's error
             answer = _problem(error, path)
         await answer.send(send, self._fixed)
         return True

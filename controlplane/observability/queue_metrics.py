@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from queues.liveness import is_alive
 from queues.models import DeadLetter, Job, Queue, WorkerProcess
-from queues.selectors_ready import ready_since
+from queues.selectors.queues import ready_since
 from queues.states import WAITING_STAGES, priority_band
 from quotas import clock
 

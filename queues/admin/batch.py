@@ -12,8 +12,9 @@ from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
-from queues import selectors
 from queues.models import Batch
+from queues.selectors.batches import batch_progress
+from queues.states import FINAL
 from quotas.admin.base import ReadOnlyAdmin
 
 
@@ -48,12 +49,12 @@ class BatchAdmin(ReadOnlyAdmin):
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
         batch = self.get_object(request, object_id)
         if batch is not None:
-            facts = selectors.batch_facts(batch)
-            done = facts["totals"]["completed"] + facts["totals"]["dead"] + facts["totals"]["cancelled"]
+            progress = batch_progress(batch)
+            done = sum(progress.totals[status] for status in FINAL)
             kwargs["extra_context"] = {
                 **(kwargs.get("extra_context") or {}),
-                "facts": facts,
-                "share": round(100 * done / facts["total"]) if facts["total"] else 0,
+                "facts": progress,
+                "share": round(100 * done / progress.total) if progress.total else 0,
                 "title": f"Batch {batch}",
             }
         return super().change_view(request, object_id, *args, **kwargs)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import path, reverse
@@ -14,28 +13,21 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdo
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
-from queues import redaction, registry, selectors
-from queues.admin import letter_groups
+from queues import redaction, registry
+from queues.admin import dead_letter_actions, dead_letter_groups
 from queues.admin.job import pretty
-from queues.errors import InvalidJob, QueueError
-from queues.models import DeadLetter, Queue
-from queues.services import bulk
-from queues.services import replay as replaying
+from queues.models import DeadLetter
+from queues.selectors.dead_letters import traceback_of
 from quotas.admin.base import ReadOnlyAdmin
-from quotas.admin.bulk import Refused, across, bulk_action, listing
-from quotas.admin.dialogs import PayloadDialog, why
+from quotas.admin.bulk import bulk_action, listing
+from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
-from quotas.admin.trail import actor_of
-from quotas.admin.visibility import project_ids, visible
 from quotas.engine.categories import OF_DEAD_JOBS
-from quotas.models import Project
 
 CATEGORIES = (*OF_DEAD_JOBS, "unknown")
 
 
 OPEN = {"handled_at": None}
-FILTERS = {"q", "handled", "category", "severity__exact", "queue__id__exact", "project__id__exact"}
-"""Members of the list's address that a bulk action's filter can say."""
 
 
 class HandledFilter(admin.SimpleListFilter):
@@ -65,91 +57,6 @@ class CategoryFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(category=self.value()) if self.value() else queryset
-
-
-class ReplayForm(PayloadDialog):
-    """Starts with the payload that failed, to be corrected."""
-
-    def __init__(self, request: HttpRequest, object_id: str | int | None = None, *args: Any, **kwargs: Any) -> None:
-        super().__init__(request, object_id, *args, **kwargs)
-        rows = visible(request.user, DeadLetter.objects.all(), "project")
-        letter = rows.select_related("job").filter(pk=object_id or 0).first()
-        if letter is not None:
-            self.job = letter.job
-            self.fields["payload"].initial = redaction.hide(registry.redacted(letter.type, letter.job.payload))
-
-    def clean_payload(self) -> Any:
-        payload = self.cleaned_data["payload"]
-        if not isinstance(payload, dict):
-            raise forms.ValidationError("Must be a JSON object.")
-        # What is hidden and was not changed stays what it was.
-        kept = {name: self.job.payload.get(name) for name, value in payload.items() if value == registry.REDACTED}
-        given = redaction.restore({**payload, **kept}, self.job.payload)
-        if redaction.hides(given) and not redaction.hides(self.job.payload):
-            raise forms.ValidationError(
-                f"Replace each {registry.REDACTED}: it was moved, and its value is not known here."
-            )
-        job_type = registry.get(self.job.type)
-        # Here, so that the dialog stays open with what was typed.
-        if errors := job_type.validate(given, "/payload") if job_type else []:
-            raise forms.ValidationError([f"{error.pointer}: {error.detail}" for error in errors])
-        return given
-
-
-def _replay(request: HttpRequest, letter: DeadLetter, reason: str, payload: dict[str, Any] | None = None) -> None:
-    try:
-        replaying.replay(letter.pk, actor=actor_of(request), reason=reason, payload=payload)
-    except InvalidJob as error:
-        raise Refused(f"Invalid payload: {error}") from None
-    except QueueError as error:
-        raise Refused(str(error)) from None
-
-
-def _discard(request: HttpRequest, letter: DeadLetter, reason: str) -> None:
-    try:
-        replaying.discard(letter.pk, actor=actor_of(request), reason=reason)
-    except QueueError as error:
-        raise Refused(str(error)) from None
-
-
-def _in_background(verb: str) -> Any:
-    """Begin a bulk action on the list's rows: the leading dispatcher does the work, not the web request."""
-
-    def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
-        action = bulk.begin(verb, _filter(request, rows), project=None, actor=actor_of(request), reason=reason)
-        doing = {"replay": "Replaying", "discard": "Discarding"}[verb]
-        noun = "dead letter" if action.total == 1 else "dead letters"
-        messages.success(
-            request,
-            format_html(
-                '{} {} {} in the background. <a class="sl-link" href="{}">Show progress</a>',
-                doing, f"{action.total:,}", noun, reverse("admin:queues_bulkaction_change", args=[action.pk]),
-            ),
-        )  # fmt: skip
-
-    return together
-
-
-def _filter(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any]:
-    """The rows of the confirmed question, as a bulk action's filter."""
-    if not across(request) or set(request.GET) - FILTERS:
-        return {"letters": list(rows.values_list("pk", flat=True))}
-    chosen: dict[str, Any] = {"newest": int(request.POST["newest"])}
-    given = request.GET
-    if text := given.get("q", "").strip():
-        chosen["search"] = text
-    if category := given.get("category"):
-        chosen["category"] = category
-    if severity := given.get("severity__exact"):
-        chosen["severity"] = severity
-    if queue := given.get("queue__id__exact"):
-        chosen["queue"] = Queue.objects.values_list("name", flat=True).get(pk=queue)
-    if project := given.get("project__id__exact"):
-        chosen["project"] = Project.objects.values_list("slug", flat=True).get(pk=project)
-    mine = project_ids(request.user)
-    if mine is not None:
-        chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
-    return chosen
 
 
 @admin.register(DeadLetter)
@@ -204,13 +111,13 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         bulk_action(
             "Replay letters",
             question="Replay {count} {noun}? Their jobs are requeued under the same quotas.",
-            together=_in_background("replay"),
+            together=dead_letter_actions.in_background("replay"),
             only=OPEN,
         ),
         bulk_action(
             "Discard letters",
             question="Discard {count} {noun}? Their jobs stay dead.",
-            together=_in_background("discard"),
+            together=dead_letter_actions.in_background("discard"),
             only=OPEN,
             danger=True,
         ),
@@ -218,18 +125,18 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     replay = reason_action(
         "replay", "Replay", icon="replay", variant=ActionVariant.PRIMARY, done="Requeued.",
-        act=lambda request, letter, dialog: _replay(request, letter, why(dialog)), question="Replay this job?",
+        act=lambda request, letter, dialog: dead_letter_actions.replay(request, letter, why(dialog)), question="Replay this job?",
         detail="It is requeued with its attempts reset, under the same quotas.",
     )  # fmt: skip
     edit = reason_action(
-        "edit", "Edit and replay", icon="edit", form=ReplayForm, submit="Replay", done="Requeued with the new payload.",
-        act=lambda request, letter, dialog: _replay(request, letter, why(dialog), dialog.cleaned_data["payload"]),
+        "edit", "Edit and replay", icon="edit", form=dead_letter_actions.ReplayForm, submit="Replay", done="Requeued with the new payload.",
+        act=lambda request, letter, dialog: dead_letter_actions.replay(request, letter, why(dialog), dialog.cleaned_data["payload"]),
         question="Replay with another payload",
         detail="The payload is checked against the job type. The one that failed stays on the dead letter.",
     )  # fmt: skip
     discard = reason_action(
         "discard", "Discard", icon="delete", variant=ActionVariant.DANGER, done="Discarded.",
-        act=lambda request, letter, dialog: _discard(request, letter, why(dialog)),
+        act=lambda request, letter, dialog: dead_letter_actions.discard(request, letter, why(dialog)),
         question="Discard this dead letter?", detail="Its job stays dead.",
     )  # fmt: skip
 
@@ -240,11 +147,13 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         guarded = self.admin_site.admin_view
         return [
             path(
-                "groups/", guarded(lambda request: letter_groups.groups(self, request)), name="queues_deadletter_groups"
+                "groups/",
+                guarded(lambda request: dead_letter_groups.groups(self, request)),
+                name="queues_deadletter_groups",
             ),
             path(
                 "groups/<str:fingerprint>/replay/",
-                guarded(lambda request, fingerprint: letter_groups.replay_group(self, request, fingerprint)),
+                guarded(lambda request, fingerprint: dead_letter_groups.replay_group(self, request, fingerprint)),
                 name="queues_deadletter_replay_group",
             ),
             *super().get_urls(),
@@ -280,7 +189,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @display(description="Last traceback")
     def shown_traceback(self, row: DeadLetter) -> str:
-        last = selectors.traceback_of(row)
+        last = traceback_of(row)
         return format_html('<pre class="sl-json">{}</pre>', last) if last else "–"
 
     @display(description="Payload")

@@ -17,14 +17,15 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
-from queues import job_search, reason_codes, redaction, selectors
+from queues import job_search, reason_codes, redaction
 from queues.admin import job_list
 from queues.admin.job_list import WhyFilter
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.presenters import payload_of
+from queues.selectors.explanation import explain
 from queues.services import cancel as cancelling
-from queues.services import replay
+from queues.services import dead_letters
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action
@@ -61,7 +62,7 @@ def _cancel(request: HttpRequest, job: Job, reason: str) -> None:
 
 def _retry(request: HttpRequest, job: Job, reason: str) -> None:
     try:
-        replay.retry(job, actor=actor_of(request), reason=reason)
+        dead_letters.retry(job, actor=actor_of(request), reason=reason)
     except QueueError as error:
         raise Refused(str(error)) from None
 
@@ -194,7 +195,7 @@ class JobAdmin(ReadOnlyAdmin):
         if job is not None:
             kwargs["extra_context"] = {
                 **(kwargs.get("extra_context") or {}),
-                "story": selectors.explain(job),
+                "story": explain(job),
                 "attempts": list(job.attempts.order_by("-number")[:100]),
                 "letters": list(job.dead_letters.order_by("-pk")[:10]),
                 "title": f"Job {job.uid}",

@@ -12,8 +12,8 @@ from django.http import HttpRequest
 
 from queues import job_search, reason_codes
 from queues.models import Job
-from queues.ready_groups import GroupKey, groups_waiting
-from queues.states import Stage, Status
+from queues.ready_groups import groups_waiting
+from queues.states import GroupKey, Stage, Status
 from quotas.admin.visibility import project_ids
 
 MOST = 10_000

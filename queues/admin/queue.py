@@ -9,8 +9,8 @@ from django.http import HttpRequest
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
-from queues import selectors
 from queues.models import Queue
+from queues.selectors.queues import depths
 from queues.services import queue_actions
 from quotas.admin.base import SluiceAdmin
 from quotas.admin.bulk import bulk_action
@@ -85,9 +85,9 @@ class QueueAdmin(SluiceAdmin):
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist = super().get_changelist_instance(request)
         mine = project_ids(request.user)
-        depths = selectors.depths() if mine is None else {}
+        found = depths() if mine is None else {}
         for row in changelist.result_list:
-            row.depth = depths.get(row.name)
+            row.depth = found.get(row.name)
         return changelist
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -21,7 +21,7 @@ class RecurringForm(ReasonForm):
     timezone = TimeZoneField()
 
     def clean_cron(self) -> str:
-        cron = self.cleaned_data["cron"]
+        cron: str = self.cleaned_data["cron"]
         if not is_cron(cron):
             raise forms.ValidationError(
                 "Must have five fields: minute, hour, day, month, weekday, such as `0 3 * * *`."

@@ -10,13 +10,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues import selectors
 from queues.api import documents
 from queues.api.jobs import Reason
 from queues.api.problems import as_problems
 from queues.models import BulkAction, DeadLetter, Job
-from queues.presenters import job_whole, letter_shape
-from queues.services import bulk, replay
+from queues.presenters import dead_letter_group_shape, dead_letter_shape, job_whole
+from queues.selectors.dead_letters import dead_letter_groups, traceback_of
+from queues.services import bulk_actions, dead_letters
 from quotas.engine.categories import OF_DEAD_JOBS
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField
@@ -101,7 +101,7 @@ class DeadLetters(ApiView):
     )
     def get(self, request: Request) -> Response:
         query = self.query(LettersQuery)
-        return Response(page(letters(self, query), query, letter_shape, order="id"))
+        return Response(page(letters(self, query), query, dead_letter_shape, order="id"))
 
 
 class DeadLetterGroups(ApiView):
@@ -114,12 +114,12 @@ class DeadLetterGroups(ApiView):
         summary="Dead letters that failed alike",
     )
     def get(self, request: Request) -> Response:
-        """Newest group first, by the first letter of each: one that grows keeps its place."""
+        """Newest group first, by the first letter of each, so that the order is stable while groups grow."""
         query = self.query(LettersQuery)
         rows, limit = letters(self, query), query["limit"]
-        groups = selectors.letter_groups(rows, below=position(rows, query, "id"), count=limit + 1)
-        following = encode(str(groups[limit - 1]["first"])) if len(groups) > limit else None
-        return Response({"results": [_group(group) for group in groups[:limit]], "next": following})
+        groups = dead_letter_groups(rows, below=position(rows, query, "id"), count=limit + 1)
+        following = encode(str(groups[limit - 1].first)) if len(groups) > limit else None
+        return Response({"results": [dead_letter_group_shape(group) for group in groups[:limit]], "next": following})
 
 
 class DeadLetterDetail(ApiView):
@@ -129,7 +129,7 @@ class DeadLetterDetail(ApiView):
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         letter = letter_of(self, uid)
-        return Response({**letter_shape(letter), "traceback": selectors.traceback_of(letter)})
+        return Response({**dead_letter_shape(letter), "traceback": traceback_of(letter)})
 
 
 class DeadLetterReplay(ApiView):
@@ -145,7 +145,9 @@ class DeadLetterReplay(ApiView):
         body = self.body(ReplayOne)
         letter = letter_of(self, uid)
         with as_problems(self.caller):
-            job = replay.replay(letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload"))
+            job = dead_letters.replay(
+                letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload")
+            )
         return Response(job_whole(Job.objects.select_related("project", "queue", "batch").get(pk=job.pk)))
 
 
@@ -162,8 +164,8 @@ class DeadLetterDiscard(ApiView):
         reason = self.body(Reason)["reason"]
         letter = letter_of(self, uid)
         with as_problems(self.caller):
-            replay.discard(letter.pk, actor=self.caller.name, reason=reason)
-        return Response(letter_shape(letter_of(self, uid)))
+            dead_letters.discard(letter.pk, actor=self.caller.name, reason=reason)
+        return Response(dead_letter_shape(letter_of(self, uid)))
 
 
 class DeadLettersReplay(ApiView):
@@ -185,8 +187,8 @@ class DeadLettersReplay(ApiView):
         if "project" in filter:
             resolve_project(request, filter["project"])
         if body["dry_run"]:
-            return Response({"dry_run": True, "total": bulk.matching(filter, self.caller.project).count()})
-        action = bulk.begin(
+            return Response({"dry_run": True, "total": bulk_actions.matching(filter, self.caller.project).count()})
+        action = bulk_actions.begin(
             "replay", filter, project=self.caller.project, actor=self.caller.name, reason=body["reason"]
         )
         return Response(_action(action), 202, headers={"Location": f"/api/v1/dead-letters/actions/{action.uid}"})
@@ -202,11 +204,6 @@ class BulkActionDetail(ApiView):
         if action is None:
             raise NotFound("There is no such action, or it is not yours.")
         return Response(_action(action))
-
-
-def _group(group: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in group.items() if name != "first"}
-    return {**shown, "first_at": rfc3339(group["first_at"]), "last_at": rfc3339(group["last_at"])}
 
 
 def _action(action: BulkAction) -> dict[str, Any]:

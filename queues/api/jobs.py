@@ -11,13 +11,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues import selectors
 from queues.api import documents
 from queues.api.problems import as_problems
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job
-from queues.presenters import batch_shape, job_row, job_whole
-from queues.services import batches, cancel, replay
+from queues.presenters import batch_shape, explanation_shape, job_row, job_whole, steps_shape
+from queues.selectors.explanation import explain
+from queues.selectors.jobs import created_after
+from queues.selectors.timeline import timeline
+from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
 from queues.specs import JobSpec, read_job
@@ -31,7 +33,6 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
-from quotas.times import rfc3339
 
 MAX_BULK = 10_000
 BATCH_MEMBERS: dict[str, type] = {"name": str, "callback_url": str, "id": str, "open": bool, "then": dict}
@@ -99,7 +100,7 @@ class Jobs(ApiView):
         if "batch" in query:
             rows = rows.filter(batch__uid=query["batch"])
         if "created_after" in query:
-            rows = selectors.created_after(rows, query["created_after"])
+            rows = created_after(rows, query["created_after"])
         if "q" in query:
             rows = rows.filter(Q(uid__startswith=query["q"]) | Q(type__icontains=query["q"]) | Q(user=query["q"]))
         return Response(page(rows, query, job_row, order="id"))
@@ -120,8 +121,7 @@ class JobTimeline(ApiView):
     @extend_schema(operation_id="get_job_timeline", responses=documents.Timeline, summary="Every step of a job's life")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        steps = selectors.timeline(job_of(self, uid))
-        return Response({"results": [{**step, "at": rfc3339(step["at"])} for step in steps]})
+        return Response({"results": steps_shape(timeline(job_of(self, uid)))})
 
 
 class JobExplain(ApiView):
@@ -132,11 +132,7 @@ class JobExplain(ApiView):
     )
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        told = selectors.explain(job_of(self, uid))
-        for name in ("until", "estimated_start"):
-            told[name] = rfc3339(told[name])
-        told["timeline"] = [{**step, "at": rfc3339(step["at"])} for step in told["timeline"]]
-        return Response(told)
+        return Response(explanation_shape(explain(job_of(self, uid))))
 
 
 class JobCancel(ApiView):
@@ -163,7 +159,7 @@ class JobRetry(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
         with as_problems(self.caller):
-            replay.retry(job_of(self, uid), actor=self.caller.name, reason=reason)
+            dead_letters.retry(job_of(self, uid), actor=self.caller.name, reason=reason)
         return Response(job_whole(job_of(self, uid)))
 
 

@@ -38,7 +38,7 @@ def as_problems(caller: Caller | None = None) -> Iterator[None]:
         raise ProblemError("queue-too-small", "Queue too small", 422, str(error)) from None
     except errors.QueueDraining as error:
         raise ProblemError("queue-draining", "Queue draining", 503, str(error), headers={"Retry-After": "30"}) from None
-    except errors.IdempotencyConflict as error:
+    except errors.IdempotencyKeyReused as error:
         raise ProblemError("idempotency-conflict", "Idempotency conflict", 409, str(error)) from None
     except errors.BatchClosed as error:
         raise ProblemError("batch-closed", "Batch closed", 409, str(error)) from None

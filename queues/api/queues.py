@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -9,10 +10,13 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues import liveness, selectors
+from queues import liveness
 from queues.api import documents
 from queues.models import Job, Queue, WorkerProcess
 from queues.presenters import queue_shape, worker_shape
+from queues.selectors.dead_letters import open_dead_letters
+from queues.selectors.jobs import job_counts
+from queues.selectors.queues import depths, queue_facts
 from queues.services import queue_actions
 from queues.states import Status
 from quotas import clock
@@ -49,7 +53,7 @@ class Queues(ApiView):
         return Response(page(rows, self.query(PageQuery), self._shown, order="id"))
 
     def _shown(self, row: Queue) -> dict[str, Any]:
-        return queue_shape(row, selectors.queue_facts(row, self.caller.project), self.caller.project)
+        return queue_shape(row, queue_facts(row, self.caller.project), self.caller.project)
 
 
 class QueueDetail(ApiView):
@@ -59,7 +63,7 @@ class QueueDetail(ApiView):
     def get(self, request: Request, name: str) -> Response:
         self.query()
         queue = queue_named(name)
-        return Response(queue_shape(queue, selectors.queue_facts(queue, self.caller.project), self.caller.project))
+        return Response(queue_shape(queue, queue_facts(queue, self.caller.project), self.caller.project))
 
 
 class _Steer(ApiView):
@@ -75,7 +79,7 @@ class _Steer(ApiView):
         queue = queue_named(name)
         self.act(queue, actor=self.caller.name, reason=reason)
         queue = queue_named(name)
-        return Response(queue_shape(queue, selectors.queue_facts(queue)))
+        return Response(queue_shape(queue, queue_facts(queue)))
 
     def act(self, queue: Queue, *, actor: str, reason: str) -> Any:
         raise NotImplementedError
@@ -104,18 +108,18 @@ class QueueStatus(ApiView):
     )
     def get(self, request: Request) -> Response:
         self.query()
-        counts = selectors.job_counts(self.caller.project)
-        depths = selectors.depths(self.caller.project)
+        counts = job_counts(self.caller.project)
+        found = depths(self.caller.project)
         places = liveness.alive(clock.now()).values_list("places", flat=True)
         return Response(
             {
-                "queue_size": sum(row["high"] + row["normal"] + row["low"] for row in depths.values()),
-                "active_requests": sum(row["in_flight"] for row in depths.values()),
+                "queue_size": sum(depth.waiting for depth in found.values()),
+                "active_requests": sum(depth.in_flight for depth in found.values()),
                 "max_concurrent": sum(places),
                 "total_requests": sum(counts.values()),
                 "completed": counts[Status.COMPLETED],
                 "failed": counts[Status.DEAD],
-                "queues": depths,
+                "queues": {name: asdict(depth) for name, depth in found.items()},
             }
         )
 
@@ -128,15 +132,15 @@ class QueueStats(ApiView):
     )
     def get(self, request: Request) -> Response:
         self.query()
-        depths = selectors.depths(self.caller.project)
-        letters = selectors.open_letters(self.caller.project)
-        stats = {band: sum(row[band] for row in depths.values()) for band in ("high", "normal", "low", "retry")}
+        found = {name: asdict(depth) for name, depth in depths(self.caller.project).items()}
+        letters = open_dead_letters(self.caller.project)
+        stats = {band: sum(row[band] for row in found.values()) for band in ("high", "normal", "low", "retry")}
         return Response(
             {
                 "stats": {**stats, "dlq": letters},
                 "total_queued": stats["high"] + stats["normal"] + stats["low"],
                 "total_failed": self.caller.visible(Job.objects.filter(status=Status.DEAD)).count(),
-                "queues": depths,
+                "queues": found,
             }
         )
 

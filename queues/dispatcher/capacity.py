@@ -1,4 +1,4 @@
-"""How many jobs may be on their way at once: what the live workers can take, and what each queue allows."""
+"""How many jobs may be in flight at once: what the live workers can run, and what each queue allows."""
 
 from __future__ import annotations
 
@@ -13,53 +13,60 @@ from queues.states import IN_FLIGHT_STAGES
 
 
 @dataclass(slots=True)
-class Places:
-    """Free places, counted down as jobs are granted.
+class WorkerCapacity:
+    """Free worker slots, counted down as jobs are admitted.
 
-    Jobs that need an account are released for a free place only, since an account's capacity is reserved from then
-    on. Others may wait on the belt, as many again as there are places, so that no thread waits for the dispatcher.
+    A job that needs an account is released only for a slot that is free, since the account's capacity is reserved from
+    its admission on. Other jobs may wait on the belt, as many again as there are slots, so that no thread waits for the
+    dispatcher.
     """
 
-    free: dict[str, int] = field(default_factory=dict)
-    ahead: dict[str, int] = field(default_factory=dict)
+    available: dict[str, int] = field(default_factory=dict)
+    """Free slots by worker lane."""
+    prefetch: dict[str, int] = field(default_factory=dict)
+    """Jobs that may wait on the belt beside them, by worker lane."""
     workers: dict[str, int] = field(default_factory=dict)
+    """Worker processes by lane."""
     in_queue: dict[int, int] = field(default_factory=dict)
+    """Jobs in flight by queue."""
 
-    def any(self) -> bool:
-        """Whether any job at all could be granted."""
-        return any(self.free[lane] + self.ahead.get(lane, 0) > 0 for lane in self.free)
+    def has_room(self) -> bool:
+        """Whether any job at all could be released."""
+        return any(self.available[lane] + self.prefetch.get(lane, 0) > 0 for lane in self.available)
 
     def allows(self, queue: config.QueueSpec, lane: str, *, pooled: bool) -> bool:
-        """Whether one more job of the queue finds a place."""
-        if self.free.get(lane, 0) + (0 if pooled else self.ahead.get(lane, 0)) <= 0:
+        """Whether one more job of the queue has a slot. `pooled`: it needs an account."""
+        if self.available.get(lane, 0) + (0 if pooled else self.prefetch.get(lane, 0)) <= 0:
             return False
         return queue.concurrency is None or self.in_queue.get(queue.id, 0) < queue.concurrency
 
-    def take(self, queue: config.QueueSpec, lane: str) -> None:
-        self.free[lane] = self.free.get(lane, 0) - 1
+    def reserve(self, queue: config.QueueSpec, lane: str) -> None:
+        """Take a slot for a job of the queue."""
+        self.available[lane] = self.available.get(lane, 0) - 1
         self.in_queue[queue.id] = self.in_queue.get(queue.id, 0) + 1
 
-    def give(self, queue: config.QueueSpec, lane: str) -> None:
-        self.free[lane] = self.free.get(lane, 0) + 1
+    def release(self, queue: config.QueueSpec, lane: str) -> None:
+        """Return the slot of a job that is not released after all."""
+        self.available[lane] = self.available.get(lane, 0) + 1
         self.in_queue[queue.id] = self.in_queue.get(queue.id, 0) - 1
 
 
-def count_places(now: datetime) -> Places:
-    """Read them from SQL: what workers reported, less what is on the belt or running."""
-    places = Places()
+def count_capacity(now: datetime) -> WorkerCapacity:
+    """Read it from SQL: what live workers reported, less what is on the belt or running."""
+    capacity = WorkerCapacity()
     for lane, count in liveness.alive(now).values_list("lane", "places"):
-        places.free[lane] = places.free.get(lane, 0) + count
-        places.ahead[lane] = places.ahead.get(lane, 0) + count
-        places.workers[lane] = places.workers.get(lane, 0) + 1
+        capacity.available[lane] = capacity.available.get(lane, 0) + count
+        capacity.prefetch[lane] = capacity.prefetch.get(lane, 0) + count
+        capacity.workers[lane] = capacity.workers.get(lane, 0) + 1
     queues = config.current().queues
-    flying = (
+    in_flight = (
         Job.objects.filter(stage__in=IN_FLIGHT_STAGES)
         .order_by()
         .values_list("queue_id", "suspect")
         .annotate(count=Count("id"))
     )
-    for queue_id, suspect, count in flying:
-        places.in_queue[queue_id] = places.in_queue.get(queue_id, 0) + count
+    for queue_id, suspect, count in in_flight:
+        capacity.in_queue[queue_id] = capacity.in_queue.get(queue_id, 0) + count
         lane = "cpu" if suspect else queues[queue_id].lane if queue_id in queues else "io"
-        places.free[lane] = places.free.get(lane, 0) - count
-    return places
+        capacity.available[lane] = capacity.available.get(lane, 0) - count
+    return capacity

@@ -1,4 +1,4 @@
-"""Candidates that may not run yet: why, written on their rows and published for their groups."""
+"""Denied candidates: why they wait is written on their rows and published for their groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from queues import wait_reasons
-from queues.dispatcher.candidate import Candidate
+from queues.dispatcher.group_cursor import Candidate
 from queues.lifecycle.waiting import defer
 from quotas.engine.types import Admission
 
@@ -19,7 +19,7 @@ CAUSES = {"paused": "held for higher priorities or paused"}
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A candidate that may not run yet. `seconds` is None where only a change by somebody helps."""
+    """A candidate that was not admitted. `seconds` until it may be; None if only an operator's change helps."""
 
     candidate: Candidate
     admission: Admission

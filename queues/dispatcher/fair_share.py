@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from queues.config import ProjectSpec
-from queues.dispatcher.candidate import Candidate
-from queues.dispatcher.group import Group
+from queues.dispatcher.group_cursor import Candidate, GroupCursor
 
 AGEING_SHARE = 20
 AGEING_AFTER = timedelta(seconds=30)
@@ -63,8 +62,8 @@ class FairShare:
             self._since_ageing = max(self._since_ageing - 1, 0)
 
     def order(
-        self, groups: list[Group], taken: set[int], projects: Mapping[int, ProjectSpec], now: datetime
-    ) -> Iterator[tuple[Group, Candidate]]:
+        self, groups: list[GroupCursor], taken: set[int], projects: Mapping[int, ProjectSpec], now: datetime
+    ) -> Iterator[tuple[GroupCursor, Candidate]]:
         """Draw candidates one after the other. What is drawn leaves its group and is charged to its project."""
         if self._ageing_owed:
             self._since_ageing, self._ageing_owed = AGEING_SHARE, False
@@ -94,15 +93,17 @@ class FairShare:
                 self._aged_ids.add(candidate.id)
             self._draw(candidate, projects)
             yield group, candidate
-            if group.held_until == 0.0:
+            if group.blocked_until == 0.0:
                 self._push(heap, group, position, taken)
 
-    def _push(self, heap: list[tuple[int, float, int, int]], group: Group, position: int, taken: set[int]) -> None:
+    def _push(
+        self, heap: list[tuple[int, float, int, int]], group: GroupCursor, position: int, taken: set[int]
+    ) -> None:
         head = group.head(taken)
         if head is not None:
             heapq.heappush(heap, (head.priority, self._time(head.priority, head.project_id), head.id, position))
 
-    def _aged(self, heap: list[tuple[int, float, int, int]], groups: list[Group], now: datetime) -> int | None:
+    def _aged(self, heap: list[tuple[int, float, int, int]], groups: list[GroupCursor], now: datetime) -> int | None:
         """Every so often, the group of the oldest head that waits too long; it leaves the heap."""
         if self._since_ageing < AGEING_SHARE:
             return None

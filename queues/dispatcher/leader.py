@@ -1,4 +1,4 @@
-"""Which dispatcher leads: a row in SQL with a fencing token, so that it survives Redis and outlives nobody."""
+"""Which dispatcher leads: a row in SQL with a fencing token and the end of the leader's term."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Leader:
         self.name = name
         self.token: int | None = None
 
-    def hold(self) -> bool:
-        """Renew, or take over where nobody leads. True while this process leads."""
+    def renew_or_take_over(self) -> bool:
+        """Renew the term, or take over if nobody leads. Returns whether this process leads."""
         now = clock.now()
         rows = Leadership.objects.filter(role=ROLE)
         if self.token is not None:
@@ -45,13 +45,13 @@ class Leader:
         return True
 
     def fence(self) -> None:
-        """Inside a transaction: hold the row, so that nobody takes over before the commit; raises `LeadershipLost`."""
-        held = (
+        """Inside a transaction: lock the row, so that nobody takes over before the commit. Raises `LeadershipLost`."""
+        leads = (
             Leadership.objects.select_for_update()
             .filter(role=ROLE, holder=self.name, token=self.token or 0, until__gt=clock.now())
             .exists()
         )
-        if not held:
+        if not leads:
             raise LeadershipLost()
 
     def resign(self) -> None:

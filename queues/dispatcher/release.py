@@ -1,4 +1,4 @@
-"""Putting admitted jobs on the belt: one fenced transaction in SQL, then parcels for RQ."""
+"""Puts admitted jobs on the belt: one fenced transaction in SQL, then parcels for RQ."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
-from queues import config
-from queues.connection import belt
-from queues.dispatcher.candidate import Candidate
+from queues import broker, config
+from queues.dispatcher.group_cursor import Candidate
 from queues.dispatcher.leader import Leader
 from queues.ids import new_id
 from queues.lifecycle.delivery import Release
@@ -19,12 +18,12 @@ from quotas.engine.types import Admission
 
 PARCEL_SIZE = 20
 """Deliveries in one RQ job at most."""
-RUN = "queues.worker.parcel.run"
-"""What an RQ job of ours names as its function; our workers read its arguments instead of calling it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
+    """A candidate that was admitted, with what was reserved for it."""
+
     candidate: Candidate
     admission: Admission
 
@@ -35,7 +34,7 @@ class Granted:
 
 
 def lane_for(candidate: Candidate) -> str:
-    """Suspects run alone in a forked process, whatever their queue says."""
+    """The worker lane: its queue's, but `cpu` for a suspect, which runs alone in a forked process."""
     queue = config.current().queues[candidate.queue_id]
     return "cpu" if candidate.suspect else queue.lane
 
@@ -43,8 +42,8 @@ def lane_for(candidate: Candidate) -> str:
 def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int]) -> list[Granted]:
     """Mark `granted` as on the belt and put them there. `workers` counts worker processes by lane.
 
-    Returns those that were no longer waiting (cancelled meanwhile), whose admission is to be given back. Raises
-    `LeadershipLost`, and then nothing is written.
+    Returns those that were no longer ready (cancelled meanwhile): the caller gives their admissions back. Raises
+    `LeadershipLost`; nothing is written then.
     """
     parcels = list(_parcels(granted, workers))
     with transaction.atomic():
@@ -88,22 +87,11 @@ def _parcels(granted: Sequence[Granted], workers: dict[str, int]) -> Iterable[tu
 
 
 def _enqueue(parcels: Iterable[tuple[str, str, list[Granted]]]) -> None:
-    """Hand the parcels to RQ. A belt out of reach loses nothing: the reconciler finds rows that no belt holds."""
-    by_lane: dict[str, list[object]] = {}
+    """Enqueue the parcels in RQ. If Redis is away, the reconciler finds the rows whose parcels are on no belt."""
+    by_lane: dict[str, list[tuple[str, list[broker.Delivery]]]] = {}
     for parcel_id, lane, items in parcels:
         if items:
-            queue = belt(lane)
-            by_lane.setdefault(lane, []).append(
-                queue.prepare_data(
-                    RUN,
-                    args=([[item.candidate.id, item.delivery] for item in items],),
-                    job_id=parcel_id,
-                    timeout=-1,
-                    result_ttl=0,
-                    failure_ttl=0,
-                    ttl=None,
-                    description="parcel",
-                )
-            )
-    for lane, data in by_lane.items():
-        belt(lane).enqueue_many(data)  # type: ignore[arg-type]
+            deliveries = [(item.candidate.id, item.delivery) for item in items]
+            by_lane.setdefault(lane, []).append((parcel_id, deliveries))
+    for lane, found in by_lane.items():
+        broker.enqueue(lane, found)

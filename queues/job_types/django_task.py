@@ -8,23 +8,21 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
-from queues import loops
+from queues import event_loops
 from queues.errors import FieldError
-from queues.job_types.results import plain
-from queues.registry import JobContext, RunResult
-from queues.states import Outcome
+from queues.payloads import plain
+from queues.registry import JobContext, JobType, RunResult
+from queues.states import AttemptOutcome
 from queues.task_errors import result_of
 
 NAME = "django.task"
 
 
-class DjangoTask:
+class DjangoTask(JobType):
     """Payload: path (of a task object), args, kwargs. Nothing but a task object can be named."""
 
     name = NAME
-    queue: str | None = "batch"
-    trusted = False
-    needs_pool = False
+    queue = "batch"
 
     def __init__(self, kind: type, context_of: Callable[[Any, JobContext], Any]) -> None:
         self._kind = kind
@@ -44,12 +42,6 @@ class DjangoTask:
             errors.append(FieldError(f"{pointer}/path", "Must be the path of a task."))
         return errors
 
-    def pool(self, payload: Mapping[str, Any]) -> str | None:
-        return None
-
-    def model(self, payload: Mapping[str, Any]) -> str:
-        return ""
-
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         return {"requests": 1}
 
@@ -57,16 +49,16 @@ class DjangoTask:
         task = self._find(payload["path"])
         if task is None:
             error = f"There is no task {payload['path']!r} in this worker."
-            return RunResult(Outcome.LOST, category="code", error=error, counted=False, returned=True)
+            return RunResult(AttemptOutcome.LOST, category="code", error=error, counted=False, returned=True)
         try:
             arguments = [*([self._context_of(task, job)] if task.takes_context else []), *payload.get("args", [])]
             keywords = payload.get("kwargs", {})
             if inspect.iscoroutinefunction(task.func):
-                value = loops.run(task.func(*arguments, **keywords))  # a loop of ours can be interrupted
+                value = event_loops.run(task.func(*arguments, **keywords))  # a loop of ours can be interrupted
             else:
                 value = task.call(*arguments, **keywords)
-            return RunResult(Outcome.SUCCEEDED, result=plain(value))
-        except Exception as error:
+            return RunResult(AttemptOutcome.SUCCEEDED, result=plain(value))
+        except Exception as error:  # noqa: BLE001 - a task may raise anything: it fails the attempt
             return result_of(error, pooled=False, actual={})
 
     def _find(self, path: Any) -> Any:

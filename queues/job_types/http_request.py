@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import urllib3
 
 from queues.errors import FieldError
-from queues.registry import JobContext, RunResult
-from queues.states import Outcome as AttemptOutcome
+from queues.registry import JobContext, JobType, RunResult
+from queues.states import AttemptOutcome
 from quotas.engine import dialects
 from quotas.engine.categories import Category
 from quotas.engine.dialects import resources
@@ -24,6 +24,7 @@ from quotas.rest.pointers import escape
 from quotas.services import estimates
 from quotas.snapshot import resolve
 from quotas.upstream import response as answers
+from quotas.upstream.endpoint import Endpoint
 
 MAX_MODEL = 200
 MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]+)")
@@ -83,7 +84,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> tuple[bytes, bytes]:
     return head, tail
 
 
-def _bounded(hint: float | None, lease: Any) -> float | None:
+def _bounded(hint: float | None, lease: Endpoint) -> float | None:
     """A provider's hint, at most the longest cooldown of its pool."""
     return hint if hint is None else min(hint, lease.config.spec.cooldown_max)
 
@@ -92,12 +93,12 @@ def _is_kept(name: str) -> bool:
     return name in KEPT_HEADERS or "ratelimit" in name or "rate-limit" in name
 
 
-class HttpRequest:
+class HttpRequest(JobType):
     """Payload: pool, method, path, headers?, json or body?, expect? (statuses; default: any 2xx)."""
 
     name = "http.request"
     needs_pool = True
-    queue: str | None = "batch"
+    queue = "batch"
     trusted = True
 
     def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
@@ -148,7 +149,14 @@ class HttpRequest:
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         return payload.get("pool")
 
-    def model(self, payload: Mapping[str, Any]) -> str:
+    def model(self, payload: Mapping[str, Any], pool: str | None = None) -> str:
+        """The model that it asks for; the resource, if the pool's provider limits resources separately."""
+        config = resolve.snapshot().pools.get(pool) if pool else None
+        resource = resources.of_path(config.spec.dialect, str(payload.get("path", ""))) if config else ""
+        return resource or self._named_model(payload)
+
+    @staticmethod
+    def _named_model(payload: Mapping[str, Any]) -> str:
         """The body's member `model`, or the path's part behind `models/` or `deployments/`."""
         body = payload.get("json")
         named = body.get("model") if isinstance(body, Mapping) else None
@@ -160,24 +168,20 @@ class HttpRequest:
     def cost(self, payload: Mapping[str, Any]) -> Mapping[str, int]:
         return {"requests": 1}
 
-    def cost_through(self, pool: str | None, payload: Mapping[str, Any], cost: Mapping[str, int]) -> dict[str, int]:
-        """`cost` with the tokens of the payload's prompt, where the pool or a policy counts tokens."""
+    def complete_cost(self, payload: Mapping[str, Any], pool: str | None, cost: Mapping[str, int]) -> dict[str, int]:
+        """`cost` with the tokens of the payload's prompt, if the pool or a policy counts tokens."""
         body = payload["json"] if "json" in payload else payload.get("body")
         return estimates.fill(cost, pool, body, str(payload.get("path", "")))
 
-    def model_through(self, pool: str | None, payload: Mapping[str, Any]) -> str:
-        """The model that it asks for, or the resource, where the pool's provider counts by resources."""
-        config = resolve.snapshot().pools.get(pool or "")
-        resource = resources.of_path(config.spec.dialect, str(payload.get("path", ""))) if config else ""
-        return resource or self.model(payload)
-
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
         lease = job.lease
+        if lease is None:
+            raise ValueError("An http.request needs an account.")
         method = payload.get("method", "GET")
-        own = lease.auth_headers
-        secret = {name.lower() for name in own}
+        credential_headers = lease.auth_headers
+        secret = {name.lower() for name in credential_headers}
         given = {name: value for name, value in payload.get("headers", {}).items() if name.lower() not in secret}
-        sent = {"X-Request-Id": f"{job.id}.{job.attempt}", **given, **own}
+        sent = {"X-Request-Id": f"{job.id}.{job.attempt}", **given, **credential_headers}
         if method != "GET":
             sent["Idempotency-Key"] = job.idempotency_key
         body: bytes | None = None
@@ -209,8 +213,8 @@ class HttpRequest:
             if answers.fault_of(error) == "timeout":
                 waited = connect if isinstance(error, urllib3.exceptions.ConnectTimeoutError) else timeout
                 # A deadline of the job that is shorter than the provider's says nothing of the account.
-                own = job.timeout <= waited and job.timeout < lease.timeout
-                return self._unanswered("timeout", f"No answer within {waited:g} s.", waited, own=own)
+                own_deadline = job.timeout <= waited and job.timeout < lease.timeout
+                return self._unanswered("timeout", f"No answer within {waited:g} s.", waited, own_deadline=own_deadline)
             return self._unanswered("network", type(error).__name__)
         except ValueError as error:
             # It could not even be written, as with a line break in the credential. The message would show it.
@@ -223,13 +227,15 @@ class HttpRequest:
         return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
 
     @staticmethod
-    def _unanswered(category: str, error: str, latency: float | None = None, *, own: bool = False) -> RunResult:
+    def _unanswered(
+        category: str, error: str, latency: float | None = None, *, own_deadline: bool = False
+    ) -> RunResult:
         # The library's message may hold the URL, and with it a credential: only its kind is kept.
         return RunResult(
             AttemptOutcome.FAILED,
             category=category,
             error=error,
-            upstream=CallOutcome("unknown") if own else CallOutcome(category, error=error, latency=latency),
+            upstream=CallOutcome("unknown") if own_deadline else CallOutcome(category, error=error, latency=latency),
         )
 
     @staticmethod
@@ -237,7 +243,7 @@ class HttpRequest:
         response: urllib3.BaseHTTPResponse,
         content: bytes,
         payload: Mapping[str, Any],
-        lease: Any,
+        lease: Endpoint,
         latency: float,
         project: str | None = None,
         tail: bytes = b"",

@@ -1,4 +1,4 @@
-"""What follows from ended jobs: the jobs that waited for them, and the batches that are complete with them."""
+"""What follows from ended jobs: transitions of the jobs that waited for them, and batches that are complete now."""
 
 from __future__ import annotations
 
@@ -6,15 +6,56 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from queues.lifecycle.effects import Effects
-from queues.lifecycle.held import SLICE, cancel_held, release_held
+from queues.lifecycle.table import transition
 from queues.models import Batch, IntakePart, Job, JobDependency
-from queues.slices import slices
+from queues.sql import slices
 from queues.states import FINAL, UNFINISHED, Stage, Status
+
+SLICE = 500
+"""Jobs that one statement names."""
+
+
+@transition(
+    "release_held",
+    [Stage.HELD],
+    {Stage.READY: (Status.PENDING,), Stage.SCHEDULED: (Status.PENDING,)},
+    callers="effects of ended jobs, complete batches",
+    effects=["wake-up"],
+)
+def release_held(effects: Effects, jobs: Sequence[Job], now: datetime) -> None:
+    """Make held jobs ready, or scheduled if their time has not come. Owes a wake-up of their groups."""
+    later = [job for job in jobs if job.not_before is not None and job.not_before > now]
+    timed = {job.pk for job in later}
+    ready = [job.pk for job in jobs if job.pk not in timed]
+    for ids in slices(ready, SLICE):
+        Job.objects.filter(pk__in=ids, stage=Stage.HELD).update(stage=Stage.READY, reason="", not_before=now)
+    for ids in slices(sorted(timed), SLICE):
+        Job.objects.filter(pk__in=ids, stage=Stage.HELD).update(stage=Stage.SCHEDULED, reason="waits for its time")
+    effects.requeued.update(job.group for job in jobs)
+
+
+@transition(
+    "cancel_held",
+    [Stage.HELD],
+    {Stage.DONE: (Status.CANCELLED,)},
+    callers="effects of ended jobs",
+    effects=["timeline", "event", "dependants", "batch", "callback"],
+)
+def cancel_held(effects: Effects, failed: Sequence[tuple[Job, str]], now: datetime) -> None:
+    """End each of the jobs because the other one did not complete. Owes what every end owes."""
+    for job, uid in failed:
+        job.stage, job.status, job.finished_at = Stage.DONE, Status.CANCELLED, now
+        job.reason = f"job {uid}, which it waited for, did not complete"
+        effects.step(job, now)
+    jobs = [job for job, _ in failed]
+    Job.objects.bulk_update(jobs, ["stage", "status", "reason", "finished_at"], batch_size=SLICE)
+    effects.ended += jobs
+    effects.changed += jobs
 
 
 def follow(effects: Effects, job_ids: Collection[int], now: datetime) -> None:
-    """Decide about all jobs that wait for the ended jobs `job_ids`: a job that waits for nothing more is released; one
-    that waited for a job that died or was cancelled is cancelled, and so on down the line."""
+    """Decide on all jobs that wait for the ended jobs `job_ids`: a job that waits for no other job any more is released;
+    one that waited for a job that died or was cancelled is cancelled, and its own dependants follow."""
     ended = set(job_ids)
     while ended:
         waiting = _waiting_for(ended)
@@ -41,7 +82,7 @@ def _waiting_for(ended: Collection[int]) -> list[Job]:
 
 
 def _decide(jobs: Sequence[Job]) -> tuple[list[tuple[Job, str]], list[Job]]:
-    """Those of the jobs that can't run any more, each with the job that did not complete, and those that may run now."""
+    """Those of the jobs that can't run any more, each with the job that did not complete; and those that may run now."""
     failed: list[tuple[Job, str]] = []
     free: list[Job] = []
     for some in slices(jobs, SLICE):
@@ -61,8 +102,8 @@ def _decide(jobs: Sequence[Job]) -> tuple[list[tuple[Job, str]], list[Job]]:
 def complete_batches(effects: Effects, batch_ids: Sequence[int], now: datetime) -> list[int]:
     """Mark those of the batches complete that are sealed and whose jobs have all ended, and release the jobs that waited
     for them; once, whatever is replayed in them later. Returns the batches' ids."""
-    # Locked also where it seems to be open: of two that seal it and settle its last job at once, or that settle its last
-    # two jobs, neither sees what the other does. What the lock gives is the row as it is then.
+    # Locked even if it seems to be open: of two transactions that seal it and end its last job, or that end its last two
+    # jobs, neither sees what the other does. The lock returns the row as it is then.
     rows = Batch.objects.filter(pk__in=batch_ids, finished_at=None).order_by("pk").select_for_update(no_key=True)
     complete = [pk for pk, is_open in list(rows.values_list("pk", "open")) if not is_open and _all_ended(pk)]
     if complete:

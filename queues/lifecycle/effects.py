@@ -1,19 +1,18 @@
-"""What transitions owe: they collect it in `Effects`; `perform.apply` writes and sends all of it."""
+"""What follows from transitions: they collect it in `Effects`, and `perform.apply` writes and sends all of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from queues.connection import Group
 from queues.models import Attempt, Job, Transition
 from queues.settlement import Settlement
-from queues.states import Outcome
+from queues.states import AttemptOutcome, GroupKey
 
 
 @dataclass(slots=True)
 class Effects:
-    """The effects that the transitions of one transaction owe."""
+    """What follows from the transitions of one transaction."""
 
     attempts: list[Attempt] = field(default_factory=list)
     steps: list[Transition] = field(default_factory=list)
@@ -23,17 +22,17 @@ class Effects:
     ended: list[Job] = field(default_factory=list)
     """Jobs that have ended: their dependants, batches and callbacks follow."""
     ended_before: list[int] = field(default_factory=list)
-    """Jobs that ended earlier, of which only the dependants are looked at."""
+    """Jobs that ended earlier: only their dependants follow."""
     batches: set[int] = field(default_factory=set)
     """Batches that may be complete, besides those of the ended jobs."""
     changed: list[Job] = field(default_factory=list)
     """Jobs whose status or reason changed: each gets a `JobChanged` event."""
-    appended: set[Group] = field(default_factory=set)
-    """Groups with something new at their end."""
-    requeued: set[Group] = field(default_factory=set)
-    """Groups into which something older came back."""
+    appended: set[GroupKey] = field(default_factory=set)
+    """Groups with new jobs at their ends."""
+    requeued: set[GroupKey] = field(default_factory=set)
+    """Groups into which older jobs came back."""
     wake: bool = False
-    """Wake the dispatcher even where no group changed."""
+    """Wake the dispatcher even if no group changed."""
     unblock: bool = False
     """Capacity may be free before its time."""
     settlements: list[Settlement] = field(default_factory=list)
@@ -47,7 +46,12 @@ class Effects:
 
     def lost_attempt(self, job: Job, error: str, now: datetime) -> None:
         """Add the attempt of a delivery whose worker ended before it did; it is not counted."""
-        self.attempts.append(attempt_of(job, now, Outcome.LOST, counted=False, error=error))
+        self.attempts.append(attempt_of(job, now, AttemptOutcome.LOST, counted=False, error=error))
+
+
+def clear_delivery(job: Job) -> None:
+    """Clear what belongs to the job's present delivery."""
+    job.worker, job.lease_until, job.account_lease, job.reservation = "", None, "", ""
 
 
 def attempt_of(

@@ -9,7 +9,7 @@ from queues import config
 from queues.models import Job
 from queues.registry import RunResult
 from queues.retry import LEAST_WAIT, limited_delay, next_delay
-from queues.states import Outcome, Stage, Status
+from queues.states import AttemptOutcome, Stage, Status
 
 
 @dataclass(slots=True)
@@ -26,13 +26,13 @@ class Fate:
 def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fate:
     """What becomes of a job after `result`; `job` has its counters as they were before. `cancelled`: by whom and why,
     empty where nobody asked for it."""
-    if result.outcome == Outcome.SUCCEEDED:
+    if result.outcome == AttemptOutcome.SUCCEEDED:
         return Fate(Stage.DONE, Status.COMPLETED, final=True)
-    if cancelled or result.outcome == Outcome.CANCELLED:
+    if cancelled or result.outcome == AttemptOutcome.CANCELLED:
         return Fate(Stage.DONE, Status.CANCELLED, f"{cancelled or 'cancelled'}, while it ran", final=True)
     if result.returned:
         return _fate_of_returned(job, result, now)
-    if result.outcome == Outcome.LOST:
+    if result.outcome == AttemptOutcome.LOST:
         return _fate_of_lost(job, result)
     if result.category == "auth" and job.refused_by is not None:
         return Fate(Stage.DONE, Status.DEAD, f"two accounts were refused; auth: {result.error}"[:500], final=True)

@@ -11,7 +11,7 @@ from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
 from queues.models import Batch, Job
 from queues.settlement import unused
-from queues.states import LIVE_STAGES, Stage, Status
+from queues.states import Stage, Status
 
 
 @transition(
@@ -65,8 +65,3 @@ def replay(job: Job, reason: str, changed: Mapping[str, Any], now: datetime) -> 
     effects = Effects(changed=[job], requeued={job.group})
     effects.step(job, now)
     apply(effects, now)
-
-
-def live(job: Job) -> bool:
-    """Whether the job has not ended."""
-    return job.stage in LIVE_STAGES

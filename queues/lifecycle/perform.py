@@ -7,22 +7,24 @@ from datetime import datetime
 
 from django.db import transaction
 
-from queues import settlement
-from queues.announcement import announce
-from queues.connection import ring
+from queues import config, settlement
 from queues.lifecycle import dead_letters, dependants
 from queues.lifecycle.effects import Effects
 from queues.models import Attempt, Job, Transition
+from queues.wakeups import notify
+from quotas import events
 
 BATCH_SIZE = 500
+MAX_REASON = 200
+"""Characters of a reason that an event carries."""
 WriteJobCallbacks = Callable[[Sequence[Job], datetime], None]
 WriteBatchCallbacks = Callable[[Sequence[int], datetime], None]
 _callback_writers: list[tuple[WriteJobCallbacks, WriteBatchCallbacks]] = []
 
 
 def write_callbacks_with(jobs: WriteJobCallbacks, batches: WriteBatchCallbacks) -> None:
-    """Register who writes the callback rows of ended jobs and of complete batches; their content is no business of
-    transitions."""
+    """Register the functions that write the callback rows of ended jobs and of complete batches, since their content is
+    the API's."""
     _callback_writers[:] = [(jobs, batches)]
 
 
@@ -47,14 +49,29 @@ def apply(effects: Effects, now: datetime) -> None:
         complete = dependants.complete_batches(effects, sorted(effects.batches), now)
         if complete:
             write_batch_callbacks(complete, now)
-    announce(effects.changed)
     _after_commit(effects)
 
 
 def _after_commit(effects: Effects) -> None:
+    if effects.changed:
+        changed = [_changed(job) for job in effects.changed]
+        transaction.on_commit(lambda: events.emit_all(changed))
     if effects.settlements:
         transaction.on_commit(lambda: settlement.settle(effects.settlements))
     if effects.requeued or effects.unblock:
-        transaction.on_commit(lambda: ring(effects.requeued, again=True, unblock=effects.unblock))
+        transaction.on_commit(lambda: notify(effects.requeued, requeued=True, unblock=effects.unblock))
     if effects.appended or (effects.wake and not (effects.requeued or effects.unblock)):
-        transaction.on_commit(lambda: ring(effects.appended))
+        transaction.on_commit(lambda: notify(effects.appended))
+
+
+def _changed(job: Job) -> events.JobChanged:
+    cfg = config.current()
+    queue, project = cfg.queues.get(job.queue_id), cfg.projects.get(job.project_id)
+    return events.JobChanged(
+        job.uid,
+        queue.name if queue else "",
+        job.type,
+        job.status,
+        job.reason[:MAX_REASON],
+        project=project.slug if project else "",
+    )

@@ -35,7 +35,8 @@ def locked(columns: Sequence[str], ids: Collection[int], stage: Stage) -> list[t
     with connection.cursor() as cursor:
         lock = connection.features.has_select_for_update
         cursor.execute(_statement(tuple(columns), len(ids), stage, lock), list(ids))
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
 _FIELDS = Job._meta.concrete_fields

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.db import transaction
 
-from queues.connection import Group
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
 from queues.models import Job
-from queues.states import Stage, Status
+from queues.states import GroupKey, Stage, Status
 
 
 def new_job(*, held: str, not_before: datetime | None, **fields: Any) -> Job:
@@ -49,7 +48,7 @@ def accept(effects: Effects, jobs: Sequence[Job]) -> None:
 @transition(
     "promote", [Stage.SCHEDULED], {Stage.READY: ()}, callers="dispatcher", effects=["the dispatcher reads the group"]
 )
-def promote(now: datetime, count: int) -> set[Group]:
+def promote(now: datetime, count: int) -> set[GroupKey]:
     """Make up to `count` scheduled jobs ready whose time has come; the status stays. Returns their groups, which the
     dispatcher, the only caller, reads again; so no wake-up is owed. Inside a transaction."""
     due = list(
@@ -58,7 +57,7 @@ def promote(now: datetime, count: int) -> set[Group]:
         .values_list("id", "queue_id", "priority", "project_id", "pool")[:count]
     )
     Job.objects.filter(id__in=[row[0] for row in due], stage=Stage.SCHEDULED).update(stage=Stage.READY)
-    return {(row[1], row[2], row[3], row[4]) for row in due}
+    return {GroupKey(*row[1:]) for row in due}
 
 
 @transition(
@@ -105,8 +104,3 @@ def reject(job_id: int, error: str, now: datetime) -> None:
     )  # fmt: skip
     job.save(update_fields=["stage", "status", "category", "error", "reason", "finished_at"])
     apply(Effects(dead=[job], ended=[job]), now)
-
-
-def groups_of(jobs: Collection[Job]) -> set[Group]:
-    """The groups that the jobs wait in."""
-    return {job.group for job in jobs}

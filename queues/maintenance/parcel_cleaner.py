@@ -11,7 +11,8 @@ import structlog
 from rq.job import Job as RQJob
 from rq.worker_registration import clean_worker_registry
 
-from queues.connection import belt, client
+from queues.broker import belt
+from queues.connection import client
 from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES, Stage
 

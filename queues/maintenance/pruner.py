@@ -1,7 +1,7 @@
-"""Retention: what is completed or cancelled goes by age and by count; what is dead stays until it is handled.
+"""Retention: deletes completed and cancelled jobs by age and by count; dead jobs stay until their letters are handled.
 
-Nothing goes that something pending is derived from: callbacks that are due carry their content with them, jobs of a
-batch stay until the batch has ended, and what is deleted then is counted on the batch.
+What something pending needs is kept: jobs of a batch stay until the batch has ended, and are counted on it when they are
+deleted; callbacks that are due contain all that they send.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from queues.models import (
     Batch,
@@ -28,7 +28,7 @@ from queues.states import Stage, Status
 log = structlog.get_logger(__name__)
 
 SLICE = 1000
-"""Rows deleted in one transaction, so that nobody waits long."""
+"""Rows deleted in one transaction, so that other transactions are not delayed."""
 
 
 def pace() -> float:
@@ -37,7 +37,7 @@ def pace() -> float:
 
 
 def prune(now: datetime) -> None:
-    """One slice of what is too old or too much, and worker rows of yesterday."""
+    """Delete one slice of jobs that are too old or too many, and old rows of workers."""
     if IntakePart.objects.exists():
         return  # jobs that are still to be written may wait for ended ones
     edge = now - timedelta(days=settings.RETENTION_DAYS)
@@ -47,23 +47,23 @@ def prune(now: datetime) -> None:
         newest = Job.objects.order_by("-id").values_list("id", flat=True).first() or 0
         removed += _remove(_deletable().filter(id__lte=newest - settings.RETENTION_COUNT).order_by("id"))
     _remove_batches(edge)
-    Callback.objects.filter(job=None, batch=None, due_at=None, created_at__lt=edge)._raw_delete("default")  # type: ignore[attr-defined]
+    Callback.objects.filter(job=None, batch=None, due_at=None, created_at__lt=edge)._raw_delete("default")
     WorkerProcess.objects.filter(seen_at__lt=now - timedelta(days=1)).delete()
     if removed:
         log.info("pruner.removed", jobs=removed)
 
 
-def _deletable():  # type: ignore[no-untyped-def]
+def _deletable() -> QuerySet[Job]:
     """Ended jobs that nothing needs any more: no open dead letter, no job that waits for them, no running batch."""
-    held = JobDependency.objects.filter(after=OuterRef("pk"), job__stage=Stage.HELD)
+    awaited = JobDependency.objects.filter(after=OuterRef("pk"), job__stage=Stage.HELD)
     unhandled = DeadLetter.objects.filter(job=OuterRef("pk"), handled_at=None)
     running = Batch.objects.filter(pk=OuterRef("batch"), finished_at=None)
     ended = Q(status__in=[Status.COMPLETED, Status.CANCELLED]) | Q(Q(status=Status.DEAD), ~Exists(unhandled))
-    return Job.objects.filter(ended, stage=Stage.DONE).exclude(Exists(held)).exclude(Exists(running))
+    return Job.objects.filter(ended, stage=Stage.DONE).exclude(Exists(awaited)).exclude(Exists(running))
 
 
-def _remove(rows) -> int:  # type: ignore[no-untyped-def]
-    """Delete up to a slice of jobs with all that belongs to them. What is still to be sent about them stays."""
+def _remove(rows: QuerySet[Job]) -> int:
+    """Delete up to a slice of jobs with all that belongs to them. Callbacks that are due stay."""
     with transaction.atomic():
         rows = rows.select_for_update(of=("self",), skip_locked=connection.features.has_select_for_update_skip_locked)
         ids = list(rows.values_list("id", flat=True)[:SLICE])
@@ -74,12 +74,12 @@ def _remove(rows) -> int:  # type: ignore[no-untyped-def]
 
 
 def _remove_batches(edge: datetime) -> None:
-    """Batches that ended long ago and whose jobs are gone. What is still to be sent about them stays."""
+    """Delete batches that ended long ago and whose jobs are deleted. Callbacks that are due stay."""
     with transaction.atomic():
         old = Batch.objects.filter(finished_at__lt=edge, then=None).exclude(
             Exists(Job.objects.filter(batch=OuterRef("pk")))
         )
         ids = list(old.order_by("pk").values_list("pk", flat=True)[:SLICE])
         if ids:
-            Callback.objects.filter(batch_id__in=ids, due_at=None)._raw_delete("default")  # type: ignore[attr-defined]
+            Callback.objects.filter(batch_id__in=ids, due_at=None)._raw_delete("default")
             Batch.objects.filter(pk__in=ids).delete()  # sets the batch of callbacks that are due to null

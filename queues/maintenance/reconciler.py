@@ -11,10 +11,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from queues.connection import Group, belt, client, key
-from queues.lifecycle.delivery import lose, release_anew
+from queues.broker import belt
+from queues.connection import client, key
+from queues.lifecycle.delivery import release_again
+from queues.lifecycle.loss import lose
 from queues.models import Job
-from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, WORKER_LANES, Stage
+from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, WORKER_LANES, GroupKey, Stage
 from quotas import clock
 
 log = structlog.get_logger(__name__)
@@ -48,7 +50,7 @@ class Reconciler:
         if self._watching_since is not None and now - self._watching_since >= CLAIM_EXPIRY:
             self._running(now)
 
-    def after_loss(self) -> set[Group]:
+    def after_loss(self) -> set[GroupKey]:
         """Where Redis has lost its memory, release anew at once all that it held: before anything newer, so that
         starts go on following submits. A mark that is gone tells it. Returns the groups into which something came."""
         if client().exists(key("belt")):
@@ -75,10 +77,10 @@ class Reconciler:
         self._release_anew(orphans)
 
     @staticmethod
-    def _release_anew(orphans: set[tuple[int, int]]) -> set[Group]:
+    def _release_anew(orphans: set[tuple[int, int]]) -> set[GroupKey]:
         if not orphans:
             return set()
-        back = release_anew(orphans, clock.now())
+        back = release_again(orphans, clock.now())
         log.warning("reconciler.belt_orphans", jobs=len(orphans))
         return back
 

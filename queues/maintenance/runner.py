@@ -9,9 +9,9 @@ from datetime import datetime
 import structlog
 
 from queues import settlement
-from queues.connection import Group
 from queues.maintenance import parcel_cleaner, pruner, reconciler
-from queues.services import auto_replay, bulk, intake, recurring
+from queues.services import auto_replay, bulk_actions, intake, recurring
+from queues.states import GroupKey
 from quotas.engine.errors import LimiterUnavailable
 from quotas.services import adaptive, health, rollups
 
@@ -30,7 +30,7 @@ class Maintenance:
             (2.0, self._reconciler.run),
             (0.5, _bulk_actions),
             (1.0, recurring.submit_due),
-            (1.0, intake.go_on),
+            (1.0, intake.finish_orphans),
             (pruner.pace(), pruner.prune),
             (15.0, parcel_cleaner.sweep),
             (2.0, _retry_unsettled),
@@ -56,7 +56,7 @@ class Maintenance:
         except LimiterUnavailable as error:
             log.warning("maintenance.engine_away", error=str(error))
 
-    def after_loss(self) -> set[Group]:
+    def after_loss(self) -> set[GroupKey]:
         """Before a round: what Redis has lost comes first. The groups into which something came back."""
         return self._reconciler.after_loss()
 
@@ -76,4 +76,4 @@ def _retry_unsettled(now: datetime) -> None:
 
 
 def _bulk_actions(now: datetime) -> None:
-    bulk.go_on(now)
+    bulk_actions.process_next_slice(now)

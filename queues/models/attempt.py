@@ -2,14 +2,14 @@
 
 from django.db import models
 
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 
 
 class Attempt(models.Model):
     job = models.ForeignKey("queues.Job", on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField()
     delivery = models.PositiveIntegerField()
-    outcome = models.CharField(max_length=16, choices=Outcome.choices)
+    outcome = models.CharField(max_length=16, choices=AttemptOutcome.choices)
     counted = models.BooleanField(default=True, help_text="Whether it counts against the job's maximum.")
     category = models.CharField(max_length=32, blank=True)
     account = models.CharField(max_length=128, blank=True, help_text="pool/name")

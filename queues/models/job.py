@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from queues.ids import new_id
 from queues.models.stage import StageField
-from queues.states import LIVE_STAGES, Stage, Status
+from queues.states import LIVE_STAGES, GroupKey, Stage, Status
 
 
 class Job(models.Model):
@@ -47,10 +47,9 @@ class Job(models.Model):
     # Where it is.
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
     stage = StageField(choices=Stage.choices, default=Stage.READY)
-    lane = models.CharField(
+    ordering_key = models.CharField(
         max_length=24,
         blank=True,
-        verbose_name="ordering key",
         help_text="Hash of user and keys: jobs with equal ones start in order.",
     )
     not_before = models.DateTimeField(
@@ -151,9 +150,9 @@ class Job(models.Model):
         return f"{self.type} {self.uid}"
 
     @property
-    def group(self) -> tuple[int, int, int, str]:
-        """Queue, priority, project, pool: the dispatcher takes jobs with equal ones from one list."""
-        return (self.queue_id, self.priority, self.project_id, self.pool)
+    def group(self) -> GroupKey:
+        """The group in which the dispatcher reads it."""
+        return GroupKey(self.queue_id, self.priority, self.project_id, self.pool)
 
 
 class JobDependency(models.Model):

@@ -7,8 +7,6 @@ from django.db import models
 from quotas.models.config_version import Versioned
 from quotas.models.names import name_validator
 
-DEFAULT_QUEUES = ("embeddings", "agent_tasks", "exports", "batch", "notifications", "cleanup", "health_checks")
-
 
 class Queue(Versioned):
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])

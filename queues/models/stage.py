@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models.lookups import Exact, In
 
 
-class StageField(models.PositiveSmallIntegerField):
+class StageField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]  # Django's own class takes no arguments at run time
     """A small integer that is compared literally."""
 
     def deconstruct(self) -> Any:

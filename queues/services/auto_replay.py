@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from queues import config
 from queues.errors import AlreadyHandled
 from queues.models import DeadLetter
-from queues.services.replay import replay
+from queues.services.dead_letters import replay
 from quotas.engine.categories import TRANSIENT
 
 ACTOR = "auto-replay"

@@ -1,23 +1,42 @@
-"""Batches: made with their jobs, grown, sealed, complete."""
+"""Batches: created with their jobs, extended, sealed, completed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from django.db import transaction
 
-from queues.errors import IdempotencyConflict
+from queues.errors import IdempotencyKeyReused
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.models import Batch, BatchAnswer, Job
-from queues.services import idempotency, intake, open_batches
-from queues.services.deadlock import again_after_deadlock
-from queues.services.submit import accept, lock_dependencies, prepare
+from queues.services import idempotency, intake
+from queues.services.draft import Prepared, prepare
+from queues.services.submit import accept, lock_batches, lock_dependencies, open_batch
 from queues.specs import JobSpec
+from queues.sql import retry_after_deadlock
 from quotas import clock
 from quotas.models import Project
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """What a bulk submission asks besides its jobs."""
+
+    name: str = ""
+    uid: str | None = None
+    """The batch that the jobs are added to; None: a new one."""
+    stays_open: bool = False
+    """The batch takes more jobs until it is sealed."""
+    callback_url: str = ""
+    then: JobSpec | None = None
+    """A job that is accepted with the others and held until all of them have ended."""
+    idempotency_key: str | None = None
+    request_hash: str = ""
+    pointer: str = "/jobs"
+    """Where the jobs are in the request."""
 
 
 def submit_bulk(
@@ -33,87 +52,87 @@ def submit_bulk(
     request_hash: str = "",
     pointer: str = "/jobs",
 ) -> tuple[Batch, list[str], bool]:
-    """Accept a batch whole or not at all. Returns the batch, the jobs' ids in order, and whether it was new.
-
-    `uid` adds to a batch that exists; `stays_open` lets it grow until it is sealed. `then` is a job that is accepted
-    with the others and held until all of them have ended, however they did.
-    """
-    by_parts = intake.is_worth_it(len(specs))
-    batch, ids, created = _accept(
-        project, specs, name, uid, stays_open, callback_url, then, idempotency_key, request_hash, pointer, by_parts
-    )
-    if by_parts:
+    """Accept a batch whole or not at all. Returns the batch, the jobs' ids in order, and whether it was new. For the
+    arguments see `BatchRequest`."""
+    request = BatchRequest(name, uid, stays_open, callback_url, then, idempotency_key, request_hash, pointer)
+    in_parts = intake.is_worth_it(len(specs))
+    batch, ids, created = _accept(project, specs, request, in_parts)
+    if in_parts:
         intake.finish({"batch": batch})
         batch.refresh_from_db()
     return batch, ids, created
 
 
-@intake.after_what_is_taken_in
-@again_after_deadlock
+@intake.retry_after_intake
+@retry_after_deadlock
 def _accept(
-    project: Project,
-    specs: Sequence[JobSpec],
-    name: str,
-    uid: str | None,
-    stays_open: bool,
-    callback_url: str,
-    then: JobSpec | None,
-    idempotency_key: str | None,
-    request_hash: str,
-    pointer: str,
-    by_parts: bool,
+    project: Project, specs: Sequence[JobSpec], request: BatchRequest, in_parts: bool
 ) -> tuple[Batch, list[str], bool]:
-    """The transaction that accepts the batch."""
-    created = True
-    if uid is not None and idempotency_key is not None:
-        specs = _keyed(specs, uid, idempotency_key, request_hash)
-    elif idempotency_key is not None:
-        answer = _answer_of(project, idempotency_key, request_hash)
-        if answer is not None:
-            return answer
-    prepared = prepare(project, specs, pointer=pointer, by_parts=by_parts)
-    last = None
-    if then is not None:
-        last = prepare(project, [replace(then, held="waits for its batch to be complete")], pointers=["/batch/then"])
+    new, key = request.uid is None, request.idempotency_key
+    if new and key is not None and (answer := _answer_of(project, key, request.request_hash)) is not None:
+        return answer
+    if request.uid is not None and key is not None:
+        specs = _keyed(specs, request.uid, key, request.request_hash)
+    prepared = prepare(project, specs, pointer=request.pointer)
+    if in_parts:
+        intake.serialise(prepared.drafts)
+    then = _prepared_then(project, request.then)
     with transaction.atomic():
-        if idempotency_key is not None and uid is None:
+        if new and key is not None:
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-            answer = _answer_of(project, idempotency_key, request_hash)
+            answer = _answer_of(project, key, request.request_hash)
             if answer is not None:
                 return answer
-        if uid is not None:
-            lock_dependencies(specs, project)
-            found = open_batches.lock(project, [uid]).get(uid)
-            if found is not None and _is_repeated(project, specs):
-                batch, created = found, False  # also where it was sealed since
-            else:
-                batch = open_batches.open_one(found, "/batch/id")
-                if stays_open and not batch.open:
-                    Batch.objects.filter(pk=batch.pk).update(open=True)
-                    batch.open = True
-        else:
-            batch = Batch.objects.create(
-                project=project,
-                name=name,
-                callback_url=callback_url,
-                open=stays_open,
-                idempotency_key=idempotency_key,
-                request_hash=request_hash,
-                created_at=clock.now(),
-            )
-        accepted = accept(prepared, batch=batch, by_parts=by_parts)
-        if last is not None:
-            batch.then = accept(last)[0].job
-            Job.objects.filter(pk=batch.then.pk).update(reason=f"waits for batch {batch.uid} to be complete")
-            Batch.objects.filter(pk=batch.pk).update(then=batch.then)
+        batch, created = _create(project, request) if new else _locked_batch(project, specs, request)
+        accepted = accept(prepared, batch=batch, in_parts=in_parts)
+        if then is not None:
+            _set_then(batch, accept(then)[0].job)
         ids = [answer.job.uid for answer in accepted]
-        if batch.idempotency_key is not None and uid is None:
+        if new and key is not None:
             BatchAnswer.objects.create(batch=batch, ids=ids)
-        if uid is None and not any(answer.created for answer in accepted):
-            # Each was accepted before, in its own right: nothing of this batch will ever end and complete it.
+        if new and not any(answer.created for answer in accepted):
+            # Each was accepted before by its own key: no job of this batch will ever end and complete it.
             complete_if_ended(batch.pk)
             batch.refresh_from_db()
     return batch, ids, created
+
+
+def _prepared_then(project: Project, then: JobSpec | None) -> Prepared | None:
+    if then is None:
+        return None
+    return prepare(project, [replace(then, held="waits for its batch to be complete")], pointers=["/batch/then"])
+
+
+def _create(project: Project, request: BatchRequest) -> tuple[Batch, bool]:
+    batch = Batch.objects.create(
+        project=project,
+        name=request.name,
+        callback_url=request.callback_url,
+        open=request.stays_open,
+        idempotency_key=request.idempotency_key,
+        request_hash=request.request_hash,
+        created_at=clock.now(),
+    )
+    return batch, True
+
+
+def _locked_batch(project: Project, specs: Sequence[JobSpec], request: BatchRequest) -> tuple[Batch, bool]:
+    """The batch that jobs are added to, locked; False if the same request was accepted before."""
+    lock_dependencies(specs, project)
+    found = lock_batches(project, [request.uid or ""]).get(request.uid or "")
+    if found is not None and _is_repeated(project, specs):
+        return found, False  # also if it was sealed since
+    batch = open_batch(found, "/batch/id")
+    if request.stays_open and not batch.open:
+        Batch.objects.filter(pk=batch.pk).update(open=True)
+        batch.open = True
+    return batch, True
+
+
+def _set_then(batch: Batch, job: Job) -> None:
+    batch.then = job
+    Job.objects.filter(pk=job.pk).update(reason=f"waits for batch {batch.uid} to be complete")
+    Batch.objects.filter(pk=batch.pk).update(then=job)
 
 
 def _answer_of(project: Project, key: str, request_hash: str) -> tuple[Batch, list[str], bool] | None:
@@ -122,7 +141,7 @@ def _answer_of(project: Project, key: str, request_hash: str) -> tuple[Batch, li
     if known is None:
         return None
     if known.request_hash != request_hash:
-        raise IdempotencyConflict()
+        raise IdempotencyKeyReused()
     ids = BatchAnswer.objects.filter(batch=known).values_list("ids", flat=True).first()
     if ids is None:
         ids = list(known.jobs.order_by("pk").values_list("uid", flat=True))
@@ -148,7 +167,7 @@ def _is_repeated(project: Project, specs: Sequence[JobSpec]) -> bool:
     return all(keys) and len(idempotency.known(project, [key for key in keys if key])) == len(set(keys))
 
 
-@again_after_deadlock
+@retry_after_deadlock
 def seal(batch: Batch) -> None:
     """No more jobs come; a batch whose jobs have all ended is complete now."""
     with transaction.atomic():

@@ -97,7 +97,8 @@ def secret_of(project: Project) -> str:
                 webhook_secret=f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
             )
             row.refresh_from_db()
-        return row.webhook_secret.reveal()  # type: ignore[union-attr]
+        secret: str = row.webhook_secret.reveal()  # type: ignore[union-attr]
+        return secret
 
 
 def receiver_of(url: str) -> str:

@@ -8,8 +8,7 @@ from django.db.models import QuerySet
 from queues.errors import AlreadyFinished
 from queues.lifecycle import operators as lifecycle
 from queues.models import Job, Transition
-from queues.services.deadlock import again_after_deadlock
-from queues.slices import slices
+from queues.sql import retry_after_deadlock, slices
 from queues.states import LIVE_STAGES, Stage
 from quotas import clock, events
 
@@ -17,7 +16,7 @@ SLICE = 500
 """Jobs that one statement ends."""
 
 
-@again_after_deadlock
+@retry_after_deadlock
 def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) -> Job:
     """End a job that waits at once; ask the worker of one that runs to end it, which takes about a second.
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from queues.errors import IdempotencyConflict
+from queues.errors import IdempotencyKeyReused
 from queues.models import AnsweredKey, Job
-from queues.slices import FEW, one_of
 from queues.specs import JobSpec
+from queues.sql import FEW, one_of
 from quotas.models import Project
 
 
@@ -27,12 +27,12 @@ def known(project: Project, keys: Sequence[str]) -> dict[str, tuple[Job, str]]:
 
 
 def existing(project: Project, specs: Sequence[JobSpec], pointers: Sequence[str]) -> dict[str, Job]:
-    """Jobs that were accepted before under the keys of `specs`. Raises `IdempotencyConflict`."""
+    """Jobs that were accepted before under the keys of `specs`. Raises `IdempotencyKeyReused`."""
     found = known(project, [spec.idempotency_key for spec in specs if spec.idempotency_key])
     for spec, pointer in zip(specs, pointers, strict=True):
         answer = found.get(spec.idempotency_key or "")
         if answer is not None and answer[1] != spec.digest:
-            raise IdempotencyConflict(f"{pointer or 'This request'}: the idempotency key was used with another body.")
+            raise IdempotencyKeyReused(f"{pointer or 'This request'}: the idempotency key was used with another body.")
     return {key: job for key, (job, _) in found.items()}
 
 

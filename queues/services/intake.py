@@ -1,8 +1,8 @@
-"""Turning an accepted bulk into rows, a part at a time.
+"""Writes the rows of an accepted bulk, a part at a time.
 
-The transaction that accepts a bulk writes its jobs as a few parts, which takes milliseconds. From its commit on the
-bulk is accepted whole: whoever accepted it writes the rows and then answers, and if that process dies, the leading
-dispatcher goes on. Until a part is rows, its jobs count as waiting, and its keys as used.
+The transaction that accepts a bulk stores its jobs as a few parts, which takes milliseconds. From its commit on the
+whole bulk is accepted: the same process writes the rows and then answers. If it dies, the leading dispatcher writes the
+rest. Until then the jobs of a part count as waiting, and its keys as used.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import functools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -24,8 +23,8 @@ from queues.lifecycle.perform import apply
 from queues.lifecycle.waiting import accept, restored_job
 from queues.models import Batch, IntakePart, Job, JobDependency
 from queues.services import idempotency
-from queues.services.deadlock import again_after_deadlock
-from queues.slices import slices
+from queues.services.draft import Draft
+from queues.sql import retry_after_deadlock, slices
 from queues.states import FINAL
 from quotas.models import Project
 
@@ -34,34 +33,29 @@ R = TypeVar("R")
 
 SIZE = 100
 """Jobs in a part, and the fewest for which parts are made."""
-BREATH = 0.005
-"""Seconds between two parts, in which others get their turn to write."""
+PART_PAUSE = 0.005
+"""Seconds between two parts, in which other transactions can write."""
 ORPHANED = timedelta(seconds=5)
-"""Parts that are older have lost the process that accepted them."""
+"""Older parts have lost the process that accepted them."""
 AT_ONCE = 5
-"""Orphaned parts in one go, so that the dispatcher goes on."""
+"""Orphaned parts written at a time, so that the dispatcher is not delayed."""
 _COLUMNS = (
     "uid", "queue_id", "type", "payload", "pool", "model", "priority", "user", "keys", "cost", "max_attempts", "timeout",
     "delivery_mode", "callback_url", "idempotency_key", "request_hash", "unique_key", "unique_until", "status", "stage",
-    "lane", "not_before", "created_at", "reason",
+    "ordering_key", "not_before", "created_at", "reason",
 )  # fmt: skip
 _TIMES = [position for position, name in enumerate(_COLUMNS) if name in ("unique_until", "not_before", "created_at")]
 
 
-class StillTakenIn(QueueError):
+class StillInIntake(QueueError):
     """A key of this request belongs to a job of a bulk whose rows are still being written."""
 
 
-@dataclass(slots=True)
-class Draft:
-    """A job that is accepted with what belongs to it. `keys`: idempotency keys, with the hashes of their requests,
-    that were answered with this job."""
-
-    job: Job
-    text: str = ""
-    """The job as JSON, where it is taken in by parts: made before anything is locked."""
-    after: Sequence[int] = ()
-    keys: list[tuple[str, str]] = field(default_factory=list)
+def serialise(drafts: Iterable[Draft | None]) -> None:
+    """Make the texts of drafts that `write` is to store, before anything is locked."""
+    for draft in drafts:
+        if draft is not None:
+            draft.text = _text_of(draft.job)
 
 
 def write(project: Project, batch: Batch, drafts: Sequence[Draft], now: datetime) -> None:
@@ -82,17 +76,17 @@ def write(project: Project, batch: Batch, drafts: Sequence[Draft], now: datetime
 
 
 def _names(drafts: Sequence[Draft]) -> list[str]:
-    """What no other submission may use meanwhile without looking at these jobs."""
+    """Keys that another submission may use only after these jobs are rows."""
     found = [name for draft in drafts for name in (draft.job.idempotency_key, draft.job.unique_key) if name]
     return found + [key for draft in drafts for key, _ in draft.keys]
 
 
 def _text_of_part(drafts: Sequence[Draft]) -> str:
     beside = json.dumps([[list(draft.after), draft.keys] for draft in drafts])
-    return f"[[{','.join(draft.text or text_of(draft.job) for draft in drafts)}],{beside}]"
+    return f"[[{','.join(draft.text or _text_of(draft.job) for draft in drafts)}],{beside}]"
 
 
-def text_of(job: Job) -> str:
+def _text_of(job: Job) -> str:
     """A job that is no row yet, as JSON."""
     values = [getattr(job, name) for name in _COLUMNS]
     for position in _TIMES:
@@ -111,24 +105,24 @@ def _job(values: Sequence[Any]) -> Job:
 
 
 def check_free(project: Project, names: Collection[str]) -> None:
-    """Raises `StillTakenIn` where one of the keys belongs to a job that is not a row yet."""
+    """Raises `StillInIntake` where one of the keys belongs to a job that is not a row yet."""
     asked = frozenset(names)
     if asked:
         for taken in IntakePart.objects.filter(project=project).values_list("names", flat=True):
             if not asked.isdisjoint(taken):
-                raise StillTakenIn()
+                raise StillInIntake()
 
 
-def after_what_is_taken_in(act: Callable[P, R]) -> Callable[P, R]:
-    """Do again what met a key of a bulk that is being taken in, once that bulk's rows are written. The first argument
-    of `act` is the project."""
+def retry_after_intake(act: Callable[P, R]) -> Callable[P, R]:
+    """Repeat a call that met a key of a bulk whose rows are still being written, once they are. The first argument of
+    `act` is the project."""
 
     @functools.wraps(act)
     def acting(*args: P.args, **kwargs: P.kwargs) -> R:
         while True:
             try:
                 return act(*args, **kwargs)
-            except StillTakenIn:
+            except StillInIntake:
                 finish({"project": args[0]})
 
     return acting
@@ -138,19 +132,19 @@ def finish(parts: Mapping[str, Any]) -> None:
     """Write the rows of all parts that match, one part after the other."""
     for pk in IntakePart.objects.filter(**parts).order_by("pk").values_list("pk", flat=True):
         if _turn_into_rows(pk):
-            time.sleep(BREATH)
+            time.sleep(PART_PAUSE)
 
 
-def go_on(now: datetime) -> None:
+def finish_orphans(now: datetime) -> None:
     """Write the rows of parts whose process has died."""
     orphans = IntakePart.objects.filter(created_at__lt=now - ORPHANED).order_by("pk").values_list("pk", flat=True)
     for pk in orphans[:AT_ONCE]:
         _turn_into_rows(pk)
 
 
-@again_after_deadlock
+@retry_after_deadlock
 def _turn_into_rows(part_id: int) -> bool:
-    """False where somebody else did it."""
+    """False if another process did it."""
     with transaction.atomic():
         part = IntakePart.objects.select_for_update(of=("self",)).filter(pk=part_id).first()
         if part is None:
@@ -164,7 +158,7 @@ def _turn_into_rows(part_id: int) -> bool:
         for draft in drafts:
             draft.job.project_id, draft.job.batch_id = part.project_id, part.batch_id
             if draft.job.idempotency_key in known:
-                # Somebody used it between our look and our commit, where the database lets both look at once.
+                # Another process used it between our look and our commit, if the database lets both look at once.
                 draft.job.idempotency_key, draft.job.request_hash = None, ""
         jobs = [draft.job for draft in drafts]
         effects = Effects()
@@ -189,7 +183,7 @@ def write_rows(effects: Effects, drafts: Sequence[Draft]) -> None:
     others = sorted({after for _, after in pairs})
     ended: list[int] = []
     for some in slices(others, 500):
-        # Locked: one that ends meanwhile would not see that somebody waits for it.
+        # Locked: one that ends meanwhile would not see that a job waits for it.
         rows = Job.objects.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
         ended += [pk for pk, status in rows.values_list("pk", "status") if status in FINAL]
     JobDependency.objects.bulk_create((JobDependency(job=job, after_id=after) for job, after in pairs), batch_size=500)
@@ -197,5 +191,5 @@ def write_rows(effects: Effects, drafts: Sequence[Draft]) -> None:
 
 
 def is_worth_it(count: int) -> bool:
-    """Whether so many jobs are taken in by parts: not inside a transaction of the caller's own, which is one whole."""
+    """Whether so many jobs are written in parts: not inside a transaction of the caller's own, which must be atomic."""
     return count > SIZE and not connection.in_atomic_block

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from queues.connection import ring
 from queues.models import Queue
+from queues.wakeups import notify
 from quotas import clock, events
 
 
@@ -35,5 +35,5 @@ def _change(queue: Queue, verb: str, actor: str, reason: str, **fields: object) 
         row.save()
         events.emit(events.OperatorActed(actor, verb, f"queue:{row.name}", before, {"state": row.state}, reason))
         events.emit(events.QueueChanged(queue=row.name, state=row.state, why=reason))
-        transaction.on_commit(lambda: ring(unblock=True))
+        transaction.on_commit(lambda: notify(unblock=True))
     return row

@@ -26,7 +26,7 @@ def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
     times = croniter(cron, after.astimezone(zone))
     try:
         while True:
-            found = times.get_next(datetime).astimezone(UTC)
+            found: datetime = times.get_next(datetime).astimezone(UTC)
             if not found.astimezone(zone).fold or cron.split()[1].startswith("*"):
                 return found.astimezone(after.tzinfo)
     except CroniterBadDateError:

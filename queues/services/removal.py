@@ -21,14 +21,14 @@ def remove(ids: Sequence[int]) -> None:
     _keep_totals(jobs)
     about = Callback.objects.filter(job_id__in=ids)
     about.filter(due_at__isnull=False).update(job=None)
-    about._raw_delete("default")  # type: ignore[attr-defined]
+    about._raw_delete("default")
     # Children first and by hand: the ORM's own cascade would read every row before it deletes it.
     for child in (Attempt, Transition, DeadLetter, AnsweredKey):
-        child.objects.filter(job_id__in=ids)._raw_delete("default")  # type: ignore[attr-defined]
+        child.objects.filter(job_id__in=ids)._raw_delete("default")
     JobDependency.objects.filter(job_id__in=ids).delete()
     JobDependency.objects.filter(after_id__in=ids).delete()
     Batch.objects.filter(then_id__in=ids).update(then=None)
-    jobs._raw_delete("default")  # type: ignore[attr-defined]
+    jobs._raw_delete("default")
 
 
 def remove_all(jobs: QuerySet[Job]) -> None:

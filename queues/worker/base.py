@@ -1,4 +1,4 @@
-"""What our workers do otherwise than RQ's own: one queue, short sleeps, few commands, a soft stop."""
+"""Base of our workers: an RQ worker with one queue, few Redis commands and a soft stop."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from rq.queue import Queue
 from rq.utils import as_text
 from rq.worker.base import BaseWorker
 
+from queues.broker import Parcel
 from queues.connection import drop_connections
 from queues.ids import new_id
-from queues.worker.parcel import Parcel
-from queues.worker.recycling import FAR_TOO_MUCH, Recycling
+from queues.worker.recycling import HARD_LIMIT_FACTOR, Recycling
 
 log = structlog.get_logger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 1.0
 """Seconds to wait for Redis between two tries."""
-BEAT = 10.0
-"""Seconds between two of RQ's own heartbeats: for its tools only, our books are kept in SQL."""
-GRACE: float = settings.WORKER_GRACE
+RQ_HEARTBEAT_INTERVAL = 10.0
+"""Seconds between two of RQ's own heartbeats: only RQ's tools read them, our own are in SQL."""
+STOP_GRACE: float = settings.WORKER_GRACE
 """Seconds that running jobs get when the worker is asked to stop."""
 
 
-class LeanWorker(BaseWorker):
-    """Takes parcels off one RQ queue. What a parcel is and how it is run is for the subclasses."""
+class BaseJobWorker(BaseWorker):
+    """Takes parcels from one RQ queue. Subclasses run them."""
 
     places = 1
 
@@ -45,13 +45,13 @@ class LeanWorker(BaseWorker):
         options["worker_ttl"] = 60
         super().__init__(queues, **options)
         self.log_job_description = False
-        self._beaten = float("-inf")
+        self._rq_heartbeat_at = float("-inf")
         self.recycling = Recycling()
         self.asked_to_stop = False
-        """By a signal, and not by itself to make room for a fresh one."""
+        """By a signal, and not by its own recycling."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        self._install_signal_handlers()  # before it is known to anybody: from then on it may be asked to stop
+        self._install_signal_handlers()  # before it registers: from then on it may be asked to stop
         wait = FIRST_WAIT
         while True:
             try:
@@ -63,8 +63,8 @@ class LeanWorker(BaseWorker):
                     return
 
     def begin(self, report: Callable[[], None]) -> bool:
-        """Run `report`, which makes the worker known in SQL. Nobody would give work to one that is not, so that SQL is waited for (it is away,
-        or its disk is full). False where the worker was asked to stop before that."""
+        """Run `report`, which writes the worker's row. The dispatcher releases nothing for a worker without one, so it
+        is repeated until SQL answers (it may be away, or its disk full). False if the worker is asked to stop before."""
         wait = FIRST_WAIT
         while not self._stop_requested:
             try:
@@ -78,16 +78,16 @@ class LeanWorker(BaseWorker):
         return False
 
     def _wait_for_redis(self, error: redis.RedisError, wait: float) -> float:
-        """Sleep after a command that failed; the next wait. A server that answers with an error (its memory is full, it
-        is loading, it has become a replica) is waited for like one that does not answer."""
+        """Sleep after a command that failed; returns the next wait. A server that answers with an error (its memory is
+        full, it is loading, it has become a replica) is treated like one that does not answer."""
         log.warning("worker.redis_away", error=type(error).__name__)
         drop_connections(self.connection)
         time.sleep(wait)
         return min(wait * 2, LONGEST_WAIT)
 
     def register_birth(self) -> None:
-        """A name that RQ knows is taken over: whoever had it was killed a moment ago and is started again. Should both
-        live, nothing is done twice, since each delivery has one number and each renews only what it has in hand."""
+        """Take over a name that RQ has already: its worker was killed a moment ago and is started again. If both live,
+        no job runs twice, since each delivery has one number and each worker renews only its own claims."""
         self.connection.delete(self.key)
         super().register_birth()
 
@@ -96,17 +96,17 @@ class LeanWorker(BaseWorker):
         return self.queues[0].name
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """The first signal: take nothing more, finish what runs. Nothing is raised into what the main thread does."""
+        """On the first signal: take nothing more, finish what runs. Raises nothing in the main thread."""
         from rq.utils import now
 
         self._shutdown_requested_date = now()
         self._stop_requested = self.asked_to_stop = True
-        self._asked_at = time.monotonic()
+        self._stop_requested_at = time.monotonic()
         signal.signal(signal.SIGINT, self.request_force_stop)
         signal.signal(signal.SIGTERM, self.request_force_stop)
 
     def run_maintenance_tasks(self) -> None:
-        """Recovery is the reconciler's, from SQL: RQ's registries hold nothing of ours."""
+        """None: the reconciler recovers from SQL, and RQ's registries have none of our jobs."""
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
@@ -114,28 +114,28 @@ class LeanWorker(BaseWorker):
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """RQ sends three commands here for each job; one in ten seconds is enough to be seen."""
-        if time.monotonic() - self._beaten >= BEAT:
-            self._beaten = time.monotonic()
+        if time.monotonic() - self._rq_heartbeat_at >= RQ_HEARTBEAT_INTERVAL:
+            self._rq_heartbeat_at = time.monotonic()
             try:
                 super().heartbeat(timeout, pipeline)
             except redis.RedisError as error:
                 log.warning("worker.unseen_by_rq", error=type(error).__name__)
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Honours `rq suspend`, looked at with each heartbeat."""
-        if time.monotonic() - self._beaten >= BEAT:
+        """Honours `rq suspend`, which is read with each heartbeat."""
+        if time.monotonic() - self._rq_heartbeat_at >= RQ_HEARTBEAT_INTERVAL:
             try:
                 super().check_for_suspension(burst)
             except redis.RedisError as error:
                 log.warning("worker.suspension_unknown", error=type(error).__name__)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        """RQ's thread of commands goes on after whatever its connection raises."""
+        """RQ's command thread goes on, whatever its connection raises."""
         log.warning("worker.commands_unread", error=type(exc).__name__)
         time.sleep(2.0)
 
     def teardown(self) -> None:
-        """RQ's record of this worker is only for its tools: it ends by itself where Redis takes no command now."""
+        """RQ's record of this worker is for its tools only: it expires if Redis takes no command now."""
         try:
             super().teardown()
         except redis.RedisError as error:
@@ -153,39 +153,39 @@ class LeanWorker(BaseWorker):
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for a parcel before looking at something else."""
+        """Seconds to wait for a parcel before doing something else."""
         return 1.0
 
-    def make_room(self) -> None:
-        """Take nothing more where this process has done its share, grown too large, or lost a thread."""
+    def stop_if_recycling_due(self) -> None:
+        """Take nothing more if this process has run its number of jobs, exceeds its memory limit or has lost a thread."""
         if self._stop_requested:
             return
         if why := self.recycling.why():
             log.info("worker.makes_room", name=self.name, why=why)
             self._stop_requested = True
 
-    def in_a_hurry(self, since: float) -> bool:
-        """Whether what still runs is waited for no longer. `since`: monotonic seconds when the waiting began.
+    def must_stop_now(self, since: float) -> bool:
+        """Whether to wait no longer for running jobs. `since`: monotonic seconds when the waiting began.
 
-        A worker that was asked to stop, is too large or has a stuck thread gives its jobs the grace period; one that
-        has just done its share waits for them.
+        A worker that was asked to stop, exceeds its memory limit or has a stuck thread gives its jobs the grace period;
+        one that has only run its number of jobs waits for them.
         """
-        if self.recycling.fat(FAR_TOO_MUCH):
+        if self.recycling.exceeds_memory(HARD_LIMIT_FACTOR):
             return True
         if self.asked_to_stop:
-            since = max(since, self._asked_at)
-        elif not (self.recycling.fat() or self.recycling.stuck()):
+            since = max(since, self._stop_requested_at)
+        elif not (self.recycling.exceeds_memory() or self.recycling.stuck()):
             return False
-        return time.monotonic() - since > GRACE
+        return time.monotonic() - since > STOP_GRACE
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
-        """The next parcel; None in burst mode with nothing left. Redis away is waited for."""
+        """The next parcel; None in burst mode with nothing left. While Redis is away it is tried again."""
         burst = timeout is None
         wait = FIRST_WAIT
         while True:
-            self.make_room()
+            self.stop_if_recycling_due()
             if self._stop_requested:
                 raise StopRequested()
             if not self.ready_for_more():
@@ -201,8 +201,8 @@ class LeanWorker(BaseWorker):
                 wait = self._wait_for_redis(error, wait)
 
     def _take(self, seconds: float | None) -> tuple[RQJob, Queue] | None:
-        """The next parcel, by way of RQ's intermediate list, so that a kill right here loses none; None where `seconds`
-        is None and the queue is empty."""
+        """The next parcel, moved to RQ's intermediate list so that a kill here loses none; None if `seconds` is None
+        and the queue is empty."""
         queue = self.queues[0]
         while True:
             found = self.queue_class.lmove(self.connection, queue.key, seconds)  # type: ignore[arg-type]
@@ -211,15 +211,15 @@ class LeanWorker(BaseWorker):
             try:
                 return Parcel.fetch(as_text(found[1]), connection=self.connection, serializer=self.serializer), queue
             except NoSuchJobError:
-                continue  # its deliveries were given up and are released anew
+                continue  # its deliveries were given up and are released again
 
     def forget(self, rq_job: RQJob) -> None:
-        """Take a parcel off Redis: its deliveries are claimed in SQL now, or stale."""
+        """Remove a parcel from Redis: its deliveries are claimed in SQL now, or stale."""
         try:
             with self.connection.pipeline(transaction=False) as pipeline:
                 pipeline.lrem(self.queues[0].intermediate_queue_key, 1, rq_job.id)
                 pipeline.delete(rq_job.key)
                 pipeline.execute()
         except redis.RedisError as error:
-            # A parcel that stays is found to hold nothing but stale deliveries.
+            # A parcel that stays has only stale deliveries, and the parcel cleaner removes it.
             log.warning("worker.parcel_stays", error=type(error).__name__)

@@ -11,11 +11,10 @@ from queues import registry
 from queues.deliveries import Claimed
 from queues.errors import CATEGORIES, hint_of
 from queues.registry import RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.task_errors import LONGEST_TEXT
 from quotas.engine.dialects.redaction import without
-from quotas.engine.types import MAX_COST
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import MAX_COST, CallOutcome
 
 LONGEST_ERROR, LONGEST_UPSTREAM_ERROR, LONGEST_TRACEBACK = 2000, 300, 20_000
 """Characters that are kept: of a traceback the last ones."""
@@ -34,16 +33,16 @@ def checked(result: Any, claimed: Claimed) -> RunResult:
 
 def code_failure(claimed: Claimed, error: str, trace: str = "") -> RunResult:
     """A failed attempt whose cause is the task's code. Whether its account was called is not known."""
-    upstream = Upstream("unknown") if claimed.endpoint else None
-    return RunResult(Outcome.FAILED, category="code", error=error, traceback=trace, upstream=upstream)
+    upstream = CallOutcome("unknown") if claimed.endpoint else None
+    return RunResult(AttemptOutcome.FAILED, category="code", error=error, traceback=trace, upstream=upstream)
 
 
 def _fields_checked(result: RunResult, claimed: Claimed) -> RunResult:
-    outcome = result.outcome if result.outcome in Outcome.values else Outcome.FAILED
+    outcome = result.outcome if result.outcome in AttemptOutcome.values else AttemptOutcome.FAILED
     category = result.category if result.category in (*CATEGORIES, "") else "code"
-    if outcome == Outcome.FAILED and not category:
+    if outcome == AttemptOutcome.FAILED and not category:
         category = "code"
-    upstream = result.upstream if isinstance(result.upstream, Upstream) else None
+    upstream = result.upstream if isinstance(result.upstream, CallOutcome) else None
     return replace(
         result,
         outcome=outcome,
@@ -54,7 +53,7 @@ def _fields_checked(result: RunResult, claimed: Claimed) -> RunResult:
         retry_after=hint_of(result.retry_after),
         counted=bool(result.counted),
         returned=bool(result.returned),
-        upstream=upstream or (Upstream("unknown") if claimed.endpoint else None),
+        upstream=upstream or (CallOutcome("unknown") if claimed.endpoint else None),
     )
 
 
@@ -70,9 +69,9 @@ def _use_checked(result: RunResult, claimed: Claimed) -> RunResult:
     if not mistake:
         return replace(result, actual=dict(use))
     good = {name: amount for name, amount in use.items() if not _mistake(name, amount)} if _is_mapping(use) else {}
-    if getattr(registry.get(claimed.job.type), "trusted", False):
+    if registry.is_trusted(claimed.job.type):
         return replace(result, actual=good)
-    return RunResult(Outcome.FAILED, category="code", error=mistake, upstream=result.upstream, actual=good)
+    return RunResult(AttemptOutcome.FAILED, category="code", error=mistake, upstream=result.upstream, actual=good)
 
 
 def _is_mapping(use: Any) -> bool:
@@ -127,7 +126,7 @@ def _redaction(claimed: Claimed) -> Callable[[str], str]:
 def hidden_values(type: str, payload: Mapping[str, Any]) -> list[str]:
     """The texts in those members of the payload that the job's type hides, longest first."""
     found: set[str] = set()
-    pending = [payload.get(name) for name in getattr(registry.get(type), "redact", ())]
+    pending = [payload.get(name) for name in registry.redacted_members(type)]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):

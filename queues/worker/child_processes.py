@@ -1,4 +1,4 @@
-"""The processes that jobs start: they get the signals' default handling, and end with a job that is ended by force."""
+"""The processes that jobs start: with default signal handling, and killed with a job that is killed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _mask = threading.local()
 
 def default_signals_in_children() -> None:
     """From now on a process that this one forks has Python's own handling of signals, and not this one's: a worker's
-    handler would make it deaf to SIGTERM. (`subprocess` needs none of this: an exec resets handlers.)
+    handler would make it ignore SIGTERM. (`subprocess` needs none of this: an exec resets handlers.)
 
-    Signals are blocked from before the fork until the handlers are reset: one that came in between would be noted for
-    a handler that is gone then.
+    Signals are blocked from before the fork until the handlers are reset: one that came in between would wait for
+    a handler that is removed then.
     """
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_default_signals)
 
@@ -42,8 +42,8 @@ def _default_signals() -> None:
 
 
 def started_by(thread: int) -> set[int]:
-    """The living children that a thread of this process (its id in the kernel) has started, with all their
-    descendants; none where the system does not say."""
+    """The live children that a thread of this process (its kernel id) has started, with all their descendants; none if
+    the system does not say."""
     return _tree(_read(Path(f"/proc/self/task/{thread}/children"))) - _shared()
 
 
@@ -76,7 +76,7 @@ def _shared() -> set[int]:
 
 
 def end(pids: Iterable[int], number: int) -> None:
-    """Send a signal to each of the processes that are still there."""
+    """Send a signal to each of the processes that still run."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

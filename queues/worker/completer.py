@@ -1,4 +1,4 @@
-"""One thread that writes for all threads of a worker: ends of jobs in batches, heartbeats, cancels."""
+"""One thread that does a worker's SQL: it writes ends of jobs in batches, sends heartbeats and reads cancel requests."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 
 from queues.deliveries import Ended
 from queues.settlement import retry_unsettled
-from queues.states import Outcome
-from queues.worker import claim
-from queues.worker.delivery_end import end
-from queues.worker.heartbeat import HEARTBEAT, Report
+from queues.states import AttemptOutcome
+from queues.worker.delivery import cancel_requests, complete
+from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.vital_thread import VitalThread
 
 log = structlog.get_logger(__name__)
 
-PACE = 0.01
+BATCH_PAUSE = 0.01
 """Seconds between two batches: a writer that never pauses starves the other processes of SQLite."""
 BATCH = 200
-LOOK_FOR_CANCELS = 1.0
+CANCEL_CHECK_INTERVAL = 1.0
 
 
-class Bookkeeper:
-    """Keeps a worker's books. `on_cancel` gets deliveries that are to be stopped."""
+class Completer:
+    """Completes the deliveries of a worker. `on_cancel` gets those whose job is to be cancelled."""
 
     def __init__(
-        self, report: Report, on_cancel: Callable[[list[tuple[int, int]]], None], in_hand: Callable[[], set[int]]
+        self, heartbeat: Heartbeat, on_cancel: Callable[[list[tuple[int, int]]], None], job_ids: Callable[[], set[int]]
     ) -> None:
-        self.report = report
+        self.heartbeat = heartbeat
         self._on_cancel = on_cancel
-        self._in_hand = in_hand
+        self._job_ids = job_ids
         self._unwritten: dict[tuple[int, int], None] = {}
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
-        self._beat = float("-inf")
-        self._looked = float("-inf")
-        self._thread = VitalThread(self._keep, "bookkeeper", report.end)
+        self._heartbeat_at = float("-inf")
+        self._cancels_read_at = float("-inf")
+        self._thread = VitalThread(self._write_ends, "completer", heartbeat.end)
 
     def start(self) -> None:
-        """Report the worker, then begin. Raises what SQL raises: a worker nobody knows of gets no work."""
-        self.report.begin()
+        """Write the worker's row, then start. Raises what SQL raises: a worker without a row gets no work."""
+        self.heartbeat.begin()
         self._thread.start()
 
     def ended(self, item: Ended) -> None:
@@ -52,11 +51,11 @@ class Bookkeeper:
         self._ended.put(item)
 
     def stop(self) -> None:
-        """Write what is left and report the worker as stopped."""
+        """Write the ends that are left, then that the worker has stopped."""
         self._ended.put(None)
         self._thread.join()
 
-    def _keep(self) -> None:
+    def _write_ends(self) -> None:
         stopping = False
         while not stopping:
             batch, stopping = self._collect()
@@ -64,12 +63,12 @@ class Bookkeeper:
                 self._settle(batch)
             self._tick()
             if batch and not stopping:
-                time.sleep(PACE)
+                time.sleep(BATCH_PAUSE)
         self._report_stop()
         connections.close_all()
 
     def _collect(self) -> tuple[list[Ended], bool]:
-        """Wait for the first end, then take what else is there."""
+        """Wait for the first end, then take those that are there already."""
         batch: list[Ended] = []
         try:
             item = self._ended.get(timeout=0.25)
@@ -83,24 +82,24 @@ class Bookkeeper:
         return batch, True
 
     def _settle(self, batch: list[Ended]) -> None:
-        end(batch, self.report.name)
+        complete(batch, self.heartbeat.name)
         for item in batch:
             self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
-        self.report.done += len(batch)
-        self.report.failed += sum(item.result.outcome == Outcome.FAILED for item in batch)
+        self.heartbeat.done += len(batch)
+        self.heartbeat.failed += sum(item.result.outcome == AttemptOutcome.FAILED for item in batch)
 
     def _tick(self) -> None:
-        """Heartbeat and cancels, each at its own pace. SQL away is tried again with the next tick."""
+        """Heartbeat and cancel requests, each at its own interval. If SQL is away, the next tick tries again."""
         moment = time.monotonic()
         try:
-            if moment - self._beat >= HEARTBEAT:
+            if moment - self._heartbeat_at >= HEARTBEAT_INTERVAL:
                 close_old_connections()
                 retry_unsettled()
-                self.report.beat(self._in_hand() | {pk for pk, _ in list(self._unwritten)})
-                self._beat = moment
-            if moment - self._looked >= LOOK_FOR_CANCELS and self._in_hand():
-                self._looked = moment
-                asked = claim.cancelled(self.report.name)
+                self.heartbeat.beat(self._job_ids() | {pk for pk, _ in list(self._unwritten)})
+                self._heartbeat_at = moment
+            if moment - self._cancels_read_at >= CANCEL_CHECK_INTERVAL and self._job_ids():
+                self._cancels_read_at = moment
+                asked = cancel_requests(self.heartbeat.name)
                 if asked:
                     self._on_cancel(asked)
         except (DatabaseError, InterfaceError, redis.RedisError) as error:
@@ -112,6 +111,6 @@ class Bookkeeper:
 
     def _report_stop(self) -> None:
         try:
-            self.report.end()
+            self.heartbeat.end()
         except (DatabaseError, InterfaceError) as error:
             log.warning("worker.stop_unreported", error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""A worker's own row: that it lives, what it can take, what it did."""
+"""A worker's row in SQL: when it was last seen, how many jobs it can run, how many it has run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from queues.lifecycle.delivery import renew
 from queues.models import WorkerProcess
 from quotas import clock
 
-HEARTBEAT = 5.0
+HEARTBEAT_INTERVAL = 5.0
 """Seconds between two reports."""
 
 
-class Report:
-    """Tells SQL of this process. Every method raises what SQL raises."""
+class Heartbeat:
+    """Writes the row of this process. Every method raises what SQL raises."""
 
     def __init__(self, name: str, lane: str, places: int, lost_places: Callable[[], int] = lambda: 0) -> None:
         self.name = name
@@ -35,14 +35,14 @@ class Report:
             },
         )  # fmt: skip
 
-    def beat(self, held: Collection[int]) -> None:
-        """Renew the claims of the jobs `held`, and be seen. A row that is gone (pruned while this machine slept) is
-        written anew: a worker that nobody sees would take jobs while readiness and the dispatcher count it as dead."""
+    def beat(self, running: Collection[int]) -> None:
+        """Renew the claims of the `running` jobs and write the time. A row that was deleted (pruned while this machine
+        slept) is created again: without it readiness and the dispatcher count a working process as dead."""
         now = clock.now()
-        if held:
-            renew(self.name, held, now)
+        if running:
+            renew(self.name, running, now)
         seen = {
-            "seen_at": now, "stopped_at": None, "busy": len(held), "lost_places": self._lost_places(),
+            "seen_at": now, "stopped_at": None, "busy": len(running), "lost_places": self._lost_places(),
             "jobs_done": self.done, "jobs_failed": self.failed,
         }  # fmt: skip
         if not WorkerProcess.objects.filter(name=self.name).update(**seen):

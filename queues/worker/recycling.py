@@ -1,6 +1,6 @@
-"""When a worker makes room for a fresh one: after so many jobs, above so much memory, or where a job's thread is stuck.
+"""When a worker stops to be replaced: after so many jobs, above so much memory, or with a stuck thread.
 
-The first two are off unless asked for, by `SLUICE_MAX_JOBS` and `SLUICE_MAX_MEMORY` (MiB, for each worker process and for each
+The first two are off unless set by `SLUICE_MAX_JOBS` and `SLUICE_MAX_MEMORY` (MiB, for each worker process and for each
 forked job) or the options of `rqworker`. Whatever keeps workers running (`up`, systemd, an orchestrator) starts the
 next one.
 """
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 LOOK = 0.5
-"""Seconds between two looks at the memory."""
-FAR_TOO_MUCH = 2.0
-"""Times the limit: from there on nothing is waited for any more."""
+"""Seconds between two readings of the memory."""
+HARD_LIMIT_FACTOR = 2.0
+"""Above the limit times this the worker waits for no running job."""
 
 
 def resident(pid: int | None = None) -> float:
-    """Resident memory of a process (None: this one) in MiB; 0 where the system doesn't tell, or where it is gone."""
+    """Resident memory of a process (None: this one) in MiB; 0 if the system does not say, or if it has ended."""
     try:
         with open(f"/proc/{pid or 'self'}/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -32,35 +32,37 @@ def resident(pid: int | None = None) -> float:
 
 @dataclass
 class Recycling:
-    """A worker's own limits; 0 means none. `jobs` is spread by a tenth, so that a fleet isn't renewed all at once."""
+    """A worker's own limits; 0 means none. `jobs` varies by a tenth, so that not all workers restart at once."""
 
     jobs: int = field(default_factory=lambda: settings.MAX_JOBS)
     memory: float = field(default_factory=lambda: settings.MAX_MEMORY)
     taken: int = 0
     stuck: Callable[[], int] = lambda: 0
     """Threads of this process that no interrupt ends; only the end of the process does."""
-    _looked: float = float("-inf")
+    _checked_at: float = float("-inf")
     _resident: float = 0.0
 
     def __post_init__(self) -> None:
         self._spread = random.uniform(0.9, 1.1)
 
     def why(self) -> str:
-        """What this worker has to make room for; empty where it may go on."""
-        return "jobs" if self.done() else "memory" if self.fat() else "a stuck thread" if self.stuck() else ""
+        """Why this worker should stop; empty if it should not."""
+        return (
+            "jobs" if self.done() else "memory" if self.exceeds_memory() else "a stuck thread" if self.stuck() else ""
+        )
 
     def done(self) -> bool:
         """Whether it has taken as many jobs as it should."""
         return self.jobs > 0 and self.taken >= max(round(self.jobs * self._spread), 1)
 
-    def fat(self, times: float = 1.0) -> bool:
+    def exceeds_memory(self, times: float = 1.0) -> bool:
         """Whether this process holds more memory than `times` its limit."""
         if self.memory <= 0:
             return False
-        if time.monotonic() - self._looked >= LOOK:
-            self._resident, self._looked = resident(), time.monotonic()
+        if time.monotonic() - self._checked_at >= LOOK:
+            self._resident, self._checked_at = resident(), time.monotonic()
         return self._resident > self.memory * times
 
-    def too_fat(self, pid: int) -> bool:
+    def child_exceeds_memory(self, pid: int) -> bool:
         """Whether a forked job holds more memory than the limit."""
         return self.memory > 0 and resident(pid) > self.memory

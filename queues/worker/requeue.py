@@ -1,25 +1,25 @@
-"""Giving back what a worker could not finish before it had to stop."""
+"""Requeues the deliveries that a worker could not finish before it had to stop."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from queues.deliveries import Claimed, Ended
-from queues.lifecycle.delivery import requeue
+from queues.lifecycle.loss import requeue
 from queues.registry import RunResult
-from queues.states import Outcome
-from queues.worker.delivery_end import end
+from queues.states import AttemptOutcome
+from queues.worker.delivery import complete
 from quotas.engine.categories import Category
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 
-WHY = "its worker stopped"
+STOPPED = "its worker stopped"
 TOO_LARGE = "its worker grew too large"
 
 
 def _interrupted(claimed: Claimed) -> RunResult:
-    upstream = Upstream("unknown") if claimed.endpoint else None
+    upstream = CallOutcome("unknown") if claimed.endpoint else None
     return RunResult(
-        Outcome.LOST,
+        AttemptOutcome.LOST,
         category=Category.LOST.value,
         error="Its worker stopped before it was done.",
         counted=False,
@@ -28,14 +28,16 @@ def _interrupted(claimed: Claimed) -> RunResult:
 
 
 def requeue_unfinished(claimed: Sequence[Claimed], worker: str, *, suspect: bool = False) -> int:
-    """Return `claimed` to the front of their lanes; no attempt is charged. Returns how many were still this worker's.
+    """Return `claimed` to the front of their groups; no attempt is charged. Returns how many were still this worker's.
 
-    `suspect`: the worker had to stop, and any of them may be the cause, as with a worker that died under them.
+    `suspect`: any of them may be why the worker had to stop, so they run alone next time.
 
-    What asked for at most one delivery ends here as a dead letter that says so. What is to be cancelled is left alone:
-    the reconciler cancels it when its lease runs out.
+    At-most-once jobs die here. Jobs with a cancel request are skipped: the reconciler cancels them when their claims
+    expire.
     """
     once = [item for item in claimed if item.job.delivery_mode == "at_most_once"]
     if once:
-        end([Ended(item, _interrupted(item)) for item in once], worker)
-    return requeue({item.id: item.delivery for item in claimed}, worker, TOO_LARGE if suspect else WHY, suspect=suspect)
+        complete([Ended(item, _interrupted(item)) for item in once], worker)
+    return requeue(
+        {item.id: item.delivery for item in claimed}, worker, TOO_LARGE if suspect else STOPPED, suspect=suspect
+    )

@@ -1,4 +1,4 @@
-"""One job in one thread, with the means to end it from outside."""
+"""Runs one claimed delivery in a thread, and interrupts it at its deadline or when its job is cancelled."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from copy import copy
 
 import structlog
 
-from queues import loops, registry
+from queues import event_loops, registry
 from queues.deliveries import Claimed
 from queues.errors import JobCancelled, JobTimedOut
 from queues.isolation import close_connections, in_fresh_context, refresh_connections
 from queues.registry import RunResult
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.task_errors import described, trace_of
 from queues.worker import child_processes
 from queues.worker.checked_result import checked, code_failure
-from quotas.engine.types import CallOutcome as Upstream
+from quotas.engine.types import CallOutcome
 from quotas.models.encrypted import CredentialUnreadable
 
 log = structlog.get_logger(__name__)
@@ -29,17 +29,17 @@ FORKED_COPY = 71
 
 
 class Running:
-    """A claimed delivery on its way through a thread."""
+    """A claimed delivery that runs in a thread."""
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
-        self.trusted = is_trusted(claimed)
+        self.trusted = registry.is_trusted(claimed.job.type)
         self.deadline: float | None = None
         """Monotonic seconds; None until it starts."""
-        self.asked_at: float | None = None
+        self.interrupted_at: float | None = None
         """Monotonic seconds of the first interrupt."""
         self.ended = threading.Event()
-        """Set where its end is on its way to SQL, also where its thread goes on in spite of all interrupts."""
+        """Set when its end is passed on, also if no interrupt ends its thread."""
         self._why: type[BaseException] | None = None
         self._sent_at = float("-inf")
         self._lock = threading.Lock()
@@ -53,11 +53,11 @@ class Running:
         with self._lock:
             if self._done or self._why is not None or self._thread is None:
                 return
-            self._why, self.asked_at = why, time.monotonic()
+            self._why, self.interrupted_at = why, time.monotonic()
             self._send(signal.SIGTERM)
 
     def repeat(self, after: float) -> None:
-        """Interrupt it once more where the last interrupt was `after` seconds ago and it still runs."""
+        """Interrupt it once more if the last interrupt was `after` seconds ago and it still runs."""
         with self._lock:
             if not self._done and self._why is not None and time.monotonic() - self._sent_at >= after:
                 self._send(signal.SIGKILL)
@@ -65,13 +65,13 @@ class Running:
     def _send(self, number: int) -> None:
         assert self._thread is not None and self._why is not None
         self._sent_at = time.monotonic()
-        loops.interrupt(self._thread, self._why)
+        event_loops.interrupt(self._thread, self._why)
         if not self.trusted and self._native is not None:
-            # It may sit in a wait for one of them, where no interrupt reaches it.
+            # It may wait for one of these processes, where no interrupt reaches it.
             child_processes.end(child_processes.started_by(self._native), number)
 
     def run(self) -> RunResult:
-        """Do the job here and now. Whatever happens, there is a result."""
+        """Run the job in this thread. Whatever happens, there is a result."""
         begun = time.monotonic()
         worker = os.getpid()
         try:
@@ -83,13 +83,13 @@ class Running:
                     refresh_connections()
                 result = in_fresh_context(lambda: perform(self.claimed))
             finally:
-                # Behind this lock nobody interrupts; an interrupt sent just before it is raised inside this `try`.
+                # From this lock on nothing interrupts; an interrupt sent just before it is raised inside this `try`.
                 with self._lock:
                     self._done = True
-                _breathe()
+                _raise_pending_interrupt()
         except (JobTimedOut, JobCancelled):
             result = self.verdict()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - in a thread it would end nothing and settle nothing
             result = fault(self.claimed, error)
         if os.getpid() != worker:
             os._exit(FORKED_COPY)  # a process that the task has forked came back from it: the worker's own is another
@@ -105,31 +105,29 @@ class Running:
             child_processes.end(child_processes.started_by(self._native), signal.SIGKILL)
 
     def verdict(self) -> RunResult:
-        """How it ended where it was interrupted."""
+        """The result of an interrupted delivery."""
         if self._why is JobCancelled:
             return RunResult(
-                Outcome.CANCELLED, error="Cancelled while it ran.", counted=False, upstream=_unknown(self.claimed)
+                AttemptOutcome.CANCELLED,
+                error="Cancelled while it ran.",
+                counted=False,
+                upstream=_unknown(self.claimed),
             )
         return timed_out(self.claimed)
 
 
-def is_trusted(claimed: Claimed) -> bool:
-    """Whether no user's code runs in it."""
-    return bool(getattr(registry.get(claimed.job.type), "trusted", False))
-
-
-def _breathe() -> None:
+def _raise_pending_interrupt() -> None:
     """A Python call, at which a pending interrupt is raised."""
 
 
 def timed_out(claimed: Claimed) -> RunResult:
     error = f"Not done within {claimed.context.timeout:g} s."
     # The job's own deadline: what its account's provider would have answered later is not known.
-    return RunResult(Outcome.FAILED, category="timeout", error=error, upstream=_unknown(claimed))
+    return RunResult(AttemptOutcome.FAILED, category="timeout", error=error, upstream=_unknown(claimed))
 
 
-def _unknown(claimed: Claimed) -> Upstream | None:
-    return Upstream("unknown") if claimed.endpoint else None
+def _unknown(claimed: Claimed) -> CallOutcome | None:
+    return CallOutcome("unknown") if claimed.endpoint else None
 
 
 def perform(claimed: Claimed) -> RunResult:
@@ -137,40 +135,40 @@ def perform(claimed: Claimed) -> RunResult:
     job = claimed.job
     job_type = registry.get(job.type)
     if job_type is None:
-        return not_here(f"No job type {job.type!r} is known to the worker {job.worker}.", _unused(claimed))
+        return returned_to_others(f"No job type {job.type!r} is known to the worker {job.worker}.", _unused(claimed))
     if job.account_lease and claimed.endpoint is None:
-        # Its account was taken away between admission and start: back in line, for another one.
+        # Its account was removed between admission and start: it is requeued and gets another one.
         return RunResult(
-            Outcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
+            AttemptOutcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
         )  # fmt: skip
     if job_type.needs_pool and claimed.endpoint is None:
-        # The queue's pool was removed between admission and start: back in line, where it waits for one.
+        # The queue's pool was removed between admission and start: it is requeued and waits for one.
         return RunResult(
-            Outcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
+            AttemptOutcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
         )  # fmt: skip
     try:
-        # A copy: what the task sets in it is the task's, and our own reckoning goes by the original.
+        # A copy: a task may set anything in it, and settling uses the original.
         return checked(job_type.run(copy(claimed.context), job.payload), claimed)
     except CredentialUnreadable as error:
-        return RunResult(Outcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
+        return RunResult(AttemptOutcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
     except (JobTimedOut, JobCancelled):
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - also SystemExit and the like: they fail the attempt
         return fault(claimed, error)
 
 
 def fault(claimed: Claimed, error: BaseException) -> RunResult:
-    """A failed attempt by what no job type foresees. Also by what is no `Exception`, such as `sys.exit()` in a task: in
-    a thread it would end nothing and settle nothing."""
+    """A failed attempt by an exception that no job type foresees. Also by `SystemExit` and the like: raised in a
+    thread they would end nothing and settle nothing."""
     result = checked(code_failure(claimed, described(error), trace_of(error)), claimed)
     log.error("job.fault", job=claimed.job.uid, type=claimed.job.type, traceback=result.traceback)
     return result
 
 
-def not_here(why: str, upstream: Upstream | None = None) -> RunResult:
-    """This process lacks what the job needs (it began before a deployment, perhaps): another one may have it."""
-    return RunResult(Outcome.LOST, category="code", error=why, counted=False, upstream=upstream, returned=True)
+def returned_to_others(why: str, upstream: CallOutcome | None = None) -> RunResult:
+    """This process lacks what the job needs (it may have started before a deployment): another one may have it."""
+    return RunResult(AttemptOutcome.LOST, category="code", error=why, counted=False, upstream=upstream, returned=True)
 
 
-def _unused(claimed: Claimed) -> Upstream | None:
-    return Upstream("unused") if claimed.endpoint else None
+def _unused(claimed: Claimed) -> CallOutcome | None:
+    return CallOutcome("unused") if claimed.endpoint else None

@@ -1,4 +1,4 @@
-"""The threads of a worker, what runs in them, and the thread that watches their deadlines."""
+"""The threads that run a worker's jobs, and the thread that enforces their deadlines."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from django.conf import settings
 from queues.deliveries import Claimed, Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
-from queues.worker.running import Running, fault, not_here
+from queues.worker.running import Running, fault, returned_to_others
 from queues.worker.vital_thread import VitalThread
 
 log = structlog.get_logger(__name__)
 
-WATCH = 0.1
-"""Seconds between two looks at the deadlines."""
-REPEAT = 2.0
+WATCH_INTERVAL = 0.1
+"""Seconds between two checks of the deadlines."""
+REPEAT_INTERVAL = 2.0
 """Seconds between two interrupts of a job that has caught the last one, or is still cleaning up after it."""
 STUCK_AFTER: float = settings.STUCK_AFTER
 """Seconds from the first interrupt until a thread that still runs its job counts as lost."""
 
 
-class Crew:
+class JobThreadPool:
     """`places` threads. `on_end` gets each delivery that has ended, from the thread in which it ran.
 
-    Each job with user's code has a thread of its own, started by the thread of its place: nothing that a task leaves
-    in a thread reaches another job, and neither does an interrupt that comes late. `lost` counts the threads whose jobs
-    go on in spite of all interrupts: their deliveries are ended without them, and only the end of the process ends them.
+    A job with user's code runs in a thread of its own, which a pool thread starts and waits for: nothing that a task
+    leaves in its thread, and no late interrupt, reaches another job. `lost` counts the threads that no interrupt ends:
+    their deliveries end without them, and they last as long as the process.
     """
 
     def __init__(
-        self, places: int, on_end: Callable[[Ended], None], last_words: Callable[[], None] = lambda: None
+        self, places: int, on_end: Callable[[Ended], None], before_exit: Callable[[], None] = lambda: None
     ) -> None:
         self.places = places
         self.lost = 0
         self._on_end = on_end
-        self._pool = ThreadPoolExecutor(places, thread_name_prefix="place")
+        self._pool = ThreadPoolExecutor(places, thread_name_prefix="job-slot")
         self._running: dict[tuple[int, int], Running] = {}
         self._changed = threading.Condition()
         self._stopping = threading.Event()
-        self._watch = VitalThread(self._watch_deadlines, "deadlines", last_words)
+        self._watch = VitalThread(self._watch_deadlines, "deadlines", before_exit)
         self._watch.start()
 
     def busy(self) -> int:
-        """Deliveries in hand, those that wait for a thread included."""
+        """Deliveries that run or wait for a thread."""
         return len(self._running)
 
-    def in_hand(self) -> set[int]:
+    def job_ids(self) -> set[int]:
         """The jobs of those deliveries."""
         return {pk for pk, _ in list(self._running)}
 
@@ -60,8 +60,8 @@ class Crew:
         with self._changed:
             return self._changed.wait_for(lambda: len(self._running) + self.lost < self.places, timeout=seconds)
 
-    def take(self, claimed: Sequence[Claimed]) -> None:
-        """Run these, side by side as far as there are threads."""
+    def start(self, claimed: Sequence[Claimed]) -> None:
+        """Run these, at once as far as there are threads."""
         for item in claimed:
             running = Running(item)
             with self._changed:
@@ -78,19 +78,19 @@ class Crew:
             if running is not None:
                 running.interrupt(JobCancelled)
 
-    def drain(self, in_a_hurry: Callable[[float], bool]) -> list[Claimed]:
-        """Wait for what runs until `in_a_hurry(since)` says that it is enough; returns what is not done then."""
+    def drain(self, must_stop_now: Callable[[float], bool]) -> list[Claimed]:
+        """Wait for running jobs until `must_stop_now(since)`; returns those that are not done then."""
         since = time.monotonic()
         with self._changed:
-            while self._running and not in_a_hurry(since):
-                self._changed.wait(WATCH)
+            while self._running and not must_stop_now(since):
+                self._changed.wait(WATCH_INTERVAL)
             self._stopping.set()
             left = [running.claimed for running in self._running.values()]
         self._pool.shutdown(wait=False, cancel_futures=True)
         return left
 
     def _run(self, running: Running) -> None:
-        """In the thread of a place: do the job, here or in a thread of its own."""
+        """In a pool thread: run the job, here or in a thread of its own."""
         if running.trusted:
             self._do(running)
             return
@@ -105,15 +105,15 @@ class Crew:
     def _do(self, running: Running) -> None:
         try:
             result = running.run()
-        except BaseException as error:  # ours, since `run` lets nothing of the job's through
+        except BaseException as error:  # noqa: BLE001 - our own fault, since `run` raises nothing of the job's
             result = fault(running.claimed, error)
         if not self._end(running, result):
-            with self._changed:  # given up meanwhile, and gone all the same
+            with self._changed:  # it was given up meanwhile, and has ended after all
                 self.lost -= 1
                 self._changed.notify_all()
 
     def _end(self, running: Running, result: RunResult, *, lost: bool = False) -> bool:
-        """Pass on how a delivery ended; False where that was done already. `lost`: without its thread."""
+        """Pass on how a delivery ended; False if that was done already. `lost`: its thread goes on."""
         with self._changed:
             if running.ended.is_set():
                 return False
@@ -126,23 +126,23 @@ class Crew:
         return True
 
     def _watch_deadlines(self) -> None:
-        while not self._stopping.wait(WATCH):
+        while not self._stopping.wait(WATCH_INTERVAL):
             for running in list(self._running.values()):
                 try:
-                    self._look_at(running, time.monotonic())
+                    self._check_deadline(running, time.monotonic())
                 except Exception:
                     log.exception("worker.deadline_unwatched", job=running.claimed.job.uid)
 
-    def _look_at(self, running: Running, now: float) -> None:
+    def _check_deadline(self, running: Running, now: float) -> None:
         if running.deadline is not None and now > running.deadline:
             running.interrupt(JobTimedOut)
-        running.repeat(REPEAT)
-        if running.asked_at is not None and now - running.asked_at > STUCK_AFTER:
+        running.repeat(REPEAT_INTERVAL)
+        if running.interrupted_at is not None and now - running.interrupted_at > STUCK_AFTER:
             job = running.claimed.job
-            log.error("worker.thread_stuck", job=job.uid, type=job.type, seconds=round(now - running.asked_at, 1))
+            log.error("worker.thread_stuck", job=job.uid, type=job.type, seconds=round(now - running.interrupted_at, 1))
             self._end(running, running.verdict(), lost=True)
 
 
 def _no_thread(claimed: Claimed, error: RuntimeError) -> RunResult:
     log.error("worker.no_thread", job=claimed.job.uid, error=str(error))
-    return not_here(f"The worker {claimed.job.worker} can't start a thread.")
+    return returned_to_others(f"The worker {claimed.job.worker} can't start a thread.")

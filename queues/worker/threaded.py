@@ -11,78 +11,78 @@ from django.conf import settings
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
-from queues.loops import abandoned, sync_threads
-from queues.worker.base import LeanWorker
+from queues.event_loops import abandoned, sync_threads
+from queues.worker.base import BaseJobWorker
 from queues.worker.child_processes import default_signals_in_children
-from queues.worker.completer import Bookkeeper
-from queues.worker.heartbeat import Report
-from queues.worker.main_loop import take_over
+from queues.worker.completer import Completer
+from queues.worker.delivery import claim_parcel
+from queues.worker.heartbeat import Heartbeat
 from queues.worker.requeue import requeue_unfinished
-from queues.worker.thread_pool import Crew
+from queues.worker.thread_pool import JobThreadPool
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_PLACES = settings.CONCURRENCY
 
 
-class ThreadedWorker(LeanWorker):
-    """An RQ worker whose jobs run in a pool of threads. RQ's own bookkeeping per job is replaced by ours in SQL."""
+class ThreadedWorker(BaseJobWorker):
+    """An RQ worker whose jobs run in a pool of threads. Jobs are claimed and completed in SQL, not in RQ's registries."""
 
     places = DEFAULT_PLACES
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         super().bootstrap(*args, **kwargs)
         default_signals_in_children()
-        report = Report(self.name, self.lane, self.places, lost_places=self._stuck)
-        self._crew = Crew(self.places, lambda ended: self._books.ended(ended), report.end)
+        heartbeat = Heartbeat(self.name, self.lane, self.places, lost_places=self._stuck)
+        self._threads = JobThreadPool(self.places, lambda ended: self._completer.ended(ended), heartbeat.end)
         self.recycling.stuck = self._stuck
-        self._books = Bookkeeper(report, self._crew.cancel, self._crew.in_hand)
-        self._known = self.begin(self._books.start)
+        self._completer = Completer(heartbeat, self._threads.cancel, self._threads.job_ids)
+        self._known = self.begin(self._completer.start)
         log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
 
     def _stuck(self) -> int:
-        """Jobs that go on, or would, in spite of all interrupts."""
-        return self._crew.lost + abandoned()
+        """Jobs that no interrupt has ended."""
+        return self._threads.lost + abandoned()
 
     def ready_for_more(self) -> bool:
-        return self._crew.wait_for_place(1.0)
+        return self._threads.wait_for_place(1.0)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
-        """Claim a parcel's deliveries and hand them to the threads; does not wait for them."""
-        claimed = take_over(job, self.name)
+        """Claim a parcel's deliveries and start them in the threads; does not wait for them."""
+        claimed = claim_parcel(job, self.name)
         if claimed is None:
             return
-        self._crew.take(claimed)
+        self._threads.start(claimed)
         self.recycling.taken += len(claimed)
         self.forget(job)
 
     def handle_payload(self, message: Any) -> None:
-        """A command over RQ's channel; one that is no command is passed over."""
+        """A command over RQ's channel. One that can't be read is ignored."""
         try:
             super().handle_payload(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a command that can't be read stops no worker
             log.warning("worker.command_refused", error=type(error).__name__)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        """Go on listening for commands, whatever Redis answers meanwhile."""
+        """RQ's command thread goes on, whatever Redis answers meanwhile."""
         log.warning("worker.commands_away", error=type(exc).__name__)
         time.sleep(2.0)
 
     def teardown(self) -> None:
-        """Finish within the grace period, hand back the rest without charging an attempt."""
-        left = self._crew.drain(self.in_a_hurry)
-        # Too large, and not because somebody else asked: one of these may be the cause, and runs alone next time.
-        blamed = not self.asked_to_stop and self.recycling.fat()
+        """Wait for running jobs within the grace period; requeue the rest without charging an attempt."""
+        left = self._threads.drain(self.must_stop_now)
+        # If the worker stops because of its memory, one of these jobs may be the cause, and runs alone next time.
+        suspect = not self.asked_to_stop and self.recycling.exceeds_memory()
         try:
             if self._known:
-                self._books.stop()
+                self._completer.stop()
             if left:
-                returned = requeue_unfinished(left, self.name, suspect=blamed)
-                log.warning("worker.handed_back", name=self.name, jobs=returned)
+                returned = requeue_unfinished(left, self.name, suspect=suspect)
+                log.warning("worker.requeued", name=self.name, jobs=returned)
             super().teardown()
-        except Exception as error:  # what is not handed back is found when its leases run out
+        except Exception as error:  # noqa: BLE001 - jobs that are not requeued are found when their claims expire
             log.warning("worker.stop_incomplete", error=type(error).__name__)
         log.info("worker.stopped", name=self.name)
         if left or self._stuck() or sync_threads():
-            # Threads that are still in a call would keep the process; what they bring is stale from now on.
+            # Threads that are still in a call would keep the process alive; their results are stale from now on.
             os._exit(0)

@@ -1,4 +1,4 @@
-"""A thread without which a worker must not go on."""
+"""A thread that the worker can't do without: its process ends if the thread does."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ EXIT_STATUS = 70
 
 
 class VitalThread(threading.Thread):
-    """Runs `target` for as long as the worker lives. Should it end by an exception all the same, the whole process
-    ends: a worker that settles nothing or watches no deadline would only take work away from the others.
+    """Runs `target` for as long as the worker runs. If it raises, the whole process ends: a worker that completes
+    nothing or enforces no deadline would only take jobs away from the others.
 
-    `last_words` is called before that, to report the worker as stopped.
+    `before_exit` is called before that, to write that the worker has stopped.
     """
 
-    def __init__(self, target: Callable[[], None], name: str, last_words: Callable[[], None]) -> None:
+    def __init__(self, target: Callable[[], None], name: str, before_exit: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)
         self._work = target
-        self._last_words = last_words
+        self._before_exit = before_exit
 
     def run(self) -> None:
         try:
             self._work()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever ended it ends the process
             try:
                 log.critical("worker.thread_died", thread=self.name, exc_info=True)
-                self._last_words()
+                self._before_exit()
             finally:
                 os._exit(EXIT_STATUS)

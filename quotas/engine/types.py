@@ -10,12 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Algorithm = Literal[
-    "sliding_window", "sliding_window_counter", "token_bucket", "fixed_window", "calendar", "concurrency"
-]
 Mode = Literal["enforce", "shadow"]
-OnRedisDown = Literal["fail_open", "fail_closed"]
-Period = Literal["day", "week", "month"]
 AccountStateName = Literal["available", "cooling_down", "open", "half_open", "disabled", "paused"]
 ALGORITHMS: tuple[str, ...] = (
     "sliding_window",

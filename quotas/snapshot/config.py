@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from django.conf import settings
 
 from quotas import clock
-from quotas.engine.types import Limit
 from quotas.models import (
     AdaptiveState,
     ConfigVersion,
@@ -67,9 +66,6 @@ class ConfigSnapshot:
     def now(self) -> float:
         """SQL's time, estimated without a query."""
         return self.read_at + time.monotonic() - self.started
-
-    def policy_of(self, limit: Limit) -> CompiledPolicy | None:
-        return self.policies.get(limit.name)
 
 
 def read() -> ConfigSnapshot:

@@ -174,5 +174,5 @@ def _is_own_deadline(error: BaseException) -> bool:
 def _look(thing: Any, name: str) -> Any:
     try:
         return getattr(thing, name, None)
-    except Exception:  # a property that raises (a body not read, a time not measured) is one that is not known
+    except Exception:  # noqa: BLE001 - a property may raise (a body not read, a time not measured): then it is unknown
         return None

@@ -31,7 +31,7 @@ def said_by(error: BaseException) -> Said | None:
     """The answer that an exception stands for; None where it is no such exception. Never raises."""
     try:
         return _said_by(error)
-    except Exception:  # a library's own property that raises: then nothing is known
+    except Exception:  # noqa: BLE001 - a library's property may raise: then nothing is known
         return None
 
 

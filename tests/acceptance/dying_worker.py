@@ -25,15 +25,15 @@ def main() -> None:
     from rq.serializers import JSONSerializer
 
     from queues import registry
-    from queues.worker import claim as claims
-    from queues.worker.parcel import deliveries
+    from queues.broker import deliveries_of
+    from queues.worker import delivery as claims
     from queues.worker.threaded import ThreadedWorker
 
     assert registry.names()
 
     class Dying(ThreadedWorker):
         def execute_job(self, job: Any, queue: Any) -> None:
-            taken = deliveries(job)
+            taken = deliveries_of(job)
             if where == "claimed":
                 claims.claim(taken, self.name)
             print("dead", f"{time.time():.3f}", *(pk for pk, _ in taken), flush=True)

@@ -96,7 +96,7 @@ def ignore_interrupts(job: Any, times: int = 1_000_000) -> None:
         try:
             while True:
                 time.sleep(0.01)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the task that is tested catches everything
             note("caught", job.id)
     while True:
         time.sleep(0.01)
@@ -185,16 +185,16 @@ def _die_before_the_kick() -> None:
     """In a web process of a test that asks for it: dead between the commit of a submit and the dispatcher's kick."""
     from queues.lifecycle import perform
 
-    real = perform.ring
+    real = perform.notify
 
-    def ring(*args: Any, **options: Any) -> None:
+    def notify(*args: Any, **options: Any) -> None:
         trap = SCRATCH / "die-before-the-kick"
         if trap.exists():
             trap.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         real(*args, **options)
 
-    perform.ring = ring
+    perform.notify = notify
 
 
 if SCRATCH.exists() and "controlplane.web" in sys.orig_argv:

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.http import Http404
 
-from queues import selectors
 from queues.models import Queue
+from queues.selectors.queues import QueueFacts, queue_facts
 from quotas.models import Project
 
 
@@ -16,17 +16,19 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     if queue is None:
         raise Http404
     if projects is None:
-        return {"facts": selectors.queue_facts(queue)}
-    each = [selectors.queue_facts(queue, project) for project in Project.objects.filter(pk__in=projects)]
+        return {"facts": queue_facts(queue)}
+    each = [queue_facts(queue, project) for project in Project.objects.filter(pk__in=projects)]
     return {"facts": _sum(each)}
 
 
-def _sum(each: list[dict[str, Any]]) -> dict[str, Any]:
-    ages = [facts["oldest_age"] for facts in each if facts["oldest_age"] is not None]
-    total: dict[str, Any] = {"oldest_age": max(ages) if ages else None}
-    for name in ("waiting", "in_flight", "rate_in", "rate_out", "dead_letters"):
-        total[name] = sum(facts[name] for facts in each)
-    total["by_priority"] = {
-        band: sum(facts["by_priority"][band] for facts in each) for band in ("high", "normal", "low")
+def _sum(each: list[QueueFacts]) -> dict[str, Any]:
+    ages = [facts.oldest_age for facts in each if facts.oldest_age is not None]
+    return {
+        "oldest_age": max(ages) if ages else None,
+        "waiting": sum(facts.waiting for facts in each),
+        "in_flight": sum(facts.in_flight for facts in each),
+        "rate_in": sum(facts.rate_in for facts in each),
+        "rate_out": sum(facts.rate_out for facts in each),
+        "dead_letters": sum(facts.dead_letters for facts in each),
+        "by_priority": {band: sum(facts.by_priority[band] for facts in each) for band in ("high", "normal", "low")},
     }
-    return total

@@ -9,7 +9,7 @@ from django.db.models import Count
 from django.utils import timezone
 
 from queues.models import Job, Queue
-from queues.selectors_ready import ready_since
+from queues.selectors.queues import ready_since
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, priority_band
 
 

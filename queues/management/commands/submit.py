@@ -20,12 +20,12 @@ from django.db import DatabaseError, close_old_connections
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from queues import selectors
 from queues.errors import FieldError, InvalidJob, QueueDraining, QueueError, QueueFull, QueueTooSmall
 from queues.models import Batch
+from queues.selectors.batches import batch_progress
 from queues.services import batches
 from queues.services.callbacks import check_url
-from queues.services.submit import check
+from queues.services.draft import check
 from queues.specs import JobSpec, read_job
 from queues.states import FINAL, Status
 from quotas import clock
@@ -172,25 +172,25 @@ class Command(BaseCommand):
         """Show progress until every job has ended."""
         signal.signal(signal.SIGTERM, _interrupt)
         with _progress(console) as progress:
-            task = progress.add_task("running", total=selectors.batch_facts(batch)["total"], rate="", left="")
+            task = progress.add_task("running", total=batch_progress(batch).total, rate="", left="")
             begun, before = time.monotonic(), None
             while True:
                 try:
                     close_old_connections()
-                    facts = selectors.batch_facts(batch)
+                    facts = batch_progress(batch)
                 except DatabaseError as error:
                     progress.console.print(f"waiting for the database: {type(error).__name__}")
                     pause(2)
                     continue
-                ended = sum(facts["totals"][status] for status in FINAL)
+                ended = sum(facts.totals[status] for status in FINAL)
                 before = ended if before is None else before
-                rate = facts["rate"] or (ended - before) / max(time.monotonic() - begun, 0.001)
-                pace = _pace(ended, facts["total"], rate, facts["binding"])
-                progress.update(task, completed=ended, total=facts["total"], **pace)
-                if ended == facts["total"]:
+                rate = facts.rate or (ended - before) / max(time.monotonic() - begun, 0.001)
+                pace = _pace(ended, facts.total, rate, facts.binding)
+                progress.update(task, completed=ended, total=facts.total, **pace)
+                if ended == facts.total:
                     break
                 pause(LOOK)
-        totals = facts["totals"]
+        totals = facts.totals
         shown = ", ".join(f"{count:,} {status}" for status, count in totals.items() if count)
         self.stdout.write(f"batch {batch.uid}: {shown}")
         if totals[Status.DEAD]:

@@ -10,7 +10,6 @@ import re
 
 from quotas.engine.types import MAX_COST
 
-_WHOLE = re.compile(r"[0-9]{1,19}")
 _DECIMAL = re.compile(r"([0-9]{1,19})(?:\.[0-9]{1,18})?")
 _GO_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,12})?)(ns|us|µs|ms|d|h|m|s)")
 _GO_DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,12})?(?:ns|us|µs|ms|d|h|m|s)){1,6}")

@@ -136,7 +136,7 @@ def _pairs(headers: object) -> Iterator[tuple[str, str]]:
         listed = getattr(headers, "multi_items", None) or getattr(headers, "items", None)
         try:
             items = list(listed()) if callable(listed) else ()
-        except Exception:
+        except Exception:  # noqa: BLE001 - a client's own class may raise anything
             return
     for pair in items:
         if not isinstance(pair, list | tuple) or len(pair) != 2:

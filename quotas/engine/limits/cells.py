@@ -1,4 +1,4 @@
-"""Cells in plain Python: the same arithmetic as lua/cells.lua, in whole numbers, on values in a dict.
+"""Cells in plain Python: the same arithmetic as lua/cells/cells.lua, in whole numbers, on values in a dict.
 
 Each class keeps the use of one limit. Its instances are frozen values: `at` brings one forward to a moment, `judge`
 decides, `charge` and `refund` make the next value. The Lua cells are tested against these.
@@ -19,7 +19,7 @@ Tags = tuple[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One limit as a cell needs it; p1..p4 as in lua/cells.lua. Times in microseconds."""
+    """One limit as a cell needs it; p1..p4 as in lua/cells/cells.lua. Times in microseconds."""
 
     algo: int
     shadow: bool

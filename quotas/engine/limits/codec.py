@@ -1,4 +1,4 @@
-"""How limits travel to the scripts and decisions come back: the packed forms of lua/cells.lua and lua/check.lua."""
+"""How limits travel to the scripts and decisions come back: the packed forms of lua/cells/cells.lua and lua/check.lua."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ DENIED, ALLOWED, STALE, CONFLICT = 0, 1, 2, 3
 
 HEAD = struct.Struct("<BBdd")
 SPEC = struct.Struct("<BBdddddd")
-TAIL = struct.Struct("<dddd")
 STATUS = struct.Struct("<Bd")
 STATE = struct.Struct("<Bqqqq")
 DOUBLE = struct.Struct("<d")

@@ -1,5 +1,7 @@
 -- include: clock.lua
--- include: account.lua
+-- include: account/flights.lua
+-- include: account/health.lua
+-- include: account/learned.lua
 --
 -- What an operator (or a rebuild from SQL) does to one account.
 --

@@ -1,5 +1,7 @@
 -- include: clock.lua
--- include: account.lua
+-- include: account/flights.lua
+-- include: account/health.lua
+-- include: account/learned.lua
 -- read-only: always
 --
 -- How the accounts of a pool stand. Writes nothing.

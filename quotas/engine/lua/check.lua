@@ -1,5 +1,5 @@
 -- include: clock.lua
--- include: cells.lua
+-- include: cells/cells.lua
 -- read-only: dry
 --
 -- Hold one request against all of its limits: either every limit is charged, or none is.
@@ -9,7 +9,7 @@
 --       2n+1       the reservation to write            (flag 4)
 --       next       the idempotency token's record      (flag 8)
 -- ARGV  1          now in microseconds, or '' for the server's own time
---       2          '<BBdd' n, flags, life of the reservation in ms, length of an index; then n specs (cells.lua)
+--       2          '<BBdd' n, flags, life of the reservation in ms, length of an index; then n specs (cells/cells.lua)
 --       3          id of the reservation, and of the slots of concurrency limits
 --       4          what the token stands for: a digest of the request
 --       5..4+n     index members: how a subject is listed

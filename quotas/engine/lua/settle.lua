@@ -1,5 +1,5 @@
 -- include: clock.lua
--- include: cells.lua
+-- include: cells/cells.lua
 --
 -- Settle a reservation with what was really used: give back the rest, or charge what came on top.
 --

@@ -1,15 +1,17 @@
 -- include: clock.lua
--- include: cells.lua
--- include: account.lua
--- include: ended_call.lua
--- include: ended_units.lua
--- include: ended_pool.lua
--- include: ended_learned.lua
--- include: ended_credential.lua
--- include: ended_health.lua
--- include: ended_cooldown.lua
--- include: ended_breaker.lua
--- include: ended_concurrency.lua
+-- include: account/flights.lua
+-- include: account/health.lua
+-- include: account/learned.lua
+-- include: account/demand.lua
+-- include: settle_lease/call.lua
+-- include: settle_lease/units.lua
+-- include: settle_lease/pool.lua
+-- include: settle_lease/learned.lua
+-- include: settle_lease/credential.lua
+-- include: settle_lease/health.lua
+-- include: settle_lease/cooldown.lua
+-- include: settle_lease/breaker.lua
+-- include: settle_lease/concurrency.lua
 --
 -- End a call through a lease: give its slot back, correct what it was charged, and learn from how it went.
 --

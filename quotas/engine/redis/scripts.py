@@ -1,7 +1,8 @@
 """Lua scripts, as functions of one library: found by name, called by name, loaded where a server does not have them.
 
 A file in `lua/` that no other one includes is a script: lines `-- include: <file>` name what it uses, and what stands
-below the line `-- at each call:` (all of it, without that line) is run with KEYS and ARGV. Everything else is made once
+below the line `-- at each call:` (all of it, without that line) is run with KEYS and ARGV. Files in a folder with the
+name of a script are its chapters: their locals are the script's own, those of other included files are everybody's. Everything else is made once
 per server and lives between calls: closures, tables for looking things up, and bounded caches of what depends on
 arguments only, never on keys' values or time.
 """
@@ -20,7 +21,7 @@ import hiredis
 from quotas.engine.redis.library import PREFIX, Library
 
 LUA = Path(__file__).parents[1] / "lua"
-INCLUDE = re.compile(r"^-- include: ([\w.]+)\n", re.MULTILINE)
+INCLUDE = re.compile(r"^-- include: ([\w./]+)\n", re.MULTILINE)
 READ_ONLY = re.compile(r"^-- read-only: (\w+)\n", re.MULTILINE)
 FORMS = {"": (False,), "always": (True,), "dry": (False, True)}
 """Which forms a script has, by its line `-- read-only: ...`: always, or when it is run dry."""
@@ -87,10 +88,11 @@ def _joined(name: str, seen: set[str]) -> str:
     return _included(text, seen) + INCLUDE.sub("", text)
 
 
-def _included(text: str, seen: set[str]) -> str:
+def _included(text: str, seen: set[str], script: str = "") -> str:
+    """The files that a text includes, in order, without the chapters of the script whose text it is."""
     parts = []
     for name in INCLUDE.findall(text):
-        if name not in seen:
+        if name not in seen and not (script and name.startswith(f"{script}/")):
             seen.add(name)
             parts.append(_joined(name, seen))
     return "".join(parts)
@@ -108,8 +110,10 @@ def _scripts() -> dict[tuple[str, bool], Script]:
     seen: set[str] = set()
     parts = ["local made\nlocal function make()\nlocal scripts = {}\n"]
     for name, text in texts.items():
-        parts.append(_included(text, seen))
-        made, found, body = INCLUDE.sub("", text).partition(BODY)
+        chapters = [chapter for chapter in INCLUDE.findall(text) if chapter.startswith(f"{name}/")]
+        parts.append(_included(text, seen, name))
+        text = "".join(_joined(chapter, seen) for chapter in chapters) + INCLUDE.sub("", text)
+        made, found, body = text.partition(BODY)
         made, body = (made, body) if found else ("", made)
         parts.append(f"do\n{made}scripts.{name} = function(KEYS, ARGV)\n{body}\nend\nend\n")
     parts.append("return scripts\nend\n")

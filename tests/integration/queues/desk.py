@@ -12,13 +12,13 @@ from typing import Any
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from queues import config, settlement
-from queues.connection import belt, client
+from queues import config, settlement, wakeups
+from queues.broker import Delivery, belt, deliveries_of
+from queues.connection import client
 from queues.deliveries import Claimed, Ended
-from queues.dispatcher import wakeups
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.dispatcher import Dispatcher
-from queues.lifecycle.delivery import finish as settle
+from queues.lifecycle.finish import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.maintenance.runner import Maintenance
 from queues.models import Job, Queue, RetryPolicy
@@ -26,21 +26,20 @@ from queues.registry import RunResult
 from queues.services.defaults import create_defaults
 from queues.services.submit import submit_specs
 from queues.specs import read_job
-from queues.states import Outcome, Stage
-from queues.worker import claim as claims
-from queues.worker.heartbeat import Report
-from queues.worker.parcel import Delivery, deliveries
+from queues.states import AttemptOutcome, Stage
+from queues.worker import delivery as claims
+from queues.worker.heartbeat import Heartbeat
 from queues.worker.running import perform
 from quotas import clock
 from quotas.models import Account, Policy, Pool, PoolLimit, Project, Provider
 from quotas.runtime.connection import accounts, limiter
 from quotas.snapshot import resolve
 
-OK = RunResult(Outcome.SUCCEEDED, result={"fine": True})
+OK = RunResult(AttemptOutcome.SUCCEEDED, result={"fine": True})
 
 
 def failed(category: str = "server", error: str = "it broke", **fields: Any) -> RunResult:
-    return RunResult(Outcome.FAILED, category=category, error=error, **fields)
+    return RunResult(AttemptOutcome.FAILED, category=category, error=error, **fields)
 
 
 @dataclass
@@ -50,7 +49,7 @@ class Worker:
     name: str
     lane: str
     places: int
-    report: Report
+    report: Heartbeat
     held: list[Claimed] = field(default_factory=list)
 
     def take(self, count: int | None = None) -> list[Delivery]:
@@ -62,7 +61,7 @@ class Worker:
             if raw is None:
                 break
             parcel = RQJob.fetch(raw.decode(), connection=client(), serializer=JSONSerializer)  # type: ignore[union-attr]
-            found += deliveries(parcel)
+            found += deliveries_of(parcel)
             client().delete(parcel.key)
             taken += 1
         return found
@@ -152,7 +151,7 @@ class Desk:
         return made
 
     def worker(self, name: str = "w1", lane: str = "io", places: int = 10) -> Worker:
-        made = Worker(name, lane, places, Report(name, lane, places))
+        made = Worker(name, lane, places, Heartbeat(name, lane, places))
         made.report.begin()
         return made
 
@@ -166,13 +165,13 @@ class Desk:
     def cycle(self, dispatcher: Dispatcher | None = None, *, anew: bool = True) -> float:
         """One round of the leader. `anew`: it looks at everything, as after a while."""
         one = dispatcher or self.dispatcher
-        one._renewed = float("-inf")
+        one._renewed_at = float("-inf")
         assert one._lead(), "another dispatcher leads"
-        rings = wakeups.listen(0)
+        woken = wakeups.wait(0)
         if anew:
-            one._looked = float("-inf")
-            rings.unblock = True
-        return one.cycle(rings)
+            one._refreshed_at = float("-inf")
+            woken.unblock = True
+        return one.cycle(woken)
 
     def run_until_done(self, worker: Worker, seconds: float = 20.0) -> list[int]:
         """Dispatch, claim and do everything until nothing waits; ids in the order of their starts."""

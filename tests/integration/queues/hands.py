@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from queues.models import Job
 from queues.states import Stage
-from queues.worker.completer import Bookkeeper
-from queues.worker.thread_pool import Crew
+from queues.worker.completer import Completer
+from queues.worker.thread_pool import JobThreadPool
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk, Worker, fresh
 
@@ -18,14 +18,14 @@ class Hands:
 
     def __init__(self, desk: Desk, worker: Worker) -> None:
         self.desk, self.worker = desk, worker
-        self.crew = Crew(worker.places, lambda ended: self.books.ended(ended))
-        self.books = Bookkeeper(worker.report, self.crew.cancel, self.crew.in_hand)
-        self.books.start()
+        self.threads = JobThreadPool(worker.places, lambda ended: self.completer.ended(ended))
+        self.completer = Completer(worker.report, self.threads.cancel, self.threads.job_ids)
+        self.completer.start()
 
     def start(self) -> None:
         """Dispatch, claim and begin what waits."""
         self.desk.cycle()
-        self.crew.take(self.worker.claim())
+        self.threads.start(self.worker.claim())
 
     def run(self, job: Job, seconds: float = 20.0) -> Job:
         """Begin what waits, and wait for the end of this attempt of `job`; the job as it is then."""
@@ -40,5 +40,5 @@ def hands(desk: Desk, places: int = 4) -> Iterator[Hands]:
     try:
         yield made
     finally:
-        made.crew.drain(lambda since: True)
-        made.books.stop()
+        made.threads.drain(lambda since: True)
+        made.completer.stop()

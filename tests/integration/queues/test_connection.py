@@ -10,8 +10,7 @@ import pytest
 import redis
 from rq.serializers import JSONSerializer
 
-from queues import connection
-from queues.dispatcher import wakeups
+from queues import broker, connection, wakeups
 from queues.worker.threaded import ThreadedWorker
 from tests.support.forwarder import Forwarder, forwarder
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
@@ -35,9 +34,9 @@ class Failover:
 @pytest.fixture
 def failover(settings: Any) -> Iterator[Failover]:
     def forget() -> None:
-        for cached in (connection.client, connection._hurried, connection.belt):
+        for cached in (connection.client, connection._hint_client, broker.belt):
             cached.cache_clear()
-        connection._silent_until = float("-inf")
+        connection._hints_paused_until = float("-inf")
 
     with ExitStack() as stack:
         old, new = (stack.enter_context(run_server(valkey_binary())) for _ in range(2))
@@ -49,24 +48,24 @@ def failover(settings: Any) -> Iterator[Failover]:
 
 
 def test_rings_reach_the_new_primary(failover: Failover) -> None:
-    connection.ring(unblock=True)
-    assert wakeups.listen(1.0).unblock
+    wakeups.notify(unblock=True)
+    assert wakeups.wait(1.0).unblock
     failover.happen()
 
     def rung() -> bool:
-        connection.ring(unblock=True)
+        wakeups.notify(unblock=True)
         with failover.new() as server:
-            return bool(server.llen(connection.key("bell")))
+            return bool(server.llen(connection.key(wakeups.KEY)))
 
     wait_for(rung, 15.0)
-    wait_for(lambda: wakeups.listen(0.2).unblock, 15.0)
+    wait_for(lambda: wakeups.wait(0.2).unblock, 15.0)
 
 
 def test_a_worker_that_was_in_no_blocking_read_takes_from_the_new_primary(failover: Failover) -> None:
-    worker = ThreadedWorker([connection.belt("io")], connection=connection.client(), serializer=JSONSerializer)
+    worker = ThreadedWorker([broker.belt("io")], connection=connection.client(), serializer=JSONSerializer)
     assert worker.connection.ping()
     failover.happen()
-    queue = connection.belt("io")
+    queue = broker.belt("io")
     with failover.new() as server:
         server.lpush(queue.key, "nothing-of-this-name")
 

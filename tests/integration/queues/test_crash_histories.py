@@ -13,17 +13,17 @@ import pytest
 from due_work_harness import CallableDelivery, HandoffHistory, assert_crash_at_every_commit_converges, configure
 from due_work_harness.integrations.django import django_host
 
-from queues import selectors
+from queues import wakeups
 from queues.connection import client
 from queues.deliveries import Ended
-from queues.dispatcher import wakeups
-from queues.lifecycle.delivery import finish as settle
+from queues.lifecycle.finish import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Attempt, Batch, DeadLetter, Job
+from queues.selectors.jobs import job_counts
 from queues.services.submit import accept, prepare, submit_specs
 from queues.specs import read_job
 from queues.states import FINAL, Stage, Status
-from queues.worker import claim as claims
+from queues.worker import delivery as claims
 from quotas import clock
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 from tests.integration.queues.dying import killer
@@ -56,7 +56,7 @@ class Story:
             for worker in (io, cpu):
                 worker.claim()
                 worker.run()
-            counts = selectors.job_counts()
+            counts = job_counts()
             if not sum(counts[status] for status in Status.values if status not in FINAL):
                 return
 
@@ -128,7 +128,7 @@ def test_dispatch(desk: Desk) -> None:
 
     def act(job: Job) -> Any:
         desk.dispatcher._lead()
-        return desk.dispatcher.cycle(wakeups.Rings())
+        return desk.dispatcher.cycle(wakeups.Wakeups())
 
     converges(story, "dispatch", story.job, act)
 

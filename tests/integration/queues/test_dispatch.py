@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from queues import settlement
-from queues.connection import belt, client
-from queues.dispatcher import wakeups
+from queues import settlement, wakeups
+from queues.broker import belt
+from queues.connection import client
 from queues.dispatcher.leader import LeadershipLost
 from queues.models import DeadLetter, Job, Leadership, Transition
 from queues.services import queue_actions
@@ -493,21 +493,21 @@ def test_slots_are_free_again_when_jobs_end(desk: Desk) -> None:
 
 def test_one_leads_and_the_other_stands_by(desk: Desk) -> None:
     other = desk.another_dispatcher("d2")
-    assert desk.dispatcher.leader.hold()
-    assert not other.leader.hold()
+    assert desk.dispatcher.leader.renew_or_take_over()
+    assert not other.leader.renew_or_take_over()
     desk.dispatcher.leader.resign()
     desk.skip(0.01)
-    assert other.leader.hold()
-    assert not desk.dispatcher.leader.hold()
+    assert other.leader.renew_or_take_over()
+    assert not desk.dispatcher.leader.renew_or_take_over()
 
 
 def test_a_leader_that_is_silent_is_followed_by_another(desk: Desk) -> None:
     other = desk.another_dispatcher("d2")
-    assert desk.dispatcher.leader.hold()
+    assert desk.dispatcher.leader.renew_or_take_over()
     desk.skip(4)
-    assert not other.leader.hold()
+    assert not other.leader.renew_or_take_over()
     desk.skip(2)
-    assert other.leader.hold()
+    assert other.leader.renew_or_take_over()
     assert Leadership.objects.get().token == 2
 
 
@@ -518,14 +518,14 @@ def test_a_paused_leader_writes_nothing_when_it_wakes_up(desk: Desk) -> None:
     desk.policy("tokens", "project", 1, unit="tokens")
     (impossible,) = desk.submit(cost={"tokens": 2})
     desk.worker(places=100)
-    assert desk.dispatcher.leader.hold()
+    assert desk.dispatcher.leader.renew_or_take_over()
     desk.skip(6)
     other = desk.another_dispatcher("d2")
-    assert other.leader.hold()
+    assert other.leader.renew_or_take_over()
     before = list(Job.objects.order_by("pk").values())
     desk.worker(places=100)
     with pytest.raises(LeadershipLost):
-        desk.dispatcher.cycle(wakeups.Rings())
+        desk.dispatcher.cycle(wakeups.Wakeups())
     assert list(Job.objects.order_by("pk").values()) == before
     assert client().llen("rq:queue:io") == 0
     assert not DeadLetter.objects.exists()
@@ -537,11 +537,11 @@ def test_a_paused_leader_writes_nothing_when_it_wakes_up(desk: Desk) -> None:
 def test_a_leader_whose_term_ended_writes_nothing_though_nobody_followed(desk: Desk) -> None:
     desk.submit()
     desk.worker()
-    assert desk.dispatcher.leader.hold()
+    assert desk.dispatcher.leader.renew_or_take_over()
     desk.skip(6)
     desk.worker()
     with pytest.raises(LeadershipLost):
-        desk.dispatcher.cycle(wakeups.Rings())
+        desk.dispatcher.cycle(wakeups.Wakeups())
     assert on_belt() == []
     desk.dispatcher._forget()  # as its loop does
     desk.cycle()

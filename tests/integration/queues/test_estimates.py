@@ -9,7 +9,7 @@ import pytest
 
 from queues.lifecycle.dead_letters import write
 from queues.models import Job
-from queues.services.replay import replay
+from queues.services.dead_letters import replay
 from queues.states import Stage, Status
 from quotas.engine.types import AdmitRequest, CallOutcome
 from quotas.models import Pool, Provider

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from controlplane.models import AuditEntry
-from queues import selectors
 from queues.models import Batch, DeadLetter, Job
-from queues.services import replay
+from queues.selectors.batches import batch_progress
+from queues.selectors.explanation import explain
+from queues.selectors.timeline import timeline
+from queues.services import dead_letters
 from queues.states import Status
 from quotas import clock
 from tests.integration.queues.desk import Desk, failed, fresh
@@ -29,7 +31,7 @@ def test_an_edited_replay_keeps_the_payload_that_failed(desk: Desk) -> None:
     job, letter = die(desk)
     old = job.payload
     new = {**old, "value": "another"}
-    replay.replay(letter.pk, actor="user:ann", reason="typo", payload=new)
+    dead_letters.replay(letter.pk, actor="user:ann", reason="typo", payload=new)
     letter.refresh_from_db()
     assert (letter.payload, fresh(job).payload) == (old, new)
     entry = AuditEntry.objects.get(verb="dead_letter.replay")
@@ -38,7 +40,7 @@ def test_an_edited_replay_keeps_the_payload_that_failed(desk: Desk) -> None:
 
 def test_a_replay_without_an_edit_keeps_no_second_copy(desk: Desk) -> None:
     _, letter = die(desk)
-    replay.replay(letter.pk, actor="user:ann")
+    dead_letters.replay(letter.pk, actor="user:ann")
     letter.refresh_from_db()
     assert letter.payload is None
     assert "payload" not in AuditEntry.objects.get(verb="dead_letter.replay").before
@@ -46,12 +48,12 @@ def test_a_replay_without_an_edit_keeps_no_second_copy(desk: Desk) -> None:
 
 def test_a_death_before_a_replay_stays_on_the_timeline(desk: Desk) -> None:
     job, letter = die(desk)
-    states = [step["state"] for step in selectors.timeline(job)]
+    states = [step.state for step in timeline(job)]
     assert states.count("dead") == 1
-    replay.replay(letter.pk, actor="user:ann")
-    steps = selectors.timeline(fresh(job))
-    assert [step["state"] for step in steps].count("dead") == 1
-    assert [step["state"] for step in steps][-1] == "pending"
+    dead_letters.replay(letter.pk, actor="user:ann")
+    steps = timeline(fresh(job))
+    assert [step.state for step in steps].count("dead") == 1
+    assert [step.state for step in steps][-1] == "pending"
 
 
 def test_a_wait_that_is_over_stays_on_the_timeline(desk: Desk) -> None:
@@ -70,13 +72,13 @@ def test_a_wait_that_is_over_stays_on_the_timeline(desk: Desk) -> None:
     resolve.forget()
     desk.cycle()
     worker.settle(worker.claim())
-    steps = selectors.timeline(fresh(second))
-    (released,) = [step["reason"] for step in steps if "; released after" in step["reason"]]
+    steps = timeline(fresh(second))
+    (released,) = [step.reason for step in steps if "; released after" in step.reason]
     assert "; released after 18 min 2" in released
     assert "last held by policy hourly" in released
-    assert [step["state"] for step in steps][-1] == "completed"
-    assert [step["state"] for step in steps] == ["pending", "rate_limited", "executing", "completed"]
-    assert not [step for step in selectors.timeline(fresh(first)) if "released after" in step["reason"]]
+    assert [step.state for step in steps][-1] == "completed"
+    assert [step.state for step in steps] == ["pending", "rate_limited", "executing", "completed"]
+    assert not [step for step in timeline(fresh(first)) if "released after" in step.reason]
 
 
 @pytest.mark.parametrize(("algorithm", "window"), [("fixed_window", 3600), ("sliding_window", 3600)])
@@ -92,14 +94,14 @@ def test_estimates_take_the_binding_window_into_account(desk: Desk, algorithm: s
     assert Job.objects.filter(status=Status.COMPLETED).count() == 10
     desk.cycle()
     last = fresh(jobs[-1])
-    found = selectors.explain(last)
-    until = found["until"]
-    assert found["waits_for"] == "policy hourly" and until is not None
+    found = explain(last)
+    until = found.until
+    assert found.waits_for == "policy hourly" and until is not None
     passes = math.ceil(90 / 10) - 1
-    assert abs((found["estimated_start"] - until).total_seconds() - passes * window) < 5
-    facts = selectors.batch_facts(batch)
-    assert facts["binding"] == "policy hourly"
-    assert facts["eta"] >= found["estimated_start"] - timedelta(seconds=5)
+    assert abs((found.estimated_start - until).total_seconds() - passes * window) < 5
+    facts = batch_progress(batch)
+    assert facts.binding == "policy hourly"
+    assert facts.eta >= found.estimated_start - timedelta(seconds=5)
 
 
 def test_an_end_under_a_limit_that_the_rows_do_not_tell_is_unknown(desk: Desk) -> None:
@@ -111,6 +113,6 @@ def test_an_end_under_a_limit_that_the_rows_do_not_tell_is_unknown(desk: Desk) -
     desk.cycle()
     worker.settle(worker.claim())
     desk.cycle()
-    facts = selectors.batch_facts(batch)
-    assert facts["rate"] > 0 and facts["binding"] == "policy each chat"
-    assert facts["eta"] is None
+    facts = batch_progress(batch)
+    assert facts.rate > 0 and facts.binding == "policy each chat"
+    assert facts.eta is None

@@ -64,7 +64,7 @@ def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pyte
         upstream = CallOutcome("server", error=told)
         return RunResult("failed", category="server", error=told, traceback=told, upstream=upstream)
 
-    kind = SimpleNamespace(run=run, needs_pool=False)
+    kind = SimpleNamespace(run=run, needs_pool=False, trusted=False, redact=())
     monkeypatch.setattr("queues.registry.get", lambda name: kind)
     with structlog.testing.capture_logs() as logged:
         result = perform(Claimed(Job(type="x"), SimpleNamespace(), way))  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ from django.core.cache import cache
 
 from queues import connection, liveness, wait_reasons
 from queues.admin.worker import WorkerAdmin
-from queues.lifecycle.delivery import CLAIM_EXPIRY
 from queues.models import WorkerProcess
+from queues.states import CLAIM_EXPIRY, GroupKey
 from queues.worker.requeue import requeue_unfinished
 from quotas import clock, events
 from tests.integration.queues.desk import Desk
@@ -56,10 +56,11 @@ def test_a_claim_expires_when_its_worker_counts_as_lost() -> None:
 
 
 def test_group_waits_are_judged_by_the_clock_of_redis(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = (1, 5, 1, "llm")
+    group = GroupKey(1, 5, 1, "llm")
     here = time.time
     monkeypatch.setattr(time, "time", lambda: here() + 3600.0)  # this host's clock is an hour ahead
     wait_reasons.publish({group: wait_reasons.Binding("policy rpm", "rpm", 30.0)})
     monkeypatch.setattr(time, "time", lambda: here() - 3600.0)
-    (wait,) = wait_reasons.read_group_waits([group])
-    assert wait["at"] <= connection.server_time() < wait["until"] <= connection.server_time() + 30.0
+    wait = wait_reasons.read_group_waits([group])[group]
+    assert wait.until is not None
+    assert connection.server_time() < wait.until.timestamp() <= connection.server_time() + 30.0

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from queues import selectors
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Job, Queue
-from queues.services import auto_replay, bulk, capacity
+from queues.selectors.explanation import explain
+from queues.selectors.jobs import created_after
+from queues.selectors.queues import depths
+from queues.services import auto_replay, bulk_actions, queue_room
 from queues.states import Stage, Status
-from queues.worker import claim as claims
+from queues.worker import delivery as claims
 from quotas import clock
 from quotas.services import api_keys
 from tests.integration.queues.desk import Desk
@@ -117,7 +119,7 @@ def test_what_the_leader_does_on_the_side(many: Desk) -> None:
             many.skip(8)
             reconciler.run(clock.now())
         sweep(now)
-        bulk.go_on(now)
+        bulk_actions.process_next_slice(now)
         auto_replay.replay_due(now)
 
     holds(side)
@@ -130,7 +132,7 @@ def test_a_worker(many: Desk) -> None:
     def work() -> None:
         worker.claim()
         worker.beat()
-        claims.cancelled("w2")
+        claims.cancel_requests("w2")
         worker.settle()
 
     holds(work)
@@ -138,7 +140,7 @@ def test_a_worker(many: Desk) -> None:
 
 def test_submitting_and_room(many: Desk) -> None:
     holds(lambda: many.submit(3, idempotency_key=None))
-    holds(lambda: capacity.waiting(Queue.objects.get(name="batch").pk))
+    holds(lambda: queue_room.waiting(Queue.objects.get(name="batch").pk))
     holds(lambda: many.submit(1, unique_for=60))
     holds(lambda: many.submit(1, idempotency_key="k"))
 
@@ -168,16 +170,16 @@ def test_lists_and_figures(many: Desk, path: str) -> None:
 
 def test_what_came_lately_is_found_without_the_older_ones(many: Desk) -> None:
     since = clock.now() - timedelta(seconds=30)
-    found = selectors.created_after(Job.objects.all(), since)
+    found = created_after(Job.objects.all(), since)
     assert found.count() == 40
     holds(found.count)
     floor = next(int(node.rhs) for node in found.query.where.children if node.lhs.target.name == "id")
     assert Job.objects.filter(pk__lte=floor).count() > 20_000, "so many it does not look at"
-    assert selectors.created_after(Job.objects.all(), since - timedelta(days=1)).count() == Job.objects.count()
+    assert created_after(Job.objects.all(), since - timedelta(days=1)).count() == Job.objects.count()
 
 
 def test_facts_of_a_batch_and_an_explanation(many: Desk) -> None:
     job = Job.objects.filter(stage=Stage.READY).order_by("-pk").first()
     assert job is not None
-    holds(lambda: selectors.explain(job))
-    holds(lambda: selectors.depths())
+    holds(lambda: explain(job))
+    holds(lambda: depths())

@@ -14,11 +14,12 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from queues import registry, selectors
-from queues.errors import IdempotencyConflict, QueueFull
+from queues import registry
+from queues.errors import IdempotencyKeyReused, QueueFull
 from queues.maintenance.pruner import prune
 from queues.models import AnsweredKey, Batch, Callback, IntakePart, Job, Queue
-from queues.services import batches, cancel, intake, queue_actions, replay, webhook
+from queues.selectors.batches import batch_progress
+from queues.services import batches, cancel, dead_letters, intake, queue_actions, webhook
 from queues.services.callbacks import outbox, receiver_of
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
@@ -60,9 +61,9 @@ def test_a_key_that_a_twin_answered_goes_on_to_mean_it(desk: Desk) -> None:
     desk.run_until_done(desk.worker())
     (again,) = submit_specs(project, [spec(unique_for=60, idempotency_key="two")])
     assert (again.job.pk, again.created) == (first.job.pk, False)
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyKeyReused):
         submit_specs(project, [spec(unique_for=60, idempotency_key="two", payload={"other": 1})])
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyKeyReused):
         submit_specs(project, [spec(idempotency_key="two")])
     (new,) = submit_specs(project, [spec(unique_for=60, idempotency_key="three")])
     assert new.created, "a new key after the end is a new job"
@@ -200,14 +201,14 @@ def test_a_bulk_whose_process_died_is_written_by_the_dispatcher(desk: Desk, monk
     batch, ids, _ = batches.submit_bulk(project, specs, name="whole", idempotency_key="b", request_hash="h")
     monkeypatch.undo()
     assert (Job.objects.count(), IntakePart.objects.count()) == (0, 5)
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["pending"]) == (500, 500)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["pending"]) == (500, 500)
     with pytest.raises(QueueFull):
         submit_specs(project, bulk(101, queue="small"))
-    intake.go_on(clock.now())
+    intake.finish_orphans(clock.now())
     assert not Job.objects.exists(), "its process may still be at it"
     for _ in range(2):
-        intake.go_on(clock.now() + timedelta(seconds=6))
+        intake.finish_orphans(clock.now() + timedelta(seconds=6))
     assert not IntakePart.objects.exists()
     assert list(Job.objects.order_by("pk").values_list("uid", flat=True)) == ids
     assert Job.objects.filter(batch=batch, stage=Stage.READY).count() == 500
@@ -266,7 +267,7 @@ def test_a_callback_says_what_happened_also_after_a_replay(desk: Desk, receiver:
     desk.cycle()
     worker.settle(worker.claim(), failed("server", "it broke"))
     assert outbox.send_due() == 1
-    replay.retry(fresh(job), actor="test")
+    dead_letters.retry(fresh(job), actor="test")
     Callback.objects.update(due_at=clock.now())
     assert outbox.send_due() == 1
     desk.run_until_done(worker)
@@ -293,7 +294,7 @@ def test_a_batchs_callback_says_what_it_was(desk: Desk, receiver: Receiver) -> N
     worker.settle(worker.claim(), failed("server"))
     assert outbox.send_due() == 1
     for job in batch.jobs.all():
-        replay.retry(job, actor="test")
+        dead_letters.retry(job, actor="test")
     Callback.objects.update(due_at=clock.now())
     assert outbox.send_due() == 1
     first, second = (body for _, _, body in receiver.got)
@@ -353,8 +354,8 @@ def test_the_totals_of_a_running_batch_stay(desk: Desk, settings: Any, edge: str
     if edge == "count":
         settings.RETENTION_COUNT = 0
     prune(clock.now() + timedelta(seconds=YEAR if edge == "age" else 0))
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["completed"], facts["totals"]["pending"]) == (6, 5, 1)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["completed"], facts.totals["pending"]) == (6, 5, 1)
     assert Job.objects.count() == 6, "jobs of a batch that runs stay"
 
 
@@ -371,17 +372,17 @@ def test_the_totals_of_an_ended_batch_outlive_its_jobs(desk: Desk, settings: Any
     settings.RETENTION_COUNT = 0
     prune(clock.now())
     assert Job.objects.count() == 1, "the dead one waits for somebody"
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert facts["total"] == 5
-    assert {name: count for name, count in facts["totals"].items() if count} == {
+    facts = batch_progress(Batch.objects.get())
+    assert facts.total == 5
+    assert {name: count for name, count in facts.totals.items() if count} == {
         "completed": 3, "cancelled": 1, "dead": 1,
     }  # fmt: skip
-    replay.retry(Job.objects.get(), actor="test")
+    dead_letters.retry(Job.objects.get(), actor="test")
     desk.run_until_done(worker)
     prune(clock.now())
     prune(clock.now())
-    facts = selectors.batch_facts(Batch.objects.get())
-    assert (facts["total"], facts["totals"]["completed"], facts["totals"]["dead"]) == (5, 4, 0)
+    facts = batch_progress(Batch.objects.get())
+    assert (facts.total, facts.totals["completed"], facts.totals["dead"]) == (5, 4, 0)
 
 
 def test_a_batch_stays_as_long_as_the_job_that_ends_it(desk: Desk) -> None:
@@ -395,7 +396,7 @@ def test_a_batch_stays_as_long_as_the_job_that_ends_it(desk: Desk) -> None:
     worker.settle(worker.claim(), failed("server"))
     prune(clock.now() + timedelta(seconds=YEAR))
     assert (Job.objects.count(), Batch.objects.count()) == (1, 1)
-    replay.retry(Job.objects.get(), actor="test")
+    dead_letters.retry(Job.objects.get(), actor="test")
     desk.run_until_done(desk.worker("w2"))
     for _ in range(2):
         prune(clock.now() + timedelta(seconds=YEAR))

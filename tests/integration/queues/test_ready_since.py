@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from queues.models import Job, Queue
-from queues.selectors_ready import ready_since
+from queues.selectors.queues import ready_since
 from queues.services.defaults import create_defaults
 from queues.states import Stage
 from quotas.models import Project

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from queues.connection import belt, client
+from queues.broker import belt
+from queues.connection import client
 from queues.errors import AlreadyFinished
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.pruner import prune
 from queues.models import Attempt, Callback, DeadLetter, Job, Transition, WorkerProcess
-from queues.selectors import timeline
-from queues.services import cancel, replay
-from queues.states import Outcome, Stage, Status
-from queues.worker import claim as claims
+from queues.selectors.timeline import timeline
+from queues.services import cancel, dead_letters
+from queues.states import AttemptOutcome, Stage, Status
+from queues.worker import delivery as claims
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import Running, perform
 from quotas import clock
@@ -23,7 +24,7 @@ from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
 
 
 def died(item: Any) -> Any:
-    return type(OK)(Outcome.LOST, category="poison", error="Its process died (signal 11).", counted=False)
+    return type(OK)(AttemptOutcome.LOST, category="poison", error="Its process died (signal 11).", counted=False)
 
 
 def test_a_belt_that_lost_everything_is_filled_again(desk: Desk) -> None:
@@ -46,7 +47,7 @@ def test_a_parcel_that_a_worker_took_and_never_claimed_is_found(desk: Desk) -> N
     assert worker.take()  # and dies before it claims
     desk.reconcile()
     assert fresh(job).stage == Stage.READY
-    assert fresh(job).reason == "released anew: the belt had lost it"
+    assert fresh(job).reason == "released again: the belt had lost it"
 
 
 def test_what_is_on_the_belt_is_left_there(desk: Desk) -> None:
@@ -137,7 +138,7 @@ def test_at_most_once_is_not_delivered_again(desk: Desk) -> None:
         letter = DeadLetter.objects.get(job=job)
         assert (letter.category, letter.severity) == ("lost", "warning"), "the job is not to blame"
         assert letter.error == "Its worker was lost, and it asked for at most one delivery."
-        assert [step["state"] for step in timeline(row)].count("dead") == 1
+        assert [step.state for step in timeline(row)].count("dead") == 1
 
 
 def test_at_most_once_may_be_released_again_when_it_was_never_started(desk: Desk) -> None:
@@ -325,7 +326,7 @@ def test_a_type_that_no_worker_knows_is_given_up(desk: Desk, type_of: Any) -> No
     assert (row.status, row.category, row.attempts_counted, row.deaths) == (Status.DEAD, "code", 0, 0)
     assert row.reason.endswith(f"So it was {MAX_RETURNS} times.")
     registry.register(known)
-    replay.retry(row, actor="t")
+    dead_letters.retry(row, actor="t")
     desk.run_until_done(worker)
     assert fresh(job).status == Status.COMPLETED
 
@@ -421,10 +422,10 @@ def test_what_runs_is_cancelled_by_its_worker(desk: Desk) -> None:
     (claimed,) = worker.claim()
     cancel.cancel(job.pk, actor="somebody")
     assert fresh(job).status == Status.EXECUTING
-    assert claims.cancelled("w1") == [(job.pk, claimed.delivery)]
+    assert claims.cancel_requests("w1") == [(job.pk, claimed.delivery)]
     cancel.cancel(job.pk, actor="another")
     assert Transition.objects.filter(job=job).count() == 1
-    worker.settle([claimed], type(OK)(Outcome.CANCELLED, counted=False))
+    worker.settle([claimed], type(OK)(AttemptOutcome.CANCELLED, counted=False))
     assert (fresh(job).status, fresh(job).attempts_counted) == (Status.CANCELLED, 0)
 
 
@@ -484,7 +485,7 @@ def test_what_is_old_goes_and_what_is_dead_stays_until_it_is_handled(desk: Desk,
     one, two, three = worker.claim()
     worker.settle([one])
     worker.settle([two], failed("code"))
-    worker.settle([three], type(OK)(Outcome.CANCELLED, counted=False))
+    worker.settle([three], type(OK)(AttemptOutcome.CANCELLED, counted=False))
     (waits,) = desk.submit(delay=86400 * 30)
     assert Callback.objects.count() == 3
     prune(clock.now())
@@ -493,7 +494,7 @@ def test_what_is_old_goes_and_what_is_dead_stays_until_it_is_handled(desk: Desk,
     prune(clock.now())
     assert set(Job.objects.values_list("pk", flat=True)) == {dead.pk, waits.pk}
     assert not Attempt.objects.exclude(job=dead).exists()
-    replay.discard(DeadLetter.objects.get().pk, actor="t")
+    dead_letters.discard(DeadLetter.objects.get().pk, actor="t")
     prune(clock.now())
     assert set(Job.objects.values_list("pk", flat=True)) == {waits.pk}
     assert not DeadLetter.objects.exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from queues.models import Job
-from queues.services import replay
+from queues.services import dead_letters
 from queues.states import Status
 from quotas import events
 from quotas.runtime.connection import accounts
@@ -80,7 +80,7 @@ def test_a_replayed_job_may_be_refused_by_two_accounts_again(desk: Desk) -> None
         job = submit(desk, "/closed")
         rounds(desk, 2)
         assert fresh(job).status == Status.DEAD
-        replay.replay(job.dead_letters.get().pk, actor="test")
+        dead_letters.replay(job.dead_letters.get().pk, actor="test")
         rounds(desk, 1)
         assert fresh(job).status == Status.PENDING and fresh(job).refused_by is not None
 

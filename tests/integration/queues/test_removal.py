@@ -11,9 +11,10 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from controlplane import config
-from queues import selectors
 from queues.models import Attempt, Callback, DeadLetter, Job, Queue
-from queues.services import batches, replay
+from queues.selectors.batches import batch_progress
+from queues.selectors.explanation import explain
+from queues.services import batches, dead_letters
 from queues.specs import read_job
 from queues.states import Stage, Status
 from queues.worker.running import perform
@@ -122,7 +123,7 @@ def test_a_queue_with_jobs_stays_and_goes_by_force_with_their_rows(desk: Desk) -
     assert not Queue.objects.filter(name="q").exists()
     assert (Job.objects.count(), Attempt.objects.count(), DeadLetter.objects.count()) == (0, 0, 0)
     batch.refresh_from_db()
-    assert selectors.batch_facts(batch)["totals"]["completed"] == 2
+    assert batch_progress(batch).totals["completed"] == 2
 
 
 def test_a_project_with_work_or_keys_stays(desk: Desk) -> None:
@@ -206,9 +207,9 @@ def test_jobs_of_a_pool_that_is_gone_wait_and_say_so(desk: Desk) -> None:
     worker = desk.worker()
     desk.cycle()
     assert fresh(other).stage == Stage.BELT
-    told = selectors.explain(fresh(job))
-    assert told["waits_for"] == "pool llm, which does not exist: create it, or cancel the job"
-    assert told["estimated_start"] is None
+    told = explain(fresh(job))
+    assert told.waits_for == "pool llm, which does not exist: create it, or cancel the job"
+    assert told.estimated_start is None
     desk.pool("llm")
     desk.cycle()
     assert fresh(job).stage == Stage.BELT
@@ -224,7 +225,7 @@ def test_calls_whose_queue_names_no_pool_any_more_wait_and_say_so(desk: Desk) ->
     desk.worker()
     desk.cycle()
     assert (fresh(job).stage, fresh(other).stage) == (Stage.READY, Stage.BELT), "others of its lane need no pool"
-    assert "neither the job nor queue q names one" in selectors.explain(fresh(job))["waits_for"]
+    assert "neither the job nor queue q names one" in explain(fresh(job)).waits_for
     queue.pool = Pool.objects.get()
     queue.save()
     desk.renew_configuration()
@@ -257,7 +258,7 @@ def test_what_is_removed_between_admission_and_start_kills_no_job(desk: Desk, go
 def test_a_pool_without_accounts_is_named(desk: Desk) -> None:
     desk.pool("llm", accounts=0)
     (job,) = desk.submit(**CALL)
-    assert selectors.explain(job)["waits_for"] == "an account of pool llm, which has none"
+    assert explain(job).waits_for == "an account of pool llm, which has none"
 
 
 def test_a_letter_of_a_removed_pool_is_replayed_into_the_wait(desk: Desk) -> None:
@@ -269,8 +270,8 @@ def test_a_letter_of_a_removed_pool_is_replayed_into_the_wait(desk: Desk) -> Non
     worker.settle(worker.claim(), failed("server"))
     apply(pools=[])
     desk.renew_configuration()
-    replay.retry(fresh(job), actor="test")
+    dead_letters.retry(fresh(job), actor="test")
     desk.cycle()
     assert fresh(job).stage == Stage.READY
-    assert "does not exist" in selectors.explain(fresh(job))["waits_for"]
+    assert "does not exist" in explain(fresh(job)).waits_for
     assert not Policy.objects.exists()

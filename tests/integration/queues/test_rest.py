@@ -9,7 +9,7 @@ from django.test import Client
 
 from queues.errors import CATEGORIES
 from queues.models import BulkAction, Callback, DeadLetter, Job, Queue
-from queues.services import bulk
+from queues.services import bulk_actions
 from queues.states import Status
 from quotas.models import Project
 from quotas.services import api_keys
@@ -596,7 +596,7 @@ def test_bulk_replay_takes_each_letter_at_most_once(desk: Desk, platform: Api) -
     assert (answer.status_code, answer.json()["total"], answer.json()["done"]) == (202, 120, 0)
     second = platform.post("dead-letters/replay", sent)
     platform.post(f"dead-letters/{letters[7].uid}/replay")
-    while bulk.go_on():
+    while bulk_actions.process_next_slice():
         pass
     done = platform.get(f"dead-letters/actions/{answer.json()['id']}").json()
     again = platform.get(f"dead-letters/actions/{second.json()['id']}").json()
@@ -612,11 +612,11 @@ def test_bulk_replay_takes_each_letter_at_most_once(desk: Desk, platform: Api) -
 def test_what_dies_again_during_a_bulk_replay_is_another_letter(desk: Desk, platform: Api) -> None:
     kill(desk, 3)
     platform.post("dead-letters/replay", {"filter": {"category": "code"}, "reason": "r"})
-    bulk.go_on()
+    bulk_actions.process_next_slice()
     desk.skip(1)
     worker = desk.worker("w", places=100)
     desk.cycle()
     worker.settle(worker.claim(), failed("code", "it broke"))
-    while bulk.go_on():
+    while bulk_actions.process_next_slice():
         pass
     assert DeadLetter.objects.filter(handled_at=None).count() == 3

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from queues import loops
+from queues import event_loops
 from queues.deliveries import Ended
 from queues.errors import JobCancelled, JobTimedOut
-from queues.states import Outcome
+from queues.states import AttemptOutcome
 from queues.worker import thread_pool as crew_module
 from queues.worker.running import Running
-from queues.worker.thread_pool import Crew
+from queues.worker.thread_pool import JobThreadPool
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk
 from tests.integration.queues.hands import hands
@@ -27,9 +27,11 @@ from tests.integration.queues.hands import hands
 ASLEEP = 600.0
 
 
-@pytest.mark.parametrize(("why", "outcome"), [(JobCancelled, Outcome.CANCELLED), (JobTimedOut, Outcome.FAILED)])
+@pytest.mark.parametrize(
+    ("why", "outcome"), [(JobCancelled, AttemptOutcome.CANCELLED), (JobTimedOut, AttemptOutcome.FAILED)]
+)
 def test_an_async_task_that_waits_is_woken_up_and_cleans_up(
-    desk: Desk, type_of: Any, why: type[BaseException], outcome: Outcome
+    desk: Desk, type_of: Any, why: type[BaseException], outcome: AttemptOutcome
 ) -> None:
     waits, cleaned = threading.Event(), threading.Event()
 
@@ -67,11 +69,11 @@ def test_the_deadline_of_an_async_task_is_kept(desk: Desk, type_of: Any) -> None
     worker = desk.worker()
     desk.cycle()
     ended: list[Ended] = []
-    crew = Crew(1, ended.append)
-    crew.take(worker.claim())
+    threads = JobThreadPool(1, ended.append)
+    threads.start(worker.claim())
     wait_until(lambda: ended)
-    crew.drain(lambda since: True)
-    assert (ended[0].result.outcome, ended[0].result.category) == (Outcome.FAILED, "timeout")
+    threads.drain(lambda since: True)
+    assert (ended[0].result.outcome, ended[0].result.category) == (AttemptOutcome.FAILED, "timeout")
 
 
 async def _deaf_in_a_call(job: Any) -> None:
@@ -98,14 +100,14 @@ def test_what_does_not_heed_the_first_interrupt_ends_by_a_later_one(desk: Desk, 
     (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
-        assert worker.crew.lost == 0
+        assert worker.threads.lost == 0
 
 
 def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
     desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python would end it by an exception, which it catches, and go round in it for ever."""
-    monkeypatch.setattr(loops, "_abandoned", [])
+    monkeypatch.setattr(event_loops, "_abandoned", [])
     release = threading.Event()
 
     async def deaf(job: Any) -> None:
@@ -118,7 +120,7 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
     with hands(desk, places=1) as worker:
         try:
             assert worker.run(job).category == "timeout"
-            wait_until(lambda: loops.abandoned() == 1)
+            wait_until(lambda: event_loops.abandoned() == 1)
         finally:
             release.set()
 
@@ -138,11 +140,11 @@ def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
     (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
-        assert worker.crew.lost == 1
-        assert not worker.crew.wait_for_place(0.1), "its place is lost"
+        assert worker.threads.lost == 1
+        assert not worker.threads.wait_for_place(0.1), "its place is lost"
         release.set()
-        assert worker.crew.wait_for_place(10)
-        assert worker.crew.lost == 0
+        assert worker.threads.wait_for_place(10)
+        assert worker.threads.lost == 0
 
 
 def test_a_vital_thread_that_ends_ends_its_process() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from queues.deliveries import Ended
 from queues.errors import JobError
-from queues.lifecycle.delivery import finish as settle
+from queues.lifecycle.finish import finish as settle
 from queues.models import Attempt, DeadLetter, Job
 from queues.states import Stage, Status
 from tests.integration.queues.desk import OK, Desk, failed, fresh

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 
-from queues import selectors
 from queues.connection import client
-from queues.errors import BatchClosed, IdempotencyConflict, InvalidJob, QueueDraining, QueueFull, QueueTooSmall
+from queues.errors import BatchClosed, IdempotencyKeyReused, InvalidJob, QueueDraining, QueueFull, QueueTooSmall
 from queues.models import Batch, DeadLetter, Job
-from queues.services import batches, queue_actions, replay
+from queues.selectors.explanation import explain
+from queues.services import batches, dead_letters, queue_actions
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
@@ -33,7 +33,7 @@ def at_once(number: int, act: Callable[[int], Any], threads: int = 16) -> list[A
             gate.wait()
         try:
             return act(turn)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - returned, and compared by the test
             return error
         finally:
             connections.close_all()
@@ -66,7 +66,7 @@ def test_the_key_holds_after_completion_and_after_redis_lost_its_memory(desk: De
     client().flushall()
     (again,) = desk.submit(idempotency_key="k", payload={"a": 1})
     assert again.uid == job.uid
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyKeyReused):
         desk.submit(idempotency_key="k", payload={"a": 2})
     assert Job.objects.count() == 1
 
@@ -82,7 +82,7 @@ def test_a_key_that_stands_twice_in_a_bulk(desk: Desk) -> None:
     same = [spec(idempotency_key="k"), spec(), spec(idempotency_key="k")]
     _, ids, _ = batches.submit_bulk(project, same)
     assert (ids[0] == ids[2], ids[0] == ids[1], Job.objects.count()) == (True, False, 2)
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyKeyReused):
         batches.submit_bulk(project, [spec(idempotency_key="l"), spec(idempotency_key="l", payload={"b": 1})])
     assert Job.objects.count() == 2
 
@@ -109,7 +109,7 @@ def test_a_bulk_with_a_key_is_accepted_once(desk: Desk) -> None:
     assert len({(uid, ids) for uid, ids, _ in answers}) == 1
     assert sum(new for _, _, new in answers) == 1
     assert (Job.objects.count(), Batch.objects.count()) == (20, 1)
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyKeyReused):
         batches.submit_bulk(project, specs, idempotency_key="k", request_hash="other")
 
 
@@ -122,7 +122,7 @@ def test_a_batch_grows_once_for_one_key(desk: Desk) -> None:
     _, again, _ = batches.submit_bulk(project, specs, **grow)
     assert first == again
     assert batch.jobs.count() == 6
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyKeyReused):
         batches.submit_bulk(project, specs, **{**grow, "request_hash": "other"})
     batches.submit_bulk(project, specs, **{**grow, "idempotency_key": "another"})
     assert batch.jobs.count() == 11
@@ -507,7 +507,7 @@ def test_a_job_runs_when_its_batch_is_complete_however_it_ended(desk: Desk) -> N
         desk.submit(queue="q")
     last = Job.objects.get(pk=Batch.objects.get(pk=batch.pk).then_id)
     assert (last.stage, last.batch_id) == (Stage.HELD, None)
-    assert selectors.explain(last)["waits_for"] == f"batch {batch.uid} to be complete"
+    assert explain(last).waits_for == f"batch {batch.uid} to be complete"
     worker = desk.worker()
     desk.cycle()
     one, two = worker.claim()
@@ -516,7 +516,7 @@ def test_a_job_runs_when_its_batch_is_complete_however_it_ended(desk: Desk) -> N
     worker.settle([two], failed("code"))
     assert fresh(last).stage == Stage.READY
     desk.run_until_done(worker)
-    replay.replay(DeadLetter.objects.get().pk, actor="t")
+    dead_letters.replay(DeadLetter.objects.get().pk, actor="t")
     desk.run_until_done(worker)
     assert Batch.objects.get().finished_at is not None
     assert fresh(last).attempts_made == 1, "once, though the batch was complete twice"

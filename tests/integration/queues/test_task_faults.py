@@ -12,7 +12,7 @@ from queues import JobError, registry
 from queues.models import Attempt, DeadLetter, Job
 from queues.presenters import job_whole, payload_of
 from queues.registry import RunResult
-from queues.selectors import timeline
+from queues.selectors.timeline import timeline
 from queues.states import Status
 from queues.worker.requeue import requeue_unfinished
 from quotas import limits
@@ -241,25 +241,16 @@ def test_a_result_that_can_t_be_kept_is_the_task_s_mistake(desk: Desk, worker: H
     assert_goes_on(worker)
 
 
-class OwnType:
+class OwnType(registry.JobType):
     """A job type of a user's own."""
 
-    name, queue, trusted, needs_pool = "test.own", "batch", False, False
+    name, queue = "test.own", "batch"
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
     def validate(self, payload: Any, pointer: str) -> list[Any]:
         return []
-
-    def pool(self, payload: Any) -> None:
-        return None
-
-    def model(self, payload: Any) -> str:
-        return ""
-
-    def cost(self, payload: Any) -> dict[str, int]:
-        return {}
 
     def run(self, job: Any, payload: Any) -> Any:
         return self.answer
@@ -354,5 +345,5 @@ def test_a_worker_that_stops_says_so_of_what_may_not_run_again(desk: Desk) -> No
         "lost",
         "Its worker stopped before it was done.",
     )
-    assert [step["state"] for step in timeline(row)].count("dead") == 1
+    assert [step.state for step in timeline(row)].count("dead") == 1
     assert row.deaths == 0, "nothing is held against the job"

@@ -13,7 +13,7 @@ from django.utils import timezone
 from controlplane.alerts import records, summaries
 from controlplane.models import Alert, AuditEntry
 from queues.models import BulkAction, DeadLetter, Job
-from queues.services import bulk, replay
+from queues.services import bulk_actions, dead_letters
 from queues.states import Stage, Status
 from tests.browser.seed import Day
 
@@ -57,14 +57,14 @@ def ask(client: Client, action: str, url: str = URL, **given: Any) -> tuple[int,
 
 
 def finish() -> None:
-    while bulk.go_on():
+    while bulk_actions.process_next_slice():
         pass
 
 
 def test_all_matching_is_what_the_question_said(signed_in: SignIn, day: Day) -> None:
     client = signed_in("operator")
     handled, *letters = make_letters(day, 6)
-    replay.discard(handled.pk, actor="test")
+    dead_letters.discard(handled.pk, actor="test")
     chosen = {"_selected_action": [letters[0].pk]}
     count, fields = ask(client, "discard_letters", **chosen)
     assert count == 6, "five, and the seed's; not the one that was handled"
@@ -111,7 +111,7 @@ def test_a_members_all_is_the_own_projects(signed_in: SignIn, day: Day) -> None:
 
 def test_chosen_rows_are_replayed_and_those_handled_are_not_counted(signed_in: SignIn, day: Day) -> None:
     letters = make_letters(day, 3)
-    replay.discard(letters[0].pk, actor="test")
+    dead_letters.discard(letters[0].pk, actor="test")
     client = signed_in("operator")
     count, fields = ask(client, "replay_letters", f"{URL}?handled=all", select_across="0",
                         _selected_action=[letter.pk for letter in letters])  # fmt: skip

@@ -14,9 +14,9 @@ from django.utils import timezone
 
 from controlplane.admin.dashboard import forget
 from controlplane.alerts import records, summaries
-from queues import selectors
 from queues.models import DeadLetter, Job, Queue
-from queues.services import replay
+from queues.selectors.queues import queue_facts
+from queues.services import dead_letters
 from queues.states import WAITING_STAGES, Stage
 from quotas.models import Account, Policy, Pool
 from quotas.services.limits import Check, check
@@ -83,15 +83,15 @@ def test_the_oldest_job_is_counted_from_when_it_became_ready(signed_in: SignIn, 
     now = timezone.now()
     Job.objects.filter(queue=day.queue, stage__in=WAITING_STAGES).delete()
     Job.objects.filter(pk=day.dead.pk).update(created_at=now - timedelta(days=7))
-    replay.replay(day.letter.pk, actor="test")
-    facts = selectors.queue_facts(day.queue)
-    assert facts["oldest_age"] < 60
+    dead_letters.replay(day.letter.pk, actor="test")
+    facts = queue_facts(day.queue)
+    assert facts.oldest_age < 60
     key = signed_in("root").get(f"/api/v1/queues/{day.queue.name}").json()
     assert key["oldest_age"] < 60
     panels = panel(signed_in("root"), "queue", day.queue.pk)
     assert int(re.findall(r"(\d+) s Oldest job", panels)[0]) < 60
     Job.objects.filter(pk=day.dead.pk).update(stage=Stage.HELD)
-    assert selectors.queue_facts(day.queue)["oldest_age"] is None, "a held job is not ready"
+    assert queue_facts(day.queue).oldest_age is None, "a held job is not ready"
 
 
 def test_the_front_door_leads_to_the_admin_site(day: Day) -> None:

@@ -16,7 +16,7 @@ import controlplane.urls  # noqa: F401  registers every page
 from controlplane.alerts import records, summaries
 from controlplane.models import AuditEntry
 from queues.models import Queue
-from queues.services import bulk
+from queues.services import bulk_actions
 from quotas.models import Project
 from tests.browser.seed import PASSWORD, Day
 from tests.integration.controlplane.admin.pages import filled
@@ -68,7 +68,7 @@ MODELS = sorted((model for model in admin.site._registry if model._meta.app_labe
 def rows(day: Day, signed_in: SignIn) -> None:
     """A row of each model, those that the seed leaves out made on their own add pages."""
     records.report(summaries.auth_failed("llm", "a1"))
-    bulk.begin("discard", {"category": "server"}, project=None, actor="user:root", reason="test")
+    bulk_actions.begin("discard", {"category": "server"}, project=None, actor="user:root", reason="test")
     root = signed_in("root")
     given = additions()
     for model in MODELS:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from queues.dispatcher.denials import describe
-from queues.reason_codes import REASONS, code_of_report
+from queues.reason_codes import REASONS, code_of_wait
 from quotas.engine.types import Admission
 
 
@@ -20,13 +20,13 @@ from quotas.engine.types import Admission
 )
 def test_the_most_frequent_cause_of_a_pool_decides(reasons: dict[str, int], code: str) -> None:
     report = describe(Admission(False, bound_by="pool", binding="llm", reasons=reasons))
-    assert code_of_report(report) == code
+    assert code_of_wait(report) == code
 
 
 def test_policies_and_disabled_pools() -> None:
-    assert code_of_report(describe(Admission(False, bound_by="limit", binding="user-hourly"))) == "policy_limit"
+    assert code_of_wait(describe(Admission(False, bound_by="limit", binding="user-hourly"))) == "policy_limit"
     disabled = Admission(False, bound_by="pool", binding="llm", disabled=True)
-    assert code_of_report(describe(disabled)) == "accounts_disabled"
+    assert code_of_wait(describe(disabled)) == "accounts_disabled"
 
 
 def test_every_code_has_a_meaning_and_a_remedy() -> None:

@@ -9,24 +9,23 @@ from itertools import count, islice
 import pytest
 
 from queues.config import ProjectSpec
-from queues.dispatcher.candidate import Candidate
 from queues.dispatcher.fair_share import AGEING_AFTER, AGEING_SHARE, FairShare
-from queues.dispatcher.group import Group
+from queues.dispatcher.group_cursor import Candidate, GroupCursor
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 _ids = count(1)
 
 
-def candidate(project: int, priority: int = 5, age: float = 0.0, lane: str = "", **fields: int) -> Candidate:
+def candidate(project: int, priority: int = 5, age: float = 0.0, ordering_key: str = "", **fields: int) -> Candidate:
     number = fields.get("id") or next(_ids)
     return Candidate(
-        id=number, uid=str(number), queue_id=1, priority=priority, project_id=project, pool="", lane=lane, user="",
+        id=number, uid=str(number), queue_id=1, priority=priority, project_id=project, pool="", ordering_key=ordering_key, user="",
         keys={}, cost={}, delivery=0, suspect=False, created_at=NOW - timedelta(seconds=age), status="pending", timeout=None,
     )  # fmt: skip
 
 
-def group(*candidates: Candidate) -> Group:
-    made = Group(candidates[0].group)
+def group(*candidates: Candidate) -> GroupCursor:
+    made = GroupCursor(candidates[0].group)
     made.rows = deque(candidates)
     made._exhausted = True  # nothing more is in SQL
     return made
@@ -36,7 +35,7 @@ def projects(**weights: int) -> dict[int, ProjectSpec]:
     return {int(name[1:]): ProjectSpec(int(name[1:]), name, weight) for name, weight in weights.items()}
 
 
-def draw(share: FairShare, groups: list[Group], known: dict[int, ProjectSpec], number: int) -> list[Candidate]:
+def draw(share: FairShare, groups: list[GroupCursor], known: dict[int, ProjectSpec], number: int) -> list[Candidate]:
     """Draw so many and start them all."""
     drawn = [item for _, item in islice(share.order(groups, set(), known, NOW), number)]
     for item in drawn:
@@ -44,19 +43,19 @@ def draw(share: FairShare, groups: list[Group], known: dict[int, ProjectSpec], n
     return drawn
 
 
-def start_one(share: FairShare, groups: list[Group], known: dict[int, ProjectSpec]) -> Candidate:
+def start_one(share: FairShare, groups: list[GroupCursor], known: dict[int, ProjectSpec]) -> Candidate:
     """A round as the dispatcher has it with one place: what is drawn behind the first one finds none."""
     started: Candidate | None = None
-    back: list[tuple[Group, Candidate]] = []
+    back: list[tuple[GroupCursor, Candidate]] = []
     for group in groups:
-        group.held_until = 0.0
+        group.blocked_until = 0.0
     for group, item in share.order(groups, set(), known, NOW):
         if started is None:
             started = item
             continue
         share.refund(item, known)
         back.append((group, item))
-        group.held_until = 1.0
+        group.blocked_until = 1.0
     for group, item in back:
         group.put_back([item])
     assert started is not None

@@ -7,7 +7,7 @@ import pytest
 from quotas.engine.limits.limiter import Limiter
 from quotas.engine.limits.periods import boundaries
 from tests.integration.quotas.engine.limits.conftest import Clock, limit
-from tests.unit.quotas.engine.test_periods import at
+from tests.unit.quotas.engine.limits.test_periods import at
 
 DAYS = [
     ("Europe/Berlin", "day", (2026, 3, 29, 1, 59)),

@@ -1,0 +1,110 @@
+"""What the admin does with dead letters: replay, with another payload too, discard, and both for many of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from queues import redaction, registry
+from queues.errors import InvalidJob, QueueError
+from queues.models import DeadLetter, Queue
+from queues.services import bulk_actions, dead_letters
+from quotas.admin.bulk import Refused, across
+from quotas.admin.dialogs import PayloadDialog
+from quotas.admin.trail import actor_of
+from quotas.admin.visibility import project_ids, visible
+from quotas.models import Project
+
+FILTERS = {"q", "handled", "category", "severity__exact", "queue__id__exact", "project__id__exact"}
+"""Members of the list's address that a bulk action's filter can say."""
+
+
+class ReplayForm(PayloadDialog):
+    """Starts with the payload that failed, to be corrected."""
+
+    def __init__(self, request: HttpRequest, object_id: str | int | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, object_id, *args, **kwargs)
+        rows = visible(request.user, DeadLetter.objects.all(), "project")
+        letter = rows.select_related("job").filter(pk=object_id or 0).first()
+        if letter is not None:
+            self.job = letter.job
+            self.fields["payload"].initial = redaction.hide(registry.redacted(letter.type, letter.job.payload))
+
+    def clean_payload(self) -> Any:
+        payload = self.cleaned_data["payload"]
+        if not isinstance(payload, dict):
+            raise forms.ValidationError("Must be a JSON object.")
+        # A hidden value that was not changed keeps its value.
+        kept = {name: self.job.payload.get(name) for name, value in payload.items() if value == registry.REDACTED}
+        given = redaction.restore({**payload, **kept}, self.job.payload)
+        if redaction.hides(given) and not redaction.hides(self.job.payload):
+            raise forms.ValidationError(f"Replace each {registry.REDACTED}: it was moved, so its value is unknown.")
+        job_type = registry.get(self.job.type)
+        # Checked here, so that the dialog stays open with the input.
+        if errors := job_type.validate(given, "/payload") if job_type else []:
+            raise forms.ValidationError([f"{error.pointer}: {error.detail}" for error in errors])
+        return given
+
+
+def replay(request: HttpRequest, letter: DeadLetter, reason: str, payload: dict[str, Any] | None = None) -> None:
+    try:
+        dead_letters.replay(letter.pk, actor=actor_of(request), reason=reason, payload=payload)
+    except InvalidJob as error:
+        raise Refused(f"Invalid payload: {error}") from None
+    except QueueError as error:
+        raise Refused(str(error)) from None
+
+
+def discard(request: HttpRequest, letter: DeadLetter, reason: str) -> None:
+    try:
+        dead_letters.discard(letter.pk, actor=actor_of(request), reason=reason)
+    except QueueError as error:
+        raise Refused(str(error)) from None
+
+
+def in_background(verb: str) -> Any:
+    """An action that creates a bulk action for the list's rows, which the leading dispatcher processes."""
+
+    def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
+        action = bulk_actions.begin(
+            verb, filter_of(request, rows), project=None, actor=actor_of(request), reason=reason
+        )
+        doing = {"replay": "Replaying", "discard": "Discarding"}[verb]
+        noun = "dead letter" if action.total == 1 else "dead letters"
+        messages.success(
+            request,
+            format_html(
+                '{} {} {} in the background. <a class="sl-link" href="{}">Show progress</a>',
+                doing, f"{action.total:,}", noun, reverse("admin:queues_bulkaction_change", args=[action.pk]),
+            ),
+        )  # fmt: skip
+
+    return together
+
+
+def filter_of(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any]:
+    """The rows that the operator has confirmed, as the filter of a bulk action."""
+    if not across(request) or set(request.GET) - FILTERS:
+        return {"letters": list(rows.values_list("pk", flat=True))}
+    chosen: dict[str, Any] = {"newest": int(request.POST["newest"])}
+    given = request.GET
+    if text := given.get("q", "").strip():
+        chosen["search"] = text
+    if category := given.get("category"):
+        chosen["category"] = category
+    if severity := given.get("severity__exact"):
+        chosen["severity"] = severity
+    if queue := given.get("queue__id__exact"):
+        chosen["queue"] = Queue.objects.values_list("name", flat=True).get(pk=queue)
+    if project := given.get("project__id__exact"):
+        chosen["project"] = Project.objects.values_list("slug", flat=True).get(pk=project)
+    mine = project_ids(request.user)
+    if mine is not None:
+        chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
+    return chosen

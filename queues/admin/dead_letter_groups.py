@@ -1,0 +1,74 @@
+"""Dead letters by fingerprint: when each failure was first and last seen, how often, and one button for its jobs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Max
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from queues import redaction
+from queues.models import DeadLetter
+from queues.selectors.dead_letters import dead_letter_groups
+from queues.services import bulk_actions
+from quotas.admin.bulk import BulkForm, CutOff
+from quotas.admin.trail import actor_of
+from quotas.admin.visibility import project_ids
+from quotas.models import Project
+
+SHOWN = 100
+
+
+def groups(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    if not model_admin.has_view_permission(request):
+        raise PermissionDenied
+    rows = model_admin.get_queryset(request).filter(handled_at=None)
+    found = [
+        replace(group, error=redaction.hide_in_text(group.error)) for group in dead_letter_groups(rows, count=SHOWN + 1)
+    ]
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": "Failures",
+        "opts": DeadLetter._meta,
+        "groups": sorted(found[:SHOWN], key=lambda group: -group.count),
+        "more": len(found) > SHOWN,
+        "may_replay": model_admin.has_operate_permission(request),
+    }
+    return TemplateResponse(request, "admin/sluice/letter_groups.html", context)
+
+
+def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> HttpResponse:
+    """First asks, with the count; then replays in the background what was there when it asked."""
+    if not model_admin.has_operate_permission(request):
+        raise PermissionDenied
+    rows: Any = model_admin.get_queryset(request).filter(handled_at=None, fingerprint=fingerprint)
+    form = BulkForm(request.POST or None)
+    cut_off = CutOff(request.POST or None)
+    if form.is_valid() and cut_off.is_valid():
+        chosen: dict[str, Any] = {"fingerprint": fingerprint, "newest": cut_off.cleaned_data["newest"]}
+        mine = project_ids(request.user)
+        if mine is not None:
+            chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
+        begun = bulk_actions.begin(
+            "replay", chosen, project=None, actor=actor_of(request), reason=form.cleaned_data["reason"]
+        )
+        messages.success(request, f"Replaying {begun.total:,} dead letters in the background.")
+        return HttpResponseRedirect(reverse("admin:queues_bulkaction_change", args=[begun.pk]))
+    count = rows.count()
+    if not count:
+        raise Http404
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": "Replay this failure",
+        "opts": DeadLetter._meta,
+        "question": f"Replay {count:,} dead letter{'s' * (count != 1)} of this failure?",
+        "example": rows.order_by("-pk").first(),
+        "newest": request.POST.get("newest") or rows.order_by().aggregate(newest=Max("pk"))["newest"],
+        "form": form,
+    }
+    return TemplateResponse(request, "admin/sluice/replay_group.html", context)

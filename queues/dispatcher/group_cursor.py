@@ -1,0 +1,147 @@
+"""Reads the ready jobs of one group in order, and remembers which of their ordering keys are blocked until when."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from queues.models import Job
+from queues.states import GroupKey, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A ready job as the dispatcher reads it: the columns that admission and order need."""
+
+    id: int
+    uid: str
+    queue_id: int
+    priority: int
+    project_id: int
+    pool: str
+    ordering_key: str
+    user: str
+    keys: Mapping[str, str]
+    cost: Mapping[str, int]
+    delivery: int
+    suspect: bool
+    created_at: datetime
+    status: str
+    timeout: float | None
+    model: str = ""
+    refused_by: int | None = None
+    type: str = ""
+
+    @property
+    def group(self) -> GroupKey:
+        return GroupKey(self.queue_id, self.priority, self.project_id, self.pool)
+
+    @property
+    def token(self) -> str:
+        """Names the job's next delivery, so that admitting it twice charges once."""
+        return f"{self.uid}.{self.delivery + 1}"
+
+
+COLUMNS = tuple(field.name for field in fields(Candidate))
+
+
+def read_ready(group: GroupKey, *, after_id: int, without_keys: list[str], count: int) -> list[Candidate]:
+    """The next `count` ready jobs of a group after the id `after_id`, in order, except those with the ordering keys
+    `without_keys`."""
+    queue_id, priority, project_id, pool = group
+    rows = Job.objects.filter(
+        stage=Stage.READY, queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, id__gt=after_id
+    )
+    if without_keys:
+        rows = rows.exclude(ordering_key__in=without_keys)
+    return [Candidate(*row) for row in rows.order_by("id").values_list(*COLUMNS)[:count]]
+
+
+FETCH = 200
+"""Jobs read at a time."""
+
+
+class GroupCursor:
+    """Jobs of one (queue, priority, project, pool) in order of submission. Times are monotonic seconds.
+
+    Jobs with a blocked ordering key are skipped, so that those behind them with other keys are still started. When a
+    block ends, reading starts again at the front, so that jobs with one key start in order.
+    """
+
+    def __init__(self, key: GroupKey) -> None:
+        self.key = key
+        self.rows: deque[Candidate] = deque()
+        self.blocked_until = 0.0
+        """Until then the whole group is blocked; 0.0: it is not."""
+        self._blocked_keys: dict[str, float] = {}
+        self._last_id = 0
+        self._exhausted = False
+        self._passed_over = False
+
+    def restart(self) -> None:
+        """Read from the front again: a job came back that is older than what was read."""
+        self.rows.clear()
+        self._last_id = 0
+        self._exhausted = False
+
+    def read_on(self) -> None:
+        """Jobs were added at the end."""
+        self._exhausted = False
+
+    def unblock(self, *, changed: bool) -> None:
+        """Drop all blocks; limits that still bind deny again. `changed`: the configuration has changed, so that jobs
+        that were passed over are tried again, too."""
+        self.blocked_until = 0.0
+        if self._blocked_keys or (changed and self._passed_over):
+            self._blocked_keys.clear()
+            self._passed_over = False
+            self.restart()
+
+    def end_blocks(self, moment: float) -> None:
+        """Drop the blocks that have ended."""
+        if self.blocked_until <= moment:
+            self.blocked_until = 0.0
+        over = [key for key, until in self._blocked_keys.items() if until <= moment]
+        for key in over:
+            del self._blocked_keys[key]
+        if over:
+            self.restart()
+
+    def block(self, ordering_key: str, until: float) -> None:
+        """Skip jobs with this ordering key until then."""
+        self._blocked_keys[ordering_key] = until
+        self.rows = deque(row for row in self.rows if row.ordering_key != ordering_key)
+
+    def pass_over(self) -> None:
+        """The job that was drawn last waits for a change of configuration, which unblocks."""
+        self._passed_over = True
+
+    def put_back(self, candidates: list[Candidate]) -> None:
+        """Return drawn jobs that were not released to the front, in order."""
+        self.rows.extendleft(reversed([row for row in candidates if row.ordering_key not in self._blocked_keys]))
+
+    def head(self, taken: set[int]) -> Candidate | None:
+        """The next job that is not blocked and not in `taken`, without drawing it; None if there is none."""
+        while True:
+            while self.rows:
+                row = self.rows[0]
+                if row.id not in taken and row.ordering_key not in self._blocked_keys:
+                    return row
+                self.rows.popleft()
+            if self._exhausted:
+                return None
+            fetched = read_ready(self.key, after_id=self._last_id, without_keys=list(self._blocked_keys), count=FETCH)
+            self._exhausted = len(fetched) < FETCH
+            if not fetched:
+                return None
+            self._last_id = fetched[-1].id
+            self.rows.extend(fetched)
+
+    def next_block_end(self) -> float | None:
+        """When the first of its blocks ends."""
+        times = [*self._blocked_keys.values()]
+        if self.blocked_until:
+            times.append(self.blocked_until)
+        return min(times, default=None)

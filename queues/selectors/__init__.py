@@ -1,0 +1,1 @@
+"""Reads: jobs, batches, queues, dead letters. Nothing here writes."""
