@@ -46,5 +46,7 @@ def simulator(port: int) -> ChildSpec:
     return ChildSpec("simulator", manage(*words, "--error-rate", "0.02"), rank=DISPATCHER_RANK, grace=3.0)
 
 
-def traffic(port: int) -> ChildSpec:
-    return ChildSpec("traffic", manage("demo_traffic", "--simulator", str(port)), rank=WEB_RANK, grace=3.0)
+def traffic(port: int, url: str) -> ChildSpec:
+    """Jobs, checks and calls through the gateway; `port` is the simulator's, `url` the web server's."""
+    argv = manage("demo_traffic", "--simulator", str(port), "--url", url)
+    return ChildSpec("traffic", argv, rank=WEB_RANK, grace=3.0)

@@ -13,6 +13,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 
 from controlplane import parent_death
+from controlplane.http import server_log
 
 TARGET = "controlplane.asgi:application"
 INTERFACE = Interfaces.ASGI
@@ -30,6 +31,7 @@ def serve(host: str, port: int, workers: int = 1) -> None:
         workers=workers,
         websockets=False,
         log_level=LogLevels.warning,
+        log_dictconfig=server_log.configuration(),
         workers_kill_timeout=STOP_SECONDS,
     ).serve()
 

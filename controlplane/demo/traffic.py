@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from controlplane.demo.words import prompt
 from queues.errors import QueueError
 from queues.services.submit import submit
 from quotas.errors import QuotaError
@@ -16,7 +17,6 @@ from quotas.services.limits import Check, check
 log = structlog.get_logger(__name__)
 PACE = 1.0
 """Seconds between two rounds."""
-WORDS = ("a compiler", "a mail server", "fonts", "a debugger", "a window manager", "a parser", "a game of patience")
 
 
 def run() -> None:
@@ -42,8 +42,7 @@ def _jobs(chance: random.Random) -> None:
 def _payload(chance: random.Random) -> dict[str, Any]:
     if chance.random() < 0.01:
         return {"pool": "demo-pool", "method": "GET", "path": "/v1/there-is-no-such-thing"}
-    text = f"Describe {chance.choice(WORDS)} in one line."
-    body = {"model": "demo", "messages": [{"role": "user", "content": text}], "max_tokens": 40}
+    body = {"model": "demo", "messages": [{"role": "user", "content": prompt(chance)}], "max_tokens": 40}
     return {"pool": "demo-pool", "method": "POST", "path": "/v1/chat/completions", "json": body}
 
 

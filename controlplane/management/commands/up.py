@@ -51,11 +51,11 @@ class Command(BaseCommand):
                 self._prepare(supervisor)
                 for spec in [processes.web(host, port), processes.dispatcher(), *processes.workers(workers)]:
                     supervisor.start(spec)
+                probe = "127.0.0.1" if host in ("0.0.0.0", "::") else host
                 if demo:
                     provider = free_port(SIMULATOR_PORT)
                     supervisor.start(processes.simulator(provider))
-                    supervisor.start(processes.traffic(provider))
-                probe = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+                    supervisor.start(processes.traffic(provider, f"http://{probe}:{port}"))
                 supervisor.until(lambda: is_ready(probe, port), READY_SECONDS, "/readyz is not green", every=0.2)
                 if demo:
                     # A program that waits for the line `ready` uses the demo's project at once.
