@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -37,12 +37,17 @@ class Search:
     expressions: list[Any] = field(default_factory=list)
     terms: list[tuple[str, str]] = field(default_factory=list)
     scans: bool = False
+    now: datetime = field(default_factory=clock.now)
 
-    def apply(self, rows: QuerySet[Job]) -> QuerySet[Job]:
+    def apply(self, rows: QuerySet[Job], floor: int | None = None) -> QuerySet[Job]:
+        """`floor`: where terms without an index are looked for among jobs with higher primary keys; None: among the newest."""
         if any(wrong for _, wrong in self.terms):
             return rows.none()
         rows = rows.filter(self.condition, *self.expressions)
-        return rows.filter(pk__gt=floor) if self.scans and (floor := scan_floor()) > 0 else rows
+        if not self.scans:
+            return rows
+        lowest = scan_floor() if floor is None else floor
+        return rows.filter(pk__gt=lowest) if lowest > 0 else rows
 
 
 def scan_floor() -> int:
@@ -62,8 +67,9 @@ def joined(words: list[str]) -> str:
     return " ".join(shlex.quote(word) if re.search(r"[\s'\"]", word) else word for word in words)
 
 
-def parse(text: str) -> Search:
-    found = Search()
+def parse(text: str, now: datetime | None = None) -> Search:
+    """`now`: the time from which ages count."""
+    found = Search(now=now or clock.now())
     for word in split(text):
         name, colon, value = word.partition(":")
         found.terms.append((word, _add(found, name if colon else "", value if colon else word)))
@@ -96,7 +102,7 @@ def _add(found: Search, name: str, value: str) -> str:
     elif name == "age":
         if (age := AGE.fullmatch(value)) is None:
             return "use an age such as >10m or <2h"
-        edge = clock.now() - timedelta(seconds=float(age[2]) * SECONDS[age[3]])
+        edge = found.now - timedelta(seconds=float(age[2]) * SECONDS[age[3]])
         found.condition &= Q(created_at__lt=edge) if age[1] == ">" else Q(created_at__gt=edge)
     else:
         return f"unknown; known are {', '.join(QUALIFIERS)}"

@@ -1,24 +1,92 @@
-"""Pages of bulk actions on dead letters, which run in the background."""
+"""Pages of bulk actions on dead letters and jobs, which run in the background."""
 
 from __future__ import annotations
 
-from django.contrib import admin
-from unfold.decorators import display
+from typing import Any
 
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from unfold.decorators import display
+from unfold.enums import ActionVariant
+
+from queues.admin.pretty_json import pretty
+from queues.errors import AlreadyFinished
 from queues.models import BulkAction
+from queues.services import bulk_actions
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReadOnlyAdmin
+from quotas.admin.bulk import Refused
+from quotas.admin.dialogs import why
+from quotas.admin.reason_action import reason_action
+from quotas.admin.visibility import project_ids
+
+
+def _stop(request: HttpRequest, action: BulkAction, reason: str) -> None:
+    try:
+        bulk_actions.stop(action, actor=actor_of(request), reason=reason)
+    except AlreadyFinished as error:
+        raise Refused(str(error)) from None
 
 
 @admin.register(BulkAction)
 class BulkActionAdmin(ReadOnlyAdmin):
-    empty_text = "Replays and discards of many dead letters appear here with their progress."
+    empty_text = "Actions on many jobs or dead letters appear here with their progress."
     project_lookup = "project"
-    list_display = ["verb", "filter", "progress", "actor", "reason", "created_at", "finished_at"]
+    list_display = ["what", "progress", "state", "actor", "reason", "created_at", "finished_at"]
     list_select_related = ["project"]
-    fields = ["uid", "verb", "filter", "project", "actor", "reason", "progress", "created_at", "finished_at"]
-    readonly_fields = ["progress"]
+    fields = ["uid", "what", "shown_filter", "project", "actor", "reason", "created_at", "finished_at", "stopped_by"]
+    readonly_fields = ["what", "shown_filter"]
+    change_form_outer_before_template = "admin/sluice/bulk_progress.html"
+    actions_detail = ["stop"]
+
+    stop = reason_action(
+        "stop", "Stop", icon="stop_circle", variant=ActionVariant.DANGER, done="Stopped.", submit="Stop the action",
+        act=lambda request, row, dialog: _stop(request, row, why(dialog)), question="Stop this bulk action?",
+        detail="What it has done stays done; the rest is left as it is.",
+    )  # fmt: skip
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Of a member's projects, and those that the member began: they may span several projects."""
+        mine = project_ids(request.user)
+        rows = BulkAction.objects.select_related("project")
+        return rows if mine is None else rows.filter(Q(project__in=mine) | Q(project=None, actor=actor_of(request)))
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+        row = self.get_object(request, object_id)
+        if row is not None:
+            kwargs["extra_context"] = {
+                **(kwargs.get("extra_context") or {}),
+                "bulk": row,
+                "share": _share(row),
+                "left": max(0, row.total - row.done - row.skipped),
+                "title": f"Bulk action: {self.what(row)}",
+            }
+        return super().change_view(request, object_id, *args, **kwargs)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        row = self.get_object(request, str(object_id))
+        return [] if row is None or row.finished_at else super().get_actions_detail(request, object_id)
+
+    @display(description="Action")
+    def what(self, row: BulkAction) -> str:
+        return f"{row.verb} {'dead letters' if row.target == bulk_actions.LETTERS else 'jobs'}"
+
+    @display(description="Filter")
+    def shown_filter(self, row: BulkAction) -> str:
+        return pretty(row.filter)
+
+    @display(description="State", label={"running": "info", "finished": "success", "stopped": "warning"})
+    def state(self, row: BulkAction) -> str:
+        return "running" if row.finished_at is None else "stopped" if row.stopped_by else "finished"
 
     @display(description="Progress")
     def progress(self, row: BulkAction) -> str:
         skipped = f", {row.skipped:,} skipped" if row.skipped else ""
-        return f"{row.done:,} of {row.total:,}{skipped}"
+        text = f"{row.done:,} of {row.total:,}{skipped}"
+        return format_html('<span class="sl-meter"><i style="width:{}%"></i></span>{}', _share(row), text)
+
+
+def _share(row: BulkAction) -> int:
+    return min(100, round(100 * (row.done + row.skipped) / row.total)) if row.total else 100

@@ -15,7 +15,7 @@ from unfold.enums import ActionVariant
 
 from queues import redaction, registry
 from queues.admin import dead_letter_actions, dead_letter_groups
-from queues.admin.job import pretty
+from queues.admin.pretty_json import pretty
 from queues.models import DeadLetter
 from queues.selectors.dead_letters import traceback_of
 from quotas.admin.base import ReadOnlyAdmin

@@ -13,10 +13,10 @@ from django.utils.html import format_html
 
 from queues import redaction, registry
 from queues.errors import InvalidJob, QueueError
-from queues.models import DeadLetter, Queue
+from queues.models import BulkAction, DeadLetter, Queue
 from queues.services import bulk_actions, dead_letters
 from quotas.admin.audit import actor_of
-from quotas.admin.bulk import Refused, across
+from quotas.admin.bulk import Refused, across, token_of
 from quotas.admin.dialogs import PayloadDialog
 from quotas.admin.visibility import project_ids, visible
 from quotas.models import Project
@@ -73,19 +73,23 @@ def in_background(verb: str) -> Any:
 
     def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
         action = bulk_actions.begin(
-            verb, filter_of(request, rows), project=None, actor=actor_of(request), reason=reason
+            verb, filter_of(request, rows), project=None, actor=actor_of(request), reason=reason, uid=token_of(request)
         )
-        doing = {"replay": "Replaying", "discard": "Discarding"}[verb]
-        noun = "dead letter" if action.total == 1 else "dead letters"
-        messages.success(
-            request,
-            format_html(
-                '{} {} {} in the background. <a class="sl-link" href="{}">Show progress</a>',
-                doing, f"{action.total:,}", noun, reverse("admin:queues_bulkaction_change", args=[action.pk]),
-            ),
-        )  # fmt: skip
+        say_begun(request, action, "dead letter")
 
     return together
+
+
+def say_begun(request: HttpRequest, action: BulkAction, noun: str) -> None:
+    doing = {"replay": "Replaying", "retry": "Retrying", "discard": "Discarding", "cancel": "Cancelling"}[action.verb]
+    messages.success(
+        request,
+        format_html(
+            '{} {} {} in the background. <a class="sl-link" href="{}">Show progress</a>',
+            doing, f"{action.total:,}", noun if action.total == 1 else f"{noun}s",
+            reverse("admin:queues_bulkaction_change", args=[action.pk]),
+        ),
+    )  # fmt: skip
 
 
 def filter_of(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -19,18 +18,20 @@ from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
 from queues import job_search, reason_codes, redaction
-from queues.admin import job_life, job_list
+from queues.admin import job_actions, job_life, job_list
 from queues.admin.job_list import WhyFilter
+from queues.admin.pretty_json import pretty
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.presenters import payload_of
+from queues.selectors import job_filter
 from queues.selectors.explanation import Explanation, explain
 from queues.services import cancel as cancelling
 from queues.services import dead_letters
-from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status
+from queues.states import Stage, Status
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReadOnlyAdmin
-from quotas.admin.bulk import Refused, bulk_action
+from quotas.admin.bulk import Refused
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
@@ -46,13 +47,6 @@ STATUSES = {
     Status.DEAD.label: "danger",
     Status.CANCELLED.label: "default",
 }
-
-
-def pretty(value: Any) -> str:
-    """JSON for a page; empty for what is not there."""
-    if value in (None, {}, []):
-        return "–"
-    return format_html('<pre class="sl-json">{}</pre>', json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _cancel(request: HttpRequest, job: Job, reason: str) -> None:
@@ -80,13 +74,12 @@ class ProgressFilter(admin.SimpleListFilter):
 
     title = "progress"
     parameter_name = "progress"
-    STAGES = {"queued": WAITING_STAGES, "running": IN_FLIGHT_STAGES, "finished": (Stage.DONE,)}
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in self.STAGES]
+        return [(name, name) for name in job_filter.PROGRESS]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        stages = self.STAGES.get(self.value() or "")
+        stages = job_filter.PROGRESS.get(self.value() or "")
         return queryset.filter(stage__in=stages) if stages else queryset
 
 
@@ -109,7 +102,6 @@ class JobAdmin(ReadOnlyAdmin):
     list_filter_submit = True
     list_select_related = ["queue", "project"]
     list_per_page = 50
-    list_disable_select_all = True
     sortable_by = ()
     ordering = ["-id"]
     search_fields = ["uid__exact"]
@@ -159,15 +151,7 @@ class JobAdmin(ReadOnlyAdmin):
         "shown_reason",
         "shown_error",
     ]
-    actions = [
-        bulk_action(
-            "Cancel jobs",
-            question="Cancel {count} {noun}? Running ones are stopped.",
-            done="{count} {noun} cancelled.",
-            act=_cancel,
-            danger=True,
-        )
-    ]
+    actions = job_actions.ACTIONS
 
     cancel = reason_action(
         "cancel", "Cancel", icon="cancel", variant=ActionVariant.DANGER, done="Cancelled.", submit="Cancel the job",
@@ -192,7 +176,10 @@ class JobAdmin(ReadOnlyAdmin):
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist = super().get_changelist_instance(request)
-        job_list.explained(list(changelist.result_list))
+        if request.method == "GET" and not getattr(request, job_list.COUNTING, False):
+            job_list.explained(list(changelist.result_list))
+            # The paginator knows no total; the offer to select all that match names it.
+            changelist.result_count = job_list.Total(job_list.count_of(changelist.queryset))
         return changelist
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:

@@ -7,41 +7,46 @@ from collections import Counter
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from queues import job_search, reason_codes
 from queues.models import Job
 from queues.ready_groups import groups_waiting
-from queues.states import GroupKey, Stage, Status
+from queues.selectors.job_filter import STAGE_CODES, of_group, of_groups
+from queues.states import GroupKey, Status
 from quotas.admin.visibility import project_ids
 
 MOST = 10_000
 """Further rows are not counted: the figure is shown as `10,000+`."""
 GROUPS = 200
-STAGE_CODES = {
-    "dependency": Q(stage=Stage.HELD),
-    "retry_backoff": Q(stage=Stage.SCHEDULED, status=Status.RETRYING),
-    "scheduled": Q(stage=Stage.SCHEDULED) & ~Q(status=Status.RETRYING),
-    "worker_slot": Q(stage=Stage.BELT),
-}
 
 
-def of_group(key: GroupKey) -> Q:
-    return Q(stage=Stage.READY, queue_id=key[0], priority=key[1], project_id=key[2], pool=key[3])
-
-
-def _groups(request: HttpRequest) -> list[GroupKey]:
+def groups(request: HttpRequest) -> list[GroupKey]:
     mine = project_ids(request.user)
     return [key for key in groups_waiting() if mine is None or key[2] in mine][:GROUPS]
 
 
-def _count(rows: QuerySet[Any]) -> int:
+def count_of(rows: QuerySet[Any]) -> int:
     return rows.order_by()[: MOST + 1].count()
 
 
-def _shown(count: int) -> str:
+def shown_count(count: int) -> str:
     return f"{MOST:,}+" if count > MOST else f"{count:,}"
+
+
+COUNTING = "_sluice_counting"
+"""Marks a copy of the request whose changelist is only counted."""
+
+
+class Total(int):
+    """A count of rows that shows as `10,000+` where there may be more."""
+
+    def __str__(self) -> str:
+        return shown_count(int(self))
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
 
 
 class WhyFilter(admin.SimpleListFilter):
@@ -57,14 +62,8 @@ class WhyFilter(admin.SimpleListFilter):
             return queryset
         if code in STAGE_CODES:
             return queryset.filter(STAGE_CODES[code])
-        found = reason_codes.by_group(_groups(request))
-        chosen = [of_group(key) for key, (held_by, _) in found.items() if held_by == code]
-        if not chosen:
-            return queryset.none()
-        condition = chosen[0]
-        for other in chosen[1:]:
-            condition |= other
-        return queryset.filter(condition)
+        found = reason_codes.by_group(groups(request))
+        return queryset.filter(of_groups([key for key, (held_by, _) in found.items() if held_by == code]))
 
 
 def _without(request: HttpRequest, *names: str) -> HttpRequest:
@@ -73,6 +72,7 @@ def _without(request: HttpRequest, *names: str) -> HttpRequest:
     for name in (*names, "p"):
         given.pop(name, None)
     other.GET = given  # type: ignore[assignment]
+    setattr(other, COUNTING, True)
     return other
 
 
@@ -90,14 +90,14 @@ def head(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
     """The context of `admin/sluice/job_list.html`."""
     free = model_admin.get_changelist_instance(_without(request, "status__exact")).queryset
     chosen = request.GET.get("status__exact", "")
-    counts = [(status, _count(free.filter(status=status))) for status in Status]
+    counts = [(status, count_of(free.filter(status=status))) for status in Status]
     tabs = [{"label": "All", "address": _address(request, status__exact=""), "chosen": not chosen, "count": ""}]
     tabs += [
         {
             "label": status.label,
             "address": _address(request, status__exact=status.value),
             "chosen": chosen == status.value,
-            "count": _shown(count),
+            "count": shown_count(count),
         }
         for status, count in counts
     ]
@@ -121,18 +121,18 @@ def _reasons(model_admin: Any, request: HttpRequest) -> list[dict[str, Any]]:
     rows = model_admin.get_changelist_instance(_without(request, "why")).queryset
     counts: Counter[str] = Counter()
     names: dict[str, set[str]] = {}
-    for key, (code, name) in reason_codes.by_group(_groups(request)).items():
-        if count := _count(rows.filter(of_group(key))):
+    for key, (code, name) in reason_codes.by_group(groups(request)).items():
+        if count := count_of(rows.filter(of_group(key))):
             counts[code] += count
             names.setdefault(code, set()).update({name} - {""})
     for code, condition in STAGE_CODES.items():
-        if count := _count(rows.filter(condition)):
+        if count := count_of(rows.filter(condition)):
             counts[code] += count
     return [
         {
             "reason": reason_codes.REASONS[code],
             "names": ", ".join(sorted(names.get(code, ()))[:3]),
-            "count": _shown(count),
+            "count": shown_count(count),
             "chosen": request.GET.get("why") == code,
             "address": _address(request, why="" if request.GET.get("why") == code else code),
         }

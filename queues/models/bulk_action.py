@@ -1,4 +1,4 @@
-"""An action on many dead letters that runs in the background, with its progress."""
+"""An action on many dead letters or jobs that runs in the background, with its progress."""
 
 from django.db import models
 
@@ -8,6 +8,7 @@ from queues.ids import new_id
 class BulkAction(models.Model):
     uid = models.CharField("ID", max_length=32, unique=True, default=new_id, editable=False)
     verb = models.CharField(max_length=16)
+    target = models.CharField(max_length=16, default="letters", help_text="What its filter chooses: letters or jobs.")
     filter = models.JSONField(default=dict)
     project = models.ForeignKey("quotas.Project", null=True, on_delete=models.CASCADE)
     actor = models.CharField(max_length=200)
@@ -18,6 +19,7 @@ class BulkAction(models.Model):
     last_id = models.BigIntegerField(default=0, help_text="The last row that was handled.")
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
+    stopped_by = models.CharField(max_length=200, blank=True, help_text="Who ended it before it was done.")
 
     class Meta:
         ordering = ["-pk"]

@@ -1,4 +1,4 @@
-"""Replays or discards many dead letters in the background: each at most once, with progress, also after a restart."""
+"""Acts on many dead letters or jobs in the background: on each at most once, with progress, also after a restart."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Greatest
 
-from queues.errors import AlreadyHandled
-from queues.models import BulkAction, DeadLetter
+from queues.errors import AlreadyFinished, AlreadyHandled, NotRetryable
+from queues.ids import new_id
+from queues.models import BulkAction, DeadLetter, Job
+from queues.selectors import job_filter
+from queues.services import cancel as cancelling
 from queues.services import dead_letters
+from queues.sql import retry_after_deadlock
 from queues.wakeups import notify
 from quotas import clock, events
 from quotas.models import Project
 
 SLICE = 50
+CANCEL_SLICE = 500
+"""Jobs that are cancelled in one transaction."""
+LETTERS, JOBS = "letters", "jobs"
+NOUNS = {LETTERS: "dead_letter", JOBS: "job"}
 
 
 def matching(filter: Mapping[str, Any], project: Project | None) -> QuerySet[DeadLetter]:
@@ -36,60 +44,120 @@ def matching(filter: Mapping[str, Any], project: Project | None) -> QuerySet[Dea
     return rows.filter(project=project) if project is not None else rows
 
 
-def begin(verb: str, filter: Mapping[str, Any], *, project: Project | None, actor: str, reason: str) -> BulkAction:
-    """Record an action on all dead letters that match now; the leading dispatcher processes it. `verb`: replay, discard.
+def rows_of(target: str, verb: str, filter: Mapping[str, Any], project: Project | None) -> QuerySet[Any]:
+    """The letters or jobs that `filter` chooses and `verb` can be done to."""
+    if target == LETTERS:
+        return matching(filter, project)
+    rows = job_filter.jobs(filter).filter(job_filter.eligible(verb))
+    return rows.filter(project=project) if project is not None else rows
 
-    One audit entry stands for all: each job's own page names who replayed it.
+
+def begin(
+    verb: str,
+    filter: Mapping[str, Any],
+    *,
+    project: Project | None,
+    actor: str,
+    reason: str,
+    target: str = LETTERS,
+    uid: str = "",
+) -> BulkAction:
+    """Record an action on all that match now; the leading dispatcher processes it. `verb`: replay or discard for letters;
+    cancel, retry or discard for jobs.
+
+    One audit entry stands for all: each job's own page names who acted. A repeated `uid` of the same actor returns the
+    action that the first call began.
     """
     with transaction.atomic():
+        if uid and (known := BulkAction.objects.filter(uid=uid, actor=actor).first()) is not None:
+            return known
         action = BulkAction.objects.create(
+            uid=uid or new_id(),
             verb=verb,
+            target=target,
             filter=dict(filter),
             project=project,
             actor=actor,
             reason=reason,
-            total=matching(filter, project).count(),
+            total=rows_of(target, verb, filter, project).count(),
         )
         after = {"filter": dict(filter), "total": action.total, "action": action.uid}
-        events.emit(
-            events.OperatorActed(
-                actor,
-                f"dead_letter.bulk_{verb}",
-                "dead-letters",
-                None,
-                after,
-                reason,
-                project=project.slug if project else "",
-            )
-        )
+        _audit(action, f"{NOUNS[target]}.bulk_{verb}", actor, None, after, reason)
         transaction.on_commit(lambda: notify())
     return action
 
 
+def stop(action: BulkAction, *, actor: str, reason: str) -> BulkAction:
+    """End an action before it is done; what it did stays. Raises `AlreadyFinished`."""
+    with transaction.atomic():
+        row = BulkAction.objects.select_for_update().get(pk=action.pk)
+        if row.finished_at is not None:
+            raise AlreadyFinished("The bulk action has ended already.")
+        row.finished_at, row.stopped_by = clock.now(), actor[:200]
+        row.save(update_fields=["finished_at", "stopped_by"])
+        after = {"action": row.uid, "done": row.done, "not_done": row.total - row.done - row.skipped}
+        _audit(row, f"{NOUNS[row.target]}.bulk_stop", actor, None, after, reason)
+    return row
+
+
+def _audit(action: BulkAction, verb: str, actor: str, before: Any, after: Any, reason: str) -> None:
+    target = "dead-letters" if action.target == LETTERS else "jobs"
+    project = action.project.slug if action.project else ""
+    events.emit(events.OperatorActed(actor, verb, target, before, after, reason, project=project))
+
+
 def process_next_slice(now: Any = None) -> bool:
-    """One slice of the oldest unfinished action; False when there is none. Each letter in a transaction of its own."""
+    """One slice of the oldest unfinished action; False when there is none."""
     action = BulkAction.objects.filter(finished_at=None).order_by("pk").first()
     if action is None:
         return False
-    # Only letters that existed when it began: jobs that die again meanwhile need another decision.
-    letters = list(
-        matching(action.filter, action.project)
+    # Only rows that existed when it began: jobs that die again meanwhile need another decision.
+    size = CANCEL_SLICE if action.verb == "cancel" else SLICE
+    ids = list(
+        rows_of(action.target, action.verb, action.filter, action.project)
         .filter(pk__gt=action.last_id, created_at__lte=action.created_at)
         .order_by("pk")
-        .values_list("pk", flat=True)[:SLICE]
+        .values_list("pk", flat=True)[:size]
     )
-    for letter_id in letters:
-        done = 1
-        try:
-            verb = dead_letters.replay if action.verb == "replay" else dead_letters.discard
-            verb(letter_id, actor=action.actor, reason=action.reason, audited=False)
-        except AlreadyHandled:
-            done = 0
-        BulkAction.objects.filter(pk=action.pk).update(
-            done=F("done") + done, skipped=F("skipped") + 1 - done, last_id=letter_id
-        )
-    if len(letters) < SLICE:
-        # Letters that were handled otherwise meanwhile count as skipped.
+    if action.verb == "cancel" and ids:
+        _cancel(action, ids)
+    else:
+        for row_id in ids:
+            if not _one(action, row_id):
+                return True
+    if len(ids) < size:
+        # Rows that were changed otherwise meanwhile count as skipped.
         rest = Greatest(F("total") - F("done"), F("skipped"))
-        BulkAction.objects.filter(pk=action.pk).update(finished_at=clock.now(), skipped=rest)
+        BulkAction.objects.filter(pk=action.pk, finished_at=None).update(finished_at=clock.now(), skipped=rest)
     return True
+
+
+@retry_after_deadlock
+def _cancel(action: BulkAction, ids: list[int]) -> None:
+    with transaction.atomic():
+        # The row's lock is the answer to a stop: after it nothing more is done.
+        if BulkAction.objects.select_for_update().filter(pk=action.pk, finished_at=None).first() is None:
+            return
+        done = cancelling.cancel_all(Job.objects.filter(pk__in=ids), actor=action.actor, reason=action.reason)
+        _count(action, ids[-1], done, len(ids) - done)
+
+
+def _one(action: BulkAction, row_id: int) -> bool:
+    """One letter or job, in a transaction of its own. False: the action was stopped."""
+    if not BulkAction.objects.filter(pk=action.pk, finished_at=None).exists():
+        return False
+    done = 1
+    try:
+        letter_id = row_id if action.target == LETTERS else dead_letters.letter_of(Job.objects.get(pk=row_id)).pk
+        act = dead_letters.discard if action.verb == "discard" else dead_letters.replay
+        act(letter_id, actor=action.actor, reason=action.reason, audited=False)
+    except (AlreadyHandled, NotRetryable):
+        done = 0
+    _count(action, row_id, done, 1 - done)
+    return True
+
+
+def _count(action: BulkAction, last_id: int, done: int, skipped: int) -> None:
+    BulkAction.objects.filter(pk=action.pk).update(
+        done=F("done") + done, skipped=F("skipped") + skipped, last_id=last_id
+    )

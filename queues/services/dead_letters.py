@@ -98,14 +98,19 @@ def discard(letter_id: int, *, actor: str, reason: str = "", audited: bool = Tru
     return letter
 
 
-def retry(job: Job, *, actor: str, reason: str = "") -> Job:
-    """Replay a dead job by its own id. Raises `NotRetryable` for one that is not dead, `AlreadyHandled`."""
+def letter_of(job: Job) -> DeadLetter:
+    """The open dead letter of a dead job. Raises `NotRetryable` for one that is not dead, `AlreadyHandled`."""
     letter = DeadLetter.objects.filter(job=job, handled_at=None).order_by("-pk").first()
     if letter is None:
         if job.status == Status.DEAD:
             raise AlreadyHandled()
         raise NotRetryable(f"Only a dead job can be retried; this one is {job.status}.")
-    return replay(letter.pk, actor=actor, reason=reason)
+    return letter
+
+
+def retry(job: Job, *, actor: str, reason: str = "") -> Job:
+    """Replay a dead job by its own id. Raises as `letter_of` does."""
+    return replay(letter_of(job).pk, actor=actor, reason=reason)
 
 
 def _open_letter(letter_id: int) -> DeadLetter:

@@ -6,13 +6,14 @@ page was opened.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import helpers
-from django.db.models import Max, QuerySet
+from django.db.models import Max, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -30,6 +31,18 @@ class CutOff(forms.Form):
     """The highest primary key when the question was asked."""
 
     newest = forms.IntegerField(min_value=0)
+
+
+class Token(forms.Form):
+    """Stands for one question, so that an answer that is sent twice acts once."""
+
+    token = forms.RegexField(r"[0-9a-f]{26}", strip=False)
+
+
+def token_of(request: HttpRequest) -> str:
+    """The question's token; empty where it has none."""
+    form = Token(request.POST)
+    return str(form.cleaned_data["token"]) if form.is_valid() else ""
 
 
 class Refused(Exception):
@@ -61,21 +74,25 @@ def bulk_action(
     permission: str = "operate",
     danger: bool = False,
     name: str = "",
-    only: Mapping[str, Any] | None = None,
+    only: Mapping[str, Any] | Q | None = None,
+    left_out: str = "",
+    described: Callable[[Any], str] = str,
 ) -> Callable[..., HttpResponse | None]:
     """An action for `ModelAdmin.actions`.
 
     `act(request, row, reason)` does it to one row and raises `Refused` where it can't; `together(request, rows, reason)`
-    does it to all and says so itself. `only` are lookups of the rows that the action can be done to. `question` and `done` are sentences with `{count}` and `{noun}`.
+    does it to all and says so itself. `only` are lookups of the rows that the action can be done to; `left_out` says
+    why the others are not included. `question` and `done` are sentences with `{count}` and `{noun}`.
     """
 
     def action(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
-        rows = rows.filter(**only or {})
+        chosen = rows
+        rows = rows.filter(only) if isinstance(only, Q) else rows.filter(**only or {})
         form = BulkForm(request.POST if "confirmed" in request.POST else None)
         cut_off = CutOff(request.POST)
         if across(request):
-            newest = cut_off.cleaned_data["newest"] if cut_off.is_valid() else _newest(rows)
-            rows = rows.filter(pk__lte=newest)
+            newest = cut_off.cleaned_data["newest"] if cut_off.is_valid() else _newest(chosen)
+            rows, chosen = rows.filter(pk__lte=newest), chosen.filter(pk__lte=newest)
             if form.is_bound and not cut_off.is_valid():  # not from our page: ask
                 form = BulkForm()
         else:
@@ -88,11 +105,15 @@ def bulk_action(
                 _each(request, rows, reason, act, done)
             return None
         count = rows.count()
+        others = chosen.count() - count if left_out else 0
         context = {
             **model_admin.admin_site.each_context(request),
             "title": title,
             "question": _said(question, count, rows),
-            "rows": list(rows[:SHOWN]),
+            "rows": [described(row) for row in rows[:SHOWN]],
+            "left_out": left_out.format(count=f"{others:,}") if others > 0 else "",
+            "count": count,
+            "token": request.POST.get("token") or secrets.token_hex(13),
             "more": max(0, count - SHOWN),
             "form": form,
             "action": action.__name__,

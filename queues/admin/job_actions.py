@@ -1,0 +1,115 @@
+"""Actions on many jobs of the list: cancel, retry, discard. They run in the background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from queues import job_search, reason_codes
+from queues.admin import job_list
+from queues.admin.dead_letter_actions import say_begun
+from queues.models import Job, Queue
+from queues.selectors import job_filter
+from queues.services import bulk_actions
+from quotas.admin.audit import actor_of
+from quotas.admin.bulk import across, bulk_action, token_of
+from quotas.admin.visibility import project_ids
+from quotas.models import Project
+
+FILTERS = {
+    "q", "status__exact", "progress", "why", "queue__id__exact", "project__id__exact", "type__icontains",
+    "batch__id__exact",
+}  # fmt: skip
+"""Members of the list's address that can be stored as a filter."""
+NO_FILTERS = {"p", "o", "all", "e"}
+MOST_CHOSEN = 10_000
+
+
+def described(job: Job) -> str:
+    """One job of a confirmation."""
+    user = f", user {job.user}" if job.user else ""
+    return f"{job.type} {job.uid}: {job.get_status_display().lower()}, queue {job.queue.name}{user}"
+
+
+def in_background(verb: str) -> Any:
+    def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
+        filter = filter_of(request, rows)
+        if filter is None:
+            messages.error(
+                request,
+                f"Nothing was done: the address has filters that can't be stored, and more than {MOST_CHOSEN:,} jobs match.",
+            )
+            return
+        action = bulk_actions.begin(
+            verb, filter, project=None, actor=actor_of(request), reason=reason, target=bulk_actions.JOBS,
+            uid=token_of(request),
+        )  # fmt: skip
+        say_begun(request, action, "job")
+
+    return together
+
+
+def filter_of(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any] | None:
+    """The jobs that the operator has confirmed, as a filter that chooses the same ones later. None: impossible."""
+    given = request.GET
+    if not across(request) or set(given) - FILTERS - NO_FILTERS:
+        ids = list(rows.order_by("pk").values_list("pk", flat=True)[: MOST_CHOSEN + 1])
+        return {"jobs": ids} if len(ids) <= MOST_CHOSEN else None
+    chosen: dict[str, Any] = {"newest": int(request.POST["newest"])}
+    if text := given.get("q", "").strip():
+        chosen |= {"search": text, "at": timezone.now().isoformat(), "floor": max(job_search.scan_floor(), 0)}
+    for parameter, name in (
+        ("status__exact", "status"), ("progress", "progress"), ("type__icontains", "type_has"),
+    ):  # fmt: skip
+        if value := given.get(parameter):
+            chosen[name] = value
+    if batch := given.get("batch__id__exact"):
+        chosen["batch"] = int(batch)
+    if queue := given.get("queue__id__exact"):
+        chosen["queue"] = Queue.objects.values_list("name", flat=True).get(pk=queue)
+    if project := given.get("project__id__exact"):
+        chosen["project"] = Project.objects.values_list("slug", flat=True).get(pk=project)
+    if code := given.get("why"):
+        if code in job_filter.STAGE_CODES:
+            chosen["stage_code"] = code
+        else:
+            found = reason_codes.by_group(job_list.groups(request))
+            chosen["groups"] = [list(key) for key, (held_by, _) in found.items() if held_by == code]
+    mine = project_ids(request.user)
+    if mine is not None:
+        chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
+    return chosen
+
+
+ACTIONS = [
+    bulk_action(
+        "Cancel jobs",
+        question="Cancel {count} {noun}? Running ones are stopped.",
+        together=in_background("cancel"),
+        only=job_filter.eligible("cancel"),
+        left_out="{count} more can't be cancelled: they have ended.",
+        described=described,
+        danger=True,
+    ),
+    bulk_action(
+        "Retry jobs",
+        question="Retry {count} dead {noun}? They are requeued with their attempts reset, under the same quotas.",
+        together=in_background("retry"),
+        only=job_filter.eligible("retry"),
+        left_out="{count} more can't be retried: they are not dead, or their dead letter was discarded.",
+        described=described,
+    ),
+    bulk_action(
+        "Discard jobs",
+        question="Discard the dead letters of {count} {noun}? The jobs stay dead.",
+        together=in_background("discard"),
+        only=job_filter.eligible("discard"),
+        left_out="{count} more have no open dead letter.",
+        described=described,
+        danger=True,
+    ),
+]
