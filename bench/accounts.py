@@ -47,7 +47,7 @@ def pool(size: int, limits: tuple[Limit, ...], strategy: str = "health") -> Pool
 
 
 def cpu_of(step: Callable[[], object], client: redis.Redis, count: int = 100) -> tuple[float, float, float]:
-    """Microseconds of CPU per step: the caller's, the server's, and of that what its scripts took (by its own clock)."""
+    """Microseconds of CPU per step: of the caller, of the server, and of that in scripts (by the server's clock)."""
 
     def server() -> tuple[float, float]:
         found = client.info("cpu")
@@ -127,7 +127,7 @@ def overhead(seconds: float, profile: bool) -> None:
 
 
 class Caller(threading.Thread):
-    """Takes jobs until there are none; waits as it is told; calls the simulator with its account's key."""
+    """Takes jobs until there are none, waits as long as the admission says, and calls the simulator with its account's key."""
 
     def __init__(self, accounts: Accounts, spec: PoolSpec, port: int, jobs: list[tuple[str, int]]) -> None:
         super().__init__()

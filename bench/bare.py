@@ -1,4 +1,4 @@
-"""The fastest that an ASGI handler on this server can be: reads the body, answers as many bytes as a check does."""
+"""The fastest possible ASGI handler on this server: reads the body, answers with as many bytes as a check does."""
 
 from typing import Any
 

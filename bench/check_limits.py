@@ -110,7 +110,7 @@ def mixtures(limiter: Limiter) -> dict[str, Step]:
     for mix in MIXES:
         subjects = [limits_for(mix, n) for n in range(SUBJECTS)]
         steps[f"{mix}, 4 limits"] = lambda n, subjects=subjects: limiter.check(subjects[n % SUBJECTS])
-        # The last of the four denies, so that all of them are read and judged.
+        # The last of the four denies, so that all of them are read and decided.
         full = [[*limits[:3], *limits_for(mix, n, 0)[3:]] for n, limits in enumerate(subjects[:100])]
         steps[f"{mix}, denied"] = lambda n, full=full: limiter.check(full[n % 100])
     return steps
@@ -130,7 +130,7 @@ def resolving(limiter: Limiter) -> dict[str, Step]:
 def resolve(held: object, ip: str, user: str) -> tuple[Limit, ...]:
     from quotas.snapshot import resolve as policies
 
-    return policies.resolve(project="acme", user=user, ip=ip, endpoint="/v1/chat", method="POST", held=held)  # type: ignore[arg-type]
+    return policies.limits_for(project="acme", user=user, ip=ip, endpoint="/v1/chat", method="POST", snapshot=held)  # type: ignore[arg-type]
 
 
 def snapshot(count: int) -> object:

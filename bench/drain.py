@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast a full queue is drained: Sluice against RQ, Huey, Dramatiq and Celery, in turn, in the same run.
+"""How fast a full queue drains: Sluice against RQ, Huey, Dramatiq and Celery, in turn, in the same run.
 
     python bench/drain.py [--jobs 2000] [--seconds 0.05] [--rounds 3] [--peers rq,huey,dramatiq,celery] [--database URL]
 
@@ -171,7 +171,7 @@ def main() -> None:
         try:
             contenders: dict[str, Callable[[], float]] = {"sluice": lambda: ours.drain(options.jobs, options.seconds)}
             for name in names:
-                # RQ runs one job at a time: a quarter of the jobs tells its rate as well.
+                # RQ runs one job at a time: a quarter of the jobs is enough to measure its rate.
                 count = options.jobs // 4 if name == "rq" else options.jobs
                 contenders[name] = lambda name=name, count=count: peer(name, server.url, count, options.seconds)  # type: ignore[misc]
             for _ in range(options.rounds):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The gate: jobs under a quota against the arithmetic time, and how often each was taken off the belt.
+"""Jobs under a quota against the arithmetic time, and how often each was delivered.
 
     python bench/gate.py [--jobs 6000] [--rate 200] [--rounds 1]
 
-A project's policy admits `rate` jobs a second (token bucket, burst of a tenth of a second). The baseline is the time
-that arithmetic allows: (jobs - burst) / rate. One delivery per job means that no attempt was spent on a known limit.
+A project's policy admits `rate` jobs a second (token bucket, burst of a tenth of a second). The baseline is the arithmetic
+time: (jobs - burst) / rate. One delivery per job means that no attempt was spent on a known limit.
 """
 
 from __future__ import annotations

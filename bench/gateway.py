@@ -306,7 +306,7 @@ class Streams:
         finally:
             self.open -= 1
 
-    def told(self) -> str:
+    def summary(self) -> str:
         cuts = statistics.quantiles(self.delays, n=100)
         return f"p50 {cuts[49] * 1e3:.2f} ms, p99 {cuts[98] * 1e3:.2f} ms"
 
@@ -342,7 +342,7 @@ def streams(options: argparse.Namespace) -> None:
         through = asyncio.run(measured(url, count))
         print(f"CPU of the gateway: {(cpu_of(group) - before) / (seconds + 3):.0%} of a core")
         direct = asyncio.run(measured(f"{provider}/v1/chat/completions", count))
-        print(f"delay of a chunk: through the gateway {through.told()}; without it {direct.told()}")
+        print(f"delay of a chunk: through the gateway {through.summary()}; without it {direct.summary()}")
         asyncio.run(_vanish(port, key, min(count, 500)))
 
 

@@ -50,7 +50,7 @@ def main() -> None:
         time.sleep(options.seconds)
         span = time.monotonic() - begun
         after = {pid: cpu_seconds(pid) - before for pid, before in used.items()}
-        # Our own two looks are no part of it.
+        # The two INFO commands of this script do not count.
         calls = {name: count - asked.get(name, 0) for name, count in commands(instance).items() if name != "info"}
     finally:
         instance.remove()

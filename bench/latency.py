@@ -3,8 +3,8 @@
 
     python bench/latency.py [--jobs 100] [--pause 0.1] [--peers rq,huey]
 
-One job at a time, with a pause between two, so that everybody sleeps when it comes. The time is from just before the
-call that hands it in to the first line of the job, both by the same machine's clock. RQ is the baseline: its worker
+One job at a time, with a pause between two, so that all processes are asleep when it arrives. The time is from just before the
+call that submits it to the first line of the job, both by the same machine's clock. RQ is the baseline: its worker
 forks; its SimpleWorker does not.
 """
 
@@ -48,7 +48,7 @@ def spans(client: redis.Redis, jobs: int, pause: float, hand_in: Callable[[], ob
 
 @contextmanager
 def ours(url: str) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
-    """Handing in from Python (this process, on the instance's database) and over REST."""
+    """Submitting from Python (this process, on the instance's database) and over REST."""
     environ = {"SLUICE_TASK_MODULES": "bench.tasks", "BENCH_REDIS_URL": url, "SLUICE_LOG_LEVEL": "WARNING"}
     instance = Instance(environ=environ).start()
     try:

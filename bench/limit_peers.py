@@ -1,7 +1,7 @@
 """The same four limits by other libraries, one call of each library per limit unless it has a batch of its own.
 
 They are the dependency group `bench` of pyproject.toml (`pip install --group bench`, pip 25.1 or newer). Each gets the defaults that its
-manual shows for Redis, an exact or sliding algorithm where it has one, and keys and limits as the limiter gets them.
+documentation shows for Redis, an exact or sliding algorithm where it has one, and keys and limits as the limiter gets them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def smart_ratelimit(port: int) -> Step:
 
 
 def limits(port: int) -> Step:
-    """limits: moving by two buckets, its cheapest strategy that is not fixed."""
+    """limits: a moving window of two buckets, its cheapest strategy that is not a fixed window."""
     from limits import RateLimitItemPerHour
     from limits.storage import RedisStorage
     from limits.strategies import SlidingWindowCounterRateLimiter
@@ -91,7 +91,7 @@ PEERS: dict[str, tuple[str, Callable[[int], Step]]] = {
 
 
 def installed(port: int) -> tuple[dict[str, Step], list[str]]:
-    """What can be run here, and the names of what is not installed."""
+    """The peers that can run here, and the names of those that are not installed."""
     steps: dict[str, Step] = {}
     missing: list[str] = []
     for name, (module, make) in PEERS.items():

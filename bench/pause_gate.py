@@ -4,10 +4,10 @@
     python bench/pause_gate.py [--jobs 42888] [--rate 400] [--window 60]
 
 Descriptions of Debian's packages (`apt-cache dumpavail`, from the start again where there are fewer) become jobs of one
-project. Two policies hold it: a token bucket of `rate` a second, and a fixed window that pauses everything from 80 % on,
-which the bucket reaches at 80 % of each window. At the first pause the leader is killed with -9; a standby goes on.
+project. Two policies limit it: a token bucket of `rate` a second, and a fixed window that pauses everything from 80 % on,
+which the bucket reaches at 80 % of each window. At the first pause the leader is killed with -9; a standby takes over.
 
-The baseline is the arithmetic time of both policies from the first start on. Also told: deliveries per job (1.0 means
+The baseline is the arithmetic time of both policies from the first start on. It also prints: deliveries per job (1.0 means
 that no release was in vain), and that the states add up whenever they are looked at.
 """
 
@@ -66,7 +66,7 @@ def arithmetic(jobs: int, rate: float, burst: int, window: float, allowed: int, 
 
 
 class Watch:
-    """Looks into SQL, always with one statement, so that what it sees is one moment."""
+    """Reads SQL with one statement each time, so that all values are of one moment."""
 
     def __init__(self, instance: Instance) -> None:
         self.sql = sqlite3.connect(f"file:{instance.data_dir}/sluice.sqlite3?mode=ro", uri=True, timeout=30)

@@ -1,4 +1,4 @@
-"""REST `check` over 16 connections to one server process: the lean route, Django's view, a server that does nothing.
+"""REST `check` over 16 connections to one server process: the fast path, Django's view, a server that does nothing.
 
     python -m bench.rest_check [--seconds 5] [--rounds 3] [--connections 16]
 
@@ -6,7 +6,7 @@ Three granian processes on one Valkey, measured in turn: `lean` (this project's 
 application: the same check by DRF's view) and `bare` (an ASGI handler that reads the body and answers as many bytes as
 a check does, without Redis). The load comes from one process that writes requests and counts answers on raw sockets.
 Read the ratios: the machine is shared. `CPU` is what a request costs the server's processes, Redis not among them: where
-more than two of the four processes want the two cores, it tells more than the rate does.
+more than two of the four processes want the two cores, it is more reliable than the rate.
 """
 
 from __future__ import annotations

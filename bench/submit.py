@@ -3,7 +3,7 @@
 
     python bench/submit.py [--rounds 20] [--single 100] [--bulk 5000] [--database URL]
 
-One at a time: `queues.submit` (validation, the transaction, the ring at the bell), the same over REST as the answer of
+One at a time: `queues.submit` (validation, the transaction, the wake-up), the same over REST as the answer of
 a running instance, and an INSERT of one narrow row, committed, in the same database; the three in turn, p50 and p95 in
 milliseconds. In bulk: `submit_specs` with 1,000 jobs a transaction, and over REST, against RQ. While it is measured the
 queue is paused and nothing runs.
@@ -141,7 +141,7 @@ def in_bulk(running: Any, url: str, rounds: int, count: int) -> None:
 
 
 def resident(running: Any) -> None:
-    """What a worker process of the lane `io` holds, after it has run some jobs."""
+    """The memory of a worker process of the lane `io`, after it has run some jobs."""
     http = running.client()
     http.post("/api/v1/queues/batch/resume", json={"reason": "benchmark"}).raise_for_status()
     time.sleep(10)

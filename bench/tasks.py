@@ -28,13 +28,13 @@ def sleep(job: JobContext, seconds: float = 0.05) -> None:
 
 @task(name="bench.nothing", queue="batch")
 def nothing(job: JobContext) -> None:
-    """What a job costs that does nothing."""
+    """A job that does nothing."""
     client().incr(COUNTER)
 
 
 @task(name="bench.stamp", queue="batch")
 def stamp(job: JobContext) -> None:
-    """Says when it began."""
+    """Records the time of its start."""
     client().rpush("bench:started", f"{time.time():.6f}")
 
 

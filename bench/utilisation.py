@@ -30,7 +30,7 @@ from tests.support.instance import Instance  # noqa: E402
 
 ACCOUNTS = 4
 ROOM = 40
-"""Most tokens of an answer."""
+"""The most tokens of an answer."""
 
 
 def configuration(url: str, limits: list[dict[str, Any]]) -> str:

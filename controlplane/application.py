@@ -1,4 +1,4 @@
-"""One port: lean routes, Django for the rest, live streams."""
+"""The ASGI application of the one port: the fast path, Django for all other requests, live streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from controlplane.http.wsgi_bridge import Bridge
 
 
 class Application:
-    """The ASGI application. `django` is the WSGI application that it stands in front of."""
+    """The ASGI application. `django` is the WSGI application behind it."""
 
     def __init__(self, django: Callable[..., Any]) -> None:
         self.threads = Threads()
@@ -45,7 +45,7 @@ class Application:
                 return
 
     async def close(self) -> None:
-        """End streams and connections; threads that are at work end by themselves."""
+        """End streams and connections. Running threads end by themselves."""
         await self.streams.close()
         await self.gateway.close()
         self.fast_path.close()

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def console_script() -> None:
-    """Entry point of `sluice`. Task modules may lie in the working directory, as with `python manage.py`."""
+    """Entry point of `sluice`. Task modules may be in the working directory, as with `python manage.py`."""
     sys.path.insert(0, os.getcwd())
     main()
 

@@ -1,4 +1,4 @@
-"""The Valkey server that comes as a wheel, run by us: a unix socket, no TCP port, every write in a log on disk."""
+"""The embedded Valkey server, installed as a wheel: a unix socket, no TCP port, every write in a log on disk."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class DataDirInUse(Exception):
 
 
 class DataDirLock:
-    """One running instance per data directory: an flock that the kernel takes back when all who hold it are gone.
+    """One running instance per data directory: an flock that the kernel releases when all processes that have it are gone.
 
-    The server inherits it, so a server that outlived its supervisor still holds it.
+    The server inherits it, so a server that outlived its supervisor still has it.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -32,7 +32,7 @@ class DataDirLock:
         self.fd = -1
 
     def take(self, patience: float = LOCK_PATIENCE) -> None:
-        """Raises `DataDirInUse` if the holder does not go away within `patience` seconds."""
+        """Raises `DataDirInUse` if the owner does not end within `patience` seconds."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + patience
@@ -65,7 +65,7 @@ class EmbeddedValkey:
         self.instance = instance
 
     def make_room(self) -> None:
-        """Directories, private to this user. A stale socket is the server's own to replace."""
+        """Directories, private to this user. The server replaces a stale socket itself."""
         self.instance.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         runtime = self.instance.socket_path.parent
         runtime.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""What answers where no view does: problem documents below /api/, pages for people everywhere else."""
+"""Responses where no view answers: problem documents below /api/, pages for people elsewhere."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def _is_api(request: HttpRequest) -> bool:
 
 
 def _page(status: int, title: str, text: str) -> HttpResponse:
-    """Without context processors: what failed may be what they need."""
+    """Without context processors: they may need what has failed."""
     return HttpResponse(render_to_string("error.html", {"status": status, "title": title, "text": text}), status=status)

@@ -1,4 +1,4 @@
-"""The first administrator and the first platform key, made once and handed to whoever started the instance."""
+"""The first administrator and the first platform key, created once and written to a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACTOR = "first start"
 
 
 def make_credentials(path: Path) -> bool:
-    """Make what is missing and leave it in `path` (mode 600); False if there was nothing to do.
+    """Create what is missing and write it to `path` (mode 600); False if there was nothing to do.
 
     The file is complete before the rows are committed: a crash in between leaves no rows, and the next start
     begins anew.

@@ -1,4 +1,4 @@
-"""One installation on one machine: where its files are, and the secrets that it made for itself."""
+"""One installation on one machine: the paths of its files, and the secrets that it created."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Instance:
 
     @property
     def failing_path(self) -> Path:
-        """Where a running `up` names its children that keep dying."""
+        """The file in which a running `up` names its processes that keep dying."""
         return self.data_dir / "failing.json"
 
     @property
@@ -77,7 +77,7 @@ class Instance:
             return {}
 
     def create_secrets(self) -> None:
-        """Make the instance's own keys once; an existing file is left as it is."""
+        """Create the instance's keys once; an existing file stays as it is."""
         from cryptography.fernet import Fernet
 
         if self.secrets_path.exists():

@@ -8,7 +8,7 @@ from controlplane.paths import CHECKOUT
 from controlplane.supervisor import ChildSpec
 
 WEB_RANK, WORKER_RANK, DISPATCHER_RANK = 0, 10, 20
-"""The order in which they stop: nothing new comes in, what runs is finished, then nothing is handed out any more."""
+"""The order in which they stop: first no request comes in, then running jobs finish, then no job is released."""
 WORKER_GRACE = 30.0
 
 

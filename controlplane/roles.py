@@ -1,4 +1,4 @@
-"""Three roles, as groups: who looks, who steers, who configures. Made and brought up to date after each migration."""
+"""The three roles, as groups: viewer, operator, administrator. Created and updated after each migration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quotas.models import Project
 
 OURS = ("quotas", "queues", "controlplane")
 SECRETIVE = ("auditentry",)
-"""The audit trail is for those who act."""
+"""The audit log is hidden from viewers."""
 
 
 def make_roles(**kwargs: Any) -> None:
@@ -26,7 +26,7 @@ def make_roles(**kwargs: Any) -> None:
     operate, _ = Permission.objects.get_or_create(
         codename="operate",
         content_type=ContentType.objects.get_for_model(Project),
-        defaults={"name": "Can steer what runs: pause, replay, reset"},
+        defaults={"name": "Can operate: pause, replay, reset"},
     )
     ours = Permission.objects.filter(content_type__app_label__in=OURS)
     look = ours.filter(codename__startswith="view_")

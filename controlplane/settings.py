@@ -23,7 +23,7 @@ SECRET_KEY = ENV.secret_key or INSTANCE.secrets.get("secret_key", "")
 if not SECRET_KEY:
     if not EMBEDDED_SQL:
         raise ImproperlyConfigured("SLUICE_SECRET_KEY must be set where DATABASE_URL is.")
-    SECRET_KEY = get_random_secret_key()  # before the first `up` nothing is signed that must last
+    SECRET_KEY = get_random_secret_key()  # before the first `up`, nothing signed has to last
 CREDENTIAL_KEYS: list[str] = list(ENV.credential_keys or INSTANCE.secrets.get("credential_keys", []))
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = list(ENV.csrf_trusted_origins)
@@ -61,7 +61,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "controlplane",
-    "queues",  # before django_rq: our rqworker command takes the place of its
+    "queues",  # before django_rq: our rqworker command replaces its command
     "quotas",
     "django_rq",
 ]
@@ -117,9 +117,9 @@ REDIS_URL = ENV.redis_url or INSTANCE.redis_url
 LIMITER_REDIS_URL = ENV.limiter_redis_url or REDIS_URL
 REDIS_PREFIX = ENV.redis_prefix
 LIMITER_TIMEOUT = ENV.limiter_timeout
-"""Seconds for connecting and for an answer: a check is refused or degraded rather than waited for."""
+"""Seconds for connecting and for an answer; after that a check is refused or decided locally."""
 LIMITER_PROCESSES = ENV.limiter_processes
-"""Processes that check limits; while Redis is away, each holds its share of a `fail_open` policy's limit alone."""
+"""Processes that check limits; while Redis is unavailable, each enforces its share of a `fail_open` policy's limit."""
 RQ_QUEUES = {lane: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1} for lane in ("io", "cpu")}
 RQ = {"WORKER_CLASS": "queues.worker.worker_for_lane"}
 
@@ -147,7 +147,7 @@ USE_TZ = True
 DATE_FORMAT, TIME_FORMAT, DATETIME_FORMAT = "Y-m-d", "H:i:s", "Y-m-d H:i:s"
 
 STATIC_URL = "/static/"
-STATIC_ROOT = ENV.static_root  # for a web server of one's own in front
+STATIC_ROOT = ENV.static_root  # for a web server in front
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 

@@ -1,4 +1,4 @@
-"""How the admin looks, and its navigation. Data only: settings read it."""
+"""The look of the admin and its navigation, as data for the settings."""
 
 from __future__ import annotations
 

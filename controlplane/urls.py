@@ -8,7 +8,7 @@ from django.views.generic import RedirectView
 from controlplane import error_pages
 from quotas.rest import problems
 
-# Here and not when Django starts: workers and the dispatcher have no pages, and a third less memory without them.
+# Imported here and not when Django starts: workers and the dispatcher have no pages, and need a third less memory without.
 admin.autodiscover()
 # rq's own pages would show every project's jobs to anybody with a permission of that application.
 for model in apps.get_app_config("django_rq").get_models():

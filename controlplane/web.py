@@ -18,7 +18,7 @@ from controlplane.http import server_log
 TARGET = "controlplane.asgi:application"
 INTERFACE = Interfaces.ASGI
 STOP_SECONDS = 5
-"""What is being answered may take so long to end when the server stops."""
+"""Seconds that running requests get when the server stops."""
 
 
 def serve(host: str, port: int, workers: int = 1) -> None:

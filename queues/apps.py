@@ -1,4 +1,4 @@
-"""Jobs: accepted, admitted, run, settled."""
+"""The Django app: registers job types, subscribers and what removals must check."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""Django's own Tasks framework as a front: `TASKS = {"default": {"BACKEND": "queues.backends.SluiceBackend", ...}}`.
+"""A back end of Django's Tasks framework: `TASKS = {"default": {"BACKEND": "queues.backends.SluiceBackend", ...}}`.
 
 Works with `django.tasks` (Django 6) and with the `django-tasks` package before it. OPTIONS: `PROJECT`, the slug on
 whose behalf tasks run (needed), and `QUEUE_NAMES`, which of our queues a task's `queue_name` means (by default the

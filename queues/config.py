@@ -1,4 +1,4 @@
-"""Queues, retry policies and projects as the hot paths see them: frozen, in memory, half a second old at most."""
+"""Queues, retry policies and projects in memory, for the hot paths: frozen, and half a second old at most."""
 
 from __future__ import annotations
 

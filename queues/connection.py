@@ -1,4 +1,4 @@
-"""The Redis clients of the queues: one for what must succeed, one for hints."""
+"""The Redis clients of the queues: one for commands that must succeed, one for hints."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from functools import lru_cache
 from typing import Any, cast
 
 import redis
-import structlog
 from django.conf import settings
 
-log = structlog.get_logger(__name__)
+from quotas import events
 
 
 @lru_cache(maxsize=1)
@@ -21,7 +20,7 @@ def client() -> redis.Redis:
 
 
 def drop_connections(server: redis.Redis) -> None:
-    """Connect anew for the next command, after one that failed: an address that is moved to another server in a failover
+    """Connect again for the next command, after one that failed: an address that is moved to another server in a failover
     keeps its open connections to the old one, which answers READONLY from then on."""
     server.connection_pool.disconnect(inuse_connections=False)
 
@@ -41,7 +40,7 @@ def _hint_client() -> redis.Redis:
 
 
 def try_hint(add_commands: Callable[[Any], object]) -> list[Any] | None:
-    """Run the commands that `add_commands` puts into a pipeline, which nothing depends on. Their answers; None where
+    """Run the commands that `add_commands` puts into a pipeline, which nothing depends on. Their answers; None if
     Redis is away, which is found out within `HINT_TIMEOUT`."""
     global _hints_paused_until
     if time.monotonic() < _hints_paused_until:
@@ -54,7 +53,7 @@ def try_hint(add_commands: Callable[[Any], object]) -> list[Any] | None:
     except redis.RedisError as error:
         _hints_paused_until = time.monotonic() + HINT_PAUSE
         drop_connections(server)
-        log.warning("hint.failed", error=type(error).__name__)
+        events.emit(events.ServiceUnavailable("hints", "a hint to the dispatcher", type(error).__name__))
         return None
 
 
@@ -65,7 +64,7 @@ def server_time() -> float:
 
 
 def read_hints(name: str, fields: Sequence[str]) -> tuple[list[bytes | None], float]:
-    """Fields of a hash, and Redis's time; None for each field where Redis is away."""
+    """Fields of a hash, and Redis's time; None for each field if Redis is away."""
     answers = try_hint(lambda pipeline: pipeline.hmget(key(name), list(fields)).time()) if fields else None
     if answers is None:
         return [None] * len(fields), 0.0

@@ -1,4 +1,4 @@
-"""A delivery of a job: as a worker has claimed it, and with the result of its run."""
+"""Value objects of a delivery: claimed by a worker, and ended with a result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from queues.models import Job
 from queues.registry import JobContext, RunResult
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream.endpoint import AccountEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Claimed:
 
     job: Job
     context: JobContext
-    endpoint: Endpoint | None
+    endpoint: AccountEndpoint | None
 
     @property
     def id(self) -> int:

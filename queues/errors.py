@@ -1,4 +1,4 @@
-"""What can go wrong with queues and jobs. A docstring is the message; data stands on the exception."""
+"""Errors of queues and jobs. The docstring of an error is its message; data is on the exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a job starts and a batch ends, by the rate and the windows of the limit that binds. None where that is unknown.
+"""Estimates when a job starts and a batch ends, from the rate and the windows of the limit that binds; None if unknown.
 
 Measured rates alone mislead under a window: fifty jobs that start within a minute say nothing about the next hour.
 """
@@ -80,7 +80,7 @@ def _policy(wait: GroupWait) -> CompiledPolicy | None:
 
 
 def _of_subject(policy: CompiledPolicy, job: Job) -> Q | None:
-    """Jobs that share `job`'s counter; None where the rows don't say."""
+    """Jobs that share `job`'s counter; None if the rows don't say."""
     match policy.scope:
         case "user":
             return Q(project_id=job.project_id, user=job.user)

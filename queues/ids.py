@@ -1,4 +1,4 @@
-"""Public ids: opaque, unguessable, and rising with time, so that an index takes them at its end."""
+"""Makes public ids: opaque, unguessable, and increasing with time, so that an index appends them."""
 
 from __future__ import annotations
 

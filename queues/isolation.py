@@ -1,4 +1,4 @@
-"""What keeps one job's state from the next: a context of its own, and connections that nobody used before it.
+"""Isolates jobs from each other: a context of its own for each, and connections that no other job has used.
 
 Context variables hold more than it seems: the active time zone and language of Django, the decimal context, structlog's
 bound values. Connections hold open transactions, session settings, and whatever a restart of the server has broken.

@@ -1,4 +1,4 @@
-"""The one rule for whether a worker is alive: REST, admin, metrics, readiness, doctor and the dispatcher use it."""
+"""The rule for whether a worker is alive, used by REST, admin, metrics, readiness, doctor and the dispatcher."""
 
 from __future__ import annotations
 

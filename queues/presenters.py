@@ -1,4 +1,4 @@
-"""Rows as JSON, in the contract's shapes."""
+"""Presents rows and selectors' answers as JSON, in the contract's shapes."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from queues.states import GroupKey, Stage
 
 
 def groups_waiting() -> list[GroupKey]:
-    """Every group in which something waits: one index look-up each, however many jobs wait."""
+    """Every group with a ready job, by one index look-up each, however many jobs wait."""
     found: list[GroupKey] = []
     columns = ("queue_id", "priority", "project_id", "pool")
     rows = Job.objects.filter(stage=Stage.READY).order_by(*columns)

@@ -1,4 +1,4 @@
-"""Why jobs wait: a fixed vocabulary, by group, for lists and figures.
+"""Codes for why jobs wait, by group, with label, meaning and remedy.
 
 A group is what shares its fate: queue, priority, project and pool. What holds it is read from the rows and from what the
 dispatcher last reported of it, never guessed; without a report it is a job's turn that it waits for.

@@ -1,4 +1,4 @@
-"""Hides secrets in what is shown of payloads and results, by the names of their members."""
+"""Hides secrets in payloads and results that are shown, by the names of their members."""
 
 from __future__ import annotations
 

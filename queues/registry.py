@@ -10,7 +10,7 @@ from queues.errors import FieldError
 from quotas.engine.types import CallOutcome
 
 if TYPE_CHECKING:
-    from quotas.upstream.endpoint import Endpoint
+    from quotas.upstream.endpoint import AccountEndpoint
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class JobContext:
     """Seconds."""
     idempotency_key: str
     """To be sent with calls to a provider, so that it can recognise a repeated delivery of the same request."""
-    lease: Endpoint | None = None
+    lease: AccountEndpoint | None = None
     """The account that the job was admitted on (`base_url`, `auth_headers`, `timeout`); None if it needs no pool."""
     actual: dict[str, int] = field(default_factory=dict)
     """Set by the job if it knows its actual use: units that replace the estimate."""
@@ -39,7 +39,7 @@ class JobContext:
 class RunResult:
     """How an attempt ended. `category` is empty on success; `retry_after` in seconds is the server's own hint.
 
-    `counted` is False where the attempt met a limit or a dead account, so that it is no failure of the job.
+    `counted` is False if the attempt met a limit or a dead account, so that it is no failure of the job.
     """
 
     outcome: str
@@ -76,6 +76,7 @@ class JobType(Protocol):
 
     def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
         """What is wrong with a payload, before it is accepted."""
+        return []
 
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         """The pool whose account the job needs; None: its queue's, if that has one."""
@@ -95,6 +96,7 @@ class JobType(Protocol):
 
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
         """Run the job. What it raises becomes a failed attempt."""
+        raise NotImplementedError
 
 
 _MEMBERS = (
@@ -115,7 +117,7 @@ def register(job_type: JobType) -> None:
 
 
 def unregister(name: str) -> JobType:
-    """Remove a type from this process and return it. Raises KeyError where it is not registered."""
+    """Remove a type from this process and return it. Raises KeyError if it is not registered."""
     return _types.pop(name)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a job whose attempt failed.
+"""Retry delays: by strategy, category of the error, and the hint of the provider.
 
 The story: the third attempt of a job ends with a 503. Its queue's policy is `exponential`, initial 1 s, at most 60 s,
 jitter 0.1: the wait is 1 × 2² = 4 s, give or take 0.4 s. Had the answer said `Retry-After: 30`, it were 30 s: the
@@ -35,7 +35,7 @@ def next_delay(
     hint: float | None = None,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> float | None:
-    """Seconds until the next attempt after `failures` counted ones, or None where the job is to be given up."""
+    """Seconds until the next attempt after `failures` counted ones, or None if the job is to be given up."""
     exception = policy.by_category.get(category)
     if failures >= max_attempts or exception == "never":
         return None
@@ -55,7 +55,7 @@ def next_delay(
     if strategy == "exponential":
         wait = backoff.exponential(initial, longest, failures, policy.jitter, uniform)
     else:
-        factor = float(failures) if strategy == "linear" else 1.0
+        factor = {"linear": float(failures), "fixed": 1.0}[strategy]
         wait = backoff.jittered(min(initial * factor, longest), policy.jitter, uniform)
     return max(wait, LEAST_RETRY)
 

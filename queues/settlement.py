@@ -1,4 +1,4 @@
-"""Settling accounts' leases and callers' reservations with the engine, and retrying while Redis is away."""
+"""Settles accounts' leases and callers' reservations with the engine, and retries while Redis is away."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import structlog
-
 from queues.deliveries import Ended
 from queues.models import Job
+from quotas import events
 from quotas.engine.categories import Category
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import CallOutcome
 from quotas.runtime.connection import limiter
 from quotas.services import accounts
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +27,13 @@ class Settlement:
 
 
 _unsettled: deque[Settlement] = deque(maxlen=10_000)
-"""Settlements that failed while Redis was away, retried when it is back: slots would be taken until they expire."""
+"""Settlements that failed while Redis was away, retried when it is back: their slots would be taken until they expire."""
 
 
 def settle_engine(ended: Sequence[Ended]) -> None:
     """Settle the leases and reservations of deliveries that ended.
 
-    Both calls are idempotent. Where Redis is away the job's own end does not wait; `retry_unsettled` does it later.
+    Both calls are idempotent. While Redis is away the job's own end does not wait; `retry_unsettled` does it later.
     """
     settle([
         Settlement(
@@ -72,7 +69,7 @@ def forget() -> None:
 
 
 def settle(settlements: Sequence[Settlement]) -> None:
-    """Settle all of them, or keep them for later where Redis is away. Idempotent."""
+    """Settle all of them, or keep them for later if Redis is away. Idempotent."""
     try:
         leases = [(item.lease, item.outcome) for item in settlements if item.lease]
         if leases:
@@ -82,7 +79,7 @@ def settle(settlements: Sequence[Settlement]) -> None:
                 limiter().settle(item.reservation, item.actual)
     except LimiterUnavailable as error:
         _unsettled.extend(settlements)
-        log.warning("worker.engine_away", error=str(error), deliveries=len(settlements), unsettled=len(_unsettled))
+        events.emit(events.ServiceUnavailable("settlement", f"{len(settlements)} deliveries", str(error)))
 
 
 def _actual(item: Ended) -> dict[str, int]:

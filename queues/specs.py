@@ -1,4 +1,4 @@
-"""A job as it is asked for: read from untrusted JSON, field by field, each mistake with its pointer."""
+"""Reads job specifications from untrusted JSON, field by field; each error has a JSON pointer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.utils.dateparse import parse_datetime
 
 from queues.errors import FieldError, InvalidJob
 from queues.payloads import mistake_in
-from quotas.engine.types import MAX_COST
-from quotas.priorities import PRIORITIES
+from quotas.engine.costs import COUNT_RULE, is_count, is_unit
+from quotas.engine.priorities import PRIORITIES
 from quotas.rest.fingerprints import fingerprint
 from quotas.rest.pointers import escape
 
@@ -53,7 +53,7 @@ class JobSpec:
     held: str = ""
     """Why it waits until somebody releases it, though it names no other jobs: set by us, never by a caller."""
     digest: str = ""
-    """Hash of the body, to tell a repeated request from another one under the same idempotency key."""
+    """Hash of the body, to recognise a repeated request under the same idempotency key."""
 
 
 class _Reader:
@@ -127,14 +127,10 @@ def read_cost(value: Any, pointer: str, errors: list[FieldError]) -> dict[str, i
         named = True
     cost: dict[str, int] = {}
     for unit, amount in value.items():
-        if not isinstance(unit, str) or not 0 < len(unit) <= 32 or not unit.isprintable():
+        if not is_unit(unit):
             errors.append(FieldError(pointer, "A unit's name has 1 to 32 printable characters."))
-        elif isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_COST:
-            errors.append(
-                FieldError(
-                    f"{pointer}/{escape(unit)}" if named else pointer, "Must be a whole number from 0 to 2^53 - 1."
-                )
-            )
+        elif not is_count(amount):
+            errors.append(FieldError(f"{pointer}/{escape(unit)}" if named else pointer, f"Must be {COUNT_RULE}."))
         else:
             cost[unit] = amount
     return cost
@@ -215,6 +211,15 @@ def _read_batch(reader: _Reader) -> str | None:
     return reader.text("batch", longest=64)
 
 
+def _read_delivery(reader: _Reader) -> str:
+    delivery = reader.data.get("delivery")
+    if delivery is None:
+        return "at_least_once"
+    if delivery not in ("at_least_once", "at_most_once"):
+        reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
+    return str(delivery)
+
+
 def read_job(data: Any, pointer: str = "") -> JobSpec:
     """Read one job from JSON. Raises `InvalidJob` with all that is wrong; `pointer` is where `data` stands."""
     if not isinstance(data, Mapping):
@@ -229,10 +234,7 @@ def read_job(data: Any, pointer: str = "") -> JobSpec:
         payload = {}
     elif (mistake := mistake_in(dict(payload), f"{pointer}/payload")) is not None:
         reader.errors.append(mistake)
-    delivery = data.get("delivery")
-    delivery = "at_least_once" if delivery is None else delivery
-    if delivery not in ("at_least_once", "at_most_once"):
-        reader.wrong("delivery", "Must be `at_least_once` or `at_most_once`.")
+    delivery = _read_delivery(reader)
     if data.get("run_at") is not None and data.get("delay"):
         reader.wrong("delay", "Give either `run_at` or `delay`.")
     if data.get("unique_key") is not None and data.get("unique_for") is None:

@@ -6,21 +6,34 @@ import functools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-import structlog
 from django.db import OperationalError, connection
 from django.db.models.expressions import RawSQL
 
+from quotas import events
+
 T = TypeVar("T")
 FEW = 500
+TURN = 25
+PAUSE = 0.0002
+"""Seconds."""
 
 
 def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """`items` in order, in parts of up to `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def in_turns(items: Iterable[T]) -> Iterator[T]:
+    """`items`, with a short pause after every few, so that work on many rows in pure Python lets other threads of its
+    process run: each of them asks for the interpreter again after every statement, and would wait 5 ms each time."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % TURN == 0:
+            time.sleep(PAUSE)
 
 
 def one_of(texts: Sequence[str]) -> Any:
@@ -31,8 +44,6 @@ def one_of(texts: Sequence[str]) -> Any:
         return RawSQL("SELECT unnest(%s::text[])", [list(texts)])
     return RawSQL("SELECT value FROM json_each(%s)", [json.dumps(texts)])
 
-
-log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +72,7 @@ def retry_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
             except OperationalError as error:
                 if turn == TRIES or not is_deadlock(error):
                     raise
-                log.info("sql.deadlock", act=act.__name__, turn=turn)
+                events.emit(events.DeadlockRetried(act.__name__, turn))
                 time.sleep(random.uniform(0.0, 0.02 * turn))
         raise AssertionError("not reached")
 

@@ -1,4 +1,4 @@
-"""The states of a job: what callers see (`Status`) and where it is on its way (`Stage`).
+"""The states of a job: what callers see (`Status`) and how far it has come (`Stage`).
 
 A job waits in SQL until it may run at once:
 
@@ -59,8 +59,3 @@ WAITING_STAGES = (Stage.HELD, Stage.SCHEDULED, Stage.READY)
 IN_FLIGHT_STAGES = (Stage.BELT, Stage.RUNNING)
 LIVE_STAGES = (*WAITING_STAGES, *IN_FLIGHT_STAGES)
 UNFINISHED = tuple(status for status in Status if status not in FINAL)
-
-
-def priority_band(priority: int) -> str:
-    """`high` for 0 to 3, `normal` for 4 to 6, `low` for 7 to 9."""
-    return "high" if priority <= 3 else "normal" if priority <= 6 else "low"

@@ -1,5 +1,4 @@
-"""Wakes the dispatcher when an operator changes what jobs are held against: configuration, a reset, a resume, an account
-that is enabled again."""
+"""Wakes the dispatcher when an operator changes what jobs wait for: configuration, counters, pauses, accounts."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ CHANGING = (
 
 
 def wake(event: events.OperatorActed) -> None:
-    """Blocks that the dispatcher remembers may be over; it finds out at once instead of within seconds."""
+    """Wake the dispatcher at once, since blocks that it remembers may be over."""
     if event.verb.startswith(CHANGING) and event.phase == "done":
         transaction.on_commit(lambda: notify(unblock=True))
 

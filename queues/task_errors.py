@@ -1,5 +1,8 @@
-"""What an exception of a task becomes. The exception is user's code too: its message, its class and its attributes may
-raise, be of any size, or be of another type than they should be."""
+"""Turns an exception of a task into the result of its attempt.
+
+The exception is user's code, too: its message, its class and its attributes may raise, be of any size, or be of a wrong
+type.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from quotas.engine.categories import Category
 from quotas.engine.types import CallOutcome
 
 LONGEST_TEXT = 64 * 1024
-"""Characters that are looked at. Far more than are kept: a secret that this cut parts is beyond what is shown."""
+"""Characters that are read. Far more than are kept: a secret that this cut parts is beyond what is shown."""
 
 
 def message_of(error: BaseException) -> str:
-    """Its message; a note in brackets where it can't be shown."""
+    """Its message; a note in brackets if it can't be shown."""
     return _text(lambda: str(error), "message")[:LONGEST_TEXT]
 
 
@@ -67,6 +70,6 @@ def result_of(error: Exception, *, pooled: bool, actual: Mapping[str, int]) -> R
 
 
 def _category(error: JobError) -> str:
-    """Looked at again: a subclass, or whoever caught the error and raised it anew, may have set it."""
+    """Checked again: a subclass, or whoever caught the error and raised it again, may have set it."""
     category: Any = getattr(error, "category", None)
     return category if isinstance(category, str) and category in CATEGORIES else "code"

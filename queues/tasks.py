@@ -1,4 +1,4 @@
-"""Python functions as job types: `@task`."""
+"""Python functions as job types, by the decorator `@task`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from queues.states import AttemptOutcome
 from queues.task_errors import result_of
 from quotas.engine.types import CallOutcome
 from quotas.models.encrypted import CredentialUnreadable
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream.endpoint import AccountEndpoint
 
 
 class Task(registry.JobType):
@@ -87,7 +87,7 @@ class Task(registry.JobType):
         return submit(self.name, project=project, priority=priority, queue=queue, payload=payload)
 
 
-def _without_secrets(result: Any, lease: Endpoint | None) -> Any:
+def _without_secrets(result: Any, lease: AccountEndpoint | None) -> Any:
     """The result without the account's credential, in case the provider has echoed it."""
     return lease.without_credential(result) if lease is not None else result
 

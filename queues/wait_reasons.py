@@ -1,4 +1,4 @@
-"""Why whole groups wait: published in Redis by the dispatcher, read by explanations and batches.
+"""Why groups wait: published in Redis by the dispatcher, read by explanations and batches.
 
 Times are Redis's own: what one host has written, a host with another clock reads the same.
 """

@@ -16,6 +16,7 @@ import structlog
 
 from queues import connection
 from queues.states import GroupKey
+from quotas import events
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,7 @@ MAX_PENDING = 1000
 def notify(groups: Iterable[GroupKey] = (), *, requeued: bool = False, unblock: bool = False) -> None:
     """Wake the dispatcher. `groups` have new jobs at their ends; with `requeued`, older jobs came back into them.
 
-    `unblock` says that capacity may be free before its time (a settle, a reset, a resume). Where Redis is away the
+    `unblock` says that capacity may be free before its time (a settle, a reset, a resume). While Redis is away the
     dispatcher finds the rows by itself, so the failure is logged and raises nothing.
     """
     message = json.dumps({"groups": [list(group) for group in groups], "requeued": requeued, "unblock": unblock})
@@ -77,7 +78,7 @@ def wait(seconds: float) -> Wakeups:
         for raw in client.lpop(name, MAX_PENDING) or []:
             wakeups.add(raw)
     except redis.RedisError as error:
-        log.warning("dispatcher.wakeups_unreadable", error=type(error).__name__)
+        events.emit(events.ServiceUnavailable("dispatcher", "waiting for wake-ups", type(error).__name__))
         connection.drop_connections(client)
         time.sleep(min(max(seconds, 0.1), 0.5))
     return wakeups

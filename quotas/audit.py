@@ -1,4 +1,4 @@
-"""What operators do, told to the audit trail: as intent, then the act, then its outcome where only Redis changes."""
+"""The audit trail of actions that change only Redis: an entry of the intent, and one of the outcome."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from quotas import events
 
 
 @dataclass(slots=True)
-class Act:
-    """Filled in by the block: what was, and what is now."""
+class AuditDraft:
+    """Filled in by the block: the state before and after the action."""
 
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
 
 
 @contextmanager
-def acting(actor: str, verb: str, target: str, reason: str, project: str = "") -> Iterator[Act]:
-    """Write the intent, run the block, write `done` with what the block has told, or `failed` where it raised."""
-    act = Act()
+def recorded(actor: str, verb: str, target: str, reason: str, project: str = "") -> Iterator[AuditDraft]:
+    """Write the intent, run the block, write `done` with the draft's states, or `failed` if the block raised."""
+    draft = AuditDraft()
 
-    def tell(phase: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:
+    def write(phase: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:
         events.emit(events.OperatorActed(actor, verb, target, before, after, reason, phase, project=project))
 
-    tell("intent", None, None)
+    write("intent", None, None)
     try:
-        yield act
+        yield draft
     except Exception as error:
-        tell("failed", act.before, {"error": type(error).__name__})
+        write("failed", draft.before, {"error": type(error).__name__})
         raise
-    tell("done", act.before, act.after)
+    write("done", draft.before, draft.after)

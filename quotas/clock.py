@@ -13,4 +13,5 @@ def now() -> datetime:
         return datetime.now(UTC)
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
-        return cursor.fetchone()[0]
+        found: tuple[datetime] = cursor.fetchone()
+        return found[0]

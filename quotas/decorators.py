@@ -5,6 +5,8 @@ def export(request): ...
 
 @method_decorator(limited(keys=lambda request, chat_id: {"chat": chat_id}), name="dispatch")
 class Messages(View): ...
+
+On a method of a class it works without `method_decorator`, too.
 """
 
 from __future__ import annotations
@@ -39,24 +41,32 @@ def limited(
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
-        async def limited_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        async def limited_async(*args: Any, **kwargs: Any) -> Any:
+            request, own = _request_of(args)
             return await enforcement.guard_async(
-                lambda: _check_of(request, given, args, kwargs), lambda: view(request, *args, **kwargs)
+                request, lambda: _check_of(request, given, own, kwargs), lambda: view(*args, **kwargs)
             )
 
         if iscoroutinefunction(view):
             return limited_async
 
         @wraps(view)
-        def limited_sync(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        def limited_sync(*args: Any, **kwargs: Any) -> Any:
             # `dispatch` of a class with async handlers is a plain function that returns a coroutine.
             if _on_event_loop():
-                return limited_async(request, *args, **kwargs)
-            return enforcement.guard(_check_of(request, given, args, kwargs), lambda: view(request, *args, **kwargs))
+                return limited_async(*args, **kwargs)
+            request, own = _request_of(args)
+            return enforcement.guard(request, _check_of(request, given, own, kwargs), lambda: view(*args, **kwargs))
 
         return limited_sync
 
     return decorate
+
+
+def _request_of(args: tuple[Any, ...]) -> tuple[HttpRequest, tuple[Any, ...]]:
+    """The request and the view's own arguments behind it: of a method, the first one is the view."""
+    place = 0 if not args or hasattr(args[0], "META") else 1
+    return args[place], args[place + 1 :]
 
 
 def _on_event_loop() -> bool:
@@ -74,6 +84,4 @@ def _check_of(request: HttpRequest, given: Mapping[str, Given], args: Any, kwarg
         for name, value in given.items()
         if value is not None
     }
-    if isinstance(named.get("cost"), int):
-        named["cost"] = {"requests": named["cost"]}
     return enforcement.check_of(request, **named)

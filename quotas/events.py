@@ -39,7 +39,7 @@ class OperatorActed(Event):
 
 @dataclass(frozen=True, slots=True)
 class LimitsChecked(Event):
-    """Requests were held against limits in one call that took `seconds`; dry runs are not told of."""
+    """Requests were checked against limits in one call that took `seconds`. Not emitted for dry runs."""
 
     decisions: Sequence[Decision]
     seconds: float
@@ -65,7 +65,7 @@ class LimitBypassed(Event):
 
 @dataclass(frozen=True, slots=True)
 class LimiterDegraded(Event):
-    """Redis does not answer; limits are held in the process or refused."""
+    """Redis does not answer; limits are enforced in the process or refuse."""
 
     error: str
 
@@ -111,7 +111,7 @@ class AccountChanged(Event):
     """An account went from one state to another, as the API names them.
 
     A breaker opens (`open`), lets a probe out (`half_open`) and closes (`available`); a refused credential disables
-    (`disabled`, `why` is `auth`): that one is worth an alert, and is told once.
+    (`disabled`, `why` is `auth`): this is worth an alert, and is emitted once.
     """
 
     pool: str
@@ -124,7 +124,7 @@ class AccountChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class PoolLimited(Event):
-    """All of a pool is limited: its accounts share a limit, or each of them has met its own. Told once per time.
+    """All of a pool is limited: its accounts share a limit, or each of them has met its own. Emitted once per time.
 
     `account`: whose refusal was the last. `until`: seconds until the first of them is free, None where that is open.
     """
@@ -427,6 +427,14 @@ class AccountActionIncomplete(Event):
     account: str
     what: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedisStateRestored(Event):
+    """Redis had lost its memory; accounts' states and the use of calendar quotas were restored from SQL."""
+
+    accounts: int
+    calendars: int
 
 
 @dataclass(frozen=True, slots=True)

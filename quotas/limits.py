@@ -57,7 +57,7 @@ async def check_async(
     dry_run: bool = False,
     max_wait: float = 0.0,
 ) -> Decision:
-    """`check` for an event loop. Waiting holds no thread, and charges nothing where it is cancelled."""
+    """`check` for an event loop. Waiting occupies no thread, and charges nothing if it is cancelled."""
     asked = _asked(project, user, ip, endpoint, method, keys, cost, dry_run, max_wait)
     if max_wait and not dry_run:
         return await check_waiting(asked)
@@ -103,9 +103,9 @@ class Reservation:
         headers: object = None,
         dialect: str = "generic",
     ) -> list[str]:
-        """Tell how the call went, for adaptive policies; see `limits.report`."""
-        told = outcomes.outcome_of(status=status, error=error, latency=latency, headers_told=headers, dialect=dialect)
-        return outcomes.of_policies((state.policy for state in self.decision.limits), told)
+        """Report the outcome of the call, for adaptive policies; see `limits.report`."""
+        outcome = outcomes.outcome_of(status=status, error=error, latency=latency, headers=headers, dialect=dialect)
+        return outcomes.of_policies((state.policy for state in self.decision.limits), outcome)
 
 
 @contextmanager
@@ -144,7 +144,7 @@ async def reserve_async(
     cost: int | Mapping[str, int] | None = None,
     max_wait: float = 0.0,
 ) -> AsyncIterator[Reservation]:
-    """`reserve` for `async with`. What is told with `settle` goes out when the block ends."""
+    """`reserve` for `async with`. `settle` takes effect when the block ends."""
     asked = _asked(project, user, ip, endpoint, method, keys, cost, False, max_wait)
     if max_wait:
         reservation = _granted(await check_waiting(asked, reserve=True), asked)
@@ -184,15 +184,15 @@ def report(
     dialect: str = "generic",
     count: int = 1,
 ) -> list[str]:
-    """Tell how `count` calls went, so that the adaptive policies that apply can move. Returns their names.
+    """Report the outcome of `count` calls, so that the adaptive policies that apply can move. Returns their names.
 
     `status` and `headers` of the answer, or `error` (`timeout`, `network`) where none came; `latency` in seconds;
     `dialect` says how the header fields are read (`quotas.engine.dialects.DIALECTS`). Costs no round trip. Raises
     `UnknownProject`, `NetworkDenied`.
     """
     asked = _asked(project, user, ip, endpoint, method, keys, None, False, 0.0)
-    told = outcomes.outcome_of(status=status, error=error, latency=latency, headers_told=headers, dialect=dialect)
-    return outcomes.report(asked, told, count)
+    outcome = outcomes.outcome_of(status=status, error=error, latency=latency, headers=headers, dialect=dialect)
+    return outcomes.report(asked, outcome, count)
 
 
 def lease(
@@ -227,5 +227,6 @@ def _asked(
     dry_run: bool,
     max_wait: float,
 ) -> Check:
-    units = {"requests": cost} if isinstance(cost, int) else cost
-    return Check(project, user, ip, endpoint, method, dict(keys or {}), units, dry_run, max_wait)
+    units = service.cost_of(cost)
+    named, subjects = service.text_of(user), service.texts_of(keys)
+    return Check(project, named, ip, endpoint, method, subjects, units, dry_run, max_wait)

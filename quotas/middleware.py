@@ -10,6 +10,7 @@ its status and time.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
@@ -34,16 +35,14 @@ class RateLimitMiddleware:
         if self._async:
             return self._acall(request)
         if enforcement.is_excluded(request):
-            return self.get_response(request)  # type: ignore[return-value]
-        response: HttpResponseBase = enforcement.guard(
-            enforcement.check_of(request), lambda: self.get_response(request)
+            return self.get_response(request)
+        return enforcement.guard(
+            request, enforcement.check_of(request), lambda: cast(HttpResponseBase, self.get_response(request))
         )
-        return response
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
         if enforcement.is_excluded(request):
-            return await self.get_response(request)  # type: ignore[misc]
-        response: HttpResponseBase = await enforcement.guard_async(
-            lambda: enforcement.check_of(request), lambda: self.get_response(request)
+            return await cast(Awaitable[HttpResponseBase], self.get_response(request))
+        return await enforcement.guard_async(
+            request, lambda: enforcement.check_of(request), lambda: self.get_response(request)
         )
-        return response

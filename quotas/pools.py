@@ -11,32 +11,33 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
+import structlog
+
+from quotas.engine.priorities import rank
 from quotas.engine.types import AccountState, Admission, AdmitRequest, CallOutcome
 from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
-from quotas.priorities import rank
 from quotas.runtime.connection import accounts
 from quotas.runtime.threads import in_thread, off_loop
 from quotas.services import accounts as service
-from quotas.services.account_lease import Lease, lent
+from quotas.services.account_lease import Lease, lease_of
 from quotas.snapshot import resolve
 from quotas.upstream import response as answers
-from quotas.upstream.call import CallFailed, CallStatus, Plan, units
+from quotas.upstream.call import CallFailed, CallRetry, CallStatus, units
 
 R = TypeVar("R")
 DEFAULT_ATTEMPTS = 5
 DEFAULT_CALL_WAIT = 60.0
 OnStatus = Callable[[CallStatus], object]
-"""Told as a call goes on. For `call_async` it may be a coroutine function; what it raises is logged, no more."""
+"""Called as a call proceeds. For `call_async` it may be a coroutine function. Its exceptions are logged only."""
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 def get(name: str, project: str | None = None) -> Pool:
@@ -64,8 +65,8 @@ class Pool:
         key: str | int = "",
         model: str = "",
     ) -> Lease:
-        """Lend an account, waiting up to `max_wait` seconds; a context manager. `model`: what of the provider's is asked
-        for, so that a refusal of one model holds up no other.
+        """Acquire an account, waiting up to `max_wait` seconds; a context manager. `model`: the provider's model that is
+        called, so that a refusal of one model does not block another.
 
         Raises `NoAccountAvailable` (with `retry_after` and `reasons`), `CostExceedsLimit`, `PoolDisabled`,
         `LimiterUnavailable`.
@@ -93,7 +94,7 @@ class Pool:
         key: str | int = "",
         model: str = "",
     ) -> AsyncIterator[Lease]:
-        """`acquire` for `async with`; waiting holds no thread."""
+        """`acquire` for `async with`; waiting occupies no thread."""
         asked = units(cost, tokens, requests)
         deadline = time.monotonic() + max_wait
         while True:
@@ -106,8 +107,8 @@ class Pool:
         try:
             yield lease
         except BaseException as error:
-            lent_out, raised = lease, error
-            await in_thread(lambda: lent_out.end(raised))
+            acquired, raised = lease, error
+            await in_thread(lambda: acquired.end(raised))
             raise
         await in_thread(lambda: lease.end(None))
 
@@ -129,21 +130,21 @@ class Pool:
         """Call `fn(lease)` until it goes through: with another account after a rate limit, with backoff after faults.
 
         What `fn` returns settles the lease where it has `status_code` and `headers`; where `fn` has settled it
-        itself, that counts. `max_wait`: seconds for all waiting. `on_status` is told of rate limits, retries,
+        itself, that counts. `max_wait`: seconds for all waiting. `on_status` is called on rate limits, retries,
         recovery and giving up. Raises `CallFailed` (with the last `response`), what `fn` raised in the last attempt,
         and what `acquire` raises.
         """
-        plan = Plan(self.name, request_id, attempts, max_wait, on_status)
+        retry = CallRetry(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
-        last: _Attempt | None = None
+        last: _Attempt[R] | None = None
         while True:
             try:
-                admission = service.admit(self._request(asked, rank(priority), str(key), model, plan))
-                lease = self._lease_of(admission, plan.token)
+                admission = service.admit(self._request(asked, rank(priority), str(key), model, retry))
+                lease = self._lease_of(admission, retry.token)
             except QuotaError as refusal:
-                return _no_account(plan, refusal, last)
+                return _no_account(retry, refusal, last)
             if lease is None:
-                time.sleep(plan.before(admission))
+                time.sleep(retry.wait_for_account(admission))
                 continue
             try:
                 last = _answered(lease, fn(lease))
@@ -152,9 +153,9 @@ class Pool:
             except BaseException as raised:
                 lease.end(raised)
                 raise
-            wait = plan.after(last.outcome, lease)
+            wait = retry.after_attempt(last.outcome, lease)
             if wait is None:
-                return last.finish(plan)
+                return last.finish(retry)
             time.sleep(wait)
 
     async def call_async(
@@ -172,32 +173,32 @@ class Pool:
         attempts: int = DEFAULT_ATTEMPTS,
         max_wait: float = DEFAULT_CALL_WAIT,
     ) -> R:
-        """`call` for a coroutine function; waiting holds no thread."""
-        told: list[CallStatus] = []
-        plan = Plan(self.name, request_id, attempts, max_wait, told.append)
+        """`call` for a coroutine function; waiting occupies no thread."""
+        unreported: list[CallStatus] = []
+        retry = CallRetry(self.name, request_id, attempts, max_wait, unreported.append)
         asked = units(cost, tokens, requests)
-        last: _Attempt | None = None
+        last: _Attempt[R] | None = None
         try:
             while True:
                 try:
-                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model, plan)
+                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model, retry)
                 except QuotaError as refusal:
-                    return _no_account(plan, refusal, last)
+                    return _no_account(retry, refusal, last)
                 wait: float | None
                 if lease is None:
-                    wait = plan.before(admission)
+                    wait = retry.wait_for_account(admission)
                 else:
                     last = await self._attempt_async(fn, lease)
-                    wait = plan.after(last.outcome, lease)
+                    wait = retry.after_attempt(last.outcome, lease)
                 if last is not None and wait is None:
-                    return last.finish(plan)
-                await _pass_on(told, on_status)
+                    return last.finish(retry)
+                await _report_statuses(unreported, on_status)
                 await asyncio.sleep(wait or 0.0)
         finally:
-            await _pass_on(told, on_status)
+            await _report_statuses(unreported, on_status)
 
     @staticmethod
-    async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> _Attempt:
+    async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> _Attempt[R]:
         try:
             response = await fn(lease)
         except Exception as error:  # noqa: BLE001 - the caller's code may raise anything: it settles the lease
@@ -209,19 +210,19 @@ class Pool:
         return await in_thread(lambda: _answered(lease, response))
 
     def states(self) -> list[AccountState]:
-        """Every account as it stands."""
+        """The present state of every account."""
         return off_loop(lambda: accounts().states(resolve.pool_spec(self.name)))
 
     async def _admit_async(
-        self, cost: Mapping[str, int], priority: int, key: str, model: str, plan: Plan | None = None
+        self, cost: Mapping[str, int], priority: int, key: str, model: str, retry: CallRetry | None = None
     ) -> tuple[Admission, Lease | None]:
         """One admission in a thread, and its lease. Cancelled meanwhile, what it was granted is given back."""
         lock, gone, granted = threading.Lock(), False, None
 
         def admit() -> tuple[Admission, Lease | None]:
             nonlocal granted
-            admission = service.admit(self._request(cost, priority, key, model, plan))
-            lease = self._lease_of(admission, plan.token if plan is not None else "")
+            admission = service.admit(self._request(cost, priority, key, model, retry))
+            lease = self._lease_of(admission, retry.token if retry is not None else "")
             with lock:
                 granted = lease
                 if gone and lease is not None:
@@ -238,9 +239,9 @@ class Pool:
             raise
 
     def _request(
-        self, cost: Mapping[str, int], priority: int, key: str, model: str, plan: Plan | None = None
+        self, cost: Mapping[str, int], priority: int, key: str, model: str, retry: CallRetry | None = None
     ) -> AdmitRequest:
-        without = plan.refused_by if plan is not None else ""
+        without = retry.refused_by if retry is not None else ""
         return service.request_for(
             self.name, cost, priority=priority, key=key, model=model, without=without, project=self.project
         )
@@ -251,7 +252,7 @@ class Pool:
             raise CostExceedsLimit(detail=self.name)
         if admission.disabled:
             raise PoolDisabled(self.name)
-        return lent(admission, self.name, request, self.project) if admission.allowed else None
+        return lease_of(admission, self.name, request, self.project) if admission.allowed else None
 
     def _lease(self, admission: Admission) -> Lease:
         lease = self._lease_of(admission)
@@ -261,22 +262,22 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(Generic[R]):
     """How one attempt of a call came out: an answer or an exception, and what it means."""
 
     outcome: CallOutcome
-    response: Any = None
+    response: R | None = None
     error: Exception | None = None
 
-    def finish(self, plan: Plan) -> Any:
+    def finish(self, retry: CallRetry) -> R:
         if self.error is not None:
             raise self.error
         if self.outcome.category == "ok":
-            return self.response
-        raise CallFailed(self.outcome.category, plan.made, self.response)
+            return cast(R, self.response)
+        raise CallFailed(self.outcome.category, retry.made, self.response)
 
 
-def _answered(lease: Lease, response: Any) -> _Attempt:
+def _answered(lease: Lease, response: R) -> _Attempt[R]:
     """Settle by what `fn` returned, unless it has settled itself."""
     if lease.outcome is None and answers.status_of(response) is not None:
         lease.settle_response(response)
@@ -286,18 +287,18 @@ def _answered(lease: Lease, response: Any) -> _Attempt:
     return _Attempt(lease.outcome, response)
 
 
-def _failed(lease: Lease, error: Exception) -> _Attempt:
+def _failed(lease: Lease, error: Exception) -> _Attempt[Any]:
     lease.end(error)
     assert lease.outcome is not None
     return _Attempt(lease.outcome, error=error)
 
 
-def _no_account(plan: Plan, refusal: QuotaError, last: _Attempt | None) -> Any:
+def _no_account(retry: CallRetry, refusal: QuotaError, last: _Attempt[R] | None) -> R:
     """End a call that gets no account, whatever it waits: by its last failure, where it had one."""
     if last is not None and isinstance(refusal, PoolDisabled):
-        plan.stop(last.outcome.category)
-        return last.finish(plan)
-    plan.stop("")
+        retry.stop(last.outcome.category)
+        return last.finish(retry)
+    retry.stop("")
     raise refusal
 
 
@@ -305,10 +306,10 @@ def _give_back(lease: Lease) -> None:
     lease.give_back()
 
 
-async def _pass_on(told: list[CallStatus], on_status: OnStatus | None) -> None:
-    """Tell what has been told to `on_status`, which may be a coroutine function."""
-    while told:
-        status = told.pop(0)
+async def _report_statuses(unreported: list[CallStatus], on_status: OnStatus | None) -> None:
+    """Pass the statuses that were not reported yet to `on_status`, which may be a coroutine function."""
+    while unreported:
+        status = unreported.pop(0)
         if on_status is None:
             continue
         try:
@@ -316,4 +317,4 @@ async def _pass_on(told: list[CallStatus], on_status: OnStatus | None) -> None:
             if inspect.isawaitable(answer):
                 await answer
         except Exception:
-            logger.exception("on_status failed for a call through %s", status.pool)
+            log.exception("call.on_status_failed", pool=status.pool)

@@ -58,4 +58,4 @@ def throwaway_prefix() -> str:
 def fresh_configuration() -> None:
     """Forget the configuration in memory, so that the next use reads SQL. For a database that was emptied or replaced,
     whose versions begin anew."""
-    resolve.forget()
+    resolve.clear()

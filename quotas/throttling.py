@@ -25,7 +25,7 @@ class PolicyThrottle(BaseThrottle):
 
     def allow_request(self, request: Request, view: APIView) -> bool:
         cost: Any = getattr(view, "throttle_cost", None)
-        named = {"cost": {"requests": cost} if isinstance(cost, int) else cost} if cost is not None else {}
+        named = {"cost": cost} if cost is not None else {}
         plain = request._request
         asked = enforcement.check_of(plain, **named)
         if asked.user is None and getattr(request.user, "is_authenticated", False):

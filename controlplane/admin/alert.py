@@ -1,4 +1,4 @@
-"""Alerts: what is wrong now, and what was."""
+"""Alerts: open and past problems."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from controlplane.alerts import records
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import Alert
 from queues.models import Queue
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action, listing
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Account, Policy, Pool, Project
 
@@ -59,7 +59,7 @@ class KindFilter(admin.SimpleListFilter):
 
 
 def target_of(alert: Alert) -> str | None:
-    """The page of what an alert is about, by its facts; None where it is gone."""
+    """The page of the object of an alert, by its facts; None if the object is gone."""
     facts = alert.facts
     rows: Any
     if "account" in facts:
@@ -152,7 +152,7 @@ class AlertAdmin(ReadOnlyAdmin):
 
     @display(description="Subject")
     def shown_subject(self, row: Alert) -> Any:
-        """With a link to what the alert is about."""
+        """With a link to the alert's object."""
         address = target_of(row)
         return format_html('<a class="sl-link" href="{}">{}</a>', address, row.subject) if address else row.subject
 
@@ -166,13 +166,13 @@ class AlertAdmin(ReadOnlyAdmin):
 
     @display(description="Acknowledged")
     def shown_acknowledged(self, row: Alert) -> str:
-        told = []
+        parts = []
         if row.acknowledged_at:
-            told.append(f"acknowledged by {row.acknowledged_by} at {row.acknowledged_at:%Y-%m-%d %H:%M:%S}")
+            parts.append(f"acknowledged by {row.acknowledged_by} at {row.acknowledged_at:%Y-%m-%d %H:%M:%S}")
         if row.resolved_at:
             how = f"resolved by {row.resolved_by}" if row.resolved_by else "auto-resolved"
-            told.append(f"{how} at {row.resolved_at:%Y-%m-%d %H:%M:%S}")
-        return ", ".join(told) or "unacknowledged"
+            parts.append(f"{how} at {row.resolved_at:%Y-%m-%d %H:%M:%S}")
+        return ", ".join(parts) or "unacknowledged"
 
     @display(description="Notifications")
     def shown_notices(self, row: Alert) -> Any:
@@ -191,7 +191,7 @@ class AlertAdmin(ReadOnlyAdmin):
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{} to {}: {}</li>", lines))
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
-        """Only those that would change something."""
+        """Only the actions that would change something."""
         row = self.get_object(request, str(object_id))
         able = set()
         if row is not None and row.resolved_at is None:

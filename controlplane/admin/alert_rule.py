@@ -1,4 +1,4 @@
-"""Alert rules: which alerts are sent where. The address goes in and never comes out."""
+"""Alert rules: which alerts are sent where. The address can be set and is never shown."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminP
 from controlplane.alerts import channels, outbox
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import AlertNotice, AlertRule
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import Refused
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
-from quotas.admin.trail import actor_of
 
 ADDRESS_HELP = (
     "webhook+https://… posts JSON; mailto://, slack://, tgram://, … in apprise's notation. Encrypted at"
@@ -84,7 +84,7 @@ class AlertRuleAdmin(SluiceAdmin):
         return form
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Who may not set an address does not see its field: read-only, it would show what is stored."""
+        """The field is hidden for people who may not set an address: as read-only text it would show the stored one."""
         sets = super().get_fieldsets(request, obj)
         if obj is None or self.has_change_permission(request, obj):
             return sets

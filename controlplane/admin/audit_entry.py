@@ -41,9 +41,9 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     @display(description="Change")
     def shown_change(self, row: AuditEntry) -> str:
         before, after = row.before or {}, row.after or {}
-        told = [f"{name}: {before[name]} → {after.get(name)}" for name in before if before[name] != after.get(name)]
-        told += [f"{name}: {value}" for name, value in after.items() if name not in before]
-        text = ", ".join(told)
+        changes = [f"{name}: {before[name]} → {after.get(name)}" for name in before if before[name] != after.get(name)]
+        changes += [f"{name}: {value}" for name, value in after.items() if name not in before]
+        text = ", ".join(changes)
         return text[:120] + ("…" if len(text) > 120 else "")
 
     @display(description="Before")

@@ -15,12 +15,12 @@ MOST = 10_000
 
 
 def open_letters(request: HttpRequest) -> str:
-    """How many dead letters are open; empty where there are none."""
+    """The number of open dead letters; empty if there are none."""
     return _counted(visible(request.user, DeadLetter.objects.filter(handled_at=None), "project"))
 
 
 def open_alerts(request: HttpRequest) -> str:
-    """How many alerts are open; empty where there are none. A project's members have few, and see them in the list."""
+    """The number of open alerts; empty if there are none. Members of a project have few, and see them in the list."""
     return "" if project_ids(request.user) is not None else _counted(Alert.objects.filter(resolved_at=None))
 
 

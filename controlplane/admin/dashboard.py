@@ -1,6 +1,6 @@
-"""The dashboard, and the fragments of it that a page asks for again every few seconds.
+"""The dashboard, and its fragments, which a page loads again every few seconds.
 
-A fragment is worked out at most once in `FRESH` seconds for all who see the same rows, however many look.
+A fragment is computed at most once in `FRESH` seconds for all people who see the same rows.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ KEPT = 200
 
 @dataclass(frozen=True)
 class Panel:
-    """`figures(projects, pk)` gives the template's context; `projects` are the primary keys that bound it, or None.
+    """`figures(projects, pk)` returns the template's context; `projects` are the primary keys of the visible projects, or None for all.
 
-    `permission`: who may see it. `platform`: not for those who are bound to projects.
+    `permission`: needed to see it. `platform`: hidden from members of projects.
     """
 
     figures: Callable[[list[int] | None, int | None], dict[str, Any]]
@@ -56,7 +56,7 @@ class Panel:
     platform: bool = False
     title: str = ""
     column: str = ""
-    """Where it stands on the dashboard: `top`, `left`, `right`, `bottom`."""
+    """Its position on the dashboard: `top`, `left`, `right`, `bottom`."""
     template: str = ""
     """Of which panel it has the template; empty: of its own."""
 
@@ -92,13 +92,13 @@ _worked_out: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
 
 
 def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
-    """For the index page: the panels that this person may see."""
+    """The panels that this person may see, for the index page."""
     panels = [(name, panel) for name, panel in PANELS.items() if panel.column and _may(request, panel)]
     return {**given, "panels": panels, "title": "Dashboard"}
 
 
 def live(request: HttpRequest, name: str) -> HttpResponse:
-    """One fragment; `?pk=` names the row where it is about one."""
+    """One fragment; `?pk=` names its row, if it has one."""
     panel = PANELS.get(name)
     if panel is None:
         raise Http404
@@ -151,6 +151,6 @@ calls_view = admin.site.admin_view(calls_page)
 
 
 def forget() -> None:
-    """Work everything out anew."""
+    """Compute everything anew."""
     with _lock:
         _worked_out.clear()

@@ -14,16 +14,16 @@ from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from quotas import events
+from quotas.admin.audit import actor_of, changes
 from quotas.admin.deletion import DeletesWithReason
 from quotas.admin.reason import ReasonField
-from quotas.admin.trail import actor_of, changes
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
 def facts(row: Model) -> dict[str, Any]:
-    """What the audit log keeps of a person or a role; never a password."""
+    """The members of a person or role that the audit log stores; never a password."""
     if isinstance(row, User):
         return {
             "username": row.username,
@@ -44,7 +44,7 @@ class PersonAddForm(UserCreationForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["is_staff"].initial = True  # who can't sign in to this site is of no use here
+        self.fields["is_staff"].initial = True  # a person who can't sign in to this site is of no use
 
 
 class PersonChangeForm(UserChangeForm):
@@ -56,7 +56,7 @@ class RoleForm(forms.ModelForm):
 
 
 class AuditedAdmin(DeletesWithReason):
-    """Who may do what is changed in the audit log, with before, after and reason."""
+    """Changes of permissions are recorded in the audit log, with before, after and reason."""
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         request._sluice_before = facts(self.model._default_manager.get(pk=obj.pk)) if change else None  # type: ignore[attr-defined]
@@ -103,7 +103,7 @@ class UserAdmin(AuditedAdmin, DjangoUserAdmin):
     readonly_fields = ("last_login", "date_joined")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Only a superuser makes superusers, or hands out single permissions."""
+        """Only a superuser can create superusers or grant single permissions."""
         found = tuple(super().get_readonly_fields(request, obj))
         return found if request.user.is_superuser else (*found, "is_superuser", "user_permissions")
 
@@ -129,7 +129,7 @@ class GroupAdmin(AuditedAdmin, DjangoGroupAdmin):
     fieldsets = ((None, {"fields": ("name", "permissions")}), ("Audit", {"fields": ("reason",)}))
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """What a role may do is a superuser's to say."""
+        """Only a superuser can change what a role may do."""
         return request.user.is_superuser
 
     def has_add_permission(self, request: HttpRequest) -> bool:

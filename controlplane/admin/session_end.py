@@ -1,4 +1,4 @@
-"""A fragment of a page that is asked for after the session has ended sends the whole page to the login form.
+"""After the session has ended, a request for a fragment sends the whole page to the login form.
 
 htmx follows a redirect by itself and would put the login form into the fragment's place.
 """

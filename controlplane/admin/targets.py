@@ -1,4 +1,4 @@
-"""From what the audit log names (`queue:batch`, `account:llm/a1`) to the object's page."""
+"""The page of an object that the audit log names (`queue:batch`, `account:llm/a1`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMED: dict[str, tuple[Any, str]] = {
 
 
 def address_of(target: str) -> str | None:
-    """The page of an audit entry's target; None where it is gone, or is no single object."""
+    """The page of an audit entry's target; None if it is gone or is not a single object."""
     noun, _, name = target.partition(":")
     if noun == "account":
         pool, _, account = name.partition("/")

@@ -15,10 +15,13 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
+from controlplane.alerts.deadline import Deadline, TooSlow
 from queues.services import webhook
 
 _WEBHOOKS = {"webhook+http": "http", "webhook+https": "https"}
 _MOODS = {"info": "info", "warning": "warning", "critical": "failure"}
+APPRISE = Deadline(30.0)
+"""For one try with all of an address's targets, between which the library waits."""
 
 
 class NotDelivered(Exception):
@@ -26,7 +29,7 @@ class NotDelivered(Exception):
 
 
 def problem(address: str) -> str | None:
-    """What is wrong with an address; None where a notice can be sent to it."""
+    """Why an address is not valid; None if it is."""
     scheme, mark, _ = address.partition("://")
     if not mark:
         return "is no address: it needs a scheme, such as webhook+https://"
@@ -79,7 +82,7 @@ def _post(address: str, message_id: str, document: dict[str, Any]) -> None:
 
 
 def _why(error: Exception) -> str:
-    """What went wrong with the connection, without the address."""
+    """The error of a connection, without the address."""
     match error:
         case urllib3.exceptions.NameResolutionError():
             return "the host name can't be resolved"
@@ -97,8 +100,17 @@ def _notify(address: str, title: str, text: str, severity: str, *, resolved: boo
     service = library.Apprise()
     if not service.add(address):
         raise NotDelivered("no service knows this address")
+    mood = "success" if resolved else _MOODS[severity]
+
+    def notify() -> bool:
+        # By the plugins themselves: the library's own call runs them in threads of a pool, which nothing interrupts.
+        answers = [plugin.notify(body=text, title=title, notify_type=mood) for plugin in service]
+        return all(answers)
+
     try:
-        taken = service.notify(body=text, title=title, notify_type="success" if resolved else _MOODS[severity])
+        taken = APPRISE.within(address, notify)
+    except TooSlow:
+        raise NotDelivered("the service did not answer in time") from None
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything
         raise NotDelivered(type(error).__name__) from None
     if not taken:
@@ -107,7 +119,7 @@ def _notify(address: str, title: str, text: str, severity: str, *, resolved: boo
 
 @cache
 def _library() -> Any:
-    """Loaded where it is needed only: it brings a hundred services with it."""
+    """Imported when needed: it imports a hundred services."""
     import apprise
 
     quiet = logging.getLogger("apprise")

@@ -1,4 +1,4 @@
-"""What can be alerted on. The names are those of the configuration file's `when`."""
+"""The kinds of alerts. The names are those of the configuration file's `when`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rank(severity: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that is wrong now. `kind` and `subject` say whether it is the same as one that is known."""
+    """A problem that exists now. Two with the same `kind` and `subject` are the same problem."""
 
     kind: str
     subject: str

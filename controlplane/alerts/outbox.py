@@ -1,11 +1,10 @@
-"""The notices of alerts: what each says, and how it is sent to its rule's address."""
+"""The notices of alerts: their content, and sending them to a rule's address."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-import structlog
 from django.db.models import Exists, OuterRef, QuerySet
 
 from controlplane.alerts import channels
@@ -16,11 +15,9 @@ from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.outbox import Outbox
 from quotas.times import rfc3339
 
-log = structlog.get_logger(__name__)
-
 
 class NoticeOutbox(Outbox[AlertNotice]):
-    """Notices of alerts; each rule is a receiver of its own, and of one alert it gets the notices in their order."""
+    """Notices of alerts. Each rule is one receiver, and gets the notices of one alert in order."""
 
     model = AlertNotice
 
@@ -37,18 +34,18 @@ class NoticeOutbox(Outbox[AlertNotice]):
     def deliver(self, row: AlertNotice) -> str:
         error = _deliver(row)
         if error:
-            log.info("alert.notice_failed", rule=row.rule.name, notice=row.uid, error=error, tries=row.tries + 1)
+            events.emit(events.NoticeFailed(row.rule.name, row.uid, error, row.tries + 1))
         return error
 
     def given_up(self, row: AlertNotice, error: str) -> None:
-        log.warning("alert.notice_given_up", rule=row.rule.name, notice=row.uid, error=error)
+        events.emit(events.NoticeGivenUp(row.rule.name, row.uid, error))
 
 
 notices = NoticeOutbox()
 
 
 def send_test(rule: AlertRule, *, actor: str, reason: str) -> str:
-    """One notice that means nothing, sent at once. Returns what went wrong; nothing is kept but the audit entry."""
+    """Send a test notice at once. Returns the error; nothing is stored but the audit entry."""
     now = clock.now()
     alert = Alert(
         uid="test", kind="test", subject=rule.name, severity="info", summary="A test: nothing is wrong.",
@@ -62,8 +59,8 @@ def send_test(rule: AlertRule, *, actor: str, reason: str) -> str:
 
 
 def _deliver(notice: AlertNotice) -> str:
-    """One try; what went wrong, or nothing."""
-    if not notice.document:  # from before contents were stored; it is kept from then on
+    """Try once; returns the error, or an empty text."""
+    if not notice.document:  # created before contents were stored; stored from now on
         write(notice)
         AlertNotice.objects.filter(pk=notice.pk).update(title=notice.title, text=notice.text, document=notice.document)
     try:
@@ -77,7 +74,7 @@ def _deliver(notice: AlertNotice) -> str:
 
 
 def write(notice: AlertNotice) -> AlertNotice:
-    """Store in the notice what it says, of its alert as it is now."""
+    """Store the notice's content, from its alert as it is now."""
     notice.title, notice.text, notice.document = title_of(notice), text_of(notice), document_of(notice)
     return notice
 

@@ -14,7 +14,7 @@ MAX_SUMMARY = 500
 
 
 def report(trouble: Trouble, times: int = 1) -> Alert:
-    """Open an alert, or note on the open one that it was seen again. A severity that rises is told like a new one."""
+    """Open an alert, or note on the open one that it was seen again. A higher severity is reported like a new alert."""
     with transaction.atomic():
         alert = _open_one(trouble)
         if alert is None:
@@ -29,7 +29,7 @@ def report(trouble: Trouble, times: int = 1) -> Alert:
 
 
 def refresh(alert: Alert, trouble: Trouble) -> None:
-    """The figures as they are now, of an alert that is still so. Nothing is sent."""
+    """Update the figures of an open alert. Nothing is sent."""
     if alert.severity == trouble.severity and alert.summary != trouble.summary[:MAX_SUMMARY]:
         Alert.objects.filter(pk=alert.pk, resolved_at=None).update(
             summary=trouble.summary[:MAX_SUMMARY], facts=trouble.facts, last_seen=clock.now()
@@ -73,12 +73,12 @@ def _seen_again(alert: Alert, trouble: Trouble, times: int) -> Alert:
 
 
 def end(alert: Alert) -> bool:
-    """What was wrong is over. False if somebody else has ended it."""
+    """End an alert whose problem is over. False if another process has ended it."""
     return _end(alert, "")
 
 
 def resolve(alert: Alert, *, actor: str, reason: str) -> bool:
-    """An operator ends it. It is opened again only by something new."""
+    """An operator ends it. Only something new opens it again."""
     with transaction.atomic():
         ended = _end(alert, actor)
         if ended:
@@ -87,7 +87,7 @@ def resolve(alert: Alert, *, actor: str, reason: str) -> bool:
 
 
 def acknowledge(alert: Alert, *, actor: str, reason: str) -> bool:
-    """Somebody looks after it; it stays open until it is over. False where it was acknowledged or is over."""
+    """An operator works on it; it stays open until it is over. False if it was acknowledged before or is over."""
     with transaction.atomic():
         rows = Alert.objects.filter(pk=alert.pk, acknowledged_at=None, resolved_at=None)
         done = bool(rows.update(acknowledged_at=clock.now(), acknowledged_by=actor[:200]))
@@ -108,7 +108,7 @@ def _end(alert: Alert, by: str) -> bool:
 
 
 def _tell(alert: Alert, event: str) -> None:
-    """To the outbox for those whose rule asks for it, and to the live streams."""
+    """Write notices for the rules that ask for it, and emit the event."""
     rules = [rule for rule in AlertRule.objects.filter(enabled=True).defer("to") if alert.kind in rule.when]
     now = clock.now()
     AlertNotice.objects.bulk_create(

@@ -1,6 +1,6 @@
-"""Beside the leading dispatcher: a thread that looks for troubles and keeps accounts' history, and one that sends notices.
+"""Two threads beside the leading dispatcher: one compares alerts with SQL and writes the history of accounts, one sends notices.
 
-A receiver that is slow delays neither the watch nor the notices of other rules.
+A slow receiver delays neither the watch nor the notices of other rules.
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections
 from redis.exceptions import RedisError
 
 from controlplane.alerts import outbox
 from controlplane.alerts.watch import Watch
 from controlplane.observability.account_history import AccountHistory
-from quotas import clock
+from quotas import clock, events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.runtime import background
 from quotas.runtime.outbox_sender import OutboxSender
@@ -24,11 +23,9 @@ PAUSE = 1.0
 EVERY = 5.0
 """Seconds between two looks."""
 
-log = structlog.get_logger(__name__)
-
 
 class Sender:
-    """Works while `leads` says so."""
+    """Works while `leads()` is true."""
 
     def __init__(self, leads: Callable[[], bool]) -> None:
         self._leads = leads
@@ -54,10 +51,10 @@ class Sender:
                 close_old_connections()
                 self.look()
             except (DatabaseError, InterfaceError, RedisError, LimiterUnavailable) as error:
-                log.warning("alerts.waiting", error=type(error).__name__)
+                events.emit(events.ServiceUnavailable("alerts", "looking for alerts", type(error).__name__))
         self._stopping.wait(EVERY if self._leads() else PAUSE)
 
     def look(self) -> None:
-        """One look at what is wrong now, and at how accounts do."""
+        """Compare alerts with SQL once, and sample the accounts."""
         self._watch.look()
         self._history.note(clock.now())

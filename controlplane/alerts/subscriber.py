@@ -1,6 +1,6 @@
-"""Which events are troubles. A subscriber only: what emits them knows nothing of alerts.
+"""Which events raise alerts. The code that emits an event does not know about alerts.
 
-An alert is a row that is written where the event happens, after its transaction; delivery is somebody else's work. Of
+The process in which the event happens writes the alert's row, after its transaction; the sender delivers it. Of
 a storm (thousands of jobs that die in a second) the first few are written and the others are counted.
 """
 
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 def trouble_of(event: events.Event) -> Trouble | None:
-    """What is wrong according to this event; None: nothing."""
+    """The problem that an event reports; None if it reports none."""
     match event:
         case events.AccountChanged(after="open"):
             return summaries.breaker_opened(event.pool, event.account, event.why, event.until)
@@ -49,7 +49,7 @@ def trouble_of(event: events.Event) -> Trouble | None:
 
 
 class Recorder:
-    """Writes troubles down. One for each process."""
+    """Writes alerts. One for each process."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -57,8 +57,8 @@ class Recorder:
         self._written: dict[tuple[str, str], tuple[float, int]] = {}
         self._more: dict[tuple[str, str], int] = {}
 
-    def hear(self, event: events.Event) -> None:
-        """A subscriber. What was emitted in a transaction is written when that is committed."""
+    def receive(self, event: events.Event) -> None:
+        """A subscriber. An event that is emitted in a transaction is written after the commit."""
         trouble = trouble_of(event)
         if trouble is None:
             return
@@ -68,7 +68,7 @@ class Recorder:
             self.write(trouble)
 
     def write(self, trouble: Trouble) -> None:
-        """Never fails its emitter: what can't be written now is seen by the watch, which looks at what is so."""
+        """Never fails the emitter. The watch finds what can't be written now."""
         times = self._turn(trouble)
         if not times:
             return
@@ -78,7 +78,7 @@ class Recorder:
             log.exception("alert.unwritten", kind=trouble.kind, subject=trouble.subject)
 
     def _turn(self, trouble: Trouble) -> int:
-        """How many are to be written now, with those that were held back; 0: it is held back."""
+        """How many sightings to write now, with those that were postponed; 0: this one is postponed."""
         place, now = trouble.place, self._monotonic()
         with self._lock:
             since, writes = self._written.get(place, (now, 0))
@@ -94,7 +94,7 @@ class Recorder:
 
 
 recorder = Recorder()
-HEARD: tuple[type[events.Event], ...] = (
+SOURCES: tuple[type[events.Event], ...] = (
     events.AccountChanged,
     events.PoolLimited,
     events.ThresholdCrossed,
@@ -103,12 +103,12 @@ HEARD: tuple[type[events.Event], ...] = (
 
 
 def begin(event: Any) -> None:
-    """The dispatcher's process also watches and delivers."""
+    """The dispatcher's process also runs the watch and the sender."""
     if event.role == "dispatcher":
         Sender(event.leads).start()
 
 
 def connect() -> None:
-    for kind in HEARD:
-        events.subscribe(kind, recorder.hear)
+    for kind in SOURCES:
+        events.subscribe(kind, recorder.receive)
     events.subscribe(events.ProcessStarted, begin)

@@ -1,7 +1,7 @@
-"""What is wrong according to SQL, and what is over. Level-triggered, so that no lost event leaves an alert out or open.
+"""Compares alerts with SQL: which problems exist, and which are over. So a lost event leaves no alert missing or open.
 
-An alert ends when what it says has not been so for `SLUICE_ALERT_CALM` seconds. One that an operator has resolved is
-opened again by something new only, not because it still is so.
+An alert ends when its problem has been over for `SLUICE_ALERT_CALM` seconds. An alert that an operator has resolved
+opens again only after something new.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from quotas.models import Account, ThresholdMark
 KEPT = timedelta(days=90)
 """How long alerts that are over are kept."""
 SLOW = 3
-"""What has to be counted is counted at every third look."""
+"""Every third comparison counts rows."""
 NEARLY_FULL, NO_LONGER = 0.8, 0.6
 SPAN = 60.0
 """Seconds over which calls are counted for the error rate."""
@@ -37,13 +37,13 @@ FAILURE_SPAN = timedelta(minutes=10)
 FAILURE_READ = 1000
 """A queue's failure rate is that of its last jobs, at most so many and no older."""
 FEWEST_DEAD = 10
-"""Fewer are no rate yet: their dead letters are on the dashboard."""
+"""With fewer there is no rate yet; the dashboard shows the dead letters."""
 Place = tuple[str, str]
 
 
 @dataclass(slots=True)
 class Watch:
-    """Looks every few seconds, in the one process that leads."""
+    """Compares every few seconds, in the leading process."""
 
     _looks: int = 0
     _counted: list[Trouble] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Watch:
                 records.end(alert)
 
     def _errors(self, rows: Iterable[Account], known: dict[Place, Alert]) -> Iterator[Trouble]:
-        """Failures among the calls of the last minute. Counts that went back begin anew."""
+        """Failures among the calls of the last minute. A count that went down starts anew."""
         moment = time.monotonic()
         good: Counter[str] = Counter()
         bad: Counter[str] = Counter()
@@ -143,8 +143,8 @@ def _pools(rows: Iterable[Account], now: datetime) -> Iterator[Trouble]:
         free = len(accounts) - states["cooling_down"] - states["open"] - states["half_open"] - states["disabled"]
         if not free and states["cooling_down"] + states["open"]:
             ends = [(row.until - now) / timedelta(seconds=1) for row in accounts if row.until and row.until > now]
-            told = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
-            yield summaries.pool_limited(name, told, min(ends, default=None))
+            summary = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
+            yield summaries.pool_limited(name, summary, min(ends, default=None))
 
 
 def _is_over(row: Account, now: datetime) -> bool:
@@ -175,7 +175,7 @@ def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
 
 
 def _failures(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
-    """Queues of whose last jobs many failed for good."""
+    """Queues in which many of the last jobs died."""
     for queue in Queue.objects.all():
         rows = Job.objects.filter(queue=queue, stage=Stage.DONE, finished_at__gt=now - FAILURE_SPAN)
         latest = rows.exclude(status=Status.CANCELLED).order_by("-finished_at")

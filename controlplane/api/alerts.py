@@ -1,4 +1,4 @@
-"""`/api/v1/alerts`: what is wrong, what was, and who looks after it."""
+"""`/api/v1/alerts`: open and past alerts, acknowledge and resolve."""
 
 from __future__ import annotations
 

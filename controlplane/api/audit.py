@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.models import AuditEntry
+from quotas.rest.fields import MomentField
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.views import ApiView
 
@@ -21,7 +22,7 @@ class AuditQuery(PageQuery):
 
 
 class Entry(serializers.Serializer[Any]):
-    at = serializers.DateTimeField()
+    at = MomentField()
     actor = serializers.CharField()
     verb = serializers.CharField()
     target = serializers.CharField()

@@ -25,7 +25,7 @@ from quotas.snapshot.policies import CompiledPolicy
 from quotas.times import rfc3339
 
 MOST = 1000
-"""Subjects that are told of; the totals are of all."""
+"""The most subjects in an answer; the totals cover all."""
 
 
 class MomentField(serializers.DateTimeField):
@@ -84,7 +84,7 @@ class BacktestAnswer(serializers.Serializer[Any]):
 
 
 class BacktestView(ApiView):
-    """Hold a policy against recorded traffic before saving it."""
+    """Say what a policy would have denied in recorded traffic, before it is saved."""
 
     scopes = {"POST": "operate"}
 
@@ -130,7 +130,7 @@ def _node(value: Any, *path: str | int) -> Node:
 
 
 def _compiled(item: Item, caller: Caller) -> CompiledPolicy:
-    """The policy as checks would hold it, never saved; a stored one's overrides stay. A project's is its own."""
+    """The policy as checks would use it, never saved. Overrides of a stored policy apply. A project's key tries a policy of its own project."""
     columns = {**item, "project": caller.project, "tier": None}
     if item["project"] is not None:
         columns["project"] = Project.objects.filter(slug=item["project"]).first()
@@ -156,22 +156,22 @@ def _answer(policy: CompiledPolicy, found: backtest.Backtest) -> dict[str, Any]:
         "to": rfc3339(found.end),
         "total": {
             "subjects": len(found.subjects),
-            "subjects_denied": sum(1 for held in found.subjects if held.denied),
-            "demand": sum(held.demand for held in found.subjects),
-            "denied": sum(held.denied for held in found.subjects),
-            "recorded_denied": sum(held.recorded_denied for held in found.subjects),
+            "subjects_denied": sum(1 for subject in found.subjects if subject.denied),
+            "demand": sum(subject.demand for subject in found.subjects),
+            "denied": sum(subject.denied for subject in found.subjects),
+            "recorded_denied": sum(subject.recorded_denied for subject in found.subjects),
         },
         "results": [
             {
-                "project": held.project or None,
-                "key": held.key,
-                "limit": held.limit,
-                "demand": held.demand,
-                "denied": held.denied,
-                "recorded_denied": held.recorded_denied,
-                "first_denied_at": rfc3339(held.first_denied),
+                "project": subject.project or None,
+                "key": subject.key,
+                "limit": subject.limit,
+                "demand": subject.demand,
+                "denied": subject.denied,
+                "recorded_denied": subject.recorded_denied,
+                "first_denied_at": rfc3339(subject.first_denied),
             }
-            for held in found.subjects[:MOST]
+            for subject in found.subjects[:MOST]
         ],
         "approximate": found.approximate,
     }

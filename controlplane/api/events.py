@@ -1,7 +1,7 @@
 """`GET /api/v1/events`: live events as a stream (Server-Sent Events, WHATWG HTML 9.2).
 
-The view says who may listen and from where on; the front door does the streaming (`controlplane.http.sse`),
-since a thread per listener is what a WSGI server would need.
+The view decides who may listen and from which position. `controlplane.http.sse` streams, because a WSGI server would
+need a thread per listener.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quotas.rest.serializers import QuerySerializer
 from quotas.rest.views import ApiView
 
 STREAMS = "sluice.streams"
-"""In the WSGI environment: whether a server stands in front that can stream."""
+"""In the WSGI environment: whether the server in front can stream."""
 _ID = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", re.ASCII)
 
 Position = tuple[int, int]
@@ -31,14 +31,14 @@ Position = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a listener may hear. `project` None: everything. `after` None: what comes from now on."""
+    """Which events a listener receives. `project` None: all. `after` None: from now on."""
 
     project: str | None
     after: Position | None
 
 
 class EventStream(HttpResponse):
-    """An answer whose body is streamed by the front door."""
+    """A response whose body the ASGI application streams."""
 
     def __init__(self, subscription: Subscription) -> None:
         super().__init__(content_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -51,7 +51,7 @@ class EventsQuery(QuerySerializer):
 
 
 class EventsView(ApiView):
-    """What happens, as it happens; a project's key hears of its own project only."""
+    """Live events; a project's key receives those of its own project only."""
 
     scopes = {"GET": "read"}
 
@@ -67,7 +67,7 @@ class EventsView(ApiView):
         if "since" in query:
             after = _position(query["since"], "?since")
         last = request.headers.get("Last-Event-ID")
-        if last:  # a browser that comes back: later than what its address says
+        if last:  # a browser that reconnects: later than the time in its address
             after = _position(last, "Last-Event-ID")
         project = self._project(query.get("project"))
         if not request.META.get(STREAMS):

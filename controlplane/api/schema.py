@@ -1,4 +1,4 @@
-"""`/api/v1/schema` (OpenAPI 3.1) and `/api/v1/docs`, both for anybody; nothing is loaded from elsewhere."""
+"""`/api/v1/schema` (OpenAPI 3.1) and `/api/v1/docs`, both without a key; nothing is loaded from other servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes what operators do into the audit trail, in the transaction in which they do it."""
+"""Writes operators' actions into the audit log, in the transaction of the action."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from quotas import events
 
 
 def record(event: events.OperatorActed) -> None:
-    """One row; where it can't be written, the action itself fails and is rolled back."""
+    """Write one row. If it can't be written, the action fails and is rolled back."""
     AuditEntry.objects.create(
         actor=event.actor[:200],
         verb=event.verb if event.phase == "done" else f"{event.verb}.{event.phase}",

@@ -1,4 +1,4 @@
-"""The configuration file: read, compared with SQL, applied, exported. It lives here since it knows both apps."""
+"""The configuration file: read, compared with SQL, applied, exported. It is here because it uses both apps."""
 
 from controlplane.config.apply import apply
 from controlplane.config.change import Change, summary

@@ -1,4 +1,4 @@
-"""Bringing SQL to what a configuration file says: all of it or nothing."""
+"""Changes SQL to what a configuration file says: all changes, or none."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Section:
-    """What the file says about one kind, beside what SQL holds."""
+    """One section of the file, and what SQL has."""
 
     kind: Kind
     items: Mapping[str, Item]
     nodes: Mapping[str, Node]
     stored: Mapping[str, Item]
     place: Node | None
-    """Where the file has the section: only then `--prune` removes what it doesn't list."""
+    """Whether the file has the section: only then does `--prune` remove what it does not list."""
 
     def pruned(self, prune: bool) -> list[str]:
         return [key for key in self.stored if key not in self.items] if prune and self.place is not None else []
@@ -41,12 +41,12 @@ def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False, 
     """Add and change what `text` lists; with `prune` also remove what its sections don't list.
 
     Raises `ConfigInvalid` with every mistake and its line; nothing is changed then. `dry_run` does all of it and
-    takes it back, so that it finds what the real run would find. What is in use is not removed, unless `force` says so:
+    rolls it back, so that it finds what the real run would find. What is in use is not removed, unless `force` says so:
     then the work that uses it is ended first. The audit trail gets an entry for each change.
     """
     root = load(text)
     with transaction.atomic():
-        ConfigVersion.bump()  # holds the row: of two at once, the second waits and compares with the first's result
+        ConfigVersion.bump()  # locks the row: of two at once, the second waits and compares with the first one's result
         sections = _read(root)
         _check_references(sections, prune)
         ending = _Ending(actor, force=force and prune)
@@ -60,7 +60,7 @@ def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False, 
             for change in changes:
                 _tell(change, actor)
     if changes and not dry_run:
-        resolve.forget()
+        resolve.clear()
     return changes
 
 
@@ -105,7 +105,7 @@ def _read(root: Node) -> list[Section]:
 
 
 def _check_references(sections: list[Section], prune: bool) -> None:
-    """Whatever is named must be there when all is done."""
+    """Every name that is referred to must exist in the end."""
     mistakes = []
     there = {
         section.kind.section: (set(section.stored) | set(section.items)) - set(section.pruned(prune))
@@ -133,7 +133,7 @@ def _check_references(sections: list[Section], prune: bool) -> None:
 
 
 class _Ending:
-    """What is done about work that uses what goes: it is a mistake, or it is ended."""
+    """What happens to work that uses a removed item: it is a mistake, or it is ended."""
 
     def __init__(self, actor: str, *, force: bool) -> None:
         self._actor = actor
@@ -141,7 +141,7 @@ class _Ending:
         self.mistakes: list[Mistake] = []
 
     def end(self, uses: Sequence[Use], place: Node, what: str, reason: str) -> tuple[str, ...]:
-        """End the uses; what that does, in words. `what` can't be done where they are not ended."""
+        """End the uses; returns what was ended, in words. Without ending them, `what` can't be done."""
         kept = [use for use in uses if use.end is None or not self._force]
         if kept:
             by = ", ".join(use.what for use in kept if use.what)

@@ -18,18 +18,18 @@ class Change:
     key: str
     members: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     ends: tuple[str, ...] = ()
-    """What uses it and is ended with it."""
+    """The uses that are ended with it."""
 
     def __str__(self) -> str:
         head = f"{SIGNS[self.verb]} {self.word} {self.key}"
         if self.verb == "remove":
             return "\n".join([head, *(f"    {line}" for line in self.ends)])
         if self.verb == "create":
-            told = [f"{name}: {shown(after)}" for name, (_, after) in self.members.items()]
+            lines = [f"{name}: {shown(after)}" for name, (_, after) in self.members.items()]
         else:
-            told = [f"{name}: {shown(before)} → {shown(after)}" for name, (before, after) in self.members.items()]
-            told += self.ends
-        return "\n".join([head, *(f"    {line}" for line in told)])
+            lines = [f"{name}: {shown(before)} → {shown(after)}" for name, (before, after) in self.members.items()]
+            lines += self.ends
+        return "\n".join([head, *(f"    {line}" for line in lines)])
 
 
 def shown(value: Any) -> str:

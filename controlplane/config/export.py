@@ -1,4 +1,4 @@
-"""SQL as a configuration file that `apply` would find nothing to change by. It holds no credentials."""
+"""Writes SQL as a configuration file; applying it changes nothing. It contains no credentials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from controlplane.config.apply import VERSION
 
 
 class _Dumper(yaml.SafeDumper):
-    """Sections in block style, one item after the other; what lies inside of an item's members in flow style."""
+    """Sections in block style, one item after the other; values inside an item's members in flow style."""
 
 
 class _Flow:

@@ -1,4 +1,4 @@
-"""What single values may be: each reader takes a node and gives a plain value, or raises a `Mistake`."""
+"""Readers of single values: each takes a node and returns a plain value, or raises a `Mistake`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from controlplane.config.document import Node, Reader
 from quotas import durations
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST, is_unit
 from quotas.models.names import name_validator
 from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.suggestions import did_you_mean
@@ -153,7 +153,7 @@ def timezone(node: Node) -> str:
 
 
 def moment(node: Node) -> str:
-    """A time with its zone; gives it in UTC, with `Z`."""
+    """A time with its zone; returns it in UTC, with `Z`."""
     try:
         value = datetime.fromisoformat(text(64)(node))
     except ValueError:
@@ -178,7 +178,7 @@ def cost(node: Node) -> dict[str, int]:
     if not isinstance(node.data, dict) or not node.data:
         raise node.wrong("must be units with their numbers, such as {requests: 5}")
     for unit, count in node.data.items():
-        if not _NAME.fullmatch(unit) or len(unit) > 32:
+        if not _NAME.fullmatch(unit) or not is_unit(unit):
             raise count.wrong("is no name of a unit")
     return {unit: whole()(count) for unit, count in node.data.items()}
 

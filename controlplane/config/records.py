@@ -23,7 +23,7 @@ REQUIRED: Any = _Required()
 
 @dataclass(frozen=True)
 class Member:
-    """One member: its reader, and what holds where it is left out (a callable makes it)."""
+    """One member: its reader, and its default (a value, or a callable that creates it)."""
 
     name: str
     read: Reader
@@ -41,13 +41,13 @@ def duration(name: str, read: Reader, default: Any = REQUIRED) -> Member:
 
 @dataclass(frozen=True)
 class Record:
-    """A mapping with known members only. `check` looks at how they go together."""
+    """A mapping with known members only. `check` checks how they fit together."""
 
     members: tuple[Member, ...]
     check: Callable[[Node, Item], None] | None = None
 
     def read(self, node: Node) -> Item:
-        """All mistakes of one record are told together, as a `ConfigMistakes`."""
+        """All mistakes of one record are reported together, as a `ConfigMistakes`."""
         if not isinstance(node.data, dict):
             raise node.wrong("must be a mapping")
         mistakes: list[Mistake] = []

@@ -1,1 +1,1 @@
-"""`up --demo`: a simulated provider, a configuration and traffic, to look at everything at work."""
+"""`up --demo`: a simulated provider, a configuration and traffic, to try everything."""

@@ -1,4 +1,4 @@
-"""A little of everything, for ever: jobs of two projects and three priorities, checks of a few users, some mistakes."""
+"""Endless traffic: jobs of two projects and three priorities, checks of a few users, some mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks an instance over and says what to do about what it finds."""
+"""Examines an instance and says what to do."""
 
 from controlplane.doctor.checks import examine
 from controlplane.doctor.finding import Finding, Level

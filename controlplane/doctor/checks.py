@@ -1,4 +1,4 @@
-"""All examinations, in the order in which one needs the other."""
+"""All examinations, in the order in which they depend on each other."""
 
 from __future__ import annotations
 

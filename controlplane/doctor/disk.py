@@ -21,8 +21,8 @@ def examine() -> Iterator[Finding]:
     left = shutil.disk_usage(directory).free
     detail = f"{left / 2**20:,.0f} MiB are left for {directory}."
     if left < FULL:
-        yield error("disk", detail, "Free some: writes are refused (503) until there is room, then all goes on.")
+        yield error("disk", detail, "Free some space: writes are refused (503) until there is some.")
     elif left < LITTLE:
-        yield warning("disk", detail, "Free some, or move the data directory to a larger disk.")
+        yield warning("disk", detail, "Free some space, or move the data directory to a larger disk.")
     else:
         yield ok("disk", detail)

@@ -1,4 +1,4 @@
-"""One thing that was looked at."""
+"""The result of one examination."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`remedy` says what to do; it is empty where all is well."""
+    """`remedy` says what to do; it is empty if nothing is wrong."""
 
     level: Level
     subject: str

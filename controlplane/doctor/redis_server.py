@@ -49,7 +49,7 @@ def _server(subject: str, url: str) -> Iterator[Finding]:
 
 
 def _writes(subject: str, client: redis.Redis) -> Finding:
-    """Whether it takes writes: what reads and answers PING may still be full, a replica, or unable to write to disk."""
+    """Whether it takes writes: a server that answers PING may be full, a replica, or unable to write to disk."""
     try:
         client.set(f"{settings.REDIS_PREFIX}:doctor", "1", px=1000)
     except redis.ResponseError as problem:

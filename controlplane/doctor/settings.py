@@ -44,5 +44,5 @@ def _credential_keys() -> Finding:
         for key in keys:
             Fernet(key)
     except ValueError:
-        return error("credential keys", "One is no Fernet key.", "Each is 32 bytes in URL-safe base 64.")
+        return error("credential keys", "One of them is not a Fernet key.", "Each is 32 bytes in URL-safe base 64.")
     return ok("credential keys", f"{len(keys)}, the first one encrypts")

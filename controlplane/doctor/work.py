@@ -1,4 +1,4 @@
-"""Who works: dispatcher, workers, keys that callers hold."""
+"""The dispatcher, workers, and API keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def examine() -> Iterator[Finding]:
         yield error("processes", f"{dying}.", remedy)
     try:
         yield from _all()
-    except DatabaseError:  # said already, under sql
+    except DatabaseError:  # reported under sql already
         return
 
 
@@ -57,7 +57,7 @@ def _workers() -> Iterator[Finding]:
         yield warning(
             "workers",
             f"{name} has {stuck} stuck threads, takes no more jobs and makes room for another worker.",
-            "Look for `worker.thread_stuck` in its log: that job goes on in spite of its time-out or cancel.",
+            "Look for `worker.thread_stuck` in its log: that job still runs in spite of its timeout or cancel.",
         )
     for lane in ("io", "cpu"):
         waiting = Job.objects.filter(stage=Stage.READY, queue__in=Queue.objects.filter(lane=lane)).exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,10 @@ from quotas.snapshot.config import ConfigSnapshot
 MARGIN = 10.0
 """Seconds that a caller's slot outlives the provider's timeout."""
 UNUSED = CallOutcome("unused")
+
+
+Renewed = Callable[[ConfigSnapshot], AdmitRequest]
+"""The request for admission by a configuration: a call that waits is asked again by the one in force then."""
 
 
 class Refused(Exception):
@@ -53,24 +57,29 @@ class Admissions:
         nothing."""
         began = time.perf_counter()
         question = call.question
-        applying = question.limits(held)
         life = call.pool.provider.timeout + MARGIN
-        if any(limit.lease_ttl < life for limit in applying if limit.algorithm == "concurrency"):
-            applying = tuple(
-                replace(limit, lease_ttl=life) if limit.algorithm == "concurrency" and limit.lease_ttl < life else limit
-                for limit in applying
-            )
-        request = self._request(call, held, limits=applying)
-        admission = await self._ask(request, call.wishes.wait, held)
+
+        def request(now: ConfigSnapshot) -> AdmitRequest:
+            applying = question.limits(now)
+            if any(limit.lease_ttl < life for limit in applying if limit.algorithm == "concurrency"):
+                applying = tuple(
+                    replace(limit, lease_ttl=life)
+                    if limit.algorithm == "concurrency" and limit.lease_ttl < life
+                    else limit
+                    for limit in applying
+                )
+            return self._request(call, now, limits=applying)
+
+        admission = await self._ask(request, held, call.wishes.wait)
         if admission.allowed or admission.bound_by == "limit":
-            limits.told(question, _decision(admission), time.perf_counter() - began)
+            limits.emit_decision(question, _decision(admission), time.perf_counter() - began)
         if not admission.allowed:
             raise Refused(admission)
         return admission
 
     async def another(self, call: Call, held: ConfigSnapshot, refused_by: str, wait: float) -> Admission:
         """An account for a call whose last account did not do it; the caller is not charged again."""
-        admission = await self._ask(self._request(call, held, without=refused_by), wait, held)
+        admission = await self._ask(lambda now: self._request(call, now, without=refused_by), held, wait)
         if not admission.allowed:
             raise Refused(admission)
         return admission
@@ -94,7 +103,7 @@ class Admissions:
 
     @staticmethod
     def _request(call: Call, held: ConfigSnapshot, without: str = "", limits: tuple[Limit, ...] = ()) -> AdmitRequest:
-        spec = call.pool.spec
+        spec = held.pools.get(call.pool.spec.name, call.pool).spec
         fallbacks = tuple(
             found.spec
             for name in spec.fallback
@@ -105,14 +114,11 @@ class Admissions:
             model=call.model, without=without, limits=limits,
         )  # fmt: skip
 
-    async def _ask(self, request: AdmitRequest, wait: float, held: ConfigSnapshot) -> Admission:
-        asking = _Asking(self, request, held)
+    async def _ask(self, renewed: Renewed, held: ConfigSnapshot, wait: float) -> Admission:
+        asking = _Asking(self, renewed, renewed(held), held)
         if not wait:
             return await asking.once()
-        assert request.pool is not None
-        line = [limit for limit in request.limits if limit.limit is not None]
-        line += [_line_of(pool) for pool in (request.pool, *request.fallbacks)]
-        await self.checks.line().check(line, asking, max_wait=wait)
+        await self.checks.line().check(asking, max_wait=wait)
         assert asking.last is not None
         return asking.last
 
@@ -122,9 +128,16 @@ class _Asking:
     """The questions of one call that waits: what a line of waiting checks asks instead of the limiter."""
 
     admissions: Admissions
+    renewed: Renewed
     request: AdmitRequest
     held: ConfigSnapshot
     last: Admission | None = field(default=None)
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """What the call may wait for, each with a line of its own: limits, and the pools."""
+        assert self.request.pool is not None
+        return [*self.request.limits, *map(_line_of, (self.request.pool, *self.request.fallbacks))]
 
     async def once(self) -> Admission:
         asked = asyncio.ensure_future(self.admissions.engine.admit(self.request))
@@ -143,6 +156,7 @@ class _Asking:
             await self.admissions.give_back(admission, self.request.cost, self.held)
 
     async def check(self, *, dry_run: bool) -> Decision:
+        self.request = self.renewed(await self.admissions.checks.configuration())
         if dry_run:
             explained = await self.admissions.threads.waiting(lambda: accounts().explain(self.request))
             self.last = explained.admission

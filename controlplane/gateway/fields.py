@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from quotas.engine.types import MAX_COST
-from quotas.priorities import PRIORITIES
+from quotas.engine.costs import COUNT_RULE, MAX_COST
+from quotas.engine.priorities import PRIORITIES
 from quotas.rest.problems import ProblemError
 
 Pairs = list[tuple[bytes, bytes]]
@@ -171,7 +171,7 @@ def _pairs_of(name: str, text: str) -> dict[str, str]:
 
 def _count(unit: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 16 or int(text) > MAX_COST:
-        raise _invalid(f"Sluice-Cost: {unit} must be a whole number from 0 to 2^53 - 1.")
+        raise _invalid(f"Sluice-Cost: {unit} must be {COUNT_RULE}.")
     return int(text)
 
 

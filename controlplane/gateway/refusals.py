@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from controlplane.http.response import Answer, rendered
-from quotas.api import pools
+from quotas.api import leases
 from quotas.engine.types import Admission, Decision
 from quotas.rest import decisions
 from quotas.rest.problems import ProblemError
@@ -24,7 +24,7 @@ _ANTHROPIC_TYPES = {
 def of_admission(admission: Admission, pool: str, project: str | None) -> ProblemError:
     """Why a call was not admitted, as a problem with its exact wait."""
     if admission.bound_by == "pool":
-        return pools.refusal(pool, admission)
+        return leases.refusal(pool, admission)
     decision = Decision(
         allowed=False, limits=admission.limits, retry_after=admission.retry_after, binding=admission.binding,
         impossible=admission.impossible,

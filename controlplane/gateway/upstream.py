@@ -12,7 +12,7 @@ from controlplane.gateway.call import Call
 from controlplane.gateway.target import Target
 from quotas.rest.problems import ProblemError
 from quotas.snapshot.pools import PoolConfig
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream.endpoint import AccountEndpoint
 
 CONNECT = 10.0
 """Seconds in which a connection must be made."""
@@ -39,7 +39,7 @@ class Unanswered(Exception):
 class Way:
     """How calls of one account are sent. Raises `CredentialUnreadable`."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: AccountEndpoint) -> None:
         self.config = endpoint.config  # kept, so that no other pool gets its identity
         self.account = endpoint.account
         self.timeout = endpoint.timeout
@@ -76,7 +76,7 @@ class Upstream:
         if known is None:
             if len(self._ways) >= KEPT:
                 self._ways.clear()
-            known = self._ways[name] = Way(Endpoint(config, account_id, account))
+            known = self._ways[name] = Way(AccountEndpoint(config, account_id, account))
         return known
 
     async def send(self, call: Call, way: Way) -> aiohttp.ClientResponse:

@@ -1,1 +1,1 @@
-"""Is this process alive, and can the whole do its work."""
+"""Whether this process is alive, and whether the instance can work."""

@@ -1,6 +1,6 @@
-"""Answers `/healthz`, `/readyz` and `/metrics` before anything else looks at the request.
+"""Answers `/healthz`, `/readyz` and `/metrics` before any other middleware.
 
-Probes come by address and know no host name; nor should a session or a limit of ours stand in their way.
+Probes use an address instead of a host name, and must not depend on a session or a limit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when all parts are there, else 503 that names the failing ones."""
+    """200 if all parts work, else 503 that names the failing ones."""
     checks = readiness.check()
     parts = {check.name: check.problem or "ok" for check in checks}
     failing = [check for check in checks if check.problem]

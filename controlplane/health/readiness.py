@@ -1,4 +1,4 @@
-"""What must be there for work to be done: SQL, Redis, a leading dispatcher, a worker, and no process that keeps dying."""
+"""What an instance needs to work: SQL, Redis, a leading dispatcher, a worker, and no process that keeps dying."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REDIS_PATIENCE = 1.0
 
 @dataclass(frozen=True)
 class Check:
-    """One part. `problem` is empty when it is well."""
+    """One part. `problem` is empty if it works."""
 
     name: str
     problem: str = ""
@@ -35,7 +35,7 @@ def _sql() -> str:
 
 
 def _redis(url: str) -> str:
-    """It takes writes: a server whose memory is full, that is a replica or can't write to its disk answers PING."""
+    """Whether it takes writes: a server that is full, a replica, or can't write to its disk still answers PING."""
     server = client(url, socket_timeout=REDIS_PATIENCE, socket_connect_timeout=REDIS_PATIENCE)
     try:
         server.set(f"{settings.REDIS_PREFIX}:ready", "1", px=1000)
@@ -59,7 +59,7 @@ def _workers() -> str:
 
 
 def failing_children() -> str:
-    """The children of a running `up` that keep dying."""
+    """The processes of a running `up` that keep dying."""
     path = settings.INSTANCE.failing_path
     return "; ".join(f"{one}, see {settings.INSTANCE.log_dir / one.name}.log" for one in failing.read(path))
 

@@ -1,1 +1,1 @@
-"""The front door: one ASGI application that answers the hot calls itself and hands the rest to Django."""
+"""The web server's ASGI application: a fast path for frequent calls, and Django for all others."""

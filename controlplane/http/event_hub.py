@@ -1,7 +1,7 @@
 """One reader of the event stream per process, and the last events in memory for all who listen here.
 
-A listener has a position and nothing else: what it lacks it takes from memory, or from Redis where that is further
-back. So a slow one holds up nobody and fills no queue, and one that comes back goes on where it was.
+A listener has only a position. It reads missing events from memory, or older ones from Redis. So a slow listener delays
+no other and fills no queue, and a listener that returns continues at its position.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from redis.exceptions import RedisError
 
 from controlplane.api.events import Position
 from controlplane.observability.stream import stream_key
+from quotas import events
 from quotas.times import from_unix, rfc3339
 
 REMEMBERED = 2_000
 PAGE = 500
 BLOCK = 5.0
-"""Seconds that a read waits for news."""
+"""Seconds that a read waits for events."""
 LONGEST_WAIT = 2.0
 BEGINNING: Position = (0, 0)
 log = structlog.get_logger(__name__)
@@ -40,7 +41,7 @@ class Event:
 
 
 class Hub:
-    """Reads while it is started; listeners ask `after` and wait for `news`."""
+    """Reads while it is started. Listeners call `after` and wait for `news`."""
 
     def __init__(self) -> None:
         self._redis: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
@@ -65,7 +66,7 @@ class Hub:
             self._task = asyncio.ensure_future(self._read())
 
     async def stop(self) -> None:
-        """Forget everything and let the connection go."""
+        """Forget everything and close the connection."""
         task, self._task = self._task, None
         while task is not None and not task.done():
             # More than once: where a cancel meets the client's own timeout, one of the two gets lost.
@@ -113,12 +114,12 @@ class Hub:
                 else:
                     await self._look_back()
             except RedisError as error:
-                log.warning("events.unread", error=type(error).__name__)
+                events.emit(events.ServiceUnavailable("live events", "reading the stream", type(error).__name__))
                 await self._redis.connection_pool.disconnect()  # after a failover the address may be another server's
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
             except Exception:
-                # The listeners of this process depend on this one task: it goes on from the end of the stream.
+                # The listeners of this process depend on this one task: it continues from the end of the stream.
                 log.exception("events.fault")
                 self.tail = None
                 await asyncio.sleep(wait)
@@ -129,7 +130,7 @@ class Hub:
         return event_of(*rows[0]).id if rows else None
 
     async def _look_back(self) -> None:
-        """Nothing new for a while: is that so because the stream began anew with lower ids (a clock set back)?"""
+        """After a while without events: whether the stream began anew with lower ids (a clock was set back)."""
         last = await self._last()
         if last is not None and self.tail is not None and last < self.tail:
             self.memory += 1
@@ -164,7 +165,7 @@ def event_of(raw_id: bytes, fields: Any) -> Event:
     except (KeyError, ValueError, OverflowError, OSError) as error:
         log.warning("events.unreadable", id=raw_id.decode(), error=type(error).__name__)
         return Event(position, "", b": unreadable\n\n")
-    told = {"event": name, "project": project or None, "at": at, "data": data}
-    text = json.dumps(told, separators=(",", ":"))
+    document = {"event": name, "project": project or None, "at": at, "data": data}
+    text = json.dumps(document, separators=(",", ":"))
     frame = f"id: {raw_id.decode()}\nevent: {name}\ndata: {text}\n\n".encode()
     return Event(position, project, frame)

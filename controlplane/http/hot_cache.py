@@ -1,8 +1,8 @@
-"""What the hot calls need of SQL, from memory: who calls, and which limits there are.
+"""What the fast path needs from SQL, in memory: callers and limits.
 
-Nothing here waits for SQL while what is known is young. It is renewed by a thread when it is half as old as it may
-get, so that a busy server never waits; what has grown too old (nobody called for a while) is waited for. Where SQL
-hangs, callers go on after PATIENCE seconds with what there is.
+A fresh entry needs no SQL. A thread renews an entry when it is half as old as it may become, so a busy server never
+waits. An entry that is too old, after a time without calls, is read before the call is answered. If SQL hangs, callers
+continue after PATIENCE seconds with the old entry.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ class HotCache:
         self._looks: dict[str, asyncio.Future[Any]] = {}
 
     async def caller(self, token: str) -> Caller | None:
-        """Whose key this is; None: nobody's. Raises what SQL raises where the key is not known at all."""
-        held, age = keyring.held(token)
-        if held is not None and age < FRESH / 2:
-            return held
+        """The caller of a key; None if the key is unknown. Raises SQL's error if nothing is known about the key."""
+        known, age = keyring.peek(token)
+        if known is not None and age < FRESH / 2:
+            return known
         look = self._look(token, lambda: keyring.find(token, FRESH / 2))
-        if held is not None and age < FRESH:
-            return held
-        if held is None or age >= STALE:
+        if known is not None and age < FRESH:
+            return known
+        if known is None or age >= STALE:
             return await asyncio.shield(look)
-        return await self._within_patience(look, held)
+        return await self._within_patience(look, known)
 
     async def configuration(self) -> ConfigSnapshot:
-        """The snapshot of policies. Raises what SQL raises where there is none yet."""
-        held, age = configuration.peek()
-        if held is not None and age < LOOK_EVERY:
-            return held
+        """The snapshot of policies. Raises SQL's error if there is none yet."""
+        known, age = configuration.peek()
+        if known is not None and age < LOOK_EVERY:
+            return known
         look = self._look("", configuration.get)
-        if held is None:
+        if known is None:
             return await asyncio.shield(look)
-        return held if age < PROMISE else await self._within_patience(look, held)
+        return known if age < PROMISE else await self._within_patience(look, known)
 
     def _look(self, name: str, find: Callable[[], Any]) -> asyncio.Future[Any]:
-        """One look at a time for each name."""
+        """One query at a time for each name."""
         look = self._looks.get(name)
         if look is None:
             look = self._looks[name] = asyncio.ensure_future(_awaited(self._threads.short(find)))
@@ -58,12 +58,12 @@ class HotCache:
     def _ended(self, name: str, look: asyncio.Future[Any]) -> None:
         self._looks.pop(name, None)
         if not look.cancelled():
-            look.exception()  # whoever waited for it has it; in the background the next look tries again
+            look.exception()  # callers that waited have got the error; in the background, the next query tries again
 
     @staticmethod
-    async def _within_patience(look: asyncio.Future[Any], held: Any) -> Any:
+    async def _within_patience(look: asyncio.Future[Any], known: Any) -> Any:
         await asyncio.wait({look}, timeout=PATIENCE)
-        return look.result() if look.done() and not look.cancelled() and look.exception() is None else held
+        return look.result() if look.done() and not look.cancelled() and look.exception() is None else known
 
 
 async def _awaited(work: Awaitable[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A request as the lean routes see it, and as the views read it."""
+"""A request as the fast path reads it and as the views use it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ IN_MEMORY = 1 << 20
 _DECIDING = frozenset(
     {"authorization", "host", "content-type", "content-length", "content-encoding", "idempotency-key"}
 )
-"""Fields that a lean route looks at."""
+"""Header fields that the fast path reads."""
 
 
 class Disconnected(Exception):
-    """The client went away before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 @dataclass(slots=True)
 class LeanRequest:
-    """What the views of the API use of DRF's request."""
+    """The part of DRF's request that the views of the API use."""
 
     path: str
     headers: Mapping[str, str]
@@ -38,7 +38,7 @@ class LeanRequest:
 
 
 def headers_of(scope: Scope) -> dict[str, str] | None:
-    """Header fields by their names in lower case; None where one that decides stands there twice: that is for Django to
+    """Header fields by their names in lower case; None if a decisive one is repeated: that is for Django to
     read."""
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
@@ -68,7 +68,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 async def wait_gone(receive: Receive) -> None:
-    """Return when the client has gone away. The request's body has been read."""
+    """Return when the client has disconnected. The request's body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -1,4 +1,4 @@
-"""Answers of the lean routes: the bytes that Django's views and middleware would send."""
+"""Responses of the fast path: the bytes that Django's views and middleware would send."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _lower(name: str) -> bytes:
 
 
 def security_headers() -> list[tuple[bytes, bytes]]:
-    """What the middleware adds to every answer."""
+    """Header fields that the middleware adds to every response."""
     chosen = [
         ("x-frame-options", settings.X_FRAME_OPTIONS),
         ("x-content-type-options", "nosniff" if settings.SECURE_CONTENT_TYPE_NOSNIFF else None),
@@ -56,7 +56,7 @@ class Answer:
 
     @classmethod
     def of_response(cls, response: Response) -> Answer:
-        """What a view of the API has answered."""
+        """The response of an API view."""
         named = [(name, value) for name, value in response.items() if name != "Content-Type"]
         return cls(response.status_code, rendered(response.data), response.content_type or "application/json", named)
 

@@ -1,4 +1,4 @@
-"""Server-Sent Events to listeners: from where they left off, heartbeats in between, until they go away."""
+"""Server-Sent Events to listeners, from their last position until they disconnect, with heartbeats."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from quotas.rest.problems import ProblemError
 MOST = 200
 """Listeners per process."""
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent: proxies and clients see that the connection lives."""
+"""Seconds without an event after which a comment is sent, so that proxies and clients see a live connection."""
 RETRY = 2000
-"""Milliseconds after which a browser comes back."""
+"""Milliseconds after which a browser reconnects."""
 
 
 class Streams:
@@ -38,7 +38,7 @@ class Streams:
     async def serve(
         self, subscription: Subscription, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
     ) -> None:
-        """Stream to one listener until it goes away or the server stops."""
+        """Stream to one listener until it disconnects or the server stops."""
         if self._stopping or len(self._listeners) >= MOST:
             busy = ProblemError(
                 "too-many-streams", "Too many streams", 503, f"This process serves {MOST} streams already.",
@@ -70,11 +70,11 @@ class Streams:
         self, hub: Hub, subscription: Subscription, headers: list[tuple[bytes, bytes]], send: Send
     ) -> None:
         kept = [(name, value) for name, value in headers if name != b"content-length"]
-        kept.append((b"x-accel-buffering", b"no"))  # a proxy that collects the answer would never pass it on
+        kept.append((b"x-accel-buffering", b"no"))  # a proxy that buffers the response would never forward it
         await send({"type": "http.response.start", "status": 200, "headers": kept})
         await _write(send, b"retry: %d\n\n" % RETRY)
         position, memory = await self._first_position(hub, subscription, send), hub.memory
-        await _write(send, b": listening\n\n")  # whatever happens from now on is heard
+        await _write(send, b": listening\n\n")  # the listener receives every event from now on
         while True:
             news = hub.news()
             if memory != hub.memory:
@@ -97,16 +97,16 @@ class Streams:
 
     @staticmethod
     async def _first_position(hub: Hub, subscription: Subscription, send: Send) -> Position:
-        """Where the listener begins: where it says, but never beyond what there is."""
+        """The listener's first position: the one that it names, but never beyond the end of the stream."""
         while hub.tail is None:
             if not await _within(hub.news(), HEARTBEAT):
                 await _write(send, b": waiting\n\n")
         return hub.tail if subscription.after is None else min(subscription.after, hub.tail)
 
     def _watch_for_stop(self) -> None:
-        """End all streams when the process is told to stop: the server waits for open answers before it says so here.
+        """End all streams when the process gets a signal to stop: the server waits for open responses before it reports the stop.
 
-        The handlers stand beside the loop's own, which go on being called by way of its wakeup descriptor.
+        The handlers work beside the loop's own, which are still called through its wakeup descriptor.
         """
         if self._listeners or threading.current_thread() is not threading.main_thread():
             return
@@ -135,6 +135,6 @@ async def _write(send: Send, body: bytes) -> None:
 
 
 async def _within(news: asyncio.Future[None], seconds: float) -> bool:
-    """Whether it comes within that time; others may wait for the same."""
+    """Whether it happens within that time; others may wait for the same."""
     done, _ = await asyncio.wait({news}, timeout=seconds)
     return bool(done)

@@ -1,4 +1,4 @@
-"""The web process's threads: for requests that Django answers, and for the questions of event-loop code."""
+"""The threads of the web process: for requests that Django answers, and for blocking calls of event-loop code."""
 
 from __future__ import annotations
 

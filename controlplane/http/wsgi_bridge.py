@@ -1,6 +1,6 @@
-"""Django's WSGI application behind ASGI: the body is read, one hop to a thread, the answer comes back in one piece.
+"""Django's WSGI application behind ASGI: the body is read, a thread calls Django, the response is sent in one piece.
 
-Answers above a quarter of a megabyte come in pieces, each awaited by the thread, as a WSGI server would do it.
+Responses above 256 KB are sent in pieces; the thread waits for each, as a WSGI server does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Streams = Callable[[Any, list[tuple[bytes, bytes]], Receive, Send], Any]
 
 
 class Bridge:
-    """`application` is a WSGI callable; `stream` takes over answers that say so by an attribute `subscription`."""
+    """`application` is a WSGI callable; `stream` handles responses that have an attribute `subscription`."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]], threads: Threads, stream: Streams) -> None:
         self._application = application
@@ -44,7 +44,7 @@ class Bridge:
             except Disconnected:
                 return
             except OSError as error:  # a large body goes to a temporary file
-                log.warning("front.body_not_kept", error=error.strerror)
+                log.warning("http.body_not_stored", error=error.strerror)
                 full = ProblemError(
                     "storage-unavailable", "Storage unavailable", 503, "There is no room for the body; try again.",
                     headers={"Retry-After": "2"},
@@ -54,7 +54,7 @@ class Bridge:
         file, size = body
         with file:
             if size > limit and not scope["path"].startswith("/api/"):
-                # The API's own views answer that after they know who asks; others would read half a body.
+                # API views answer that after authentication; other views would read half a body.
                 too_large = ProblemError("body-too-large", "Body too large", 413, f"A body may have {limit} bytes.")
                 await Answer.of_problem(too_large).send(send)
                 return
@@ -69,12 +69,12 @@ class Bridge:
 
 
 def _may_wait(scope: Scope) -> bool:
-    """Whether it is a call that waits for capacity, and was too odd for the lean routes: pages are not delayed by it."""
+    """Whether the request waits for capacity and is not on the fast path: it must not delay pages."""
     return scope["method"] == "POST" and scope["path"].endswith(("/limits/check", "/acquire"))
 
 
 class _Call:
-    """One request's way through the WSGI application."""
+    """One request to the WSGI application."""
 
     def __init__(self, application: Any, environ: dict[str, Any], loop: asyncio.AbstractEventLoop, send: Send) -> None:
         self._application, self._environ, self._loop, self._send = application, environ, loop, send
@@ -85,7 +85,7 @@ class _Call:
         self.headers: list[tuple[bytes, bytes]] = []
 
     def run(self) -> Any:
-        """In a thread. Returns the answer's subscription, where it is a live stream."""
+        """Runs in a thread. Returns the response's subscription, if it is a live stream."""
         answer = self._application(self._environ, self._start)
         try:
             subscription = getattr(answer, "subscription", None)

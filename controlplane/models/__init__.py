@@ -1,4 +1,4 @@
-"""The audit trail, alerts and who is told of them, accounts over time."""
+"""The audit log, alerts with their rules and notices, and samples of accounts."""
 
 from controlplane.models.account_sample import AccountSample
 from controlplane.models.alert import Alert

@@ -1,4 +1,4 @@
-"""How an account stood in one minute, for the chart on its page. Kept for two days."""
+"""The state of an account in one minute, for the chart on its page. Kept for two days."""
 
 from __future__ import annotations
 

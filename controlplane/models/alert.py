@@ -1,4 +1,4 @@
-"""Something that is or was wrong: one open row for each kind and subject, however often it is seen."""
+"""A problem: one open row for each kind and subject, however often it is seen."""
 
 from __future__ import annotations
 

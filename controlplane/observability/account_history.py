@@ -1,4 +1,4 @@
-"""Writes each minute how every account stood: the worst that was seen, and how many calls went well or failed."""
+"""Writes one sample per account and minute: the worst state that was seen, and the numbers of successful and failed calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORST = ("available", "paused", "half_open", "cooling_down", "open", "disabled")
 
 @dataclass(slots=True)
 class _Minute:
-    """What was seen of one account. Counts that went back (Redis lost its memory) begin anew."""
+    """What was seen of one account. Counts that went down (Redis lost its memory) start anew."""
 
     health: float
     state: str
@@ -27,14 +27,14 @@ class _Minute:
 
 @dataclass(slots=True)
 class AccountHistory:
-    """Of the one process that leads; `note` is meant for every few seconds."""
+    """Runs in the leading process; call `note` every few seconds."""
 
     _start: datetime | None = None
     _seen: dict[int, _Minute] = field(default_factory=dict)
     _before: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def note(self, now: datetime, rows: Iterable[Account] | None = None) -> int:
-        """Look at all accounts; returns how many samples were written, when a minute is over."""
+        """Sample all accounts. When a minute is over, write the samples; returns how many."""
         minute = now.replace(second=0, microsecond=0)
         written = 0
         if self._start is not None and minute != self._start:

@@ -1,4 +1,4 @@
-"""How the upstream accounts are doing, as Redis holds it at this moment."""
+"""Metrics of the accounts, from their state in Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How checks ended, by policy, and how long they took: counted in each process, added up in Redis for the metrics."""
+"""Results and durations of checks by policy: counted in each process, added up in Redis for the metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ counter = BufferedCounter("checks", most=100_000, life=None)
 
 
 def record(event: events.LimitsChecked) -> None:
-    """A subscriber: counts each policy's part in each decision, and the time that the call took."""
+    """A subscriber: counts each policy's result in each decision, and the duration of the check."""
     fields: list[Field] = [_BUCKETS[bisect_left(BOUNDS, event.seconds)]]
     for decision in event.decisions:
         for state in decision.limits:
@@ -34,7 +34,7 @@ def record(event: events.LimitsChecked) -> None:
 
 
 def _outcome(state: LimitState, bypassed: bool) -> str:
-    """A policy's part in a check that was allowed."""
+    """A policy's result in an allowed check."""
     if state.allowed:
         return "allowed"
     return "bypassed" if bypassed and state.mode != "shadow" else "shadow_denied"

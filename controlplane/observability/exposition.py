@@ -1,4 +1,4 @@
-"""`/metrics`: what Prometheus reads. Every figure is taken from SQL and Redis when it is asked for.
+"""`/metrics` for Prometheus. Every figure is read from SQL and Redis at the scrape.
 
 So any web process can answer, for all processes, and nothing has to be collected from workers.
 """
@@ -31,7 +31,7 @@ PARTS: dict[str, Callable[[], Iterator[Metric]]] = {
 
 
 class SluiceCollector(Collector):
-    """Asks each part; one that can't be read leaves its figures out and is named in `sluice_scrape_ok`."""
+    """Reads each part. A part that can't be read has no figures and is named in `sluice_scrape_ok`."""
 
     def collect(self) -> Iterator[Metric]:
         health = GaugeMetricFamily("sluice_scrape_ok", "1 where a part's figures could be read.", labels=["part"])
@@ -50,7 +50,7 @@ class SluiceCollector(Collector):
 
 @cache
 def registry() -> CollectorRegistry:
-    """Our own: the default one would add this one web process's figures, which say nothing of the rest."""
+    """A registry of its own: the default one would add the figures of this web process alone."""
     made = CollectorRegistry(auto_describe=False)
     made.register(SluiceCollector())
     return made

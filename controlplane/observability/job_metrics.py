@@ -1,4 +1,4 @@
-"""How jobs ended, how long they waited and ran: totals that only rise, though finished rows are pruned.
+"""Results, waiting and running times of jobs: totals that only rise, although ended rows are pruned.
 
 Each scrape adds up the jobs that finished since the last one and keeps the sums in Redis. Redis losing them is a
 counter's reset, which Prometheus expects.
@@ -25,7 +25,7 @@ from quotas import clock
 BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 ROWS_PER_SCRAPE = 50_000
 SETTLED = timedelta(seconds=1)
-"""A row is counted when it is so old: one that is committed a little late must not be passed over."""
+"""A row is counted when it is so old, so that a late commit is not missed."""
 LOCK_SECONDS = 10
 
 
@@ -41,7 +41,7 @@ def collect() -> Iterator[Metric]:
 
 
 def _catch_up(client: redis.Redis) -> None:
-    """Add what finished since; one scrape at a time, another one reads what is there."""
+    """Add the jobs that ended since. One scrape does so at a time; others read the totals."""
     if not client.set(f"{_key()}:lock", "1", nx=True, ex=LOCK_SECONDS):
         return
     try:

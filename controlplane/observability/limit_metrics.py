@@ -1,4 +1,4 @@
-"""What the limits decided, how long it took, and how much of each is used."""
+"""Decisions of limits, their durations, and the use of each limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quotas.runtime.counters import Field
 from quotas.services.usage import Selection, ratio, usage
 
 MOST = 5_000
-"""Subjects that are looked at for the ratio of use."""
+"""Subjects that are read for the ratio of use."""
 
 
 def collect() -> Iterator[Metric]:

@@ -39,7 +39,7 @@ def configure(options: dict[str, Any]) -> None:
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": options["level"]},
             "loggers": {
-                # These print full URLs, and with them what stands in paths and queries.
+                # These print full URLs, with their paths and queries.
                 "httpx": {"level": "WARNING"},
                 "httpcore": {"level": "WARNING"},
                 "urllib3": {"level": "WARNING"},

@@ -11,8 +11,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from queues.liveness import is_alive
 from queues.models import DeadLetter, Job, Queue, WorkerProcess
 from queues.selectors.queues import ready_since
-from queues.states import WAITING_STAGES, priority_band
+from queues.states import WAITING_STAGES
 from quotas import clock
+from quotas.engine import priorities
 
 
 def collect() -> Iterator[Metric]:
@@ -29,7 +30,7 @@ def _depth() -> Iterator[Metric]:
     waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
     counts: Counter[tuple[int, str]] = Counter()
     for queue, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
-        counts[queue, priority_band(priority)] += count
+        counts[queue, priorities.band(priority)] += count
     since = ready_since(Job.objects.all())
     now = clock.now()
     for pk, name in Queue.objects.values_list("pk", "name"):

@@ -25,7 +25,8 @@ import structlog
 from queues.connection import client, key
 from quotas import events
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.redis.transport import Transport, pack
+from quotas.engine.redis.scripts import pack
+from quotas.engine.redis.transport import Transport
 from quotas.runtime import background
 
 KEPT = 20_000

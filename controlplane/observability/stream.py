@@ -2,8 +2,8 @@
 
     emit() -> put() into this process's buffer -> a thread writes what is there, 20 ms after the first -> XADD ...
 
-The emitter is never held up and never fails: where Redis is away events wait in the buffer, and where that is full
-they are dropped and counted. Denials, of which there may be thousands a second, are told once per policy and key and
+The emitter is never delayed and never fails. While Redis is unavailable, events wait in the buffer; if the buffer is full
+they are dropped and counted. Denials, of which there may be thousands a second, are reported once per policy and key and
 second, with their count.
 """
 
@@ -27,11 +27,12 @@ from queues.connection import client, key
 from quotas import events
 from quotas.engine.categories import TRANSIENT, Category
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.redis.transport import ScriptError, Transport, pack
+from quotas.engine.redis.scripts import pack
+from quotas.engine.redis.transport import ScriptError, Transport
 from quotas.runtime import background
 
 KEPT = 20_000
-"""Events in the stream, about: that far back a client may ask."""
+"""About how many events the stream keeps for clients that return."""
 BUFFERED = 10_000
 """Events in the buffer of one process."""
 BATCH = 500
@@ -40,7 +41,7 @@ PACE = 0.02
 TOGETHER = 1.0
 """Seconds for which denials of the same policy and key are counted together."""
 MOST_DENIALS = 1_000
-"""Keys that are counted at a time; denials of further ones are told without their key."""
+"""Keys that are counted at a time; denials of further keys are reported without their key."""
 TIMEOUT = 1.0
 LONGEST_WAIT = 2.0
 FAILED_CALLS = frozenset({*TRANSIENT, Category.AUTH, "broken", "no_account"})
@@ -67,12 +68,12 @@ class Entry:
 
 
 def entry_of(event: events.Event) -> Entry | None:
-    """How an event is told to the outside; None for those that are not."""
+    """The entry of the stream for an event; None for events that are not streamed."""
     data: dict[str, Any]
     match event:
         case events.JobChanged():
             if event.status == "dead":
-                return None  # told with its letter
+                return None  # reported with its dead letter
             data = {
                 "job": event.job, "queue": event.queue, "type": event.type, "status": event.status,
                 "reason": event.reason,
@@ -102,7 +103,7 @@ def entry_of(event: events.Event) -> Entry | None:
         case events.AccountChanged():
             data = {
                 "pool": event.pool, "account": event.account, "before": event.before, "after": event.after,
-                "why": event.why, "until_in": event.until,
+                "why": event.why, "retry_after": event.until,
             }  # fmt: skip
             return Entry(_account_name(event.before, event.after), event.project, data)
         case events.JobDied():
@@ -112,7 +113,7 @@ def entry_of(event: events.Event) -> Entry | None:
             }  # fmt: skip
             return Entry("job.dead", event.project, data)
         case events.PoolLimited():
-            data = {"pool": event.pool, "account": event.account, "why": event.why, "until_in": event.until}
+            data = {"pool": event.pool, "account": event.account, "why": event.why, "retry_after": event.until}
             return Entry("account.pool_limited", event.project, data)
         case events.ConcurrencyChanged():
             moved = {"before": event.before, "after": event.after, "why": event.why}
@@ -149,7 +150,7 @@ class Publisher:
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        """Nothing of a parent's: it tells its events itself."""
+        """Start empty, also after a fork: the parent sends its own events."""
         self._buffer: deque[Entry] = deque()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -159,8 +160,8 @@ class Publisher:
         self._transport: Transport | None = None
         self._collected = time.monotonic()
 
-    def tell(self, event: events.Event) -> None:
-        """A subscriber. What was emitted in a transaction is told when that is committed."""
+    def publish(self, event: events.Event) -> None:
+        """A subscriber. An event that is emitted in a transaction is sent after the commit."""
         if isinstance(event, events.LimitDenied):
             self._denied(event)
             return
@@ -185,7 +186,7 @@ class Publisher:
             self._start()
 
     def _denied(self, event: events.LimitDenied) -> None:
-        """The first of its kind is told at once, those of the next second together."""
+        """Send the first denial at once, and those of the next second together."""
         entry = entry_of(event)
         assert entry is not None
         place = (event.policy, event.scope, event.key, event.project)
@@ -244,7 +245,7 @@ class Publisher:
                 try:
                     done = self._write(batch)
                 except LimiterUnavailable as error:
-                    log.warning("events.unwritten", error=str(error), waiting=len(self._buffer))
+                    events.emit(events.ServiceUnavailable("live events", "writing the stream", str(error)))
                     return False
                 for _ in range(done):
                     self._buffer.popleft()
@@ -269,20 +270,20 @@ class Publisher:
         replies = self._transport.exchange(b"".join(commands), len(commands))
         failed = next((n for n, reply in enumerate(replies[: len(batch)]) if type(reply) is ScriptError), None)
         if failed is not None:
-            log.warning("events.refused", error=str(replies[failed]))
+            events.emit(events.ServiceUnavailable("live events", "writing the stream", str(replies[failed])))
             return failed
         if dropped:
             self.dropped -= dropped
-            log.warning("events.dropped", events=dropped)
+            events.emit(events.StreamEventsDropped(dropped))
         return len(batch)
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
-"""Whatever an event holds is written: one that could not be would stay at the head of the buffer for ever."""
+"""Write any value: an event that can't be written would block the buffer for ever."""
 
 
 publisher = Publisher()
-TOLD = (
+STREAMED = (
     events.LimitDenied, events.CallEnded, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered,
     events.SettlementDelayed, events.ThresholdCrossed, events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
     events.AlertRaised, events.AlertResolved,
@@ -290,6 +291,6 @@ TOLD = (
 
 
 def connect() -> None:
-    for kind in TOLD:
-        events.subscribe(kind, publisher.tell)
+    for kind in STREAMED:
+        events.subscribe(kind, publisher.publish)
     events.before_exit(publisher.flush)

@@ -1,4 +1,4 @@
-"""A local provider of APIs with real limits: what upstream accounts are tried against, in tests, demo and tour.
+"""A local provider of APIs that enforces real limits, for tests and the demo.
 
 One process, one event loop, no database, no Redis, no Django: `python -m controlplane.simulator` or
 `manage.py simulate_upstream`.

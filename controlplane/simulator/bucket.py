@@ -1,4 +1,4 @@
-"""The two ways in which providers count: a bucket that refills, and a window that steps."""
+"""How providers count: a token bucket that refills, or a window that starts anew."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Bucket:
         return (cost - self.level) / self.rate
 
     def take(self, cost: float) -> None:
-        """Charge `cost`; a negative one gives units back. The level may fall below zero when a call used more."""
+        """Charge `cost`; a negative cost returns units. The level may fall below zero if a call used more."""
         self.level = min(self.capacity, self.level - cost)
 
     def remaining(self, now: float) -> int:
@@ -66,7 +66,7 @@ class SteppingWindow:
         return math.inf if cost > self.limit else self.ends - now
 
     def take(self, cost: float) -> None:
-        """Charge `cost`; a negative one gives units back."""
+        """Charge `cost`; a negative cost returns units."""
         self.used = max(0.0, self.used + cost)
 
     def remaining(self, now: float) -> int:

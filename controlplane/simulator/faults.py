@@ -1,4 +1,4 @@
-"""What can be made to go wrong, for all keys or for one."""
+"""Simulated faults, for all keys or for one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class BadFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault as posted: members left out do nothing. Unknown members and wrong types are refused."""
+    """One fault as posted. Missing members have no effect. Unknown members and wrong types are refused."""
 
     status: int | None = None
-    """Answer this status instead of doing the work; nothing is charged."""
+    """Answer with this status instead of doing the work; nothing is charged."""
     rate: float = 1.0
-    """Share of the requests that are hit, 0 to 1."""
+    """The share of requests that are affected, 0 to 1."""
     key: str | None = None
     """Only requests with this key; None: with any."""
     latency: float = 0.0
-    """Seconds in addition."""
+    """Additional seconds."""
     headers: dict[str, str | None] | None = None
-    """Header fields to set; null takes one away."""
+    """Header fields to set; null removes one."""
     drop: bool = False
     """Do the work, then reset the connection in the middle of the answer's body."""
     invalid_key: str | None = None
@@ -34,7 +34,7 @@ class Fault:
     missing_headers: bool = False
     """No limit headers, no `Retry-After`, no `Date`."""
     body: str | None = None
-    """This body instead; `{credential}` in it is replaced by the key, as careless providers echo it."""
+    """Answer with this body; `{credential}` in it is replaced by the key, like careless providers that repeat it."""
 
     pace: float = 0.0
     """Seconds between the events of a stream, which is sent in chunks then."""

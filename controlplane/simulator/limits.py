@@ -1,4 +1,4 @@
-"""What one key may do, and what it has done."""
+"""The limits of one key, and their counters."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def amount(text: str) -> float:
 
 @dataclass(slots=True)
 class Refusal:
-    """A call that a limit refused: which unit bound it, and for how long."""
+    """A call that a limit refused: the unit, and the wait."""
 
     unit: str
     limit: float
@@ -101,20 +101,20 @@ class KeyUse:
         """Charge `costs` against every counter, or nothing at all. `extra` counters take one request each."""
         if self.concurrency is not None and self.in_flight >= self.concurrency:
             return Refusal("concurrency", self.concurrency, self.in_flight, 1, 1.0)
-        held = [(unit, counter, costs.get(unit, 0)) for unit, counter in self.counters.items()]
-        held += [(name, counter, 1) for name, counter in (extra or {}).items()]
+        charges = [(unit, counter, costs.get(unit, 0)) for unit, counter in self.counters.items()]
+        charges += [(name, counter, 1) for name, counter in (extra or {}).items()]
         worst: Refusal | None = None
-        for unit, counter, cost in held:
+        for unit, counter, cost in charges:
             wait = counter.wait_for(cost, now)
             if wait and (worst is None or wait > worst.wait):
                 worst = Refusal(unit, counter.limit, counter.capacity - counter.remaining(now), cost, wait)
         if worst is not None:
             return worst
-        for _, counter, cost in held:
+        for _, counter, cost in charges:
             counter.take(cost)
         return None
 
     def reconcile(self, unit: str, charged: int, actual: int) -> None:
-        """Give back, or charge in addition, what the call really used."""
+        """Return or additionally charge the difference to the actual use."""
         if unit in self.counters and math.isfinite(actual):
             self.counters[unit].take(actual - charged)

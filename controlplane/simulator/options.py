@@ -14,14 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_port, default=9100, help="port to listen on; 0 takes a free one")
-    parser.add_argument("--dialect", choices=sorted(DIALECTS), default="openai", help="whose API is played")
+    parser.add_argument("--dialect", choices=sorted(DIALECTS), default="openai", help="whose API is simulated")
     parser.add_argument("--rpm", type=_amount, help="requests per minute and key; not given: no limit")
     parser.add_argument("--tpm", type=_amount, help="tokens per minute and key; not given: no limit")
     parser.add_argument("--burst", type=_amount, help="capacity of the bucket of requests; not given: as --rpm")
     parser.add_argument("--concurrency", type=_count, help="calls in flight per key; not given: no limit")
     parser.add_argument("--latency", type=_amount, default=0, metavar="MS", help="milliseconds that each answer takes")
     parser.add_argument("--error-rate", type=_share, default=0.0, metavar="F", help="share of 5xx answers, 0 to 1")
-    parser.add_argument("--seed", type=int, help="makes what is left to chance repeatable")
+    parser.add_argument("--seed", type=int, help="makes random choices repeatable")
     parser.add_argument(
         "--key",
         dest="keys",

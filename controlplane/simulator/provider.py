@@ -1,4 +1,4 @@
-"""The provider itself: takes a request, holds it against its key's limits and faults, and answers."""
+"""The provider: reads a request, applies the limits and faults of its key, and answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SERVER_ERRORS = (500, 502, 503)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the options come to. `latency` is in seconds."""
+    """The options as values. `latency` is in seconds."""
 
     dialect: str = "openai"
     defaults: KeyLimits = field(default_factory=KeyLimits)
@@ -87,7 +87,7 @@ class Provider:
         return response
 
     def _reply(self, request: Request, key: str, use: KeyUse, faults: Iterable[Fault]) -> tuple[Reply, bool]:
-        """What is answered, and whether the work was done (so that it is in flight until it is)."""
+        """The answer, and whether the work was done (it is in flight until then)."""
         if not key or any(fault.invalid_key == key for fault in faults):
             return self.dialect.error(401, "Incorrect API key provided."), False
         failing = next((fault.status for fault in faults if fault.status is not None), None)

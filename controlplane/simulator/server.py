@@ -1,4 +1,4 @@
-"""Listening, and ending when told to or when the parent is gone."""
+"""The server: listens until a signal arrives or its parent process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the provider has seen: the outside proof of how often a job really ran."""
+"""What the provider has seen: independent evidence of how often a job ran."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Stats:
         self._answered: set[str] = set()
 
     def arrived(self, request_id: str) -> None:
-        """A request came in. Those with a request id are told apart by it."""
+        """Count a request, and its request id."""
         self.requests += 1
         if request_id:
             self._request_ids[request_id] += 1
 
     def saw_idempotency_key(self, key: str) -> None:
-        """Count a request whose Idempotency-Key was already answered with success, whichever credential it carries."""
+        """Count a request whose Idempotency-Key was already answered with success, with any credential."""
         if key in self._answered:
             self.duplicates += 1
 
     def answered(self, idempotency_key: str) -> None:
-        """A request was answered with success, to its end."""
+        """Count a request that was answered completely and with success."""
         self.succeeded += 1
         if idempotency_key:
             self._answered.add(idempotency_key)

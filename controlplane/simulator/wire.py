@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1 for a provider: keep-alive, pipelining, bodies by length or in chunks, answers that break off."""
+"""The part of HTTP/1.1 that a provider needs: keep-alive, pipelining, bodies by length or in chunks, answers that break off."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Response:
     """The body in chunks, one every `pace` seconds, instead of `body`; with `drop` the connection is reset after them."""
     pace: float = 0.0
     done: Callable[[bool], None] | None = None
-    """Called once, with whether the whole answer was handed to a living connection."""
+    """Called once, with whether the whole answer was written to an open connection."""
 
     def head(self, close: bool) -> bytes:
         """Status line and header fields."""
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
 
 
 def parse(data: bytes) -> tuple[Request, int] | None:
-    """The first request in `data` and how many bytes it took; None while it is incomplete; BadRequest if it is none."""
+    """The first request in `data` and its length in bytes; None while it is incomplete. Raises BadRequest."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         if len(data) > MAX_HEAD:

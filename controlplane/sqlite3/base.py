@@ -1,9 +1,9 @@
 """Django's SQLite back end, whose write transactions take turns at a lock of the file's own.
 
-SQLite lets one writer in at a time and makes the others sleep, longer each time and up to a tenth of a second: under
-load they oversleep their turn, and who is unlucky does so again and again. Here a transaction first takes a lock
-beside the database and looks for it every half millisecond. SQLite's own lock stays what keeps the data whole: a
-program that knows nothing of the turn (the `sqlite3` shell, a backup) only makes others wait as before.
+SQLite admits one writer at a time. The others sleep, longer each time, up to a tenth of a second. Under load they
+oversleep, some of them again and again. Here a transaction first takes a lock beside the database and tries to get it every
+half millisecond. SQLite's own lock still protects the data: a program that does not use the lock (the `sqlite3` shell, a
+backup) is safe and makes the others wait as before.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from django.db.backends.sqlite3 import base
 from django.db.utils import OperationalError
 
 LOOK = 0.0005
-"""Seconds between two looks at whose turn it is."""
+"""Seconds between two tries to get the lock."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection to SQLite. `OPTIONS["timeout"]` (seconds) bounds the wait for a turn, too."""
 
     _turn: IO[bytes] | None = None
-    """The open lock file: closed, and so given up, with whatever forgets this connection."""
+    """The open lock file. Closing it, or losing this connection, releases the lock."""
 
     def _start_transaction_under_autocommit(self) -> None:
         self._take_turn()

@@ -1,4 +1,4 @@
-"""Starts a family of processes, keeps it running and stops it in order."""
+"""Starts child processes, keeps them running and stops them in order."""
 
 from controlplane.supervisor.child import Child, ChildSpec
 from controlplane.supervisor.errors import ChildGivenUp, ConditionTimeout, Stopped, SupervisorError

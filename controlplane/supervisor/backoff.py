@@ -1,4 +1,4 @@
-"""How long a dead child waits for its next start."""
+"""The waits before a child process is started again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Backoff:
-    """0.1, 0.2, 0.4 .. seconds, at most `longest`, after deaths in a row. A life of `steady` seconds begins anew.
+    """0.1, 0.2, 0.4 .. seconds, at most `longest`, after exits in a row. A run of `steady` seconds resets the count.
 
     There is no last try: what kills a child may be a job or a full disk, and neither may end the other children.
     """

@@ -16,7 +16,7 @@ from controlplane.supervisor.backoff import Backoff
 from controlplane.supervisor.child_log import ChildLog
 
 STEADY_SECONDS = 10.0
-"""A child that ran so long was ready; one that then ends with 0 meant to (a worker that makes room for a fresh one)."""
+"""A child that ran so long was ready; one that then exits with 0 meant to (a worker that is recycled)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Child:
         return self.process.stdout.fileno()
 
     def start(self) -> None:
-        """Run it. Must be called from the main thread (see `parent_death`). Raises OSError where it can't be run."""
+        """Run it. Must be called from the main thread (see `parent_death`). Raises OSError if it can't be run."""
         self.restart_at = None
         self.silent = False
         self.started_at = time.monotonic()
@@ -83,7 +83,7 @@ class Child:
         os.set_blocking(self.output, False)
 
     def read(self) -> bool:
-        """Pass on its output; False where there is nothing more for now. `silent` is set at its output's end."""
+        """Pass on its output; False if there is nothing more for now. `silent` is set at its output's end."""
         try:
             data = os.read(self.output, 65_536)
         except BlockingIOError:
@@ -93,7 +93,7 @@ class Child:
         return bool(data)
 
     def poll(self) -> int | None:
-        """Its exit status once it is gone, negative for a signal; None while it runs and while it is not started."""
+        """Its exit status once it has ended, negative for a signal; None while it runs and while it is not started."""
         return self.process.poll() if self.process else None
 
     def died(self, status: int) -> None:
@@ -117,7 +117,7 @@ class Child:
         return lived
 
     def terminate(self) -> None:
-        """To the process alone: it knows its own children."""
+        """Send SIGTERM to the process alone: it ends its own children."""
         if self.process and self.process.poll() is None:
             self.process.terminate()
 

@@ -1,4 +1,4 @@
-"""The output of a child: passed on line by line, kept in a file of bounded size, the last lines in memory.
+"""The output of a child process: passed on line by line, kept in a file of bounded size, the last lines in memory.
 
 A line that can't be written (the disk is full) is counted and left out of the file; it is still passed on.
 """
@@ -44,7 +44,7 @@ class ChildLog:
             self._keep(line)
 
     def flush(self) -> None:
-        """The child is gone: its unfinished line is a line too."""
+        """The child has ended: its unfinished line is a line too."""
         if self._rest:
             self._keep(self._rest)
             self._rest = b""

@@ -1,4 +1,4 @@
-"""How supervision ends before its time."""
+"""Errors that end supervision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class SupervisorError(Exception):
-    """The supervised processes can't go on."""
+    """The supervisor has to stop."""
 
 
 class ChildGivenUp(SupervisorError):
@@ -19,8 +19,8 @@ class ChildGivenUp(SupervisorError):
 
 
 class ConditionTimeout(SupervisorError):
-    """What was waited for did not come about in time."""
+    """A condition was not met in time."""
 
 
 class Stopped(SupervisorError):
-    """A signal asked for the end while something was waited for."""
+    """A signal asked to stop while a condition was awaited."""

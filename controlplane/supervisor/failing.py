@@ -1,4 +1,4 @@
-"""Which children of `up` keep dying, in a file that readiness and doctor read.
+"""The file that names child processes which keep dying, for readiness and doctor.
 
 The file gets its full size when `up` begins and is written in place, so that a full disk can't keep it from changing.
 """
@@ -69,13 +69,13 @@ class FailingFile:
 
 
 def read(path: Path) -> list[Failing]:
-    """The children that keep dying; none where no `up` runs on this data directory."""
+    """The children that keep dying; none if no `up` runs on this data directory."""
     for _ in range(3):
         try:
-            told = json.loads(path.read_text())
-            if not _alive(told["supervisor"]):
+            content = json.loads(path.read_text())
+            if not _alive(content["supervisor"]):
                 return []
-            return [Failing(**one) for one in told["failing"]]
+            return [Failing(**one) for one in content["failing"]]
         except OSError:
             return []
         except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The loop that watches the children: one thread, woken by their output, their ends, and signals."""
+"""The loop that supervises child processes: one thread, woken by their output, their ends, and signals."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from controlplane.supervisor.errors import ChildGivenUp, ConditionTimeout, Stopp
 from controlplane.supervisor.failing import ENOUGH, Failing, FailingFile
 
 TICK = 0.05
-"""Seconds between two looks at a condition."""
+"""Seconds between two checks of a condition."""
 IDLE_TICK = 5.0
-"""Seconds to sleep where nothing is expected: output, deaths and signals wake us."""
+"""Seconds to sleep while nothing is expected: output, exits and signals wake the loop."""
 CALM = 15.0
 """Seconds of life after which a child is no longer named as one that keeps dying."""
 STARTS = 5
@@ -32,10 +32,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Supervisor:
     """Use as a context manager in the main thread: on leaving, all children are stopped, lowest rank first.
 
-    A child that dies is started again, with growing waits, for ever; only one that has never been ready (`all_ready`)
+    A child that exits is started again, with growing waits, for ever; only one that has never been ready (`all_ready`)
     ends the supervisor, after `STARTS` deaths. `pid_dir` has a file for each child, named after it, with its process
     id: programs give themselves other titles. `failing` is the file that names children that keep dying. `say(name,
-    line)` gets every line that a child prints, and with the name `up` what happens to the children.
+    line)` gets every line that a child prints, and with the name `up` starts and exits of children.
     """
 
     def __init__(
@@ -172,11 +172,11 @@ class Supervisor:
     def _tick(self, timeout: float) -> None:
         now = time.monotonic()
         pending = [child.restart_at - now for child in self.children.values() if child.restart_at is not None]
-        self._listen(max(0.0, min([timeout, *pending])))
+        self._wait_for_events(max(0.0, min([timeout, *pending])))
         now = time.monotonic()
         for child in self.children.values():
             if child.poll() is not None:
-                self._ended(child)
+                self._on_child_exit(child)
             elif child.restart_at is not None and child.restart_at <= now:
                 self._relaunch(child)
             elif child.name in self._unnoted and child.process is not None:
@@ -190,7 +190,7 @@ class Supervisor:
                 found.append(Failing(child.name, child.backoff.deaths, child.status))
         return found
 
-    def _listen(self, timeout: float) -> None:
+    def _wait_for_events(self, timeout: float) -> None:
         for key, _ in self._selector.select(timeout):
             if key.data is None:
                 self._wake_read.recv(4096)
@@ -199,7 +199,7 @@ class Supervisor:
             if key.data.silent:
                 self._selector.unregister(key.fd)
 
-    def _ended(self, child: Child) -> None:
+    def _on_child_exit(self, child: Child) -> None:
         status = self._reap(child)
         child.died(status)
         if not child.was_ready and child.backoff.deaths >= STARTS:
@@ -220,7 +220,7 @@ class Supervisor:
             while any(child.poll() is None for child in alive) and time.monotonic() < deadline:
                 if self._stops > asked and rank != ranks[-1]:  # the last one holds the data: it may always finish
                     break
-                self._listen(TICK)
+                self._wait_for_events(TICK)
             for child in alive:
                 if child.poll() is None:
                     self._say("up", f"{child.name} did not stop in time and is killed")

@@ -1,4 +1,4 @@
-"""Titles of pages, without the applications that the rows' models are in."""
+"""Titles of pages, without names of applications."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def page_path(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @register.filter
 def title_text(title: Any) -> str:
-    """An object's own name is written as it is: `llm` is not `Llm`."""
+    """An object's name is not capitalised: `llm` is not `Llm`."""
     return str(title) if isinstance(title, Model) else str(capfirst(title))

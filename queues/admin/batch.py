@@ -1,4 +1,4 @@
-"""Batches: how far they are, and when they will be done."""
+"""Pages of batches: their progress and their estimated end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on many dead letters that goes on in the background."""
+"""Pages of bulk actions on dead letters, which run in the background."""
 
 from __future__ import annotations
 

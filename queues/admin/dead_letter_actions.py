@@ -1,4 +1,4 @@
-"""What the admin does with dead letters: replay, with another payload too, discard, and both for many of them."""
+"""The actions on the pages of dead letters: replay, edit and replay, discard, and bulk actions on many letters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from queues import redaction, registry
 from queues.errors import InvalidJob, QueueError
 from queues.models import DeadLetter, Queue
 from queues.services import bulk_actions, dead_letters
+from quotas.admin.audit import actor_of
 from quotas.admin.bulk import Refused, across
 from quotas.admin.dialogs import PayloadDialog
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids, visible
 from quotas.models import Project
 

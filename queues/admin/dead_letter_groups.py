@@ -16,8 +16,8 @@ from queues import redaction
 from queues.models import DeadLetter
 from queues.selectors.dead_letters import dead_letter_groups
 from queues.services import bulk_actions
+from quotas.admin.audit import actor_of
 from quotas.admin.bulk import BulkForm, CutOff
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Project
 

@@ -26,14 +26,15 @@ from queues.presenters import payload_of
 from queues.selectors.explanation import explain
 from queues.services import cancel as cancelling
 from queues.services import dead_letters
-from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
+from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused, bulk_action
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
-from quotas.admin.trail import actor_of
-from quotas.priorities import PRIORITIES
+from quotas.engine import priorities
+from quotas.engine.priorities import PRIORITIES
 
 STATUSES = {
     Status.PENDING.label: "default",
@@ -245,7 +246,7 @@ class JobAdmin(ReadOnlyAdmin):
 
     @display(description="Priority")
     def band(self, row: Job) -> str:
-        band = priority_band(row.priority)
+        band = priorities.band(row.priority)
         return band if row.priority == PRIORITIES[band] else f"{band} {row.priority}"
 
     @display(description="Batch")

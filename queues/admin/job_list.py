@@ -1,4 +1,4 @@
-"""What stands above the jobs: tabs by state with counts, chips of the search, and why the waiting ones wait."""
+"""The head of the jobs list: tabs by state with counts, chips of the search, and why waiting jobs wait."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from queues.models import Queue
-from queues.selectors.queues import depths
+from queues.selectors.queues import QueueDepth, depths
 from queues.services import queue_actions
+from quotas.admin.audit import actor_of
 from quotas.admin.base import SluiceAdmin
 from quotas.admin.bulk import bulk_action
 from quotas.admin.reason_action import reason_action
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 
 
@@ -100,11 +100,13 @@ class QueueAdmin(SluiceAdmin):
 
     @display(description="Queued: high · normal · low")
     def waiting(self, row: Any) -> str:
-        return "–" if row.depth is None else f"{row.depth['high']:,} · {row.depth['normal']:,} · {row.depth['low']:,}"
+        depth: QueueDepth | None = row.depth
+        return "–" if depth is None else f"{depth.high:,} · {depth.normal:,} · {depth.low:,}"
 
     @display(description="Running")
     def running(self, row: Any) -> str:
-        return "–" if row.depth is None else f"{row.depth['in_flight']:,}"
+        depth: QueueDepth | None = row.depth
+        return "–" if depth is None else f"{depth.in_flight:,}"
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """Only the buttons that would change something."""

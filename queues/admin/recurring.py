@@ -58,5 +58,5 @@ class RecurringAdmin(SluiceAdmin):
 
     def save_model(self, request: Any, obj: Any, form: Any, change: bool) -> None:
         if {"cron", "timezone"} & set(form.changed_data):
-            obj.next_at = None  # the dispatcher works it out anew
+            obj.next_at = None  # the dispatcher works it out again
         super().save_model(request, obj, form, change)

@@ -1,4 +1,4 @@
-"""Worker processes, as they last reported themselves."""
+"""Pages of worker processes, with what they last reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/api/v1/dead-letters`: look, group, replay, discard."""
+"""`/api/v1/dead-letters`: list, group, replay, discard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from quotas.times import rfc3339
 SEVERITIES = ("info", "warning", "critical")
 
 
-class LetterFilters(QuerySerializer):
+class DeadLetterFilters(QuerySerializer):
     category = serializers.ChoiceField(choices=OF_DEAD_JOBS, required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     fingerprint = serializers.CharField(required=False, max_length=32)
@@ -38,7 +38,7 @@ class LetterFilters(QuerySerializer):
     handled = serializers.BooleanField(required=False, default=False)
 
 
-class LettersQuery(PageQuery, LetterFilters):
+class DeadLettersQuery(PageQuery, DeadLetterFilters):
     """Filters and page."""
 
 
@@ -95,12 +95,12 @@ class DeadLetters(ApiView):
 
     @extend_schema(
         operation_id="list_dead_letters",
-        parameters=[LettersQuery],
-        responses=documents.LetterPage,
+        parameters=[DeadLettersQuery],
+        responses=documents.DeadLetterPage,
         summary="Dead letters, newest first",
     )
     def get(self, request: Request) -> Response:
-        query = self.query(LettersQuery)
+        query = self.query(DeadLettersQuery)
         return Response(page(letters(self, query), query, dead_letter_shape, order="id"))
 
 
@@ -109,13 +109,13 @@ class DeadLetterGroups(ApiView):
 
     @extend_schema(
         operation_id="list_dead_letter_groups",
-        parameters=[LettersQuery],
-        responses=documents.LetterGroups,
+        parameters=[DeadLettersQuery],
+        responses=documents.DeadLetterGroupPage,
         summary="Dead letters that failed alike",
     )
     def get(self, request: Request) -> Response:
         """Newest group first, by the first letter of each, so that the order is stable while groups grow."""
-        query = self.query(LettersQuery)
+        query = self.query(DeadLettersQuery)
         rows, limit = letters(self, query), query["limit"]
         groups = dead_letter_groups(rows, below=position(rows, query, "id"), count=limit + 1)
         following = encode(str(groups[limit - 1].first)) if len(groups) > limit else None
@@ -125,7 +125,7 @@ class DeadLetterGroups(ApiView):
 class DeadLetterDetail(ApiView):
     scopes = {"GET": "read"}
 
-    @extend_schema(operation_id="get_dead_letter", responses=documents.LetterWhole, summary="One dead letter")
+    @extend_schema(operation_id="get_dead_letter", responses=documents.DeadLetterWhole, summary="One dead letter")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         letter = letter_of(self, uid)
@@ -157,7 +157,7 @@ class DeadLetterDiscard(ApiView):
     @extend_schema(
         operation_id="discard_dead_letter",
         request=Reason,
-        responses=documents.Letter,
+        responses=documents.DeadLetterAnswer,
         summary="Settle it without another run",
     )
     def post(self, request: Request, uid: str) -> Response:

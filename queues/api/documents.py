@@ -1,4 +1,4 @@
-"""Shapes for the OpenAPI schema: what requests and answers look like, in the contract's words."""
+"""Shapes of requests and answers for the OpenAPI schema."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ class WorkerPage(Page):
     results = WorkerShape(many=True)
 
 
-class Letter(s.Serializer):
+class DeadLetterAnswer(s.Serializer):
     id = s.CharField()
     job = s.CharField()
     project = s.CharField()
@@ -249,15 +249,15 @@ class Letter(s.Serializer):
     handled_as = s.CharField(allow_null=True)
 
 
-class LetterWhole(Letter):
+class DeadLetterWhole(DeadLetterAnswer):
     traceback = s.CharField(allow_null=True, help_text="Of the last attempt that left one.")
 
 
-class LetterPage(Page):
-    results = Letter(many=True)
+class DeadLetterPage(Page):
+    results = DeadLetterAnswer(many=True)
 
 
-class LetterGroup(s.Serializer):
+class DeadLetterGroup(s.Serializer):
     fingerprint = s.CharField()
     category = s.CharField()
     severity = s.CharField()
@@ -269,8 +269,8 @@ class LetterGroup(s.Serializer):
     error = s.CharField()
 
 
-class LetterGroups(Page):
-    results = LetterGroup(many=True)
+class DeadLetterGroupPage(Page):
+    results = DeadLetterGroup(many=True)
 
 
 class BulkAction(s.Serializer):

@@ -1,4 +1,4 @@
-"""`/api/v1/jobs`: submit, list, look at, cancel, retry."""
+"""`/api/v1/jobs`: submit, list, get, cancel, retry."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
 from queues.specs import JobSpec, read_job
+from queues.sql import in_turns
 from queues.states import Status
 from quotas.models import Project
 from quotas.rest.caller import resolve_project
@@ -178,12 +179,13 @@ class JobsBulk(ApiView):
             assert project is not None
             check_url(batch["callback_url"], "/batch/callback_url")
             check_url(batch["then"].callback_url if batch["then"] else "", "/batch/then/callback_url")
+            key = idempotency_key(request)
             made, ids, created = batches.submit_bulk(
                 project,
                 self._bound(jobs, project),
                 **batch,
-                idempotency_key=idempotency_key(request),
-                request_hash=fingerprint(request.data),
+                idempotency_key=key,
+                request_hash=fingerprint(request.data) if key is not None else "",
             )
         return Response({"batch": batch_shape(made), "ids": ids}, 202 if created else 200)
 
@@ -222,7 +224,7 @@ class JobsBulk(ApiView):
             found.append(FieldError("/jobs", f"Must be a list of 1 to {MAX_BULK:,} jobs."))
             jobs = []
         specs = []
-        for position, item in enumerate(jobs):
+        for position, item in enumerate(in_turns(jobs)):
             try:
                 specs.append(read_job(item, f"/jobs/{position}"))
             except InvalidJob as error:

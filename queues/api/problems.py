@@ -1,4 +1,4 @@
-"""Our errors as problem documents."""
+"""Errors of queues as problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def as_problems(caller: Caller | None = None) -> Iterator[None]:
     """Turn what a service raises into the answer that the contract names.
 
     A pool that is for other projects is 404, as one that does not exist is for a `caller` bound to a project: the two
-    must not be told apart there.
+    must look the same there.
     """
     try:
         yield

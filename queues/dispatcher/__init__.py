@@ -1,1 +1,1 @@
-"""One leader that releases exactly what may run now; the others stand by."""
+"""The dispatcher: one leader releases the jobs that may run now; the others stand by."""

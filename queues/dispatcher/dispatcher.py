@@ -27,7 +27,7 @@ from queues.models import Job
 from queues.ready_groups import groups_waiting
 from queues.states import GroupKey, Stage
 from queues.wakeups import Wakeups
-from quotas import clock
+from quotas import clock, events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.snapshot import resolve
 
@@ -78,45 +78,51 @@ class Dispatcher:
         try:
             woken = wakeups.wait(pause) if self.leader.token is not None else Wakeups()
             close_old_connections()
-            if not self._lead():
+            if not self.lead():
                 self._stopping.wait(1.0)
                 return 0.0
             pause = self.cycle(woken)
             self._faults = 0
             return pause
         except LeadershipLost:
-            log.warning("dispatcher.leadership_lost", name=self.name)
-            self._forget()
+            events.emit(events.LeadershipEnded(self.name))
+            self.forget()
             return pause
         except (DatabaseError, InterfaceError, redis.RedisError, LimiterUnavailable) as error:
             connection.drop_connections(connection.client())
-            log.warning("dispatcher.waiting", error=f"{type(error).__name__}: {error}")
+            events.emit(events.ServiceUnavailable("dispatcher", "a cycle", f"{type(error).__name__}: {error}"))
         except Exception:
             # One cycle that fails must not end all others; a fault that stays ends the process, loudly.
             self._faults += 1
             if self._faults >= MAX_FAULTS:
                 raise
             log.exception("dispatcher.fault", name=self.name, in_a_row=self._faults)
-        self._forget()
+        self.forget()
         self._stopping.wait(0.5)
         return 0.0
 
-    def _lead(self) -> bool:
+    def lead(self) -> bool:
+        """Renew the leadership, or take over where no other dispatcher leads. True while this one leads."""
         if time.monotonic() - self._renewed_at < 1.0 and self.leader.token is not None:
             return True
         before = self.leader.token
         leads = self.leader.renew_or_take_over()
         self._renewed_at = time.monotonic()
         if leads and self.leader.token != before:
-            self._forget()
-            log.info("dispatcher.leads", name=self.name, token=self.leader.token)
+            self.forget()
         return leads
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Begin from SQL alone: another leader or a fault may have changed what is in memory."""
         self._groups.clear()
         self._pools.unblock()
         self._refreshed_at = float("-inf")
+
+    def refresh_soon(self, *, groups: bool = True) -> None:
+        """Renew the leadership with the next cycle, and look at all waiting groups, however recent the last time is."""
+        self._renewed_at = float("-inf")
+        if groups:
+            self._refreshed_at = float("-inf")
 
     def cycle(self, woken: Wakeups) -> float:
         """One turn: recovery, maintenance, due jobs, rounds. Returns seconds until the next turn, unless it is woken
@@ -140,10 +146,10 @@ class Dispatcher:
         return self._seconds_to_sleep(now)
 
     def _apply(self, woken: Wakeups) -> None:
-        """Unblock and read anew what the wake-ups or a change of configuration name."""
+        """Unblock and read again what the wake-ups or a change of configuration name."""
         if woken.unblock:
             config.snapshot.expire()  # a pause applies to all that was submitted after it
-            resolve.outdate()
+            resolve.expire()
         config.current()
         versions = (config.snapshot.version, resolve.snapshot().version)
         changed = versions != self._versions

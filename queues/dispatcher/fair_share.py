@@ -1,4 +1,4 @@
-"""Whose turn it is: priority first, then projects by weight, then the oldest.
+"""The order in which candidates are drawn: by priority, then by project weight, then by age.
 
 Projects of one priority share by start-time fair queueing (Goyal, Vin, Cheng 1996): each start moves its project's
 virtual time on by 1/weight, and the least goes next. A project that comes back from idleness begins at the present
@@ -22,20 +22,20 @@ AGEING_AFTER = timedelta(seconds=30)
 class FairShare:
     """Virtual times of the projects, kept from cycle to cycle.
 
-    What is drawn is charged at once, since the next draw depends on it, and is then either `confirmed` or `refunded`.
-    Only what is confirmed moves the present on: many are drawn for which there is no place, and if those did, a project
-    would be pulled up to where the others are each time that it is not its turn, and would lose what it is owed.
+    A drawn job is charged at once, since the next draw depends on it, and is then either confirmed or refunded. Only
+    confirmed jobs advance the present virtual time: if jobs without a slot did, a project would lose its credit each
+    time that it is not its turn.
     """
 
     def __init__(self) -> None:
         self._times: dict[tuple[int, int], float] = {}
         self._present: dict[int, float] = {}
         self._begun: dict[int, float] = {}
-        """Virtual start times of what was drawn and is neither confirmed nor refunded."""
+        """Virtual start times of jobs that were drawn and are neither confirmed nor refunded."""
         self._since_ageing = 0
         self._aged_ids: set[int] = set()
         self._ageing_owed = False
-        """The one that had waited too long found no place: the next round begins with it."""
+        """The job that had waited too long found no slot: the next round begins with it."""
 
     def _time(self, priority: int, project_id: int) -> float:
         return max(self._times.get((priority, project_id), 0.0), self._present.get(priority, 0.0))
@@ -46,13 +46,13 @@ class FairShare:
         self._times[candidate.priority, candidate.project_id] = begun + 1.0 / _weight(candidate, projects)
 
     def confirm(self, candidate: Candidate) -> None:
-        """It starts."""
+        """The job starts."""
         begun = self._begun.pop(candidate.id, 0.0)
         self._present[candidate.priority] = max(self._present.get(candidate.priority, 0.0), begun)
         self._aged_ids.discard(candidate.id)
 
     def refund(self, candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> None:
-        """It does not start after all: its turn is still to come."""
+        """The job does not start after all and keeps its turn."""
         self._begun.pop(candidate.id, None)
         self._times[candidate.priority, candidate.project_id] -= 1.0 / _weight(candidate, projects)
         if candidate.id in self._aged_ids:
@@ -64,7 +64,7 @@ class FairShare:
     def order(
         self, groups: list[GroupCursor], taken: set[int], projects: Mapping[int, ProjectSpec], now: datetime
     ) -> Iterator[tuple[GroupCursor, Candidate]]:
-        """Draw candidates one after the other. What is drawn leaves its group and is charged to its project."""
+        """Draw candidates one after the other. A drawn job leaves its group and is charged to its project."""
         if self._ageing_owed:
             self._since_ageing, self._ageing_owed = AGEING_SHARE, False
         heap: list[tuple[int, float, int, int]] = []
@@ -77,7 +77,7 @@ class FairShare:
             candidate = group.head(taken)
             if candidate is None:
                 continue
-            # Virtual time may have moved since this entry was made: then it goes back to its right place.
+            # Virtual time may have advanced since this entry was made: then the entry is sorted in again.
             fresh = self._time(candidate.priority, candidate.project_id)
             if heap and aged is None and (candidate.priority, fresh, candidate.id) > heap[0][:3]:
                 heapq.heappush(heap, (candidate.priority, fresh, candidate.id, position))

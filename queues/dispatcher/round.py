@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import structlog
 from django.db import transaction
 
 from queues import config
@@ -21,12 +20,10 @@ from queues.dispatcher.pool_memory import MAX_BATCH, PoolMemory
 from queues.dispatcher.release import Granted, lane_for, release
 from queues.lifecycle.waiting import reject
 from queues.states import GroupKey
-from quotas import clock
+from quotas import clock, events
 from quotas.engine.types import Admission
 from quotas.errors import UnknownPool, UnknownProject
 from quotas.snapshot import resolve
-
-log = structlog.get_logger(__name__)
 
 MAX_BLOCK = 5.0
 """Seconds after which a block is tried again, so that capacity that is free before its time need not be foreseen."""
@@ -143,13 +140,13 @@ class Round:
         except (KeyError, UnknownPool, UnknownProject):
             # Submitted by a process that has read newer configuration than this one.
             config.snapshot.expire()
-            resolve.outdate()
+            resolve.expire()
         try:
             return self._admissions.resolve(candidate)
         except (KeyError, UnknownPool, UnknownProject) as error:
             # Only a change of configuration helps, and that unblocks. A job that names no pool may share its ordering
             # key with jobs that need none.
-            log.warning("dispatcher.unresolvable", job=candidate.uid, missing=str(error))
+            events.emit(events.JobUnresolvable(candidate.uid, str(error)))
             if candidate.pool:
                 group.block(candidate.ordering_key, time.monotonic() + UNKNOWN_POOL_BLOCK)
             else:

@@ -24,7 +24,7 @@ from quotas.rest.pointers import escape
 from quotas.services import estimates
 from quotas.snapshot import resolve
 from quotas.upstream import response as answers
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream.endpoint import AccountEndpoint
 
 MAX_MODEL = 200
 MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]+)")
@@ -54,7 +54,7 @@ KEPT_HEADERS = frozenset(
 MAX_BODY = 256 * 1024
 """Bytes of an answer that are kept."""
 MAX_TAIL = 64 * 1024
-"""Bytes of the end of a longer answer that are looked at: streams and long documents report their use there."""
+"""Bytes of the end of a longer answer that are read: streams and long documents report their use there."""
 MAX_READ = 32 * 1024 * 1024
 """Bytes of an answer that are read at most to come to its end."""
 
@@ -84,9 +84,47 @@ def _read(response: urllib3.BaseHTTPResponse) -> tuple[bytes, bytes]:
     return head, tail
 
 
-def _bounded(hint: float | None, lease: Endpoint) -> float | None:
+def _bounded(hint: float | None, lease: AccountEndpoint) -> float | None:
     """A provider's hint, at most the longest cooldown of its pool."""
     return hint if hint is None else min(hint, lease.config.spec.cooldown_max)
+
+
+def _headers_and_body(
+    job: JobContext, payload: Mapping[str, Any], lease: AccountEndpoint
+) -> tuple[dict[str, str], bytes | None]:
+    """What is sent: the payload's header fields, except those that carry the credential, and ours."""
+    credential_headers = lease.auth_headers
+    secret = {name.lower() for name in credential_headers}
+    given = {name: value for name, value in payload.get("headers", {}).items() if name.lower() not in secret}
+    sent = {"X-Request-Id": f"{job.id}.{job.attempt}", **given, **credential_headers}
+    if payload.get("method", "GET") != "GET":
+        sent["Idempotency-Key"] = job.idempotency_key
+    if "json" in payload:
+        sent.setdefault("Content-Type", "application/json")
+        return sent, json.dumps(payload["json"], separators=(",", ":")).encode()
+    return sent, payload["body"].encode() if "body" in payload else None
+
+
+def _not_sent(error: str) -> RunResult:
+    """A failed attempt whose call was not made."""
+    return RunResult(AttemptOutcome.FAILED, category="validation", error=error, upstream=CallOutcome("unused"))
+
+
+def _answer(response: urllib3.BaseHTTPResponse, content: bytes, lease: AccountEndpoint) -> dict[str, Any]:
+    """The provider's answer as a job's result, without the credential: status, some header fields, the body."""
+    text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    answer: dict[str, Any] = {
+        "status": response.status,
+        "headers": {name: lease.redact(value) for name, value in headers.items() if _is_kept(name)},
+        "body": text,
+    }
+    if len(content) > MAX_BODY:
+        answer["truncated"] = True
+    elif "json" in response.headers.get("content-type", ""):
+        with suppress(ValueError, RecursionError):  # it stays text
+            answer["body"] = json.loads(text)
+    return answer
 
 
 def _is_kept(name: str) -> bool:
@@ -178,27 +216,11 @@ class HttpRequest(JobType):
         if lease is None:
             raise ValueError("An http.request needs an account.")
         method = payload.get("method", "GET")
-        credential_headers = lease.auth_headers
-        secret = {name.lower() for name in credential_headers}
-        given = {name: value for name, value in payload.get("headers", {}).items() if name.lower() not in secret}
-        sent = {"X-Request-Id": f"{job.id}.{job.attempt}", **given, **credential_headers}
-        if method != "GET":
-            sent["Idempotency-Key"] = job.idempotency_key
-        body: bytes | None = None
-        if "json" in payload:
-            body = json.dumps(payload["json"], separators=(",", ":")).encode()
-            sent.setdefault("Content-Type", "application/json")
-        elif "body" in payload:
-            body = payload["body"].encode()
+        sent, body = _headers_and_body(job, payload, lease)
         url = lease.base_url.rstrip("/") + payload["path"]
-        # Whatever stands in the path, the call goes to the provider's own host or not at all.
+        # Whatever the path contains, the call goes to the provider's own host or is not made.
         if urlsplit(url).netloc != urlsplit(lease.base_url).netloc:
-            return RunResult(
-                AttemptOutcome.FAILED,
-                category="validation",
-                error="The path leaves the provider's host.",
-                upstream=CallOutcome("unused"),
-            )
+            return _not_sent("The path leaves the provider's host.")
         timeout = min(job.timeout, lease.timeout)
         connect = min(timeout, 10.0)
         started = time.perf_counter()
@@ -218,12 +240,7 @@ class HttpRequest(JobType):
             return self._unanswered("network", type(error).__name__)
         except ValueError as error:
             # It could not even be written, as with a line break in the credential. The message would show it.
-            return RunResult(
-                AttemptOutcome.FAILED,
-                category="validation",
-                error=f"The request can't be sent: {type(error).__name__}.",
-                upstream=CallOutcome("unused"),
-            )
+            return _not_sent(f"The request can't be sent: {type(error).__name__}.")
         return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
 
     @staticmethod
@@ -243,7 +260,7 @@ class HttpRequest(JobType):
         response: urllib3.BaseHTTPResponse,
         content: bytes,
         payload: Mapping[str, Any],
-        lease: Endpoint,
+        lease: AccountEndpoint,
         latency: float,
         project: str | None = None,
         tail: bytes = b"",
@@ -261,19 +278,7 @@ class HttpRequest(JobType):
         )
         path = str(payload.get("path", "")).partition("?")[0]
         upstream = replace(upstream, target=f"{payload.get('method', 'GET')} {path}")
-        text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
-        answer: dict[str, Any] = {
-            "status": status,
-            "headers": {
-                name.lower(): lease.redact(value) for name, value in response.headers.items() if _is_kept(name.lower())
-            },
-            "body": text,
-        }
-        if len(content) > MAX_BODY:
-            answer["truncated"] = True
-        elif "json" in response.headers.get("content-type", ""):
-            with suppress(ValueError, RecursionError):  # it stays the text that it is
-                answer["body"] = json.loads(text)
+        answer = _answer(response, content, lease)
         expect = payload.get("expect")
         expected = status in expect if expect else 200 <= status < 300
         actual = dict(upstream.usage)

@@ -83,7 +83,7 @@ class PayloadSchema:
         }
 
     def errors(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
-        """What is wrong with `payload`; empty where it fits."""
+        """What is wrong with `payload`; empty if it fits."""
         found = [
             FieldError(f"{pointer}/{name}", "This field is required.") for name in sorted(self.required - set(payload))
         ]

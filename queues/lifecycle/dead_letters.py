@@ -1,4 +1,4 @@
-"""Writing dead letters: category, severity, and a fingerprint that groups what failed alike."""
+"""Writes dead letters: category, severity, and a fingerprint that groups similar failures."""
 
 from __future__ import annotations
 

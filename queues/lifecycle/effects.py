@@ -1,4 +1,4 @@
-"""What follows from transitions: they collect it in `Effects`, and `perform.apply` writes and sends all of it."""
+"""What follows from transitions, collected in `Effects`; `perform.apply` writes and sends all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a job goes after the result of one delivery. Pure: reads the job, the result and the time, writes nothing."""
+"""Decides where a job goes after the result of one delivery. Pure: it reads the job, the result and the time."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Fate:
 
 
 def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fate:
-    """What becomes of a job after `result`; `job` has its counters as they were before. `cancelled`: by whom and why,
-    empty where nobody asked for it."""
+    """Where a job goes after `result`; `job` has its counters as they were before. `cancelled`: by whom and why; empty
+    if nobody asked for it."""
     if result.outcome == AttemptOutcome.SUCCEEDED:
         return Fate(Stage.DONE, Status.COMPLETED, final=True)
     if cancelled or result.outcome == AttemptOutcome.CANCELLED:
@@ -58,9 +58,9 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
 
 
 def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
-    """It met a limit or a dead account. With an account it goes back into its lane, where admission knows how long the
-    limit lasts; without one only the job's own time bounds how often it comes round. That holds also where it meets
-    one limit after the other: a limit that admission does not see must not make it run without a pause."""
+    """It met a limit or a dead account. With an account it goes back into its group, where admission knows how long the
+    limit lasts. Without one, or after many limits in a row, it waits for a time of its own: a limit that admission does
+    not see must not make it run without a pause."""
     reason = f"{result.category}: {result.error}"
     meetings = job.attempts_made - job.attempts_counted
     if job.account_lease and meetings <= MEETINGS_AT_ONCE:
@@ -75,20 +75,25 @@ def _fate_of_limited(job: Job, result: RunResult, now: datetime) -> Fate:
 
 
 MEETINGS_AT_ONCE = 10
-"""Limits that a job with an account may meet before it waits a moment each time: so many accounts it tries at once."""
+"""Limits that a job with an account may meet, one account after the other, before it waits a moment each time."""
 
 
 MAX_DEATHS = 2
-"""Forked processes that a job may take down with it before it is given up as poison."""
+"""Forked processes that may crash under a job before it is given up as poison."""
+
+
+MAX_LOST = 20
+"""Workers that may be lost with a job before it is given up as poison, whoever took them down: so it has an end, too,
+where each time the parent dies or only its claim expires."""
 
 
 MAX_RETURNS = 20
-"""Workers that may pass a job on because they don't know its type; with the waits in between, some 15 minutes."""
+"""Workers that may return a job because they don't know its type; with the waits in between, some 15 minutes."""
 LONGEST_RETURN = 60.0
 
 
 def _fate_of_returned(job: Job, result: RunResult, now: datetime) -> Fate:
-    """Another worker may know what this one doesn't: while a deployment goes on, some are newer than others."""
+    """Another worker may know its type: during a deployment some are newer than others."""
     if job.returns + 1 >= MAX_RETURNS:
         return Fate(Stage.DONE, Status.DEAD, f"{result.error} So it was {job.returns + 1} times."[:500], final=True)
     wait = min(2.0**job.returns, LONGEST_RETURN)
@@ -99,8 +104,8 @@ def _fate_of_returned(job: Job, result: RunResult, now: datetime) -> Fate:
 
 
 def _fate_of_lost(job: Job, result: RunResult) -> Fate:
-    """Its process died under it, and nothing else ran there: that is the job's own doing. Or, where it may be
-    delivered once only, its worker had to stop."""
+    """Its process crashed, in which nothing else ran: the job is the cause. Or it may be delivered once only, and its
+    worker had to stop."""
     if job.delivery_mode == "at_most_once":
         return Fate(Stage.DONE, Status.DEAD, f"{result.error} It asked for at most one delivery."[:500], final=True)
     if job.deaths + 1 >= MAX_DEATHS:

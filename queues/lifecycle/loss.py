@@ -10,6 +10,7 @@ from django.db import transaction
 from queues import registry
 from queues.lifecycle import sql
 from queues.lifecycle.effects import Effects, clear_delivery
+from queues.lifecycle.fate import MAX_LOST
 from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
 from queues.models import Job
@@ -18,7 +19,7 @@ from queues.states import IN_FLIGHT_STAGES, Stage, Status
 from quotas import clock
 from quotas.engine.categories import Category
 
-MAX_LOST = 500
+LOST_AT_ONCE = 500
 """Jobs of lost workers that one transaction takes."""
 _LOST = (
     "losses", "worker", "lease_until", "account_lease", "reservation", "stage", "status", "reason", "suspect",
@@ -82,12 +83,13 @@ def requeue(deliveries: Mapping[int, int], worker: str, reason: str, *, suspect:
 )  # fmt: skip
 def lose(now: datetime) -> int:
     """Take jobs from workers whose claims have expired; returns how many. A job with a cancel request is cancelled, an
-    at-most-once job dies, any other goes back to the front of its group under a new delivery number."""
+    at-most-once job dies, and so does one that was lost too often; any other goes back to the front of its group under a
+    new delivery number."""
     with transaction.atomic():
         jobs = list(
             Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, lease_until__lt=now)
             .order_by("id")
-            .select_for_update()[:MAX_LOST]
+            .select_for_update()[:LOST_AT_ONCE]
         )
         if not jobs:
             return 0
@@ -113,6 +115,12 @@ def _lose_one(effects: Effects, job: Job, now: datetime) -> None:
         job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, Category.LOST.value
         job.error = job.reason = "Its worker was lost, and it asked for at most one delivery."
         effects.dead.append(job)  # the timeline shows a dead job from its own row
+        effects.ended.append(job)
+    elif job.losses >= MAX_LOST:
+        job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, Category.POISON.value
+        job.error = job.reason = f"Its worker was lost {job.losses} times."
+        job.suspect = False
+        effects.dead.append(job)
         effects.ended.append(job)
     else:
         job.stage, job.status, job.reason, job.not_before = Stage.READY, Status.PENDING, "its worker was lost", now

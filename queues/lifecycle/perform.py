@@ -1,4 +1,4 @@
-"""The one place that performs the effects of transitions."""
+"""Performs the effects of transitions: rows, events, wake-ups, settlements. The only place that does."""
 
 from __future__ import annotations
 

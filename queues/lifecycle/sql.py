@@ -1,4 +1,4 @@
-"""Locking and writing rows of jobs by statements whose text is made once, from lists of column names.
+"""Locks and writes rows of jobs by SQL statements that are composed once, from lists of column names.
 
 Composing a query over all of a job's columns costs the ORM more than SQL takes to answer it, and a busy worker asks the
 same thing a hundred times a second.
@@ -18,9 +18,13 @@ from queues.models import Job
 from queues.states import Stage
 
 
+def _quoted(column: str) -> str:
+    return f'"{column}"'
+
+
 @lru_cache(maxsize=512)
 def _statement(columns: tuple[str, ...], count: int, stage: Stage, lock: bool) -> str:
-    quoted = ", ".join(f'"{column}"' for column in columns)
+    quoted = ", ".join(map(_quoted, columns))
     marks = ", ".join(["%s"] * count)
     return (
         f'SELECT {quoted} FROM "queues_job" WHERE "id" IN ({marks}) AND "stage" = {int(stage)} ORDER BY "id"'  # noqa: S608
@@ -67,6 +71,33 @@ def _converters(vendor: str) -> list[tuple[int, Any, list[Any]]]:
         if convert:
             found.append((position, column, convert))
     return found
+
+
+_NEW = [field for field in _FIELDS if not field.primary_key]
+_INSERT = (
+    f'INSERT INTO "queues_job" ({", ".join(_quoted(str(field.column)) for field in _NEW)}) '  # noqa: S608
+    f"VALUES ({', '.join(['%s'] * len(_NEW))})"
+)
+
+
+def row_of(job: Job) -> tuple[Any, ...]:
+    """The values of a job that is no row yet, as `insert` takes them: converted before anything is locked."""
+    return tuple(field.get_db_prep_save(getattr(job, field.attname), connection) for field in _NEW)
+
+
+def insert(rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert new jobs. Their objects get no `pk`; see `read_keys`."""
+    if rows:
+        with connection.cursor() as cursor:
+            cursor.executemany(_INSERT, rows)
+
+
+def read_keys(jobs: Sequence[Job]) -> None:
+    """Set the `pk` of jobs that `insert` has written."""
+    if jobs:
+        found = dict(Job.objects.filter(uid__in=[job.uid for job in jobs]).values_list("uid", "pk"))
+        for job in jobs:
+            job.pk = found[job.uid]
 
 
 @lru_cache(maxsize=64)

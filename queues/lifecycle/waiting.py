@@ -1,4 +1,4 @@
-"""Transitions of jobs that wait: accepted, due, held back by a limit, impossible."""
+"""Transitions of jobs that wait: accepted, due, deferred by a limit, rejected."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import transaction
 
+from queues.lifecycle import sql
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
@@ -16,7 +17,7 @@ from queues.states import GroupKey, Stage, Status
 
 
 def new_job(*, held: str, not_before: datetime | None, **fields: Any) -> Job:
-    """A job that is no row yet. `held`: what it waits for, empty where it waits for no other job."""
+    """A job that is no row yet. `held`: why it waits for other jobs; empty if it does not."""
     return Job(
         status=Status.PENDING,
         stage=Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,
@@ -38,9 +39,12 @@ def restored_job(fields: Mapping[str, Any]) -> Job:
     callers="submit, intake",
     effects=["wake-up"],
 )
-def accept(effects: Effects, jobs: Sequence[Job]) -> None:
+def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]] | None = None) -> None:
     """Insert the rows of accepted jobs. Owes a wake-up for what may run now or at a time."""
-    Job.objects.bulk_create(jobs, batch_size=500)
+    if rows is None:
+        Job.objects.bulk_create(jobs, batch_size=500)
+    else:
+        sql.insert(rows)
     effects.appended.update(job.group for job in jobs if job.stage == Stage.READY)
     effects.wake |= any(job.stage == Stage.SCHEDULED for job in jobs)
 

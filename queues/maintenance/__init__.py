@@ -1,0 +1,1 @@
+"""Recovery and retention, run by the leading dispatcher."""

@@ -1,13 +1,12 @@
-"""What dead workers leave on Redis: parcels that they took and never put away, and their names in RQ's registers.
+"""Removes what dead workers leave in Redis: parcels that they took, and their names in RQ's registries.
 
-Nothing is lost with them, since SQL knows every delivery; but nobody else would ever take them off.
+No job is lost with these, since every delivery is in SQL.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-import structlog
 from rq.job import Job as RQJob
 from rq.worker_registration import clean_worker_registry
 
@@ -15,18 +14,17 @@ from queues.broker import belt
 from queues.connection import client
 from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES, Stage
-
-log = structlog.get_logger(__name__)
+from quotas import events
 
 LANES = ("io", "cpu")
 SLICE = 500
-"""Parcels looked at in one go."""
+"""Parcels checked at a time."""
 
 
 def sweep(now: datetime) -> int:
-    """Take off taken parcels that no released job names any more; returns how many.
+    """Remove taken parcels that no released job names any more; returns how many.
 
-    What a living worker took a moment ago is still named: its jobs count as released until it has claimed them.
+    A parcel that a live worker took a moment ago is still named: its jobs are released until it has claimed them.
     """
     gone = 0
     for lane in LANES:
@@ -48,5 +46,5 @@ def sweep(now: datetime) -> int:
             pipeline.execute()
         gone += len(stale)
     if gone:
-        log.info("sweeper.parcels", count=gone)
+        events.emit(events.ParcelsRemoved(gone))
     return gone

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-import structlog
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -24,8 +23,7 @@ from queues.models import (
 )
 from queues.services import removal
 from queues.states import Stage, Status
-
-log = structlog.get_logger(__name__)
+from quotas import events
 
 SLICE = 1000
 """Rows deleted in one transaction, so that other transactions are not delayed."""
@@ -50,7 +48,7 @@ def prune(now: datetime) -> None:
     Callback.objects.filter(job=None, batch=None, due_at=None, created_at__lt=edge)._raw_delete("default")
     WorkerProcess.objects.filter(seen_at__lt=now - timedelta(days=1)).delete()
     if removed:
-        log.info("pruner.removed", jobs=removed)
+        events.emit(events.JobsPruned(removed))
 
 
 def _deletable() -> QuerySet[Job]:

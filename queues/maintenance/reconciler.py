@@ -1,15 +1,13 @@
-"""Finding what was released or started and is held by nobody: the belt forgot it, or its worker is gone.
+"""Recovers deliveries that were lost: with the belt's memory, or with their worker.
 
-Two kinds of orphans. On the belt: SQL says released, but no RQ queue holds its parcel (Redis lost its memory, a worker
-died between taking and claiming, the dispatcher died between commit and enqueue). Running: its lease ran out. Both go
-back to the front of their lane under a new delivery number, so that whoever still has the old one can settle nothing.
+Two kinds. On the belt: released in SQL, but its parcel is on no belt (Redis lost its memory, a worker died between taking
+and claiming, the dispatcher died between commit and enqueue). Running: its claim has expired. Both go back to the front
+of their groups under a new delivery number, so that the old delivery can settle nothing.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-
-import structlog
 
 from queues.broker import belt
 from queues.connection import client, key
@@ -17,24 +15,22 @@ from queues.lifecycle.delivery import release_again
 from queues.lifecycle.loss import lose
 from queues.models import Job
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, WORKER_LANES, GroupKey, Stage
-from quotas import clock
-
-log = structlog.get_logger(__name__)
+from quotas import clock, events
 
 BELT_PATIENCE = timedelta(seconds=3)
-"""A parcel may be on its way to the belt for so long."""
+"""A parcel that was released so recently may not have arrived on the belt yet."""
 
 
-def _held() -> set[str]:
-    """The parcels that are on the belts."""
-    held: set[str] = set()
+def _parcels_on_belts() -> set[str]:
+    """The ids of all parcels on the belts."""
+    found: set[str] = set()
     for lane in WORKER_LANES:
-        held.update(raw.decode() for raw in client().lrange(belt(lane).key, 0, -1))  # type: ignore[union-attr]
-    return held
+        found.update(raw.decode() for raw in client().lrange(belt(lane).key, 0, -1))  # type: ignore[union-attr]
+    return found
 
 
 class Reconciler:
-    """Remembers what was missing at the last look: an orphan is what is missing twice in a row."""
+    """A parcel is lost if it is missing at two checks in a row."""
 
     def __init__(self) -> None:
         self._missing: set[tuple[int, int]] = set()
@@ -42,7 +38,7 @@ class Reconciler:
         self._watching_since: datetime | None = None
 
     def run(self, now: datetime) -> None:
-        # After a time without SQL nobody could renew: everyone gets a whole lease again before being given up.
+        # After a time without SQL no worker could renew its claims: all get a whole claim's time again.
         if self._last is None or now - self._last > timedelta(seconds=10):
             self._watching_since = now
         self._last = now
@@ -51,13 +47,13 @@ class Reconciler:
             self._running(now)
 
     def after_loss(self) -> set[GroupKey]:
-        """Where Redis has lost its memory, release anew at once all that it held: before anything newer, so that
-        starts go on following submits. A mark that is gone tells it. Returns the groups into which something came."""
+        """If Redis has lost its memory, which a missing mark shows, release the jobs of all lost parcels again: before
+        newer ones, so that jobs still start in order. Returns their groups."""
         if client().exists(key("belt")):
             return set()
-        held = _held()
+        present = _parcels_on_belts()
         lost = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.BELT).values_list("id", "delivery", "parcel")
-        back = self._release_anew({(pk, delivery) for pk, delivery, parcel in lost if parcel not in held})
+        back = self._release_again({(pk, delivery) for pk, delivery, parcel in lost if parcel not in present})
         client().set(key("belt"), "1")
         return back
 
@@ -70,21 +66,21 @@ class Reconciler:
         if not released:
             self._missing = set()
             return
-        held = _held()
-        missing = {(pk, delivery) for pk, delivery, parcel in released if parcel not in held}
+        present = _parcels_on_belts()
+        missing = {(pk, delivery) for pk, delivery, parcel in released if parcel not in present}
         orphans = missing & self._missing
         self._missing = missing - orphans
-        self._release_anew(orphans)
+        self._release_again(orphans)
 
     @staticmethod
-    def _release_anew(orphans: set[tuple[int, int]]) -> set[GroupKey]:
+    def _release_again(orphans: set[tuple[int, int]]) -> set[GroupKey]:
         if not orphans:
             return set()
         back = release_again(orphans, clock.now())
-        log.warning("reconciler.belt_orphans", jobs=len(orphans))
+        events.emit(events.ParcelsRecovered(len(orphans)))
         return back
 
     def _running(self, now: datetime) -> None:
         jobs = lose(now)
         if jobs:
-            log.warning("reconciler.lost_workers", jobs=jobs)
+            events.emit(events.ClaimsExpired(jobs))

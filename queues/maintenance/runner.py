@@ -1,4 +1,4 @@
-"""What the leading dispatcher does on the side, each at its own pace."""
+"""The leading dispatcher's periodic tasks, each at its own interval."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-import structlog
-
 from queues import settlement
 from queues.maintenance import parcel_cleaner, pruner, reconciler
 from queues.services import auto_replay, bulk_actions, intake, recurring
 from queues.states import GroupKey
+from quotas import events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.services import adaptive, health, rollups
 
-log = structlog.get_logger(__name__)
-
 
 class Maintenance:
-    """Runs each task when it is due. A task gets SQL's time; what it raises ends the cycle and it is tried again."""
+    """Runs each task when it is due. A task gets SQL's time; an exception ends the cycle, and the task is tried again."""
 
     def __init__(self) -> None:
         self._reconciler = reconciler.Reconciler()
@@ -35,29 +32,29 @@ class Maintenance:
             (15.0, parcel_cleaner.sweep),
             (2.0, _retry_unsettled),
             (15.0, auto_replay.replay_due),
-            (5.0, self._keep_books),
+            (5.0, self._copy_to_sql),
             (1.0, self._adapt),
         ]
         self._next = [time.monotonic() + every for every, _ in self._tasks]
 
-    def _keep_books(self, now: datetime) -> None:
-        """Copy what Redis knows to SQL; where Redis is away there is nothing to copy, and jobs need not wait for it."""
+    def _copy_to_sql(self, now: datetime) -> None:
+        """Copy states and usage from Redis to SQL. While Redis is away this is skipped, so that jobs do not wait for it."""
         try:
             health.flush()
             self._health_log.run_due()
             self._sampler.sample()
         except LimiterUnavailable as error:
-            log.warning("maintenance.engine_away", error=str(error))
+            events.emit(events.ServiceUnavailable("maintenance", "usage and health", str(error)))
 
     def _adapt(self, now: datetime) -> None:
-        """Move adaptive limits; without Redis nothing is known of outcomes, and they stay where they are."""
+        """Adapt limits to outcomes; without Redis outcomes are unknown, and limits stay as they are."""
         try:
             self._controller.run()
         except LimiterUnavailable as error:
-            log.warning("maintenance.engine_away", error=str(error))
+            events.emit(events.ServiceUnavailable("maintenance", "adaptive limits", str(error)))
 
     def after_loss(self) -> set[GroupKey]:
-        """Before a round: what Redis has lost comes first. The groups into which something came back."""
+        """Release again what Redis has lost; before each round. Returns the groups of these jobs."""
         return self._reconciler.after_loss()
 
     def run_due(self, now: datetime) -> None:
@@ -65,6 +62,10 @@ class Maintenance:
             if time.monotonic() >= self._next[position]:
                 task(now)
                 self._next[position] = time.monotonic() + every
+
+    def make_all_due(self) -> None:
+        """Run each task with the next `run_due`, whenever it last ran."""
+        self._next = [time.monotonic()] * len(self._tasks)
 
     def due_in(self) -> float:
         """Seconds until the next task."""

@@ -1,4 +1,4 @@
-"""What jobs are made of, in SQL: the truth and the waiting room."""
+"""The models of queues and jobs."""
 
 from queues.models.answered_key import AnsweredKey
 from queues.models.attempt import Attempt

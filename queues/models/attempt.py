@@ -1,4 +1,4 @@
-"""One try at a job, or one delivery that was lost."""
+"""One attempt at a job, or one delivery that was lost."""
 
 from django.db import models
 

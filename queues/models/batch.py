@@ -1,4 +1,4 @@
-"""Jobs that were submitted together and are followed together."""
+"""Jobs that were submitted together, with their common progress."""
 
 from django.db import models
 

@@ -1,4 +1,4 @@
-"""Work on many dead letters or jobs that goes on in the background, with its progress."""
+"""An action on many dead letters that runs in the background, with its progress."""
 
 from django.db import models
 

@@ -1,4 +1,4 @@
-"""A job that was given up, until somebody handles it."""
+"""A job that was given up, until an operator handles it."""
 
 from django.db import models
 

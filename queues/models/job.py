@@ -1,4 +1,4 @@
-"""One piece of accepted work. The row is the truth, the outbox and the waiting room."""
+"""One job: what was asked, where it is, and how it ended. It waits in SQL until it may run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A queue: how much may wait, how many run, for how long, with which retries, through which pool."""
+"""A queue: how many jobs may wait and run, for how long, with which retries and which pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that is submitted again and again by a cron expression."""
+"""A job that is submitted at each tick of a cron expression."""
 
 from django.db import models
 

@@ -1,4 +1,4 @@
-"""A column whose values stand in the SQL itself.
+"""The column type of a stage: comparisons have the value in the SQL text, so that partial indexes match.
 
 SQLite uses a partial index (`WHERE stage = 2`) only for a query that says so literally; a bound parameter could be
 anything when the query is planned. Stages are a handful of known numbers, so they are written out.

@@ -1,4 +1,4 @@
-"""A step in a job's life that no other row tells of: deferrals, retries, cancels, replays.
+"""A step in a job's life that no other row records: deferrals, retries, cancels, replays.
 
 The ordinary steps (accepted, started, ended) stand in the job and its attempts; writing them twice would double the
 cost of a job. `selectors.timeline` joins all of it.

@@ -1,4 +1,4 @@
-"""A worker process as it last reported itself."""
+"""A worker process, with what it last reported."""
 
 from django.db import models
 

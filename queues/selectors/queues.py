@@ -11,8 +11,9 @@ from queues import config
 from queues.models import DeadLetter, Job, Queue
 from queues.ready_groups import groups_waiting
 from queues.selectors.jobs import RATE_SPAN, RecentResults, created_after, rate_of, recent_results
-from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status, priority_band
+from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status
 from quotas import clock
+from quotas.engine import priorities
 from quotas.models import Project
 
 
@@ -32,7 +33,7 @@ class QueueDepth:
 
     def add(self, priority: int, count: int) -> None:
         """Count waiting jobs of a priority."""
-        match priority_band(priority):
+        match priorities.band(priority):
             case "high":
                 self.high += count
             case "normal":

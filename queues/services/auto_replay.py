@@ -1,4 +1,4 @@
-"""Replaying by itself what died of something that passes: where a queue's retry policy says so, and so often only."""
+"""Replays dead letters of transient errors, if and as often as their queue's retry policy says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quotas.engine.categories import TRANSIENT
 
 ACTOR = "auto-replay"
 SLICE = 100
-"""Letters at a time, so that the dispatcher goes on."""
+"""Letters at a time, so that the dispatcher is not delayed."""
 
 
 def replay_due(now: datetime) -> int:

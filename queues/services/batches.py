@@ -14,7 +14,7 @@ from queues.lifecycle.perform import apply
 from queues.models import Batch, BatchAnswer, Job
 from queues.services import idempotency, intake
 from queues.services.draft import Prepared, prepare
-from queues.services.submit import accept, lock_batches, lock_dependencies, open_batch
+from queues.services.submit import accept, draw, lock_batches, lock_dependencies, open_batch
 from queues.specs import JobSpec
 from queues.sql import retry_after_deadlock
 from quotas import clock
@@ -74,8 +74,10 @@ def _accept(
     if request.uid is not None and key is not None:
         specs = _keyed(specs, request.uid, key, request.request_hash)
     prepared = prepare(project, specs, pointer=request.pointer)
+    drawn = None
     if in_parts:
         intake.serialise(prepared.drafts)
+        drawn = draw(prepared)
     then = _prepared_then(project, request.then)
     with transaction.atomic():
         if new and key is not None:
@@ -84,7 +86,7 @@ def _accept(
             if answer is not None:
                 return answer
         batch, created = _create(project, request) if new else _locked_batch(project, specs, request)
-        accepted = accept(prepared, batch=batch, in_parts=in_parts)
+        accepted = accept(prepared, batch=batch, in_parts=in_parts, drawn=drawn)
         if then is not None:
             _set_then(batch, accept(then)[0].job)
         ids = [answer.job.uid for answer in accepted]
@@ -136,7 +138,7 @@ def _set_then(batch: Batch, job: Job) -> None:
 
 
 def _answer_of(project: Project, key: str, request_hash: str) -> tuple[Batch, list[str], bool] | None:
-    """What the first request with this key was answered; None where this is the first."""
+    """What the first request with this key was answered; None if this is the first."""
     known = Batch.objects.filter(project=project, idempotency_key=key).first()
     if known is None:
         return None

@@ -1,4 +1,4 @@
-"""Completion callbacks by the Standard Webhooks convention: signed, repeated for a day, never into private networks."""
+"""Completion callbacks by the Standard Webhooks convention: signed, retried for a day, never sent into private networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
@@ -27,12 +26,10 @@ from queues.models import Batch, Callback, Job
 from queues.presenters import batch_shape, job_whole, parts_of_jobs
 from queues.services import webhook
 from queues.services.webhook import AddressRefused
-from quotas import clock
+from quotas import clock, events
 from quotas.models import Project
 from quotas.runtime.outbox import Outbox
 from quotas.times import rfc3339
-
-log = structlog.get_logger(__name__)
 
 NOTED_AT_ONCE = 500
 """Jobs whose content is read by one statement."""
@@ -42,7 +39,7 @@ _OLD_FORM = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
 def check_url(url: str, pointer: str) -> None:
     """Refuse an address that is no http(s) URL, or whose host is written as a private address.
 
-    A name is resolved when the call is made, and held against the same rule there: what it means now says nothing.
+    A name is resolved and checked by the same rule when the call is made.
     """
     if not url:
         return
@@ -97,7 +94,7 @@ def secret_of(project: Project) -> str:
                 webhook_secret=f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
             )
             row.refresh_from_db()
-        secret: str = row.webhook_secret.reveal()  # type: ignore[union-attr]
+        secret: str = row.webhook_secret.reveal()
         return secret
 
 
@@ -198,7 +195,7 @@ class CallbackOutbox(Outbox[Callback]):
         return "" if 200 <= status < 300 else f"HTTP {status}"
 
     def given_up(self, row: Callback, error: str) -> None:
-        log.warning("callback.given_up", callback=row.uid, error=error)
+        events.emit(events.CallbackGivenUp(row.uid, error))
 
 
 outbox = CallbackOutbox()

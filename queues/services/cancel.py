@@ -1,4 +1,4 @@
-"""Cancelling jobs in every state."""
+"""Cancels jobs in every state."""
 
 from __future__ import annotations
 

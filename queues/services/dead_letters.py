@@ -1,4 +1,4 @@
-"""What operators do with dead letters: replay, edit and replay, discard."""
+"""Replays, edits and discards dead letters."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from queues.lifecycle.waiting import new_job
 from queues.models import Job
 from queues.services import idempotency
 from queues.specs import JobSpec, read_cost
+from queues.sql import in_turns
 from quotas import clock
 from quotas.models import Pool, Project
 from quotas.rest.fingerprints import fingerprint
@@ -80,7 +81,7 @@ def prepare(
     now = clock.now()
     drafts = [
         None if found is None else Draft(_build(spec, project, *found, now, where))
-        for spec, where, found in zip(specs, pointers, resolved, strict=True)
+        for spec, where, found in zip(in_turns(specs), pointers, resolved, strict=True)
     ]
     return Prepared(project, specs, pointers, drafts)
 
@@ -107,7 +108,7 @@ def _resolve_all(
     errors: list[FieldError] = []
     pool_errors: list[NoSuchPool] = []
     pools_only = True
-    for spec, where in zip(specs, pointers, strict=True):
+    for spec, where in zip(in_turns(specs), pointers, strict=True):
         try:
             resolved.append(None if spec.idempotency_key in known else _resolve(spec, where, project.slug, pools))
         except NoSuchPool as error:
@@ -207,7 +208,7 @@ def _unique_key(spec: JobSpec, project: Project, queue: config.QueueSpec) -> str
 
 
 def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[str, int]:
-    """The type's own estimate of the cost, held to the same rules as a caller's: it may be user's code."""
+    """The type's own estimate of the cost, checked by the same rules as a caller's, since it may be user's code."""
     errors: list[FieldError] = []
     try:
         cost = read_cost(dict(job_type.cost(spec.payload)), f"{pointer}/cost", errors)

@@ -1,4 +1,4 @@
-"""Idempotency keys of jobs: which job a key means, for as long as that job is kept.
+"""Idempotency keys of jobs: which job a key was answered with, for as long as that job is kept.
 
 A key stands on the job that was made for it. Where `unique_for` found another job instead, the key is remembered in a
 row of its own, so that it means that job also after it has ended.

@@ -20,11 +20,12 @@ from django.db import connection, transaction
 from queues.errors import QueueError
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
+from queues.lifecycle.sql import read_keys, row_of
 from queues.lifecycle.waiting import accept, restored_job
 from queues.models import Batch, IntakePart, Job, JobDependency
 from queues.services import idempotency
 from queues.services.draft import Draft
-from queues.sql import retry_after_deadlock, slices
+from queues.sql import in_turns, retry_after_deadlock, slices
 from queues.states import FINAL
 from quotas.models import Project
 
@@ -145,38 +146,52 @@ def finish_orphans(now: datetime) -> None:
 @retry_after_deadlock
 def _turn_into_rows(part_id: int) -> bool:
     """False if another process did it."""
+    part = IntakePart.objects.select_related("project").filter(pk=part_id).first()
+    if part is None:
+        return False
+    drafts = _drafts_of(part)
+    rows = [row_of(draft.job) for draft in in_turns(drafts)]
     with transaction.atomic():
-        part = IntakePart.objects.select_for_update(of=("self",)).filter(pk=part_id).first()
-        if part is None:
+        if not IntakePart.objects.filter(pk=part_id).delete()[0]:
             return False
-        rows, beside = json.loads(part.rows)
-        known = idempotency.known(part.project, [values[_KEY] for values in rows if values[_KEY]])
-        drafts = [
-            Draft(_job(values), after=after, keys=[(key, digest) for key, digest in keys])
-            for values, (after, keys) in zip(rows, beside, strict=True)
-        ]
-        for draft in drafts:
-            draft.job.project_id, draft.job.batch_id = part.project_id, part.batch_id
-            if draft.job.idempotency_key in known:
-                # Another process used it between our look and our commit, if the database lets both look at once.
-                draft.job.idempotency_key, draft.job.request_hash = None, ""
-        jobs = [draft.job for draft in drafts]
+        _clear_used_keys(part.project, drafts, rows)
         effects = Effects()
-        write_rows(effects, drafts)
+        write_rows(effects, drafts, rows)
         idempotency.remember(part.project, [(key, digest, draft.job) for draft in drafts for key, digest in draft.keys])
-        part.delete()
         if not IntakePart.objects.filter(batch=part.batch_id).exists():
             effects.batches.add(part.batch_id)
-        apply(effects, jobs[-1].created_at)
+        apply(effects, drafts[-1].job.created_at)
     return True
 
 
-_KEY = _COLUMNS.index("idempotency_key")
+def _drafts_of(part: IntakePart) -> list[Draft]:
+    """The jobs of a part, built from its text."""
+    jobs, beside = json.loads(part.rows)
+    drafts = [
+        Draft(_job(values), after=after, keys=[(key, digest) for key, digest in keys])
+        for values, (after, keys) in zip(jobs, beside, strict=True)
+    ]
+    for draft in drafts:
+        draft.job.project_id, draft.job.batch_id = part.project_id, part.batch_id
+    return drafts
 
 
-def write_rows(effects: Effects, drafts: Sequence[Draft]) -> None:
-    """Insert the jobs and what they wait for; a job that has ended already is treated like one that ends later."""
-    accept(effects, [draft.job for draft in drafts])
+def _clear_used_keys(project: Project, drafts: Sequence[Draft], rows: list[tuple[Any, ...]]) -> None:
+    """Remove the idempotency key from jobs if another process used it between our look and our commit, which is
+    possible if the database lets both look at once."""
+    known = idempotency.known(project, [draft.job.idempotency_key for draft in drafts if draft.job.idempotency_key])
+    for position, draft in enumerate(drafts):
+        if draft.job.idempotency_key in known:
+            draft.job.idempotency_key, draft.job.request_hash = None, ""
+            rows[position] = row_of(draft.job)
+
+
+def write_rows(effects: Effects, drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]] | None = None) -> None:
+    """Insert the jobs and what they wait for; a job that has ended already is treated like one that ends later.
+    `rows`: the jobs' values, if they were built before anything was locked."""
+    accept(effects, [draft.job for draft in drafts], rows)
+    if rows is not None:
+        read_keys([draft.job for draft in drafts if draft.after or draft.keys])
     pairs = [(draft.job, after) for draft in drafts for after in draft.after]
     if not pairs:
         return
@@ -184,8 +199,8 @@ def write_rows(effects: Effects, drafts: Sequence[Draft]) -> None:
     ended: list[int] = []
     for some in slices(others, 500):
         # Locked: one that ends meanwhile would not see that a job waits for it.
-        rows = Job.objects.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
-        ended += [pk for pk, status in rows.values_list("pk", "status") if status in FINAL]
+        awaited = Job.objects.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
+        ended += [pk for pk, status in awaited.values_list("pk", "status") if status in FINAL]
     JobDependency.objects.bulk_create((JobDependency(job=job, after_id=after) for job, after in pairs), batch_size=500)
     effects.ended_before += ended
 

@@ -1,4 +1,4 @@
-"""Pause, resume and drain queues, each with actor and reason in the audit trail."""
+"""Pauses, resumes and drains queues, with actor and reason in the audit trail."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Submitting recurring jobs: once per tick, whatever the number of processes."""
+"""Submits recurring jobs: once per tick, whatever the number of processes."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-import structlog
 from croniter import CroniterBadDateError, croniter
 from django.db import transaction
 
@@ -13,8 +12,7 @@ from queues.errors import QueueError
 from queues.models import Recurring
 from queues.services.submit import submit_specs
 from queues.specs import read_job
-
-log = structlog.get_logger(__name__)
+from quotas import events
 
 
 def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
@@ -92,5 +90,5 @@ def _submit(row: Recurring, now: datetime) -> int:
         except QueueError as refused:
             error = str(refused)[:500]
             Recurring.objects.filter(pk=row.pk).update(last_error=error)
-            log.warning("recurring.refused", name=row.name, error=error)
+            events.emit(events.RecurringJobRefused(row.name, error))
     return 0 if error else 1

@@ -1,4 +1,4 @@
-"""Deleting jobs that have ended, with all that belongs to them. What is still to be sent about them stays."""
+"""Deletes jobs that have ended, with all that belongs to them. Callbacks that are due stay."""
 
 from __future__ import annotations
 

@@ -67,54 +67,80 @@ def submit(type: str, *, project: str, **fields: Any) -> Job:
     return submit_specs(owner, [spec])[0].job
 
 
-def accept(prepared: Prepared, *, batch: Batch | None = None, in_parts: bool = False) -> list[Accepted]:
-    """Accept what was prepared, into `batch` if one is given and locked. `in_parts`: `intake` writes the rows."""
+def accept(
+    prepared: Prepared, *, batch: Batch | None = None, in_parts: bool = False, drawn: Submission | None = None
+) -> list[Accepted]:
+    """Accept what was prepared, into `batch` if one is given and locked. `in_parts`: `intake` writes the rows. `drawn`:
+    what `draw` returned for it."""
     try:
-        return Submission(prepared, batch, in_parts).accept()
+        return (drawn or Submission(prepared)).accept(batch, in_parts)
     except IntegrityError:
         # Another process accepted the same idempotency key between our look and our insert: now it is found.
-        return Submission(prepared, batch, in_parts).accept()
+        return Submission(prepared).accept(batch, in_parts)
+
+
+def draw(prepared: Prepared) -> Submission:
+    """Find the jobs that answer and those to be inserted before anything is locked, which takes long for a bulk. The
+    lock then only has to show that the same jobs answer."""
+    submission = Submission(prepared)
+    submission.draw(clock.now())
+    return submission
 
 
 class Submission:
     """One attempt to accept prepared submissions."""
 
-    def __init__(self, prepared: Prepared, batch: Batch | None, in_parts: bool) -> None:
+    def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
         self._project = prepared.project
-        self._batch = batch
-        self._in_parts = in_parts
-        self._known: Mapping[str, Job] = {}
-        """Jobs by idempotency key."""
-        self._duplicates: Mapping[str, Job] = {}
-        """Live jobs by unique key."""
+        self._batch: Batch | None = None
+        self._in_parts = False
+        self._unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
+        self._batches: Mapping[str, Batch] = {}
         self._awaited: Mapping[str, int] = {}
         """Jobs that `after` names: their keys in SQL by their ids."""
-        self._batches: Mapping[str, Batch] = {}
+        self._begin({}, {})
+
+    def _begin(self, known: Mapping[str, Job], duplicates: Mapping[str, Job]) -> None:
+        self._is_drawn = False
+        self._known = known
+        """Jobs by idempotency key."""
+        self._duplicates = duplicates
+        """Live jobs by unique key."""
         self._positions: dict[str, int] = {}
         """Idempotency keys of this request: where each one came first."""
         self._new: dict[str, Draft] = {}
         """Drafts of this request, by unique key."""
         self._drafts: list[Draft] = []
         """What is inserted."""
+        self._places: list[int] = []
+        """Where each of them is in the request."""
         self._answered: list[tuple[str, str, Job]] = []
         """Keys, with the hashes of their requests, that earlier jobs answer."""
         self._answers: list[Accepted] = []
 
-    def accept(self) -> list[Accepted]:
+    def draw(self, now: datetime, *, locked: bool = False) -> None:
+        """Find for each submission the job that answers it, or the draft that is inserted."""
+        known, duplicates = self._existing(now, locked)
+        if self._is_drawn and ids_of(known) == ids_of(self._known) and ids_of(duplicates) == ids_of(self._duplicates):
+            return
+        self._begin(known, duplicates)
+        for position in range(len(self._prepared.specs)):
+            self._draw_one(position, now)
+        self._is_drawn = True
+
+    def accept(self, batch: Batch | None, in_parts: bool) -> list[Accepted]:
         """Raises `InvalidJob`, `BatchClosed`, `IdempotencyKeyReused` and the errors of a queue without room."""
+        self._batch, self._in_parts = batch, in_parts
         with transaction.atomic():
-            unique = {draft.job.unique_key for draft in self._prepared.drafts if draft and draft.job.unique_key}
-            if unique:
+            if self._unique:
                 # One at a time: of two duplicates that come at once, neither would see the other.
                 Project.objects.select_for_update(no_key=True).get(pk=self._project.pk)
             now = clock.now()
             self._lock()
-            self._match_existing(unique, now)
-            for position in range(len(self._prepared.specs)):
-                draft = self._draft_for(position, now)
-                if draft is not None:
-                    self._complete(draft, position)
+            self.draw(now, locked=True)
+            for draft, position in zip(self._drafts, self._places, strict=True):
+                self._complete(draft, position)
             self._insert(now)
         return self._answers
 
@@ -126,27 +152,29 @@ class Submission:
             self._batches = lock_batches(self._project, [spec.batch for spec in specs if spec.batch is not None])
         queue_room.lock([draft.job.queue_id for draft in self._prepared.drafts if draft is not None])
 
-    def _match_existing(self, unique: set[str], now: datetime) -> None:
-        """Find the jobs that answer a submission already."""
+    def _existing(self, now: datetime, locked: bool) -> tuple[Mapping[str, Job], Mapping[str, Job]]:
+        """The jobs that answer a submission already: by idempotency key, and by unique key. In this order: what becomes
+        a row meanwhile is found as a part or as a row."""
         specs = self._prepared.specs
-        self._known = idempotency.existing(self._project, specs, self._prepared.pointers)
-        fresh = {spec.idempotency_key for spec in specs if spec.idempotency_key} - self._known.keys()
-        intake.check_free(self._project, fresh | unique)
-        self._duplicates = _live_duplicates(unique, now)
+        known = idempotency.existing(self._project, specs, self._prepared.pointers)
+        if locked:
+            fresh = {spec.idempotency_key for spec in specs if spec.idempotency_key} - known.keys()
+            intake.check_free(self._project, fresh | self._unique)
+        return known, _live_duplicates(self._unique, now)
 
-    def _draft_for(self, position: int, now: datetime) -> Draft | None:
-        """The draft to be inserted for the submission; None if another job answers it."""
+    def _draw_one(self, position: int, now: datetime) -> None:
+        """Add the draft to be inserted for the submission, or the job that answers it."""
         spec, key = self._prepared.specs[position], self._prepared.specs[position].idempotency_key
         if key and key in self._known:
             self._answer(self._known[key])
-            return None
+            return
         if key and key in self._positions:
             first = self._positions[key]
             if self._prepared.specs[first].digest != spec.digest:
                 where = self._prepared.pointers[position]
                 raise IdempotencyKeyReused(f"{where}: the idempotency key is used twice, with different bodies.")
             self._answer(self._answers[first].job)
-            return None
+            return
         if key:
             self._positions[key] = position
         draft = self._fresh_draft(position, now)
@@ -155,17 +183,17 @@ class Submission:
             if key:
                 self._answered.append((key, spec.digest, self._duplicates[unique]))
             self._answer(self._duplicates[unique])
-            return None
+            return
         if unique is not None and unique in self._new:
             if key:
                 self._new[unique].keys.append((key, spec.digest))
             self._answer(self._new[unique].job)
-            return None
+            return
         if unique is not None:
             self._new[unique] = draft
         self._drafts.append(draft)
+        self._places.append(position)
         self._answers.append(Accepted(draft.job, created=True))
-        return draft
 
     def _answer(self, job: Job) -> None:
         self._answers.append(Accepted(job, created=False))
@@ -213,6 +241,10 @@ class Submission:
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]
         idempotency.remember(self._project, keys)
         apply(effects, now)
+
+
+def ids_of(jobs: Mapping[str, Job]) -> dict[str, int]:
+    return {key: job.pk for key, job in jobs.items()}
 
 
 def lock_dependencies(specs: Sequence[JobSpec], project: Project) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What jobs and queues need of the configuration: asked before a pool, a queue or a project is removed."""
+"""Finds jobs and queues that use a pool, a queue or a project, before it is removed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One POST to the receiver of a webhook, with a deadline for all of it.
+"""Sends one POST to the receiver of a webhook, with a deadline for all of it.
 
-A socket's own timeout begins anew with each byte that arrives, so a receiver that sends a byte now and then would
+A socket's own timeout begins again with each byte that arrives, so a receiver that sends a byte now and then would
 occupy its sender for ever. Here the connection is shut down when the time of the whole try is over.
 """
 

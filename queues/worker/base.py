@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 import redis
-import structlog
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections
 from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
@@ -24,8 +23,7 @@ from queues.broker import Parcel
 from queues.connection import drop_connections
 from queues.ids import new_id
 from queues.worker.recycling import HARD_LIMIT_FACTOR, Recycling
-
-log = structlog.get_logger(__name__)
+from quotas import events
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 1.0
 """Seconds to wait for Redis between two tries."""
@@ -72,7 +70,7 @@ class BaseJobWorker(BaseWorker):
                 report()
                 return True
             except (DatabaseError, InterfaceError) as error:
-                log.warning("worker.sql_away", error=f"{type(error).__name__}: {error}")
+                events.emit(events.ServiceUnavailable("worker", "its start", f"{type(error).__name__}: {error}"))
                 time.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
         return False
@@ -80,7 +78,7 @@ class BaseJobWorker(BaseWorker):
     def _wait_for_redis(self, error: redis.RedisError, wait: float) -> float:
         """Sleep after a command that failed; returns the next wait. A server that answers with an error (its memory is
         full, it is loading, it has become a replica) is treated like one that does not answer."""
-        log.warning("worker.redis_away", error=type(error).__name__)
+        events.emit(events.ServiceUnavailable("worker", "taking parcels", type(error).__name__))
         drop_connections(self.connection)
         time.sleep(wait)
         return min(wait * 2, LONGEST_WAIT)
@@ -119,7 +117,7 @@ class BaseJobWorker(BaseWorker):
             try:
                 super().heartbeat(timeout, pipeline)
             except redis.RedisError as error:
-                log.warning("worker.unseen_by_rq", error=type(error).__name__)
+                events.emit(events.ServiceUnavailable("worker", "RQ's heartbeat", type(error).__name__))
 
     def check_for_suspension(self, burst: bool) -> None:
         """Honours `rq suspend`, which is read with each heartbeat."""
@@ -127,11 +125,13 @@ class BaseJobWorker(BaseWorker):
             try:
                 super().check_for_suspension(burst)
             except redis.RedisError as error:
-                log.warning("worker.suspension_unknown", error=type(error).__name__)
+                events.emit(
+                    events.ServiceUnavailable("worker", "reading whether RQ is suspended", type(error).__name__)
+                )
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
         """RQ's command thread goes on, whatever its connection raises."""
-        log.warning("worker.commands_unread", error=type(exc).__name__)
+        events.emit(events.ServiceUnavailable("worker", "RQ's commands", type(exc).__name__))
         time.sleep(2.0)
 
     def teardown(self) -> None:
@@ -139,7 +139,7 @@ class BaseJobWorker(BaseWorker):
         try:
             super().teardown()
         except redis.RedisError as error:
-            log.warning("worker.death_unregistered", error=type(error).__name__)
+            events.emit(events.ServiceUnavailable("worker", "the end of RQ's record", type(error).__name__))
 
     def procline(self, message: str) -> None:
         """Not renamed for each job."""
@@ -161,7 +161,7 @@ class BaseJobWorker(BaseWorker):
         if self._stop_requested:
             return
         if why := self.recycling.why():
-            log.info("worker.makes_room", name=self.name, why=why)
+            events.emit(events.WorkerRecycling(self.name, why))
             self._stop_requested = True
 
     def must_stop_now(self, since: float) -> bool:
@@ -222,4 +222,4 @@ class BaseJobWorker(BaseWorker):
                 pipeline.execute()
         except redis.RedisError as error:
             # A parcel that stays has only stale deliveries, and the parcel cleaner removes it.
-            log.warning("worker.parcel_stays", error=type(error).__name__)
+            events.emit(events.ServiceUnavailable("worker", "removing a parcel", type(error).__name__))

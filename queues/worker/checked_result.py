@@ -1,5 +1,4 @@
-"""The result of a job's run, checked before anybody reckons with it: a task sets parts of it, and a job type of the
-user's own makes it."""
+"""Checks the result of a job's run before it is used: a task sets parts of it, and a user's job type makes it."""
 
 from __future__ import annotations
 
@@ -13,8 +12,9 @@ from queues.errors import CATEGORIES, hint_of
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
 from queues.task_errors import LONGEST_TEXT
+from quotas.engine.costs import COUNT_RULE, is_count
 from quotas.engine.dialects.redaction import without
-from quotas.engine.types import MAX_COST, CallOutcome
+from quotas.engine.types import CallOutcome
 
 LONGEST_ERROR, LONGEST_UPSTREAM_ERROR, LONGEST_TRACEBACK = 2000, 300, 20_000
 """Characters that are kept: of a traceback the last ones."""
@@ -24,7 +24,7 @@ SHORTEST_SECRET = 4
 
 
 def checked(result: Any, claimed: Claimed) -> RunResult:
-    """`result` with nothing in it that accounting, SQL or the engine can't take, and no secret in its texts."""
+    """`result` without anything that accounting, SQL or the engine can't use, and without secrets in its texts."""
     if not isinstance(result, RunResult):
         error = f"The job type {claimed.job.type} returned no result but a {type(result).__name__}."
         return _redacted(code_failure(claimed, error), claimed)
@@ -79,7 +79,7 @@ def _is_mapping(use: Any) -> bool:
 
 
 def mistake_in_use(use: Any) -> str:
-    """What is wrong with a job's `actual`, naming the member; empty where it is well."""
+    """What is wrong with a job's `actual`, naming the member; empty if it is well."""
     if not _is_mapping(use):
         return f"job.actual must be a mapping of units to whole numbers, not a {type(use).__name__}."
     for name, amount in use.items():
@@ -91,9 +91,9 @@ def mistake_in_use(use: Any) -> str:
 def _mistake(name: Any, amount: Any) -> str:
     if type(name) is not str or not 0 < len(name) <= LONGEST_UNIT:
         return f"job.actual must have units as its members, not a {type(name).__name__}."
-    if type(amount) is not int or not 0 <= amount <= MAX_COST:
+    if not is_count(amount):
         shown = repr(amount)[:40] if type(amount) in (str, int, float, bool, type(None)) else type(amount).__name__
-        return f"job.actual[{name!r}] must be a whole number from 0 to 2^53 - 1, not {shown}."
+        return f"job.actual[{name!r}] must be {COUNT_RULE}, not {shown}."
     return ""
 
 

@@ -1,4 +1,4 @@
-"""One job in a forked process of its own: started, checked, killed if it must be."""
+"""Runs one job in a forked process of its own, checks it, and kills it if it must be."""
 
 from __future__ import annotations
 

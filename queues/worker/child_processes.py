@@ -1,4 +1,4 @@
-"""The processes that jobs start: with default signal handling, and killed with a job that is killed."""
+"""The processes that jobs start: they get default signal handling, and are killed with a job that is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thread that does a worker's SQL: it writes ends of jobs in batches, sends heartbeats and reads cancel requests."""
+"""The thread that does a worker's SQL: it writes ends of jobs in batches, sends heartbeats, reads cancel requests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from queues.states import AttemptOutcome
 from queues.worker.delivery import cancel_requests, complete
 from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.vital_thread import VitalThread
+from quotas import events
 
 log = structlog.get_logger(__name__)
 
@@ -103,9 +104,9 @@ class Completer:
                 if asked:
                     self._on_cancel(asked)
         except (DatabaseError, InterfaceError, redis.RedisError) as error:
-            log.warning("worker.no_heartbeat", error=type(error).__name__)
+            events.emit(events.ServiceUnavailable("worker", "a heartbeat", type(error).__name__))
             time.sleep(0.2)
-        except Exception:  # whatever it is, ends are written all the same
+        except Exception:  # whatever fails, ends are written all the same
             log.exception("worker.no_heartbeat")
             time.sleep(0.2)
 
@@ -113,4 +114,4 @@ class Completer:
         try:
             self.heartbeat.end()
         except (DatabaseError, InterfaceError) as error:
-            log.warning("worker.stop_unreported", error=type(error).__name__)
+            events.emit(events.ServiceUnavailable("worker", "writing that it stopped", type(error).__name__))

@@ -25,9 +25,10 @@ from queues.registry import JobContext, RunResult
 from queues.settlement import settle_engine
 from queues.states import IN_FLIGHT_STAGES, AttemptOutcome, Stage
 from queues.task_errors import described
+from quotas import events
 from quotas.engine.types import CallOutcome
 from quotas.snapshot import resolve
-from quotas.upstream.endpoint import Endpoint, endpoint
+from quotas.upstream.endpoint import AccountEndpoint, endpoint
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,7 @@ def claim_parcel(parcel: RQJob, worker: str) -> list[Claimed] | None:
     try:
         return claim(wanted, worker)
     except (DatabaseError, InterfaceError) as error:
-        log.warning("worker.claim_failed", error=type(error).__name__)
+        events.emit(events.ServiceUnavailable("worker", "claiming deliveries", type(error).__name__))
     except Exception:
         log.exception("worker.claim_failed", deliveries=len(wanted))
     close_old_connections()
@@ -79,14 +80,14 @@ def _claimed(job: Job) -> Claimed:
     return Claimed(job, context, account_endpoint)
 
 
-def _endpoint(job: Job) -> Endpoint | None:
+def _endpoint(job: Job) -> AccountEndpoint | None:
     """The account that the job was admitted on; None if it needs none, or if the account was removed meanwhile."""
     if job.account_id is None or not job.account_lease:
         return None
     try:
         return endpoint(str(job.account_id))
     except KeyError:
-        resolve.forget()  # newer than what this process has read
+        resolve.clear()  # newer than what this process has read
     try:
         return endpoint(str(job.account_id))
     except KeyError:
@@ -136,7 +137,9 @@ def _write(ended: Sequence[Ended], worker: str) -> None:
             finish(ended, worker)
             return
         except (OperationalError, InterfaceError) as error:
-            log.warning("worker.sql_away", error=type(error).__name__, deliveries=len(ended))
+            events.emit(
+                events.ServiceUnavailable("worker", f"the ends of {len(ended)} deliveries", type(error).__name__)
+            )
             time.sleep(wait)
             wait = min(wait * 2, 2.0)
         except Exception as error:

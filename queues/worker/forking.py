@@ -20,6 +20,7 @@ from queues.worker.delivery import cancel_requests, claim_parcel, complete
 from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import returned_to_others, timed_out
+from quotas import events
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class ForkingWorker(BaseJobWorker):
         self._heartbeat = Heartbeat(self.name, self.lane, self.places)
         self.begin(self._heartbeat.begin)
         self._heartbeat_at = time.monotonic()
-        log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
+        events.emit(events.WorkerStarted(self.name, self.lane, self.places))
 
     def subscribe(self) -> None:
         """RQ's command channel needs a thread, which a forking worker must not have. Signals control it."""
@@ -79,7 +80,7 @@ class ForkingWorker(BaseJobWorker):
             try:
                 self._children.append(Child(item, self._settle))
             except OSError as error:  # the system gives no more processes
-                log.error("worker.no_process", job=item.job.uid, error=type(error).__name__)
+                events.emit(events.CapacityExhausted(item.job.uid, "process", type(error).__name__))
                 self._settle([Ended(item, returned_to_others(f"The worker {self.name} can't start a process."))])
 
     def _supervise(self) -> None:
@@ -105,7 +106,7 @@ class ForkingWorker(BaseJobWorker):
         try:
             asked = set(cancel_requests(self.name))
         except (DatabaseError, InterfaceError) as error:
-            log.warning("worker.cancels_unread", error=type(error).__name__)
+            events.emit(events.ServiceUnavailable("worker", "reading cancel requests", type(error).__name__))
             close_old_connections()
             return  # asked again in a second
         for child in self._children:
@@ -121,8 +122,8 @@ class ForkingWorker(BaseJobWorker):
             self._heartbeat.beat([child.claimed.id for child in self._children])
             self._heartbeat_at = time.monotonic()
         except (DatabaseError, InterfaceError) as error:
-            log.warning("worker.no_heartbeat", error=type(error).__name__)
-        except Exception:  # whatever it is, children are supervised all the same
+            events.emit(events.ServiceUnavailable("worker", "a heartbeat", type(error).__name__))
+        except Exception:  # whatever fails, children are supervised all the same
             log.exception("worker.no_heartbeat")
 
     def _settle(self, ended: list[Ended]) -> None:
@@ -134,12 +135,12 @@ class ForkingWorker(BaseJobWorker):
         try:
             if left:
                 returned = requeue_unfinished(left, self.name)
-                log.warning("worker.requeued", name=self.name, jobs=returned)
+                events.emit(events.JobsRequeued(self.name, returned))
             self._heartbeat.end()
         except (DatabaseError, InterfaceError) as error:
-            log.warning("worker.stop_unreported", error=type(error).__name__)
+            events.emit(events.ServiceUnavailable("worker", "writing that it stopped", type(error).__name__))
         super().teardown()
-        log.info("worker.stopped", name=self.name)
+        events.emit(events.WorkerStopped(self.name))
 
     def _finish(self) -> list[Claimed]:
         since = time.monotonic()

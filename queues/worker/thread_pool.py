@@ -15,6 +15,7 @@ from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
 from queues.worker.running import Running, fault, returned_to_others
 from queues.worker.vital_thread import VitalThread
+from quotas import events
 
 log = structlog.get_logger(__name__)
 
@@ -139,10 +140,10 @@ class JobThreadPool:
         running.repeat(REPEAT_INTERVAL)
         if running.interrupted_at is not None and now - running.interrupted_at > STUCK_AFTER:
             job = running.claimed.job
-            log.error("worker.thread_stuck", job=job.uid, type=job.type, seconds=round(now - running.interrupted_at, 1))
+            events.emit(events.ThreadStuck(job.uid, job.type, round(now - running.interrupted_at, 1)))
             self._end(running, running.verdict(), lost=True)
 
 
 def _no_thread(claimed: Claimed, error: RuntimeError) -> RunResult:
-    log.error("worker.no_thread", job=claimed.job.uid, error=str(error))
+    events.emit(events.CapacityExhausted(claimed.job.uid, "thread", str(error)))
     return returned_to_others(f"The worker {claimed.job.worker} can't start a thread.")

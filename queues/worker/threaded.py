@@ -19,6 +19,7 @@ from queues.worker.delivery import claim_parcel
 from queues.worker.heartbeat import Heartbeat
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.thread_pool import JobThreadPool
+from quotas import events
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,7 @@ class ThreadedWorker(BaseJobWorker):
         self.recycling.stuck = self._stuck
         self._completer = Completer(heartbeat, self._threads.cancel, self._threads.job_ids)
         self._known = self.begin(self._completer.start)
-        log.info("worker.started", name=self.name, lane=self.lane, places=self.places)
+        events.emit(events.WorkerStarted(self.name, self.lane, self.places))
 
     def _stuck(self) -> int:
         """Jobs that no interrupt has ended."""
@@ -65,7 +66,7 @@ class ThreadedWorker(BaseJobWorker):
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
         """RQ's command thread goes on, whatever Redis answers meanwhile."""
-        log.warning("worker.commands_away", error=type(exc).__name__)
+        events.emit(events.ServiceUnavailable("worker", "RQ's commands", type(exc).__name__))
         time.sleep(2.0)
 
     def teardown(self) -> None:
@@ -78,11 +79,11 @@ class ThreadedWorker(BaseJobWorker):
                 self._completer.stop()
             if left:
                 returned = requeue_unfinished(left, self.name, suspect=suspect)
-                log.warning("worker.requeued", name=self.name, jobs=returned)
+                events.emit(events.JobsRequeued(self.name, returned))
             super().teardown()
         except Exception as error:  # noqa: BLE001 - jobs that are not requeued are found when their claims expire
             log.warning("worker.stop_incomplete", error=type(error).__name__)
-        log.info("worker.stopped", name=self.name)
+        events.emit(events.WorkerStopped(self.name))
         if left or self._stuck() or sync_threads():
             # Threads that are still in a call would keep the process alive; their results are stale from now on.
             os._exit(0)

@@ -18,11 +18,11 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminPasswordWidget
 
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
-from quotas.admin.trail import actor_of
 from quotas.engine.categories import ACCOUNT_FAILURES
 from quotas.models import Account
 from quotas.models.encrypted import validate_credential
@@ -51,7 +51,7 @@ AVAILABLE = Q(state__in=["available", "paused"], pool__paused_at=None)
 
 def named(state: str, *, paused: bool = False) -> str:
     """An account's state in words. The engine's `paused` is either its pool's pause, or a quota that is nearly used up
-    and is held for higher priorities."""
+    and is reserved for higher priorities."""
     return "pool paused" if state == "paused" and paused else NAMES.get(state, state)
 
 
@@ -189,7 +189,7 @@ class AccountAdmin(SluiceAdmin):
         if change and "credential" in form.changed_data:
             transaction.on_commit(partial(credentials.renewed, obj.pk))
         if change and "enabled" in form.changed_data and obj.enabled:
-            transaction.on_commit(partial(account_actions.put_back, obj.pk))
+            transaction.on_commit(partial(account_actions.enable_after_config_change, obj.pk))
 
     @display(description="State", ordering="state", label=STATES)
     def shown_state(self, row: Account) -> str:

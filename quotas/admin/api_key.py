@@ -15,11 +15,11 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import Refused, bulk_action
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
-from quotas.admin.trail import actor_of
 from quotas.models import ApiKey
 from quotas.models.api_key import SCOPES
 from quotas.services import api_keys

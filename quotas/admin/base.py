@@ -10,7 +10,7 @@ from django.db.models import JSONField, Model, QuerySet
 from django.http import Http404, HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from quotas.admin import trail
+from quotas.admin import audit
 from quotas.admin.deletion import DeletesWithReason
 from quotas.admin.reason import ReasonField
 from quotas.admin.visibility import project_ids, visible
@@ -46,7 +46,7 @@ class SluiceAdmin(DeletesWithReason):
     # Whose rows
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows = super().get_queryset(request)
+        rows: QuerySet[Any] = super().get_queryset(request)
         if self.project_lookup is not None:
             return visible(request.user, rows, self.project_lookup)
         return rows if self.shared or project_ids(request.user) is None else rows.none()
@@ -115,29 +115,29 @@ class SluiceAdmin(DeletesWithReason):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         stored = self.model._default_manager
-        before = trail.facts(stored.get(pk=obj.pk)) if change else None
+        before = audit.facts(stored.get(pk=obj.pk)) if change else None
         super().save_model(request, obj, form, change)
         reason = form.cleaned_data.get("reason", "")
-        trail.tell(request, "change" if change else "create", obj, before, trail.facts(stored.get(pk=obj.pk)), reason)
+        audit.record(request, "change" if change else "create", obj, before, audit.facts(stored.get(pk=obj.pk)), reason)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         reason = form.cleaned_data.get("reason", "")
         model: type[Model] = formset.model
         before = {
-            row.pk: trail.facts(row)
+            row.pk: audit.facts(row)
             for row in model._default_manager.filter(pk__in=[f.instance.pk for f in formset.initial_forms])
         }
         super().save_formset(request, form, formset, change)
         for row in formset.new_objects:
-            trail.tell(request, "create", row, None, trail.facts(row), reason or getattr(row, "reason", ""))
+            audit.record(request, "create", row, None, audit.facts(row), reason or getattr(row, "reason", ""))
         for row, _ in formset.changed_objects:
             own = reason or getattr(row, "reason", "")
-            trail.tell(request, "change", row, before.get(row.pk), trail.facts(row), own)
+            audit.record(request, "change", row, before.get(row.pk), audit.facts(row), own)
         for row in formset.deleted_objects:
-            trail.tell(request, "delete", row, trail.facts(row), None, reason)
+            audit.record(request, "delete", row, audit.facts(row), None, reason)
 
     def record_delete(self, request: HttpRequest, obj: Any, reason: str) -> None:
-        trail.tell(request, "delete", obj, trail.facts(obj), None, reason)
+        audit.record(request, "delete", obj, audit.facts(obj), None, reason)
 
 
 class ReadOnlyAdmin(SluiceAdmin):

@@ -46,7 +46,7 @@ def across(request: HttpRequest) -> bool:
 
 
 def listing(request: HttpRequest) -> bool:
-    """Whether a list's filter that is on unless another is chosen holds: in the list, and for all that match it. A
+    """Whether a list's default filter applies: in the list, and for all that match it. A
     chosen row stays an action's, whatever became of it since."""
     return request.method == "GET" or across(request)
 

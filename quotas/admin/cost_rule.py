@@ -9,7 +9,7 @@ from django import forms
 from django.contrib import admin
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST, is_count, is_unit
 from quotas.models import CostRule
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -21,9 +21,9 @@ class CostRuleForm(ReasonForm):
         if not isinstance(cost, dict) or not cost:
             raise forms.ValidationError('Must be a JSON object of units and whole numbers, such as {"requests": 5}.')
         for unit, number in cost.items():
-            if not 0 < len(unit) <= 32 or not NAME.fullmatch(unit):
+            if not is_unit(unit) or not NAME.fullmatch(unit):
                 raise forms.ValidationError(f"{unit!r} is no name of a unit: 1 to 32 letters, digits, dots, dashes.")
-            if type(number) is not int or not 0 <= number <= MAX_COST:
+            if not is_count(number):
                 raise forms.ValidationError(f"{unit}: must be a whole number from 0 to {MAX_COST:,}.")
         return cost
 

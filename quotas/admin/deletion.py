@@ -61,8 +61,10 @@ class DeletesWithReason(ModelAdmin):
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         form = DeleteForm(request.POST if request.method == "POST" else None)
         if request.method == "POST" and not form.is_valid():
-            request.method, request.POST = "GET", QueryDict()  # type: ignore[assignment]
-        return super().delete_view(request, object_id, {**(extra_context or {}), "reason_form": form})
+            request.method, request.POST = "GET", QueryDict()
+        context = {**(extra_context or {}), "reason_form": form}
+        answer: HttpResponse = super().delete_view(request, object_id, context)
+        return answer
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")
@@ -87,7 +89,7 @@ class DeletesWithReason(ModelAdmin):
         found = super().get_actions(request)
         if found.pop("delete_selected", None) is not None and self.has_delete_permission(request):
             action = _delete_action(self)
-            found["delete_selected"] = (action, "delete_selected", action.short_description)  # type: ignore[attr-defined]
+            found["delete_selected"] = (action, "delete_selected", action.short_description)
         return found
 
 

@@ -26,7 +26,7 @@ def _is_json(text: str) -> bool:
 
 
 class ListField(forms.CharField):
-    """A list of texts. `separator` is a pattern; a name may hold a comma, so that lists of subjects go by line."""
+    """A list of texts. `separator` is a pattern; a name may contain a comma, so lists of subjects use one line each."""
 
     separator = r"[\n,]"
     joiner = "\n"

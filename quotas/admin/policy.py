@@ -12,13 +12,13 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdo
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
+from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
 from quotas.admin.dialogs import ResetDialog, why
 from quotas.admin.fields import FractionsField, LinesField, TimeZoneField
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell
-from quotas.admin.trail import actor_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
 from quotas.models.policy import COUNTED

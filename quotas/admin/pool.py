@@ -95,7 +95,7 @@ class AccountInline(TabularInline):
 
 @admin.register(Pool)
 class PoolAdmin(SluiceAdmin):
-    empty_text = "A pool holds interchangeable accounts of one provider. Add a provider first."
+    empty_text = "A pool has interchangeable accounts of one provider. Add a provider first."
     form = PoolForm
     list_display = ["name", "provider", "strategy", "shown_accounts", "shown_limits", "pause_at", "state"]
     list_filter = ["provider", "strategy"]
@@ -141,14 +141,15 @@ class PoolAdmin(SluiceAdmin):
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows = super().get_queryset(request).select_related("provider").prefetch_related("limits")
-        return rows.annotate(
+        rows: QuerySet[Any] = super().get_queryset(request).select_related("provider").prefetch_related("limits")
+        annotated: QuerySet[Any] = rows.annotate(
             members=Count("accounts", distinct=True),
             able=Count(
                 "accounts", filter=Q(accounts__state__in=["available", "paused"], accounts__enabled=True), distinct=True
             ),
             holding=Count("accounts", filter=Q(accounts__state="paused", accounts__enabled=True), distinct=True),
         )
+        return annotated
 
     @display(description="Accounts", ordering="members")
     def shown_accounts(self, row: Any) -> str:
@@ -159,12 +160,12 @@ class PoolAdmin(SluiceAdmin):
 
     @display(description="Per-account limits")
     def shown_limits(self, row: Pool) -> str:
-        told = [
+        limits = [
             f"{limit.limit:,} {limit.unit} in {limit.window:g} s"
             for limit in row.limits.all()
             if limit.limit is not None and limit.window
         ]
-        return ", ".join(told) or "–"
+        return ", ".join(limits) or "–"
 
     @display(description="State", label={"running": "success", "paused": "warning"})
     def state(self, row: Pool) -> str:

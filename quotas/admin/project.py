@@ -36,8 +36,9 @@ class ProjectAdmin(SluiceAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         in_force = Count("api_keys", filter=Q(api_keys__revoked_at=None))
-        return super().get_queryset(request).select_related("tier").annotate(in_force=in_force)
+        rows: QuerySet[Any] = super().get_queryset(request).select_related("tier").annotate(in_force=in_force)
+        return rows
 
     @display(description="API keys")
     def keys_in_force(self, row: Any) -> int:
-        return row.in_force
+        return int(row.in_force)

@@ -36,8 +36,9 @@ class ProviderAdmin(SluiceAdmin):
     search_fields = ["name", "base_url"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
-        return super().get_queryset(request).annotate(pools_count=Count("pools"))
+        rows: QuerySet[Provider] = super().get_queryset(request).annotate(pools_count=Count("pools"))
+        return rows
 
     @display(description="Pools")
     def pools_count(self, row: Provider) -> int:
-        return row.pools_count  # type: ignore[attr-defined]
+        return int(row.pools_count)  # type: ignore[attr-defined]

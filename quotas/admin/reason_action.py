@@ -1,4 +1,4 @@
-"""The one way to act on an object from its page: a button, a dialog that asks why, the act, a message, the page again."""
+"""How an operator acts on an object from its page: a button, a dialog that asks why, the act, a message, the page again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
+from quotas.admin.audit import actor_of
 from quotas.admin.bulk import Refused
 from quotas.admin.dialogs import ReasonDialog, asking, back, why
-from quotas.admin.trail import actor_of
 
 Verb = Callable[..., object]
 Act = Callable[[HttpRequest, Any, Any], object]

@@ -19,7 +19,8 @@ def project_ids(user: Any) -> list[int] | None:
         return None
     if not hasattr(user, _NOTED):
         setattr(user, _NOTED, list(user.sluice_projects.values_list("pk", flat=True)) or None)
-    return getattr(user, _NOTED)
+    noted: list[int] | None = getattr(user, _NOTED)
+    return noted
 
 
 def visible(user: Any, rows: QuerySet[M], lookup: str) -> QuerySet[M]:

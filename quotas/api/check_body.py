@@ -11,8 +11,9 @@ from typing import Any
 from rest_framework import serializers
 
 from quotas.engine.categories import UNANSWERED
+from quotas.engine.costs import MAX_UNITS, is_count, is_unit
 from quotas.engine.dialects import DIALECTS
-from quotas.engine.types import MAX_COST, CallOutcome
+from quotas.engine.types import CallOutcome
 from quotas.models.names import name_validator
 from quotas.rest.fields import (
     MAX_SUBJECT,
@@ -105,7 +106,7 @@ class OutcomeBody(StrictSerializer):
         return attrs
 
 
-class ReportBody(SubjectBody, OutcomeBody):
+class OutcomesBody(SubjectBody, OutcomeBody):
     count = StrictIntegerField(default=1, min_value=1, max_value=1_000_000, help_text="How many calls went like this.")
 
 
@@ -161,7 +162,7 @@ def outcome(data: dict[str, Any]) -> CallOutcome:
         status=data.get("status"),
         error=data.get("error", ""),
         latency=data.get("latency"),
-        headers_told=data.get("headers"),
+        headers=data.get("headers"),
         dialect=data["dialect"],
     )
 
@@ -209,13 +210,13 @@ def _plainly_right(data: dict[str, Any]) -> bool:
                 return False
         elif name == "cost":
             if kind is not dict:
-                if kind is not int or not 0 <= value <= MAX_COST:
+                if not is_count(value):
                     return False
                 continue
-            if len(value) > 16:
+            if len(value) > MAX_UNITS:
                 return False
             for unit, count in value.items():
-                if not 0 < len(unit) <= 32 or type(count) is not int or not 0 <= count <= MAX_COST:
+                if not is_unit(unit) or not is_count(count):
                     return False
         elif name == "project":
             if kind is not str or not 0 < len(value) <= 63:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers as s
 
+F = TypeVar("F", bound=Callable[..., Any])
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
@@ -51,8 +53,21 @@ class Denial(Decision):
         return fields
 
 
-class BatchItem(Decision):
+class FieldError(s.Serializer[Any]):
+    pointer = s.CharField(help_text="A JSON pointer, such as `#/project`.")
+    detail = s.CharField()
+
+
+class BatchItem(Denial):
     status = s.IntegerField(help_text="200, 403, 404, 422, 429 or 503.")
+
+    def get_fields(self) -> dict[str, s.Field[Any, Any, Any, Any]]:
+        """A decision, or the problem of a check that could not be decided: only what both have is always there."""
+        fields = super().get_fields()
+        fields["errors"] = FieldError(many=True)
+        for name, field in fields.items():
+            field.required = name in ("allowed", "status")
+        return fields
 
 
 class CheckBatch(s.Serializer[Any]):
@@ -105,8 +120,8 @@ class Usage(s.Serializer[Any]):
     results = UsageRow(many=True)
 
 
-class Heard(s.Serializer[Any]):
-    heard = s.ListField(child=s.CharField(), help_text="Adaptive policies that it counts for.")
+class CountedPolicies(s.Serializer[Any]):
+    policies = s.ListField(child=s.CharField(), help_text="Adaptive policies that it counts for.")
 
 
 class HistoryRow(s.Serializer[Any]):
@@ -131,11 +146,11 @@ class Reset(s.Serializer[Any]):
     reset = s.IntegerField(help_text="Counters that were cleared.")
 
 
-class Lent(s.Serializer[Any]):
+class AcquiredAccount(s.Serializer[Any]):
     lease = s.CharField()
     account = s.CharField(help_text="Its name.")
     account_id = s.CharField()
-    pool = s.CharField(help_text="The pool that lent it: a fallback's where the first had none.")
+    pool = s.CharField(help_text="The pool of the account: a fallback if the first pool had none.")
     base_url = s.CharField()
     expires_in = s.FloatField(help_text="Seconds.")
 
@@ -198,7 +213,7 @@ class Pool(s.Serializer[Any]):
     strategy = s.CharField()
     state = s.ChoiceField(choices=["available", "limited", "paused", "disabled"])
     why = s.CharField()
-    available = s.IntegerField(help_text="Accounts that can be lent now.")
+    available = s.IntegerField(help_text="Accounts that can be acquired now.")
     fallback = s.ListField(child=s.CharField(), help_text="Those that the caller may use.")
     projects = s.ListField(
         child=s.CharField(), allow_null=True, required=False, help_text="Who may use it; null: all. For platform keys."
@@ -239,6 +254,6 @@ _DECIDED = {
 }
 
 
-def decided(**kwargs: Any) -> Any:
+def decided(**kwargs: Any) -> Callable[[F], F]:
     """`extend_schema` for a check."""
     return extend_schema(responses=_DECIDED, parameters=[IDEMPOTENCY_KEY], **kwargs)

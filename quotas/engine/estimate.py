@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST
 
 CHARACTERS = 4
 """Characters of a prompt to a token."""
@@ -35,11 +35,11 @@ _NOT_TEXT = frozenset(
         "thoughtSignature", "signature", "encrypted_content",
     }
 )  # fmt: skip
-"""Members that hold no text of a prompt: names, and media, whose bytes are not counted as characters."""
+"""Members without text of a prompt: names, and media, whose bytes are not counted as characters."""
 
 
 def tokens_of(body: object, *, path: str = "", default_output: int = DEFAULT_OUTPUT) -> int | None:
-    """The tokens that a call with this body is estimated to use; None where the body holds no prompt.
+    """The tokens that a call with this body is estimated to use; None if the body has no prompt.
 
     `body`: parsed JSON, or its text; `path`: embeddings and the like produce no output; `default_output`: for bodies
     that name no limit of their output. Never raises.

@@ -49,7 +49,7 @@ def plain(part: str) -> str:
 
 @lru_cache(maxsize=65536)
 def subject(partition: str, subject: str, space: str = "") -> tuple[bytes, bytes]:
-    """(hash, index member) of whom a limit holds for; `space` is part of the hash alone.
+    """(hash, index member) of a limit's subject; `space` is part of the hash alone.
 
     An index lists a subject as its hash, the length of the partition, the partition, what is shown of the subject.
     """
@@ -105,7 +105,7 @@ class Keys:
 
     @staticmethod
     def unit(unit: str) -> str:
-        """A unit as it stands in a key."""
+        """A unit as keys spell it."""
         return plain(unit)
 
     @staticmethod

@@ -21,7 +21,6 @@ ALGORITHMS: tuple[str, ...] = (
     "concurrency",
 )
 SCOPE_ORDER: tuple[str, ...] = ("ip", "user", "project", "endpoint", "queue", "custom", "global", "account")
-MAX_COST = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
-    """What one limit said, or how it stands."""
+    """The decision of one limit, or its present state."""
 
     policy: str
     scope: str
@@ -147,10 +146,10 @@ class AccountSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """A pool as configured. `limits` are templates, held by every account for itself.
+    """A pool as configured. `limits` are templates, counted for each account by itself.
 
     A template of scope `account` counts all of an account's calls. One of scope `custom` counts an account's calls
-    for each key (a chat) by itself; its `subject` names the keys that it holds for as comma-separated shell patterns
+    for each key (a chat) by itself; its `subject` names the keys that it applies to as comma-separated shell patterns
     (`-*,@*`; empty: all).
     """
 
@@ -189,7 +188,7 @@ class AdmitRequest:
     fallbacks: Sequence[PoolSpec] = ()
     """Pools to try in this order when `pool` has no account for the call."""
     model: str = ""
-    """The provider's model or resource that is asked for: neither a refusal nor a quota of one holds up another."""
+    """The provider's model or resource that is asked for: neither a refusal nor a quota of one model blocks another."""
     without: str = ""
     """The id of an account that has refused this request: another one is taken, as long as one is not disabled."""
 
@@ -259,7 +258,7 @@ class CallOutcome:
     target: str = ""
     """Method and path of the request, where known: the same one refused to several accounts is no fault of theirs."""
     request: str = ""
-    """What stands for the request with all of its attempts (a job's id); empty: the lease alone."""
+    """Identifies the request with all of its attempts (a job's id); empty: the lease alone."""
 
     @property
     def refuses_account(self) -> bool:
@@ -289,7 +288,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """An account's live state as Redis holds it."""
+    """An account's live state in Redis."""
 
     id: str
     name: str

@@ -10,7 +10,7 @@ from quotas.models.names import name_validator
 
 
 class Account(Versioned):
-    """Health columns are a copy of what Redis holds, written every few seconds and at each transition."""
+    """Health columns are a copy of Redis's state, written every few seconds and at each transition."""
 
     UNVERSIONED = frozenset(
         {

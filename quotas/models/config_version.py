@@ -40,7 +40,7 @@ M = TypeVar("M", bound="Versioned")
 
 
 class VersionedQuerySet(models.QuerySet[M]):
-    """Changes of many rows outdate snapshots too, unless only columns change that no snapshot holds."""
+    """Changes of many rows outdate snapshots too, unless only columns change that no snapshot contains."""
 
     def update(self, **columns: Any) -> int:
         with transaction.atomic(using=self.db):

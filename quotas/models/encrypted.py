@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
@@ -22,8 +22,8 @@ def _cipher(keys: tuple[str, ...]) -> MultiFernet:
     try:
         return MultiFernet([Fernet(key) for key in keys])
     except ValueError:
-        # The library's message may hold the key itself.
-        raise ImproperlyConfigured("SLUICE_CREDENTIAL_KEYS holds something that is no Fernet key.") from None
+        # The library's message may contain the key itself.
+        raise ImproperlyConfigured("SLUICE_CREDENTIAL_KEYS contains something that is no Fernet key.") from None
 
 
 def cipher() -> MultiFernet:
@@ -38,7 +38,7 @@ def validate_credential(value: str) -> None:
 
 
 class Ciphertext(str):
-    """A value as SQL holds it. It is decrypted on purpose only, by `reveal`, so that no page or log does by accident."""
+    """A value as SQL stores it. It is decrypted on purpose only, by `reveal`, so that no page or log does by accident."""
 
     def __repr__(self) -> str:
         return "Ciphertext(…)"
@@ -51,7 +51,13 @@ class Ciphertext(str):
             raise CredentialUnreadable(CredentialUnreadable.__doc__) from None
 
 
-class EncryptedTextField(models.TextField):
+if TYPE_CHECKING:
+    _TextField = models.TextField[Any, Any]
+else:
+    _TextField = models.TextField
+
+
+class EncryptedTextField(_TextField):
     """Plain text in, `Ciphertext` out."""
 
     def get_prep_value(self, value: Any) -> Any:

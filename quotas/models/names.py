@@ -1,4 +1,4 @@
-"""The one form that names take: they stand in URLs, keys, metrics and YAML."""
+"""The one form that names take: they appear in URLs, keys, metrics and YAML."""
 
 from django.core.validators import RegexValidator
 

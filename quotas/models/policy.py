@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from quotas import clock
+from quotas.engine.limits.capacity import burst_at, capacity_of
 from quotas.models.config_version import Versioned
 from quotas.models.names import name_validator
 
@@ -140,17 +141,4 @@ class Policy(Versioned):
 
     def capacity(self, limit: int | None) -> int | None:
         """The most that may be used at once under this limit: a token bucket's burst, else the limit itself."""
-        if not limit or self.algorithm != Algorithm.TOKEN_BUCKET:
-            return limit
-        burst = burst_of(self.burst, self.limit, limit)
-        return limit if burst is None else burst
-
-
-def burst_of(burst: int | None, configured: int | None, limit: int) -> int | None:
-    """The capacity of a bucket whose limit is another than the configured one: it grows and shrinks with the limit.
-
-    None: the limit itself.
-    """
-    if burst is None or not configured or limit == configured:
-        return burst if limit == configured or not burst else None
-    return max(1, burst * limit // configured)
+        return capacity_of(self.algorithm, limit, burst_at(limit, self.burst, self.limit))

@@ -86,6 +86,10 @@ class Pool(Versioned):
     def __str__(self) -> str:
         return self.name
 
+    def is_used_only_by(self, slug: str) -> bool:
+        """Whether no other project may use it, so that who steers it affects nobody else."""
+        return self.projects == [slug]
+
 
 class PoolLimit(Versioned):
     """What each account of a pool may use; with `per_key`, what each key (a chat) may use on it."""

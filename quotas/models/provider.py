@@ -1,4 +1,4 @@
-"""Where accounts call: an address, a dialect, the way a credential is sent."""
+"""Where accounts call: an address, a dialect, how a credential is sent."""
 
 from django.db import models
 

@@ -1,4 +1,4 @@
-"""The highest share of a limit that was told of, for each subject, so that each crossing is told once."""
+"""The highest share of a limit that a subject has crossed, so that each crossing emits one event."""
 
 from django.db import models
 

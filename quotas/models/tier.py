@@ -1,4 +1,4 @@
-"""A plan that projects and users belong to; policies may hold for one tier only."""
+"""A plan that projects and users belong to; policies may apply to one tier only."""
 
 from django.db import models
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import threading
 import time
 from collections import OrderedDict
@@ -19,10 +18,9 @@ from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.request import Request
 
+from quotas import events
 from quotas.models import ApiKey, Project
 from quotas.rest.caller import Caller
-
-logger = logging.getLogger(__name__)
 
 FRESH = 1.0
 """Seconds for which a looked-up key is believed without asking SQL: a revoked one lives no longer."""
@@ -82,7 +80,7 @@ class KeyRing:
             self._touch(caller.key_id, now)
         return caller
 
-    def held(self, token: str) -> tuple[Caller | None, float]:
+    def peek(self, token: str) -> tuple[Caller | None, float]:
         """The caller as far as memory knows, and the seconds since SQL was asked about the key.
 
         For an event loop: nobody is asked. None for whatever `find` would have to look up or would refuse.
@@ -105,9 +103,11 @@ class KeyRing:
             return known
         try:
             row = ApiKey.objects.select_related("project").filter(prefix=prefix, revoked_at=None).first()
-        except (OperationalError, InterfaceError):
+        except (OperationalError, InterfaceError) as error:
             if known is not None and now - known.looked_up < STALE:
-                logger.warning("SQL does not answer; API key %s is believed as it was", prefix)
+                events.emit(
+                    events.ServiceUnavailable("authentication", f"reading API key {prefix}", type(error).__name__)
+                )
                 return known
             raise
         with self._lock:
@@ -133,8 +133,10 @@ class KeyRing:
         stale = Q(last_used_at=None) | Q(last_used_at__lte=now - TOUCH)
         try:
             ApiKey.objects.filter(stale, pk=key_id).update(last_used_at=now)
-        except (OperationalError, InterfaceError):
-            logger.warning("last use of API key %s is not written: SQL does not answer", key_id)
+        except (OperationalError, InterfaceError) as error:
+            events.emit(
+                events.ServiceUnavailable("authentication", "writing an API key's last use", type(error).__name__)
+            )
 
 
 keyring = KeyRing()
@@ -181,7 +183,7 @@ class AdminSession(BaseAuthentication):
     def _project(self, request: Request, user: Any) -> Project | None:
         if user.is_superuser:
             return None
-        mine = {project.slug: project for project in user.sluice_projects.all()}
+        mine: dict[str, Project] = {project.slug: project for project in user.sluice_projects.all()}
         if not mine:
             if user.has_perm("quotas.view_project"):
                 return None

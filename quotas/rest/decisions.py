@@ -1,4 +1,4 @@
-"""A decision as HTTP tells it: status, members, header fields (RFC 9457, RFC 9651, draft-ietf-httpapi-ratelimit-headers)."""
+"""A decision as HTTP: status, members, header fields (RFC 9457, RFC 9651, draft-ietf-httpapi-ratelimit-headers)."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def headers_of(decision: Decision) -> dict[str, str]:
     if not decision.allowed and not decision.impossible and decision.retry_after is not None:
         retry = whole_seconds(decision.retry_after)
         headers["Retry-After"] = str(retry)
-    told = [state for state in decision.limits if state.limit is not None and state.mode != "shadow"]
-    if not told:
+    limiting = [state for state in decision.limits if state.limit is not None and state.mode != "shadow"]
+    if not limiting:
         return headers
-    first = next((state for state in told if state.policy == decision.binding), told[0])
+    first = next((state for state in limiting if state.policy == decision.binding), limiting[0])
     reset = retry if retry is not None else math.ceil(first.reset_after)
     remaining = max(0, first.remaining or 0)
-    ordered = [first, *(state for state in told if state is not first)][:MAX_FIELDS]
+    ordered = [first, *(state for state in limiting if state is not first)][:MAX_FIELDS]
     headers["RateLimit-Policy"] = ", ".join(
         [_policy(state.policy, state.limit or 0, state.unit, state.window) for state in ordered]
     )
@@ -154,10 +154,10 @@ def refusal(error: UnknownProject | NetworkDenied | LimiterUnavailable) -> Probl
             )
 
 
-def settlement(settled: Settlement, told: str) -> dict[str, Any]:
-    """`told`: the reservation's id as the caller knows it."""
+def settlement(settled: Settlement, reservation: str) -> dict[str, Any]:
+    """`reservation`: the reservation's id as the caller knows it."""
     return {
-        "reservation": told,
+        "reservation": reservation,
         "actual": dict(settled.actual),
         "refunded": dict(settled.refunded),
     }

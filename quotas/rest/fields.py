@@ -7,7 +7,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST, MAX_UNITS, is_count, is_unit
+from quotas.times import rfc3339
 
 MAX_SUBJECT = 1024
 MAX_SECONDS = 366 * 86400.0
@@ -27,7 +28,7 @@ class StrictCharField(serializers.CharField):
 
 
 class ReasonField(StrictCharField):
-    """Why an operator does something: 1 to 500 characters, of which blanks alone tell nothing."""
+    """Why an operator does something: 1 to 500 characters, not blank."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 500)
@@ -72,19 +73,26 @@ class SecondsField(serializers.FloatField):
         return float(data)
 
 
-class CostField(serializers.Field):
+class MomentField(serializers.DateTimeField):
+    """A time in an answer: RFC 3339 in UTC with milliseconds."""
+
+    def to_representation(self, value: Any) -> Any:
+        return rfc3339(value)
+
+
+class CostField(serializers.Field[Any, Any, Any, Any]):
     """A number of requests, or `{unit: whole number}`; 0 to 2^53 - 1 each. Gives a dict."""
 
     def to_internal_value(self, data: Any) -> dict[str, int]:
         if not isinstance(data, dict):
             return {"requests": self._count(data)}
-        if len(data) > 16:
-            raise serializers.ValidationError("A cost has at most 16 units.")
+        if len(data) > MAX_UNITS:
+            raise serializers.ValidationError(f"A cost has at most {MAX_UNITS} units.")
         cost, errors = {}, {}
         for unit, count in data.items():
             try:
-                if not 1 <= len(unit) <= 32:
-                    raise serializers.ValidationError("A unit's name has 1 to 32 characters.")
+                if not is_unit(unit):
+                    raise serializers.ValidationError("A unit's name has 1 to 32 printable characters.")
                 cost[unit] = self._count(count)
             except serializers.ValidationError as error:
                 errors[unit] = error.detail
@@ -99,12 +107,12 @@ class CostField(serializers.Field):
     def _count(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise serializers.ValidationError("Must be a whole number.")
-        if not 0 <= value <= MAX_COST:
+        if not is_count(value):
             raise serializers.ValidationError(f"Must be from 0 to {MAX_COST}.")
         return value
 
 
-class SubjectsField(serializers.Field):
+class SubjectsField(serializers.Field[Any, Any, Any, Any]):
     """Custom keys: `{"chat": "-100123"}`, at most 16, strings up to 1,024 characters."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Digests of request bodies, which tell a repeated request from another one with the same idempotency key."""
+"""Digests of request bodies, which distinguish a repeated request from another one with the same idempotency key."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST
 
 PROBLEM = {
     "type": "object",
@@ -64,7 +64,7 @@ class SubjectsShape(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped
 
 
 class PriorityShape(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-    target_class = "quotas.api.pools.PriorityField"
+    target_class = "quotas.api.leases.PriorityField"
 
     def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
         number = {"type": "integer", "minimum": 0, "maximum": 9}

@@ -1,6 +1,6 @@
 """Request bodies: strict JSON (RFC 8259, I-JSON's rules on names and text) and nothing else.
 
-The fast path is one `json.loads`. Only where something is wrong the text is read again, to tell where.
+The fast path is one `json.loads`. Only invalid text is parsed again, to find the place of the mistake.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StrictJSONParser(BaseParser):
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The object that `body` holds. Raises `InvalidRequest` that names the place of the first mistake."""
+    """The object in `body`. Raises `InvalidRequest` that names the place of the first mistake."""
     if not body:
         return {}
     try:
@@ -124,7 +124,7 @@ def _walk(value: Any, path: tuple[str | int, ...]) -> None:
         seen = set()
         for name, inner in value:
             if name in seen:
-                raise InvalidRequest.at(pointer(*path, name), "stands there twice")
+                raise InvalidRequest.at(pointer(*path, name), "appears twice")
             seen.add(name)
             _walk(inner, (*path, name))
     elif isinstance(value, list):
@@ -135,9 +135,9 @@ def _walk(value: Any, path: tuple[str | int, ...]) -> None:
 def _check_text(value: Any, path: tuple[str | int, ...]) -> None:
     if isinstance(value, str):
         if "\0" in value:
-            raise InvalidRequest.at(pointer(*path), "must not hold the character NUL")
+            raise InvalidRequest.at(pointer(*path), "must not contain the character NUL")
         if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-            raise InvalidRequest.at(pointer(*path), "holds half of a surrogate pair, which is no character")
+            raise InvalidRequest.at(pointer(*path), "contains half of a surrogate pair, which is no character")
     elif isinstance(value, dict):
         for name, inner in value.items():
             try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
@@ -21,7 +21,7 @@ from quotas.rest.pointers import FieldError, errors_of
 MEDIA_TYPE = "application/problem+json"
 INVALID = "invalid-request"
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class ProblemError(Exception):
@@ -99,14 +99,14 @@ def problem(
 
 
 def handle(exc: Exception, context: Mapping[str, Any]) -> Response:
-    """DRF's exception handler: whatever a view raises becomes a problem; faults of ours tell no details."""
+    """DRF's exception handler: whatever a view raises becomes a problem; internal faults show no details."""
     from rest_framework.views import set_rollback  # that module reads the settings, which name this one
 
     found = translate(exc)
     if found.status >= 500 and not isinstance(exc, ProblemError):
         request = context.get("request")
-        logger.error(
-            "request failed: %s %s", getattr(request, "method", ""), getattr(request, "path", ""), exc_info=exc
+        log.error(
+            "request.failed", method=getattr(request, "method", ""), path=getattr(request, "path", ""), exc_info=exc
         )
     set_rollback()
     return problem(
@@ -115,7 +115,7 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> Response:
 
 
 def translate(exc: Exception) -> ProblemError:
-    """The problem that stands for any exception."""
+    """The problem document for any exception."""
     match exc:
         case ProblemError():
             return exc

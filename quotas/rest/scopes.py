@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def refusal(needed: str | None) -> str:
-    """What a caller without the scope is told."""
+    """The detail of the refusal for a caller without the scope."""
     return f"This needs the scope {needed!r}."
 
 

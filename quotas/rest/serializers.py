@@ -40,7 +40,8 @@ def body_of(request: Request, kind: type[S], **kwargs: Any) -> dict[str, Any]:
     """The request's body as `kind` checks it. Raises what the handler makes a 400 with pointers of."""
     serializer = kind(data=request.data, **kwargs)
     serializer.is_valid(raise_exception=True)
-    return serializer.validated_data
+    found: dict[str, Any] = serializer.validated_data
+    return found
 
 
 def query_of(request: Request, kind: type[QuerySerializer]) -> dict[str, Any]:
@@ -59,4 +60,5 @@ def query_of(request: Request, kind: type[QuerySerializer]) -> dict[str, Any]:
             ]
     if errors:
         raise InvalidRequest.of(errors)
-    return serializer.validated_data
+    query: dict[str, Any] = serializer.validated_data
+    return query

@@ -55,7 +55,7 @@ def limiter_redis() -> redis.Redis | RedisCluster:
 def limiter() -> ResilientLimiter:
     """The process's limiter, which answers by each policy's own rule where Redis is away. Safe under threads."""
     inner = Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=_timeout())
-    return ResilientLimiter(inner, processes=lambda: settings.LIMITER_PROCESSES, on_event=_Outage().tell)
+    return ResilientLimiter(inner, processes=lambda: settings.LIMITER_PROCESSES, on_event=_Outage().report)
 
 
 @lru_cache(maxsize=1)
@@ -67,12 +67,12 @@ def waiting_line() -> WaitingLine:
 
 
 class _Outage:
-    """Tells of Redis's coming and going, once each."""
+    """Emits one event when Redis becomes unavailable, and one when it is back."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
 
-    def tell(self, kind: str, why: str) -> None:
+    def report(self, kind: str, why: str) -> None:
         if kind == "unavailable":
             self._since = time.monotonic()
             events.emit(events.LimiterDegraded(why))

@@ -17,7 +17,8 @@ import structlog
 
 from quotas import events
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.redis.transport import ScriptError, Transport, pack
+from quotas.engine.redis.scripts import pack
+from quotas.engine.redis.transport import ScriptError, Transport
 from quotas.runtime import background
 from quotas.runtime.connection import limiter
 

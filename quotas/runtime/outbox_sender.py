@@ -16,6 +16,7 @@ from typing import Generic
 import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
+from quotas import events
 from quotas.runtime import background
 from quotas.runtime.outbox import Outbox, Row
 
@@ -48,6 +49,21 @@ class OutboxSender(Generic[Row]):
         self._name = name
         self._thread: threading.Thread | None = None
 
+    @property
+    def underway(self) -> Counter[str]:
+        """How many tries run at present, by receiver."""
+        with self._changed:
+            return Counter(self._underway)
+
+    def underway_of(self, tenant: int) -> int:
+        """How many tries run at present for this tenant."""
+        return self._tenants[tenant]
+
+    def join(self) -> None:
+        """After `stop`: wait until no new try can begin."""
+        if self._thread is not None:
+            self._thread.join()
+
     def start(self) -> None:
         self._thread = background.start(self._name, self._turn, self._stopping, vital=True)
 
@@ -62,7 +78,7 @@ class OutboxSender(Generic[Row]):
                 close_old_connections()
                 begun = self.begin_some()
             except (DatabaseError, InterfaceError) as error:
-                log.warning("outbox.waiting", outbox=self._name, error=type(error).__name__)
+                events.emit(events.ServiceUnavailable(self._name, "reading its rows", type(error).__name__))
         if not begun:
             self._stopping.wait(PAUSE)
 

@@ -30,7 +30,7 @@ def client(url: str, **options: Any) -> redis.Redis | RedisCluster:
     query = dict(parse_qsl(parts.query))
     if scheme == CLUSTER:
         options.pop("max_connections", None)  # of each node; one pool is enough here
-        nodes = [ClusterNode(host, port) for host, port in places]
+        nodes = [ClusterNode(host, port) for host, port in places]  # type: ignore[no-untyped-call]
         return RedisCluster(startup_nodes=nodes, **credentials, **options)
     name, _, database = parts.path.strip("/").partition("/")
     if not name:
@@ -38,14 +38,19 @@ def client(url: str, **options: Any) -> redis.Redis | RedisCluster:
     timeouts = {key: value for key, value in options.items() if key.startswith("socket_")}
     if "sentinel_password" in query:
         timeouts["password"] = query["sentinel_password"]
-    sentinel = Sentinel(places, sentinel_kwargs=timeouts)
-    return sentinel.master_for(name, db=int(database or 0), **credentials, **options)
+    sentinel = Sentinel(places, sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]
+    primary: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+        name, db=int(database or 0), **credentials, **options
+    )
+    return primary
 
 
 def one_server(url: str, **options: Any) -> redis.Redis:
     """A client of one server: of a cluster, one of its nodes. For looking at it."""
     found = client(url, **options)
-    return found.get_redis_connection(found.get_default_node()) if isinstance(found, RedisCluster) else found
+    if not isinstance(found, RedisCluster):
+        return found
+    return found.get_redis_connection(found.get_default_node())  # type: ignore[no-untyped-call]
 
 
 def _places(netloc: str) -> tuple[list[tuple[str, int]], dict[str, Any]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
 
 from quotas import clock, events
-from quotas.audit import acting
+from quotas.audit import recorded
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import AccountState, PoolSpec
 from quotas.models import Account, Pool
@@ -17,8 +16,6 @@ from quotas.runtime.connection import accounts
 from quotas.services import health
 from quotas.services.accounts import facts, state_of
 from quotas.snapshot import resolve
-
-logger = logging.getLogger(__name__)
 
 
 def clear_cooldown(account: Account, *, actor: str, reason: str) -> None:
@@ -28,12 +25,12 @@ def clear_cooldown(account: Account, *, actor: str, reason: str) -> None:
         accounts().clear_cooldown(str(account.pk))
         accounts().clear_pool_cooldown(spec)
 
-    _steer(account, "account.clear-cooldown", actor, reason, act)
+    _act_in_redis(account, "account.clear-cooldown", actor, reason, act)
 
 
 def trip(account: Account, *, actor: str, reason: str) -> None:
     """Open the account's breaker for as long as its pool says."""
-    _steer(
+    _act_in_redis(
         account,
         "account.trip",
         actor,
@@ -44,22 +41,22 @@ def trip(account: Account, *, actor: str, reason: str) -> None:
 
 def close(account: Account, *, actor: str, reason: str) -> None:
     """Close the account's breaker."""
-    _steer(account, "account.close", actor, reason, lambda spec: accounts().close(str(account.pk)))
+    _act_in_redis(account, "account.close", actor, reason, lambda spec: accounts().close(str(account.pk)))
 
 
 def disable(account: Account, *, actor: str, reason: str) -> None:
     """Take the account out until it is enabled: SQL first, so that no loss of Redis brings it back."""
-    _switch(account, False, "account.disable", actor, reason)
+    _set_enabled(account, False, "account.disable", actor, reason)
 
 
 def enable(account: Account, *, actor: str, reason: str) -> None:
-    """Put the account back in, whoever had taken it out."""
-    _switch(account, True, "account.enable", actor, reason)
+    """Use the account again, whoever had disabled it."""
+    _set_enabled(account, True, "account.enable", actor, reason)
 
 
-def put_back(account_id: int) -> None:
-    """The configuration or a form has enabled an account that was disabled: it is lent again. Call it after the commit."""
-    resolve.forget()
+def enable_after_config_change(account_id: int) -> None:
+    """The configuration or a form has enabled an account that was disabled: it is used again. Call it after the commit."""
+    resolve.clear()
     account = Account.objects.select_related("pool").filter(pk=account_id).first()
     if account is None:
         return
@@ -70,11 +67,11 @@ def put_back(account_id: int) -> None:
         health.persist(spec)
         _changed(account, before, _facts(spec, account), "enabled by the configuration")
     except LimiterUnavailable as error:
-        logger.warning("account %s is enabled in SQL only and has to be enabled by hand: %s", account_id, error)
+        events.emit(events.AccountActionIncomplete(str(account_id), "enable it by hand", str(error)))
 
 
 def pause_pool(pool: Pool, *, actor: str, reason: str) -> None:
-    """Lend none of the pool's accounts; what was lent goes on."""
+    """Acquire none of the pool's accounts from now on; calls in flight continue."""
     _pause(pool, True, "pool.pause", actor, reason)
 
 
@@ -82,17 +79,17 @@ def resume_pool(pool: Pool, *, actor: str, reason: str) -> None:
     _pause(pool, False, "pool.resume", actor, reason)
 
 
-def _steer(account: Account, verb: str, actor: str, reason: str, act: Callable[[PoolSpec], Any]) -> None:
+def _act_in_redis(account: Account, verb: str, actor: str, reason: str, act: Callable[[PoolSpec], Any]) -> None:
     spec = resolve.pool_spec(account.pool.name)
-    with acting(actor, verb, _target(account), reason) as told:
-        told.before = _facts(spec, account)
+    with recorded(actor, verb, _target(account), reason) as draft:
+        draft.before = _facts(spec, account)
         act(spec)
         health.persist(spec)
-        told.after = _facts(spec, account)
-    _changed(account, told.before, told.after, reason)
+        draft.after = _facts(spec, account)
+    _changed(account, draft.before, draft.after, reason)
 
 
-def _switch(account: Account, enabled: bool, verb: str, actor: str, reason: str) -> None:
+def _set_enabled(account: Account, enabled: bool, verb: str, actor: str, reason: str) -> None:
     spec = resolve.pool_spec(account.pool.name)
     before = _facts(spec, account)
     with transaction.atomic():
@@ -101,7 +98,7 @@ def _switch(account: Account, enabled: bool, verb: str, actor: str, reason: str)
         account.save(update_fields=["enabled", "disabled_reason", "updated_at"])
         after = {"state": "available" if enabled else "disabled", "why": "" if enabled else reason}
         events.emit(events.OperatorActed(actor, verb, _target(account), before, after, reason))
-    resolve.forget()
+    resolve.clear()
     if enabled:
         accounts().enable(str(account.pk))
     else:
@@ -118,7 +115,7 @@ def _pause(pool: Pool, paused: bool, verb: str, actor: str, reason: str) -> None
         pool.save(update_fields=["paused_at", "paused_reason", "updated_at"])
         after = {"paused": paused, "reason": pool.paused_reason}
         events.emit(events.OperatorActed(actor, verb, f"pool:{pool.name}", before, after, reason))
-    resolve.forget()
+    resolve.clear()
 
 
 def _target(account: Account) -> str:

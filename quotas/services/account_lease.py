@@ -1,4 +1,4 @@
-"""An account that is lent for one call."""
+"""An account that is acquired for one call."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from quotas.services import deferred_settlement, units
 from quotas.services.accounts import Report
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
-from quotas.upstream import response as answers
-from quotas.upstream.endpoint import Endpoint
+from quotas.upstream import response as responses
+from quotas.upstream.endpoint import AccountEndpoint
 
 
 class Lease:
-    """`base_url` and `auth_headers` are for the call; `settle_response` tells how it went.
+    """`base_url` and `auth_headers` are for the call; `settle_response` reports its outcome.
 
     As a context manager it settles itself where nobody did: as a success, or by the kind of exception.
     """
@@ -40,8 +40,8 @@ class Lease:
         self._config = config
         self._ended = False
         self._request, self._project = request, project
-        self._way = Endpoint(config, self.account_id, self.account)
-        self._lent = time.perf_counter()
+        self._endpoint = AccountEndpoint(config, self.account_id, self.account)
+        self._acquired_at = time.perf_counter()
 
     def __repr__(self) -> str:
         return f"<Lease {self.pool}/{self.account}>"
@@ -49,17 +49,17 @@ class Lease:
     @property
     def credential(self) -> str:
         """The account's credential, decrypted now. Raises `CredentialUnreadable`."""
-        return self._way.credential
+        return self._endpoint.credential
 
     @property
     def base_url(self) -> str:
         """The provider's address, with the credential in it where the provider wants it there (Telegram)."""
-        return self._way.base_url
+        return self._endpoint.base_url
 
     @property
     def auth_headers(self) -> dict[str, str]:
         """The header field that carries the credential; empty where the provider wants none."""
-        return self._way.auth_headers
+        return self._endpoint.auth_headers
 
     def settle_response(
         self, response: Any, *, usage: Mapping[str, int] | None = None, body: object = None
@@ -70,12 +70,12 @@ class Lease:
         client has it elsewhere (`urllib`, a stream); `usage`: units that are known better.
         """
         return self.settle(
-            status=answers.status_of(response),
-            headers=answers.headers_of(response),
-            body=answers.body_of(response) if body is None else body,
+            status=responses.status_of(response),
+            headers=responses.headers_of(response),
+            body=responses.body_of(response) if body is None else body,
             usage=usage,
-            latency=answers.latency_of(response),
-            target=answers.target_of(response),
+            latency=responses.latency_of(response),
+            target=responses.target_of(response),
         )
 
     def settle(
@@ -115,18 +115,18 @@ class Lease:
             if error is None:
                 self.outcome = CallOutcome("ok", latency=self._took())
             else:
-                self.outcome = self._named(failure(error, self), answers.target_of(answers.answer_in(error)))
+                self.outcome = self._named(failure(error, self), responses.target_of(responses.answer_in(error)))
         self._settle(self.outcome)
 
     def has_another(self) -> bool:
         """Whether another account of the pool, or of its fallbacks, is not disabled."""
-        return off_loop(lambda: self._way.has_another(self._project))
+        return off_loop(lambda: self._endpoint.has_another(self._project))
 
     def _named(self, outcome: CallOutcome, target: str) -> CallOutcome:
         """The outcome with what was asked for. In the address of some providers is the credential."""
         if outcome.category not in ("ok", "auth"):
             return outcome
-        return replace(outcome, target=self._way.redact(target) if target else "", request=self._request)
+        return replace(outcome, target=self._endpoint.redact(target) if target else "", request=self._request)
 
     def _settle(self, outcome: CallOutcome) -> None:
         """Once, and without raising: the call is made. Where Redis does not answer, it is settled when it does."""
@@ -143,7 +143,7 @@ class Lease:
         self.settled = found if isinstance(found, Settled) else None
 
     def _took(self) -> float:
-        return time.perf_counter() - self._lent
+        return time.perf_counter() - self._acquired_at
 
     def __enter__(self) -> Self:
         return self
@@ -158,14 +158,14 @@ def failure(error: BaseException, lease: Lease) -> CallOutcome:
     """What an exception of an HTTP client means: the answer in it, a timeout, a broken network, or nothing known."""
     if isinstance(error, CredentialUnreadable):
         return CallOutcome("unused")  # no call was made
-    said = answers.said_in(error)
+    said = responses.said_in(error)
     if said is not None:
         report = Report(said.status, said.headers, said.body)
         return service.outcome_of(report, lease._config, lease.account_id)
-    word = answers.fault_of(error)
+    word = responses.fault_of(error)
     return dialects.failed(word, type(error).__name__, latency=lease._took()) if word else CallOutcome("unknown")
 
 
-def lent(admission: Admission, pool: str, request: str = "", project: str | None = None) -> Lease:
+def lease_of(admission: Admission, pool: str, request: str = "", project: str | None = None) -> Lease:
     """The lease of an admission that was granted; `request` stands for the call with all of its attempts."""
     return Lease(admission, resolve.pool_config(admission.pool or pool), request, project)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
 from django.db import DatabaseError
 
 from quotas import events
@@ -20,11 +20,12 @@ from quotas.runtime.connection import accounts
 from quotas.services import health, last_responses, outcomes, shared_credentials
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
+from quotas.upstream import backoff
 
 PAUSE = 0.005
 """Seconds added to the wait of a refused admission, since clocks are rounded."""
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,11 @@ def acquire(
 
 
 def next_try(admission: Admission, left: float) -> float | None:
-    """Seconds to sleep before asking again; None where the answer stands."""
+    """Seconds to sleep before asking again; None if the answer is final."""
     wait = admission.retry_after
     if admission.allowed or admission.impossible or admission.disabled or wait is None or wait > left:
         return None
-    return min(max(wait, 0.0) + PAUSE, max(left, 0.0))
+    return min(max(wait, 0.0) + PAUSE, max(left, 0.0), backoff.ASK_AGAIN)
 
 
 def settle(lease: str, report: Report) -> Settled | None:
@@ -163,7 +164,7 @@ def _without_sql() -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        logger.warning("an account's change could not be written to SQL: %s", type(error).__name__)
+        events.emit(events.ServiceUnavailable("accounts", "writing an account's change", type(error).__name__))
 
 
 def outcome_of(report: Report, config: PoolConfig, account_id: str) -> CallOutcome:
@@ -200,7 +201,7 @@ class _Secrets:
             if sealed is not None:
                 yield sealed.reveal()
         except CredentialUnreadable:
-            logger.error("the credential of account %s can't be read", self.account_id)
+            log.error("account.credential_unreadable", account=self.account_id)
 
 
 def _owner(lease: str) -> tuple[PoolConfig, AccountSpec] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from quotas.engine.redis.pipeline import InThread
 from quotas.engine.types import Admission, CallOutcome
@@ -36,7 +36,7 @@ async def acquire(
             )
         )
         try:
-            admission: Admission = await asyncio.shield(asked)
+            admission = await asyncio.shield(asked)
         except asyncio.CancelledError:
             asked.add_done_callback(lambda done: _undo(done, in_thread))
             raise
@@ -59,8 +59,8 @@ async def give_back(admission: Admission, in_thread: InThread) -> None:
         )
 
 
-async def _awaited(in_thread: InThread, work: object) -> Admission:
-    return await in_thread(work)  # type: ignore[arg-type,no-any-return]
+async def _awaited(in_thread: InThread, work: Callable[[], Admission]) -> Admission:
+    return await in_thread(work)
 
 
 _giving_back: set[asyncio.Future[None]] = set()

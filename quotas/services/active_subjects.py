@@ -1,7 +1,7 @@
-"""Subjects that the next sample should look at, however many a policy has: noted by the processes that charge them.
+"""Subjects that were charged since the last sample, so that the next one reads them, however many a policy has.
 
-The index of a policy names those that came last; a calendar quota must be written down for all that use it, and a
-threshold told for whoever is near one. Only these two are noted, and handed on once a second.
+The index of a policy names only the most recent subjects. Calendar quotas must be stored for all subjects, and
+thresholds reported for all that are near one. Only these two kinds are counted, and flushed once a second.
 """
 
 from __future__ import annotations

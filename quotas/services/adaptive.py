@@ -5,7 +5,7 @@
     better -> up by `increase`, when it was better the last time too
     moved  -> SQL (`AdaptiveState`), where every process sees it within half a second; one event with the reason
 
-Redis holds nothing but outcomes that were not yet looked at: where it loses its memory the limits stay where they are.
+Redis has only the outcomes that were not evaluated yet: if it loses its memory, the limits stay as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import structlog
 from django.db import transaction
 
 from quotas import clock, events
@@ -30,7 +29,6 @@ STREAK = 2
 """Good intervals in a row before a step up."""
 OLD = 60.0
 """Seconds for which outcomes wait for more of them, where they are fewer than a decision needs."""
-log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -56,19 +54,19 @@ class Controller:
         Raises `LimiterUnavailable`.
         """
         moment = time.monotonic() if moment is None else moment
-        held = resolve.snapshot()
-        if held.version != self._version:
-            AdaptiveState.objects.exclude(policy__in=[policy.pk for policy in held.adaptive.values()]).delete()
-            self._version = held.version
-        if not held.adaptive:
+        snapshot = resolve.snapshot()
+        if snapshot.version != self._version:
+            AdaptiveState.objects.exclude(policy__in=[policy.pk for policy in snapshot.adaptive.values()]).delete()
+            self._version = snapshot.version
+        if not snapshot.adaptive:
             return 0
-        self._watched = {name: seen for name, seen in self._watched.items() if name in held.adaptive}
-        for name in held.adaptive:
+        self._watched = {name: seen for name, seen in self._watched.items() if name in snapshot.adaptive}
+        for name in snapshot.adaptive:
             self._watched.setdefault(name, _Watched(moment))
         for (name, part), count in outcomes.counter.drain().items():
             if name in self._watched and part in Outcomes.__slots__:
                 self._watched[name].seen.add(part, count)
-        return sum(self._decide(policy, self._watched[name], moment) for name, policy in held.adaptive.items())
+        return sum(self._decide(policy, self._watched[name], moment) for name, policy in snapshot.adaptive.items())
 
     def seen(self, policy: str) -> Outcomes:
         """The outcomes of a policy's calls since it was last moved."""
@@ -98,7 +96,7 @@ class Controller:
 
 
 def move(policy: CompiledPolicy, limit: int, why: str) -> None:
-    """Put an adaptive policy's limit somewhere else, in force everywhere within half a second, and tell of it."""
+    """Move an adaptive policy's limit, in force everywhere within half a second, and emit the event."""
     assert policy.configured is not None and policy.limit is not None
     with transaction.atomic():
         AdaptiveState.objects.update_or_create(
@@ -112,8 +110,7 @@ def move(policy: CompiledPolicy, limit: int, why: str) -> None:
         )
         ConfigVersion.tell_moved()
         events.emit(events.LimitAdapted(policy.name, policy.limit, limit, why, project=policy.project))
-    resolve.outdate()
-    log.info("limit.adapted", policy=policy.name, before=policy.limit, after=limit, why=why)
+    resolve.expire()
 
 
 @dataclass(frozen=True, slots=True)

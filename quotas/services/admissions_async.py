@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.redis.pipeline import InThread, Pipeline
-from quotas.engine.redis.scripts import Call
-from quotas.engine.redis.transport import pack
+from quotas.engine.redis.scripts import Call, pack
 from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Settled, Settlement
 from quotas.runtime.connection import accounts, limiter
 from quotas.services import accounts as pools

@@ -29,8 +29,8 @@ class Outcomes:
     timed: int = 0
     """Those whose latency is known, and of these the ones that were `slow`."""
     slow: int = 0
-    told: int = 0
-    """Those whose upstream told its quota; of these `tight` ones were above `use`, `roomy` ones well below."""
+    with_quota: int = 0
+    """Calls whose upstream reported its quota; of these `tight` ones were above `use`, `roomy` ones well below."""
     tight: int = 0
     roomy: int = 0
 
@@ -50,14 +50,14 @@ def judge(rule: AdaptiveRule, outcomes: Outcomes) -> Verdict:
     """What the outcomes ask for; the worst of them decides."""
     failed = outcomes.failed / outcomes.seen if outcomes.seen else 0.0
     slow = outcomes.slow / outcomes.timed if outcomes.timed else 0.0
-    tight = outcomes.tight / outcomes.told if outcomes.told else 0.0
-    roomy = outcomes.roomy / outcomes.told if outcomes.told else 1.0
+    tight = outcomes.tight / outcomes.with_quota if outcomes.with_quota else 0.0
+    roomy = outcomes.roomy / outcomes.with_quota if outcomes.with_quota else 1.0
     if failed > rule.errors:
         return Verdict(-1, f"{failed:.0%} of {outcomes.seen} calls failed, more than {rule.errors:.0%}")
     if rule.latency is not None and slow > SLOW_SHARE:
         return Verdict(-1, f"{slow:.0%} of {outcomes.timed} answers took more than {rule.latency:g} s")
     if tight > 0.5:
-        return Verdict(-1, f"the upstream tells that more than {rule.use:.0%} of its quota is used")
+        return Verdict(-1, f"the upstream reports that more than {rule.use:.0%} of its quota is used")
     if failed <= CALM * rule.errors and slow <= CALM * SLOW_SHARE and roomy > 0.5:
         return Verdict(1, f"{failed:.0%} of {outcomes.seen} calls failed, and there is room")
     return Verdict(0, "neither good nor bad")

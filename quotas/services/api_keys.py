@@ -41,7 +41,7 @@ def create(
             scopes=wanted,
             expires_at=expires_at,
         )
-        _tell(key, "apikey.create", actor, reason, None, _facts(key))
+        _record(key, "apikey.create", actor, reason, None, _facts(key))
     return key, f"sl_{key.prefix}_{secret}"
 
 
@@ -51,7 +51,7 @@ def rotate(key: ApiKey, *, actor: str, reason: str = "") -> str:
     with transaction.atomic():
         key.secret_hash = hash_secret(secret)
         key.save(update_fields=["secret_hash"])
-        _tell(key, "apikey.rotate", actor, reason, _facts(key), _facts(key))
+        _record(key, "apikey.rotate", actor, reason, _facts(key), _facts(key))
     keyring.forget()
     return f"sl_{key.prefix}_{secret}"
 
@@ -63,7 +63,7 @@ def revoke(key: ApiKey, *, actor: str, reason: str = "") -> bool:
         if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=clock.now()):
             return False
         key.refresh_from_db()
-        _tell(key, "apikey.revoke", actor, reason, before, _facts(key))
+        _record(key, "apikey.revoke", actor, reason, before, _facts(key))
     keyring.forget()
     return True
 
@@ -88,7 +88,7 @@ def _facts(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _tell(key: ApiKey, verb: str, actor: str, reason: str, before: Any, after: Any) -> None:
+def _record(key: ApiKey, verb: str, actor: str, reason: str, before: Any, after: Any) -> None:
     events.emit(
         events.OperatorActed(
             actor,

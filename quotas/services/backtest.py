@@ -101,7 +101,7 @@ def backtest(policy: CompiledPolicy, begin: datetime, end: datetime, visible_to:
                 first_denied=None if first is None else datetime.fromtimestamp(first, UTC),
             )
         )
-    subjects.sort(key=lambda held: (-held.denied, held.project, held.key))
+    subjects.sort(key=lambda snapshot: (-snapshot.denied, snapshot.project, snapshot.key))
     return Backtest(source.name, resolution, begin, end, subjects, list(_notes(policy, source, resolution)))
 
 
@@ -111,7 +111,7 @@ def span(policy: CompiledPolicy) -> float:
 
 
 def _source(policy: CompiledPolicy, visible_to: str | None) -> CompiledPolicy:
-    """The stored policy that tells most of the same traffic: the one of that name, else the longest window."""
+    """The stored policy that recorded most of the same traffic: the one of that name, else the longest window."""
     alike = [
         stored
         for stored in Selection(visible_to=visible_to).policies()
@@ -143,8 +143,8 @@ def _recorded(
         if slug and source.scope in PARTITIONED:
             rows = rows.filter(project=slug)
     found: dict[tuple[str, str], list[Recorded]] = defaultdict(list)
-    told = rows.order_by("start").values_list("project", "key", "start", "used", "denied")[: MOST_ROWS + 1]
-    for place, (project, key, start, used, denied) in enumerate(told):
+    recorded = rows.order_by("start").values_list("project", "key", "start", "used", "denied")[: MOST_ROWS + 1]
+    for place, (project, key, start, used, denied) in enumerate(recorded):
         if place == MOST_ROWS:
             raise TooMuchRecorded(f"more than {MOST_ROWS}")
         found[project, key].append(Recorded(start.timestamp(), used, denied))
@@ -156,10 +156,10 @@ def _applies(policy: CompiledPolicy, project: str, key: str) -> bool:
         return False
     if not policy.tier:
         return True
-    held = resolve.snapshot()
-    facts = held.projects.get(project)
+    snapshot = resolve.snapshot()
+    facts = snapshot.projects.get(project)
     of_project = facts is not None and facts.tier == policy.tier
-    return of_project or (policy.scope == "user" and policy.tier in held.user_tiers.get(key, ()))
+    return of_project or (policy.scope == "user" and policy.tier in snapshot.user_tiers.get(key, ()))
 
 
 def _same_short_window(policy: CompiledPolicy, source: CompiledPolicy, length: float) -> bool:
@@ -188,8 +188,8 @@ def _notes(policy: CompiledPolicy, source: CompiledPolicy, resolution: str) -> I
     if policy.unit == "requests":
         yield "A check that was refused counts as one request."
     else:
-        yield "What refused checks would have cost is not known: they are told, but are not in the traffic."
+        yield "What refused checks would have cost is not known: they are counted, but are not in the traffic."
     if policy.project and policy.scope not in PARTITIONED:
         yield "These counters are not kept apart by project: the traffic is all projects' together."
     if policy.excluded or source.excluded:
-        yield "Excluded paths can't be told apart: the recorded policy's own exclusions hold."
+        yield "Excluded paths can't be distinguished: the recorded policy's own exclusions apply."

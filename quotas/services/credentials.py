@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 from cryptography.fernet import InvalidToken
@@ -17,8 +16,6 @@ from quotas.runtime.connection import accounts
 from quotas.services import accounts as pools
 from quotas.services import health
 from quotas.snapshot import resolve
-
-logger = logging.getLogger(__name__)
 
 
 class Unreadable(QuotaError):
@@ -65,7 +62,7 @@ def renewed(account_id: int) -> bool:
 
     One that an operator has disabled stays so. True if the account's state is another one now. Call it after the commit.
     """
-    resolve.forget()
+    resolve.clear()
     found = pools.find_account(str(account_id))
     if found is None:
         return False
@@ -76,7 +73,9 @@ def renewed(account_id: int) -> bool:
         health.persist(spec)
         after = pools.state_of(spec, str(account_id))
     except LimiterUnavailable as error:
-        logger.warning("account %s has another credential; its state could not be cleared: %s", account_id, error)
+        events.emit(
+            events.AccountActionIncomplete(str(account_id), "clear its state, as its credential is new", str(error))
+        )
         return False
     if before is None or after is None or before.state == after.state:
         return False

@@ -8,13 +8,13 @@ is idempotent, so a repetition is harmless where the first one got through after
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
+import structlog
 from django.db import close_old_connections
 
 from quotas import events
@@ -25,7 +25,7 @@ EVERY = 1.0
 MOST = 10_000
 """Settlements that are kept; beyond that the oldest is given up, and counts as it was reserved."""
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 Settle = Callable[[], object]
 
 
@@ -40,7 +40,6 @@ class Late:
 
     def repeat(self, what: str, settle: Settle, why: str, *, life: float = RESERVATION_LIFE) -> None:
         """Repeat `settle` until it returns, for at most `life` seconds. `what`: the reservation or lease, for the log."""
-        logger.warning("settling %s is delayed and will be repeated: %s", what, why)
         events.emit(events.SettlementDelayed(what, why))
         with self._lock:
             if self._pid != os.getpid():  # what a parent has to settle is the parent's
@@ -74,9 +73,9 @@ class Late:
         except LimiterUnavailable:
             if time.monotonic() < ends:
                 return False
-            logger.error("%s could not be settled in time and counts as it was reserved", what)
+            events.emit(events.SettlementLost(what))
         except Exception:
-            logger.exception("%s could not be settled and counts as it was reserved", what)
+            log.exception("settlement.failed", what=what)
         finally:
             close_old_connections()
         with self._lock:
@@ -98,5 +97,5 @@ def settled(what: str, settle: Callable[[], object], *, life: float = RESERVATIO
     except LimiterUnavailable as error:
         late.repeat(what, settle, str(error), life=life)
     except Exception:
-        logger.exception("%s could not be settled and counts as it was reserved", what)
+        log.exception("settlement.failed", what=what)
     return None

@@ -1,6 +1,6 @@
 """How often whom was refused: counted in the process that refused, so that a denied check writes nothing.
 
-Counted is each enforced policy that refused, and each shadow policy that would have. Dry runs are not told of at all,
+Counted is each enforced policy that refused, and each shadow policy that would have. Dry runs are not counted,
 and jobs are not refused: they wait.
 """
 

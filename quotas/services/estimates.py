@@ -11,7 +11,7 @@ from quotas.snapshot import resolve
 def fill(cost: Mapping[str, int], pool: str | None, body: object, path: str) -> dict[str, int]:
     """`cost` with the tokens that a call with this body is estimated to use, where someone counts tokens.
 
-    The caller's own figures stand. A body without a prompt adds nothing: what such a call uses is charged when it is
+    The caller's own figures take precedence. A body without a prompt adds nothing: what such a call uses is charged when it is
     settled.
     """
     filled = dict(cost)

@@ -1,4 +1,4 @@
-"""Accounts' health in SQL: a copy of what Redis holds, written every few seconds, and brought back where Redis lost it.
+"""Accounts' health in SQL: a copy of Redis's state, written every few seconds, and restored if Redis loses it.
 
 A mark in Redis says that its memory is the one that was filled from SQL. Where the mark is gone (FLUSHALL, a new
 server), SQL's copy is restored first and only then overwritten.
@@ -6,13 +6,12 @@ server), SQL's copy is restored first and only then overwritten.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from quotas import clock
+from quotas import clock, events
 from quotas.engine.types import AccountState, PoolSpec
 from quotas.models import Account
 from quotas.runtime.connection import accounts
@@ -28,8 +27,6 @@ _COLUMNS = (
 )  # fmt: skip
 _SAME_TIME = timedelta(seconds=1)
 """`until` is counted from now each time, so that it moves by the way of the answer."""
-
-logger = logging.getLogger(__name__)
 
 
 def flush() -> int:
@@ -70,11 +67,7 @@ def restore_if_lost() -> bool:
     engine = accounts()
     engine.transport.command("SET", engine.keys.key("a", "mark"), b"1", "EX", str(MARK_LIFE))
     if changed or calendars:
-        logger.warning(
-            "Redis had lost its memory: the state of %s accounts and the use of %s calendar quotas are restored from SQL",
-            changed,
-            calendars,
-        )
+        events.emit(events.RedisStateRestored(changed, calendars))
     return True
 
 
@@ -125,7 +118,7 @@ def _moment(unix: float | None) -> datetime | None:
 def _same(before: Any, after: Any) -> bool:
     if isinstance(before, datetime) and isinstance(after, datetime):
         return abs(before - after) < _SAME_TIME
-    return before == after
+    return bool(before == after)
 
 
 class HealthLog:
@@ -146,5 +139,6 @@ class HealthLog:
             for state in states:
                 counts[state.state] = counts.get(state.state, 0) + 1
             health = min((state.health for state in states), default=1.0)
-            logger.info("pool %s: %s; lowest health %.2f", config.spec.name, counts or "no accounts", health)
+            words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no accounts"
+            events.emit(events.PoolHealthMeasured(config.spec.name, words, round(health, 2)))
         return True

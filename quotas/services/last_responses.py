@@ -1,4 +1,4 @@
-"""What an account's provider told last about its limits: status and header fields, redacted, for people to look at.
+"""The last response of an account's provider: status and header fields about limits, redacted, for display.
 
 Kept in Redis for a week, per account. Written at each failure (at most once a second) and else every few seconds, so
 that a busy account costs nothing more.

@@ -1,12 +1,14 @@
-"""Checks: who asks, which limits apply, what the limiter says, what is told about it."""
+"""Checks: the caller's question, the limits that apply, the limiter's decision, and the events about it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from quotas import events
+from quotas.engine.costs import check_amounts
 from quotas.engine.limits.limiter import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
@@ -18,7 +20,7 @@ from quotas.snapshot.patterns import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question: may this be done now? Whatever is None or empty is not held against limits of its scope."""
+    """One question: may this be done now? Limits of a scope whose member is None or empty do not apply."""
 
     project: str | None = None
     user: str | None = None
@@ -36,9 +38,9 @@ class Check:
     routed: Endpoint | None = None
     """The endpoint as a router has it, where that is known: instead of `endpoint` as its text can be read."""
 
-    def limits(self, held: resolve.ConfigSnapshot | None = None) -> tuple[Limit, ...]:
+    def limits(self, snapshot: resolve.ConfigSnapshot | None = None) -> tuple[Limit, ...]:
         """The limits that apply. Raises `UnknownProject`, `NetworkDenied`, `BadAddress`."""
-        return resolve.resolve(
+        return resolve.limits_for(
             project=self.project,
             user=self.user,
             ip=self.ip,
@@ -46,8 +48,27 @@ class Check:
             method=self.method,
             keys=self.keys,
             cost=self.cost,
-            held=held,
+            snapshot=snapshot,
         )
+
+
+def text_of(subject: object) -> str | None:
+    """A subject as its text: callers in code name users by their keys, which may be numbers or UUIDs."""
+    return subject if subject is None or isinstance(subject, str) else str(subject)
+
+
+def texts_of(keys: Mapping[str, Any] | None) -> dict[str, str]:
+    """Custom keys with their subjects as texts; one that is None is not held against any policy."""
+    return {name: str(subject) for name, subject in (keys or {}).items() if subject is not None}
+
+
+def cost_of(cost: object) -> dict[str, int] | None:
+    """A cost as code states it, a number of requests or counts by unit; None stays None. Raises `ValueError`."""
+    if cost is None:
+        return None
+    counts: dict[str, Any] = dict(cost) if isinstance(cost, Mapping) else {"requests": cost}
+    check_amounts(counts)
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +87,11 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
     """
     limits = question.limits()
     if question.bypass and not question.dry_run:
-        _tell_bypass(question, limits, actor)
+        _record_bypass(question, limits, actor)
     began = time.perf_counter()
     if question.max_wait and not question.dry_run and not question.bypass:
         decision = waiting_line().check(
-            limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
+            question.limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
         )
     else:
         decision = limiter().check(
@@ -81,51 +102,51 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
             token_body=token.body,
             reserve=reserve,
         )
-    told(question, decision, time.perf_counter() - began)
+    emit_decision(question, decision, time.perf_counter() - began)
     return decision
 
 
-def told(question: Check, decision: Decision, seconds: float) -> None:
-    """Emit what is to be told of a decision that took so long. Also called on an event loop: subscribers don't block."""
+def emit_decision(question: Check, decision: Decision, seconds: float) -> None:
+    """Emit the events of a decision that took `seconds`. Also called on event loops: subscribers do not block."""
     if not question.dry_run:
         events.emit(events.LimitsChecked((decision,), seconds))
     if not decision.allowed:
-        _tell_denial(question, decision)
+        _emit_denial(question, decision)
 
 
 Refusal = UnknownProject | NetworkDenied | LimiterUnavailable
 
 
 def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token] = ()) -> list[Decision | Refusal]:
-    """Each by itself all or nothing, in one round trip. What can't be decided stands in its place as an error.
+    """Each by itself all or nothing, in one round trip. An error takes the place of a check that could not be decided.
 
     Raises `IdempotencyConflict` for the whole batch: its key was sent with other checks.
     """
     answers: list[Decision | Refusal | None] = [None] * len(questions)
     requests: list[tuple[int, CheckRequest]] = []
-    held = resolve.snapshot()
+    snapshot = resolve.snapshot()
     for place, question in enumerate(questions):
         try:
-            limits = question.limits(held)
+            limits = question.limits(snapshot)
         except (UnknownProject, NetworkDenied) as refusal:
             answers[place] = refusal
             continue
         if question.bypass and not question.dry_run:
-            _tell_bypass(question, limits, actor)
+            _record_bypass(question, limits, actor)
         token = tokens[place] if tokens else Token()
         requests.append((place, CheckRequest(limits, question.dry_run, question.bypass, token.key, token.body)))
     began = time.perf_counter()
     decisions = limiter().check_many(request for _, request in requests)
-    told = [
+    checked = [
         decision
         for (_, request), decision in zip(requests, decisions, strict=True)
         if isinstance(decision, Decision) and not request.dry_run
     ]
-    events.emit(events.LimitsChecked(told, time.perf_counter() - began))
+    events.emit(events.LimitsChecked(checked, time.perf_counter() - began))
     for (place, _), decision in zip(requests, decisions, strict=True):
         answers[place] = decision
         if isinstance(decision, Decision) and not decision.allowed:
-            _tell_denial(questions[place], decision)
+            _emit_denial(questions[place], decision)
     return [answer for answer in answers if answer is not None]
 
 
@@ -151,7 +172,7 @@ def settle_or_later(reservation: str, actual: Mapping[str, int] | None = None) -
     return found if isinstance(found, Settlement) else None
 
 
-def _tell_denial(question: Check, decision: Decision) -> None:
+def _emit_denial(question: Check, decision: Decision) -> None:
     if question.dry_run:
         return
     for state in decision.limits:
@@ -164,7 +185,7 @@ def _tell_denial(question: Check, decision: Decision) -> None:
             return
 
 
-def _tell_bypass(question: Check, limits: Sequence[Limit], actor: str) -> None:
+def _record_bypass(question: Check, limits: Sequence[Limit], actor: str) -> None:
     """Before the limits are passed: what can't be written down does not happen."""
     names = ", ".join(limit.name for limit in limits)
     project = question.project or ""

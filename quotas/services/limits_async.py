@@ -22,6 +22,8 @@ from quotas.runtime.threads import in_thread
 from quotas.services import limits
 from quotas.services.limits import Check, Token
 from quotas.snapshot import resolve
+from quotas.snapshot.config import configuration
+from quotas.snapshot.freshness import LOOK_EVERY
 
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ class CallerGone(Exception):
 
 
 class AsyncChecks:
-    """One loop's way to the limiter. `in_thread` runs what ends soon, `waiting` the same for callers that wait."""
+    """The limiter for one event loop. `in_thread` runs short calls, `waiting` runs calls of callers that wait."""
 
     def __init__(self, in_thread: InThread, waiting: InThread) -> None:
         self._in_thread = in_thread
@@ -44,33 +46,31 @@ class AsyncChecks:
     async def check(
         self,
         question: Check,
-        held: resolve.ConfigSnapshot,
+        snapshot: resolve.ConfigSnapshot,
         *,
         actor: str,
         token: Token,
         gone: asyncio.Future[Any] | None = None,
     ) -> Decision:
-        """Decide, and charge all limits or none; `held` is the configuration to decide by.
+        """Decide, and charge all limits or none; `snapshot` is the configuration to decide by.
 
-        `gone` is done when the caller has gone away: one that waits leaves its line then, and `CallerGone` is raised.
-        Raises what `limits.check` raises. What has to be audited, and all that is asked while Redis is away, takes the
-        way of `limits.check` itself, in a thread.
+        `gone` is done when the caller has disconnected: a waiting check then leaves its queue and raises `CallerGone`.
+        Raises what `limits.check` raises. Checks that must be audited, and all checks while Redis is
+        unavailable, run `limits.check` itself in a thread.
         """
         if question.bypass:
             return await self._in_thread(lambda: limits.check(question, actor=actor, token=token))
         began = time.perf_counter()
-        applying = question.limits(held)
+        applying = question.limits(snapshot)
         if question.max_wait and not question.dry_run:
-            asking = _Asking(self, applying, token)
-            decision = await unless_gone(
-                self._lined(limiter()).check(applying, asking, max_wait=question.max_wait), gone, asking
-            )
+            asking = _Asking(self, question, applying, token)
+            decision = await unless_gone(self._lined(limiter()).check(asking, max_wait=question.max_wait), gone, asking)
             decision = asking.answer(decision)
         else:
             decision = await self.decide(
                 CheckRequest(applying, question.dry_run, False, token.key, token.body), self._in_thread
             )
-        limits.told(question, decision, time.perf_counter() - began)
+        limits.emit_decision(question, decision, time.perf_counter() - began)
         return decision
 
     async def decide(self, request: CheckRequest, in_thread: InThread) -> Decision:
@@ -104,6 +104,11 @@ class AsyncChecks:
         found: T = await self._in_thread(instead)
         return found
 
+    async def configuration(self) -> resolve.ConfigSnapshot:
+        """The configuration in force, without a thread where what this process holds is young."""
+        held, age = configuration.peek()
+        return held if held is not None and age < LOOK_EVERY else await self._waiting(resolve.snapshot)
+
     async def refund(self, decision: Decision) -> None:
         """Give back all that an allowed decision has charged."""
         reservation = decision.reservation
@@ -120,7 +125,7 @@ class AsyncChecks:
         return self._lined(limiter())
 
     def _lined(self, limiter_now: ResilientLimiter) -> AsyncWaitingLine:
-        """The line of waiters, after the way to this limiter was opened."""
+        """The queue of waiters, after the connection to this limiter was opened."""
         if self._limiter is not limiter_now or self._pipeline is None or self._line is None:
             self.close()
             self._limiter = limiter_now
@@ -135,7 +140,7 @@ class AsyncChecks:
 
 
 class _Way:
-    """A line's way to the server: over the pipeline, or in threads where that can't be."""
+    """How a queue of waiters reaches the server: over the pipeline, or in threads where a pipeline is impossible."""
 
     def __init__(self, checks: AsyncChecks) -> None:
         self._checks = checks
@@ -158,7 +163,7 @@ class _Way:
             return False
         return await pipeline.listen(key, seconds)
 
-    async def _either(self, over: Any, asked: Any) -> Any:
+    async def _either(self, over: Callable[[Pipeline], Awaitable[T]], asked: Callable[[ResilientLimiter], T]) -> T:
         checks = self._checks
         pipeline, limiter_now = checks._pipeline, checks._limiter
         if limiter_now is None:
@@ -171,20 +176,22 @@ class _Way:
         return await checks._waiting(lambda: asked(limiter_now))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asking:
-    """The questions of one check that waits.
+    """The questions of one check that waits, each by the limits that are in force when it is asked.
 
     Each is asked with a reservation, so that what was charged can be refunded where the caller is gone. With a token it
     is not refunded: the caller may come back with the same token, and is answered by what was charged.
     """
 
     checks: AsyncChecks
+    question: Check
     limits: Sequence[Limit]
     token: Token
     reserve: bool | None = None
 
     async def check(self, *, dry_run: bool) -> Decision:
+        self.limits = self.question.limits(await self.checks.configuration())
         reserve = self.reserve if self.token.key or dry_run else True
         token = Token() if dry_run else self.token
         request = CheckRequest(self.limits, dry_run, False, token.key, token.body, reserve)
@@ -234,10 +241,10 @@ async def check_waiting(question: Check, *, reserve: bool | None = None) -> Deci
         checks.threads_only = True  # a connection would outlive a loop that nobody closes it for
     began = time.perf_counter()
     applying = await in_thread(question.limits)
-    asking = _Asking(checks, applying, Token(), reserve)
-    decision = await checks._lined(limiter()).check(applying, asking, max_wait=question.max_wait)
+    asking = _Asking(checks, question, applying, Token(), reserve)
+    decision = await checks._lined(limiter()).check(asking, max_wait=question.max_wait)
     decision = asking.answer(decision)
-    limits.told(question, decision, time.perf_counter() - began)
+    limits.emit_decision(question, decision, time.perf_counter() - began)
     return decision
 
 

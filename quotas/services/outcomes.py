@@ -1,4 +1,4 @@
-"""How calls went, for the adaptive policies that they were held against or that follow their pool.
+"""Outcomes of calls, for the adaptive policies that the calls were checked against or that follow their pool.
 
 Noted in the process and added up in Redis once a second; `services.adaptive` decides by it. Where no policy is
 adaptive this costs a look into an empty dict.
@@ -26,52 +26,52 @@ def outcome_of(
     status: int | None = None,
     error: str = "",
     latency: float | None = None,
-    headers_told: object = None,
+    headers: object = None,
     dialect: str = "generic",
 ) -> CallOutcome:
-    """What a caller tells of a call: the answer's status and fields, or that it had a `timeout` or `network` error."""
+    """The outcome of a call from its caller's report: the answer's status and fields, or a `timeout` or `network` error."""
     if status is None:
         return dialects.failed(error, latency=latency) if error else CallOutcome("ok", latency=latency)
-    return dialects.read(dialect, status, headers_told, latency=latency)
+    return dialects.read(dialect, status, headers, latency=latency)
 
 
 def report(question: Check, outcome: CallOutcome, count: int = 1) -> list[str]:
-    """Tell how calls went that the question stands for. Returns the adaptive policies that heard of it.
+    """Record the outcome of calls that match the question. Returns the adaptive policies that it counts for.
 
     Raises what `Check.limits` raises.
     """
-    held = resolve.snapshot()
-    if not held.adaptive:
+    snapshot = resolve.snapshot()
+    if not snapshot.adaptive:
         return []
-    return of_policies((limit.name for limit in question.limits(held)), outcome, count)
+    return of_policies((limit.name for limit in question.limits(snapshot)), outcome, count)
 
 
 def of_policies(names: Iterable[str], outcome: CallOutcome, count: int = 1) -> list[str]:
-    """Tell it to those of the named policies that are adaptive; returns them."""
+    """Record the outcome for those of the named policies that are adaptive; returns them."""
     adaptive = resolve.snapshot().adaptive
     if not adaptive or not Category.of(outcome.category).is_evidence:
         return []
-    heard = [policy for name in names if (policy := adaptive.get(name)) is not None]
-    for policy in heard:
+    found = [policy for name in names if (policy := adaptive.get(name)) is not None]
+    for policy in found:
         counter.add(((policy.name, part) for part in _parts(policy, outcome)), count)
-    return [policy.name for policy in heard]
+    return [policy.name for policy in found]
 
 
 def of_reservation(limit_ids: Iterable[str], outcome: CallOutcome) -> list[str]:
-    """Tell it to the adaptive policies that a reservation was charged by."""
+    """Record the outcome for the adaptive policies that a reservation was charged by."""
     ids = set(limit_ids)
     return of_policies([policy.name for policy in resolve.snapshot().adaptive.values() if policy.id in ids], outcome)
 
 
 def of_account(account_id: str, outcome: CallOutcome) -> list[str]:
-    """Tell it to the adaptive policies that follow the account's pool."""
-    held = resolve.snapshot()
+    """Record the outcome for the adaptive policies that follow the account's pool."""
+    snapshot = resolve.snapshot()
     followers: dict[str, list[str]] = {}
-    for policy in held.adaptive.values():
+    for policy in snapshot.adaptive.values():
         if policy.adaptive is not None and policy.adaptive.pool is not None:
             followers.setdefault(policy.adaptive.pool, []).append(policy.name)
     for pool, names in followers.items():
-        config = held.pools.get(pool)
+        config = snapshot.pools.get(pool)
         if config is not None and any(account.id == account_id for account in config.spec.accounts):
             return of_policies(names, outcome)
     return []
@@ -89,7 +89,7 @@ def _parts(policy: CompiledPolicy, outcome: CallOutcome) -> list[str]:
             parts.append("slow")
     used = _used_share(outcome.learned)
     if used is not None:
-        parts.append("told")
+        parts.append("with_quota")
         if used > rule.use:
             parts.append("tight")
         elif used < ROOM * rule.use:

@@ -46,8 +46,8 @@ def take(question: Check, unit: str, units: int, ttl: float) -> Block:
     if not got:
         return Block(0, 0.0, decision)
     # A shadow policy shortens nothing: it may not even have been charged.
-    held = [state for state in decision.limits if state.remaining is not None and state.mode != "shadow"]
-    lives = [engine.good_for(state, state.algorithm) for state in held]
+    limiting = [state for state in decision.limits if state.remaining is not None and state.mode != "shadow"]
+    lives = [engine.good_for(state, state.algorithm) for state in limiting]
     name = decision.reservation or UNLIMITED + secrets.token_urlsafe(15)
     return Block(got, max(min([ttl, *lives]), 0.0), decision, name)
 

@@ -1,7 +1,7 @@
 """Use over time, in SQL: for each policy and subject the highest use seen in each minute, hour and day, and how often it
 was refused.
 
-The same sampling tells of thresholds. Where Redis lost its memory, calendar quotas go on from their last sample.
+The same sampling checks thresholds. Where Redis lost its memory, calendar quotas go on from their last sample.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _noted(counts: Iterable[tuple[str, ...]]) -> dict[str, set[tuple[str, str]]]
 
 
 def _states(policy: CompiledPolicy, subjects: Iterable[tuple[str, str]]) -> list[LimitState]:
-    """How subjects stand that are known by name."""
+    """The present state of subjects that are known by name."""
     now = resolve.snapshot().now()
     asked = [CheckRequest([policy.limit_for(key, project, 0, now)], dry_run=True) for project, key in sorted(subjects)]
     states: list[LimitState] = []
@@ -123,13 +123,13 @@ def _refusals(starts: dict[str, datetime], counts: Mapping[tuple[str, ...], int]
     if not counts:
         return []
     known = resolve.snapshot().policies
-    told: dict[Subject, int] = {}
+    refused: dict[Subject, int] = {}
     limits: dict[int, int | None] = {}
     for (name, project, key), count in counts.items():
         if name in known:
-            told[known[name].pk, project, key] = count
+            refused[known[name].pk, project, key] = count
             limits[known[name].pk] = known[name].limit
-    keys = sorted({key for _, _, key in told})
+    keys = sorted({key for _, _, key in refused})
     rows = []
     for resolution, start in starts.items():
         before: dict[Subject, int] = {}
@@ -139,7 +139,7 @@ def _refusals(starts: dict[str, datetime], counts: Mapping[tuple[str, ...], int]
                 (policy, project, key): denied
                 for policy, project, key, denied in found.values_list("policy_id", "project", "key", "denied")
             }
-        for subject, count in told.items():
+        for subject, count in refused.items():
             policy, project, key = subject
             rows.append(
                 UsageRollup(

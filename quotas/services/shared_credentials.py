@@ -1,4 +1,4 @@
-"""One credential in several pools: what its provider refuses holds for all of its accounts.
+"""One credential in several pools: a refusal by the provider applies to all of its accounts.
 
 A provider counts by credential, whatever its accounts are called here. So a refused credential disables each of them,
 and a refusal by a limit cools each of them down.
@@ -6,7 +6,6 @@ and a refusal by a limit cools each of them down.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import defaultdict
 from hashlib import blake2b
@@ -22,8 +21,6 @@ from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.snapshot.resolve import ConfigSnapshot
 
-logger = logging.getLogger(__name__)
-
 _secret = secrets.token_bytes(32)
 """Of this process: what is kept of credentials can't be compared with anything outside of it."""
 _marks: dict[str, bytes] = {}
@@ -35,9 +32,9 @@ _known_from: ConfigSnapshot | None = None
 def of(account_id: str) -> list[tuple[PoolConfig, AccountSpec]]:
     """The accounts of other pools with this account's credential at the same provider's address."""
     global _known, _known_from
-    held = resolve.snapshot()
-    if held is not _known_from:
-        _known, _known_from = _grouped(held), held
+    snapshot = resolve.snapshot()
+    if snapshot is not _known_from:
+        _known, _known_from = _grouped(snapshot), snapshot
     group = _known.get(account_id, ())
     own = {config.spec.id for config, account in group if account.id == account_id}
     return [one for one in group if one[0].spec.id not in own]
@@ -51,7 +48,11 @@ def follow(settled: Settled, outcome: CallOutcome) -> None:
         for config, account in of(settled.account_id):
             _follow(config, account, settled, outcome)
     except LimiterUnavailable as error:
-        logger.warning("accounts with the credential of %s could not follow it: %s", settled.account_id, error)
+        events.emit(
+            events.AccountActionIncomplete(
+                settled.account_id, "accounts with its credential could not follow it", str(error)
+            )
+        )
 
 
 def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome: CallOutcome) -> None:
@@ -64,11 +65,11 @@ def _follow(config: PoolConfig, account: AccountSpec, settled: Settled, outcome:
         accounts().cool(account.id, settled.cooldown, settled.outcome)
 
 
-def _grouped(held: ConfigSnapshot) -> dict[str, list[tuple[PoolConfig, AccountSpec]]]:
+def _grouped(snapshot: ConfigSnapshot) -> dict[str, list[tuple[PoolConfig, AccountSpec]]]:
     """Accounts that share a credential, by each one's id."""
     groups: dict[bytes, list[tuple[PoolConfig, AccountSpec]]] = defaultdict(list)
     marks: dict[str, bytes] = {}
-    for config in held.pools.values():
+    for config in snapshot.pools.values():
         for account in config.spec.accounts:
             sealed = config.credentials[account.id]
             mark = marks[str.__str__(sealed)] = _mark(sealed)

@@ -1,7 +1,7 @@
-"""Tells, once each, when a subject's use goes over a share of its limit.
+"""Emits one event when a subject's use crosses a share of its limit.
 
-What was told is kept in SQL, so that no restart tells it again. It is told anew after a reset (which forgets it), in a
-new period of a fixed window or a calendar quota, and where a use that fell below a share by itself crosses it again.
+The crossings are kept in SQL, so that a restart does not repeat them. An event is emitted again after a reset, in a new
+period of a fixed window or a calendar quota, and when a use that had fallen below a share crosses it again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quotas.snapshot.policies import CompiledPolicy
 
 
 def watch(policy: CompiledPolicy, states: Iterable[LimitState], now: datetime | None = None) -> int:
-    """Compare with what was told. Returns how many crossings there were."""
+    """Compare with the crossings that were emitted. Returns how many are new."""
     if not policy.warn_at:
         return 0
     now = now or clock.now()
@@ -32,8 +32,8 @@ def watch(policy: CompiledPolicy, states: Iterable[LimitState], now: datetime | 
         if mark is not None and mark.since < _begin(state, now):
             mark.delete()
             mark = None
-        told = mark.share if mark is not None else 0.0
-        if reached > told:
+        emitted = mark.share if mark is not None else 0.0
+        if reached > emitted:
             ThresholdMark.objects.update_or_create(
                 policy_id=policy.pk, project=state.partition, key=state.key, defaults={"share": reached}
             )
@@ -41,7 +41,7 @@ def watch(policy: CompiledPolicy, states: Iterable[LimitState], now: datetime | 
                 events.ThresholdCrossed(policy.name, state.key, reached, state.used, capacity, project=state.partition)
             )
             crossed += 1
-        elif reached < told and mark is not None:
+        elif reached < emitted and mark is not None:
             if reached:
                 mark.share = reached
                 mark.save(update_fields=["share"])
@@ -60,7 +60,7 @@ def _begin(state: LimitState, now: datetime) -> datetime:
 
 
 def forget(policies: Iterable[CompiledPolicy], project: str | None = None, key: str | None = None) -> None:
-    """What was told of these subjects is told anew: their counters were reset."""
+    """Emit the crossings of these subjects again when they happen: their counters were reset."""
     marks = ThresholdMark.objects.filter(policy__in=[policy.pk for policy in policies])
     if project is not None:
         marks = marks.filter(project__in=["", project])

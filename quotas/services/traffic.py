@@ -1,7 +1,7 @@
-"""One subject's recorded use as traffic, and that traffic held against a policy: arithmetic only, no SQL, no Redis.
+"""One subject's recorded use as traffic, and that traffic checked against a policy: arithmetic only, no SQL, no Redis.
 
-A roll-up tells the highest use of a counter in a minute, hour or day. What was admitted in it is what the use rose by,
-after what had left the window; what was refused is added. The policy is then held against one such step after another.
+A roll-up has the highest use of a counter in a minute, hour or day. What was admitted in it is what the use rose by,
+after what had left the window; what was refused is added. The policy then checks one such step after another.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from itertools import islice
 
 from django.conf import settings
 
-from quotas.audit import acting
+from quotas.audit import recorded
 from quotas.engine.keys import SHOWN
 from quotas.engine.limits.subjects import reset_where
 from quotas.engine.types import LimitState
@@ -39,7 +39,7 @@ class Selection:
             and self.scope in (None, policy.scope)
             and (not policy.project or owner in (None, policy.project))
             and (not policy.project or self.project in (None, policy.project))
-            # Counters of the scopes ip, queue and global hold for all projects: they are no single one's to see.
+            # Counters of the scopes ip, queue and global count for all projects: a single project may not see them.
             and (owner is None or policy.project == owner or policy.scope in PARTITIONED)
         ]
 
@@ -47,7 +47,7 @@ class Selection:
         """The key as policies of that scope count it: an address may be written in several ways."""
         return addresses.counted(self.key, settings.IPV6_PREFIX) if self.key and scope == "ip" else self.key
 
-    def holds(self, policy: CompiledPolicy, partition: str, subject: str) -> bool:
+    def covers(self, policy: CompiledPolicy, partition: str, subject: str) -> bool:
         wanted = self.subject(policy.scope)
         if wanted is not None and subject != wanted[:SHOWN]:
             return False
@@ -78,7 +78,7 @@ def _recent(selection: Selection, chosen: list[CompiledPolicy]) -> Iterator[Limi
     now = policies.snapshot().now()
     for policy in chosen:
         for state in limiter().usage([policy.template()], space_of=policy.space_of):
-            if not selection.holds(policy, state.partition, state.key):
+            if not selection.covers(policy, state.partition, state.key):
                 continue
             if policy.overrides and len(state.key) < SHOWN:
                 own = policy.limit_for(state.key, state.partition, 0, now)
@@ -115,7 +115,7 @@ def reset(selection: Selection, *, actor: str, reason: str) -> int:
     chosen = selection.policies()
     owners = {policy.project for policy in chosen}
     owner = selection.project or selection.visible_to or (owners.pop() if len(owners) == 1 else "")
-    with acting(actor, "limit.reset", target, reason, owner) as act:
+    with recorded(actor, "limit.reset", target, reason, owner) as act:
         cleared = sum(_reset_policy(selection, policy) for policy in chosen)
         for scope in {policy.scope for policy in chosen}:
             of_scope = [policy for policy in chosen if policy.scope == scope]
@@ -132,5 +132,5 @@ def _reset_policy(selection: Selection, policy: CompiledPolicy) -> int:
     if subject is not None and (partition or policy.scope not in PARTITIONED):
         return limiter().reset([policy.limit_for(subject, partition, 0, 0.0)])
     return reset_where(
-        limiter().limiter, policy.template(), lambda partition, subject: selection.holds(policy, partition, subject)
+        limiter().limiter, policy.template(), lambda partition, subject: selection.covers(policy, partition, subject)
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from quotas.engine.costs import MAX_COST
 from quotas.suggestions import did_you_mean
 
 
@@ -21,9 +22,9 @@ class AdaptiveRule:
     latency: float | None = None
     """Seconds: more than a tenth of the answers slower than this, and the limit goes down. None: not looked at."""
     use: float = 0.9
-    """Share of its own quota that an upstream may tell (by header fields) before the limit goes down."""
+    """Share of the upstream's own quota, by its header fields, above which the limit goes down."""
     pool: str | None = None
-    """A pool whose calls this policy hears of, beside what is reported for its own subjects."""
+    """A pool whose calls count for this policy, beside those reported for its own subjects."""
     increase: float = 0.05
     """Step up, as a share of ceiling - floor."""
     decrease: float = 0.3
@@ -44,7 +45,7 @@ class AdaptiveRule:
                 hint = did_you_mean(name, known)
                 raise ValueError(f"adaptive: {name!r} is not known{hint}; known are {', '.join(sorted(known))}")
         for name in ("floor", "ceiling"):
-            if type(data.get(name)) is not int or not 1 <= data[name] < 2**53:
+            if type(data.get(name)) is not int or not 1 <= data[name] <= MAX_COST:
                 raise ValueError(f"adaptive: {name} is a whole number, at least 1")
         if data["floor"] > data["ceiling"]:
             raise ValueError("adaptive: the floor is above the ceiling")

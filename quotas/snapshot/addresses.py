@@ -42,7 +42,7 @@ def counted(text: str, ipv6_prefix: int) -> str:
 
 
 class NetworkList:
-    """Allow and deny entries; the longest prefix that holds an address decides, and of two equal ones `deny`."""
+    """Allow and deny entries; the longest prefix that contains an address decides, and of two equal ones `deny`."""
 
     def __init__(self, entries: Iterable[tuple[str, str, Iterable[str]]]) -> None:
         """`entries`: (name, action, CIDRs)."""
@@ -50,18 +50,18 @@ class NetworkList:
         for name, action, cidrs in entries:
             for cidr in cidrs:
                 net = ipaddress.ip_network(cidr, strict=False)
-                held = self._by_length[net.version].setdefault(net.prefixlen, {})
+                known = self._by_length[net.version].setdefault(net.prefixlen, {})
                 base = int(net.network_address)
-                if held.get(base, ("allow", ""))[0] != "deny":
-                    held[base] = (action, name)
+                if known.get(base, ("allow", ""))[0] != "deny":
+                    known[base] = (action, name)
         for version, lengths in self._by_length.items():
             self._by_length[version] = dict(sorted(lengths.items(), reverse=True))
 
     def find(self, address: Address) -> tuple[str, str]:
         """(`allow`, `deny` or empty, the entry's name)."""
         value, bits = int(address), address.max_prefixlen
-        for length, held in self._by_length[address.version].items():
+        for length, known in self._by_length[address.version].items():
             base = value >> (bits - length) << (bits - length)
-            if base in held:
-                return held[base]
+            if base in known:
+                return known[base]
         return "", ""

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import structlog
 from django.db import DatabaseError, InterfaceError
 
+from quotas import events
 from quotas.models.config_version import ConfigVersion
 from quotas.runtime.threads import off_loop
 from quotas.snapshot.freshness import Freshness
@@ -72,5 +73,9 @@ class SnapshotCache(Generic[T]):
     def _use_stale(self, error: Exception) -> bool:
         if not isinstance(error, DatabaseError | InterfaceError) or self._value is None:
             return False
-        log.warning("snapshot.stale", version=self.version, error=type(error).__name__)
+        events.emit(
+            events.ServiceUnavailable(
+                "configuration", f"reading it; version {self.version} stays in use", type(error).__name__
+            )
+        )
         return True

@@ -51,7 +51,7 @@ class Freshness:
         return time.monotonic() - self._looked if self._looked > self._expired else float("inf")
 
     def expire(self) -> None:
-        """Look with the next use. A look that is under way does not count."""
+        """Compare with SQL at the next use. A comparison that has begun does not count."""
         self._expired = time.monotonic()
 
     def ensure(self) -> None:

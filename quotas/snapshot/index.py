@@ -78,7 +78,7 @@ class PolicyIndex:
             self._buckets.setdefault((policy.project, policy.tier), Bucket()).add(policy)
 
     def buckets(self, project: str, tiers: Iterable[str]) -> list[Bucket]:
-        """The buckets that hold for a caller of this project (empty: none) and of these tiers."""
+        """The buckets that apply to a caller of this project (empty: none) and of these tiers."""
         wanted = [("", "")]
         if project:
             wanted.append((project, ""))

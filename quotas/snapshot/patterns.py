@@ -29,7 +29,7 @@ class Pattern:
     exact: bool
 
     def matches(self, method: str | None, path: str) -> bool:
-        """`method` None (not told) matches every pattern: nobody gets round a limit by leaving it out."""
+        """`method` None (unknown) matches every pattern, so that no caller avoids a limit by omitting it."""
         if self.method and method is not None and method != self.method:
             return False
         if self.exact:
@@ -57,7 +57,7 @@ def compile_pattern(text: str) -> Pattern:
 class Endpoint:
     """A path in every reading that a router may have of it.
 
-    A limit holds where one of the `readings` matches, and an exemption only where all of the `plain` ones do: no
+    A limit applies if one of the `readings` matches, an exemption only if all of the `plain` ones do: no
     spelling of a path gets past a limit, or into an exemption.
     """
 
@@ -73,7 +73,7 @@ class Endpoint:
 
 @lru_cache(maxsize=4096)
 def endpoint_of(text: str) -> Endpoint:
-    """The endpoint that a caller names: a path as it stands in a request line, or as a router has decoded it.
+    """The endpoint that a caller names: a path as in a request line, or as a router has decoded it.
 
     Whether a `?` begins the query or is part of a decoded path is not to be known, so both are looked at. A fragment
     is never sent, so a `#` is part of the path.

@@ -1,4 +1,4 @@
-"""A policy as the snapshot holds it: everything looked up beforehand that a check needs."""
+"""A policy in the snapshot: all that a check needs, looked up beforehand."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from quotas.engine.limits.capacity import burst_at, capacity_of
+from quotas.engine.priorities import is_paused
 from quotas.engine.types import Limit
-from quotas.models.policy import burst_of
 from quotas.snapshot import addresses
 from quotas.snapshot.adaptive_rule import AdaptiveRule
 from quotas.snapshot.patterns import Endpoint, Pattern, compile_pattern
@@ -22,7 +23,6 @@ PARTITIONED = frozenset({"user", "project", "endpoint", "custom"})
 """Scopes whose counters are kept apart by project; a queue is shared by those who use it."""
 
 NOTHING_MOVED: Mapping[int, tuple[int, int]] = {}
-_FIRST_PAUSED = {"low": 7, "normal": 4, "all": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +145,10 @@ class CompiledPolicy:
             found = self.overrides.get((project, subject)) or self.overrides.get(("", subject))
             if found is not None and (found.until is None or now < found.until):
                 limit = found.limit
-        if burst is not None and limit:
-            burst = burst_of(burst, self.configured, limit)
-        if self.pause_at is not None and priority is not None and limit and priority >= _FIRST_PAUSED[self.pause]:
-            capacity = burst if self.algorithm == "token_bucket" and burst is not None else limit
+        if limit:
+            burst = burst_at(limit, burst, self.configured)
+        if self.pause_at is not None and priority is not None and limit and is_paused(self.pause, priority):
+            capacity = capacity_of(self.algorithm, limit, burst) or limit
             share = max(math.floor(capacity * self.pause_at), min(cost, capacity))
             if self.algorithm == "token_bucket":
                 burst = share  # the refill stays as it is
@@ -158,10 +158,7 @@ class CompiledPolicy:
 
     def capacity(self, limit: int | None) -> int | None:
         """The most that may be used at once under this limit: a token bucket's burst, else the limit itself."""
-        if not limit or self.algorithm != "token_bucket":
-            return limit
-        burst = burst_of(self.burst, self.configured, limit)
-        return limit if burst is None else burst
+        return capacity_of(self.algorithm, limit, burst_at(limit, self.burst, self.configured))
 
     def space_of(self, project: str) -> str:
         """The space of the project's counters, as long as it is the project that it was."""
@@ -172,10 +169,10 @@ class CompiledPolicy:
         return self.limit_for("", "", 0, 0.0)
 
     def skips(self, subject: str, method: str | None, endpoint: Endpoint | None) -> bool:
-        """Whether the policy does not hold for this subject or this path."""
+        """Whether the policy does not apply to this subject or this path."""
         if subject in self.exempt:
             return True
-        # A method that is not told is no pattern's method here, though it is everyone's where a limit applies.
+        # An unknown method matches no exclusion, though it matches every limit.
         return endpoint is not None and any(endpoint.exempted_by(pattern, method or "") for pattern in self.excluded)
 
     def exempts_address(self, address: addresses.Address) -> bool:
@@ -212,7 +209,7 @@ def _limit(
 def effective(
     pk: int, configured: int | None, rule: AdaptiveRule | None, moved: Mapping[int, tuple[int, int]]
 ) -> int | None:
-    """The limit that holds: the configured one, or where the controller has moved it to since it was configured so."""
+    """The limit in force: the configured one, or where the controller has moved it to since it was configured so."""
     if rule is None or configured is None:
         return configured
     began, now = moved.get(pk, (None, 0))

@@ -44,7 +44,7 @@ class PoolConfig:
     """Whether a call through the gateway that names no conversation is sticky by the beginning of its prompt."""
 
     def is_open_to(self, project: str | None) -> bool:
-        """Whether the project may use the pool; None stands for the platform, which may use all."""
+        """Whether the project may use the pool; None: the platform, which may use all."""
         return self.projects is None or project is None or project in self.projects
 
 

@@ -19,17 +19,17 @@ def snapshot() -> ConfigSnapshot:
     return configuration.get()
 
 
-def forget() -> None:
+def clear() -> None:
     """Load the configuration again at the next use, since this process has just changed it."""
     configuration.clear()
 
 
-def outdate() -> None:
+def expire() -> None:
     """Compare with SQL at the next use."""
     configuration.expire()
 
 
-def resolve(
+def limits_for(
     *,
     project: str | None = None,
     user: str | None = None,
@@ -40,24 +40,24 @@ def resolve(
     queue: str | None = None,
     cost: Mapping[str, int] | None = None,
     priority: int | None = None,
-    held: ConfigSnapshot | None = None,
+    snapshot: ConfigSnapshot | None = None,
 ) -> tuple[Limit, ...]:
     """The limits that apply, in the order of report: ip, user, project, endpoint, queue, custom, global.
 
     `endpoint`: a path as its caller writes it, or as a router has it (`patterns.routed`).
     `cost` None: what the cost rules say, else 1 request; a cost without `requests` counts 1 of them. `priority`
-    (0 first, 9 last) is a job's: a policy's pause threshold holds the priorities that it names back. Raises
+    (0 first, 9 last) is a job's: from a policy's pause threshold on, the priorities that it names wait. Raises
     `UnknownProject`, `NetworkDenied`, and `BadAddress` for an `ip` that is none.
     """
-    now_held = held or configuration.get()
+    config = snapshot or configuration.get()
     path = endpoint_of(endpoint) if isinstance(endpoint, str) else endpoint
     method = method.upper() if method else None
-    charged = cost_of(cost, method, path, now_held)
-    tiers = _tiers(project, user, now_held)
+    charged = cost_of(cost, method, path, config)
+    tiers = _tiers(project, user, config)
     address, address_subject = None, ""
     if ip is not None:
         address = addresses.parse(ip)
-        action, name = now_held.networks.find(address)
+        action, name = config.networks.find(address)
         if action == "deny":
             raise NetworkDenied(name)
         if action == "allow":
@@ -66,9 +66,9 @@ def resolve(
             address_subject = addresses.subject(address, settings.IPV6_PREFIX)
 
     slug = project or ""
-    now = now_held.now()
+    now = config.now()
     by_scope: tuple[list[Limit], ...] = ([], [], [], [], [], [], [])
-    for bucket in now_held.index.buckets(slug, tiers):
+    for bucket in config.index.buckets(slug, tiers):
         applying = []
         if address is not None:
             applying += [(0, policy, address_subject) for policy in bucket.ip if not policy.exempts_address(address)]
@@ -92,29 +92,29 @@ def resolve(
 
 
 def cost_of(
-    cost: Mapping[str, int] | None, method: str | None, path: Endpoint | None, held: ConfigSnapshot | None = None
+    cost: Mapping[str, int] | None, method: str | None, path: Endpoint | None, snapshot: ConfigSnapshot | None = None
 ) -> dict[str, int]:
     """What a check is charged, by unit."""
     if cost is None:
         cost = {}
         if path is not None:
-            for pattern, ruled in (held or configuration.get()).cost_rules:
+            for pattern, ruled in (snapshot or configuration.get()).cost_rules:
                 if path.matched_by(pattern, method):
                     cost = ruled
                     break
     return {"requests": 1, **cost}
 
 
-def _tiers(project: str | None, user: str | None, held: ConfigSnapshot) -> list[str]:
+def _tiers(project: str | None, user: str | None, config: ConfigSnapshot) -> list[str]:
     tiers = []
     if project is not None:
-        facts = held.projects.get(project)
+        facts = config.projects.get(project)
         if facts is None:
             raise UnknownProject(project[:80])
         if facts.tier:
             tiers.append(facts.tier)
     if user is not None:
-        tiers += [tier for tier in held.user_tiers.get(user, ()) if tier not in tiers]
+        tiers += [tier for tier in config.user_tiers.get(user, ()) if tier not in tiers]
     return tiers
 
 
@@ -127,12 +127,12 @@ def resolve_job(
     cost: Mapping[str, int] | None = None,
     priority: int,
 ) -> tuple[Limit, ...]:
-    """The limits that a job is held against before it starts; see `resolve`."""
-    return resolve(project=project, user=user, keys=keys, queue=queue, cost=cost or {}, priority=priority)
+    """The limits that apply to a job before it starts; see `limits_for`."""
+    return limits_for(project=project, user=user, keys=keys, queue=queue, cost=cost or {}, priority=priority)
 
 
 def version() -> int:
-    """The configuration's version as this process holds it; another number: policies or pools were changed."""
+    """The version of this process's configuration; another number: policies or pools were changed."""
     return configuration.get().version
 
 
@@ -165,12 +165,12 @@ __all__ = [
     "ConfigSnapshot",
     "cost_of",
     "fallbacks_of",
-    "forget",
-    "outdate",
+    "clear",
+    "expire",
     "pool_config",
     "pool_names",
     "pool_spec",
-    "resolve",
+    "limits_for",
     "resolve_job",
     "snapshot",
     "version",

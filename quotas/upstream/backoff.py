@@ -11,6 +11,9 @@ from quotas.engine.types import CallOutcome
 JITTER = 0.1
 """Share by which a wait is lengthened or shortened at random, so that those that wait do not come all at once."""
 MAX_HINT_JITTER = 0.1
+ASK_AGAIN = 1.0
+"""Seconds after which a caller that waits for an account asks again: an operator or a changed configuration may free
+one early."""
 Uniform = Callable[[float, float], float]
 
 

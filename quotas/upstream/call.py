@@ -1,26 +1,28 @@
 """A call through a pool, tried again while it makes sense: the rules, without any waiting or calling of their own.
 
-`Pool.call` and `Pool.call_async` do what a `Plan` says; so both are tried by the same tests.
+`Pool.call` and `Pool.call_async` follow the same `CallRetry`.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import structlog
+
 from quotas.engine.categories import Category
-from quotas.engine.types import MAX_COST, Admission, CallOutcome
+from quotas.engine.costs import check_amounts
+from quotas.engine.types import Admission, CallOutcome
 from quotas.errors import NoAccountAvailable, QuotaError
 from quotas.upstream import backoff
 
-TELL_AGAIN = 0.5
-"""Seconds by which a wait must have grown over what was told, to be told anew."""
+REPORT_AGAIN = 0.5
+"""Seconds by which a wait must exceed the reported one to be reported again."""
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ class UsedAccount(Protocol):
 
 
 @dataclass(slots=True)
-class Plan:
-    """One call's way: `before` each admission that was refused, `after` each attempt."""
+class CallRetry:
+    """The retries of one call: what to do after a refused admission, and after an attempt."""
 
     pool: str
     request_id: str
@@ -86,7 +88,7 @@ class Plan:
     on_status: Callable[[CallStatus], object] | None
     made: int = 0
     troubled: bool = False
-    told_until: float = float("-inf")
+    reported_until: float = float("-inf")
     started: float = field(default_factory=time.monotonic)
     refused_by: str = ""
     """The id of the account whose credential was refused for this call."""
@@ -97,20 +99,22 @@ class Plan:
         """Seconds of `max_wait` that are left."""
         return max(self.max_wait - (time.monotonic() - self.started), 0.0)
 
-    def before(self, admission: Admission) -> float:
+    def wait_for_account(self, admission: Admission) -> float:
         """Seconds to wait for an account. Raises `NoAccountAvailable` where that would take too long."""
         wait = admission.retry_after
         if wait is None or wait > self.left():
-            self._tell("given_up", category="rate_limited")
+            self._report("given_up", category="rate_limited")
             raise NoAccountAvailable(wait, admission.reasons, self.pool)
         self.troubled = True
         until = time.monotonic() + wait
-        if until > self.told_until + TELL_AGAIN:  # where many wait for the same moment, most of them wait once more
-            self.told_until = until
-            self._tell("rate_limited", wait=wait, category="rate_limited")
-        return wait + 0.005
+        if (
+            until > self.reported_until + REPORT_AGAIN
+        ):  # where many wait for the same moment, most of them wait once more
+            self.reported_until = until
+            self._report("rate_limited", wait=wait, category="rate_limited")
+        return min(wait + 0.005, backoff.ASK_AGAIN)
 
-    def after(self, outcome: CallOutcome, lease: UsedAccount) -> float | None:
+    def after_attempt(self, outcome: CallOutcome, lease: UsedAccount) -> float | None:
         """None: it is done, well or for good; else the seconds until the next attempt.
 
         Where a second account refuses as well, that is the call's own end: it is what was asked for that both refuse.
@@ -119,43 +123,41 @@ class Plan:
         self.made += 1
         if outcome.category == "ok":
             if self.troubled:
-                self._tell("recovered", account=account)
+                self._report("recovered", account=account)
             return None
         elsewhere = Category.of(outcome.category).is_limit
         if outcome.refuses_account and not self.refused_by and lease.has_another():
             elsewhere, self.refused_by = True, lease.account_id
         wait = 0.0 if elsewhere else backoff.delay(outcome, self.made)
         if wait is None or self.made >= self.attempts:
-            self._tell("given_up", category=outcome.category, account=account)
+            self._report("given_up", category=outcome.category, account=account)
             return None
         if elsewhere:
             pass  # that account cools down or is disabled; whether another one is free, or when, admission says
         elif wait > self.left():
-            self._tell("given_up", category=outcome.category, account=account)
+            self._report("given_up", category=outcome.category, account=account)
             return None
         self.troubled = True
-        self._tell("retry", wait=wait, category=outcome.category, account=account, attempt=self.made + 1)
+        self._report("retry", wait=wait, category=outcome.category, account=account, attempt=self.made + 1)
         return wait
 
     def stop(self, category: str) -> None:
         """No account will be had, whatever one waits."""
-        self._tell("given_up", category=category)
+        self._report("given_up", category=category)
 
-    def _tell(self, kind: str, *, attempt: int | None = None, **facts: Any) -> None:
+    def _report(self, kind: str, *, attempt: int | None = None, **facts: Any) -> None:
         if self.on_status is None:
             return
         number = self.made if attempt is None else attempt
         try:
             self.on_status(CallStatus(kind, self.pool, self.request_id, number, self.attempts, **facts))
         except Exception:  # whoever watches a call must not be able to fail it, least of all after it was made
-            logger.exception("on_status failed for a call through %s", self.pool)
+            log.exception("call.on_status_failed", pool=self.pool)
 
 
 def units(cost: Mapping[str, int] | None, tokens: int | None, requests: int | None) -> dict[str, int]:
     """The cost of a call from its short and its long form. Raises `ValueError` where it is no count."""
     named = {"tokens": tokens, "requests": requests}
     asked = {**(cost or {}), **{unit: count for unit, count in named.items() if count is not None}}
-    for unit, count in asked.items():
-        if type(count) is not int or not 0 <= count <= MAX_COST:
-            raise ValueError(f"{unit}: a cost is a whole number from 0 to 2^53 - 1, not {count!r}")
+    check_amounts(asked)
     return asked

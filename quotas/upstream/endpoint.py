@@ -17,8 +17,8 @@ from quotas.snapshot.pools import PoolConfig
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """One account's way to its provider. The credential shows in no repr."""
+class AccountEndpoint:
+    """How to call the provider with one account. No repr shows the credential."""
 
     config: PoolConfig
     account_id: str
@@ -91,22 +91,22 @@ class Endpoint:
         return value
 
     def __repr__(self) -> str:
-        return f"Endpoint({self.pool}/{self.account})"
+        return f"AccountEndpoint({self.pool}/{self.account})"
 
 
-_known: dict[str, Endpoint] = {}
+_known: dict[str, AccountEndpoint] = {}
 _known_from: resolve.ConfigSnapshot | None = None
 
 
-def endpoint(account_id: str) -> Endpoint:
+def endpoint(account_id: str) -> AccountEndpoint:
     """The endpoint of an account; raises `KeyError` where it is gone."""
     global _known, _known_from
-    held = resolve.snapshot()
-    if held is not _known_from:
+    snapshot = resolve.snapshot()
+    if snapshot is not _known_from:
         _known = {
-            account.id: Endpoint(config, account.id, account.name)
-            for config in held.pools.values()
+            account.id: AccountEndpoint(config, account.id, account.name)
+            for config in snapshot.pools.values()
             for account in config.spec.accounts
         }
-        _known_from = held
+        _known_from = snapshot
     return _known[account_id]

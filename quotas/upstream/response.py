@@ -101,7 +101,7 @@ def latency_of(answer: object) -> float | None:
 
 def answer_in(error: BaseException) -> object | None:
     """The answer that an exception is about: as with `raise_for_status`, or with urllib, whose error is the answer."""
-    response = _look(error, "response")
+    response: object = _look(error, "response")
     if response is not None and status_of(response) is not None:
         return response
     if headers_of(error) is not None and (status_of(error) or 0) >= 400:
@@ -110,7 +110,7 @@ def answer_in(error: BaseException) -> object | None:
 
 
 def said_in(error: BaseException) -> Said | None:
-    """Status, header fields and body that an exception is about: of the answer in it, or as a provider's library tells
+    """Status, header fields and body that an exception is about: of the response in it, or from a provider's library
     them in its own members (the error event of a stream that began with a 200, Telegram's `RetryAfter`)."""
     response = answer_in(error)
     said = said_by(error)

@@ -14,7 +14,7 @@ from django.http.response import HttpResponseBase
 
 
 class Ending(Protocol):
-    """Told of the end; more than once is harmless."""
+    """Called at the end; more than once is harmless."""
 
     def ended(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None: ...
 

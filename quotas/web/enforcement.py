@@ -11,15 +11,15 @@ Settings, all optional, in a dict `SLUICE`:
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any
 
+import structlog
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
@@ -34,13 +34,14 @@ from quotas.rest import decisions
 from quotas.rest.problems import MEDIA_TYPE, document
 from quotas.services import limits, outcomes
 from quotas.services.limits import Check
-from quotas.snapshot import resolve
+from quotas.snapshot.config import configuration
 from quotas.snapshot.patterns import Endpoint, compile_pattern, routed
 from quotas.web import bodies
 from quotas.web.identity import client_ip, user_of
 
 ACTOR = "enforcement"
-logger = logging.getLogger(__name__)
+_REPORTED = "_sluice_reported"
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Refused:
 
 
 def check_of(request: HttpRequest, **overrides: Any) -> Check:
-    """The check that a request stands for: its address, user, project, method and path."""
+    """The check for a request: its address, user, project, method and path."""
     options = _options()
     facts: dict[str, Any] = {
         "ip": client_ip(request),
@@ -64,7 +65,10 @@ def check_of(request: HttpRequest, **overrides: Any) -> Check:
     }
     if "endpoint" not in overrides:
         facts["routed"] = _routed(request)
-    return Check(**{**facts, **overrides})
+    facts |= overrides
+    facts["cost"] = limits.cost_of(facts.get("cost"))
+    facts["user"], facts["keys"] = limits.text_of(facts["user"]), limits.texts_of(facts["keys"])
+    return Check(**facts)
 
 
 def is_excluded(request: HttpRequest) -> bool:
@@ -140,16 +144,16 @@ class Passed:
             outcome = CallOutcome("server" if failed else "ok", latency=latency)
             outcomes.of_policies((state.policy for state in self.decision.limits), outcome)
         except Exception:
-            logger.exception("the outcome of a request was not counted")
+            log.exception("request.outcome_not_counted")
 
     async def ended_async(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None:
         """`ended`, in a thread where it may have to ask Redis or SQL."""
-        snapshot, _ = resolve.configuration.peek()
+        snapshot, _ = configuration.peek()
         if self.decision.reservation is not None or snapshot is None or snapshot.adaptive:
             await sync_to_async(self.ended)(response, error)
 
 
-def guard(asked: Check, respond: Callable[[], Any]) -> Any:
+def guard(request: HttpRequest, asked: Check, respond: Callable[[], HttpResponseBase]) -> HttpResponseBase:
     """The response of `respond` for a request that the policies allow, with the rate limit fields; else the refusal.
 
     The request's slots are freed and its outcome is noted when the response has ended.
@@ -164,11 +168,15 @@ def guard(asked: Check, respond: Callable[[], Any]) -> Any:
         passed.ended(error=error)
         raise
     passed.answered(response)
-    add_headers(response, decision)
+    add_headers(request, response, decision)
     return response
 
 
-async def guard_async(asked: Callable[[], Check], respond: Callable[[], Any]) -> Any:
+async def guard_async(
+    request: HttpRequest,
+    asked: Callable[[], Check],
+    respond: Callable[[], HttpResponseBase | Awaitable[HttpResponseBase]],
+) -> HttpResponseBase:
     """`guard` on an event loop. `asked` runs in a thread with the check: request.user may ask SQL."""
     decision = await sync_to_async(lambda: enforce(asked()))()
     if isinstance(decision, Refused):
@@ -182,7 +190,7 @@ async def guard_async(asked: Callable[[], Check], respond: Callable[[], Any]) ->
         await passed.ended_async(error=error)
         raise
     await passed.answered_async(response)
-    add_headers(response, decision)
+    add_headers(request, response, decision)
     return response
 
 
@@ -195,16 +203,19 @@ def _is_failure(error: BaseException | None) -> bool:
     )
 
 
-def add_headers(response: HttpResponseBase, decision: Decision) -> None:
-    """The rate limit fields, unless an inner layer has set a tighter limit already."""
-    if "RateLimit" in response:
+def add_headers(request: HttpRequest, response: HttpResponseBase, decision: Decision) -> None:
+    """The rate limit fields, unless an inner layer has set them for this request already. Fields that come with an
+    answer from a cache are another request's."""
+    if getattr(request, _REPORTED, None) is response:
         return
+    setattr(request, _REPORTED, response)
     for name, value in decisions.headers_of(decision).items():
         response[name] = value
 
 
 def _response(body: Mapping[str, Any], headers: Mapping[str, str]) -> JsonResponse:
-    return JsonResponse(body, status=body["status"], headers=dict(headers), content_type=MEDIA_TYPE)
+    fields = {"Cache-Control": "no-store", **headers}
+    return JsonResponse(body, status=body["status"], headers=fields, content_type=MEDIA_TYPE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,14 @@ def client_ip(request: HttpRequest) -> str | None:
     """The client's address; None where there is none (a unix socket without a trusted proxy's word).
 
     `X-Forwarded-For` is believed from the right, and only as far as each hop is one of `TRUSTED_PROXIES`: what a
-    client writes in there itself is never reached.
+    client writes in there itself is never reached. A unix socket has no address of its own; where proxies are trusted,
+    who connects by it is one.
     """
     trusted: Iterable[Network] = getattr(settings, "TRUSTED_PROXIES", ())
-    address = _parse(request.META.get("REMOTE_ADDR", ""))
-    if address is None or not _is_trusted(address, trusted):
+    remote = request.META.get("REMOTE_ADDR", "")
+    address = _parse(remote)
+    by_socket = not remote and bool(trusted)  # only a program on this machine can have connected: the proxy
+    if not by_socket and (address is None or not _is_trusted(address, trusted)):
         return str(address) if address is not None else None
     hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
     for hop in reversed(hops[-MAX_HOPS:]):
@@ -34,7 +37,7 @@ def client_ip(request: HttpRequest) -> str | None:
         address = found
         if not _is_trusted(address, trusted):
             break
-    return str(address)
+    return str(address) if address is not None else None
 
 
 def user_of(request: HttpRequest) -> str | None:

@@ -16,7 +16,7 @@ from tests.support.product import Product
 from tests.support.receiver import Receiver, receiving
 from tests.support.shapes import EMBEDDED, Deployment, Plan, deployed
 
-SECRET = "outside9f3b7cQzWk"  # of no known shape: only the account's own credential can tell that it is one
+SECRET = "outside9f3b7cQzWk"  # of no known shape: only a comparison with the account's own credential finds it
 BOT = f"110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw-{SECRET}"
 HOURLY: dict[str, Any] = {"unit": "requests", "algorithm": "fixed_window", "window": "1h"}
 CHAT = {"model": "gpt-4o-mini", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello"}]}

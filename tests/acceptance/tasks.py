@@ -49,7 +49,7 @@ async def asleep(job: Any, text: str) -> str:
 
 @task(name="t.stubborn")
 def stubborn(job: Any, seconds: float = 60.0) -> None:
-    """Sits in one long C call, deaf to everything but a signal."""
+    """Blocks in one long C call that only a signal interrupts."""
     time.sleep(seconds)
 
 
@@ -64,7 +64,7 @@ def once(job: Any, seconds: float = 30.0) -> None:
 def fail(job: Any, category: str = "server", times: int = 1_000_000) -> str:
     """Fails in its first `times` attempts."""
     if job.attempt <= times:
-        raise JobError("told to fail", category=category)
+        raise JobError("fails as asked", category=category)
     return "at last"
 
 
@@ -168,9 +168,9 @@ def segfault(job: Any) -> None:
 @task(name="t.hungry")
 def hungry(job: Any, megabytes: int = 2000) -> None:
     """Poison: takes memory and never gives it back."""
-    held = []
+    kept = []
     for _ in range(megabytes // 8):
-        held.append(bytearray(os.urandom(1024)) * 8192)
+        kept.append(bytearray(os.urandom(1024)) * 8192)
         time.sleep(0.01)
     time.sleep(600)
 

@@ -184,10 +184,15 @@ def _sigterm(deployment: Deployment, jobs: int, times: int, grace: str) -> None:
         ids = deployment.product.submit_bulk(jobs, "t.sleep", payload={"seconds": 1.0}, max_attempts=1)
         wait_until(lambda: counts(deployment, ids)["executing"] >= 10, 60)
         asked: list[str] = []
+
+        def candidates() -> list[str]:
+            known = {name for (name,) in deployment.rows("SELECT name FROM queues_workerprocess")}
+            return [one for one in workers.living("io") if one in known and one not in asked]
+
         for _ in range(times):
             pause(0.3, 1.5, draw)
-            known = {name for (name,) in deployment.rows("SELECT name FROM queues_workerprocess")}
-            name = draw.choice([one for one in workers.living("io") if one in known and one not in asked])
+            wait_until(candidates, 60, "a worker that has registered itself")
+            name = draw.choice(candidates())
             workers.signal(name, signal.SIGTERM)
             asked.append(name)
             workers.start("io", "--concurrency", "10")

@@ -67,7 +67,7 @@ def deployed(shape: str, plan: Plan) -> Iterator[Deployment]:
         if shape == SEPARATE or SEPARATELY:
             postgres, redis = stack.enter_context(separate_servers())
             environ |= {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
-        instance = stack.enter_context(running(*plan.options, environ=environ))
+        instance = stack.enter_context(running(*plan.options, environ=environ, migrated=True))
         product = stack.enter_context(Product.of(instance))
         deployment = Deployment(instance, product, scratch, postgres, redis)
         if plan.configuration:

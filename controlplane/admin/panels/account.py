@@ -92,16 +92,16 @@ def chart(samples: list[AccountSample], now: datetime) -> dict[str, Any]:
         minute = round((sample.at - start) / timedelta(minutes=1))
         x = minute * step
         if minute != last + 1:
-            lines.append([])  # nobody looked meanwhile: the line is broken
+            lines.append([])  # no sample in between: break the line
         last = minute
         lines[-1].append(f"{x + step / 2:.1f},{HEALTH * (1 - max(0.0, min(1.0, sample.health))):.1f}")
-        told = (
+        title = (
             f"{sample.at:%H:%M}: health {sample.health:.2f}, {sample.succeeded:,} successful, {sample.failed:,} failed"
         )
         if sample.state != "available":
             state = sample.state.replace("_", " ")
             marks.append(
-                {"x": round(x, 1), "width": round(step, 1), "state": sample.state, "title": f"{told}; {state}"}
+                {"x": round(x, 1), "width": round(step, 1), "state": sample.state, "title": f"{title}; {state}"}
             )
         base = HEALTH + 14 + CALLS
         for count, kind in ((sample.succeeded, "completed"), (sample.failed, "dead")):
@@ -110,7 +110,7 @@ def chart(samples: list[AccountSample], now: datetime) -> dict[str, Any]:
                 base -= tall
                 bars.append(
                     {"x": round(x + step * 0.1, 1), "y": round(base, 1), "width": round(step * 0.8, 1),
-                     "height": round(tall, 1), "kind": kind, "title": told}
+                     "height": round(tall, 1), "kind": kind, "title": title}
                 )  # fmt: skip
     return {
         "lines": [" ".join(points) for points in lines if len(points) > 1],

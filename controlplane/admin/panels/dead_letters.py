@@ -1,4 +1,4 @@
-"""Dead letters that wait for somebody, by what they died of."""
+"""Open dead letters, by category."""
 
 from __future__ import annotations
 

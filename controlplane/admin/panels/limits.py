@@ -1,4 +1,4 @@
-"""Which quotas are used most, from the counters that enforce."""
+"""The quotas with the highest use, from the counters that enforce."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
 
 
 def row_of(state: LimitState, pk: int | None = None) -> dict[str, Any]:
-    """A line of the table. What is used is shown of what may be used at once: of a token bucket, its burst."""
+    """A row of the table. The use is shown as a share of the limit; for a token bucket, of its burst."""
     capacity = usage_service.capacity(state)
     return {
         "state": state,

@@ -43,7 +43,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
 
 
 def _denied(policy: Policy) -> dict[tuple[str, str], int]:
-    """By project and subject, how often it was refused in the last hour."""
+    """Denials of the last hour, by project and subject."""
     since = timezone.now() - timedelta(hours=1)
     rows = UsageRollup.objects.filter(policy=policy, resolution="minute", start__gte=since, denied__gt=0).order_by()
     return {
@@ -53,6 +53,6 @@ def _denied(policy: Policy) -> dict[tuple[str, str], int]:
 
 
 def _reset_query(state: LimitState) -> str:
-    """What the reset dialog begins with: this row's subject, and how much it has used."""
+    """The initial values of the reset dialog: this row's subject and its use."""
     given = {"key": state.key, "project": state.partition, "used": f"{state.used} of {state.limit} {state.unit}"}
     return urlencode({name: value for name, value in given.items() if value})

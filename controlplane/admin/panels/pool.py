@@ -1,4 +1,4 @@
-"""One pool, live: which accounts take calls, which don't, why and until when."""
+"""One pool, live: which accounts take calls, and why and until when the others don't."""
 
 from __future__ import annotations
 

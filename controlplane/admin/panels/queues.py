@@ -1,4 +1,4 @@
-"""How deep the queues are, by priority."""
+"""The depth of each queue, by priority."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from queues.models import Job, Queue
 from queues.selectors.queues import ready_since
-from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, priority_band
+from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES
+from quotas.engine import priorities
 
 
 def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
         waiting, flying = waiting.filter(project__in=projects), flying.filter(project__in=projects)
     depth: dict[int, dict[str, int]] = defaultdict(lambda: {"high": 0, "normal": 0, "low": 0})
     for queue_id, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
-        depth[queue_id][priority_band(priority)] += count
+        depth[queue_id][priorities.band(priority)] += count
     running = dict(flying.values_list("queue").annotate(Count("id")))
     oldest = ready_since(Job.objects.all() if projects is None else Job.objects.filter(project__in=projects))
     now = timezone.now()

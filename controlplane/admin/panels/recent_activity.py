@@ -1,4 +1,4 @@
-"""The last entries of the audit trail."""
+"""The last entries of the audit log."""
 
 from __future__ import annotations
 

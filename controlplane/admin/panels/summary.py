@@ -1,4 +1,4 @@
-"""The few numbers that say whether all is well."""
+"""The figures at the top of the dashboard: whether the instance is healthy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     if projects is not None:
         jobs, letters = jobs.filter(project__in=projects), letters.filter(project__in=projects)
     open_letters = letters[: MOST + 1].count()
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "waiting": jobs.filter(stage__in=WAITING_STAGES).count(),
         "running": jobs.filter(stage__in=IN_FLIGHT_STAGES).count(),
         "ended": jobs.filter(stage=Stage.DONE, finished_at__gt=now - timedelta(minutes=1)).count(),
@@ -34,11 +34,11 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     }
     if projects is None:
         workers = liveness.alive(clock.now())
-        told |= workers.aggregate(workers=Count("pk"), busy=Sum("busy", default=0), places=Sum("places", default=0))
-        told |= Account.objects.aggregate(
+        figures |= workers.aggregate(workers=Count("pk"), busy=Sum("busy", default=0), places=Sum("places", default=0))
+        figures |= Account.objects.aggregate(
             accounts=Count("pk"),
             able=Count("pk", filter=Q(enabled=True) & AVAILABLE),
             holding=Count("pk", filter=Q(enabled=True, state="paused") & AVAILABLE),
         )
-        told["leader"] = Leadership.objects.filter(until__gt=now).values_list("holder", flat=True).first()
-    return told
+        figures["leader"] = Leadership.objects.filter(until__gt=now).values_list("holder", flat=True).first()
+    return figures

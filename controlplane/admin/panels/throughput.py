@@ -1,4 +1,4 @@
-"""Jobs that ended, minute by minute. A minute that is over is counted once and remembered."""
+"""Jobs that ended, per minute. A minute that is over is counted once and cached."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from queues.states import Stage, Status
 
 MINUTES = 30
 SETTLED = timedelta(seconds=20)
-"""A minute is remembered when it has been over for so long: late commits are in it then."""
+"""Seconds after which a past minute is cached: late commits are in it by then."""
 
 _over: dict[tuple[Any, datetime], dict[str, int]] = {}
 
@@ -42,7 +42,7 @@ def _count(minute: datetime, projects: list[int] | None) -> dict[str, int]:
     ).order_by()
     if projects is not None:
         jobs = jobs.filter(project__in=projects)
-    # Counted here: asked to group, SQLite would walk the whole index by status.
+    # Counted here: for a GROUP BY, SQLite would scan the whole index by status.
     return Counter(jobs.values_list("status", flat=True))
 
 

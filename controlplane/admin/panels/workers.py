@@ -1,4 +1,4 @@
-"""Who works."""
+"""Worker processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from queues.models import WorkerProcess
 from quotas import clock
 
 REMEMBERED = timedelta(minutes=10)
-"""A lost worker is shown for so long."""
+"""How long a lost worker is shown."""
 
 
 def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:

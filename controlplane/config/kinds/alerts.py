@@ -1,4 +1,4 @@
-"""Section `alerts`: who is told of what. An address is a secret: it is stored encrypted and never shown."""
+"""Section `alerts`: which alerts are sent to which address. An address is a secret: it is stored encrypted and never shown."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Alerts(Kind):
 
 
 def _given(item: Item) -> str | None:
-    """The address that the file or the environment gives; None: the stored one stays."""
+    """The address from the file or the environment; None: the stored one stays."""
     if item["to"] is not None:
         return str(item["to"])
     return os.environ.get(item["to_env"]) or None if item["to_env"] else None

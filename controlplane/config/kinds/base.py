@@ -1,4 +1,4 @@
-"""What every kind of configuration knows: its record, its place in SQL, what it refers to."""
+"""A section of the configuration: its record, its rows in SQL, what it refers to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Kind(ABC):
         return ()
 
     def problem(self, item: Item, before: Item | None) -> tuple[str, str] | None:
-        """(member, message) of something that only shows together with what is stored."""
+        """(member, message) of mistakes that only a comparison with stored rows shows."""
         return None
 
     @abstractmethod
@@ -52,12 +52,12 @@ class Kind(ABC):
             row.delete()
 
     def uses(self, item: Item) -> list[Use]:
-        """What needs an item that is to be removed, beside what refers to it in the file."""
+        """What uses an item that is to be removed, beside references in the file."""
         row = self.row(item)
         return in_use.uses(row) if row is not None else []
 
     def loses(self, item: Item, before: Item) -> list[Use]:
-        """What needs something that a change takes away from an item that stays."""
+        """What uses something that a change removes from an item that stays."""
         return []
 
     def same(self, item: Item, before: Item) -> bool:

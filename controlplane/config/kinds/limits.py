@@ -1,4 +1,4 @@
-"""What all limits have in common, policies' and pools': which members go with which algorithm."""
+"""Limits of policies and pools: which members belong to which algorithm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WINDOWED = frozenset({"sliding_window", "sliding_window_counter", "token_bucket"
 
 
 def check(node: Node, item: Item) -> None:
-    """Raises a `Mistake` where the members don't go together."""
+    """Raises a `Mistake` if the members don't fit together."""
     algorithm = item["algorithm"]
 
     def at(member: str) -> Node:
@@ -31,5 +31,5 @@ def check(node: Node, item: Item) -> None:
 
 
 def starts_anew(item: Item, before: Item) -> bool:
-    """Whether counters so far mean nothing under the new definition: other things are counted, or in another time."""
+    """Whether the new definition counts something else or in another time, so that counters start anew."""
     return any(item[name] != before[name] for name in COUNTED if name in item)

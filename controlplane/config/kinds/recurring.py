@@ -11,8 +11,8 @@ from controlplane.config.records import Item, Member, Record
 from queues import registry
 from queues.models import Queue, Recurring
 from queues.services.recurring import is_cron
+from quotas.engine.priorities import PRIORITIES
 from quotas.models import Project
-from quotas.priorities import PRIORITIES
 
 
 def _cron(node: Node) -> str:
@@ -82,7 +82,7 @@ class RecurringJobs(Kind):
             setattr(row, name, item[name])
         row.project = Project.objects.get(slug=item["project"])
         row.queue = Queue.objects.get(name=item["queue"]) if item["queue"] is not None else None
-        row.next_at = None  # another expression begins anew, from now on
+        row.next_at = None  # another expression starts from now on
         row.save()
 
     def row(self, item: Item) -> Recurring | None:

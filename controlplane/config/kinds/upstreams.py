@@ -28,7 +28,7 @@ DEFAULT_HEADER = "Authorization: Bearer {credential}"
 
 
 def _settings(node: Node, item: Item) -> None:
-    """Every member of a provider's settings is looked at, to the last one."""
+    """Every member of a provider's settings is checked, at every level."""
     given = node.data.get("settings")
     mistakes = []
     for misfit in settings.misfits(item["dialect"], item["settings"]):
@@ -153,7 +153,7 @@ def _check(node: Node, item: Item) -> None:
 
 
 class Pools(Kind):
-    """An account's `enabled` that is left out stays as an operator has put it."""
+    """Without `enabled`, the account stays as an operator has set it."""
 
     section, word = "pools", "pool"
     record = Record(
@@ -304,7 +304,7 @@ def _pool_item(row: Pool) -> Item:
 
 
 def _save_limits(pool: Pool, wanted: list[Item]) -> None:
-    """Rows of the same definition keep their counters; the order of the file is the order of rows made now."""
+    """Rows of the same definition keep their counters. New rows are created in the order of the file."""
     rows: dict[tuple[Any, ...], PoolLimit] = {}
     for limit in pool.limits.all():
         rows[_limit_key({member.name: getattr(limit, member.name) for member in _LIMIT.members})] = limit
@@ -329,7 +329,7 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
         if item["enabled"] is not None:
             if item["enabled"] and not account.enabled:
                 account.disabled_reason = ""
-                transaction.on_commit(partial(account_actions.put_back, account.pk))
+                transaction.on_commit(partial(account_actions.enable_after_config_change, account.pk))
             account.enabled = item["enabled"]
         given = _credential(item)
         if given is not None:
@@ -340,7 +340,7 @@ def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
 
 
 def _credential(item: Item) -> str | None:
-    """What the environment has, without the line's end that files and `$(..)` leave; None where that is nothing."""
+    """The variable's value without surrounding blanks and line ends; None if that is empty."""
     variable = item["credential_env"]
     return os.environ.get(variable, "").strip() or None if variable else None
 

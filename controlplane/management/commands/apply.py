@@ -61,8 +61,8 @@ class Command(BaseCommand):
             line = error.object[: error.start].count(b"\n") + 1
             raise CommandError(f"{file}: line {line}: not UTF-8") from None
         except config.ConfigInvalid as invalid:
-            told = "\n".join(f"{file}: {mistake}" for mistake in invalid.mistakes)
-            raise CommandError(f"{told}\nNothing was changed.") from None
+            listed = "\n".join(f"{file}: {mistake}" for mistake in invalid.mistakes)
+            raise CommandError(f"{listed}\nNothing was changed.") from None
         for change in changes:
             self.stdout.write(str(change))
         self.stdout.write(config.summary(changes) + (" (dry run: nothing was changed)" if dry_run and changes else ""))

@@ -1,4 +1,4 @@
-"""`manage.py prepare`: bring the database up to date and fill in what every instance has."""
+"""`manage.py prepare`: migrate the database and create what every instance has."""
 
 from __future__ import annotations
 

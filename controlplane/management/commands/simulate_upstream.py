@@ -11,7 +11,7 @@ from controlplane.simulator import options, server
 
 
 class Command(BaseCommand):
-    """Plays a provider until it is stopped; needs neither the database nor Redis."""
+    """Simulates a provider until it is stopped; needs neither the database nor Redis."""
 
     help = "A local provider with real limits per key. Counts at GET /_stats; faults at POST /_faults."
     requires_system_checks = []

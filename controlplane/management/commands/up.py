@@ -58,7 +58,7 @@ class Command(BaseCommand):
                     supervisor.start(processes.traffic(provider, f"http://{probe}:{port}"))
                 supervisor.until(lambda: is_ready(probe, port), READY_SECONDS, "/readyz is not green", every=0.2)
                 if demo:
-                    # Who is told that it is ready will ask for the demo's project at once.
+                    # A program that waits for the line `ready` uses the demo's project at once.
                     supervisor.until(demo_is_there, READY_SECONDS, "the demo's configuration is not there", every=0.2)
                 supervisor.all_ready()
                 put(sys.stdout, f"ready: http://{probe}:{port}\n")
@@ -72,7 +72,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _prepare(self, supervisor: Supervisor) -> None:
-        """Migrate and fill; print the first credentials past the logs, this once."""
+        """Run `prepare`; print the first credentials once, not into the logs."""
         path = settings.INSTANCE.credentials_path
         known = path.read_text() if path.exists() else ""
         supervisor.run(processes.prepare())
@@ -83,7 +83,7 @@ class Command(BaseCommand):
 
 @contextmanager
 def locked() -> Iterator[DataDirLock]:
-    """This instance's data directory, for ourselves."""
+    """Lock this instance's data directory."""
     lock = DataDirLock(settings.INSTANCE.data_dir)
     lock.take()
     try:
@@ -111,8 +111,8 @@ def say(name: str, line: str) -> None:
 
 
 def put(stream: TextIO, text: str) -> None:
-    """Write past Python's buffer, which would keep what can't be written (closed, a file on a full disk) and fail with
-    each later line. Such text is left out."""
+    """Write without Python's buffer, which would keep text that can't be written (closed, a full disk) and fail with
+    each later line. Such text is dropped."""
     with suppress(OSError):
         os.write(stream.fileno(), text.encode("utf-8", "replace"))
 
@@ -131,7 +131,7 @@ def check_free(host: str, port: int) -> None:
 
 
 def free_port(wished: int) -> int:
-    """`wished` if nobody has it, else one that is free now."""
+    """`wished` if it is free, else another free port."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", wished))

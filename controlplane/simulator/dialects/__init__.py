@@ -1,4 +1,4 @@
-"""The providers that can be played."""
+"""The providers that can be simulated."""
 
 from controlplane.simulator.dialects.anthropic import Anthropic
 from controlplane.simulator.dialects.base import Dialect

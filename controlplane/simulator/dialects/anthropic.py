@@ -96,7 +96,7 @@ class Anthropic(Dialect):
 
 
 def _stream(model: str, text: str, prompt: int, output: int) -> Reply:
-    """The use of the prompt comes with the first event, that of the answer with the last but one."""
+    """The first event has the use of the prompt, the last but one that of the answer."""
     started = {
         "input_tokens": prompt,
         "cache_creation_input_tokens": 0,

@@ -1,4 +1,4 @@
-"""What a dialect has to say: who calls, what a call costs, and how answers, limits and errors are written."""
+"""The interface of a dialect: the caller's key, the cost of a call, and the format of answers, limits and errors."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that was understood: what it is estimated to cost, what it will really use, and its answer."""
+    """A valid request: its estimated cost, its actual use, and its answer."""
 
     answer: Callable[[], Reply]
     estimate: int = 0
     """Tokens that are charged on arrival."""
     used: int = 0
-    """Tokens that it comes to."""
+    """Tokens that it uses in the end."""
     extra: dict[str, Counter] = field(default_factory=dict)
     """Further counters that take one request each (a chat's)."""
 
 
 class Dialect:
-    """One provider's way of speaking. Wall times are Unix seconds by the provider's own clock."""
+    """One provider's protocol. Wall times are Unix seconds by the provider's own clock."""
 
     name = ""
     stepping = False
-    """Whether limits step at the end of a window, rather than refill."""
+    """Whether limits start anew at the end of a window instead of refilling."""
     anonymous = False
     """Whether calls without a key are served (under the key `anonymous`)."""
 
@@ -53,15 +53,15 @@ class Dialect:
         return bearer(request)
 
     def limits(self, given: KeyLimits) -> KeyLimits:
-        """The limits to hold where the options gave `given`."""
+        """The limits to enforce if the options gave `given`."""
         return given
 
     def read(self, request: Request, use: KeyUse, now: float) -> Call | Reply:
-        """Understand a request, or say what is wrong with it."""
+        """Read a request, or return the error."""
         raise NotImplementedError
 
     def limit_headers(self, use: KeyUse, now: float, wall: float) -> dict[str, str]:
-        """Header fields that tell how the key stands."""
+        """Header fields with the key's limits."""
         return {}
 
     def refuse(self, refusal: Refusal, wall: float) -> Reply:
@@ -92,7 +92,7 @@ def bearer(request: Request) -> str:
 
 
 def parse_json(request: Request) -> dict[str, Any] | None:
-    """The body as a JSON object; None if it is none."""
+    """The body as a JSON object; None if it is not one."""
     try:
         body = json.loads(request.body)
     except (ValueError, RecursionError):
@@ -101,7 +101,7 @@ def parse_json(request: Request) -> dict[str, Any] | None:
 
 
 def whole(value: Any, default: int) -> int:
-    """`value` where it is a positive whole number that a model could be asked for."""
+    """`value` if it is a plausible positive whole number of tokens."""
     return value if type(value) is int and 0 < value <= 1_000_000 else default
 
 

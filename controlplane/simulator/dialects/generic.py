@@ -13,7 +13,7 @@ _QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
 class Generic(Dialect):
-    """Every path and method answers with an echo; tokens are estimated from the body (and `max_tokens` in it)."""
+    """Every path and method is answered with an echo; tokens are estimated from the body (and `max_tokens` in it)."""
 
     name = "generic"
     anonymous = True

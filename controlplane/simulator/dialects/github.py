@@ -1,4 +1,4 @@
-"""GitHub's REST API: a window that steps, `x-ratelimit-*` with an epoch, 403 for the primary limit, 429 for the secondary."""
+"""GitHub's REST API: a window that starts anew, `x-ratelimit-*` with an epoch, 403 for the primary limit, 429 for the secondary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DOCS = "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api"
 
 
 class GitHub(Dialect):
-    """Every path answers; `--rpm` requests in each minute (the real service counts by the hour)."""
+    """Every path is answered; `--rpm` requests in each minute (the real service counts by the hour)."""
 
     name = "github"
     stepping = True

@@ -16,7 +16,7 @@ from controlplane.simulator.wire import Request
 _PATH = re.compile(r"/bot(?P<token>[^/]+)/(?P<method>[A-Za-z]+)")
 _OVERALL = KeyLimits(rpm=1800, burst=30)
 _CHAT_BURST = 1.1
-"""Messages: Telegram lets short bursts in a chat pass, and so does this, by what differs between two messages' ways."""
+"""Additional messages: Telegram allows short bursts in a chat, as the delay of two messages may differ."""
 
 
 class Telegram(Dialect):

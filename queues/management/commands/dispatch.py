@@ -1,4 +1,4 @@
-"""The dispatcher: several may run, one leads, the others stand by."""
+"""`dispatch`: runs the dispatcher. Several may run: one leads, the others stand by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An RQ worker of ours on one lane."""
+"""`rqworker`: runs a worker of one lane."""
 
 from __future__ import annotations
 

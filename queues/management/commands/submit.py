@@ -1,4 +1,4 @@
-"""Bulk submit from a file of JSON lines, as one batch, with progress; may be interrupted and run again."""
+"""`submit`: submits a file of JSON lines as one batch, with progress; it may be interrupted and run again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from quotas.rest.fingerprints import fingerprint
 SLICE = 1000
 """Jobs accepted in one transaction."""
 PATIENCE = 1.0
-"""Seconds between two looks at a full queue."""
+"""Seconds between two checks of a full queue."""
 LOOK = 0.5
 
 

@@ -1,4 +1,4 @@
-"""Show a project's webhook secret."""
+"""`webhook_secret`: shows a project's webhook secret."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Upstream accounts: one atomic step picks an account and reserves its capacity, another one settles the call.
 
-The story of a call: `admit` holds it against its caller's limits and against the pool's accounts, and answers with a
+The story of a call: `admit` checks it against its caller's limits and the pool's accounts, and answers with a
 lease or with the exact earliest time; the call is made with the account's credential (which is never here); `settle`
-tells how it went, and the account's cooldown, breaker, health, learned quota and concurrency follow from that.
+reports its outcome, and the account's cooldown, breaker, health, learned quota and concurrency follow from that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quotas.engine.accounts import outcome as accounts_outcome
 from quotas.engine.accounts import packed_pool
 from quotas.engine.accounts.admission import AdmissionCalls
+from quotas.engine.accounts.lease_keys import LeaseKeys
 from quotas.engine.accounts.packed_pool import PackedPool
 from quotas.engine.accounts.view import Explanation, PoolView, state_of, views_of
 from quotas.engine.errors import LimiterUnavailable
@@ -55,7 +56,8 @@ class Accounts:
         self._action = load("account_action")
         self._states = load("account_states", read_only=True)
         self._random = chance or random.Random()
-        self._calls = AdmissionCalls(self.keys, clock, self._random)
+        self._leases = LeaseKeys(self.keys)
+        self._calls = AdmissionCalls(self.keys, self._leases, clock, self._random)
 
     # -- admitting -----------------------------------------------------------------------------------------------
 
@@ -130,11 +132,11 @@ class Accounts:
     # -- settling ------------------------------------------------------------------------------------------------
 
     def settle(self, lease: str, outcome: CallOutcome) -> Settled | None:
-        """Tell how the call through `lease` ended. The first call counts, later ones get its answer.
+        """Settle `lease` by the outcome of its call. The first settlement counts, later ones get its answer.
 
         None for a lease that is not known (or was settled more than an hour ago), and nothing is changed.
         """
-        keys = self._calls.take(lease)
+        keys = self._leases.pop(lease)
         if keys is None:
             return self.settle_many([(lease, outcome)])[0]
         reply = self.transport.send(self._settling(lease, outcome, keys))
@@ -143,7 +145,7 @@ class Accounts:
     def settling(self, lease: str, outcome: CallOutcome) -> Generator[Call, Any, Settled | None]:
         """As `settle`, without input and output, for a lease that this process acquired: yields the script, takes its
         reply. Raises `LookupError` for any other lease."""
-        keys = self._calls.take(lease)
+        keys = self._leases.pop(lease)
         if keys is None:
             raise LookupError(lease)
         reply = yield self._settling(lease, outcome, keys)
@@ -154,13 +156,13 @@ class Accounts:
         given = list(outcomes)
         if not given:
             return []
-        known = [self._calls.take(lease) for lease, _ in given]
+        known = [self._leases.pop(lease) for lease, _ in given]
         unknown = [number for number, keys in enumerate(known) if keys is None]
         if unknown:
-            records = self.transport.command("MGET", *(self._calls.lease_key(given[number][0]) for number in unknown))
+            records = self.transport.command("MGET", *(self._leases.key(given[number][0]) for number in unknown))
             for number, record in zip(unknown, records, strict=True):
                 if record is not None:
-                    known[number] = self._calls.recorded(given[number][0], record)
+                    known[number] = self._leases.of_record(given[number][0], record)
         calls = []
         sent = [number for number, keys in enumerate(known) if keys is not None]
         for number in sent:
@@ -176,8 +178,8 @@ class Accounts:
 
     def owner_of(self, lease: str, account_ids: Iterable[str]) -> str | None:
         """The account that an open lease reserves, out of `account_ids`; None for a lease that is settled or unknown."""
-        record = self.transport.command("GET", self._calls.lease_key(lease))
-        state = None if record is None else self._calls.state_key_of(record)
+        record = self.transport.command("GET", self._leases.key(lease))
+        state = None if record is None else self._leases.state_key_of(record)
         if state is None:
             return None
         return next((one for one in account_ids if packed_pool.account_state_key(self.keys, one) == state), None)
@@ -213,7 +215,7 @@ class Accounts:
     # -- showing -------------------------------------------------------------------------------------------------
 
     def states(self, pool: PoolSpec) -> list[AccountState]:
-        """Every account of the pool as it stands, in the pool's order. Writes nothing."""
+        """The present state of every account of the pool, in the pool's order. Writes nothing."""
         plan = self.plan(pool)
         if not plan.accounts:
             return []
@@ -280,7 +282,7 @@ class Accounts:
         return self._do(account_id, "enable")
 
     def renew(self, account_id: str) -> bool:
-        """The account has another credential: forget what the last one met; calls that are out tell nothing of it."""
+        """The account has another credential: forget what the last one met; calls in flight say nothing about it."""
         return self._do(account_id, "renew")
 
     def refuse(self, account_id: str) -> bool:

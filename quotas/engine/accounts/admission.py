@@ -1,4 +1,4 @@
-"""One admission on its way to the script and back: keys and arguments as they are sent, the answer read."""
+"""The codec of an admission: keys and arguments as they are sent, and the reply as an `Admission`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import struct
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from quotas.engine.accounts.lease_keys import LeaseKeys
 from quotas.engine.accounts.packed_pool import AccountKeys, PackedDemand, PackedPool
 from quotas.engine.keys import Keys, digest, subject
 from quotas.engine.limits import codec
 from quotas.engine.limits.limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
-from quotas.engine.redis.scripts import EMPTY, Call, bulk, load, packed
+from quotas.engine.redis.scripts import EMPTY, Call, Script, bulk, load, packed
 from quotas.engine.types import Admission, AdmitRequest, Decision, Limit, LimitState, PoolSpec
 
 SAMPLE = 16
@@ -26,15 +27,14 @@ _HEAD = struct.Struct("<BBBHBddddd")
 _DRY, _QUIET, _RESERVE, _TOKEN, _KEY, _STICKY, _POOLED, _PAUSED = 1, 2, 4, 8, 16, 32, 64, 128
 _NO_POOL = b"".join(map(bulk, (b"", bytes(80), b"", b"", codec.DOUBLE.pack(1.0))))
 _NONE, _ACQUIRED, _IMPOSSIBLE, _DISABLED = 0, 1, 2, 3
-_REMEMBERED = 10_000
 
 
 @dataclass(slots=True)
 class Prepared:
-    """One admission on its way to the script."""
+    """One admission, packed for the script."""
 
     request: AdmitRequest
-    held: list[Limit]
+    limiting: list[Limit]
     ordered: Sequence[Limit]
     plan: PackedPool | None
     asked: PackedDemand | None
@@ -47,18 +47,49 @@ class Prepared:
     dry: bool = False
 
 
-class AdmissionCalls:
-    """Makes the calls of `acquire.lua`, reads its answers, and remembers the keys of the leases that this process acquired."""
+@dataclass(slots=True)
+class _CallerSide:
+    """What the caller's limits add to a call."""
 
-    def __init__(self, keys: Keys, clock: Callable[[], int] | None, chance: random.Random) -> None:
+    ordered: Sequence[Limit]
+    limiting: list[Limit]
+    counters: list[bytes]
+    """Their counters, then their indexes."""
+    flags: int
+    heads: list[bytes] = field(default_factory=list)
+    """Keys before the counters: of the token and of the reservation."""
+    slot: str = ""
+    reservation: str | None = None
+    life: float = RESERVATION_LIFE
+
+
+@dataclass(slots=True)
+class _PoolSide:
+    """What the pool adds to a call."""
+
+    first: bytes
+    args: bytes
+    plan: PackedPool | None = None
+    demand: PackedDemand | None = None
+    accounts: Sequence[AccountKeys] = ()
+    sampled: bool = False
+    flags: int = 0
+    heads: list[bytes] = field(default_factory=list)
+    key_count: int = 0
+    keys: bytes = b""
+
+
+class AdmissionCalls:
+    """Packs the calls of `acquire.lua` and reads its replies; `leases` gets the keys of each lease that is acquired."""
+
+    def __init__(self, keys: Keys, leases: LeaseKeys, clock: Callable[[], int] | None, chance: random.Random) -> None:
         self.keys = keys
+        self.leases = leases
         self.clock = clock
         self._random = chance
         self._acquire = load("acquire")
         self._look = load("acquire", read_only=True)
         self._plans: OrderedDict[int, PackedPool] = OrderedDict()
-        self._leases: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
-        self._lease_prefix = keys.key("a", "l") + b":"
 
     def plan(self, pool: PoolSpec) -> PackedPool:
         """The pool prepared for the scripts; kept for as long as the same object is asked for."""
@@ -89,7 +120,7 @@ class AdmissionCalls:
                 EMPTY + bulk(asked.specs) + asked.packed,
             )
         lease = secrets.token_urlsafe(15)
-        lease_key = self.lease_key(lease)
+        lease_key = self.leases.key(lease)
         before, between, after = asked.around
         payload = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b" % (
             before, len(lease_key), lease_key, between, len(lease), lease.encode(), after,
@@ -102,91 +133,102 @@ class AdmissionCalls:
         plain = None if dry else self._plain(request)
         if plain is not None:
             return plain
+        now = self.clock() if self.clock else time.time_ns() // 1000
+        caller = self._caller_side(request, dry)
+        pool = self._no_pool() if request.pool is None else self._pool_side(request, request.pool, whole, now)
+        lease = secrets.token_urlsafe(15)
+        lease_key = self.leases.key(lease)
+        script = self._look if dry else self._acquire
+        call = Call(script, packed=self._pack(script, caller, pool, lease, lease_key, now))
+        return Prepared(
+            request, caller.limiting, caller.ordered, pool.plan, pool.demand, pool.accounts, call, lease, lease_key,
+            caller.reservation, pool.sampled, dry,
+        )  # fmt: skip
+
+    def _caller_side(self, request: AdmitRequest, dry: bool) -> _CallerSide:
+        """The caller's limits: their counters, and whether the charge is kept to be settled."""
         ordered = in_order(request.limits)
-        held = [limit for limit in ordered if limit.limit is not None]
-        counters = [self.keys.counter(limit) for limit in held]
+        limiting = [limit for limit in ordered if limit.limit is not None]
+        counters = [self.keys.counter(limit) for limit in limiting]
         if len(set(counters)) != len(counters):
             raise ValueError("one admission names the same counter twice")
-        now = self.clock() if self.clock else time.time_ns() // 1000
-        plan = self.plan(request.pool) if request.pool is not None else None
-        lease = secrets.token_urlsafe(15)
-        flags = _DRY if dry else 0
-        reservation, slot, life = None, "", RESERVATION_LIFE
-        heads: list[bytes] = []
+        side = _CallerSide(ordered, limiting, [*counters, *map(self.keys.index, limiting)], _DRY if dry else 0)
         if request.token and not dry:
-            flags |= _TOKEN
-            heads.append(self.token_key(request.token))
-        slots = [limit.lease_ttl for limit in held if limit.algorithm == "concurrency" and limit.cost]
+            side.flags |= _TOKEN
+            side.heads.append(self.token_key(request.token))
+        slots = [limit.lease_ttl for limit in limiting if limit.algorithm == "concurrency" and limit.cost]
         if slots:
-            life = max(slots)
-        if not dry and wants_reservation(held):
-            slot = reservation = secrets.token_urlsafe(15)
-            flags |= _RESERVE
-            heads.append(self.keys.reservation(reservation))
+            side.life = max(slots)
+        if not dry and wants_reservation(limiting):
+            side.slot = side.reservation = secrets.token_urlsafe(15)
+            side.flags |= _RESERVE
+            side.heads.append(self.keys.reservation(side.reservation))
         elif slots:
-            slot = secrets.token_urlsafe(15)
-        lease_key = self.lease_key(lease)
-        counters += [self.keys.index(limit) for limit in held]
-        asked: PackedDemand | None = None
-        accounts: Sequence[AccountKeys] = ()
-        sampled = False
-        if plan is None:
-            state = self.keys.key("a", "p", "-")
-            first, pool_keys, key_count, pool_args = bulk(state) + bulk(state), b"", 0, _NO_POOL
-            figures = _HEAD.pack(len(held), flags, 0, 0, 0, 0.0, life * 1000, life * 1000, INDEX_SIZE, -1.0)
+            side.slot = secrets.token_urlsafe(15)
+        return side
+
+    def _no_pool(self) -> _PoolSide:
+        state = bulk(self.keys.key("a", "p", "-"))
+        return _PoolSide(first=state + state, args=_NO_POOL)
+
+    def _pool_side(self, request: AdmitRequest, pool: PoolSpec, whole: bool, now: int) -> _PoolSide:
+        """The accounts to choose from: all, or some of a large pool, or all but one that has refused the request."""
+        plan = self.plan(pool)
+        demand = plan.asked(request, now)
+        bound = pool.sticky and bool(request.key)  # its account must be among those that are offered
+        accounts: Sequence[AccountKeys] = plan.accounts
+        sampled = plan.sampled and not whole and not bound
+        if sampled:
+            accounts = self._random.sample(plan.accounts, SAMPLE)
+        if request.without:
+            accounts = [one for one in accounts if one.account.id != request.without]
+        some = sampled or bool(request.without)
+        flags = _POOLED | (_PAUSED if pool.paused else 0) | (_QUIET if sampled else 0)
+        heads = []
+        if request.key:
+            flags |= _KEY | (_STICKY if pool.sticky else 0)
+            if pool.sticky:
+                heads.append(self.keys.key("a", "y", pool.id, digest(request.key)))
+        key_count, keys = self._pool_keys(request, plan, demand, accounts, some)
+        return _PoolSide(
+            plan.packed_head, demand.packed_for(accounts) if some else demand.packed, plan, demand, accounts, sampled,
+            flags, heads, key_count, keys,
+        )  # fmt: skip
+
+    def _pack(
+        self, script: Script, caller: _CallerSide, pool: _PoolSide, lease: str, lease_key: bytes, now: int
+    ) -> bytes:
+        """The call of the script, as it is sent."""
+        limiting, life = caller.limiting, caller.life * 1000
+        flags = caller.flags | pool.flags
+        if pool.plan is None or pool.demand is None:
+            figures = _HEAD.pack(len(limiting), flags, 0, 0, 0, 0.0, life, life, INDEX_SIZE, -1.0)
             specs = b""
         else:
-            pool = plan.pool
-            asked = plan.asked(request, now)
-            bound = pool.sticky and bool(request.key)  # its account must be among those that are offered
-            accounts, sampled = plan.accounts, plan.sampled and not whole and not bound
-            if sampled:
-                accounts = self._random.sample(plan.accounts, SAMPLE)
-            if request.without:
-                accounts = [one for one in accounts if one.account.id != request.without]
-            some = sampled or bool(request.without)
-            flags |= _POOLED | (_PAUSED if pool.paused else 0) | (_QUIET if sampled else 0)
-            if request.key:
-                flags |= _KEY | (_STICKY if pool.sticky else 0)
-                if pool.sticky:
-                    heads.append(self.keys.key("a", "y", pool.id, digest(request.key)))
-            key_count, pool_keys = self._pool_keys(request, plan, asked, accounts, some)
-            first, specs = plan.packed_head, asked.specs
-            pool_args = asked.packed_for(accounts) if some else asked.packed
             figures = _HEAD.pack(
-                len(held),
-                flags,
-                len(asked.templates),
-                len(accounts),
-                plan.strategy,
-                self._random.random(),
-                float(round(pool.lease_ttl * 1000)),
-                life * 1000,
-                INDEX_SIZE,
-                plan.initial,
-            )
-        if held:
-            specs = b"".join([codec.pack_spec(limit, now) for limit in held]) + specs
-        script = self._look if dry else self._acquire
-        payload = packed(
+                len(limiting), flags, len(pool.demand.templates), len(pool.accounts), pool.plan.strategy,
+                self._random.random(), float(round(pool.plan.pool.lease_ttl * 1000)), life, INDEX_SIZE,
+                pool.plan.initial,
+            )  # fmt: skip
+            specs = pool.demand.specs
+        if limiting:
+            specs = b"".join([codec.pack_spec(limit, now) for limit in limiting]) + specs
+        keys = [*caller.heads, *pool.heads, *caller.counters]
+        return packed(
             script,
-            3 + len(heads) + len(counters) + key_count,
-            10 + len(held),
-            first,
+            3 + len(keys) + pool.key_count,
+            10 + len(limiting),
+            pool.first,
             bulk(lease_key),
-            b"".join(map(bulk, heads + counters)),
-            pool_keys,
+            b"".join(map(bulk, keys)),
+            pool.keys,
             EMPTY if self.clock is None else bulk(b"%d" % now),
             bulk(figures),
             bulk(lease.encode()),
-            bulk(slot.encode()),
+            bulk(caller.slot.encode()),
             bulk(specs),
-            pool_args,
-            b"".join([bulk(subject(limit.partition, limit.subject, limit.space)[1]) for limit in held]),
-        )
-        call = Call(script, packed=payload)
-        return Prepared(
-            request, held, ordered, plan, asked, accounts, call, lease, lease_key, reservation, sampled, dry
+            pool.args,
+            b"".join([bulk(subject(limit.partition, limit.subject, limit.space)[1]) for limit in limiting]),
         )
 
     def _pool_keys(
@@ -279,14 +321,8 @@ class AdmissionCalls:
             allowed=True, reservation=slot if one.reservation else None, limits=decision.limits, replayed=True
         )
 
-    # What settling a lease needs: how many keys, and the keys as they are sent.
-
-    def take(self, lease: str) -> tuple[int, bytes] | None:
-        """The keys of a lease that this process was given; once."""
-        return self._leases.pop(lease, None)
-
     def _remember(self, one: Prepared, index: int) -> None:
-        """Keep the keys of a lease that this process was given, so that settling it takes one round trip."""
+        """Keep the keys of a lease that this process has acquired."""
         assert one.plan is not None and one.asked is not None
         chosen = one.offered[index]
         key = one.request.key
@@ -299,30 +335,8 @@ class AdmissionCalls:
             every = (*chosen.counters, *mine)
             count, counters = len(every), b"".join(map(bulk, every))
             cooldown = bulk(self.keys.key("a", "k", chosen.account.id, digest(key)))
-        self._leases[one.lease] = (
-            5 + count,
-            b"".join((lease_key, bulk(chosen.state), one.plan.packed_head, cooldown, counters)),
-        )
-        if len(self._leases) > _REMEMBERED:
-            self._leases.popitem(last=False)
-
-    def recorded(self, lease: str, record: bytes) -> tuple[int, bytes]:
-        """The keys of a lease by its record: another process was given it."""
-        key = self.lease_key(lease)
-        if record.startswith(b"="):
-            keys = [key] * 5
-        else:
-            state, pool, statistics, cooldown, *counters = record.partition(b"\n")[0].split(b" ")
-            keys = [key, state, pool, statistics, key if cooldown == b"-" else cooldown, *counters]
-        return len(keys), b"".join(map(bulk, keys))
-
-    @staticmethod
-    def state_key_of(record: bytes) -> bytes | None:
-        """The key of the account's state in a lease's record; None where the lease is settled."""
-        return None if record.startswith(b"=") else record.partition(b"\n")[0].split(b" ", 1)[0]
-
-    def lease_key(self, lease: str) -> bytes:
-        return self._lease_prefix + lease.encode()
+        keys = b"".join((lease_key, bulk(chosen.state), one.plan.packed_head, cooldown, counters))
+        self.leases.remember(one.lease, (5 + count, keys))
 
     def token_key(self, token: str) -> bytes:
         return self.keys.key("a", "t", digest(token))

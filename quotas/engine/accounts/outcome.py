@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+from quotas.engine.costs import is_count
 from quotas.engine.redis.scripts import bulk
-from quotas.engine.types import MAX_COST, CallOutcome
+from quotas.engine.types import CallOutcome
 
 _HEAD = struct.Struct("<dddBB")
 _LEARNED = struct.Struct("<dddddB")
@@ -30,7 +31,7 @@ def pack(outcome: CallOutcome, random: float, lease: bytes) -> bytes:
     )
     if outcome.target or outcome.request:
         head += _mark(outcome.target) + _mark(outcome.request)
-    usage = [(unit, used) for unit, used in outcome.usage.items() if _is_count(used) and "\n" not in unit and unit]
+    usage = [(unit, used) for unit, used in outcome.usage.items() if is_count(used) and "\n" not in unit and unit]
     learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
     belongs = _EMPTY if outcome.resource is None else bulk(_text("." + outcome.resource[:MAX_RESOURCE]))
     if not usage and not learned and not outcome.error:
@@ -51,7 +52,7 @@ def pack(outcome: CallOutcome, random: float, lease: bytes) -> bytes:
 
 
 def _mark(text: str) -> bytes:
-    """Eight bytes that stand for a text; zeros for an empty one."""
+    """A hash of a text in eight bytes; zeros for an empty one."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() if text else bytes(8)
 
 
@@ -61,8 +62,8 @@ def _quota(unit: str, quota: object) -> bytes | None:
     kind: Any = quota.get("kind")
     limit, remaining = (quota.get(name) for name in ("limit", "remaining"))
     return _LEARNED.pack(
-        limit if _is_count(limit) else -1,
-        remaining if _is_count(remaining) else -1,
+        limit if is_count(limit) else -1,
+        remaining if is_count(remaining) else -1,
         _microseconds(quota.get("reset_after")),
         _microseconds(quota.get("window")),
         -1,
@@ -74,10 +75,6 @@ def _microseconds(seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return -1.0
     return float(round(min(seconds, _LONGEST) * 1e6)) if seconds >= 0 else -1.0
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COST
 
 
 def _text(text: str) -> bytes:

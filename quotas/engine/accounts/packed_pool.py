@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from quotas.engine.dialects import resources
 from quotas.engine.keys import Keys, plain, subject
 from quotas.engine.limits import codec
+from quotas.engine.priorities import is_paused
 from quotas.engine.redis.scripts import bulk
 from quotas.engine.types import AccountSpec, AdmitRequest, Limit, PoolSpec
 
@@ -103,14 +104,14 @@ class PackedPool:
         return self._asked.get((waits_early(self.pool, request.priority), request.model, *request.cost.items()))
 
     def settling(self, one: AccountKeys) -> tuple[int, bytes]:
-        """How many counters hold for a call without a key, and these as they are sent."""
+        """How many counters apply to a call without a key, and these as they are sent."""
         known = self._settling.get(one.state)
         if known is None:
             known = self._settling[one.state] = (len(one.counters), b"".join(map(bulk, one.counters)))
         return known
 
     def templates(self, key: str) -> tuple[Limit, ...]:
-        """The templates that hold for a call with this key (empty: none)."""
+        """The templates that apply to a call with this key (empty: none)."""
         if not key or not self.per_key:
             return self.own
         return self.own + tuple(limit for limit in self.per_key if holds_for(limit, key))
@@ -181,7 +182,7 @@ def pack_accounts(accounts: Sequence[AccountKeys]) -> bytes:
 
 
 def holds_for(limit: Limit, key: str) -> bool:
-    """Whether a template per key holds for this one."""
+    """Whether a template per key applies to this one."""
     patterns = [pattern.strip() for pattern in limit.subject.split(",") if pattern.strip()]
     return not patterns or any(fnmatchcase(key, pattern) for pattern in patterns)
 
@@ -208,8 +209,7 @@ def waits_early(pool: PoolSpec, priority: int) -> bool:
     """Whether a call of this priority (0 first, 9 last) waits from the pool's pause threshold on."""
     if pool.pause_at is None or pool.pause_at >= 1:
         return False
-    first = {"low": 7, "normal": 4, "all": 0}.get(pool.pause)
-    return first is not None and priority >= first
+    return is_paused(pool.pause, priority)
 
 
 def _at(limit: Limit, costs: dict[str, int]) -> Limit:

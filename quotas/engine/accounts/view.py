@@ -1,4 +1,4 @@
-"""How accounts stand, and how they look in the light of one call."""
+"""The state of accounts, as such and for one call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What an admission would answer now, and how every account of the pool and of its fallbacks stands to it."""
+    """What an admission would answer now, and why each account of the pool and of its fallbacks would or would not be chosen."""
 
     admission: Admission
     """As `admit` would answer; it has charged nothing, and has no lease."""

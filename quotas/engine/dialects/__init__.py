@@ -68,7 +68,7 @@ def read(
     now: float | None = None,
     tail: bytes | str = b"",
 ) -> CallOutcome:
-    """How an answered call ended for its account. Never raises, whatever `headers` and `body` hold.
+    """How an answered call ended for its account. Never raises, whatever `headers` and `body` are.
 
     What the body says outranks the status: a provider may refuse inside a 200, and break off a stream with an error.
     `headers`: a mapping (values may be lists) or pairs; `body`: bytes, text, or parsed JSON; `tail`: the end of a body

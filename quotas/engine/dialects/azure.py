@@ -1,4 +1,4 @@
-"""Azure OpenAI: as OpenAI, but resets are plain seconds, and -1 stands for not known.
+"""Azure OpenAI: as OpenAI, but resets are plain seconds, and -1 means not known.
 
 https://learn.microsoft.com/azure/ai-services/openai/how-to/quota
 """

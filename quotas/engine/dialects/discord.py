@@ -36,7 +36,9 @@ def read(answer: Answer) -> Reading:
         reading.hint = wait_values.hint(reset)
     everywhere = answer.at("global") is True or answer.get("x-ratelimit-global") == "true"
     limited = answer.get("x-ratelimit-scope")
-    if everywhere or limited == "global" or not isinstance(answer.json, dict):
+    # An address that is blocked as a whole is told no time, by a page or by an object.
+    told = [answer.at("retry_after"), answer.at("global"), limited]
+    if everywhere or limited == "global" or told == [None, None, None]:
         reading.scope = "account"
     else:
         reading.scope = "key"
@@ -55,7 +57,7 @@ def _forbidden(answer: Answer, reading: Reading) -> None:
 
 
 def _unit(answer: Answer) -> str:
-    """Limits are per bucket (a route): they are shown, not held against the account's requests as a whole."""
+    """Limits are per bucket (a route): they are shown, and do not limit the account's requests as a whole."""
     bucket = answer.get("x-ratelimit-bucket")
     if not bucket:
         return "requests"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from quotas.engine.categories import LIMITS
+from quotas.engine.costs import MAX_COST
 from quotas.engine.dialects import numbers, wait_values
 from quotas.engine.dialects.response import Answer, dig
-from quotas.engine.types import MAX_COST
 
 Scope = Literal["account", "key", "pool", "model"]
 
@@ -83,7 +83,7 @@ class Reading:
 
 
 def by_status(answer: Answer) -> Reading:
-    """The findings that hold for any HTTP API: category by status, `Retry-After`, the error's text."""
+    """The findings that apply to any HTTP API: category by status, `Retry-After`, the error's text."""
     reading = Reading(category(answer.status))
     if answer.status == 403:
         reading.scope = "key"
@@ -187,5 +187,6 @@ _CATEGORIES = {
     403: "auth",
     407: "network",
     408: "timeout",
+    420: "rate_limited",
     429: "rate_limited",
 }

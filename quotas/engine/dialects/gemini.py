@@ -32,6 +32,8 @@ def read(answer: Answer) -> Reading:
             _violations(dig(detail, "violations"), reading)
         elif dig(detail, "reason") == "MODEL_CAPACITY_EXHAUSTED":
             reading.category, reading.scope = "server", "model"
+        elif reading.category == "rate_limited" and "PerDay" in str(dig(detail, "metadata", "quota_limit")):
+            reading.category = "quota_exhausted"
     delay = retry_delay(details)
     if delay is not None and reading.category != "validation":
         reading.hint = delay

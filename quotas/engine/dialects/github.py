@@ -21,7 +21,7 @@ def read(answer: Answer) -> Reading:
     reading = by_status(answer)
     named = answer.get("x-ratelimit-resource")
     if named:
-        # Only what has a resource's form: whatever else stands there must not become a name that is kept.
+        # Only what has a resource's form: any other text must not become a stored name.
         reading.resource = named if _RESOURCE.fullmatch(named) else "other"
     unit = "requests"
     quota = trio(answer, "x-ratelimit-")

@@ -13,8 +13,10 @@ _WINDOWS = {"requests": 86400.0, "tokens": 60.0}
 
 
 def read(answer: Answer) -> Reading:
-    """As OpenAI's, with the windows that hold here."""
+    """As OpenAI's, with Groq's own windows."""
     reading = openai.read(answer)
+    if answer.status == 498:  # the flex tier has no capacity left
+        reading.category = "server"
     for unit, window in _WINDOWS.items():
         if unit in reading.learned:
             reading.learned[unit]["window"] = window

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST
 
 _DECIMAL = re.compile(r"([0-9]{1,19})(?:\.[0-9]{1,18})?")
 _GO_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,12})?)(ns|us|µs|ms|d|h|m|s)")

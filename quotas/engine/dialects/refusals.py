@@ -1,4 +1,4 @@
-"""Refusals that a status does not tell apart: an account without money, a suspended one, a request that never fits.
+"""Refusals that a status does not distinguish: an account without money, a suspended one, a request that never fits.
 
 Providers say these things with the caller's own statuses, or inside a 200. They are recognised by machine-readable
 codes, and by words only where the error's text begins with them or with its figures: a text may quote what the
@@ -29,13 +29,26 @@ SPENT = frozenset(
 """No money, or a quota of a longer period: the account can't be used until somebody pays or the period ends."""
 SPENT_UNLESS_429 = frozenset({"quota_exceeded", "QuotaExceeded", "quotaExceeded"})
 """With 429 these may be a rate limit's."""
-DAILY = frozenset({"dailyLimitExceeded", "dailyLimitExceededUnreg"})
+DAILY = frozenset(
+    {"dailyLimitExceeded", "dailyLimitExceededUnreg", "ServiceQuotaExceededException", "REQUEST_LIMIT_EXCEEDED"}
+)
+_DAILY_WORDS = re.compile(
+    r"Too many tokens per day|(?:You have reached your|Account exceeded the) daily .{0,40}limit"
+    r"|You are using a Trial key, which is limited to [0-9,]{1,12} API calls / month",
+    re.IGNORECASE,
+)
+"""A quota of a day or a month, which comes back by itself."""
+OVERLOADED = frozenset({"engine_overloaded", "engine_overloaded_error", "overloaded_error", "capacity_exceeded"})
+"""The provider is short of capacity, though it answers 429: it says nothing about the account."""
+REJECTED = frozenset({"card_error", "card_declined", "content_policy_violation", "moderation_blocked"})
+"""What was asked for is refused, with the status of a payment or a permission."""
 SUSPENDED = frozenset(
     {
         "account_deactivated", "organization_deactivated", "organization_restricted", "account_suspended",
         "access_terminated", "CONSUMER_SUSPENDED", "CONSUMER_INVALID", "ACCOUNT_STATE_INVALID", "API_KEY_INVALID",
         "API_KEY_EXPIRED", "API_KEY_LEAKED", "keyInvalid", "keyExpired", "invalid_api_key", "InvalidApiKey",
         "organization_on_hold", "ReadOnlyDisabledSubscription", "SubscriptionDisabled", "UnrecognizedClientException", "InvalidClientTokenId",
+        "ExpiredTokenException", "ExpiredToken", "InvalidAccessKeyId",
     }
 )  # fmt: skip
 """The credential, or the account behind it, is refused for whatever it asks."""
@@ -62,13 +75,16 @@ _SPENT_WORDS = re.compile(
 _SUSPENDED_WORDS = re.compile(
     r"This organization has been disabled|Your API key was reported as leaked|Sorry\. Your account was suspended"
     r"|Organization has been restricted|Your account has been (?:disabled|suspended|deactivated)"
-    r"|Permission denied: Consumer .{1,120} has been suspended|Your access was terminated",
+    r"|Permission denied: Consumer .{1,120} has been suspended|Your access was terminated"
+    r"|Error validating access token",
     re.IGNORECASE,
 )
+_LIMITED_WORDS = re.compile(r"\(#(?:4|17|32|613|800[0-9]{2})\) ")
+"""Meta's Graph API has its codes in the text, with 400 and 403."""
 _NUMBER = r"([0-9][0-9,_]{0,18})(?!\.?[0-9])"
 _LIMIT = re.compile(rf"\blimit:? {_NUMBER}", re.IGNORECASE)
 _REQUESTED = re.compile(rf"\brequested:? {_NUMBER}", re.IGNORECASE)
-_TOO_LARGE = re.compile(r"Request too large", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"Request too large|Extra usage is required for long context requests", re.IGNORECASE)
 _TOO_COSTLY = frozenset(
     {"MAX_COST_EXCEEDED", "MAX_NODE_LIMIT_EXCEEDED", "request_too_large", "context_length_exceeded"}
 )
@@ -79,12 +95,15 @@ def apply(answer: Answer, reading: Reading, status: int) -> None:
     if status < 400 or reading.certain:
         return
     known = codes(answer)
-    if status != 429 and 400 <= status < 500 and reading.category not in LIMITS and known & LIMITED_CODES:
+    words = reason_of(reading.message)
+    limited = known & LIMITED_CODES or _LIMITED_WORDS.match(words)
+    if status != 429 and 400 <= status < 500 and reading.category not in LIMITS and limited:
         reading.category, reading.scope = "rate_limited", "account"
-    if never_fits(known, reading):
+    if never_fits(known, reading) or (status in (402, 403) and is_rejected(answer, known)):
         reading.reject_request()
         return
-    words = reason_of(reading.message)
+    if status == 429 and known & OVERLOADED:
+        reading.category, reading.scope = "server", "account"
     if known & SUSPENDED or _SUSPENDED_WORDS.match(words):
         reading.refuse_credential()
     elif reading.category != "server" and (
@@ -93,7 +112,7 @@ def apply(answer: Answer, reading: Reading, status: int) -> None:
         if reading.scope == "model" and reading.category == "quota_exhausted":
             return  # the dialect knows better which part of the account it is
         reading.spend_account()
-    elif known & DAILY:
+    elif known & DAILY or (reading.category in LIMITS and _DAILY_WORDS.match(words)):
         reading.category, reading.scope = "quota_exhausted", "account"
 
 
@@ -114,6 +133,11 @@ def never_fits(known: set[str], reading: Reading) -> bool:
     return _TOO_LARGE.match(words) is not None
 
 
+def is_rejected(answer: Answer, known: set[str]) -> bool:
+    """Whether a refusal with a payment's or a permission's status is about what was asked for."""
+    return bool(known & REJECTED) or answer.at("error", "metadata", "flagged_input") is not None
+
+
 def codes(answer: Answer) -> set[str]:
     """The machine-readable codes of an error, from all the places where APIs have them."""
     found: set[str] = set()
@@ -121,7 +145,7 @@ def codes(answer: Answer) -> set[str]:
         error = dig(part, "error")
         errors = dig(part, "errors")
         for source in (part, error, dig(part, "detail"), dig(error, "innererror"), *_first(errors)):
-            for name in ("code", "type", "status", "reason", "__type"):
+            for name in ("code", "type", "status", "reason", "__type", "errorCode"):
                 _add(found, dig(source, name))
         _add(found, error)
         for item in (*_first(errors), *_first(dig(error, "errors"))):

@@ -16,7 +16,8 @@ from quotas.engine.dialects.response import Answer, dig
 
 MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms", "x-amz-retry-after")
 _SECONDS_IN_BODY = (
-    ("parameters", "retry_after"), ("retry_after",), ("retryAfter",), ("retry_after_seconds",), ("error", "retry_after"),
+    ("parameters", "retry_after"), ("retry_after",), ("retryAfter",), ("retry_after_seconds",), ("estimated_time",),
+    ("error", "retry_after"),
     ("error", "retryAfter"), ("error", "retry_after_seconds"), ("error", "metadata", "retry_after_seconds"),
     ("error", "metadata", "retry_after"), ("error", "details", "retry_after"),
 )  # fmt: skip
@@ -42,6 +43,7 @@ _RESETS = (
     ("x-ratelimit-remaining", "x-ratelimit-reset-after"),
     ("x-ratelimit-remaining", "x-ratelimit-reset"),
     ("x-rate-limit-remaining", "x-rate-limit-reset"),
+    ("x-ratelimit-requests-remaining", "x-ratelimit-requests-reset"),
     ("ratelimit-remaining", "ratelimit-reset"),
 )
 
@@ -49,7 +51,7 @@ _RESETS = (
 def complete(answer: Answer, reading: Reading) -> None:
     """Find the wait that the dialect has not found: another form's explicit hint, then another form's reset.
 
-    A hint for now gives way to any that names a time.
+    A hint that names a time takes precedence over a hint for now.
     """
     if reading.category not in TRANSIENT:
         return

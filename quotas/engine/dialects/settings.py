@@ -1,4 +1,4 @@
-"""What `settings` of a provider may hold, to the last member: the form of what `generic.read` looks up.
+"""What `settings` of a provider may contain, to the last member: the form of what `generic.read` looks up.
 
 A name that is slightly wrong would be ignored when answers are read, so it is refused where it is written.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from quotas.engine.categories import LIMITS, OF_CALLS
+from quotas.engine.costs import is_unit
 from quotas.engine.dialects import wait_values
 from quotas.engine.dialects.findings import Scope
 
@@ -114,7 +115,7 @@ def _by_unit(inner: Form) -> Form:
             yield Misfit(path, "must be a mapping of units")
             return
         for unit, item in value.items():
-            if not isinstance(unit, str) or not 0 < len(unit) <= 32:
+            if not is_unit(unit):
                 yield Misfit((*path, str(unit)), "is no name of a unit")
             else:
                 yield from inner(item, (*path, unit))

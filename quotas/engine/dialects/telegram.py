@@ -11,7 +11,7 @@ from quotas.engine.dialects import numbers, wait_values
 from quotas.engine.dialects.findings import Reading, by_status
 from quotas.engine.dialects.response import Answer
 
-_RETRY_AFTER = re.compile(r"[Rr]etry after ([0-9]{1,9})\b")
+_RETRY_AFTER = re.compile(r"(?:[Rr]etry after |FLOOD_WAIT_)([0-9]{1,9})\b")
 
 
 def read(answer: Answer) -> Reading:

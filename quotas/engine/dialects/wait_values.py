@@ -6,6 +6,8 @@ the difference, which the engine adds to its own clock.
 
 from __future__ import annotations
 
+import re
+
 from quotas.engine.dialects import dates, numbers
 
 MAX_WAIT = 31 * 86400.0
@@ -14,6 +16,7 @@ NOW = 0.05
 """A hint of fewer seconds says "now": rounded down, or a moment that has just passed."""
 FLOOR = 1.0
 """Seconds that a hint for now comes to, so that a refused call does not go round at once."""
+_ADORNED = re.compile(r"[\"']?(?P<seconds>[0-9]{1,19}(?:\.[0-9]{1,18})?)(?: ?sec(?:ond)?s?)?[\"']?", re.IGNORECASE)
 _PLAUSIBLE_SKEW = 86400.0
 _NONSENSE = 1e13
 
@@ -50,7 +53,7 @@ def reference_clock(date: str | None, aged: bool, now: float) -> float:
 def reset(text: str, clock: float, encoding: str = "auto") -> float | None:
     """Seconds until the time or after the duration that `text` says.
 
-    `encoding`: `delta` (seconds), `ms`, `epoch`, `epoch_ms`, `go`, `rfc3339`, `http_date`, or `auto`, which tells them
+    `encoding`: `delta` (seconds), `ms`, `epoch`, `epoch_ms`, `go`, `rfc3339`, `http_date`, or `auto`, which distinguishes them
     apart by form and size. A reset that is 0 or has just passed is 0.0.
     """
     if encoding != "auto":
@@ -70,7 +73,7 @@ def reset(text: str, clock: float, encoding: str = "auto") -> float | None:
 def retry_after(values: list[str], clock: float) -> float | None:
     """The wait that one or more `Retry-After` fields ask for: the longest that can be read.
 
-    Takes seconds (with a fraction), HTTP-dates in the three formats, a Go duration, and an epoch where somebody sent
+    Takes seconds (with a fraction, in quotes or with their unit as a word), HTTP-dates in the three formats, a Go duration, and an epoch where somebody sent
     that. Zero, negative values and moments of the last day say "now" (0.0); unreadable ones say nothing.
     """
     found = []
@@ -83,6 +86,8 @@ def retry_after(values: list[str], clock: float) -> float | None:
 
 
 def _one(text: str, clock: float) -> float | None:
+    if match := _ADORNED.fullmatch(text):
+        text = match["seconds"]
     number = numbers.signed(text)
     if number is not None:
         return _by_size(number, clock)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quotas.engine.types import MAX_COST
+from quotas.engine.costs import MAX_COST
 
 RING = 60
 FAR = 3_155_760_000_000_000
@@ -48,7 +48,7 @@ class Verdict:
 
 
 class StaleBoundaries(Exception):
-    """No calendar period of those given holds the present moment."""
+    """None of the given calendar periods contains the present moment."""
 
 
 def _ceil(n: int, d: int) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import lru_cache
 from math import gcd
 
+from quotas.engine.costs import MAX_COST
+from quotas.engine.limits.capacity import capacity_of
 from quotas.engine.limits.periods import boundaries
-from quotas.engine.types import ALGORITHMS, MAX_COST, Decision, Limit, LimitState
+from quotas.engine.types import ALGORITHMS, Decision, Limit, LimitState
 
 DRY_RUN, BYPASS, RESERVE, TOKEN = 1, 2, 4, 8
 DENIED, ALLOWED, STALE, CONFLICT = 0, 1, 2, 3
@@ -25,13 +27,6 @@ MICROSECONDS = 1_000_000
 
 def whole_microseconds(seconds: float) -> int:
     return round(seconds * MICROSECONDS)
-
-
-def check_amounts(amounts: Mapping[str, int]) -> None:
-    """ValueError unless every amount is a whole number from 0 to 2^53 - 1."""
-    for unit, amount in amounts.items():
-        if type(amount) is not int or not 0 <= amount <= MAX_COST:
-            raise ValueError(f"{unit}: a whole number from 0 to 2^53 - 1, not {amount!r}")
 
 
 @lru_cache(maxsize=16384)
@@ -72,9 +67,7 @@ def present(limit: Limit, now: int) -> tuple[int, int]:
 
 def capacity(limit: Limit) -> int | None:
     """The most that is ever available at once; None where nothing limits."""
-    if limit.algorithm == "token_bucket" and limit.limit and limit.burst is not None:
-        return limit.burst
-    return limit.limit
+    return capacity_of(limit.algorithm, limit.limit, limit.burst)
 
 
 def window_of(limit: Limit, now: int) -> float:

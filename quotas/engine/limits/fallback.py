@@ -1,7 +1,7 @@
 """What happens while the limiter's server is away: each policy's own answer, never unlimited, never a pile-up.
 
     hung or gone -> one call pays the timeout (50 to 100 ms) -> the breaker opens: nobody else waits for the server
-    while open   -> policies that fail open are held by this process alone, at limit / processes; as soon as one
+    while open   -> policies that fail open are enforced by this process alone, at limit / processes; as soon as one
                     policy of a check fails closed, the check is refused
     probing      -> one thread at a time writes a key of its own, every `probe_every` seconds; the first success closes
 
@@ -81,7 +81,7 @@ class ServerBreaker:
 class ResilientLimiter:
     """A Limiter that answers when its server can't. Same methods, same shapes; `degraded` says which decisions.
 
-    `processes` returns how many processes share the limits: each one holds its share alone during an outage. The
+    `processes` returns how many processes share the limits: each one enforces its share alone during an outage. The
     wrapped limiter should have a timeout of 0.05 to 0.1 s.
     """
 
@@ -204,7 +204,7 @@ class ResilientLimiter:
         return self._asked(lambda: self.limiter.reset_policy(limit_id))
 
     def ask(self, ask: Callable[[Transport], T]) -> T:
-        """What `ask` makes of the way to the server. Raises LimiterUnavailable, at once while the server is away."""
+        """The result of `ask` with the transport to the server. Raises LimiterUnavailable, at once while the server is away."""
         return self._asked(lambda: ask(self.limiter.transport))
 
     def _asked(self, ask: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""The limiter: requests held against limits by scripts on the server, all or nothing."""
+"""The limiter: scripts on the server check requests against limits, and charge all of them or none."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from quotas.engine.costs import check_amounts
 from quotas.engine.errors import IdempotencyConflict, LimiterUnavailable
 from quotas.engine.keys import SHOWN, Keys, digest, parse_member, subject
 from quotas.engine.limits import codec
@@ -44,10 +45,10 @@ class CheckRequest:
 
 @dataclass(slots=True)
 class Prepared:
-    """A check on its way: limits in order of report, those that limit, and the call of the script."""
+    """A check that is ready to be sent: limits in order of report, those that limit, and the call of the script."""
 
     limits: Sequence[Limit]
-    held: list[Limit]
+    limiting: list[Limit]
     counters: list[bytes]
     call: Call
     reservation: str | None
@@ -122,7 +123,7 @@ class Limiter:
         """
         send = self.transport.send
         prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
-        if not prepared.held:
+        if not prepared.limiting:
             return self.decode(prepared, b"")
         reply = send(prepared.call)
         if self.is_stale(reply):
@@ -134,7 +135,7 @@ class Limiter:
         """Many checks in one round trip, in order, each all or nothing by itself."""
         asked = list(requests)
         prepared = [self.prepare(request) for request in asked]
-        sent = [place for place, one in enumerate(prepared) if one.held]
+        sent = [place for place, one in enumerate(prepared) if one.limiting]
         replies: dict[int, Reply] = dict(
             zip(sent, self.transport.run_many([prepared[place].call for place in sent]), strict=True)
         )
@@ -144,7 +145,7 @@ class Limiter:
                 replies[place] = self.transport.send(prepared[place].call)
         return [self.decode(one, replies.get(place, b"")) for place, one in enumerate(prepared)]
 
-    # A check without the way to the server, for who goes it himself: prepare, send `call` unless nothing is held, once
+    # A check without its round trip, for callers that send `call` themselves (unless nothing limits): prepare, send, once
     # more where the reply is stale, decode.
 
     def prepare(self, request: CheckRequest) -> Prepared:
@@ -169,7 +170,7 @@ class Limiter:
         limits = in_order(limits)
         now = self.now()
         keys = self.keys
-        held: list[Limit] = []
+        limiting: list[Limit] = []
         counters: list[bytes] = []
         specs = [b""]
         parts: list[bytes] = []
@@ -182,7 +183,7 @@ class Limiter:
             one = limit.packed
             if one is None or one.keys is not keys or not one.since <= now < one.until:
                 one = PackedLimit.of(limit, keys, now)
-            held.append(limit)
+            limiting.append(limit)
             counters.append(one.counter)
             parts.append(one.counter_sent)
             indexes.append(one.index_sent)
@@ -190,9 +191,9 @@ class Limiter:
             specs.append(one.spec)
             if one.reserves:
                 reserves = True
-                if one.lends:
+                if one.takes_slot:
                     leases.append(limit.lease_ttl)
-        count = len(held)
+        count = len(limiting)
         if len(set(counters)) != count:
             raise ValueError("one check names the same counter twice")
         parts += indexes
@@ -218,12 +219,12 @@ class Limiter:
         parts += members
         script = self._peek if dry_run else self._check
         call = Call(script, (), (), packed(script, sent, 4 + count, *parts))
-        return Prepared(limits, held, counters, call, reservation, bypass)
+        return Prepared(limits, limiting, counters, call, reservation, bypass)
 
     def decode(self, prepared: Prepared, reply: Reply) -> Decision:
-        """The decision that a reply is; `reply` does not matter where nothing was held and so nothing sent."""
+        """The decision in a reply. `reply` does not matter if nothing limits, since nothing was sent then."""
         limits = prepared.limits
-        if not prepared.held:
+        if not prepared.limiting:
             return codec.decide(
                 limits, [codec.unlimited(limit) for limit in limits], [], True, bypassed=prepared.bypass
             )
@@ -252,11 +253,11 @@ class Limiter:
         """An earlier answer to the same token: (answer, reservation, limits that it is about)."""
         known, _, lease = names.partition(b"\n")
         counters = known.split(b" ")
-        held = prepared.held
+        limiting = prepared.limiting
         limits = prepared.limits
         if counters != prepared.counters:
             # The policies were changed since: answer for those that are still the same.
-            by_key = dict(zip(prepared.counters, held, strict=True))
+            by_key = dict(zip(prepared.counters, limiting, strict=True))
             places = [(n, by_key[key]) for n, key in enumerate(counters) if key in by_key]
             size, start = codec.STATE.size, codec.STATUS.size
             answer = answer[:start] + b"".join(answer[start + n * size : start + (n + 1) * size] for n, _ in places)
@@ -288,7 +289,7 @@ class Limiter:
     ) -> Generator[Call | tuple[str, bytes], Any, Settlement | None]:
         """As `settle`, without input and output: yields commands and scripts, takes their replies."""
         actual = dict(actual or {})
-        codec.check_amounts(actual)
+        check_amounts(actual)
         key = self.keys.reservation(reservation)
         record = yield "GET", key
         if record is None:
@@ -314,7 +315,7 @@ class Limiter:
         return self._settlement(reservation, record, repeated=True)
 
     def units_of(self, reservation: str) -> frozenset[str]:
-        """The units of an open reservation, as they stand in keys; empty for one that is settled or not known."""
+        """The units of an open reservation, as keys spell them; empty for one that is settled or not known."""
         record = self.transport.command("GET", self.keys.reservation(reservation))
         if record is None or record.startswith(b"="):
             return frozenset()
@@ -329,7 +330,7 @@ class Limiter:
             if unit not in note["actual"]:
                 continue
             back = int(back)
-            # Of several limits in one unit, the one that moved the most tells what the unit came to.
+            # Of several limits in one unit, the one that moved the most gives the unit's total.
             if unit not in refunded or abs(back) > abs(refunded[unit]):
                 refunded[unit] = back
         return Settlement(reservation, note["actual"], refunded, repeated)
@@ -337,7 +338,7 @@ class Limiter:
     # -- showing and resetting -----------------------------------------------------------------------------------
 
     def peek(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
-        """How the limits stand, and whether their costs would pass. Charges nothing and creates no key."""
+        """The present state of the limits, and whether their costs would pass. Charges nothing and creates no key."""
         return self.check(limits, dry_run=True).limits
 
     def usage(

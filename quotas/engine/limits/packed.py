@@ -20,7 +20,7 @@ class PackedLimit:
         "counter_sent",
         "index_sent",
         "keys",
-        "lends",
+        "takes_slot",
         "member_sent",
         "reserves",
         "since",
@@ -37,9 +37,9 @@ class PackedLimit:
         self.spec = codec.pack_spec(limit, now)
         self.since, self.until = codec.present(limit, now) if limit.algorithm == "calendar" else ALWAYS
         """From when to when, by our guess at the server's clock, the spec is true."""
-        self.lends = limit.algorithm == "concurrency" and limit.cost > 0
+        self.takes_slot = limit.algorithm == "concurrency" and limit.cost > 0
         """Whether it gives a slot that must be given back."""
-        self.reserves = self.lends or (limit.algorithm != "concurrency" and limit.unit != "requests")
+        self.reserves = self.takes_slot or (limit.algorithm != "concurrency" and limit.unit != "requests")
         """Whether it is to be settled: a slot, or a unit whose actual use is known later, even if it costs 0 ahead."""
 
     @classmethod

@@ -114,7 +114,7 @@ class PrepaidLease:
         rate = (self._size - self._left) / max(now - self._taken, 1e-6) if self._size else 16 / HORIZON
         self._give_back()
         ahead = min(self._units, int(rate * HORIZON), self._room // SHARE)
-        start = time.monotonic()  # before asking: the way there and back is not ours to spend in
+        start = time.monotonic()  # before the request: the round trip shortens the block's life
         got, decision = take(self._limiter, self._limits, max(units, ahead, 1), max(units, 1))
         if not got:
             self._room = 0

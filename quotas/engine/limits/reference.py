@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from quotas.engine.costs import check_amounts
 from quotas.engine.errors import IdempotencyConflict
 from quotas.engine.keys import Keys, subject
 from quotas.engine.limits import codec
@@ -96,21 +97,21 @@ class ReferenceLimiter:
         ]
 
     def _decide(self, limits: Sequence[Limit], now: int, dry_run: bool, bypass: bool, reserve: bool | None) -> Decision:
-        held = [limit for limit in limits if limit.limit is not None]
-        keys = [self.keys.counter(limit) for limit in held]
+        limiting = [limit for limit in limits if limit.limit is not None]
+        keys = [self.keys.counter(limit) for limit in limiting]
         if len(set(keys)) != len(keys):
             raise ValueError("one check names the same counter twice")
-        specs = [spec_of(limit, now) for limit in held]
+        specs = [spec_of(limit, now) for limit in limiting]
         cells = [self._cell(key, spec, now) for key, spec in zip(keys, specs, strict=True)]
         verdicts = [cell.judge(spec, now, spec.cost) for cell, spec in zip(cells, specs, strict=True)]
         allowed = bypass or all(v.allowed or s.shadow for v, s in zip(verdicts, specs, strict=True))
         reservation = None
         if allowed and not dry_run:
-            charging = [limit for limit in held if limit.cost]
+            charging = [limit for limit in limiting if limit.cost]
             leases = [limit.lease_ttl for limit in charging if limit.algorithm == "concurrency"]
             lease = secrets.token_urlsafe(15)
             charges = []
-            for i, (limit, key, spec) in enumerate(zip(held, keys, specs, strict=True)):
+            for i, (limit, key, spec) in enumerate(zip(limiting, keys, specs, strict=True)):
                 if not verdicts[i].allowed:
                     continue
                 if not spec.cost:
@@ -122,7 +123,7 @@ class ReferenceLimiter:
                 charges.append(_Charge(key, limit, spec, tags, self._epochs[key]))
                 used = cell.used_now(spec, now)
                 verdicts[i] = Verdict(True, used, max(0, spec.capacity - used), 0, cell.reset(spec, now))
-            if wants_reservation(held) if reserve is None else reserve:
+            if wants_reservation(limiting) if reserve is None else reserve:
                 reservation = lease
                 life = max(leases, default=RESERVATION_LIFE)
                 self._reservations[lease] = (now + round(life * MICROSECONDS), charges)
@@ -163,9 +164,9 @@ class ReferenceLimiter:
         for records in (self._reservations, self._settled, self._tokens):
             while records:
                 oldest = next(iter(records))
-                if records[oldest][0] > now:  # type: ignore[index]
+                if records[oldest][0] > now:
                     break
-                del records[oldest]  # type: ignore[arg-type]
+                del records[oldest]
 
     def expires(self, reservation: str) -> int | None:
         """When an open reservation expires, in microseconds; None where there is no such one."""
@@ -175,7 +176,7 @@ class ReferenceLimiter:
     def settle(self, reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
         """As Limiter.settle."""
         actual = dict(actual or {})
-        codec.check_amounts(actual)
+        check_amounts(actual)
         with self._lock:
             now = self.clock()
             if reservation in self._settled and self._settled[reservation][0] > now:

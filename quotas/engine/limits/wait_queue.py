@@ -1,7 +1,7 @@
-"""A line of waiters that all processes share: tickets in order of arrival, one line for each counter.
+"""A queue of waiters that all processes share: tickets in order of arrival, one queue for each counter.
 
-stand -> a place; renewed once a second together with the other waiters of the process, or the ticket is dropped
-leave -> the next ticket is called: its process sleeps in a blocking read until then, and asks nothing
+enqueue -> a position; renewed once a second together with the process's other tickets, else the ticket is dropped
+dequeue -> the next ticket is called: its process sleeps in a blocking read until then
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import redis as redis_py
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
-from quotas.engine.redis.scripts import load
-from quotas.engine.redis.transport import Transport, Wire, pack
+from quotas.engine.redis.scripts import load, pack
+from quotas.engine.redis.transport import Transport, Wire
 
 LEASE = 3.0
-"""Seconds after which a ticket that nobody renews is dropped: how long a waiter that died holds up the others."""
+"""Seconds after which a ticket that is not renewed is dropped: how long a dead waiter can block the others."""
 GRACE = 0.25
-"""Seconds by which a blocking read may overstay."""
+"""Seconds by which a blocking read may exceed its timeout."""
 
 Ask = Callable[[Callable[[Transport], Any]], Any]
-"""Runs a function on the way to the server. Raises LimiterUnavailable."""
+"""Runs a function with the transport to the server. Raises LimiterUnavailable."""
 
 
 def line_keys(keys: Keys, counter: bytes) -> list[bytes]:
-    """A line: its tickets by their place, and by when their leases end."""
+    """The keys of a queue: its tickets by their position, and by when they expire."""
     return [keys.key("w", counter.decode()), keys.key("w", counter.decode(), "e")]
 
 
 def turn_key(keys: Keys, ticket: str) -> bytes:
-    """What the owner of a ticket reads until it is called."""
+    """The list that the owner of a ticket reads until it is called."""
     return keys.key("w", "t", ticket)
 
 
@@ -42,7 +42,7 @@ def call_commands(keys: Keys, ticket: str) -> list[bytes]:
 
 
 class WaitQueue:
-    """Lines on one server. Safe under threads. Every method raises LimiterUnavailable."""
+    """Queues on one server. Safe under threads. Every method raises LimiterUnavailable."""
 
     def __init__(self, ask: Ask, keys: Keys, *, clock: Callable[[], int] | None = None) -> None:
         self._ask = ask
@@ -58,7 +58,7 @@ class WaitQueue:
         return next((counter for counter, reply in zip(counters, replies, strict=True) if reply == 1), None)
 
     def enqueue(self, counter: bytes, tickets: Sequence[tuple[str, int | None]]) -> tuple[list[int], str]:
-        """Take or keep places: (the place of each ticket, the ticket that is first)."""
+        """Add or renew tickets: (the position of each ticket, the ticket that is first)."""
         now = b"" if self._clock is None else b"%d" % self._clock()
         args: list[bytes | str] = [now, b"%d" % round(LEASE * 1e6)]
         for ticket, place in tickets:
@@ -67,7 +67,7 @@ class WaitQueue:
         return [int(place) for place in places], first.decode()
 
     def dequeue(self, counter: bytes, ticket: str) -> None:
-        """Give a place up, and call the next one if it was the first."""
+        """Remove a ticket, and call the next one if it was the first."""
 
         def act(transport: Transport) -> None:
             first = transport.run(self._dequeue, line_keys(self._keys, counter), [ticket])
@@ -77,7 +77,7 @@ class WaitQueue:
         self._ask(act)
 
     def listener(self) -> TurnListener:
-        """What hears that a ticket is called."""
+        """Waits until a ticket reaches the head of its queue."""
         return TurnListener(self._ask, lambda ticket: turn_key(self._keys, ticket))
 
 

@@ -1,15 +1,15 @@
-"""Waiting for capacity: in order of arrival, in all processes together, with hardly a question.
+"""Waiting for capacity: in order of arrival over all processes, with few round trips.
 
-Whoever is refused stands in the line of the counter that refused, with a ticket (`line.WaitQueue`). Only the first
-one in a line asks the limiter, and it sleeps until the exact time that the denial named; all others are asleep until
-they are called. Of a process's waiters in one line only the first one speaks for all: it renews their tickets.
+A refused check enters the queue of the counter that refused it, with a ticket (`wait_queue.WaitQueue`). Only the first
+waiter of a queue asks the limiter, and it sleeps until the exact time that the denial named; all others sleep until
+they are called. Of a process's waiters in one queue only the first one renews tickets, for all of them.
 
-    refused by A -> line of A -> first in it -> asks -> allowed: leaves, the next one is called
-                                                    -> refused by B: to the line of B, with the moment of arrival as place
+    refused by A -> queue of A -> first in it -> asks -> allowed: dequeued, the next one is called
+                                                     -> refused by B: to the queue of B, positioned by its arrival
     a process dies -> its tickets end within 3 s, and the others go on
     Redis is away  -> each process goes on with its own waiters, in their order
 
-A check that does not wait (`max_wait` 0) stands in no line and may pass those who do.
+A check that does not wait (`max_wait` 0) enters no queue and may overtake those that do.
 """
 
 from __future__ import annotations
@@ -82,34 +82,42 @@ class WaitingLine:
 
     def check(
         self,
-        limits: Sequence[Limit],
+        limits: Sequence[Limit] | Callable[[], Sequence[Limit]],
         *,
         max_wait: float,
         token: str = "",
         token_body: str = "",
         reserve: bool | None = None,
     ) -> Decision:
-        """As Limiter.check, but waits up to `max_wait` seconds for capacity.
+        """As Limiter.check, but waits up to `max_wait` seconds for capacity. `limits` as a function is called before
+        each question, so that what is decided is decided by the limits in force then.
 
         Denied at once where waiting can't help within that time: an impossible cost, a limit of 0, or an earliest
         time that lies beyond it. Later arrivals don't overtake those who wait for the same counter; one whose time is
         up before its turn asks once and takes what it gets.
         """
         deadline = time.monotonic() + max_wait
-        counters = {self._keys.counter(limit): limit for limit in limits if limit.limit is not None}
+        asked: list[Limit] = []
+
+        def now() -> list[Limit]:
+            asked[:] = limits() if callable(limits) else limits
+            return asked
 
         def ask() -> Decision:
-            return self._limiter.check(limits, token=token, token_body=token_body, reserve=reserve)
+            return self._limiter.check(now(), token=token, token_body=token_body, reserve=reserve)
 
-        line = self._occupied(list(counters))
-        decision = ask() if line is None else self._limiter.check(limits, dry_run=True)
+        def binding(denial: Decision) -> bytes | None:
+            return binding_of(denial, counters_of(asked, self._keys))
+
+        line = self._occupied(list(counters_of(now(), self._keys)))
+        decision = ask() if line is None else self._limiter.check(asked, dry_run=True)
         waiter = _Waiter()
         while is_worth_it(decision, deadline) or (line is not None and decision.allowed):
             if line is None:
-                line = binding_of(decision, counters)
+                line = binding(decision)
                 if line is None:
                     break
-            decision, done = self._stand(line, waiter, deadline, ask, lambda denial: binding_of(denial, counters))
+            decision, done = self._wait_in_line(line, waiter, deadline, ask, binding)
             if done:
                 break
             line = None
@@ -122,7 +130,7 @@ class WaitingLine:
 
     # -- one line ------------------------------------------------------------------------------------------------
 
-    def _stand(
+    def _wait_in_line(
         self,
         line: bytes,
         waiter: _Waiter,
@@ -138,12 +146,12 @@ class WaitingLine:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return ask(), True
-                if not self._speaks(line, waiter):
+                if not self._is_process_head(line, waiter):
                     waiter.turn.wait(left)
                     first = self._renew(line, waiter)
                     continue
                 if first != waiter.ticket and listener is not None and first:
-                    self._listen(listener, waiter, min(left, LONGEST_SLEEP))
+                    self._wait_for_turn(listener, waiter, min(left, LONGEST_SLEEP))
                     first = self._renew(line, waiter)
                     continue
                 decision = ask()
@@ -160,7 +168,7 @@ class WaitingLine:
             self._leave(line, waiter)
 
     def _occupied(self, counters: list[bytes]) -> bytes | None:
-        """The counter that others wait for already: who comes now stands behind them."""
+        """The counter that others wait for already: a new waiter queues behind them."""
         with self._lock:
             here = next((counter for counter in counters if counter in self._lines), None)
         if here is not None or self._shared is None or not counters:
@@ -184,19 +192,19 @@ class WaitingLine:
             waiting.sort(key=_place)
         return first
 
-    def _speaks(self, line: bytes, waiter: _Waiter) -> bool:
+    def _is_process_head(self, line: bytes, waiter: _Waiter) -> bool:
         """Whether the waiter is the first of this process's; the others wait for their `turn`."""
         with self._lock:
-            speaks = self._lines[line][0] is waiter
-            if not speaks:
+            is_head = self._lines[line][0] is waiter
+            if not is_head:
                 waiter.turn.clear()
-            return speaks
+            return is_head
 
     def _renew(self, line: bytes, waiter: _Waiter) -> str:
         """Renew the tickets of all who wait here. Returns the ticket that is first, or empty, as `_enter`."""
         if self._shared is None:
             return ""
-        with self._lock:  # held while the server is asked: nobody's ticket comes back that has just left
+        with self._lock:  # locked during the round trip, so that a ticket that was just removed does not return
             waiting = self._lines[line]
             try:
                 places, first = self._shared.enqueue(line, [(one.ticket, one.place) for one in waiting])
@@ -209,7 +217,7 @@ class WaitingLine:
         return first
 
     @staticmethod
-    def _listen(listener: TurnListener, waiter: _Waiter, seconds: float) -> None:
+    def _wait_for_turn(listener: TurnListener, waiter: _Waiter, seconds: float) -> None:
         try:
             listener.wait(waiter.ticket, seconds)
         except LimiterUnavailable:
@@ -239,6 +247,11 @@ def is_worth_it(decision: Decision, deadline: float) -> bool:
 
 def by_slots(decision: Decision) -> bool:
     return any(state.policy == decision.binding and state.algorithm == "concurrency" for state in decision.limits)
+
+
+def counters_of(limits: Sequence[Limit], keys: Keys) -> dict[bytes, Limit]:
+    """The counters that limits are decided by."""
+    return {keys.counter(limit): limit for limit in limits if limit.limit is not None}
 
 
 def binding_of(decision: Decision, counters: dict[bytes, Limit]) -> bytes | None:

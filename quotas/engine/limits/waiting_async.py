@@ -2,7 +2,7 @@
 
 A waiter is a coroutine. Where its caller goes away it is cancelled: it leaves the line, and a charge that was on its way
 then is refunded. As in `waiting`, only the first waiter of a line asks; of this loop's waiters in one line only the first
-one speaks for all.
+one is_head for all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
 from quotas.engine.limits.wait_queue import LEASE, call_commands, line_keys, turn_key
-from quotas.engine.limits.waiting import EARLIER, LONGEST_SLEEP, binding_of, by_slots, is_worth_it
+from quotas.engine.limits.waiting import EARLIER, LONGEST_SLEEP, binding_of, by_slots, counters_of, is_worth_it
 from quotas.engine.redis.scripts import Call, load, pack
 from quotas.engine.types import Decision, Limit
 
@@ -28,15 +28,19 @@ LISTEN = 0.05
 class Asking(Protocol):
     """What a line needs of a limiter, each awaited. Raises LimiterUnavailable as the limiter does."""
 
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """The limits of the last question; before the first one, those in force."""
+
     async def check(self, *, dry_run: bool) -> Decision:
-        """Ask once; `dry_run` charges nothing."""
+        """Ask once, by the limits that are in force now; `dry_run` charges nothing."""
 
     async def refund(self, decision: Decision) -> None:
         """Give back what an allowed decision has charged: its caller is gone."""
 
 
 class Way(Protocol):
-    """The way to the server. Each method raises LimiterUnavailable."""
+    """The connection to the server. Each method raises LimiterUnavailable."""
 
     async def run(self, call: Call) -> Any:
         """The reply to a script."""
@@ -45,7 +49,7 @@ class Way(Protocol):
         """The replies to packed commands."""
 
     async def listen(self, key: bytes, seconds: float) -> bool:
-        """Wait until something is pushed to a list, at most so long; False where this way can't wait."""
+        """Wait until something is pushed to a list, at most so long; False where this connection can't wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,19 +77,18 @@ class AsyncWaitingLine:
         self._enqueue_script, self._dequeue_script = load("wait_enqueue"), load("wait_dequeue")
         self._leaving: set[asyncio.Future[None]] = set()
 
-    async def check(self, limits: Sequence[Limit], asking: Asking, *, max_wait: float) -> Decision:
-        """As WaitingLine.check. Cancelled, it leaves its line and charges nothing."""
+    async def check(self, asking: Asking, *, max_wait: float) -> Decision:
+        """As WaitingLine.check. Cancelled, it leaves its queue and charges nothing."""
         deadline = time.monotonic() + max_wait
-        counters = {self._keys.counter(limit): limit for limit in limits if limit.limit is not None}
-        line = await self._occupied(list(counters))
+        line = await self._occupied(list(counters_of(asking.limits, self._keys)))
         decision = await (self._ask(asking) if line is None else asking.check(dry_run=True))
         waiter = _Waiter()
         while is_worth_it(decision, deadline) or (line is not None and decision.allowed):
             if line is None:
-                line = binding_of(decision, counters)
+                line = self._binding(decision, asking)
                 if line is None:
                     break
-            decision, done = await self._stand(line, waiter, deadline, asking, counters)
+            decision, done = await self._wait_in_line(line, waiter, deadline, asking)
             if done:
                 break
             line = None
@@ -115,8 +118,8 @@ class AsyncWaitingLine:
 
     # -- one line ------------------------------------------------------------------------------------------------
 
-    async def _stand(
-        self, line: bytes, waiter: _Waiter, deadline: float, asking: Asking, counters: dict[bytes, Limit]
+    async def _wait_in_line(
+        self, line: bytes, waiter: _Waiter, deadline: float, asking: Asking
     ) -> tuple[Decision, bool]:
         """Wait in one line: (the answer, whether it is final); not final where another counter refuses now."""
         waiting = self._lines.setdefault(line, [])
@@ -132,13 +135,13 @@ class AsyncWaitingLine:
                     await _within(waiter.turn, left)
                     continue
                 if first not in ("", waiter.ticket):
-                    await self._listen(waiter, min(left, LONGEST_SLEEP))
+                    await self._wait_for_turn(waiter, min(left, LONGEST_SLEEP))
                     first = await self._renew(line, waiting)
                     continue
                 decision = await self._ask(asking)
                 if not is_worth_it(decision, deadline):
                     return decision, True
-                if binding_of(decision, counters) not in (line, None):
+                if self._binding(decision, asking) not in (line, None):
                     return decision, False
                 assert decision.retry_after is not None
                 await asyncio.sleep(min(decision.retry_after, EARLIER if by_slots(decision) else LONGEST_SLEEP))
@@ -146,8 +149,11 @@ class AsyncWaitingLine:
         finally:
             self._leave(line, waiter)
 
+    def _binding(self, denial: Decision, asking: Asking) -> bytes | None:
+        return binding_of(denial, counters_of(asking.limits, self._keys))
+
     async def _occupied(self, counters: list[bytes]) -> bytes | None:
-        """The counter that others wait for already: who comes now stands behind them."""
+        """The counter that others wait for already: a new waiter queues behind them."""
         here = next((counter for counter in counters if counter in self._lines), None)
         if here is not None or not counters:
             return here
@@ -157,7 +163,7 @@ class AsyncWaitingLine:
             return None  # the check itself is answered by the policies' own rules, or says so
         return next((counter for counter, reply in zip(counters, replies, strict=True) if reply == 1), None)
 
-    async def _listen(self, waiter: _Waiter, seconds: float) -> None:
+    async def _wait_for_turn(self, waiter: _Waiter, seconds: float) -> None:
         try:
             listened = await self._way.listen(turn_key(self._keys, waiter.ticket), seconds)
         except LimiterUnavailable:

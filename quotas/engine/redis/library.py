@@ -42,7 +42,7 @@ def commands(library: Library) -> list[tuple[str, ...]]:
 def surplus(library: Library, listed: object) -> list[tuple[str, ...]]:
     """What deletes the versions that are too many, this one never.
 
-    A server does not tell when a library was last used, so chance decides: one that nobody uses goes sooner or later.
+    A server does not report when a library was last used, so libraries are dropped at random: unused ones go sooner or later.
     """
     names = [name for name in _names(listed) if name != library.name] if isinstance(listed, list) else []
     gone = random.sample(names, max(len(names) + 1 - KEPT, 0))

@@ -14,7 +14,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Protocol, TypeVar
 
 import hiredis
 import redis as redis_py
@@ -29,8 +29,15 @@ from quotas.engine.redis.scripts import Call, pack
 from quotas.engine.redis.transport import Reply, ScriptError, Transport, Wire, is_unavailable
 from quotas.engine.types import Decision
 
-InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a function off the event loop."""
+T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """Runs a function off the event loop."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
+
+
 DEFAULT_TIMEOUT = 0.1
 TICKS = 4
 """Looks within one timeout; an answer is waited for by that many and at most one more."""
@@ -94,7 +101,7 @@ class Connection(asyncio.Protocol):
             self._watch = self._loop.call_later(self._timeout / TICKS, self._look)
 
     def fail(self, why: str) -> None:
-        """Close, and tell all who wait."""
+        """Close, and fail all pending questions."""
         self.closed = True
         waiting, self._waiting = self._waiting, deque()
         for _, future in waiting:
@@ -141,7 +148,7 @@ class Connection(asyncio.Protocol):
 class Pipeline:
     """Scripts over one connection of an event loop, opened when it is needed. One loop per instance.
 
-    `transport` tells the server and the timeout, 100 ms where it has none.
+    `transport` has the server and the timeout, 100 ms if it has none.
     """
 
     def __init__(self, transport: Transport, in_thread: InThread) -> None:
@@ -251,7 +258,7 @@ class Pipeline:
 async def check(limiter: Limiter, pipeline: Pipeline, request: CheckRequest) -> Decision:
     """`Limiter.check` over a pipeline. Raises what it raises, and PlainSocketNeeded."""
     prepared = limiter.prepare(request)
-    if not prepared.held:
+    if not prepared.limiting:
         return limiter.decode(prepared, b"")
     reply = await pipeline.run(prepared.call)
     if limiter.is_stale(reply):

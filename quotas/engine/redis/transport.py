@@ -1,4 +1,4 @@
-"""The way to the server: scripts over pooled connections, with as little between as there can be.
+"""The connection to the server: scripts over pooled sockets, with as little overhead as possible.
 
 redis-py opens, authenticates and selects; from there on this module packs with hiredis, writes and reads the socket
 itself (redis-py's own path costs as much as a whole check). It never repeats what the server may have run: not after
@@ -110,9 +110,9 @@ class Transport:
 
     def _pool(self) -> ConnectionPool:
         if isinstance(self.redis, RedisCluster):
-            node = self.redis.get_node_from_key(self.tag)
+            node = self.redis.get_node_from_key(self.tag)  # type: ignore[no-untyped-call]
             if node is None:
-                raise redis_py.ConnectionError("no node of the cluster holds the limiter's slot")
+                raise redis_py.ConnectionError("no node of the cluster has the limiter's slot")
             return self.redis.get_redis_connection(node).connection_pool
         return self.redis.connection_pool
 

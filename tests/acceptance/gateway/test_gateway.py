@@ -61,7 +61,7 @@ def test_a_refusal_names_its_time_and_the_sdk_waits_for_it(scene: Scene) -> None
     error = refused.json()["error"]
     assert error["code"] == "quota-exceeded" and error["type"] == "rate_limit_error" and error["param"] is None
     assert 0 < int(refused.headers["retry-after-ms"]) <= 2100 and refused.headers["retry-after"] in "123"
-    # One retry is enough, since the SDK sleeps for exactly as long as it is told.
+    # One retry is enough, since the SDK sleeps for exactly the time that it gets.
     client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
 
 
@@ -85,7 +85,7 @@ def test_those_who_wait_go_in_order_of_arrival(scene: Scene) -> None:
     with ThreadPoolExecutor(3) as threads:
         for number in range(3):
             threads.submit(wait, number)
-            time.sleep(0.3)  # arrivals that can be told apart
+            time.sleep(0.3)  # so that the order of arrival is known
     assert done == [0, 1, 2]
 
 

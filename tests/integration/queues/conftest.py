@@ -30,8 +30,8 @@ def echo(job: Any, **payload: Any) -> dict[str, Any]:
 
 @task(name="test.fail")
 def fail(job: Any, category: str = "server", retry_after: float | None = None) -> None:
-    """Fails as it is told."""
-    raise JobError("told to fail", category=category, retry_after=retry_after)
+    """Fails with the category of its payload."""
+    raise JobError("asked to fail", category=category, retry_after=retry_after)
 
 
 @task(name="test.once", delivery="at_most_once")

@@ -50,7 +50,7 @@ class Worker:
     lane: str
     places: int
     report: Heartbeat
-    held: list[Claimed] = field(default_factory=list)
+    claimed_jobs: list[Claimed] = field(default_factory=list)
 
     def take(self, count: int | None = None) -> list[Delivery]:
         """Take parcels off the belt, all or `count`; not yet claimed."""
@@ -69,24 +69,24 @@ class Worker:
     def claim(self, taken: Sequence[Delivery] | None = None) -> list[Claimed]:
         """Claim what it took (all that is on the belt, where nothing is given)."""
         claimed = claims.claim(self.take() if taken is None else taken, self.name)
-        self.held += claimed
+        self.claimed_jobs += claimed
         return claimed
 
     def settle(self, claimed: Iterable[Claimed] | None = None, result: RunResult = OK) -> int:
         """End what it holds; returns how many were still its own."""
-        items = list(self.held if claimed is None else claimed)
-        self.held = [item for item in self.held if item not in items]
+        items = list(self.claimed_jobs if claimed is None else claimed)
+        self.claimed_jobs = [item for item in self.claimed_jobs if item not in items]
         ended = [Ended(item, result) for item in items]
         settlement.settle_engine(ended)
         return settle(ended, self.name) if ended else 0
 
     def run(self, claimed: Iterable[Claimed] | None = None) -> None:
         """Really do what it holds."""
-        for item in list(self.held if claimed is None else claimed):
+        for item in list(self.claimed_jobs if claimed is None else claimed):
             self.settle([item], perform(item))
 
     def beat(self) -> None:
-        self.report.beat([item.id for item in self.held])
+        self.report.beat([item.id for item in self.claimed_jobs])
 
 
 class Desk:
@@ -97,14 +97,15 @@ class Desk:
         """Move SQL's clock on by seconds."""
         create_defaults()
         self.renew_configuration()
-        self.dispatcher = self.another_dispatcher("d1")
+        self.maintenance = Maintenance()
+        self.dispatcher = Dispatcher(Admissions(accounts(), limiter()), self.maintenance, "d1")
         self.closing = ExitStack()
 
     @staticmethod
     def renew_configuration() -> None:
         """Read it anew: an emptied database begins counting its versions again."""
-        config.snapshot._value = None
-        resolve.forget()
+        config.snapshot.clear()
+        resolve.clear()
 
     @staticmethod
     def another_dispatcher(name: str) -> Dispatcher:
@@ -165,11 +166,10 @@ class Desk:
     def cycle(self, dispatcher: Dispatcher | None = None, *, anew: bool = True) -> float:
         """One round of the leader. `anew`: it looks at everything, as after a while."""
         one = dispatcher or self.dispatcher
-        one._renewed_at = float("-inf")
-        assert one._lead(), "another dispatcher leads"
+        one.refresh_soon(groups=anew)
+        assert one.lead(), "another dispatcher leads"
         woken = wakeups.wait(0)
         if anew:
-            one._refreshed_at = float("-inf")
             woken.unblock = True
         return one.cycle(woken)
 

@@ -88,9 +88,9 @@ def test_a_callback_is_signed_and_sent_once(project: Project, receiver: Receiver
     assert outbox.send_due() == 1
     assert outbox.send_due() == 0
     headers, body = receiver.got[0]
-    told = json.loads(body)
-    assert told["type"] == "job.cancelled"
-    assert told["data"]["id"] == job.uid
+    content = json.loads(body)
+    assert content["type"] == "job.cancelled"
+    assert content["data"]["id"] == job.uid
     key = base64.b64decode(secret_of(project).removeprefix("whsec_"))
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     assert (
@@ -149,9 +149,9 @@ def test_a_batch_tells_when_it_is_complete(project: Project, receiver: Receiver)
     cancel.cancel(jobs[1].pk, actor="tests")
 
     assert outbox.send_due() == 1
-    told = json.loads(receiver.got[0][1])
-    assert told["type"] == "batch.completed"
-    assert told["data"]["id"] == batch.uid
+    body = json.loads(receiver.got[0][1])
+    assert body["type"] == "batch.completed"
+    assert body["data"]["id"] == batch.uid
 
 
 def test_a_rolled_back_end_tells_nobody(project: Project, receiver: Receiver) -> None:
@@ -218,9 +218,8 @@ def test_a_slow_receiver_holds_up_nobody(project: Project, receiver: Receiver) -
             wait_until(lambda: receiver.got, 60.0)  # silent ones take ten seconds each, one after the other 200
         finally:
             sender.stop()
-            assert sender._thread is not None
-            sender._thread.join()
-    wait_until(lambda: not sender._underway)  # the silent one is gone
+            sender.join()
+    wait_until(lambda: not sender.underway)  # the silent one is gone
     assert Callback.objects.filter(delivered_at=None).count() == 20
 
 

@@ -47,17 +47,17 @@ def failover(settings: Any) -> Iterator[Failover]:
         yield Failover(old, new, address)
 
 
-def test_rings_reach_the_new_primary(failover: Failover) -> None:
+def test_wakeups_reach_the_new_primary(failover: Failover) -> None:
     wakeups.notify(unblock=True)
     assert wakeups.wait(1.0).unblock
     failover.happen()
 
-    def rung() -> bool:
+    def arrived() -> bool:
         wakeups.notify(unblock=True)
         with failover.new() as server:
             return bool(server.llen(connection.key(wakeups.KEY)))
 
-    wait_for(rung, 15.0)
+    wait_for(arrived, 15.0)
     wait_for(lambda: wakeups.wait(0.2).unblock, 15.0)
 
 

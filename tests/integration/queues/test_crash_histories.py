@@ -45,7 +45,7 @@ class Story:
     def recover(self) -> None:
         """What production does by itself, hours in a moment: the reconciler, the dispatcher, workers."""
         desk = self.desk
-        desk.dispatcher._forget()
+        desk.dispatcher.forget()
         for _ in range(6):
             desk.skip(8)
             desk.reconcile()
@@ -61,7 +61,7 @@ class Story:
                 return
 
     def observe(self, job: Job) -> Any:
-        """Everything that a caller could tell apart, and how often it was settled."""
+        """Everything that a caller could distinguish, and how often it was settled."""
         row = fresh(job)
         counted = Attempt.objects.filter(job=job).exclude(outcome="lost").values_list("outcome", "category")
         followers = sorted(Job.objects.filter(dependencies__after=job).values_list("status", flat=True))
@@ -82,7 +82,7 @@ class Story:
         (accepted,) = accept(prepare(project, [body]), batch=batch)
         submit_specs(project, [read_job({"type": "test.echo", "after": [accepted.job.uid]})])
         self.desk.worker("first", "io", 50)
-        self.desk.dispatcher._forget()
+        self.desk.dispatcher.forget()
         return accepted.job
 
     def on_belt(self, **fields: Any) -> Job:
@@ -127,7 +127,7 @@ def test_dispatch(desk: Desk) -> None:
     story = Story(desk)
 
     def act(job: Job) -> Any:
-        desk.dispatcher._lead()
+        desk.dispatcher.lead()
         return desk.dispatcher.cycle(wakeups.Wakeups())
 
     converges(story, "dispatch", story.job, act)

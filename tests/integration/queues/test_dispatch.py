@@ -11,7 +11,10 @@ import pytest
 from queues import settlement, wakeups
 from queues.broker import belt
 from queues.connection import client
+from queues.dispatcher.admission import Admissions
+from queues.dispatcher.dispatcher import Dispatcher
 from queues.dispatcher.leader import LeadershipLost
+from queues.maintenance.runner import Maintenance
 from queues.models import DeadLetter, Job, Leadership, Transition
 from queues.services import queue_actions
 from queues.services.submit import submit_specs
@@ -19,6 +22,7 @@ from queues.specs import read_job
 from queues.states import Stage, Status
 from quotas import clock
 from quotas.engine.types import CallOutcome
+from quotas.runtime import connection
 from quotas.services import accounts
 from quotas.snapshot import resolve
 from tests.integration.queues.desk import OK, Desk, Worker, failed, fresh
@@ -73,7 +77,7 @@ def test_order_holds_when_redis_loses_its_memory(desk: Desk) -> None:
     started: list[int] = []
     for _ in range(60):
         worker.beat()
-        desk.dispatcher._maintenance._next = [0.0] * len(desk.dispatcher._maintenance._next)
+        desk.maintenance.make_all_due()
         desk.cycle()
         started += [item.id for item in worker.claim()]
         worker.run()
@@ -333,7 +337,7 @@ def test_no_more_is_released_than_there_are_places_and_a_queue_allows(desk: Desk
     desk.cycle()
     started = Counter(item.context.queue for item in worker.claim())
     assert started == {"narrow": 3, "batch": 7}
-    worker.settle(worker.held[:2])
+    worker.settle(worker.claimed_jobs[:2])
     desk.cycle()
     assert Job.objects.filter(stage__in=[Stage.BELT, Stage.RUNNING]).count() == 10
 
@@ -436,16 +440,15 @@ def test_what_was_reserved_is_given_back_when_a_release_finds_the_job_gone(desk:
     desk.pool("llm", concurrency_initial=1)
     first, second = desk.submit(2, **CALL)
     desk.worker()
-    admit = desk.dispatcher._admissions.admit
 
-    def cancelled_meanwhile(asked: Any) -> Any:
-        answers = admit(asked)
-        Job.objects.filter(pk=first.pk).update(stage=Stage.DONE, status=Status.CANCELLED)
-        return answers
+    class CancelledMeanwhile(Admissions):
+        def admit(self, asked: Any) -> Any:
+            answers = super().admit(asked)
+            Job.objects.filter(pk=first.pk).update(stage=Stage.DONE, status=Status.CANCELLED)
+            return answers
 
-    desk.dispatcher._admissions.admit = cancelled_meanwhile  # type: ignore[method-assign]
-    desk.cycle()
-    desk.dispatcher._admissions.admit = admit  # type: ignore[method-assign]
+    desk.cycle(Dispatcher(CancelledMeanwhile(connection.accounts(), connection.limiter()), Maintenance(), "d1"))
+    desk.skip(10)  # the other dispatcher's term ends
     desk.cycle()
     assert on_belt() == [second.pk]
 
@@ -543,7 +546,7 @@ def test_a_leader_whose_term_ended_writes_nothing_though_nobody_followed(desk: D
     with pytest.raises(LeadershipLost):
         desk.dispatcher.cycle(wakeups.Wakeups())
     assert on_belt() == []
-    desk.dispatcher._forget()  # as its loop does
+    desk.dispatcher.forget()  # as its loop does
     desk.cycle()
     assert len(on_belt()) == 1
 

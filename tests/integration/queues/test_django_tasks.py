@@ -44,12 +44,12 @@ def fail() -> None:
     raise ZeroDivisionError("no")
 
 
-def told(context: Any, number: int) -> list[Any]:
+def context_task(context: Any, number: int) -> list[Any]:
     return [context.task_result.id, context.attempt, number]
 
 
 PLAIN = add
-TOLD = told
+CONTEXT_TASK = context_task
 
 
 def _forget_backends() -> None:
@@ -115,15 +115,15 @@ def test_a_failing_task_is_a_failed_attempt_of_the_category_code() -> None:
 
 
 def test_a_task_that_takes_a_context_gets_the_frameworks_own() -> None:
-    globals()["told"] = task(takes_context=True)(TOLD)
-    result = told.enqueue(3)  # type: ignore[attr-defined]
+    globals()["context_task"] = task(takes_context=True)(CONTEXT_TASK)
+    result = context_task.enqueue(3)  # type: ignore[attr-defined]
     job = Job.objects.get(uid=result.id)
     Attempt.objects.create(job=job, number=1, delivery=1, outcome="failed", worker="w", ended_at=timezone.now())
     Job.objects.filter(pk=job.pk).update(status=Status.EXECUTING, stage=Stage.RUNNING, worker="w", attempts_made=2)
     done = run(job)
     assert (done.outcome, done.result) == ("succeeded", [result.id, 2, 3]), done.error
-    assert told.get_result(result.id).attempts == 2  # type: ignore[attr-defined]
-    globals()["told"] = TOLD
+    assert context_task.get_result(result.id).attempts == 2  # type: ignore[attr-defined]
+    globals()["context_task"] = CONTEXT_TASK
 
 
 @pytest.mark.parametrize(

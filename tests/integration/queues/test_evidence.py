@@ -69,7 +69,7 @@ def test_a_wait_that_is_over_stays_on_the_timeline(desk: Desk) -> None:
     from quotas.snapshot import resolve
 
     Policy.objects.all().delete()
-    resolve.forget()
+    resolve.clear()
     desk.cycle()
     worker.settle(worker.claim())
     steps = timeline(fresh(second))

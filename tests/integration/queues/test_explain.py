@@ -138,7 +138,7 @@ def test_who_cancelled_what_ran_and_why_stays_explained(desk: Desk) -> None:
 
 
 def test_where_redis_hangs_only_the_first_finds_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the dispatcher tells of waits is a hint: pages that want it don't wait for it one after the other."""
+    """Published waits are a hint: pages that show them don't wait for Redis one after the other."""
     desk.worker()
     (job,) = desk.submit()
     with socket.create_server(("127.0.0.1", 0)) as hanging:

@@ -43,7 +43,7 @@ def test_refused_credential_is_not_held_against_the_job_while_another_account_is
 
     pool.fallback = [make_pool("spare", accounts=1).name]
     pool.save()
-    resolve.forget()
+    resolve.clear()
     assert not refused(pool).counted
 
 
@@ -56,13 +56,13 @@ def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pyte
     way = endpoint(str(make_pool(accounts=1).accounts.get().pk))
 
     def run(context: object, payload: object) -> RunResult:
-        told = (
+        message = (
             f"401 for https://api.example.com/bot{way.credential}/send, sent {b'Bearer ' + way.credential.encode()!r}"
         )
         if not foreseen:
-            raise Boom(told)
-        upstream = CallOutcome("server", error=told)
-        return RunResult("failed", category="server", error=told, traceback=told, upstream=upstream)
+            raise Boom(message)
+        upstream = CallOutcome("server", error=message)
+        return RunResult("failed", category="server", error=message, traceback=message, upstream=upstream)
 
     kind = SimpleNamespace(run=run, needs_pool=False, trusted=False, redact=())
     monkeypatch.setattr("queues.registry.get", lambda name: kind)

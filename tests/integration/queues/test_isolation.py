@@ -224,11 +224,11 @@ def test_one_job_s_blocking_call_does_not_hold_up_another_loop(desk: Desk, type_
     type_of("test.blocks")(blocks)
     type_of("test.counts")(counts)
     with hands(desk) as worker:
-        (held,) = desk.submit(type="test.blocks")
+        (blocking,) = desk.submit(type="test.blocks")
         worker.start()
         assert blocked.wait(10)
         assert finished(worker, "test.counts") == 1
-        assert Job.objects.get(pk=held.pk).status == Status.EXECUTING
+        assert Job.objects.get(pk=blocking.pk).status == Status.EXECUTING
         release.set()
 
 

@@ -14,22 +14,19 @@ from queues.models import WorkerProcess
 from queues.states import CLAIM_EXPIRY, GroupKey
 from queues.worker.requeue import requeue_unfinished
 from quotas import clock, events
+from quotas.testing import capture_events
 from tests.integration.queues.desk import Desk
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_a_requeued_job_emits_its_event(desk: Desk, type_of: object) -> None:
-    seen: list[events.JobChanged] = []
     desk.submit()
     worker = desk.worker("w1")
     desk.cycle()
     claimed = worker.claim()
-    events.subscribe(events.JobChanged, seen.append)
-    try:
+    with capture_events(events.JobChanged) as seen:
         requeue_unfinished(claimed, "w1")
-    finally:
-        events._subscribers.remove((events.JobChanged, seen.append))
     assert [(event.job, event.status) for event in seen] == [(claimed[0].job.uid, "pending")]
 
 

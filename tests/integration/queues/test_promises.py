@@ -274,11 +274,11 @@ def test_a_callback_says_what_happened_also_after_a_replay(desk: Desk, receiver:
     Callback.objects.filter(event="job.dead").update(due_at=clock.now())
     while outbox.send_due():
         continue
-    told = [
+    body = [
         (headers["webhook-id"], json.dumps(body)) for _, headers, body in receiver.got if body["type"] == "job.dead"
     ]
-    assert len(told) == 3 and len(set(told)) == 1, "the same id says the same"
-    data = json.loads(told[0][1])["data"]
+    assert len(body) == 3 and len(set(body)) == 1, "the same id says the same"
+    data = json.loads(body[0][1])["data"]
     assert (data["status"], data["category"], data["replays"]) == ("dead", "server", 0)
     assert data["attempts"][0]["outcome"] == "failed" and data["dead_letter"]
     assert [body["data"]["status"] for _, _, body in receiver.got if body["type"] == "job.completed"] == ["completed"]
@@ -451,7 +451,7 @@ def sender(monkeypatch: pytest.MonkeyPatch) -> Iterator[OutboxSender[Callback]]:
     monkeypatch.setattr(webhook, "DEADLINE", 3.0)
     made = OutboxSender(lambda: True, outbox, "callbacks")
     yield made
-    wait_until(lambda: not made._underway, 30.0)
+    wait_until(lambda: not made.underway, 30.0)
 
 
 def test_neither_a_receiver_nor_a_project_takes_all_places(
@@ -466,8 +466,8 @@ def test_neither_a_receiver_nor_a_project_takes_all_places(
         continue
     wait_until(lambda: receiver.got)
     assert Callback.objects.filter(project=acme, tries=0).count() == 80, "none of them had its end yet"
-    assert sender._tenants[acme.pk] == SHARE
-    assert max(sender._underway.values()) == PER_RECEIVER
+    assert sender.underway_of(acme.pk) == SHARE
+    assert max(sender.underway.values()) == PER_RECEIVER
 
 
 def test_receivers_that_were_slow_share_half_of_the_places(
@@ -479,12 +479,12 @@ def test_receivers_that_were_slow_share_half_of_the_places(
         due(projects[number % 4], f"http://127.0.0.{number}:{deaf}/")
     while sender.begin_some():
         continue
-    wait_until(lambda: not sender._underway, 30.0)
+    wait_until(lambda: not sender.underway, 30.0)
     assert Callback.objects.filter(tries=1).count() == AT_ONCE, "at first nobody knows that they are slow"
     Callback.objects.update(due_at=clock.now())
     while sender.begin_some():
         continue
-    assert sender._underway.total() == SHARE
+    assert sender.underway.total() == SHARE
     due(projects[0], address(receiver))
     sender.begin_some()
     wait_until(lambda: receiver.got)
@@ -500,5 +500,5 @@ def test_callbacks_of_a_dripping_receiver_end_and_others_are_delivered(
         due(project, address(receiver))
         while not receiver.got:
             sender.begin_some()
-        wait_until(lambda: not sender._underway, 30.0)
+        wait_until(lambda: not sender.underway, 30.0)
     assert Callback.objects.filter(error="TooSlow").count() == PER_RECEIVER

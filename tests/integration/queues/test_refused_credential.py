@@ -7,9 +7,10 @@ import pytest
 from queues.models import Job
 from queues.services import dead_letters
 from queues.states import Status
-from quotas import events
+from quotas.events import AccountChanged
 from quotas.runtime.connection import accounts
 from quotas.snapshot import resolve
+from quotas.testing import capture_events
 from tests.integration.controlplane.simulator.process import Simulator
 from tests.integration.queues.desk import Desk, fresh
 
@@ -28,7 +29,7 @@ def submit(desk: Desk, path: str = "/") -> Job:
 
 
 def states() -> list[str]:
-    resolve.forget()
+    resolve.clear()
     return [state.state for state in accounts().states(resolve.pool_spec("llm"))]
 
 
@@ -85,10 +86,8 @@ def test_a_replayed_job_may_be_refused_by_two_accounts_again(desk: Desk) -> None
         assert fresh(job).status == Status.PENDING and fresh(job).refused_by is not None
 
 
-def test_certain_refusals_disable_at_once_with_one_event(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[events.AccountChanged] = []
-    monkeypatch.setattr(events, "_subscribers", [*events._subscribers, (events.AccountChanged, told.append)])
-    with Simulator("--dialect", "openai") as sim:
+def test_certain_refusals_disable_at_once_with_one_event(desk: Desk) -> None:
+    with capture_events(AccountChanged) as changes, Simulator("--dialect", "openai") as sim:
         sim.faults({"invalid_key": "secret-llm-1"})
         pool = desk.pool("llm", accounts=2, url=sim.base_url)
         pool.provider.dialect = "openai"
@@ -98,7 +97,7 @@ def test_certain_refusals_disable_at_once_with_one_event(desk: Desk, monkeypatch
         rounds(desk, 3)
     assert {fresh(job).status for job in jobs} == {Status.COMPLETED}
     assert states() == ["disabled", "available"]
-    assert [(one.account, one.after) for one in told] == [("a1", "disabled")]
+    assert [(one.account, one.after) for one in changes] == [("a1", "disabled")]
 
 
 def test_the_only_accounts_refusal_is_the_jobs_end(desk: Desk) -> None:

@@ -45,8 +45,8 @@ def only(*names: str) -> list[dict[str, Any]]:
 def test_a_pool_that_jobs_name_stays(desk: Desk) -> None:
     desk.pool("llm")
     (job,) = desk.submit(**CALL)
-    told = refused(pools=[])
-    assert told == (
+    found = refused(pools=[])
+    assert found == (
         "line 1, pools: pool 'llm' can't be removed: in use by 1 unfinished job; `--prune --force` cancels them"
     )
     assert apply(pools=[], prune=False) == []
@@ -91,8 +91,8 @@ def test_running_jobs_of_a_pool_are_asked_to_end(desk: Desk) -> None:
 def test_a_queue_does_not_lose_the_pool_that_its_jobs_wait_for(desk: Desk) -> None:
     queue = desk.queue("q", pool=desk.pool("llm"))
     (job,) = desk.submit(**PLAIN_CALL, queue="q")
-    told = refused(queues=only("q"), pools=[], prune=False)
-    assert "queue 'q' can't lose its pool: in use by 1 unfinished job" in told
+    found = refused(queues=only("q"), pools=[], prune=False)
+    assert "queue 'q' can't lose its pool: in use by 1 unfinished job" in found
     queue.refresh_from_db()
     assert queue.pool_id is not None
     apply(queues=[*only("q"), *only(*Queue.objects.exclude(name="q").values_list("name", flat=True))], force=True)
@@ -114,8 +114,8 @@ def test_a_queue_with_jobs_stays_and_goes_by_force_with_their_rows(desk: Desk) -
         apply(queues=others, force=True)
     worker.settle()
     desk.submit(2, queue="q")
-    told = refused(queues=others)
-    assert "2 unfinished jobs, 3 ended jobs that retention keeps; `--prune --force` cancels them, deletes them" in told
+    found = refused(queues=others)
+    assert "2 unfinished jobs, 3 ended jobs that retention keeps; `--prune --force` cancels them, deletes them" in found
     assert any(
         change.startswith("- queue q\n    2 unfinished jobs: cancels them")
         for change in apply(queues=others, force=True)
@@ -131,8 +131,8 @@ def test_a_project_with_work_or_keys_stays(desk: Desk) -> None:
     ApiKey.objects.create(prefix="p", secret_hash="h", name="k", project=project, scopes=["check"])
     assert "1 API key of it in force" in refused(projects=[])
     batches.submit_bulk(project, [read_job({"type": "test.echo"})])
-    told = refused(projects=[])
-    assert "1 unfinished job" in told and "1 batch" in told
+    found = refused(projects=[])
+    assert "1 unfinished job" in found and "1 batch" in found
     apply(projects=[], force=True)
     assert not Project.objects.exists() and not Job.objects.exists() and not ApiKey.objects.exists()
 
@@ -207,9 +207,9 @@ def test_jobs_of_a_pool_that_is_gone_wait_and_say_so(desk: Desk) -> None:
     worker = desk.worker()
     desk.cycle()
     assert fresh(other).stage == Stage.BELT
-    told = explain(fresh(job))
-    assert told.waits_for == "pool llm, which does not exist: create it, or cancel the job"
-    assert told.estimated_start is None
+    found = explain(fresh(job))
+    assert found.waits_for == "pool llm, which does not exist: create it, or cancel the job"
+    assert found.estimated_start is None
     desk.pool("llm")
     desk.cycle()
     assert fresh(job).stage == Stage.BELT

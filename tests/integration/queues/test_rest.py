@@ -72,8 +72,8 @@ def test_a_job_from_its_submission_to_its_result(desk: Desk, platform: Api) -> N
     steps = platform.get(f"jobs/{made['id']}/timeline").json()["results"]
     assert [step["state"] for step in steps] == ["pending", "executing", "completed"]
     assert all(set(step) == {"at", "state", "reason"} and step["at"].endswith("Z") for step in steps)
-    told = platform.get(f"jobs/{made['id']}/explain").json()
-    assert {"status", "waits_for", "until", "estimated_start"} <= set(told)
+    explanation = platform.get(f"jobs/{made['id']}/explain").json()
+    assert {"status", "waits_for", "until", "estimated_start"} <= set(explanation)
 
 
 def test_the_idempotency_key_in_header_or_body(platform: Api) -> None:

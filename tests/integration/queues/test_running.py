@@ -150,7 +150,7 @@ def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
 def test_a_vital_thread_that_ends_ends_its_process() -> None:
     code = (
         "import time; from queues.worker.vital_thread import VitalThread\n"
-        "VitalThread(lambda: 1 / 0, 'bookkeeper', lambda: print('said', flush=True)).start(); time.sleep(60)"
+        "VitalThread(lambda: 1 / 0, 'completer', lambda: print('said', flush=True)).start(); time.sleep(60)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.returncode == 70

@@ -82,7 +82,7 @@ def test_the_same_worker_may_hold_an_old_and_a_new_delivery_of_one_job(desk: Des
         ended = [Ended(stale, failed()), Ended(current, OK)]
         assert settle(ended if turn else ended[::-1], "w1") == 1
         assert fresh(job).status == Status.COMPLETED
-        worker.held.clear()
+        worker.claimed_jobs.clear()
 
 
 def test_a_claim_of_an_old_delivery_is_passed_over(desk: Desk) -> None:

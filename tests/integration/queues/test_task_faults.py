@@ -346,4 +346,4 @@ def test_a_worker_that_stops_says_so_of_what_may_not_run_again(desk: Desk) -> No
         "Its worker stopped before it was done.",
     )
     assert [step.state for step in timeline(row)].count("dead") == 1
-    assert row.deaths == 0, "nothing is held against the job"
+    assert row.deaths == 0, "the job is not blamed"

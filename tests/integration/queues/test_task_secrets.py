@@ -25,7 +25,7 @@ def address(job: Any) -> None:
 
 
 @task(name="slip.error", pool="llm")
-def told(job: Any) -> None:
+def raises(job: Any) -> None:
     raise JobError(f"refused: {job.lease.credential}", category="server")
 
 
@@ -48,7 +48,7 @@ def run(kind: Any) -> RunResult:
     return perform(SimpleNamespace(job=job, context=context, endpoint=way))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", [address, told, exits, result])
+@pytest.mark.parametrize("kind", [address, raises, exits, result])
 def test_nothing_that_is_kept_has_the_credential(kind: Any, caplog: Any, capfd: Any) -> None:
     found = run(kind)
     assert KEY not in repr(found) + caplog.text + "".join(capfd.readouterr())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from queues import registry, task
@@ -44,3 +46,21 @@ def test_a_limiter_without_a_server() -> None:
     limiter = memory_limiter(clock=lambda: 1_000_000)
     limits = [Limit("1", "mails", "user", "ada", "fixed_window", 1, window=60.0)]
     assert [limiter.check(limits).allowed for _ in range(2)] == [True, False]
+
+
+def test_an_incomplete_job_type_is_refused_with_what_it_lacks() -> None:
+    class Incomplete:
+        name = "test.incomplete"
+
+    class Complete(registry.JobType):
+        name = "test.complete"
+
+        def run(self, job: Any, payload: Any) -> Any: ...
+
+    with isolated_registry():
+        with pytest.raises(TypeError, match="lacks queue, needs_pool, trusted, delivery, redact, validate"):
+            registry.register(Incomplete())  # type: ignore[arg-type]
+        registry.register(Complete())
+        complete = registry.registered()["test.complete"]
+        assert complete.validate({}, "") == [] and complete.delivery == "at_least_once"
+        assert not registry.needs_pool("test.complete") and not registry.is_trusted("test.complete")

@@ -1,4 +1,4 @@
-"""What the dispatcher's bell makes of woken."""
+"""Wake-ups of the dispatcher: unreadable ones, and a key with another type of value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from queues import connection, wakeups
         b'{"groups": [["x", 1, 1, ""]], "requeued": false, "unblock": false}',
     ],
 )
-def test_a_ring_that_can_not_be_read_looks_at_everything_and_hides_no_other(raw: bytes) -> None:
+def test_an_unreadable_wakeup_unblocks_all_groups_and_hides_no_other(raw: bytes) -> None:
     client = connection.client()
     client.delete(connection.key(wakeups.KEY))
     good = json.dumps({"groups": [[1, 5, 2, "p"]], "requeued": False, "unblock": False})
@@ -33,7 +33,7 @@ def test_a_ring_that_can_not_be_read_looks_at_everything_and_hides_no_other(raw:
     assert woken.appended == {(1, 5, 2, "p")}
 
 
-def test_another_type_of_value_at_the_bell_is_waited_for() -> None:
+def test_another_type_of_value_under_the_key_only_delays() -> None:
     client = connection.client()
     client.delete(connection.key(wakeups.KEY))
     client.set(connection.key(wakeups.KEY), "not a list")

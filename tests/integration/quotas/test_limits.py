@@ -69,7 +69,7 @@ def test_waits_for_capacity() -> None:
     assert limits.check()
     assert limits.check(max_wait=5)
     assert not limits.check(cost=1, max_wait=0)
-    resolve.forget()
+    resolve.clear()
 
 
 def test_lease_is_spent_in_memory_and_never_above_the_limit() -> None:
@@ -78,7 +78,7 @@ def test_lease_is_spent_in_memory_and_never_above_the_limit() -> None:
         assert sum(bool(lease.spend()) for _ in range(60)) == 50
         changed.limit = 60
         changed.save()
-        resolve.forget()
+        resolve.clear()
         assert sum(bool(lease.spend()) for _ in range(60)) == 10, "a changed policy holds from the next block on"
     assert used("per-user") == 60
     with limits.lease(user="w", units=20) as lease:
@@ -92,7 +92,7 @@ def test_async_forms() -> None:
     policy("spend", "project", 1000, unit="tokens")
     policy("one", "project", 1, algorithm="concurrency", window=None)
     Project.objects.create(slug="acme")
-    resolve.forget()
+    resolve.clear()
 
     async def main() -> list[int]:
         async with limits.reserve_async(project="acme", cost={"tokens": 100}, max_wait=20) as held:
@@ -116,7 +116,7 @@ def test_async_forms() -> None:
 def test_a_misspelt_unit_is_raised_and_settles_nothing() -> None:
     policy("tokens", "project", 1000, unit="tokens")
     Project.objects.get_or_create(slug="acme")
-    resolve.forget()
+    resolve.clear()
     with limits.reserve(project="acme", cost={"tokens": 800, "signs": 3}) as reservation:
         with pytest.raises(UnknownUnit, match=r"'tokns'.*'tokens'"):
             reservation.settle(tokns=5)
@@ -128,7 +128,7 @@ def test_a_misspelt_unit_is_raised_and_settles_nothing() -> None:
 def test_a_cancelled_wait_takes_no_unit() -> None:
     policy("users", "user", 1, algorithm="fixed_window", window=2)
     Project.objects.get_or_create(slug="acme")
-    resolve.forget()
+    resolve.clear()
 
     async def main() -> tuple[bool, bool]:
         assert await limits.check_async(project="acme", user="u")

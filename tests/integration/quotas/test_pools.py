@@ -59,7 +59,7 @@ def test_refusals() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_async_forms() -> None:
     make_pool(accounts=2)
-    told: list[CallStatus] = []
+    statuses: list[CallStatus] = []
     seen: list[str] = []
 
     async def fn(lease: Lease) -> Answer:
@@ -73,7 +73,7 @@ def test_async_forms() -> None:
     async def main() -> None:
         async with pools.get("llm").acquire_async(tokens=1) as lease:
             assert lease.account
-        answer = await pools.get("llm").call_async(fn, on_status=told.append)
+        answer = await pools.get("llm").call_async(fn, on_status=statuses.append)
         assert answer.status_code == 200
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(pools.get("llm").call_async(hang), 0.5)
@@ -85,9 +85,9 @@ def test_async_forms() -> None:
             async with pools.get("llm").acquire_async(key="x"), pools.get("llm").acquire_async(cost={"tokens": 1}):
                 raise quotas.NoAccountAvailable(1.0, {})
 
-    resolve.forget()  # what is configured is read in the loop, too
+    resolve.clear()  # what is configured is read in the loop, too
     asyncio.run(main())
-    assert [status.kind for status in told] == ["retry", "recovered"]
+    assert [status.kind for status in statuses] == ["retry", "recovered"]
     assert sum(state.in_flight for state in pools.get("llm").states()) == 0
 
 
@@ -127,22 +127,22 @@ def test_priorities_have_names_and_keys_may_be_numbers() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_on_an_event_loop_the_configuration_is_read_and_changes_are_written() -> None:
     make_pool(accounts=1)
-    resolve.forget()
-    told: list[str] = []
+    resolve.clear()
+    statuses: list[str] = []
 
     async def watch(status: CallStatus) -> None:
         await asyncio.sleep(0)
-        told.append(status.kind)
+        statuses.append(status.kind)
 
     async def main() -> None:
         for _ in range(2):
             async with pools.get("llm").acquire_async() as lease:
                 assert lease.settle(status=401).category == "auth"
-        resolve.outdate()
+        resolve.expire()
         assert pools.get("llm").states()[0].state == "disabled"
         with pytest.raises(quotas.PoolDisabled):
             await pools.get("llm").call_async(lambda lease: asyncio.sleep(0), on_status=watch)
 
     asyncio.run(main())
     assert Account.objects.get().state == "disabled"
-    assert told == ["given_up"]
+    assert statuses == ["given_up"]

@@ -1,4 +1,4 @@
-"""Forms refuse what could not be held, and what is changed is in the audit trail."""
+"""Forms refuse values that can't be stored, and each change is in the audit log."""
 
 from __future__ import annotations
 

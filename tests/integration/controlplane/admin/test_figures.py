@@ -59,7 +59,7 @@ def test_what_is_used_of_a_token_bucket_is_shown_of_its_burst(signed_in: SignIn,
     policy = Policy.objects.create(
         name="bucket", scope="user", algorithm="token_bucket", limit=10, burst=30, window=3600
     )
-    resolve.forget()
+    resolve.clear()
     for _ in range(24):
         assert check(Check(project="acme", user="ann"), actor="test").allowed
     for name, pk in (("limits", None), ("policy", policy.pk)):

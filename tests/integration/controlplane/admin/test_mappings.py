@@ -41,7 +41,7 @@ def test_good_ones_are_saved(signed_in: SignIn, day: Day) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"retry_afterr": "X"}, "did you mean &#x27;retry_after&#x27;?"),
         ({"limits": {"requests": {"remainin": "X"}}}, "limits.requests.remainin is not known here"),
@@ -49,9 +49,9 @@ def test_good_ones_are_saved(signed_in: SignIn, day: Day) -> None:
         ([1], "must be a mapping"),
     ],
 )
-def test_settings_of_a_provider(signed_in: SignIn, day: Day, settings: Any, told: str) -> None:
+def test_settings_of_a_provider(signed_in: SignIn, day: Day, settings: Any, message: str) -> None:
     answer = provider(signed_in("root"), settings)
-    assert told in answer.content.decode()
+    assert message in answer.content.decode()
     assert not Provider.objects.filter(name="new").exists()
 
 
@@ -61,7 +61,7 @@ def test_settings_of_a_dialect_that_reads_none(signed_in: SignIn, day: Day) -> N
 
 
 @pytest.mark.parametrize(
-    ("by_category", "told"),
+    ("by_category", "message"),
     [
         ({"servr": "never"}, "did you mean &#x27;server&#x27;?"),
         ({"server": {"intial": 1}}, "did you mean &#x27;initial&#x27;?"),
@@ -72,9 +72,9 @@ def test_settings_of_a_dialect_that_reads_none(signed_in: SignIn, day: Day) -> N
         ({"server": "sometimes"}, "&quot;never&quot;, or"),
     ],
 )
-def test_exceptions_of_a_retry_policy(signed_in: SignIn, day: Day, by_category: Any, told: str) -> None:
+def test_exceptions_of_a_retry_policy(signed_in: SignIn, day: Day, by_category: Any, message: str) -> None:
     answer = retry_policy(signed_in("root"), by_category)
-    assert told in answer.content.decode()
+    assert message in answer.content.decode()
     assert not RetryPolicy.objects.filter(name="new").exists()
 
 

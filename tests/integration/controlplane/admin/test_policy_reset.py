@@ -25,7 +25,7 @@ def hourly(day: Day) -> Policy:
     Project.objects.get_or_create(slug="globex")
     made = Policy.objects.create(name="hourly", scope="user", algorithm="fixed_window", limit=10, window=3600)
     Policy.objects.create(name="wide", scope="user", algorithm="fixed_window", limit=10, window=3600)
-    resolve.forget()
+    resolve.clear()
     for project in ("acme", "globex"):
         for user in ("ann", "bob"):
             assert limits.check(project=project, user=user)
@@ -82,7 +82,7 @@ def test_a_reset_of_a_projects_policy_is_in_that_projects_audit_log(hourly: Poli
     own = Policy.objects.create(
         name="own", scope="user", project=Project.objects.get(slug="acme"), algorithm="fixed_window", limit=9, window=60
     )
-    resolve.forget()
+    resolve.clear()
     for name, project in ((own.name, "acme"), (hourly.name, "")):
         reset(Selection(policy=name), actor="cli:ann", reason="test")
         assert set(AuditEntry.objects.filter(target=f"policy:{name}").values_list("project", flat=True)) == {project}

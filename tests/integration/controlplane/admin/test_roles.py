@@ -146,6 +146,6 @@ def test_the_box_on_an_accounts_page_puts_it_back(
     with django_capture_on_commit_callbacks(execute=True):
         answer = signed_in("root").post(f"/admin/quotas/account/{day.account.pk}/change/", fields)
     assert answer.status_code == 302
-    resolve.forget()
+    resolve.clear()
     (state,) = [one for one in accounts().states(resolve.pool_spec(pool.name)) if one.id == str(day.account.pk)]
     assert state.state != "disabled"

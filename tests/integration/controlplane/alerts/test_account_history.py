@@ -76,23 +76,23 @@ def test_a_removed_account_takes_its_history_along() -> None:
 def test_the_last_answer_is_shown_redacted() -> None:
     make_pool(accounts=1)
     caller = api()
-    lent = acquire(caller).json()
-    before = caller.get(f"accounts/{lent['account_id']}").json()
+    lease = acquire(caller).json()
+    before = caller.get(f"accounts/{lease['account_id']}").json()
     assert before["last_answer"] is None
     headers = {"x-ratelimit-remaining-requests": "41", "x-ratelimit-resource": f"{SECRET}-0", "x-other": "1"}
-    settle(caller, lent["lease"], status=429, headers={**headers, "retry-after": "2"})
-    answer = caller.get(f"accounts/{lent['account_id']}")
-    told = answer.json()["last_answer"]
-    assert (told["status"], told["outcome"]) == (429, "rate_limited")
-    assert told["headers"]["retry-after"] == "2" and told["headers"]["x-ratelimit-remaining-requests"] == "41"
-    assert "x-other" not in told["headers"] and SECRET not in answer.content.decode()
+    settle(caller, lease["lease"], status=429, headers={**headers, "retry-after": "2"})
+    answer = caller.get(f"accounts/{lease['account_id']}")
+    last = answer.json()["last_answer"]
+    assert (last["status"], last["outcome"]) == (429, "rate_limited")
+    assert last["headers"]["retry-after"] == "2" and last["headers"]["x-ratelimit-remaining-requests"] == "41"
+    assert "x-other" not in last["headers"] and SECRET not in answer.content.decode()
 
 
 def test_a_busy_account_writes_no_more_than_every_few_seconds(valkey: redis.Redis) -> None:
     make_pool(accounts=1)
     caller = api()
     for remaining in (9, 8, 7):
-        lent = acquire(caller).json()
-        settle(caller, lent["lease"], status=200, headers={"x-ratelimit-remaining-requests": str(remaining)})
-    told = caller.get(f"accounts/{lent['account_id']}").json()["last_answer"]
-    assert told["headers"] == {"x-ratelimit-remaining-requests": "9"}, "the first of the five seconds"
+        lease = acquire(caller).json()
+        settle(caller, lease["lease"], status=200, headers={"x-ratelimit-remaining-requests": str(remaining)})
+    last = caller.get(f"accounts/{lease['account_id']}").json()["last_answer"]
+    assert last["headers"] == {"x-ratelimit-remaining-requests": "9"}, "the first of the five seconds"

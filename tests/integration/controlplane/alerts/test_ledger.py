@@ -1,4 +1,4 @@
-"""Alerts from events: one row while it lasts, a notice for each rule that asks, and nobody held up."""
+"""Alerts from events: one row while it lasts, a notice for each rule that asks, and no emitter is delayed."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ DIED = events.JobDied("j", "batch", "http.request", "l", "auth", "critical", pro
 
 
 @pytest.fixture
-def told() -> Any:
+def emitted() -> Any:
     """The events about alerts that are emitted."""
     with capture_events(events.AlertRaised, events.AlertResolved) as captured:
         yield captured
 
 
-def test_the_same_trouble_is_one_alert_and_one_notice(told: Any) -> None:
+def test_the_same_trouble_is_one_alert_and_one_notice(emitted: Any) -> None:
     asked, _ = rule(), rule("other", when=("queue_backlog",))
     recorder = Recorder()
     for _ in range(3):
-        recorder.hear(OPEN)
-    recorder.hear(events.AccountChanged("llm", "a2", "available", "open", "tripped"))
+        recorder.receive(OPEN)
+    recorder.receive(events.AccountChanged("llm", "a2", "available", "open", "tripped"))
     first, second = Alert.objects.order_by("pk")
     assert (first.kind, first.subject, first.severity, first.count) == ("breaker_opened", "llm/a1", "warning", 3)
     assert (second.subject, second.count) == ("llm/a2", 1)
@@ -42,7 +42,7 @@ def test_the_same_trouble_is_one_alert_and_one_notice(told: Any) -> None:
         (first.pk, asked.pk, "raised"),
         (second.pk, asked.pk, "raised"),
     ]
-    assert [(event.kind, event.subject, event.count) for event in told] == [
+    assert [(event.kind, event.subject, event.count) for event in emitted] == [
         ("breaker_opened", "llm/a1", 1),
         ("breaker_opened", "llm/a2", 1),
     ]
@@ -67,7 +67,7 @@ def test_it_is_the_real_bus_that_they_come_from() -> None:
     ],
 )  # fmt: skip
 def test_what_is_a_trouble(event: events.Event, kind: str, subject: str, severity: str) -> None:
-    Recorder().hear(event)
+    Recorder().receive(event)
     alert = Alert.objects.get()
     assert (alert.kind, alert.subject, alert.severity, alert.project) == (kind, subject, severity, event.project)
 
@@ -81,7 +81,7 @@ def test_what_is_a_trouble(event: events.Event, kind: str, subject: str, severit
     ],
 )
 def test_what_is_none(event: events.Event) -> None:
-    Recorder().hear(event)
+    Recorder().receive(event)
     assert not Alert.objects.exists()
 
 
@@ -94,26 +94,26 @@ def test_what_gets_worse_is_told_again_and_what_gets_better_is_not() -> None:
     assert AlertNotice.objects.count() == 3
 
 
-def test_a_trouble_after_its_end_is_a_new_alert(told: Any) -> None:
+def test_a_trouble_after_its_end_is_a_new_alert(emitted: Any) -> None:
     rule()
     trouble = summaries.auth_failed("llm", "a1")
     assert records.end(records.report(trouble))
     records.report(trouble)
     assert [alert.resolved_at is None for alert in Alert.objects.order_by("pk")] == [False, True]
     assert [notice.event for notice in AlertNotice.objects.order_by("pk")] == ["raised", "resolved", "raised"]
-    assert [entry_of(event).name for event in told] == ["alert.raised", "alert.resolved", "alert.raised"]  # type: ignore[union-attr]
+    assert [entry_of(event).name for event in emitted] == ["alert.raised", "alert.resolved", "alert.raised"]  # type: ignore[union-attr]
 
 
 def test_what_is_rolled_back_was_no_trouble() -> None:
     recorder = Recorder()
     try:
         with transaction.atomic():
-            recorder.hear(DIED)
+            recorder.receive(DIED)
             raise RuntimeError("the job's end is taken back")
     except RuntimeError:
         assert not Alert.objects.exists()
     with transaction.atomic():
-        recorder.hear(DIED)
+        recorder.receive(DIED)
         assert not Alert.objects.exists(), "after the transaction, so that it holds no row of it"
     assert Alert.objects.exists()
 
@@ -123,10 +123,10 @@ def test_a_storm_is_counted_and_not_written_one_by_one(django_assert_max_num_que
     recorder = Recorder(monotonic=lambda: now[0])
     with django_assert_max_num_queries(WRITES * 12):
         for _ in range(2000):
-            recorder.hear(DIED)
+            recorder.receive(DIED)
     assert Alert.objects.get().count == WRITES
     now[0] += 1.0
-    recorder.hear(DIED)
+    recorder.receive(DIED)
     assert Alert.objects.get().count == 2001
 
 
@@ -136,7 +136,7 @@ def test_sql_that_refuses_to_write_does_not_fail_the_emitter(caplog: pytest.LogC
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA query_only = 1")
     try:
-        Recorder().hear(OPEN)
+        Recorder().receive(OPEN)
     finally:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA query_only = 0")

@@ -38,7 +38,7 @@ def test_who_reaches_a_limit_is_alerted_where_a_policy_asks(
         match="POST /v1/*",
         **fields,
     )
-    resolve.forget()
+    resolve.clear()
     crossed = events.ThresholdCrossed("one", "ann", 0.95, 20, 20, project="acme")
     trouble = trouble_of(crossed)
     assert (trouble is not None) == alerted

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from controlplane.alerts import channels, outbox, records, summaries
+from controlplane.alerts.deadline import Deadline, TooSlow
 from controlplane.alerts.outbox import notices
 from controlplane.alerts.sender import Sender
 from controlplane.models import Alert, AlertNotice, AuditEntry
 from quotas import clock
 from quotas.runtime.outbox import CLAIM, WAITS
 from tests.integration.controlplane.alerts.conftest import rule
+from tests.integration.queues.test_webhook_post import drip, receiving
 from tests.support.receiver import Receiver
 from tests.support.valkey import wait_for
 
@@ -86,7 +88,7 @@ def test_a_slow_receiver_delays_neither_other_rules_nor_the_watch(receiver: Rece
             assert AlertNotice.objects.filter(rule__name="deaf", tries=0).count() >= 8, "their time is not over"
         finally:
             sender.stop()
-    wait_for(lambda: not sender._notices._underway, 20)
+    wait_for(lambda: not sender._notices.underway, 20)
 
 
 def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) -> None:
@@ -168,6 +170,33 @@ def test_services_of_apprise(receiver: Receiver, caplog: pytest.LogCaptureFixtur
     assert body["title"] == "[critical] Credential refused: llm/a1"
     assert TROUBLE.summary in body["message"] and body["type"] == "failure"
     assert "hush" not in caplog.text
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["head", "body"])
+def test_a_service_of_apprise_that_drips_is_left_at_the_deadline(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "APPRISE", Deadline(1.0))
+    with receiving(drip(head)) as port:
+        rule(to=f"json://127.0.0.1:{port}/")
+        records.report(TROUBLE)
+        assert notices.send_due() == 1
+        assert AlertNotice.objects.get().error == "the service did not answer in time"
+        wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "notify"], 20)
+
+
+def test_a_call_that_cannot_be_interrupted_is_not_joined_by_another() -> None:
+    """One instruction of C: nothing is raised in it before it is over."""
+    deadline, go_on = Deadline(0.2), threading.Lock()
+    go_on.acquire()
+    with pytest.raises(TooSlow):
+        deadline.within("a", go_on.acquire)
+    alive = [thread for thread in threading.enumerate() if thread.name == "notify"]
+    with pytest.raises(TooSlow):
+        deadline.within("a", lambda: None)
+    assert [thread for thread in threading.enumerate() if thread.name == "notify"] == alive
+    assert deadline.within("b", lambda: 1) == 1
+    go_on.release()
+    wait_for(lambda: not alive[0].is_alive(), 20)
+    assert deadline.within("a", lambda: 2) == 2
 
 
 @pytest.mark.parametrize(

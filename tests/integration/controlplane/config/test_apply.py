@@ -25,7 +25,7 @@ FULL = (Path(__file__).parent / "full.yaml").read_text()
 
 @pytest.fixture(autouse=True)
 def keys_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve.forget()
+    resolve.clear()
     monkeypatch.setenv("SIM_KEY_1", "first-credential")
     monkeypatch.setenv("SIM_KEY_2", "second-credential")
 
@@ -73,9 +73,9 @@ def test_export_round_trip_is_an_empty_diff() -> None:
 
 
 def test_dry_run_tells_the_same_and_changes_nothing() -> None:
-    told = apply(FULL, dry_run=True)
+    planned = apply(FULL, dry_run=True)
     assert not Policy.objects.exists() and not AuditEntry.objects.exists()
-    assert apply(FULL) == told
+    assert apply(FULL) == planned
 
 
 def test_prune_removes_what_given_sections_leave_out() -> None:
@@ -127,18 +127,18 @@ def test_an_account_that_an_operator_took_out_comes_back_where_the_file_says_so(
     apply(FULL)
     account = Account.objects.select_related("pool").get(name="a1", pool__name="llm")
 
-    def lent() -> set[str]:
-        resolve.forget()
+    def acquired() -> set[str]:
+        resolve.clear()
         return {state.name for state in accounts().states(resolve.pool_spec("llm")) if state.state == "available"}
 
     account_actions.disable(account, actor="test", reason="maintenance")
-    assert lent() == {"a2"}
+    assert acquired() == {"a2"}
     with django_capture_on_commit_callbacks(execute=True):
         assert apply(FULL) == [], "the file leaves it to the operator"
-    assert lent() == {"a2"}
+    assert acquired() == {"a2"}
     with django_capture_on_commit_callbacks(execute=True):
         apply(change(FULL, "{name: a1, ", "{name: a1, enabled: true, "))
-    assert lent() == {"a1", "a2"}
+    assert acquired() == {"a1", "a2"}
     account.refresh_from_db()
     assert (account.enabled, account.disabled_reason, account.state) == (True, "", "available")
 
@@ -308,8 +308,8 @@ def test_rows_of_pool_limits_are_kept_where_only_the_limit_changes() -> None:
 def test_mistakes_name_their_line_and_change_nothing(old: str, new: str, line: int, message: str) -> None:
     with pytest.raises(config.ConfigInvalid) as invalid:
         apply(FULL.replace(old, new, 1))
-    told = [(mistake.line, str(mistake)) for mistake in invalid.value.mistakes]
-    assert any(found == line and message in text for found, text in told), told
+    mistakes = [(mistake.line, str(mistake)) for mistake in invalid.value.mistakes]
+    assert any(found == line and message in text for found, text in mistakes), mistakes
     assert not Policy.objects.exists() and not Tier.objects.exists() and not AuditEntry.objects.exists()
 
 

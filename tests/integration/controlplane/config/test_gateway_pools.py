@@ -28,7 +28,7 @@ def test_a_pool_is_sticky_by_key_or_by_prefix(sticky: Any, is_sticky: bool, by_p
     config.apply(yaml.safe_dump(document(sticky)), actor="test")
     (exported,) = yaml.safe_load(config.export())["pools"]
     assert exported.get("sticky", False) == sticky
-    resolve.forget()
+    resolve.clear()
     found = resolve.snapshot().pools["llm"]
     assert (found.spec.sticky, found.sticky_by_prefix) == (is_sticky, by_prefix)
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from controlplane import config
+from quotas.engine.categories import LIMITS
 from quotas.engine.dialects import generic, settings
 from quotas.models import Provider
 
@@ -58,7 +59,7 @@ def test_all_settings_at_once_are_taken() -> None:
 def test_the_forms_are_of_the_settings_that_are_looked_up() -> None:
     source = inspect.getsource(generic)
     looked_up = set(re.findall(r"""settings(?:\.get\(|\[|, )"([a-z_]+)\"""", source))
-    assert looked_up | set(generic.LIMITED) == set(settings.FORMS)
+    assert looked_up | set(LIMITS) == set(settings.FORMS)
     in_limits = set(re.findall(r"""names\.get\("([a-z_]+)\"""", source)) | {"limit", "remaining", "used", "reset"}
     for name in in_limits:
         found = settings.misfits("generic", {"limits": {"requests": {name: object()}}})

@@ -25,10 +25,10 @@ def store() -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def empty(transactional_db: None, store: redis.Redis) -> Iterator[None]:
     connection.forget()
-    resolve.forget()
+    resolve.clear()
     keyring.forget()
     yield
-    resolve.forget()
+    resolve.clear()
     keyring.forget()
 
 

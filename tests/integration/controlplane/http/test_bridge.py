@@ -17,7 +17,7 @@ Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class Probe:
-    """A WSGI application that keeps what it was given and answers what it is told."""
+    """A WSGI application that records its requests and answers as the test says."""
 
     def __init__(self) -> None:
         self.environ: dict[str, Any] = {}

@@ -75,7 +75,7 @@ class Both:
         answers: dict[str, list[Answered]] = {}
         for way in (through, "bridge"):
             self.store.flushall()
-            resolve.forget()
+            resolve.clear()
             answers[way] = []
             for path, body in calls:
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -64,7 +64,7 @@ class Listener:
         return b"".join(message.get("body", b"") for message in self.sent).decode()
 
     @property
-    def heard(self) -> list[tuple[str, str, Any]]:
+    def received(self) -> list[tuple[str, str, Any]]:
         """(id, name, data) of each event."""
         found = []
         for block in self.text.split("\n\n"):
@@ -74,7 +74,7 @@ class Listener:
         return found
 
     def names(self) -> list[str]:
-        return [name for _, name, _ in self.heard]
+        return [name for _, name, _ in self.received]
 
     def leave(self) -> None:
         self.door.loop.call_soon_threadsafe(self.gone.set)
@@ -85,19 +85,19 @@ def changed(job: str, project: str = "acme", status: str = "completed") -> event
     return events.JobChanged(job, "batch", "t", status, project=project)
 
 
-def tell(*told: events.Event) -> None:
-    events.emit_all(told)
+def emit(*emitted: events.Event) -> None:
+    events.emit_all(emitted)
     assert stream.publisher.flush()
 
 
 def test_a_project_hears_of_its_own_and_the_platform_of_all(door: Door) -> None:
     mine, all_ = Listener(door, api("read", project="acme")), Listener(door, api("read"))
-    tell(changed("j1"), changed("j2", "other"), events.QueueChanged("batch", "paused", "why"), changed("j3"))
-    wait_for(lambda: len(all_.heard) == 4 and len(mine.heard) == 2)
+    emit(changed("j1"), changed("j2", "other"), events.QueueChanged("batch", "paused", "why"), changed("j3"))
+    wait_for(lambda: len(all_.received) == 4 and len(mine.received) == 2)
     assert all_.names() == ["job.completed", "job.completed", "queue.paused", "job.completed"]
-    assert [event["data"]["job"] for _, _, event in mine.heard] == ["j1", "j3"]
-    assert mine.heard[0][2]["project"] == "acme" and mine.heard[0][2]["event"] == "job.completed"
-    assert all_.heard[2][2]["project"] is None
+    assert [event["data"]["job"] for _, _, event in mine.received] == ["j1", "j3"]
+    assert mine.received[0][2]["project"] == "acme" and mine.received[0][2]["event"] == "job.completed"
+    assert all_.received[2][2]["project"] is None
     headers = dict(mine.sent[0]["headers"])
     assert headers[b"content-type"] == b"text/event-stream" and b"content-length" not in headers
     mine.leave(), all_.leave()
@@ -106,21 +106,21 @@ def test_a_project_hears_of_its_own_and_the_platform_of_all(door: Door) -> None:
 
 def test_a_listener_goes_on_where_it_was(door: Door) -> None:
     first = Listener(door, api("read"))
-    tell(*(changed(f"j{n}") for n in range(5)))
-    wait_for(lambda: len(first.heard) == 5)
-    third = first.heard[2][0]
+    emit(*(changed(f"j{n}") for n in range(5)))
+    wait_for(lambda: len(first.received) == 5)
+    third = first.received[2][0]
     first.leave()
-    tell(changed("late"))
+    emit(changed("late"))
     for again in (
         Listener(door, api("read"), "", Last_Event_ID=third),
         Listener(door, api("read"), f"since={third}"),
         Listener(door, api("read"), "since=0", Last_Event_ID=third),
     ):
-        wait_for(lambda again=again: len(again.heard) == 3)  # type: ignore[misc]
-        assert [event["data"]["job"] for _, _, event in again.heard] == ["j3", "j4", "late"]
+        wait_for(lambda again=again: len(again.received) == 3)  # type: ignore[misc]
+        assert [event["data"]["job"] for _, _, event in again.received] == ["j3", "j4", "late"]
         again.leave()
     whole = Listener(door, api("read"), "since=2020-01-01T00:00:00Z")
-    wait_for(lambda: len(whole.heard) == 6)
+    wait_for(lambda: len(whole.received) == 6)
     whole.leave()
 
 
@@ -128,35 +128,35 @@ def test_more_than_memory_holds_is_read_from_redis(door: Door, monkeypatch: pyte
     monkeypatch.setattr("controlplane.http.event_hub.REMEMBERED", 10)
     monkeypatch.setattr("controlplane.http.event_hub.PAGE", 50)
     keeps_reading = Listener(door, api("read"))
-    tell(*(changed(f"j{n}") for n in range(300)))
-    wait_for(lambda: len(keeps_reading.heard) == 300)
+    emit(*(changed(f"j{n}") for n in range(300)))
+    wait_for(lambda: len(keeps_reading.received) == 300)
     late = Listener(door, api("read"), "since=0")
-    wait_for(lambda: len(late.heard) == 300)
-    assert [event["data"]["job"] for _, _, event in late.heard] == [f"j{n}" for n in range(300)]
+    wait_for(lambda: len(late.received) == 300)
+    assert [event["data"]["job"] for _, _, event in late.received] == [f"j{n}" for n in range(300)]
     keeps_reading.leave(), late.leave()
 
 
 def test_a_stream_survives_a_redis_that_loses_its_memory(door: Door, store: redis.Redis) -> None:
     listener = Listener(door, api("read"))
-    tell(changed("before"))
-    wait_for(lambda: len(listener.heard) == 1)
+    emit(changed("before"))
+    wait_for(lambda: len(listener.received) == 1)
     store.flushall()
     # An id is a millisecond: a stream that begins anew within that of the last event would give the same one again.
-    last = int(str(listener.heard[0][0]).partition("-")[0])
+    last = int(str(listener.received[0][0]).partition("-")[0])
     wait_for(lambda: store.time()[0] * 1000 + store.time()[1] // 1000 > last + 1)  # type: ignore[index]
-    tell(changed("after"))
-    wait_for(lambda: len(listener.heard) == 2)
+    emit(changed("after"))
+    wait_for(lambda: len(listener.received) == 2)
     listener.leave()
 
 
 def test_lower_ids_after_a_loss_are_noticed(door: Door, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controlplane.http.event_hub.BLOCK", 0.2)
     listener = Listener(door, api("read"))
-    tell(changed("before"))
-    wait_for(lambda: len(listener.heard) == 1)
+    emit(changed("before"))
+    wait_for(lambda: len(listener.received) == 1)
     store.flushall()
     store.xadd(stream.stream_key(), {"n": "job.completed", "p": "", "d": "{}"}, id="5-0")  # type: ignore[arg-type]
-    wait_for(lambda: [event[0] for event in listener.heard][1:] == ["5-0"])
+    wait_for(lambda: [event[0] for event in listener.received][1:] == ["5-0"])
     listener.leave()
 
 
@@ -171,11 +171,11 @@ def test_a_stream_survives_a_restart_of_redis(door: Door, monkeypatch: pytest.Mo
             with run_server(valkey_binary(), port=port):
                 listener = Listener(door, api("read"))
                 publisher.put(stream.Entry("job.completed", "", {"n": 1}))
-                wait_for(lambda: len(listener.heard) == 1)
+                wait_for(lambda: len(listener.received) == 1)
             publisher.put(stream.Entry("job.completed", "", {"n": 2}))
             with run_server(valkey_binary(), port=port):
-                wait_for(lambda: len(listener.heard) == 2, 20)
-            assert [event["data"]["n"] for _, _, event in listener.heard] == [1, 2], "kept while nobody took it"
+                wait_for(lambda: len(listener.received) == 2, 20)
+            assert [event["data"]["n"] for _, _, event in listener.received] == [1, 2], "kept while nobody took it"
             listener.leave()
         finally:
             connection.client.cache_clear()
@@ -185,7 +185,7 @@ def test_silence_is_broken_by_comments(door: Door, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("controlplane.http.sse.HEARTBEAT", 0.05)
     listener = Listener(door, api("read"))
     wait_for(lambda: listener.text.count("\n: \n") >= 3)
-    assert not listener.heard
+    assert not listener.received
     listener.leave()
 
 
@@ -217,22 +217,22 @@ def test_listening_needs_the_scope_or_a_session(door: Door) -> None:
     cookie = f"sessionid={client.cookies['sessionid'].value}"
     listener = Listener(door, None, Cookie=cookie)
     assert listener.status == 200
-    tell(changed("j1"))
-    wait_for(lambda: len(listener.heard) == 1)
+    emit(changed("j1"))
+    wait_for(lambda: len(listener.received) == 1)
     listener.leave()
 
 
-def test_what_is_rolled_back_is_not_told(store: redis.Redis) -> None:
+def test_an_event_of_a_rolled_back_transaction_is_not_sent(store: redis.Redis) -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
         events.emit(changed("never"))
         raise RuntimeError
     with transaction.atomic():
-        events.emit(changed("told"))
+        events.emit(changed("committed"))
         stream.publisher.flush()
         assert store.xlen(stream.stream_key()) == 0
     stream.publisher.flush()
     rows: Any = store.xrange(stream.stream_key())
-    assert [json.loads(fields[b"d"])["job"] for _, fields in rows] == ["told"]
+    assert [json.loads(fields[b"d"])["job"] for _, fields in rows] == ["committed"]
 
 
 @pytest.fixture
@@ -243,16 +243,16 @@ def publisher() -> Iterator[Publisher]:
 def test_denials_are_told_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
     denied = events.LimitDenied("p", "user", "u", 5.0, project="acme")
     for _ in range(1000):
-        publisher.tell(denied)
-    publisher.tell(events.LimitDenied("p", "user", "v", 5.0, project="acme"))
+        publisher.publish(denied)
+    publisher.publish(events.LimitDenied("p", "user", "v", 5.0, project="acme"))
 
-    def told() -> list[tuple[str, int]]:
+    def denials() -> list[tuple[str, int]]:
         rows: Any = store.xrange(stream.stream_key())
         data = [json.loads(fields[b"d"]) for _, fields in rows]
         return [(one["key"], one["count"]) for one in data]
 
-    wait_for(lambda: sum(count for _, count in told()) == 1001)
-    assert told()[:2] == [("u", 1), ("v", 1)] and len(told()) <= 4
+    wait_for(lambda: sum(count for _, count in denials()) == 1001)
+    assert denials()[:2] == [("u", 1), ("v", 1)] and len(denials()) <= 4
 
 
 def test_failed_calls_are_events_and_counted_together(publisher: Publisher, store: redis.Redis) -> None:
@@ -264,9 +264,9 @@ def test_failed_calls_are_events_and_counted_together(publisher: Publisher, stor
         )  # fmt: skip
 
     for _ in range(100):
-        publisher.tell(ended("server"))
+        publisher.publish(ended("server"))
     for outcome in ("ok", "validation", "quota_exceeded", "cancelled", "network"):
-        publisher.tell(ended(outcome))
+        publisher.publish(ended(outcome))
 
     def found() -> list[tuple[bytes, bytes, dict[str, Any]]]:
         rows: Any = store.xrange(stream.stream_key())

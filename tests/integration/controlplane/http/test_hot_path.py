@@ -88,7 +88,7 @@ def test_changes_are_in_force_within_a_second_also_after_a_pause(door: Door) -> 
     assert time.monotonic() - begun < 5
 
 
-def test_a_revoked_key_is_refused_in_a_process_that_was_not_told(door: Door) -> None:
+def test_a_revoked_key_is_refused_in_a_process_that_got_no_notice(door: Door) -> None:
     policy("users", "user", 1000)
     key = api("check", project="acme")
     assert check(door, key).status == 200

@@ -1,4 +1,4 @@
-"""What `/metrics` tells, against rows and counters that are known."""
+"""The figures of `/metrics`, compared with known rows and counters."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def test_jobs_are_counted_once_however_often_it_is_asked() -> None:
         )  # fmt: skip
     Job.objects.create(project=project, queue=queue, type="x", created_at=now, priority=1)
     for _ in range(3):
-        told = scrape()
-        assert told["sluice_jobs_total", labels(queue="batch", status="completed")] == 4
-        assert told["sluice_jobs_total", labels(queue="batch", status="dead")] == 1
-    assert told["sluice_job_wait_seconds_count", labels(queue="batch")] == 5
-    assert told["sluice_job_wait_seconds_sum", labels(queue="batch")] == pytest.approx(10)
-    assert told["sluice_job_run_seconds_bucket", labels(queue="batch", le="0.05")] == 5
-    assert told["sluice_queue_depth", labels(queue="batch", priority="high")] == 1
+        figures = scrape()
+        assert figures["sluice_jobs_total", labels(queue="batch", status="completed")] == 4
+        assert figures["sluice_jobs_total", labels(queue="batch", status="dead")] == 1
+    assert figures["sluice_job_wait_seconds_count", labels(queue="batch")] == 5
+    assert figures["sluice_job_wait_seconds_sum", labels(queue="batch")] == pytest.approx(10)
+    assert figures["sluice_job_run_seconds_bucket", labels(queue="batch", le="0.05")] == 5
+    assert figures["sluice_queue_depth", labels(queue="batch", priority="high")] == 1
 
 
 def test_many_jobs_that_ended_at_one_moment_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,9 +120,9 @@ def test_many_jobs_that_ended_at_one_moment_are_all_counted(monkeypatch: pytest.
 def test_accounts_are_told_of() -> None:
     provider = Provider.objects.create(name="p", base_url="http://127.0.0.1:1")
     Account.objects.create(pool=Pool.objects.create(name="llm", provider=provider), name="a1", credential="k")
-    told = scrape()
-    assert told["sluice_account_health", labels(pool="llm", account="a1")] == 1.0
-    assert told["sluice_breaker_state", labels(pool="llm", account="a1")] == 0
+    figures = scrape()
+    assert figures["sluice_account_health", labels(pool="llm", account="a1")] == 1.0
+    assert figures["sluice_breaker_state", labels(pool="llm", account="a1")] == 0
 
 
 def test_redis_away_leaves_out_what_needs_it_and_says_so(settings: object) -> None:

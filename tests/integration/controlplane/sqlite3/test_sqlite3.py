@@ -22,7 +22,7 @@ settings.configure(DATABASES={"default": {"ENGINE": "controlplane.sqlite3", "NAM
     "OPTIONS": {"transaction_mode": "IMMEDIATE"}}})
 from django.db import connection, transaction
 with transaction.atomic():
-    connection.cursor().execute("INSERT INTO told VALUES ('held')")
+    connection.cursor().execute("INSERT INTO written VALUES ('locked')")
     print("holding", flush=True)
     time.sleep(600)
 """
@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "turns.sqlite3"
     connection = connect(path)
     connection.cursor().execute("PRAGMA journal_mode=WAL")
-    connection.cursor().execute("CREATE TABLE told (what TEXT)")
+    connection.cursor().execute("CREATE TABLE written (what TEXT)")
     connection.close()
     return path
 
@@ -67,27 +67,27 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 def write(connection: BaseDatabaseWrapper, what: str) -> None:
     connection.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
     try:
-        connection.cursor().execute("INSERT INTO told VALUES (%s)", [what])
+        connection.cursor().execute("INSERT INTO written VALUES (%s)", [what])
         connection.commit()
     finally:
         connection.set_autocommit(True)
 
 
-def told(path: Path) -> list[str]:
+def rows_of(path: Path) -> list[str]:
     connection = connect(path)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT what FROM told ORDER BY rowid")
+        cursor.execute("SELECT what FROM written ORDER BY rowid")
         rows = [row[0] for row in cursor.fetchall()]
     connection.close()
     return rows
 
 
-def test_who_waits_for_longer_than_the_timeout_is_told_so(path: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_wait_longer_than_the_timeout_is_an_error(path: Path, holder: subprocess.Popen[str]) -> None:
     connection = connect(path, 0.2)
     with pytest.raises(OperationalError, match="locked"):
         write(connection, "impatient")
     connection.close()
-    assert told(path) == []
+    assert rows_of(path) == []
 
 
 def test_a_killed_holder_frees_the_turn_and_leaves_nothing_behind(path: Path, holder: subprocess.Popen[str]) -> None:
@@ -105,19 +105,19 @@ def test_a_killed_holder_frees_the_turn_and_leaves_nothing_behind(path: Path, ho
     holder.kill()
     assert written.wait(30)
     thread.join()
-    assert told(path) == ["patient"]
+    assert rows_of(path) == ["patient"]
 
 
 def test_a_transaction_that_fails_gives_the_turn_up(path: Path) -> None:
     first, second = connect(path), connect(path, 0.2)
     first.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
-    first.cursor().execute("INSERT INTO told VALUES ('undone')")
+    first.cursor().execute("INSERT INTO written VALUES ('undone')")
     first.rollback()
     first.set_autocommit(True)
     write(second, "done")
     first.close()
     second.close()
-    assert told(path) == ["done"]
+    assert rows_of(path) == ["done"]
 
 
 def test_threads_that_write_side_by_side_all_come_through(path: Path) -> None:
@@ -133,4 +133,4 @@ def test_threads_that_write_side_by_side_all_come_through(path: Path) -> None:
     deadline = time.monotonic() + 60
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.1))
-    assert sorted(told(path)) == sorted(f"{name}{number}" for name in "abcdefgh" for number in range(50))
+    assert sorted(rows_of(path)) == sorted(f"{name}{number}" for name in "abcdefgh" for number in range(50))

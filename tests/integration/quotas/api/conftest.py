@@ -24,11 +24,11 @@ class Api:
         self.token, self.client = token, Client()
 
     def get(self, path: str, **query: Any) -> Any:
-        resolve.forget()
+        resolve.clear()
         return self.client.get(f"/api/v1/{path}", query, headers={"Authorization": f"Bearer {self.token}"})
 
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
-        resolve.forget()
+        resolve.clear()
         data = body if isinstance(body, bytes) else json.dumps(body if body is not None else {}).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.client.post(
@@ -49,10 +49,10 @@ class Api:
 
 @pytest.fixture(autouse=True)
 def empty(db: None, valkey: redis.Redis) -> Iterator[None]:
-    resolve.forget()
+    resolve.clear()
     keyring.forget()
     yield
-    resolve.forget()
+    resolve.clear()
     keyring.forget()
 
 

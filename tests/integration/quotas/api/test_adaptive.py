@@ -31,7 +31,7 @@ BOUNDS = {"floor": 10, "ceiling": 200, "samples": 10}
 
 
 @pytest.fixture
-def told() -> Iterator[list[events.LimitAdapted]]:
+def adapted() -> Iterator[list[events.LimitAdapted]]:
     with capture_events(events.LimitAdapted) as moved:
         yield moved
 
@@ -51,7 +51,7 @@ class Clock:
 
     def step(self, seconds: float = 5.0) -> int:
         flush_all()
-        resolve.forget()
+        resolve.clear()
         self.moment += seconds
         return self.controller.run(self.moment)
 
@@ -64,10 +64,10 @@ def limit_of(caller: Api, name: str = "upstream") -> int:
 
 def report(caller: Api, count: int = 10, **outcome: Any) -> None:
     answer = caller.post("limits/outcomes", {"user": "u", "count": count, **outcome})
-    assert answer.status_code == 200 and answer.json() == {"heard": ["upstream"]}, answer.content
+    assert answer.status_code == 200 and answer.json() == {"policies": ["upstream"]}, answer.content
 
 
-def test_errors_lower_the_limit_and_calm_raises_it_again(told: list[events.LimitAdapted]) -> None:
+def test_errors_lower_the_limit_and_calm_raises_it_again(adapted: list[events.LimitAdapted]) -> None:
     policy("upstream", "user", 100, adaptive=BOUNDS)
     caller, clock = api(project="acme"), Clock()
     report(caller, 7, status=200)
@@ -75,11 +75,11 @@ def test_errors_lower_the_limit_and_calm_raises_it_again(told: list[events.Limit
     assert clock.step(1) == 0, "an interval is not over"
     assert clock.step(4) == 1
     assert limit_of(caller) == 70
-    assert [(event.policy, event.before, event.after) for event in told] == [("upstream", 100, 70)]
-    assert "30% of 10 calls failed" in told[0].why
+    assert [(event.policy, event.before, event.after) for event in adapted] == [("upstream", 100, 70)]
+    assert "30% of 10 calls failed" in adapted[0].why
     row = caller.get("limits/usage", policy="upstream", key="u").json()["results"][0]
     assert row["limit"] == 70 and row["adaptive"]["configured"] == 100
-    assert row["adaptive"]["why"] == told[0].why and row["adaptive"]["since"].endswith("Z")
+    assert row["adaptive"]["why"] == adapted[0].why and row["adaptive"]["since"].endswith("Z")
     limits_after = []
     for _ in range(6):
         report(caller, 20, status=200)
@@ -89,13 +89,13 @@ def test_errors_lower_the_limit_and_calm_raises_it_again(told: list[events.Limit
     assert limits_after == [70, 70, 80, 90, 100, 110]
 
 
-def test_it_stays_between_floor_and_ceiling_and_tells_no_step_that_is_none(told: list[events.LimitAdapted]) -> None:
+def test_it_stays_between_floor_and_ceiling_and_emits_only_real_steps(adapted: list[events.LimitAdapted]) -> None:
     policy("upstream", "user", 15, adaptive=BOUNDS)
     caller, clock = api(project="acme"), Clock()
     for _ in range(3):
         report(caller, error="timeout")
         clock.step()
-    assert limit_of(caller) == 10 and [event.after for event in told] == [10]
+    assert limit_of(caller) == 10 and [event.after for event in adapted] == [10]
 
 
 def test_few_outcomes_wait_for_more_and_old_ones_are_forgotten() -> None:
@@ -208,11 +208,11 @@ def test_a_move_reads_the_moved_limits_only(django_assert_num_queries: Any) -> N
         policy=Policy.objects.get(name="upstream"), configured=100, effective=33, changed_at="2026-01-01T00:00:00Z"
     )
     ConfigVersion.tell_moved()
-    resolve.outdate()
+    resolve.expire()
     with django_assert_num_queries(2):
         moved = resolve.snapshot()
     assert moved.version == held.version and moved.policies["p3"] is held.policies["p3"]
-    assert {limit.name: limit.limit for limit in resolve.resolve(user="u")}["upstream"] == 33
+    assert {limit.name: limit.limit for limit in resolve.limits_for(user="u")}["upstream"] == 33
 
 
 WATCH = """
@@ -222,16 +222,16 @@ from quotas.snapshot import resolve as policies
 for line in sys.stdin:
     wanted = int(line)
     begun = time.monotonic()
-    while policies.resolve(user="u")[0].limit != wanted and time.monotonic() - begun < 20:
+    while policies.limits_for(user="u")[0].limit != wanted and time.monotonic() - begun < 20:
         time.sleep(0.01)
-    print(json.dumps([policies.resolve(user="u")[0].limit, policies.snapshot().version]), flush=True)
+    print(json.dumps([policies.limits_for(user="u")[0].limit, policies.snapshot().version]), flush=True)
 """
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_move_is_in_force_in_other_processes_without_reading_the_configuration_anew(valkey: redis.Redis) -> None:
     policy("upstream", "user", 100, adaptive=BOUNDS)
-    resolve.forget()
+    resolve.clear()
     caller, clock = api(project="acme"), Clock()
     environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "controlplane.settings"}
     environ["DATABASE_URL"] = url_of(django_settings.DATABASES["default"])

@@ -21,13 +21,13 @@ from tests.integration.quotas.api.conftest import api, policy
 
 
 @pytest.fixture
-def told() -> Iterator[list[events.ThresholdCrossed]]:
+def crossed() -> Iterator[list[events.ThresholdCrossed]]:
     with capture_events(events.ThresholdCrossed) as crossed:
         yield crossed
 
 
 def sample(sampler: Sampler, **moved: float) -> int:
-    resolve.forget()
+    resolve.clear()
     return sampler.sample(timezone.now() + timedelta(**moved))
 
 
@@ -85,35 +85,37 @@ def test_old_rows_are_pruned() -> None:
     assert list(UsageRollup.objects.values_list("resolution", flat=True)) == ["hour"]
 
 
-def test_each_crossing_is_told_once_also_after_a_restart(told: list[events.ThresholdCrossed]) -> None:
+def test_each_crossing_is_one_event_also_after_a_restart(crossed: list[events.ThresholdCrossed]) -> None:
     policy("per-user", "user", 10, warn_at=[0.6, 0.8, 0.95])
     caller = api(project="acme")
     for cost, shares in ((5, []), (1, [0.6]), (1, []), (3, [0.95])):
         caller.post("limits/check", {"user": "u", "cost": cost})
-        del told[:]
+        del crossed[:]
         for _ in range(2):
             sample(Sampler())
-        assert [event.share for event in told] == shares
+        assert [event.share for event in crossed] == shares
     event_facts = ThresholdMark.objects.get()
     assert (event_facts.key, event_facts.share) == ("u", 0.95)
     caller.post("limits/reset", {"policy": "per-user", "reason": "test"})
     sample(Sampler())
     assert not ThresholdMark.objects.exists()
     caller.post("limits/check", {"user": "u", "cost": 10})
-    del told[:]
+    del crossed[:]
     sample(Sampler())
-    assert [(event.share, event.used, event.project) for event in told] == [(0.95, 10, "acme")]
+    assert [(event.share, event.used, event.project) for event in crossed] == [(0.95, 10, "acme")]
 
 
-def test_resets_and_new_periods_are_told_anew_and_a_falling_use_is_not(told: list[events.ThresholdCrossed]) -> None:
+def test_resets_and_new_periods_emit_crossings_again_and_a_falling_use_does_not(
+    crossed: list[events.ThresholdCrossed],
+) -> None:
     policy("hourly", "user", 10, unit="tokens", warn_at=[0.5, 0.8], window=365 * 86400)
     caller = api(project="acme")
 
     def crossings(tokens: int) -> list[float]:
         held.append(caller.post("limits/check", {"user": "u", "cost": {"tokens": tokens}}).json()["reservation"])
-        del told[:]
+        del crossed[:]
         sample(Sampler())
-        return [event.share for event in told]
+        return [event.share for event in crossed]
 
     held: list[str] = []
     assert crossings(9) == [0.8]
@@ -125,12 +127,12 @@ def test_resets_and_new_periods_are_told_anew_and_a_falling_use_is_not(told: lis
     assert crossings(0) == [], "it fell to 60 %: that is no crossing"
     assert crossings(3) == [0.8]
     ThresholdMark.objects.update(since=timezone.now() - timedelta(days=366))
-    assert crossings(0) == [0.8], "what was told in the last period"
+    assert crossings(0) == [0.8], "what was crossed in the last period"
     assert crossings(0) == []
 
 
 def test_more_subjects_than_a_sample_reads_are_kept_and_told_too(
-    told: list[events.ThresholdCrossed], valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    crossed: list[events.ThresholdCrossed], valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush_all()
     active_subjects.counter.drain()
@@ -145,7 +147,7 @@ def test_more_subjects_than_a_sample_reads_are_kept_and_told_too(
     sample(Sampler())
     days = UsageRollup.objects.filter(policy__name="daily", resolution="day")
     assert dict(days.values_list("key", "used")) == {f"u-{n}": 1 + n for n in range(10)}
-    assert {event.key for event in told if event.policy == "hourly"} == {f"u-{n}" for n in range(5, 10)}
+    assert {event.key for event in crossed if event.policy == "hourly"} == {f"u-{n}" for n in range(5, 10)}
     valkey.flushall()
     health.flush()
     used = {

@@ -453,14 +453,14 @@ def test_a_project_settles_its_own_reservations_and_blocks_only() -> None:
     nobodys = platform.post("limits/check", {"user": "u", "cost": {"tokens": 20}}).json()["reservation"]
     block = a.post("limits/leases", {"user": "u", "units": 10, "unit": "tokens"}).json()["id"]
     forged = b.post("limits/check", {"user": "u", "cost": {"tokens": 1}}).json()["reservation"].partition(":")[2]
-    for told in (*made, nobodys, made[0].partition(":")[0], f"{made[0].partition(':')[0]}:{forged}"):
-        assert b.post("limits/settle", {"reservation": told, "actual": {"tokens": 0}}).status_code == 404
+    for reservation in (*made, nobodys, made[0].partition(":")[0], f"{made[0].partition(':')[0]}:{forged}"):
+        assert b.post("limits/settle", {"reservation": reservation, "actual": {"tokens": 0}}).status_code == 404
     assert b.delete(f"limits/leases/{block}", {"spent": 0}).status_code == 404
     assert a.get("limits/usage", key="u").json()["results"][0]["used"] == 100
     assert a.post("limits/settle", {"reservation": nobodys, "actual": {"tokens": 0}}).status_code == 404
-    for caller, told in ((a, made[0]), (platform, made[1]), (a, made[2]), (platform, nobodys)):
-        settled = caller.post("limits/settle", {"reservation": told, "actual": {"tokens": 1}})
-        assert settled.status_code == 200 and settled.json()["reservation"] == told
+    for caller, reservation in ((a, made[0]), (platform, made[1]), (a, made[2]), (platform, nobodys)):
+        settled = caller.post("limits/settle", {"reservation": reservation, "actual": {"tokens": 1}})
+        assert settled.status_code == 200 and settled.json()["reservation"] == reservation
     assert a.delete(f"limits/leases/{block}", {"spent": 4}).json() == {"id": block, "spent": 4, "refunded": 6}
     assert a.get("limits/usage", key="u").json()["results"][0]["used"] == 7
 
@@ -497,28 +497,32 @@ def test_a_misspelt_unit_is_refused_and_changes_nothing(unit: str) -> None:
     policy("tokens", "project", 1000, unit="tokens")
     policy("slots", "project", 1, algorithm="concurrency", window=None)
     key = api("check", project="acme")
-    told = key.post("limits/check", {"cost": {"tokens": 800}}).json()["reservation"]
-    refused = key.post("limits/settle", {"reservation": told, "actual": {unit: 5}})
+    reservation = key.post("limits/check", {"cost": {"tokens": 800}}).json()["reservation"]
+    refused = key.post("limits/settle", {"reservation": reservation, "actual": {unit: 5}})
     assert refused.status_code == 400 and refused.json()["errors"][0]["pointer"] == f"#/actual/{unit}"
-    settled = key.post("limits/settle", {"reservation": told, "actual": {"tokens": 5, "money": 1, "requests": 1}})
+    settled = key.post(
+        "limits/settle", {"reservation": reservation, "actual": {"tokens": 5, "money": 1, "requests": 1}}
+    )
     assert settled.status_code == 200 and settled.json()["refunded"]["tokens"] == 795
 
 
 def test_a_unit_whose_policy_was_removed_can_be_settled() -> None:
     made = policy("signs", "project", 1000, unit="signs")
     key = api("check", project="acme")
-    told = key.post("limits/check", {"cost": {"signs": 800}}).json()["reservation"]
+    reservation = key.post("limits/check", {"cost": {"signs": 800}}).json()["reservation"]
     made.delete()
-    assert key.post("limits/settle", {"reservation": told, "actual": {"signs": 5}}).status_code == 200
+    assert key.post("limits/settle", {"reservation": reservation, "actual": {"signs": 5}}).status_code == 200
 
 
 def test_a_reset_between_reserving_and_settling_leaves_the_later_use() -> None:
     policy("tokens", "project", 1000, unit="tokens")
     key = api("check", "operate", "read", project="acme")
-    told = key.post("limits/check", {"cost": {"tokens": 800}}).json()["reservation"]
+    reservation = key.post("limits/check", {"cost": {"tokens": 800}}).json()["reservation"]
     block = key.post("limits/leases", {"units": 3, "unit": "tokens"}).json()["id"]
     assert key.post("limits/reset", {"policy": "tokens", "reason": "test"}).json() == {"reset": 1}
     assert key.post("limits/check", {"cost": {"tokens": 400}}).status_code == 200
-    assert key.post("limits/settle", {"reservation": told, "actual": {"tokens": 0}}).json()["refunded"] == {"tokens": 0}
+    assert key.post("limits/settle", {"reservation": reservation, "actual": {"tokens": 0}}).json()["refunded"] == {
+        "tokens": 0
+    }
     assert key.delete(f"limits/leases/{block}", {"spent": 0}).json()["refunded"] == 0
     assert key.get("limits/usage", policy="tokens").json()["results"][0]["used"] == 400

@@ -140,10 +140,10 @@ def test_fallback_pools_are_tried_in_order() -> None:
     make_pool("spare", accounts=1, dialect="anthropic")
     caller = api("submit")
     assert acquire(caller).json()["account"] == "llm-1"
-    lent = acquire(caller).json()
-    assert (lent["pool"], lent["account"]) == ("spare", "spare-1")
-    overloaded = settle(caller, lent["lease"], status=529, headers={})
-    assert overloaded.json()["outcome"] == "server", "read in the dialect of the pool that lent the account"
+    granted = acquire(caller).json()
+    assert (granted["pool"], granted["account"]) == ("spare", "spare-1")
+    overloaded = settle(caller, granted["lease"], status=529, headers={})
+    assert overloaded.json()["outcome"] == "server", "read in the dialect of the account's pool"
 
 
 def test_pool_pauses_and_resumes_with_a_reason() -> None:
@@ -202,12 +202,12 @@ def test_cleared_account_is_free_though_its_quota_was_told_to_be_used_up() -> No
 def test_explain_names_the_chosen_and_the_others_reasons() -> None:
     make_pool(accounts=2)
     caller = api()
-    lent = acquire(caller).json()
-    settle(caller, lent["lease"], status=429, headers={"retry-after": "60"})
+    granted = acquire(caller).json()
+    settle(caller, granted["lease"], status=429, headers={"retry-after": "60"})
     answer = caller.get("pools/llm/explain", tokens=10).json()
     by_name = {account["name"]: account for account in answer["accounts"]}
-    assert answer["chosen"] != lent["account"] and by_name[answer["chosen"]]["chosen"]
-    assert by_name[lent["account"]]["why"] == "cooldown" and by_name[lent["account"]]["until"]
+    assert answer["chosen"] != granted["account"] and by_name[answer["chosen"]]["chosen"]
+    assert by_name[granted["account"]]["why"] == "cooldown" and by_name[granted["account"]]["until"]
     assert caller.get("pools/llm/explain", bananas=1).status_code == 400
     assert caller.get("pools/nobody/explain").status_code == 404
 

@@ -20,15 +20,15 @@ pytestmark = pytest.mark.usefixtures("empty")
 BAD_KEY = {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}
 
 
-def lend(name: str = "llm") -> str:
-    resolve.forget()
-    lent = pools.acquire(name)
-    assert lent.lease, lent
-    return lent.lease
+def acquire(name: str = "llm") -> str:
+    resolve.clear()
+    admission = pools.acquire(name)
+    assert admission.lease, admission
+    return admission.lease
 
 
 def states() -> dict[str, str]:
-    resolve.forget()
+    resolve.clear()
     return {
         f"{name}/{state.name}": state.state
         for name, config in resolve.snapshot().pools.items()
@@ -62,8 +62,8 @@ def test_a_refused_credential_is_known_in_every_pool() -> None:
 
 def refuse_two_calls() -> None:
     """The second one had started before the first was refused."""
-    late = lend()
-    pools.settle(lend(), Report(status=401, body=BAD_KEY))
+    late = acquire()
+    pools.settle(acquire(), Report(status=401, body=BAD_KEY))
     assert states() == {
         "llm/llm-1": "disabled", "batch/batch-1": "available", "batch/batch-2": "disabled",
         "elsewhere/elsewhere-1": "available",
@@ -74,7 +74,7 @@ def refuse_two_calls() -> None:
 
 @pytest.mark.usefixtures("twins")
 def test_a_limited_credential_cools_down_in_every_pool() -> None:
-    pools.settle(lend(), Report(status=429, headers={"Retry-After": "120"}))
+    pools.settle(acquire(), Report(status=429, headers={"Retry-After": "120"}))
     found = states()
     assert (found["batch/batch-2"], found["batch/batch-1"]) == ("cooling_down", "available")
     assert found["elsewhere/elsewhere-1"] == "available"
@@ -84,7 +84,7 @@ def test_a_limited_credential_cools_down_in_every_pool() -> None:
 def test_what_an_operator_has_disabled_keeps_its_reason() -> None:
     row = Account.objects.get(name="batch-2")
     accounts().disable(str(row.pk), "maintenance")
-    pools.settle(lend(), Report(status=401, body=BAD_KEY))
+    pools.settle(acquire(), Report(status=401, body=BAD_KEY))
     states()
     assert pools.state_of(resolve.pool_spec("batch"), str(row.pk)).why == "maintenance"  # type: ignore[union-attr]
 
@@ -92,19 +92,19 @@ def test_what_an_operator_has_disabled_keeps_its_reason() -> None:
 @pytest.mark.usefixtures("twins")
 def test_another_credential_parts_them() -> None:
     row = Account.objects.get(name="batch-2")
-    pools.settle(lend(), Report(status=401, body=BAD_KEY))
+    pools.settle(acquire(), Report(status=401, body=BAD_KEY))
     row.credential = "sk-another"  # type: ignore[assignment]
     row.save()
     assert credentials.renewed(row.pk)
     assert states()["batch/batch-2"] == "available"
     account_actions.enable(Account.objects.select_related("pool").get(name="llm-1"), actor="t", reason="t")
-    pools.settle(lend(), Report(status=401, body=BAD_KEY))
+    pools.settle(acquire(), Report(status=401, body=BAD_KEY))
     assert states()["batch/batch-2"] == "available"
 
 
 def test_a_cooldown_ends_with_its_credential() -> None:
     make_pool(accounts=1)
-    pools.settle(lend(), Report(status=429, headers={"Retry-After": "600"}))
+    pools.settle(acquire(), Report(status=429, headers={"Retry-After": "600"}))
     assert states() == {"llm/llm-1": "cooling_down"}
     row = Account.objects.get()
     row.credential = "sk-renewed"  # type: ignore[assignment]
@@ -119,6 +119,6 @@ def test_a_cooldown_ends_with_its_credential() -> None:
 def test_a_caller_that_gave_up_costs_the_account_nothing(report: dict[str, Any]) -> None:
     make_pool(accounts=1, breaker_failures=2)
     for _ in range(8):
-        pools.settle(lend(), Report(**report))
+        pools.settle(acquire(), Report(**report))
     (state,) = accounts().states(resolve.pool_spec("llm"))
     assert (state.state, state.health, state.last_error) == ("available", 1.0, "")

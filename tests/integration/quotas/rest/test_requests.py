@@ -1,4 +1,4 @@
-"""The plumbing that every endpoint stands on: who may, what is refused, and how it is told."""
+"""What every endpoint shares: authentication, permissions, refusals and problem documents."""
 
 from __future__ import annotations
 

@@ -37,11 +37,11 @@ def projects() -> Iterator[None]:
 def configured(**changes: Any) -> None:
     item = {name: value for name, value in {**BASE, **changes}.items() if value is not None}
     config.apply(yaml.safe_dump({"version": 1, "policies": [item]}), actor="test")
-    resolve.forget()
+    resolve.clear()
 
 
 def spend(count: int = 5, **asked: Any) -> list[bool]:
-    resolve.forget()
+    resolve.clear()
     named = {"project": "acme", "keys": {"chat": "1", "room": "1"}, "user": "1", "endpoint": "/a", "ip": "192.0.2.1"}
     return [bool(limits.check(**{**named, **asked})) for _ in range(count)]
 
@@ -97,7 +97,7 @@ def test_a_project_that_is_made_anew_finds_no_use() -> None:
     assert spend(4) == [True] * 3 + [False]
     Project.objects.get(slug="acme").delete()
     Project.objects.create(slug="acme")
-    resolve.forget()
+    resolve.clear()
     assert usage(Selection()) == [], "the old counters are nobody's"
     assert spend(4) == [True] * 3 + [False]
     assert {state.used for state in usage(Selection())} == {3}
@@ -114,7 +114,7 @@ def test_an_idempotency_key_of_a_deleted_project_is_not_known() -> None:
 
 def test_a_calendar_quota_is_restored_from_what_was_counted_since(valkey: redis.Redis) -> None:
     made = policy("daily", "project", 100, algorithm="calendar", window=None, period="day")
-    resolve.forget()
+    resolve.clear()
     spend(7)
     Sampler().sample()
     valkey.flushall()
@@ -123,7 +123,7 @@ def test_a_calendar_quota_is_restored_from_what_was_counted_since(valkey: redis.
     UsageRollup.objects.filter(policy=made).update(start=timezone.now() - timedelta(minutes=2))
     made.begin_anew()
     made.save()
-    resolve.forget()
+    resolve.clear()
     valkey.flushall()
     assert restore_calendars() == 0
     assert limiter().limiter.transport.command("PING")

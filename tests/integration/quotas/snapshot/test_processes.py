@@ -34,12 +34,12 @@ class Watcher:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ, cwd=root
         )
 
-    def tell(self, wanted: Any) -> None:
+    def send(self, wanted: Any) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(wanted) + "\n")
         self.process.stdin.flush()
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         found: dict[str, Any] = json.loads(self.process.stdout.readline())
         return found
@@ -73,22 +73,22 @@ def test_changes_are_in_force_everywhere(watchers: list[Watcher]) -> None:
     for change in changes:
         for column, value in change.items():
             setattr(watched, column, value)
-        told = everywhere(watchers, watched, save=True)
-        for answer in told:
+        answers = everywhere(watchers, watched, save=True)
+        for answer in answers:
             # One look each half second, and one reading of everything: none of it per check.
             assert answer["queries"] <= answer["seconds"] / LOOK_EVERY + 2 + RELOAD, answer
 
 
 def everywhere(watchers: list[Watcher], policy: Policy, *, save: bool = False) -> list[dict[str, Any]]:
-    """Wait until every process holds the policy as it is here; what each of them tells."""
+    """Wait until every process uses the policy as it is here; the answer of each."""
     wanted = [policy.algorithm, policy.limit, policy.mode] if policy.enabled else None
     for watcher in watchers:
-        watcher.tell(wanted)
+        watcher.send(wanted)
     began = time.time()
     if save:
         policy.save()
-    told = [watcher.hear() for watcher in watchers]
-    assert [answer["found"] for answer in told] == [wanted] * len(watchers), told
-    longest = max(answer["at"] for answer in told) - began
-    print(f"{wanted}: in force after {longest:.2f} s, {told[0]['resolved']} resolutions meanwhile")
-    return told
+    answers = [watcher.receive() for watcher in watchers]
+    assert [answer["found"] for answer in answers] == [wanted] * len(watchers), answers
+    longest = max(answer["at"] for answer in answers) - began
+    print(f"{wanted}: in force after {longest:.2f} s, {answers[0]['resolved']} resolutions meanwhile")
+    return answers

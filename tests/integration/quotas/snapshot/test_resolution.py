@@ -33,9 +33,9 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def fresh_snapshot() -> Iterator[None]:
-    resolve.forget()
+    resolve.clear()
     yield
-    resolve.forget()
+    resolve.clear()
 
 
 def policy(name: str, scope: str, limit: int | None = 10, **columns: Any) -> Policy:
@@ -44,8 +44,8 @@ def policy(name: str, scope: str, limit: int | None = 10, **columns: Any) -> Pol
 
 
 def names(**check: Any) -> list[str]:
-    resolve.forget()
-    return [limit.name for limit in resolve.resolve(**check)]
+    resolve.clear()
+    return [limit.name for limit in resolve.limits_for(**check)]
 
 
 def test_order_of_report_and_keys() -> None:
@@ -57,7 +57,7 @@ def test_order_of_report_and_keys() -> None:
     policy("e-project", "project")
     policy("f-user", "user")
     policy("g-ip", "ip")
-    limits = resolve.resolve(
+    limits = resolve.limits_for(
         project="acme",
         user="u",
         ip="192.0.2.1",
@@ -94,14 +94,14 @@ def test_projects_and_tiers() -> None:
     assert names(project="plain", user="vip") == ["everybody", "gold-users"]
     assert names(user="vip") == ["everybody", "gold-users"]
     with pytest.raises(UnknownProject):
-        resolve.resolve(project="nobody")
+        resolve.limits_for(project="nobody")
 
 
 def test_limit_null_and_zero_stay_apart_and_disabled_is_left_out() -> None:
     policy("none", "global", None)
     policy("refuse", "global", 0)
     policy("off", "global", 5, enabled=False)
-    assert {limit.name: limit.limit for limit in resolve.resolve()} == {"none": None, "refuse": 0}
+    assert {limit.name: limit.limit for limit in resolve.limits_for()} == {"none": None, "refuse": 0}
 
 
 def test_overrides_end_by_the_clock_of_sql() -> None:
@@ -113,7 +113,7 @@ def test_overrides_end_by_the_clock_of_sql() -> None:
     Override.objects.create(policy=hourly, key="u-18", limit=1, reason="", until=timezone.now() - timedelta(seconds=1))
     Override.objects.create(policy=hourly, key="u-19", limit=0, reason="", until=timezone.now() + timedelta(hours=1))
     limits = {
-        (project, user): resolve.resolve(project=project, user=user)[0].limit
+        (project, user): resolve.limits_for(project=project, user=user)[0].limit
         for project in ("acme", "other")
         for user in ("u-17", "u-18", "u-19")
     }
@@ -146,7 +146,7 @@ def test_networks_are_let_past_or_refused() -> None:
     assert names(ip="203.0.113.1") == ["addresses"]
     for address in ("192.0.2.129", "198.51.100.7", "::ffff:198.51.100.7"):
         with pytest.raises(NetworkDenied) as refused:
-            resolve.resolve(ip=address)
+            resolve.limits_for(ip=address)
         assert refused.value.network == "attic"
 
 
@@ -162,13 +162,13 @@ def test_networks_are_let_past_or_refused() -> None:
 )
 def test_how_addresses_are_counted(address: str, subject: str) -> None:
     policy("addresses", "ip")
-    assert resolve.resolve(ip=address)[0].subject == subject
+    assert resolve.limits_for(ip=address)[0].subject == subject
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "1.2.3", "01.2.3.4", "1.2.3.4/32", "1.2.3.4%eth0", "::g"])
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(addresses.BadAddress):
-        resolve.resolve(ip=address)
+        resolve.limits_for(ip=address)
 
 
 def test_costs() -> None:
@@ -178,7 +178,7 @@ def test_costs() -> None:
     CostRule.objects.create(match="POST /v1/embeddings", cost={"tokens": 7})
 
     def cost(**check: Any) -> tuple[int, ...]:
-        return tuple(limit.cost for limit in resolve.resolve(**check))
+        return tuple(limit.cost for limit in resolve.limits_for(**check))
 
     assert cost() == (1, 0)
     assert cost(cost={"tokens": 5}) == (1, 5)
@@ -203,32 +203,32 @@ def test_patterns() -> None:
 
 def test_changes_are_seen_without_asking_per_check(django_assert_num_queries: Any) -> None:
     changed = policy("one", "global", 10)
-    assert resolve.resolve()[0].limit == 10
+    assert resolve.limits_for()[0].limit == 10
     with django_assert_num_queries(0):
         for _ in range(20):
-            resolve.resolve()
+            resolve.limits_for()
     changed.limit = 20
     changed.save()
-    resolve.outdate()
-    assert resolve.resolve()[0].limit == 20
+    resolve.expire()
+    assert resolve.limits_for()[0].limit == 20
     Policy.objects.filter(pk=changed.pk).update(limit=30)
-    resolve.outdate()
-    assert resolve.resolve()[0].limit == 30
+    resolve.expire()
+    assert resolve.limits_for()[0].limit == 30
     Policy.objects.all().delete()
-    resolve.outdate()
-    assert resolve.resolve() == ()
+    resolve.expire()
+    assert resolve.limits_for() == ()
 
 
 def test_without_sql_the_snapshot_stays(monkeypatch: Any) -> None:
     policy("one", "global", 10)
-    assert resolve.resolve()
+    assert resolve.limits_for()
 
     def away() -> int:
         raise OperationalError("the server closed the connection")
 
     monkeypatch.setattr(ConfigVersion, "numbers", away)
-    resolve.outdate()
-    assert [limit.name for limit in resolve.resolve()] == ["one"]
+    resolve.expire()
+    assert [limit.name for limit in resolve.limits_for()] == ["one"]
 
 
 def test_health_columns_outdate_nothing(settings: Any) -> None:
@@ -258,4 +258,4 @@ def test_pause_threshold_holds_the_named_priorities_back() -> None:
     assert capacity(5) == {"window": (80, None), "bucket": (100, 50), "plain": (100, None)}
     assert capacity(8) == {"window": (80, None), "bucket": (100, 40), "plain": (100, None)}, "the refill stays"
     assert capacity(8, 90)["window"] == (90, None), "a large cost waits for an idle limit; it is not impossible"
-    assert resolve.resolve(project="acme")[0].limit == 100, "a check has no priority and is not held back"
+    assert resolve.limits_for(project="acme")[0].limit == 100, "a check has no priority and is not held back"

@@ -1,6 +1,6 @@
 """A process that resolves limits again and again: `python -m tests.integration.quotas.snapshot.watcher`.
 
-Each line on standard input is a limit to wait for, as JSON (null: that it is gone); the answer tells when it held, and how many resolutions and
+Each line on standard input is a limit to wait for, as JSON (null: that it is gone); the answer says since when it applies, and how many resolutions and
 SQL queries there were since the last answer.
 """
 
@@ -31,16 +31,18 @@ def main() -> None:
             wanted = json.loads(line)
             began, resolved, queries[0] = time.monotonic(), 0, 0
             while time.monotonic() - began < 60:
-                found = {limit.name: [limit.algorithm, limit.limit, limit.mode] for limit in resolve.resolve(user="u")}
+                found = {
+                    limit.name: [limit.algorithm, limit.limit, limit.mode] for limit in resolve.limits_for(user="u")
+                }
                 resolved += 1
                 if found.get("watched") == wanted:
                     break
                 time.sleep(0.001)
-            told = {
+            answer = {
                 "found": found.get("watched"), "at": time.time(), "seconds": time.monotonic() - began,
                 "resolved": resolved, "queries": queries[0], "limits": len(found),
             }  # fmt: skip
-            print(json.dumps(told), flush=True)
+            print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

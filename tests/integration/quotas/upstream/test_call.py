@@ -17,7 +17,7 @@ from quotas.engine.types import Admission
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.services import accounts as service
 from quotas.services.account_lease import Lease
-from quotas.upstream.call import Plan
+from quotas.upstream.call import CallRetry
 from tests.integration.quotas.api.test_pools import make_pool
 from tests.integration.quotas.upstream.clients import Answer, Object
 from tests.support.valkey import wait_for
@@ -26,19 +26,19 @@ from tests.support.valkey import wait_for
 def test_call_goes_to_another_account_after_a_rate_limit() -> None:
     make_pool(accounts=2)
     seen: list[str] = []
-    told: list[CallStatus] = []
+    statuses: list[CallStatus] = []
 
     def fn(lease: Lease) -> Answer:
         seen.append(lease.account)
         return Answer(429, {"Retry-After": "60"}) if len(seen) == 1 else Answer(200)
 
-    answer = pools.get("llm").call(fn, tokens=8, request_id="chat_123", on_status=told.append)
+    answer = pools.get("llm").call(fn, tokens=8, request_id="chat_123", on_status=statuses.append)
     assert answer.status_code == 200 and len(set(seen)) == 2
-    assert [(status.kind, status.attempt, status.category) for status in told] == [
+    assert [(status.kind, status.attempt, status.category) for status in statuses] == [
         ("retry", 2, "rate_limited"),
         ("recovered", 2, ""),
     ]
-    assert str(told[1]) == "chat_123: recovered at attempt 2"
+    assert str(statuses[1]) == "chat_123: recovered at attempt 2"
 
 
 def test_call_backs_off_after_faults_and_gives_up(monkeypatch: Any) -> None:
@@ -53,12 +53,12 @@ def test_call_backs_off_after_faults_and_gives_up(monkeypatch: Any) -> None:
             sleep(seconds)
 
     monkeypatch.setattr("quotas.pools.time.sleep", wait)
-    told: list[CallStatus] = []
+    statuses: list[CallStatus] = []
     with pytest.raises(quotas.CallFailed) as failed:
-        pools.get("llm").call(lambda lease: Answer(503), attempts=3, on_status=told.append)
+        pools.get("llm").call(lambda lease: Answer(503), attempts=3, on_status=statuses.append)
     assert failed.value.category == "server" and failed.value.attempts == 3 and failed.value.response.status_code == 503
     assert len(waits) == 2 and 0.45 <= waits[0] <= 0.55 and 0.9 <= waits[1] <= 1.1
-    assert [status.kind for status in told] == ["retry", "retry", "given_up"]
+    assert [status.kind for status in statuses] == ["retry", "retry", "given_up"]
 
 
 def test_call_does_not_repeat_what_would_not_help() -> None:
@@ -89,10 +89,10 @@ def test_call_waits_for_an_account_no_longer_than_it_may() -> None:
     make_pool(accounts=1, limit=1)
     pool = pools.get("llm")
     assert pool.call(lambda lease: "done") == "done"
-    told: list[CallStatus] = []
+    statuses: list[CallStatus] = []
     with pytest.raises(quotas.NoAccountAvailable):
-        pool.call(lambda lease: "never", max_wait=0.1, on_status=told.append)
-    assert [status.kind for status in told] == ["given_up"]
+        pool.call(lambda lease: "never", max_wait=0.1, on_status=statuses.append)
+    assert [status.kind for status in statuses] == ["given_up"]
 
 
 def test_call_returns_an_object_that_is_no_answer() -> None:
@@ -103,14 +103,14 @@ def test_call_returns_an_object_that_is_no_answer() -> None:
 
 def test_an_answer_in_an_exception_counts_as_that_answer() -> None:
     make_pool(accounts=2)
-    told: list[CallStatus] = []
+    statuses: list[CallStatus] = []
 
     def fn(lease: Lease) -> httpx.Response:
         refused = httpx.Response(429, headers={"Retry-After": "60"}, request=httpx.Request("GET", lease.base_url))
-        return refused.raise_for_status() if not told else httpx.Response(200)
+        return refused.raise_for_status() if not statuses else httpx.Response(200)
 
-    assert pools.get("llm").call(fn, on_status=told.append).status_code == 200
-    assert [(status.kind, status.category) for status in told] == [("retry", "rate_limited"), ("recovered", "")]
+    assert pools.get("llm").call(fn, on_status=statuses.append).status_code == 200
+    assert [(status.kind, status.category) for status in statuses] == [("retry", "rate_limited"), ("recovered", "")]
     with pytest.raises(httpx.HTTPStatusError):
         pools.get("llm").call(fn_of(503), attempts=1)
     assert {name for state in pools.get("llm").states() for name in state.errors} == {"rate_limited", "server"}
@@ -125,19 +125,19 @@ def fn_of(status: int) -> Any:
 
 def test_call_leaves_an_account_whose_credential_is_refused() -> None:
     make_pool(accounts=2)
-    told: list[CallStatus] = []
+    statuses: list[CallStatus] = []
 
     def fn(lease: Lease) -> Answer:
         return Answer(401) if lease.account == "llm-1" else Answer(200)
 
     for _ in range(6):
-        assert pools.get("llm").call(fn, on_status=told.append).status_code == 200
-    assert [status.kind for status in told] == ["retry", "recovered"] * 2
+        assert pools.get("llm").call(fn, on_status=statuses.append).status_code == 200
+    assert [status.kind for status in statuses] == ["retry", "recovered"] * 2
     assert [state.state for state in pools.get("llm").states()] == ["disabled", "available"]
     with pytest.raises(quotas.CallFailed) as failed:
-        pools.get("llm").call(lambda lease: Answer(401), on_status=told.append)
+        pools.get("llm").call(lambda lease: Answer(401), on_status=statuses.append)
     assert failed.value.category == "auth" and failed.value.response.status_code == 401 and failed.value.attempts == 1
-    assert told[-1].kind == "given_up"
+    assert statuses[-1].kind == "given_up"
 
 
 @pytest.mark.parametrize("attempts", [5, 50])
@@ -167,10 +167,10 @@ def test_a_call_that_two_accounts_refuse_ends_and_disables_none(attempts: int, a
 
 def test_every_end_without_an_account_is_told() -> None:
     make_pool(accounts=1, limit=3)
-    told: list[CallStatus] = []
+    statuses: list[CallStatus] = []
     with pytest.raises(quotas.CostExceedsLimit):
-        pools.get("llm").call(lambda lease: "never", requests=4, on_status=told.append)
-    assert [status.kind for status in told] == ["given_up"]
+        pools.get("llm").call(lambda lease: "never", requests=4, on_status=statuses.append)
+    assert [status.kind for status in statuses] == ["given_up"]
 
 
 def test_who_watches_a_call_cannot_fail_it(caplog: Any) -> None:
@@ -181,7 +181,7 @@ def test_who_watches_a_call_cannot_fail_it(caplog: Any) -> None:
         raise ValueError("a fault of the interface")
 
     assert pools.get("llm").call(lambda lease: next(answers), on_status=broken).status_code == 200
-    assert "on_status failed" in caplog.text
+    assert "call.on_status_failed" in caplog.text
 
 
 def test_an_unreadable_credential_uses_nothing(settings: Any) -> None:
@@ -228,11 +228,11 @@ def test_a_cancelled_wait_holds_no_account(monkeypatch: Any) -> None:
 def test_a_wait_is_told_once_and_again_where_it_grows(monkeypatch: Any) -> None:
     now = [100.0]
     monkeypatch.setattr("quotas.upstream.call.time.monotonic", lambda: now[0])
-    told: list[float] = []
-    plan = Plan("llm", "", 5, 60.0, lambda status: told.append(status.wait))
+    statuses: list[float] = []
+    retry = CallRetry("llm", "", 5, 60.0, lambda status: statuses.append(status.wait))
     for wait in (0.1, 0.1, 0.1, 0.1, 3.0, 0.1):
-        now[0] += plan.before(Admission(False, retry_after=wait))
-    assert told == [0.1, 3.0]
+        now[0] += retry.wait_for_account(Admission(False, retry_after=wait))
+    assert statuses == [0.1, 3.0]
 
 
 # Another thread repeats the settlement: it must see the rows.

@@ -30,8 +30,8 @@ def acme(settings: Any) -> None:
 def test_an_overdrawn_counter_is_never_below_zero_and_lets_nothing_pass(acme: None, algorithm: str) -> None:
     policy("tokens", "project", 1000, unit="tokens", algorithm=algorithm)
     key = api("check", "read", project="acme")
-    told = key.post("limits/check", {}).json()["reservation"]
-    key.post("limits/settle", {"reservation": told, "actual": {"tokens": 5000}})
+    reservation = key.post("limits/check", {}).json()["reservation"]
+    key.post("limits/settle", {"reservation": reservation, "actual": {"tokens": 5000}})
     refused = key.post("limits/check", {"cost": {"tokens": 1}})
     assert refused.status_code == 429 and refused.json()["limits"][0]["remaining"] == 0
     assert key.post("limits/leases", {"units": 50, "unit": "tokens"}).status_code == 429
@@ -44,9 +44,9 @@ def test_an_overdrawn_counter_is_never_below_zero_and_lets_nothing_pass(acme: No
 def test_a_refund_at_the_limit_makes_room(acme: None, algorithm: str) -> None:
     policy("tokens", "project", 1000, unit="tokens", algorithm=algorithm)
     key = api("check", project="acme")
-    told = key.post("limits/check", {"cost": {"tokens": 1000}}).json()["reservation"]
+    reservation = key.post("limits/check", {"cost": {"tokens": 1000}}).json()["reservation"]
     assert key.post("limits/check", {"cost": {"tokens": 1}}).status_code == 429
-    key.post("limits/settle", {"reservation": told, "actual": {"tokens": 0}})
+    key.post("limits/settle", {"reservation": reservation, "actual": {"tokens": 0}})
     room = 999 if algorithm == "token_bucket" else 1000  # what may have drained by itself is not refunded
     assert key.post("limits/check", {"cost": {"tokens": room}}).status_code == 200
 
@@ -66,7 +66,7 @@ def test_another_limit_holds_at_once_and_refills_nothing(acme: None, algorithm: 
 @pytest.mark.django_db(transaction=True)
 def test_sync_and_async_callers_share_one_counter() -> None:
     policy("all", "project", 4)
-    resolve.forget()
+    resolve.clear()
     assert limits.check(project="shop")
 
     async def more() -> list[bool]:
@@ -93,7 +93,7 @@ def test_a_call_of_one_refused_limit_charges_none_of_the_others(acme: None) -> N
 @pytest.mark.parametrize("method", ["head", "options", "put", "delete", "trace"])
 def test_no_method_is_free(held: None, method: str) -> None:
     policy("all", "ip", 1)
-    resolve.forget()
+    resolve.clear()
     assert getattr(Client(), method)("/plain").status_code < 429
     refused = getattr(Client(), method)("/plain")
     assert refused.status_code == 429 and refused["Retry-After"]
@@ -101,7 +101,7 @@ def test_no_method_is_free(held: None, method: str) -> None:
 
 def test_a_made_up_method_is_no_way_past_a_policy_of_one_method(held: None) -> None:
     policy("get", "endpoint", 0, match="GET /plain")
-    resolve.forget()
+    resolve.clear()
     assert Client().generic("get", "/plain").status_code == 429, "Django reads methods in upper case"
 
 

@@ -34,7 +34,7 @@ def slots(name: str = "slots") -> int:
 @pytest.fixture
 def one_slot() -> None:
     policy("slots", "project", 1, algorithm="concurrency", window=None)
-    resolve.forget()
+    resolve.clear()
 
 
 @pytest.mark.parametrize("path", ["/stream/plain", "/decorated-stream", "/search-stream"])
@@ -93,7 +93,7 @@ def test_an_error_in_the_body_gives_the_slot_back(held: None, one_slot: None) ->
 def test_each_view_gives_its_slot_back(settings: Any, one_slot: None, path: str) -> None:
     if not path.startswith("/search"):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, MIDDLEWARE]
-    resolve.forget()
+    resolve.clear()
     from quotas.models import Policy
 
     Policy.objects.filter(name="slots").update(limit=2)  # a search takes two
@@ -174,7 +174,7 @@ def all_settled() -> None:
 @pytest.fixture
 def slot_policy() -> None:
     policy("slots", "project", 1, algorithm="concurrency", window=None, on_redis_down="fail_open", lease_ttl=600)
-    resolve.forget()
+    resolve.clear()
 
 
 def test_a_finished_answer_is_sent(own_redis: Server, frozen: Any, slot_policy: None) -> None:
@@ -221,7 +221,7 @@ def test_a_throttled_view_answers(own_redis: Server, frozen: Any, monkeypatch: A
     from tests.example import views
 
     policy("slots", "project", 2, algorithm="concurrency", window=None, on_redis_down="fail_open", lease_ttl=600)
-    resolve.forget()
+    resolve.clear()
     plain = views.Search.get
 
     def get(self: Any, request: Any) -> Any:
@@ -234,24 +234,24 @@ def test_a_throttled_view_answers(own_redis: Server, frozen: Any, monkeypatch: A
     all_settled()
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_reservations_block_raises_nothing(own_redis: Server, frozen: Any, told: bool) -> None:
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_reservations_block_raises_nothing(own_redis: Server, frozen: Any, settled: bool) -> None:
     policy("tokens", "project", 1000, unit="tokens", on_redis_down="fail_open")
     Project.objects.get_or_create(slug="shop")
-    resolve.forget()
+    resolve.clear()
     with limits.reserve(project="shop", cost={"tokens": 800}) as reservation:
         frozen()
-        if told:
+        if settled:
             assert reservation.settle(tokens=500) is None, "it is settled later"
     thawed(own_redis)
     wait_for(lambda: len(late) == 0, 20)
-    wait_for(lambda: usage(Selection(policy="tokens"))[0].used == (500 if told else 800), 20)
+    wait_for(lambda: usage(Selection(policy="tokens"))[0].used == (500 if settled else 800), 20)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_an_async_reservations_block_raises_nothing(own_redis: Server, frozen: Any) -> None:
     policy("tokens", "project", 1000, unit="tokens", on_redis_down="fail_open")
-    resolve.forget()
+    resolve.clear()
 
     async def main() -> str:
         async with limits.reserve_async(project="shop", cost={"tokens": 800}) as reservation:
@@ -267,7 +267,7 @@ def test_an_async_reservations_block_raises_nothing(own_redis: Server, frozen: A
 
 def test_a_lease_of_units_is_closed(own_redis: Server, frozen: Any) -> None:
     policy("all", "project", 100, on_redis_down="fail_open")
-    resolve.forget()
+    resolve.clear()
     with limits.lease(project="shop", units=50) as lease:
         assert lease.spend()
         frozen()

@@ -35,7 +35,7 @@ def held(settings: Any) -> None:
 
 
 def get(path: str, client: Client | None = None, **headers: str) -> Any:
-    resolve.forget()
+    resolve.clear()
     return (client or Client()).get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -121,7 +121,7 @@ def test_concurrency_slot_is_given_back_with_the_answer(held: None) -> None:
 def test_async_forms(held: None) -> None:
     policy("all", "global", 3)
     policy("per-chat", "custom", 1, key_name="chat")
-    resolve.forget()
+    resolve.clear()
 
     async def main() -> list[int]:
         client = AsyncClient()
@@ -137,7 +137,7 @@ def test_async_handlers_of_a_class(settings: Any) -> None:
     policy("all", "global", 4)
     policy("per-chat", "custom", 2, key_name="chat")
     policy("slots", "project", 3, algorithm="concurrency", window=None)
-    resolve.forget()
+    resolve.clear()
 
     async def main() -> list[int]:
         client = AsyncClient()

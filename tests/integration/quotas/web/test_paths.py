@@ -34,35 +34,35 @@ SPELLINGS = [
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_no_spelling_gets_past_the_middleware(held: None, spelling: str, method: str) -> None:
     policy("rooms", "endpoint", 0, match=f"{method.upper()} /rooms/*/messages")
-    resolve.forget()
+    resolve.clear()
     assert getattr(Client(), method)(spelling).status_code == 429
 
 
 def test_a_script_prefix_is_no_part_of_the_path(held: None) -> None:
     policy("plain", "endpoint", 0, match="GET /plain")
-    resolve.forget()
+    resolve.clear()
     assert Client().get("/plain", SCRIPT_NAME="/app").status_code == 429
-    resolve.forget()
+    resolve.clear()
     assert Client().get("/plain").status_code == 429
 
 
 def test_a_policy_may_name_the_prefix_too(held: None) -> None:
     policy("plain", "endpoint", 0, match="GET /app/plain")
-    resolve.forget()
+    resolve.clear()
     assert Client().get("/plain", SCRIPT_NAME="/app").status_code == 429
 
 
 def test_cost_rules_see_the_same_path(held: None) -> None:
     policy("all", "global", 100)
     CostRule.objects.create(match="GET /rooms/*/messages", cost={"requests": 7})
-    resolve.forget()
+    resolve.clear()
     assert Client().get("/rooms/a%23b/messages")["X-RateLimit-Remaining"] == "93"
 
 
 def test_no_spelling_gets_into_an_exemption(held: None, settings: Any) -> None:
     settings.SLUICE = {"PROJECT": "shop", "EXCLUDED_PATHS": ["/static/*", "/health"]}
     policy("all", "global", 0)
-    resolve.forget()
+    resolve.clear()
     client = Client()
     assert client.get("/health").status_code == 200
     assert client.get("/health?x=1").status_code == 200
@@ -88,13 +88,13 @@ def test_no_spelling_gets_past_a_rest_check(settings: Any, spelling: str) -> Non
     assert answer.status_code == 429, answer.json()
     if "b" not in spelling:
         assert answer.json()["violated-policies"] == ["exact", "rooms"]
-    resolve.forget()
+    resolve.clear()
     assert not limits.check(project="acme", endpoint=spelling, method="POST")
 
 
 def test_an_exemption_is_not_reached_by_dots() -> None:
     policy("all", "global", 0, excluded_paths=["/static/*"])
-    resolve.forget()
+    resolve.clear()
     assert limits.check(endpoint="/static/app.js?v=1", method="GET")
     for spelling in ("/static/../v1/chat", "/static/%2e%2e/v1/chat", "/static/..%2fv1/chat"):
         assert not limits.check(endpoint=spelling, method="GET"), spelling
@@ -103,7 +103,7 @@ def test_an_exemption_is_not_reached_by_dots() -> None:
 def test_the_decorator_and_the_throttle_see_it_too() -> None:
     policy("all", "endpoint", 0, match="GET /export")
     policy("search", "endpoint", 0, match="GET /search")
-    resolve.forget()
+    resolve.clear()
     assert Client().get("/%65xport?x=1").status_code == 429
     assert Client().get("/se%61rch", SCRIPT_NAME="/app").status_code == 429
     request = RequestFactory().get("/export", SCRIPT_NAME="/app")

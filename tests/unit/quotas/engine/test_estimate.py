@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quotas.engine.costs import MAX_COST
 from quotas.engine.estimate import MAX_TEXT, tokens_of
-from quotas.engine.types import MAX_COST
 
 TEXT = "x" * 400  # a hundred tokens
 

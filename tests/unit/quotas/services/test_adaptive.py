@@ -22,10 +22,10 @@ RULE = AdaptiveRule(floor=100, ceiling=1000, latency=2.0)
         (Outcomes(seen=100, timed=100, slow=11), -1),
         (Outcomes(seen=100, timed=100, slow=5), 0),
         (Outcomes(seen=100, timed=100, slow=2), 1),
-        (Outcomes(seen=100, told=10, tight=6, roomy=4), -1),
-        (Outcomes(seen=100, told=10, tight=0, roomy=3), 0),
-        (Outcomes(seen=100, told=10, tight=0, roomy=9), 1),
-        (Outcomes(seen=100, failed=50, told=10, roomy=10), -1),  # the worst decides
+        (Outcomes(seen=100, with_quota=10, tight=6, roomy=4), -1),
+        (Outcomes(seen=100, with_quota=10, tight=0, roomy=3), 0),
+        (Outcomes(seen=100, with_quota=10, tight=0, roomy=9), 1),
+        (Outcomes(seen=100, failed=50, with_quota=10, roomy=10), -1),  # the worst decides
     ],
 )
 def test_worse_better_or_neither(outcomes: Outcomes, direction: int) -> None:

@@ -71,13 +71,13 @@ def test_what_is_told_is_the_remaining_minimum_over_all_causes(engine, clock):
         scope = "key" if fields else "account"
         return engine.settle(taken.lease, CallOutcome("rate_limited", retry_after=wait, scope=scope)).cooldown
 
-    told = {}
-    told["cooldown"] = refuse("cooldown", causes["cooldown"])
-    told["chat"] = refuse("chat", causes["chat"], key="chat-1")
-    told["breaker"] = causes["breaker"]
+    expected = {}
+    expected["cooldown"] = refuse("cooldown", causes["cooldown"])
+    expected["chat"] = refuse("chat", causes["chat"], key="chat-1")
+    expected["breaker"] = causes["breaker"]
     engine.accounts.trip("breaker", causes["breaker"])
     engine.accounts.trip("probe", 0.001)
-    told["bucket"] = 50.0
+    expected["bucket"] = 50.0
     assert engine.take(one("bucket"), cost={"tokens": 100}, key="chat-9")
     for unit, name in (("step", "step"), ("learned", "learned")):
         kind, wait = ("window", causes[name]) if unit == "step" else ("bucket", causes[name])
@@ -86,20 +86,22 @@ def test_what_is_told_is_the_remaining_minimum_over_all_causes(engine, clock):
             quota["window"] = 60 * wait  # one call in `wait` seconds
         taken = engine.take(one(name), cost={"tokens": 0}, key="chat-9")
         engine.settle(taken.lease, CallOutcome("ok", learned={"requests": {**quota, "kind": kind}}))
-        told[name] = wait
+        expected[name] = wait
     for _ in range(5):
         assert engine.take(one("flight", ttl=causes["flight"]), cost={"tokens": 0}, key="chat-9")
-    told["flight"] = causes["flight"]
+    expected["flight"] = causes["flight"]
     clock.move(0.002)
     assert engine.take(one("probe"), cost={"tokens": 0}, key="chat-9").probe
-    told["probe"] = 60.0
+    expected["probe"] = 60.0
     del causes["window"]  # held by the caller's side below
     whole = pool(tuple(causes), *templates, lease_ttl=60.0, concurrency=spec.concurrency, pause_at=None)
     waits = {view.id: view.wait for view in engine.look(whole, cost=cost, key="chat-1")}
-    assert waits.keys() == told.keys()
+    assert waits.keys() == expected.keys()
     for name in waits:
-        # `concurrency` is told as the soonest that a call may end, never later than its lease.
-        assert waits[name] == pytest.approx(told[name], abs=0.01) or (name == "flight" and waits[name] <= 20.0), name
+        # `concurrency` is the soonest that a call may end, never later than its lease.
+        assert waits[name] == pytest.approx(expected[name], abs=0.01) or (name == "flight" and waits[name] <= 20.0), (
+            name
+        )
     start = clock.now
     left = dict(waits)
     while left:

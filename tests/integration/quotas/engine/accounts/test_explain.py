@@ -96,22 +96,22 @@ def test_what_is_explained_is_what_is_admitted(engine, first, second, paused, as
         second(engine, other)
         fallbacks = (other,)
     request = AdmitRequest(pool=replace(spec, paused=paused), fallbacks=fallbacks, **asked)
-    told = engine.accounts.explain(request)
+    explained = engine.accounts.explain(request)
     answer = engine.accounts.admit(request)
     for name in ("allowed", "account_id", "pool", "impossible", "disabled", "reasons", "probe"):
-        assert getattr(told.admission, name) == getattr(answer, name), name
-    assert told.admission.retry_after == pytest.approx(answer.retry_after)
-    chosen = [view.id for one in told.pools for view in one.accounts if view.chosen]
+        assert getattr(explained.admission, name) == getattr(answer, name), name
+    assert explained.admission.retry_after == pytest.approx(answer.retry_after)
+    chosen = [view.id for one in explained.pools for view in one.accounts if view.chosen]
     assert chosen == ([answer.account_id] if answer else [])
-    assert told.admission.lease is None
+    assert explained.admission.lease is None
 
 
 def test_a_free_fallback_is_told(engine):
     spec, other = pool(1), spare()
     cooling(engine, spec)
-    told = engine.accounts.explain(AdmitRequest(pool=spec, fallbacks=(other,)))
-    assert (told.admission.account_id, told.admission.pool) == ("b1", "spare")
-    assert [(one.pool, [view.chosen for view in one.accounts]) for one in told.pools] == [
+    explained = engine.accounts.explain(AdmitRequest(pool=spec, fallbacks=(other,)))
+    assert (explained.admission.account_id, explained.admission.pool) == ("b1", "spare")
+    assert [(one.pool, [view.chosen for view in one.accounts]) for one in explained.pools] == [
         ("llm", [False]),
         ("spare", [True]),
     ]
@@ -121,20 +121,20 @@ def test_sticky_keys_are_told_as_they_are_bound(engine):
     spec = pool(4, sticky=True)
     bound = [engine.take(spec, key=f"c{number}").account_id for number in range(4)]
     for number, account in enumerate(bound):
-        told = engine.accounts.explain(AdmitRequest(pool=spec, key=f"c{number}"))
-        assert told.admission.account_id == account
+        explained = engine.accounts.explain(AdmitRequest(pool=spec, key=f"c{number}"))
+        assert explained.admission.account_id == account
 
 
 def test_in_flight_limits_and_soft_backoff_are_told(engine, clock):
     spec = pool(2, concurrency=ConcurrencySpec(1, 1, 1), breaker=BreakerSpec(failures=100))
     failed = engine.call(spec, SERVER)[0]
-    told = engine.accounts.explain(AdmitRequest(pool=spec))
+    explained = engine.accounts.explain(AdmitRequest(pool=spec))
     taken = engine.take(spec)
-    assert told.admission.account_id == taken.account_id != failed
+    assert explained.admission.account_id == taken.account_id != failed
     engine.take(spec)
-    told = engine.accounts.explain(AdmitRequest(pool=spec))
+    explained = engine.accounts.explain(AdmitRequest(pool=spec))
     denied = engine.take(spec)
-    assert not denied and told.admission.reasons == denied.reasons == {"concurrency": 2}
+    assert not denied and explained.admission.reasons == denied.reasons == {"concurrency": 2}
     engine.settle(taken.lease, OK)
 
 
@@ -142,8 +142,8 @@ def test_in_flight_limits_and_soft_backoff_are_told(engine, clock):
 def test_whose_turn_it_is(engine, clock, strategy):
     spec = pool(4, bucket(1000), strategy=strategy, breaker=BreakerSpec(failures=1000))
     for number in range(150):
-        told = engine.accounts.explain(AdmitRequest(pool=spec))
+        explained = engine.accounts.explain(AdmitRequest(pool=spec))
         taken = engine.take(spec)
-        assert told.admission.account_id == taken.account_id
+        assert explained.admission.account_id == taken.account_id
         engine.settle(taken.lease, SERVER if number % 11 == 0 else OK)
         clock.move(0.1)

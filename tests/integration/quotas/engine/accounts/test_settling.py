@@ -291,20 +291,20 @@ def test_what_calls_take_beyond_their_estimate_is_kept_back_of_a_learned_bucket(
     spec = pool(1, pause_at=None)
     cost = {"tokens": 50}
 
-    def told(remaining: int, used: int) -> CallOutcome:
+    def reported(remaining: int, used: int) -> CallOutcome:
         quota = {"limit": 60_000, "remaining": remaining, "reset_after": 0.1, "window": 60.0, "kind": "bucket"}
         return CallOutcome("ok", status=200, usage={"tokens": used}, learned={"tokens": quota})
 
-    engine.call(spec, told(100, 50), cost=cost)
+    engine.call(spec, reported(100, 50), cost=cost)
     assert engine.take(spec, cost=cost), "estimates were right so far"
     clock.move(30)
-    engine.call(spec, told(100, 130), cost=cost)
+    engine.call(spec, reported(100, 130), cost=cost)
     denied = engine.take(spec, cost=cost)
     assert denied.reasons == {"tokens": 1} and 0 < denied.retry_after < 0.1, "80 more are kept for it"
     for _ in range(300):
         clock.move(1)
-        engine.call(spec, told(5000, 50), cost=cost)
-    engine.call(spec, told(100, 50), cost=cost)
+        engine.call(spec, reported(5000, 50), cost=cost)
+    engine.call(spec, reported(100, 50), cost=cost)
     assert engine.take(spec, cost=cost), "what has not been so for long is forgotten"
 
 

@@ -171,8 +171,8 @@ def test_where_calls_are_rare_it_is_called_within_minutes(engine, clock):
 def test_most_headroom_learns_of_an_account_again(engine, clock):
     """What is known of it is from long ago: somebody else used it up then."""
     spec = pool(2, strategy="most_headroom")
-    told = {"requests": {"limit": 100, "remaining": 10, "reset_after": 86400.0, "kind": "window"}}
-    low = engine.call(spec, CallOutcome("ok", learned=told))[0]
+    learned = {"requests": {"limit": 100, "remaining": 10, "reset_after": 86400.0, "kind": "window"}}
+    low = engine.call(spec, CallOutcome("ok", learned=learned))[0]
     assert engine.accounts.states(spec)
     assert 2 <= shares(engine, spec, 200)[low] <= 10
 

@@ -36,7 +36,7 @@ def test_callers_an_hour_off_share_one_limit(client: redis.Redis, algorithm: str
             seen.append(decision.limits[0])
     assert passed == 9
     resets = [state.reset_after for state in seen[9:]]
-    assert max(resets) - min(resets) < 1800, "each of them is told the server's own time"
+    assert max(resets) - min(resets) < 1800, "each of them gets the server's own time"
     for caller in callers:
         caller.transport.close()
 

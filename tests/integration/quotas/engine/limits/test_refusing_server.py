@@ -70,7 +70,7 @@ def test_checks_are_answered_by_the_fail_mode_until_it_serves_again(
                 resilient.check([CLOSED])
             with pytest.raises(LimiterUnavailable):
                 resilient.settle("unknown")
-        assert events == ["unavailable"], "told once"
+        assert events == ["unavailable"], "emitted once"
     wait_for(lambda: not resilient.check([OPEN]).degraded, 5.0)
     assert resilient.check([CLOSED])
     assert events == ["unavailable", "recovered"]

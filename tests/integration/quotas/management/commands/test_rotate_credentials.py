@@ -66,6 +66,6 @@ def test_without_the_right_key_nothing_is_revealed(account: Account, settings: A
 
 def test_a_key_that_is_none_is_told_without_it(account: Account, settings: Any) -> None:
     settings.CREDENTIAL_KEYS = ["not-a-fernet-key"]
-    with pytest.raises(CommandError, match="no Fernet key") as told:
+    with pytest.raises(CommandError, match="no Fernet key") as raised:
         rotate()
-    assert "not-a-fernet-key" not in str(told.value)
+    assert "not-a-fernet-key" not in str(raised.value)

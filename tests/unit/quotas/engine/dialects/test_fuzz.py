@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quotas.engine.categories import OF_CALLS
+from quotas.engine.costs import MAX_COST
 from quotas.engine.dialects import DIALECTS, read
 from quotas.engine.dialects.wait_values import MAX_WAIT
-from quotas.engine.types import MAX_COST
 
 NAMES = [
     "Retry-After", "retry-after-ms", "x-ms-retry-after-ms", "Date", "Age", "RateLimit", "RateLimit-Policy",

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from quotas import events
 from quotas.models.encrypted import EncryptedTextField
 
-UNTOLD = {"created_at", "updated_at", "generation", "counted_since", "space"}
+OMITTED = {"created_at", "updated_at", "generation", "counted_since", "space"}
 
 
 def actor_of(request: HttpRequest) -> str:
@@ -21,21 +21,21 @@ def actor_of(request: HttpRequest) -> str:
 
 def facts(row: Model) -> dict[str, Any]:
     """The stored row's columns in a form that JSON takes. Of a credential only that it is set, and when to another."""
-    told: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for field in row._meta.concrete_fields:
-        if field.primary_key or field.name in UNTOLD or not field.editable:
+        if field.primary_key or field.name in OMITTED or not field.editable:
             continue
         value = field.value_from_object(row)
         if isinstance(field, EncryptedTextField):
-            told[field.name] = f"set ({_mark(value)})" if value else ""
+            columns[field.name] = f"set ({_mark(value)})" if value else ""
         elif field.is_relation:
             related = getattr(row, field.name)
-            told[field.name] = str(related) if related is not None else None
+            columns[field.name] = str(related) if related is not None else None
         elif value is None or isinstance(value, (bool, int, float, str, list, dict)):
-            told[field.name] = value
+            columns[field.name] = value
         else:
-            told[field.name] = str(value)
-    return told
+            columns[field.name] = str(value)
+    return columns
 
 
 def _mark(encrypted: Any) -> str:
@@ -51,7 +51,7 @@ def changes(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tupl
     return {name: before.get(name) for name in names}, {name: after[name] for name in names}
 
 
-def tell(
+def record(
     request: HttpRequest,
     verb: str,
     row: Model,
