@@ -54,6 +54,10 @@ REASONS: dict[str, Reason] = {
         "The rest of a quota is held for higher priorities.",
         "Raise the priority or the limit.",
     ),
+    "no_dispatcher": Reason("no dispatcher", "No dispatcher runs, so that nothing is released.", "Start a dispatcher."),
+    "limiter_unavailable": Reason(
+        "limits unavailable", "Redis, which counts the limits, does not answer.", "Look at Redis."
+    ),
     "no_worker": Reason("no worker", "No worker of its lane is alive.", "Start workers."),
     "worker_slot": Reason("worker slot", "It is admitted and waits for a worker's thread.", "Add workers."),
     "turn": Reason("its turn", "Jobs before it, or of other projects, are served first.", "Wait."),

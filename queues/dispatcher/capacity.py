@@ -8,6 +8,7 @@ from datetime import datetime
 from django.db.models import Count
 
 from queues import config, liveness
+from queues.dispatcher.wait_ledger import Cause
 from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES
 
@@ -34,11 +35,13 @@ class WorkerCapacity:
         """Whether any job at all could be released."""
         return any(self.available[lane] + self.prefetch.get(lane, 0) > 0 for lane in self.available)
 
-    def allows(self, queue: config.QueueSpec, lane: str, *, pooled: bool) -> bool:
-        """Whether one more job of the queue has a slot. `pooled`: it needs an account."""
+    def shortage(self, queue: config.QueueSpec, lane: str, *, pooled: bool) -> Cause | None:
+        """Why no more job of the queue has a slot; None where one has. `pooled`: it needs an account."""
+        if queue.concurrency is not None and self.in_queue.get(queue.id, 0) >= queue.concurrency:
+            return "queue_concurrency", queue.name
         if self.available.get(lane, 0) + (0 if pooled else self.prefetch.get(lane, 0)) <= 0:
-            return False
-        return queue.concurrency is None or self.in_queue.get(queue.id, 0) < queue.concurrency
+            return ("worker_slot" if self.workers.get(lane) else "no_worker"), lane
+        return None
 
     def reserve(self, queue: config.QueueSpec, lane: str) -> None:
         """Take a slot for a job of the queue."""

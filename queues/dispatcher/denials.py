@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from queues import wait_reasons
 from queues.dispatcher.group_cursor import Candidate
+from queues.dispatcher.wait_ledger import Cause
 from queues.lifecycle.waiting import defer
 from quotas.engine.types import Admission
 
@@ -40,6 +41,31 @@ def describe(admission: Admission) -> str:
         for reason, count in sorted(admission.reasons.items())
     )
     return f"pool {admission.binding}: no account is free ({causes})" if causes else f"pool {admission.binding}"
+
+
+_CODES = {
+    "cooldown": "account_cooldown",
+    "breaker_open": "account_breaker",
+    "half_open": "account_breaker",
+    "probing": "account_breaker",
+    "concurrency": "account_concurrency",
+    "disabled": "accounts_disabled",
+    "paused": "priority_hold",
+}
+
+
+def cause_of(admission: Admission, *, pool_paused: bool) -> Cause:
+    """The reason code and the name of what binds; of several causes the one of the most accounts."""
+    name = admission.binding or ""
+    if admission.bound_by == "limit":
+        return "policy_limit", name
+    if pool_paused:
+        return "pool_paused", name
+    if admission.disabled:
+        return "accounts_disabled", name
+    most = max(admission.reasons.items(), key=lambda item: item[1], default=("", 0))[0]
+    # Every other reason is a unit, a model's or a key's limit of the accounts.
+    return _CODES.get(most, "account_limit"), name
 
 
 def record_waits(denied: Sequence[Denied], now: datetime) -> None:

@@ -13,7 +13,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import Min
 
-from queues import config, connection, wakeups
+from queues import config, connection, wait_metric, wakeups
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.capacity import count_capacity
 from queues.dispatcher.fair_share import FairShare
@@ -21,6 +21,7 @@ from queues.dispatcher.group_cursor import GroupCursor
 from queues.dispatcher.leader import Leader, LeadershipLost
 from queues.dispatcher.pool_memory import PoolMemory
 from queues.dispatcher.round import Round
+from queues.dispatcher.wait_ledger import Cause, WaitLedger, take_over
 from queues.lifecycle.waiting import promote
 from queues.maintenance.runner import Maintenance
 from queues.models import Job
@@ -55,6 +56,9 @@ class Dispatcher:
         self._groups: dict[GroupKey, GroupCursor] = {}
         self._pools = PoolMemory()
         self._share = FairShare()
+        self._ledger = WaitLedger()
+        self._cycled_at: datetime | None = None
+        self._interrupted: Cause | None = None
         self._refreshed_at = float("-inf")
         self._renewed_at = float("-inf")
         self._versions: tuple[int, int] = (-1, -1)
@@ -87,9 +91,12 @@ class Dispatcher:
         except LeadershipLost:
             events.emit(events.LeadershipEnded(self.name))
             self.forget()
+            self._ledger.discard()
             return pause
         except (DatabaseError, InterfaceError, redis.RedisError, LimiterUnavailable) as error:
             connection.drop_connections(connection.client())
+            redis_failed = isinstance(error, redis.RedisError | LimiterUnavailable)
+            self._interrupted = ("limiter_unavailable" if redis_failed else "no_dispatcher", "")
             events.emit(events.ServiceUnavailable("dispatcher", "a cycle", f"{type(error).__name__}: {error}"))
         except Exception:
             # One cycle that fails must not end all others; a fault that stays ends the process, loudly.
@@ -110,6 +117,9 @@ class Dispatcher:
         self._renewed_at = time.monotonic()
         if leads and self.leader.token != before:
             self.forget()
+            self._ledger.discard()
+            if self.leader.vacant_since is not None:
+                take_over(self.leader.vacant_since, clock.now())
         return leads
 
     def forget(self) -> None:
@@ -132,14 +142,19 @@ class Dispatcher:
         woken.unblock |= bool(recovered)
         self._apply(woken)
         now = clock.now()
+        if self._interrupted is not None and self._cycled_at is not None:
+            self._ledger.interrupt(self._interrupted, self._cycled_at, now)
+        self._interrupted = None
         self._maintenance.run_due(now)
         self._promote(now)
         self._refresh_groups()
         capacity = count_capacity(now)
-        rounds = Round(self.leader, self._admissions, self._share, self._pools, capacity, now)
+        rounds = Round(self.leader, self._admissions, self._share, self._pools, capacity, self._ledger, now)
         progressed = rounds.run(self._groups.values())
         while progressed and capacity.has_room():
             progressed = rounds.run(self._groups.values())
+        wait_metric.add(self._ledger.flush(now))
+        self._cycled_at = now
         if len(rounds.taken) >= BUSY:
             # Under load it pays to let a few ends of jobs come together: fewer and fuller transactions for everyone.
             self._stopping.wait(BUSY_PAUSE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import DatabaseError, transaction
 from django.db.models import F
@@ -25,6 +25,8 @@ class Leader:
     def __init__(self, name: str) -> None:
         self.name = name
         self.token: int | None = None
+        self.vacant_since: datetime | None = None
+        """When the leader before this one renewed its term for the last time or resigned; None: there was none."""
 
     def renew_or_take_over(self) -> bool:
         """Renew the term, or take over if nobody leads. Returns whether this process leads."""
@@ -39,6 +41,7 @@ class Leader:
             row = rows.filter(until__lt=now).select_for_update(skip_locked=_skips()).first()
             if row is None:
                 return False
+            self.vacant_since = None if not row.token else row.until if not row.holder else row.until - TERM
             rows.update(holder=self.name, token=F("token") + 1, until=now + TERM)
             self.token = row.token + 1
         events.emit(events.LeaderChanged(holder=self.name, token=self.token))
@@ -59,7 +62,9 @@ class Leader:
         if self.token is None:
             return
         try:
-            Leadership.objects.filter(role=ROLE, holder=self.name, token=self.token).update(until=clock.now())
+            Leadership.objects.filter(role=ROLE, holder=self.name, token=self.token).update(
+                until=clock.now(), holder=""
+            )
         except DatabaseError:
             return  # the term ends by itself
         self.token = None

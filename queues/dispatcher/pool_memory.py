@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from queues.dispatcher.wait_ledger import Cause
+
 MAX_BATCH = 64
 """Candidates admitted in one round trip at most."""
 
@@ -12,20 +14,24 @@ class PoolMemory:
     """Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._blocked_until: dict[tuple[str, int], float] = {}
+        self._blocks: dict[tuple[str, int], tuple[float, Cause]] = {}
         self._batch_limits: dict[str, int] = {}
 
     def unblock(self) -> None:
         """Drop all blocks."""
-        self._blocked_until.clear()
+        self._blocks.clear()
 
-    def block(self, pool: str, priority: int, until: float) -> None:
+    def block(self, pool: str, priority: int, until: float, cause: Cause) -> None:
         """Ask nothing of the pool for this priority until then."""
-        self._blocked_until[pool, priority] = until
+        self._blocks[pool, priority] = (until, cause)
 
     def blocked_until(self, pool: str, priority: int) -> float:
         """0.0: it is not blocked."""
-        return self._blocked_until.get((pool, priority), 0.0) if pool else 0.0
+        return self._blocks[pool, priority][0] if (pool, priority) in self._blocks else 0.0
+
+    def cause(self, pool: str, priority: int) -> Cause:
+        """Why it is blocked; only for a pool that was."""
+        return self._blocks[pool, priority][1]
 
     def batch_limit(self, pool: str) -> int:
         """How many candidates of the pool go into the next batch at most."""

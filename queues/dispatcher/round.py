@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 
 from queues import config
 from queues.dispatcher.admission import Admissions, Demand
 from queues.dispatcher.capacity import WorkerCapacity
-from queues.dispatcher.denials import Denied, publish_group_waits, record_waits
+from queues.dispatcher.denials import Denied, cause_of, publish_group_waits, record_waits
 from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group_cursor import Candidate, GroupCursor
 from queues.dispatcher.leader import Leader
 from queues.dispatcher.pool_memory import MAX_BATCH, PoolMemory
 from queues.dispatcher.release import Granted, lane_for, release
+from queues.dispatcher.wait_ledger import Cause, WaitLedger
 from queues.lifecycle.waiting import reject
 from queues.states import GroupKey
 from quotas import clock, events
@@ -31,6 +32,8 @@ SLOT_BLOCK = 0.25
 """Seconds for a block by calls in flight: such a call may end at any time, and its end wakes the dispatcher."""
 UNKNOWN_POOL_BLOCK = 60.0
 """Seconds for a job whose pool was removed."""
+UNTIL_NEXT_CYCLE = 2.0
+"""Seconds for which a cause without a known end counts: the next cycle comes before and reports it again."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class Round:
         share: FairShare,
         pools: PoolMemory,
         capacity: WorkerCapacity,
+        ledger: WaitLedger,
         now: datetime,
     ) -> None:
         self._leader = leader
@@ -60,6 +64,7 @@ class Round:
         self._share = share
         self._pools = pools
         self._capacity = capacity
+        self._ledger = ledger
         self._now = now
         self._cfg = config.current()
         self.taken: set[int] = set()
@@ -91,7 +96,12 @@ class Round:
         for group in groups:
             queue = self._cfg.queues.get(group.key.queue_id)
             group.end_blocks(moment)
-            if queue is not None and not queue.paused and queue.concurrency != 0 and not group.blocked_until:
+            if queue is None:
+                continue
+            if queue.paused or queue.concurrency == 0:
+                cause = ("queue_paused" if queue.paused else "queue_concurrency", queue.name)
+                self._hold(group, "", cause, UNTIL_NEXT_CYCLE)
+            elif not group.blocked_until:
                 found.append(group)
         return found
 
@@ -104,13 +114,13 @@ class Round:
             lane = lane_for(candidate)
             pool = candidate.pool or queue.pool or ""
             blocked_until = self._pools.blocked_until(pool, candidate.priority)
+            shortage = self._capacity.shortage(queue, lane, pooled=bool(pool))
             if blocked_until > moment:
                 group.blocked_until = blocked_until
-            if (
-                blocked_until > moment
-                or not self._capacity.allows(queue, lane, pooled=bool(pool))
-                or in_batch.get(pool, 0) >= self._pools.batch_limit(pool)
-            ):
+                self._hold(group, "", self._pools.cause(pool, candidate.priority), blocked_until - moment)
+            elif shortage is not None:
+                self._hold(group, candidate.ordering_key if candidate.suspect else "", shortage, UNTIL_NEXT_CYCLE)
+            if blocked_until > moment or shortage or in_batch.get(pool, 0) >= self._pools.batch_limit(pool):
                 self._share.refund(candidate, self._cfg.projects)
                 drawn.unused.setdefault(group, []).append(candidate)
                 if blocked_until <= moment and not candidate.suspect:
@@ -147,6 +157,7 @@ class Round:
             # Only a change of configuration helps, and that unblocks. A job that names no pool may share its ordering
             # key with jobs that need none.
             events.emit(events.JobUnresolvable(candidate.uid, str(error)))
+            self._hold(group, candidate.ordering_key, ("no_pool", candidate.pool), UNKNOWN_POOL_BLOCK)
             if candidate.pool:
                 group.block(candidate.ordering_key, time.monotonic() + UNKNOWN_POOL_BLOCK)
             else:
@@ -168,6 +179,8 @@ class Round:
             if admission.allowed and in_order:
                 self._share.confirm(candidate)
                 granted.append(Granted(candidate, admission))
+                # Before the denials that follow it: what they report begins now.
+                self._ledger.release(group.key, candidate.ordering_key, self._now)
                 continue
             self._capacity.release(self._cfg.queues[candidate.queue_id], lane_for(candidate))
             self._share.refund(candidate, self._cfg.projects)
@@ -199,13 +212,21 @@ class Round:
         seconds = MAX_BLOCK if admission.retry_after is None else min(admission.retry_after, MAX_BLOCK)
         if _by_calls_in_flight(admission):
             seconds = min(seconds, SLOT_BLOCK)
-        until = time.monotonic() + max(seconds, 0.001)
+        seconds = max(seconds, 0.001)
+        until = time.monotonic() + seconds
         candidate = demand.candidate
+        cause = cause_of(admission, pool_paused=demand.pool is not None and demand.pool.paused)
         if admission.bound_by == "pool" and demand.pool is not None and not _by_one_key_or_model(admission):
-            self._pools.block(demand.pool.name, candidate.priority, until)
+            self._pools.block(demand.pool.name, candidate.priority, until, cause)
             group.blocked_until = until
+            self._hold(group, "", cause, seconds)
         else:
             group.block(candidate.ordering_key, until)
+            self._hold(group, candidate.ordering_key, cause, seconds)
+
+    def _hold(self, group: GroupCursor, ordering_key: str, cause: Cause, seconds: float) -> None:
+        """Write into the ledger what the group or one ordering key of it waits for."""
+        self._ledger.hold(group.key, ordering_key, cause, self._now, self._now + timedelta(seconds=seconds))
 
 
 def _by_calls_in_flight(admission: Admission) -> bool:

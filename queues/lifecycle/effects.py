@@ -79,6 +79,7 @@ def attempt_of(
         error=error,
         traceback=traceback,
         worker=job.worker,
+        ready_at=job.not_before,
         dispatched_at=job.dispatched_at,
         started_at=job.started_at,
         ended_at=now,

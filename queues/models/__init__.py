@@ -13,6 +13,7 @@ from queues.models.queue import Queue
 from queues.models.recurring import Recurring
 from queues.models.retry_policy import RetryPolicy
 from queues.models.transition import Transition
+from queues.models.wait_interval import WaitInterval
 from queues.models.worker import WorkerProcess
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "Recurring",
     "RetryPolicy",
     "Transition",
+    "WaitInterval",
     "WorkerProcess",
 ]

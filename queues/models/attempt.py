@@ -17,6 +17,9 @@ class Attempt(models.Model):
     error = models.TextField(blank=True)
     traceback = models.TextField(blank=True)
     worker = models.CharField(max_length=128, blank=True)
+    ready_at = models.DateTimeField(
+        null=True, help_text="When the job became ready for this attempt. Empty: with its acceptance."
+    )
     dispatched_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField()

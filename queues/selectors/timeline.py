@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from queues.models import Attempt, DeadLetter, Job, Transition
+from queues.selectors.wait_history import Span, spans_of
 from queues.states import IN_FLIGHT_STAGES, AttemptOutcome, Stage, Status
 
 
@@ -38,7 +39,7 @@ def timeline(job: Job) -> list[Step]:
     for at, category, error in list(deaths)[: -1 if job.status == Status.DEAD else None]:
         steps.append(_Entry(at, 3, Status.DEAD, f"{category}: {error}"[:500]))
     attempts = list(Attempt.objects.filter(job=job))
-    waits_ended = dict(_ended_waits(steps, _released(job, attempts)))
+    waits_ended = dict(_ended_waits(_released(job, attempts), spans_of(job)))
     for attempt in attempts:
         steps += _steps_of(attempt, waits_ended)
     if job.stage == Stage.RUNNING and job.started_at is not None:
@@ -73,27 +74,30 @@ def _after(waits_ended: Mapping[datetime, str], released: datetime | None) -> st
     return f"; {text}" if text else ""
 
 
-NOTABLE = timedelta(seconds=1)
+NOTABLE = timedelta(milliseconds=100)
 """Shorter waits are not shown on a timeline."""
 
 
-def _ended_waits(steps: Sequence[_Entry], released: Sequence[datetime]) -> Iterator[tuple[datetime, str]]:
-    """For each release to a worker how long the job had waited, and its last limit if one was recorded."""
-    for at in sorted(released):
-        before = [step for step in steps if step.at <= at]
-        if not before:
+def _ended_waits(released: Sequence[datetime], spans: Sequence[Span]) -> Iterator[tuple[datetime, str]]:
+    """For each release to a worker how long the job had waited since it was accepted or last ran, and for what."""
+    for at in released:
+        before = [span for span in spans if span.ended_at <= at]
+        last_run = max((span.ended_at for span in before if not span.is_wait), default=None)
+        waits = [span for span in before if span.is_wait and (last_run is None or span.began_at >= last_run)]
+        if not waits or at - waits[0].began_at < NOTABLE:
             continue
-        last = max(before, key=lambda step: step[:2])
-        entries = [step for step in before if step.state != Status.RATE_LIMITED]
-        begun = max(entries, key=lambda step: step[:2]).at if entries else last.at
-        if at - begun < NOTABLE:
-            continue
-        limit = f"; last held by {last.reason}" if last.state == Status.RATE_LIMITED else ""
-        yield at, f"released after {_span(at - begun)} in the queue{limit}"
+        seconds: dict[str, timedelta] = {}
+        for span in waits:
+            seconds[span.label] = seconds.get(span.label, timedelta()) + (span.ended_at - span.began_at)
+        causes = sorted(((label, time) for label, time in seconds.items() if time >= NOTABLE), key=lambda one: -one[1])
+        of = ", ".join(f"{_span(time)} {label}" for label, time in causes)
+        yield at, f"released after {_span(at - waits[0].began_at)}: {of}"
 
 
 def _span(time: timedelta) -> str:
-    """`7 s`, `18 min 23 s`, `2 h 5 min`."""
+    """`0.4 s`, `7 s`, `18 min 23 s`, `2 h 5 min`."""
+    if time < timedelta(seconds=1):
+        return f"{time.total_seconds():.1f} s"
     seconds = round(time.total_seconds())
     if seconds < 60:
         return f"{seconds} s"

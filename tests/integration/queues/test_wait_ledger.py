@@ -1,0 +1,178 @@
+"""Every second that a job waited has a cause, which stays on record after the wait has ended."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from queues import wait_metric
+from queues.dispatcher.wait_ledger import WaitLedger, take_over
+from queues.models import Job, Leadership, WaitInterval
+from queues.selectors import wait_history
+from queues.services import queue_actions
+from queues.states import GroupKey
+from quotas import clock
+from tests.integration.queues.desk import Desk, failed, fresh
+
+CALL: dict[str, Any] = {"type": "http.request", "payload": {"pool": "llm", "path": "/"}}
+
+
+def causes(job: Job) -> list[tuple[str, str]]:
+    """What the job waited for in order, without what took less than a second: a cycle may take that long here."""
+    return [(span.code, span.name) for span in wait_history.spans_of(fresh(job)) if span.is_wait and span.seconds >= 1]
+
+
+def assert_gapless(job: Job) -> None:
+    job = fresh(job)
+    spans = wait_history.spans_of(job)
+    assert spans[0].began_at == job.created_at
+    assert all(left.ended_at == right.began_at for left, right in zip(spans, spans[1:], strict=False))
+    if job.finished_at is not None:
+        assert spans[-1].ended_at == job.finished_at
+
+
+def step(desk: Desk, seconds: float, times: int = 1) -> None:
+    """Let time pass, with a cycle of the dispatcher after each step."""
+    for _ in range(times):
+        desk.skip(seconds)
+        desk.cycle()
+
+
+def test_a_policy_that_held_a_job_stays_on_record(desk: Desk) -> None:
+    desk.policy("user-slow", "user", 1, algorithm="concurrency", window=None, lease_ttl=600.0)
+    first, second = desk.submit(2, user="u")
+    worker = desk.worker()
+    desk.cycle()
+    worker.claim()
+    for _ in range(20):
+        desk.skip(1.0)
+        worker.beat()
+        desk.cycle()
+    worker.settle()
+    desk.run_until_done(worker)
+    assert causes(second) == [("policy_limit", "user-slow")]
+    (span,) = [span for span in wait_history.spans_of(fresh(second)) if span.code == "policy_limit"]
+    assert 19 <= span.seconds <= 22
+    assert causes(first) == []
+    for job in (first, second):
+        assert_gapless(job)
+
+
+def test_many_jobs_behind_one_pool_cost_a_few_rows(desk: Desk) -> None:
+    desk.pool(limits=[{"unit": "requests", "algorithm": "token_bucket", "limit": 60, "window": 60.0, "burst": 1}])
+    jobs = desk.submit(300, **CALL)
+    worker = desk.worker(places=20)
+    for _ in range(40):
+        worker.beat()
+        desk.cycle()
+        worker.claim()
+        worker.settle()
+        desk.skip(0.5)
+    assert Job.objects.filter(finished_at__isnull=False).count() < 300
+    assert WaitInterval.objects.count() <= 5
+    assert causes(jobs[-1])[0][0] == "account_limit"
+
+
+def test_a_paused_queue_no_worker_and_queue_concurrency(desk: Desk) -> None:
+    queue = desk.queue("q", concurrency=1)
+    queue_actions.pause(queue, actor="tests", reason="to see it")
+    desk.renew_configuration()
+    first, second = desk.submit(2, queue="q")
+    desk.cycle()
+    step(desk, 1.0, 5)
+    queue_actions.resume(queue, actor="tests", reason="seen")
+    desk.renew_configuration()
+    step(desk, 1.0, 5)
+    worker = desk.worker()
+    desk.cycle()
+    worker.claim()
+    for _ in range(5):
+        desk.skip(1.0)
+        worker.beat()
+        desk.cycle()
+    worker.settle()
+    desk.run_until_done(worker)
+    assert causes(first) == [("queue_paused", "q"), ("no_worker", "io")]
+    assert causes(second) == [("queue_paused", "q"), ("no_worker", "io"), ("queue_concurrency", "q")]
+    for job in (first, second):
+        assert_gapless(job)
+
+
+def test_dependencies_run_at_and_retries_are_waits_too(desk: Desk) -> None:
+    desk.queue("q", retry={"strategy": "fixed", "initial": 4.0, "jitter": 0.0})
+    (first,) = desk.submit(1, queue="q")
+    (after,) = desk.submit(1, queue="q", after=[first.uid])
+    (timed,) = desk.submit(1, queue="q", run_at=(clock.now() + timedelta(seconds=6)).isoformat())
+    worker = desk.worker()
+    desk.cycle()
+    worker.settle(worker.claim(), failed())
+    step(desk, 1.0, 5)
+    desk.skip(2.0)
+    worker.beat()
+    desk.run_until_done(worker)
+    assert causes(first)[0] == ("retry_backoff", "")
+    assert causes(after)[0] == ("dependency", "")
+    assert causes(timed)[0] == ("scheduled", "")
+    for job in (first, after, timed):
+        assert_gapless(job)
+
+
+def test_time_without_a_dispatcher_has_its_own_cause(desk: Desk) -> None:
+    worker = desk.worker()
+    desk.cycle()
+    (job,) = desk.submit(1)
+    desk.skip(30.0)
+    worker.beat()
+    other = desk.another_dispatcher("d2")
+    desk.cycle(other)
+    worker.run(worker.claim())
+    (span,) = [span for span in wait_history.spans_of(fresh(job)) if span.code == "no_dispatcher"]
+    assert 29 <= span.seconds <= 31
+    assert_gapless(job)
+
+
+def test_a_new_leader_ends_what_the_dead_one_left_open(desk: Desk) -> None:
+    desk.queue("q", concurrency=0)
+    desk.submit(1, queue="q")
+    step(desk, 1.0, 4)
+    (row,) = WaitInterval.objects.all()
+    assert row.ended_at is None and row.code == "queue_concurrency"
+    last_renewal = Leadership.objects.get().until - timedelta(seconds=5)
+    desk.skip(20.0)
+    desk.cycle(desk.another_dispatcher("d2"))
+    row.refresh_from_db()
+    assert row.ended_at == last_renewal
+    assert WaitInterval.objects.filter(code="no_dispatcher", queue=None).count() == 1
+
+
+def test_waits_are_summed_up_for_the_metric(desk: Desk) -> None:
+    queue = desk.queue("q", concurrency=0)
+    before = wait_metric.totals().get((queue.pk, "queue_concurrency"), 0.0)
+    desk.submit(1, queue="q")
+    desk.cycle()
+    step(desk, 2.0, 5)
+    assert 9 <= wait_metric.totals()[queue.pk, "queue_concurrency"] - before <= 12
+
+
+@pytest.mark.django_db
+def test_short_gaps_of_one_cause_are_joined_and_others_end_an_interval() -> None:
+    ledger, group, now = WaitLedger(), GroupKey(0, 5, 0, ""), clock.now()
+
+    def at(seconds: float):  # type: ignore[no-untyped-def]
+        return now + timedelta(seconds=seconds)
+
+    ledger.hold(group, "", ("policy_limit", "a"), at(0), at(3))
+    ledger.release(group, "u", at(1))
+    ledger.hold(group, "", ("policy_limit", "a"), at(1.5), at(2))
+    ledger.hold(group, "", ("policy_limit", "b"), at(1.8), at(4))
+    assert [(hold.cause[1], hold.began, hold.until) for _, hold in ledger._over] == [("a", at(0), at(1.8))]
+    ledger.discard()
+
+
+@pytest.mark.django_db
+def test_taking_over_at_once_writes_no_gap() -> None:
+    now = clock.now()
+    take_over(now - timedelta(milliseconds=10), now)
+    assert not WaitInterval.objects.exists()
