@@ -99,7 +99,7 @@ class _Call:
                 parts.append(part)
                 size += len(part)
                 if size >= PIECE:
-                    self._tell(b"".join(parts))
+                    self._send_piece(b"".join(parts))
                     parts, size = [], 0
             self._rest = b"".join(parts)
             return None
@@ -113,7 +113,7 @@ class _Call:
         self.headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return lambda data: None
 
-    def _tell(self, body: bytes) -> None:
+    def _send_piece(self, body: bytes) -> None:
         asyncio.run_coroutine_threadsafe(self._piece(body, True), self._loop).result()
 
     async def _piece(self, body: bytes, more: bool) -> None:

@@ -73,7 +73,7 @@ def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pyte
     assert foreseen or logged[0]["event"] == "job.fault"
 
 
-def test_request_that_can_not_be_written_tells_only_that() -> None:
+def test_a_request_that_cannot_be_written_reports_only_that() -> None:
     pool = make_pool(accounts=1)
     pool.accounts.update(credential=f"{SECRET}\nX-Other: 1")
     way = endpoint(str(pool.accounts.get().pk))

@@ -240,7 +240,7 @@ def publisher() -> Iterator[Publisher]:
     yield Publisher()
 
 
-def test_denials_are_told_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
+def test_denials_are_published_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
     denied = events.LimitDenied("p", "user", "u", 5.0, project="acme")
     for _ in range(1000):
         publisher.publish(denied)

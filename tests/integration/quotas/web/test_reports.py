@@ -62,10 +62,10 @@ def here(settings: Any, shop: None) -> None:
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "reports"}}
 
 
-def test_an_answer_from_the_cache_tells_the_limits_of_its_own_request(held: None) -> None:
+def test_an_answer_from_the_cache_carries_the_limits_of_its_own_request(held: None) -> None:
     policy("all", "global", 100)
-    told = [get("/cached")["X-RateLimit-Remaining"] for _ in range(3)]
-    assert told[1:] == ["97", "96"] and told[0] in ("98", "99")
+    shown = [get("/cached")["X-RateLimit-Remaining"] for _ in range(3)]
+    assert shown[1:] == ["97", "96"] and shown[0] in ("98", "99")
 
 
 @pytest.mark.parametrize("kind", ["bare", "bare-async"])
