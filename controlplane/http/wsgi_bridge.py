@@ -70,7 +70,8 @@ class Bridge:
 
 def _may_wait(scope: Scope) -> bool:
     """Whether the request waits for capacity and is not on the fast path: it must not delay pages."""
-    return scope["method"] == "POST" and scope["path"].endswith(("/limits/check", "/acquire"))
+    path: str = scope["path"]
+    return scope["method"] == "POST" and path.endswith(("/limits/check", "/acquire"))
 
 
 class _Call:

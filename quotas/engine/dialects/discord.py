@@ -37,8 +37,8 @@ def read(answer: Answer) -> Reading:
     everywhere = answer.at("global") is True or answer.get("x-ratelimit-global") == "true"
     limited = answer.get("x-ratelimit-scope")
     # An address that is blocked as a whole gets no retry time, in a page or in an object.
-    stated = [answer.at("retry_after"), answer.at("global"), limited]
-    if everywhere or limited == "global" or stated == [None, None, None]:
+    fields = [answer.at("retry_after"), answer.at("global"), limited]
+    if everywhere or limited == "global" or fields == [None, None, None]:
         reading.scope = "account"
     else:
         reading.scope = "key"

@@ -30,7 +30,7 @@ def refused(pool: Pool, status: int = 401) -> RunResult:
     return HttpRequest._answered(urllib3.HTTPResponse(body=b"", status=status), b"", {}, way, 0.1)
 
 
-def test_refused_credential_is_not_held_against_the_job_while_another_account_is_in_service() -> None:
+def test_a_refused_credential_does_not_end_the_job_while_another_account_is_in_service() -> None:
     pool = make_pool(accounts=2)
     result = refused(pool)
     assert (result.outcome, result.category, result.counted) == ("failed", "auth", False)

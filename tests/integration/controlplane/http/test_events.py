@@ -90,7 +90,7 @@ def emit(*emitted: events.Event) -> None:
     assert stream.publisher.flush()
 
 
-def test_a_project_hears_of_its_own_and_the_platform_of_all(door: Door) -> None:
+def test_a_project_gets_its_own_events_and_the_platform_all(door: Door) -> None:
     mine, all_ = Listener(door, api("read", project="acme")), Listener(door, api("read"))
     emit(changed("j1"), changed("j2", "other"), events.QueueChanged("batch", "paused", "why"), changed("j3"))
     wait_for(lambda: len(all_.received) == 4 and len(mine.received) == 2)

@@ -40,7 +40,7 @@ def denied(answer: Any) -> dict[tuple[str | None, str], int]:
     return {(row["project"], row["key"]): row["denied"] for row in answer.json()["results"]}
 
 
-def test_real_checks_are_held_against_a_smaller_limit() -> None:
+def test_real_checks_are_replayed_against_a_smaller_limit() -> None:
     flush_all()
     denials.counter.drain()  # other tests' refusals
     policy("per-user", "user", 10)
