@@ -236,7 +236,7 @@ class WorkerShape(s.Serializer):
     queues = s.ListField(child=s.CharField())
     state = s.CharField()
     places = s.IntegerField()
-    lost_places = s.IntegerField(help_text="Threads whose jobs go on in spite of time-out or cancel.")
+    lost_places = s.IntegerField(help_text="Threads whose jobs still run after time-out or cancel.")
     busy = s.IntegerField()
     jobs_done = s.IntegerField()
     jobs_failed = s.IntegerField()
