@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Max, Q
 
@@ -23,6 +23,8 @@ RUNNING = "running"
 DEAD = "dead"
 """Not a wait: from a dead letter to its replay."""
 TURN = "turn"
+NOTABLE = timedelta(milliseconds=1)
+"""Shorter waits are left out of lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ def spans_of(job: Job, now: datetime | None = None) -> list[Span]:
         for began, ended in ready:
             spans.extend(_cut(intervals, began, ended))
     return sorted(spans, key=lambda span: span.began_at)
+
+
+def waits_of(job: Job) -> list[Span]:
+    """The job's waits, oldest first, without the spans in which it ran."""
+    return [span for span in spans_of(job) if span.is_wait and span.ended_at - span.began_at >= NOTABLE]
 
 
 def seconds_by_code(spans: Iterable[Span]) -> dict[str, float]:
@@ -174,8 +181,8 @@ def _intervals(job: Job, began: datetime, ended: datetime) -> list[WaitInterval]
 
 
 def _cut(intervals: Sequence[WaitInterval], began: datetime, ended: datetime) -> list[Span]:
-    """Cover [began, ended] without overlap: what holds all groups counts before what holds the group, and that before
-    what holds one ordering key; what is left is `turn`."""
+    """Cover [began, ended] without overlap. What holds all groups counts first, then what holds the ordering key itself,
+    then what holds the group; the rest is `turn`."""
     rows = sorted((row for row in intervals if row.began_at < ended), key=lambda row: row.began_at)
     edges = {began, ended}
     for row in rows:
@@ -199,4 +206,4 @@ def _cut(intervals: Sequence[WaitInterval], began: datetime, ended: datetime) ->
 
 
 def _breadth(row: WaitInterval) -> tuple[bool, bool]:
-    return row.queue_id is not None, row.ordering_key != ""
+    return row.queue_id is not None, row.ordering_key == ""
