@@ -72,7 +72,8 @@ class Instance:
     def secrets(self) -> dict[str, list[str] | str]:
         """`secret_key` and `credential_keys` as kept in the data directory; empty before the first `up`."""
         try:
-            return json.loads(self.secrets_path.read_text())
+            secrets: dict[str, list[str] | str] = json.loads(self.secrets_path.read_text())
+            return secrets
         except FileNotFoundError:
             return {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import redis
 from django.conf import settings
@@ -59,7 +59,7 @@ def try_hint(add_commands: Callable[[Any], object]) -> list[Any] | None:
 
 def server_time() -> float:
     """Redis's own time, in seconds since 1970."""
-    seconds, micros = cast("tuple[int, int]", client().time())
+    seconds, micros = client().time()
     return float(seconds) + micros / 1e6
 
 

@@ -15,6 +15,7 @@ from queues.selectors.dead_letters import DeadLetterGroup
 from queues.selectors.explanation import Explanation
 from queues.selectors.queues import QueueFacts
 from queues.selectors.timeline import Step
+from queues.selectors.wait_history import Span, of_batch
 from quotas.models import Project
 from quotas.times import rfc3339
 
@@ -128,6 +129,26 @@ def steps_shape(steps: Sequence[Step]) -> list[dict[str, Any]]:
     return [{"at": rfc3339(step.at), "state": step.state, "reason": step.reason} for step in steps]
 
 
+def waits_shape(spans: Sequence[Span]) -> list[dict[str, Any]]:
+    """What a job waited for: reason codes with names and times."""
+    return [
+        {
+            "reason": span.code,
+            "name": span.name or None,
+            "began_at": rfc3339(span.began_at),
+            "ended_at": rfc3339(span.ended_at),
+            "seconds": round(span.seconds, 3),
+        }
+        for span in spans
+    ]
+
+
+def batch_detail(batch: Batch) -> dict[str, Any]:
+    """One batch, with the seconds that its groups waited by reason code."""
+    waits = {code: round(seconds, 3) for code, seconds in of_batch(batch).items()}
+    return {**batch_shape(batch), "waits": waits}
+
+
 def explanation_shape(found: Explanation) -> dict[str, Any]:
     return {
         "status": found.status,
@@ -135,6 +156,9 @@ def explanation_shape(found: Explanation) -> dict[str, Any]:
         "until": rfc3339(found.until),
         "ahead": found.ahead,
         "estimated_start": rfc3339(found.estimated_start),
+        "reason": found.reason,
+        "waits": waits_shape(found.waits),
+        "waited": {code: round(seconds, 3) for code, seconds in found.waited.items()},
         "timeline": steps_shape(found.timeline),
     }
 

@@ -50,8 +50,8 @@ REASONS: dict[str, Reason] = {
         "account concurrency", "The accounts have as many calls in flight as they may.", "Add an account."
     ),
     "priority_hold": Reason(
-        "held for higher priority",
-        "The rest of a quota is held for higher priorities.",
+        "reserved for higher priority",
+        "The rest of a quota is reserved for higher priorities.",
         "Raise the priority or the limit.",
     ),
     "no_dispatcher": Reason("no dispatcher", "No dispatcher runs, so that nothing is released.", "Start a dispatcher."),
@@ -62,32 +62,6 @@ REASONS: dict[str, Reason] = {
     "worker_slot": Reason("worker slot", "It is admitted and waits for a worker's thread.", "Add workers."),
     "turn": Reason("its turn", "Jobs before it, or of other projects, are served first.", "Wait."),
 }
-
-_CAUSES = {
-    "cooldown": "account_cooldown",
-    "cooling down": "account_cooldown",
-    "breaker": "account_breaker",
-    "open": "account_breaker",
-    "concurrency": "account_concurrency",
-    "in flight": "account_concurrency",
-    "held for higher": "priority_hold",
-    "limit": "account_limit",
-}
-
-
-def code_of_wait(text: str) -> str:
-    """The code of what the dispatcher reported in words (`dispatcher.denials.describe`): of several causes the most frequent."""
-    if text.startswith("policy "):
-        return "policy_limit"
-    if text.endswith("every account is disabled"):
-        return "accounts_disabled"
-    _, _, causes = text.partition("(")
-    counted = [part.partition(" × ") for part in causes.rstrip(")").split(", ") if " × " in part]
-    if not counted:
-        return "account_limit"
-    _, _, cause = max(counted, key=lambda part: int(part[0]))
-    # Every other cause is a unit (`requests`, `tokens`), a model's or a key's limit of the accounts.
-    return next((code for word, code in _CAUSES.items() if word in cause), "account_limit")
 
 
 def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
@@ -135,7 +109,7 @@ def _of_pool(name: str, pools: Mapping[str, Pool], stocked: set[str]) -> tuple[s
 
 
 def _of_wait(wait: GroupWait | None) -> tuple[str, str] | None:
-    return None if wait is None else (code_of_wait(wait.reason), wait.binding or "")
+    return None if wait is None else (wait.code, wait.binding or "")
 
 
 def of_jobs(jobs: Iterable[Job]) -> dict[int, tuple[str, str]]:

@@ -36,7 +36,7 @@ def hide_in_text(text: str) -> str:
 
 
 def restore(given: Any, stored: Any, name: str = "") -> Any:
-    """`given`, an edited copy of what was shown of `stored`, with the secrets that it still hides put back."""
+    """`given`, an edited copy of what was shown of `stored`, with the secrets that it still hides restored."""
     if given == hide(stored, name):
         return stored
     if isinstance(given, dict) and isinstance(stored, dict):

@@ -58,6 +58,6 @@ def isolated_registry() -> Iterator[None]:
 
 
 def fresh_configuration() -> None:
-    """Forget the configuration of quotas and queues in memory: the next use reads SQL."""
+    """Clear the configuration of quotas and queues from memory: the next use reads SQL."""
     quotas_testing.fresh_configuration()
     config.snapshot.clear()

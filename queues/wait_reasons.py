@@ -22,8 +22,10 @@ GRACE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What limits a group: the reason in words, the name of the policy or pool, seconds until it ends if known."""
+    """What limits a group: the reason code, the reason in words, the name of the policy or pool, seconds until it ends
+    if known."""
 
+    code: str
     reason: str
     name: str | None
     seconds: float | None
@@ -33,6 +35,7 @@ class Binding:
 class GroupWait:
     """The published wait of a group. `until` is None if only an operator can help."""
 
+    code: str
     reason: str
     binding: str | None
     until: datetime | None
@@ -50,6 +53,7 @@ def publish(bindings: Mapping[GroupKey, Binding]) -> None:
     mapping = {
         _field(group): json.dumps(
             {
+                "code": binding.code,
                 "reason": binding.reason,
                 "binding": binding.name,
                 "until": None if binding.seconds is None else at + binding.seconds,
@@ -73,6 +77,7 @@ def read_group_waits(groups: Sequence[GroupKey]) -> dict[GroupKey, GroupWait]:
         if raw is not None and _is_current(wait := json.loads(raw), now):
             until = wait["until"]
             found[group] = GroupWait(
+                str(wait["code"]),
                 str(wait["reason"]),
                 wait.get("binding"),
                 None if until is None else datetime.fromtimestamp(float(until), tz=UTC),
@@ -82,4 +87,6 @@ def read_group_waits(groups: Sequence[GroupKey]) -> dict[GroupKey, GroupWait]:
 
 def _is_current(wait: Mapping[str, Any], now: float) -> bool:
     """Whether it was published in the last `GROUP_WAIT_TTL` seconds and its end has not passed."""
+    if "code" not in wait:
+        return False  # by a dispatcher of an earlier version
     return now - wait["at"] <= GROUP_WAIT_TTL and (wait["until"] is None or wait["until"] >= now - GRACE)

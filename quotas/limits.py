@@ -77,7 +77,7 @@ class Reservation:
         self._actual: dict[str, int] = {}
 
     def settle(self, **actual: int) -> Settlement | None:
-        """Tell the actual use by unit: the difference is given back or charged. The first call counts.
+        """Settle with the actual use by unit: the difference is given back or charged. The first call counts.
 
         None where the reservation has expired, so that nothing was changed, where Redis does not answer (it is settled
         when it does), and in `async with` before the block ends. Raises `UnknownUnit`, with nothing changed.

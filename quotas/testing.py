@@ -56,6 +56,6 @@ def throwaway_prefix() -> str:
 
 
 def fresh_configuration() -> None:
-    """Forget the configuration in memory, so that the next use reads SQL. For a database that was emptied or replaced,
+    """Clear the configuration from memory, so that the next use reads SQL. For a database that was emptied or replaced,
     whose versions begin anew."""
     resolve.clear()

@@ -20,7 +20,7 @@ PATIENCE = 0.5
 
 
 class Overdue(BaseException):
-    """Raised in the thread of a call whose time is over. No `Exception`: libraries catch those, and go on."""
+    """Raised in the thread of a call whose time is over. No `Exception`: libraries catch those, and continue."""
 
 
 class TooSlow(Exception):

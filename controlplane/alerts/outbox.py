@@ -64,7 +64,7 @@ def _deliver(notice: AlertNotice) -> str:
         write(notice)
         AlertNotice.objects.filter(pk=notice.pk).update(title=notice.title, text=notice.text, document=notice.document)
     try:
-        address = notice.rule.to.reveal()  # type: ignore[attr-defined]
+        address = notice.rule.to.reveal()
         channels.deliver(address, notice.uid, notice.title, notice.text, notice.document)
     except channels.NotDelivered as refused:
         return str(refused)

@@ -54,7 +54,7 @@ def _open(trouble: Trouble, times: int) -> Alert:
         last_seen=now,
         count=times,
     )
-    _tell(alert, "raised")
+    _notify(alert, "raised")
     return alert
 
 
@@ -68,7 +68,7 @@ def _seen_again(alert: Alert, trouble: Trouble, times: int) -> Alert:
     Alert.objects.filter(pk=alert.pk).update(**values)
     alert.refresh_from_db()
     if worse:
-        _tell(alert, "raised")
+        _notify(alert, "raised")
     return alert
 
 
@@ -103,11 +103,11 @@ def _end(alert: Alert, by: str) -> bool:
         ended = bool(rows.update(resolved_at=clock.now(), resolved_by=by[:200]))
         alert.refresh_from_db()
         if ended:
-            _tell(alert, "resolved")
+            _notify(alert, "resolved")
     return ended
 
 
-def _tell(alert: Alert, event: str) -> None:
+def _notify(alert: Alert, event: str) -> None:
     """Write notices for the rules that ask for it, and emit the event."""
     rules = [rule for rule in AlertRule.objects.filter(enabled=True).defer("to") if alert.kind in rule.when]
     now = clock.now()

@@ -58,7 +58,7 @@ def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False, 
             transaction.set_rollback(True)
         else:
             for change in changes:
-                _tell(change, actor)
+                _emit_change(change, actor)
     if changes and not dry_run:
         resolve.clear()
     return changes
@@ -206,7 +206,7 @@ def _holders(error: ProtectedError | RestrictedError) -> set:  # type: ignore[ty
     return error.protected_objects if isinstance(error, ProtectedError) else error.restricted_objects
 
 
-def _tell(change: Change, actor: str) -> None:
+def _emit_change(change: Change, actor: str) -> None:
     before = {name: pair[0] for name, pair in change.members.items()} if change.verb != "create" else None
     after = {name: pair[1] for name, pair in change.members.items()} if change.verb != "remove" else None
     word = change.word.replace(" ", "_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
@@ -130,4 +130,5 @@ class _Reader:
             return text
 
 
-Reader = Callable[[Node], Any]
+T = TypeVar("T")
+Reader: TypeAlias = Callable[[Node], T]

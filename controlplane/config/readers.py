@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from controlplane.config.document import Node, Reader
+from controlplane.config.document import Node, Reader, T
 from quotas import durations
 from quotas.engine.costs import MAX_COST, is_unit
 from quotas.models.names import name_validator
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # as name_validator has 
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
-def text(longest: int, *, blank: bool = False) -> Reader:
+def text(longest: int, *, blank: bool = False) -> Reader[str]:
     def read(node: Node) -> str:
         if not isinstance(node.data, str):
             raise node.wrong("must be text" + (", so put it in quotes" if isinstance(node.data, int | float) else ""))
@@ -51,7 +51,7 @@ def unit(node: Node) -> str:
     return value
 
 
-def choice(words: Iterable[str]) -> Reader:
+def choice(words: Iterable[str]) -> Reader[str]:
     known = tuple(words)
 
     def read(node: Node) -> str:
@@ -62,7 +62,7 @@ def choice(words: Iterable[str]) -> Reader:
     return read
 
 
-def whole(least: int = 0, most: int = MAX_COST) -> Reader:
+def whole(least: int = 0, most: int = MAX_COST) -> Reader[int]:
     def read(node: Node) -> int:
         if isinstance(node.data, bool) or not isinstance(node.data, int):
             raise node.wrong(f"must be a whole number, not {_shown(node)}")
@@ -73,7 +73,7 @@ def whole(least: int = 0, most: int = MAX_COST) -> Reader:
     return read
 
 
-def seconds(least: float = 0.0, most: float = YEAR) -> Reader:
+def seconds(least: float = 0.0, most: float = YEAR) -> Reader[float]:
     def read(node: Node) -> float:
         try:
             value = durations.parse(node.data)
@@ -106,20 +106,20 @@ def flag(node: Node) -> bool:
     return node.data
 
 
-def nullable(inner: Reader) -> Reader:
-    def read(node: Node) -> Any:
+def nullable(inner: Reader[T]) -> Reader[T | None]:
+    def read(node: Node) -> T | None:
         return None if node.data is None else inner(node)
 
     return read
 
 
-def listed(inner: Reader, *, most: int = 100_000, distinct: bool = True) -> Reader:
-    def read(node: Node) -> list[Any]:
+def listed(inner: Reader[T], *, most: int = 100_000, distinct: bool = True) -> Reader[list[T]]:
+    def read(node: Node) -> list[T]:
         if not isinstance(node.data, list):
             raise node.wrong(f"must be a list, not {_shown(node)}")
         if len(node.data) > most:
             raise node.wrong(f"has more than {most} entries")
-        values: list[Any] = []
+        values: list[T] = []
         seen = set()
         for item in node.data:
             value = inner(item)
@@ -216,7 +216,7 @@ def environment_name(node: Node) -> str:
 def mapping(node: Node) -> dict[str, Any]:
     if not isinstance(node.data, dict):
         raise node.wrong(f"must be a mapping, not {_shown(node)}")
-    return node.plain()
+    return {name: member.plain() for name, member in node.data.items()}
 
 
 def _shown(node: Node) -> str:

@@ -26,7 +26,7 @@ class Member:
     """One member: its reader, and its default (a value, or a callable that creates it)."""
 
     name: str
-    read: Reader
+    read: Reader[Any]
     default: Any = REQUIRED
     show: Callable[[Any], Any] = lambda value: value
 
@@ -34,7 +34,7 @@ class Member:
         return self.default() if callable(self.default) else self.default
 
 
-def duration(name: str, read: Reader, default: Any = REQUIRED) -> Member:
+def duration(name: str, read: Reader[Any], default: Any = REQUIRED) -> Member:
     """A member in seconds that is written as `30s`."""
     return Member(name, read, default, lambda value: None if value is None else durations.render(value))
 
@@ -88,7 +88,7 @@ class Record:
             if member.default is REQUIRED or item[member.name] != member.filled()
         }
 
-    def listed(self, key: str) -> Reader:
+    def listed(self, key: str) -> Reader[list[Item]]:
         """A reader for a list of such records, in which `key` names each once."""
 
         def read(node: Node) -> list[Item]:

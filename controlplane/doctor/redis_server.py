@@ -26,8 +26,8 @@ def examine() -> Iterator[Finding]:
 def _server(subject: str, url: str) -> Iterator[Finding]:
     try:
         client = one_server(url, socket_timeout=3.0, socket_connect_timeout=3.0, decode_responses=True)
-        info: dict[str, Any] = client.info()  # type: ignore[assignment]
-        seconds, micros = client.time()  # type: ignore[misc]
+        info: dict[str, Any] = client.info()
+        seconds, micros = client.time()
     except redis.RedisError as problem:
         remedy = "Start `manage.py up`." if settings.EMBEDDED_REDIS else "Check REDIS_URL and the server."
         yield error(subject, f"{type(problem).__name__}: not reachable.", remedy)

@@ -36,6 +36,8 @@ class AnswerSender:
         `ended` is awaited once, when all of the body is known and its last bytes are not passed on yet.
         """
         self._progress.is_stream = isinstance(meter, EventMeter)
+        if self._call.body.is_whole:
+            self._call.release_body()
         length = response.headers.get("content-length", "")
         decoder = decoder_of(response.headers.get("content-encoding", ""))
         headers = self._headers(response, way, is_decoded=decoder is not None)

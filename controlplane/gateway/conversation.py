@@ -1,4 +1,4 @@
-"""What tells one conversation from another, where its caller does not: the beginning of its prompt.
+"""The key of a conversation whose caller gives none: a hash of the beginning of its prompt.
 
 Providers cache prompts by their beginning, per account. The calls of a conversation repeat it up to the first message
 of its user, so they are kept on one account, while conversations that only share a system prompt are spread.

@@ -1,4 +1,4 @@
-"""What is observed of a call while it runs, and the event that tells it when it has ended."""
+"""What is observed of a call while it runs, and the event that reports it at its end."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Hub:
             self._task = asyncio.ensure_future(self._read())
 
     async def stop(self) -> None:
-        """Forget everything and close the connection."""
+        """Drop all subscriptions and close the connection."""
         task, self._task = self._task, None
         while task is not None and not task.done():
             # More than once: where a cancel meets the client's own timeout, one of the two gets lost.
@@ -139,16 +139,16 @@ class Hub:
     def _begin(self, tail: Position) -> None:
         self.tail = self._known_from = tail
         self._recent.clear()
-        self._tell()
+        self._wake()
 
     def _take(self, events: list[Event]) -> None:
         self._recent.extend(events)
         while len(self._recent) > REMEMBERED:
             self._known_from = self._recent.popleft().id
         self.tail = events[-1].id
-        self._tell()
+        self._wake()
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
         self._news = None

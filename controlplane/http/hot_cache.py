@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from controlplane.http.threads import Threads
 from quotas.rest.authentication import FRESH, STALE, keyring
 from quotas.rest.caller import Caller
 from quotas.snapshot.config import ConfigSnapshot, configuration
 from quotas.snapshot.freshness import LOOK_EVERY, PATIENCE, PROMISE
+
+T = TypeVar("T")
 
 
 class HotCache:
@@ -47,7 +49,7 @@ class HotCache:
             return await asyncio.shield(look)
         return known if age < PROMISE else await self._within_patience(look, known)
 
-    def _look(self, name: str, find: Callable[[], Any]) -> asyncio.Future[Any]:
+    def _look(self, name: str, find: Callable[[], T]) -> asyncio.Future[T]:
         """One query at a time for each name."""
         look = self._looks.get(name)
         if look is None:
@@ -61,10 +63,10 @@ class HotCache:
             look.exception()  # callers that waited have got the error; in the background, the next query tries again
 
     @staticmethod
-    async def _within_patience(look: asyncio.Future[Any], known: Any) -> Any:
+    async def _within_patience(look: asyncio.Future[T], known: T) -> T:
         await asyncio.wait({look}, timeout=PATIENCE)
         return look.result() if look.done() and not look.cancelled() and look.exception() is None else known
 
 
-async def _awaited(work: Awaitable[Any]) -> Any:
+async def _awaited(work: Awaitable[T]) -> T:
     return await work

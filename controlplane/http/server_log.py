@@ -1,7 +1,7 @@
 """What the web server's own log says: all but the ends of streams that a provider has broken off.
 
 A connection is only ended in error by an exception of the application, which the server would log as a fault of ours,
-with a traceback. The gateway has told of such a call already: it is among the recent calls and the events.
+with a traceback. The gateway has already recorded such a call: it is among the recent calls and the events.
 """
 
 from __future__ import annotations

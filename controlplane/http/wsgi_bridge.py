@@ -70,7 +70,8 @@ class Bridge:
 
 def _may_wait(scope: Scope) -> bool:
     """Whether the request waits for capacity and is not on the fast path: it must not delay pages."""
-    return scope["method"] == "POST" and scope["path"].endswith(("/limits/check", "/acquire"))
+    path: str = scope["path"]
+    return scope["method"] == "POST" and path.endswith(("/limits/check", "/acquire"))
 
 
 class _Call:
@@ -99,7 +100,7 @@ class _Call:
                 parts.append(part)
                 size += len(part)
                 if size >= PIECE:
-                    self._tell(b"".join(parts))
+                    self._send_piece(b"".join(parts))
                     parts, size = [], 0
             self._rest = b"".join(parts)
             return None
@@ -113,7 +114,7 @@ class _Call:
         self.headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return lambda data: None
 
-    def _tell(self, body: bytes) -> None:
+    def _send_piece(self, body: bytes) -> None:
         asyncio.run_coroutine_threadsafe(self._piece(body, True), self._loop).result()
 
     async def _piece(self, body: bytes, more: bool) -> None:

@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=63, unique=True, validators=[django.core.validators.RegexValidator('\\A[A-Za-z0-9][A-Za-z0-9._-]{0,62}\\Z', '1 to 63 letters, digits, dots, dashes and underscores, beginning with a letter or a digit.')])),
-                ('when', models.JSONField(default=list, help_text='The kinds of alerts that are told.')),
+                ('when', models.JSONField(default=list, help_text='The kinds of alerts that are sent.')),
                 ('to', quotas.models.encrypted.EncryptedTextField(help_text='Encrypted at rest, never shown again.')),
                 ('to_env', models.CharField(blank=True, help_text='Environment variable that `apply` reads the address from.', max_length=128)),
                 ('enabled', models.BooleanField(default=True)),

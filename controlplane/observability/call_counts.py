@@ -101,7 +101,7 @@ class OpenCalls:
 def open_calls() -> int:
     """Of all processes. Raises `redis.RedisError`."""
     with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, decode_responses=True) as client:
-        found: dict[str, str] = client.hgetall(streams_key())  # type: ignore[assignment]
+        found: dict[str, str] = client.hgetall(streams_key())
     entries = [value.split() for value in found.values()]
     return sum(int(number) for number, at in entries if time.time() - float(at) < LIFE)
 

@@ -36,7 +36,7 @@ def _key() -> str:
 def collect() -> Iterator[Metric]:
     with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, decode_responses=True) as client:
         _catch_up(client)
-        sums: dict[str, str] = client.hgetall(_key())  # type: ignore[assignment]
+        sums: dict[str, str] = client.hgetall(_key())
     yield from _families({name: float(value) for name, value in sums.items() if name.startswith("[")})
 
 

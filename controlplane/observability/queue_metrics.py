@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from django.db.models import Count
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from redis import RedisError
 
+from queues import wait_metric
 from queues.liveness import is_alive
 from queues.models import DeadLetter, Job, Queue, WorkerProcess
 from queues.selectors.queues import ready_since
@@ -20,6 +22,7 @@ def collect() -> Iterator[Metric]:
     yield from _depth()
     yield _workers()
     yield _dead_letters()
+    yield _waits()
 
 
 def _depth() -> Iterator[Metric]:
@@ -58,3 +61,21 @@ def _dead_letters() -> Metric:
     for category, severity, count in rows.annotate(Count("id")):
         letters.add_metric([category, severity], count)
     return letters
+
+
+def _waits() -> Metric:
+    """The sums of the wait ledger; none while Redis is away."""
+    waits = CounterMetricFamily(
+        "sluice_wait_seconds",
+        "Seconds in which a group of jobs, or one user or chat of it, waited for one reason.",
+        labels=["queue", "reason"],
+    )
+    try:
+        sums = wait_metric.totals()
+    except RedisError:
+        return waits
+    names = dict(Queue.objects.values_list("pk", "name"))
+    for (queue, reason), seconds in sums.items():
+        if queue in names:
+            waits.add_metric([names[queue], reason], seconds)
+    return waits

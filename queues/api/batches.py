@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from queues.api import documents
 from queues.api.jobs import Reason
 from queues.models import Batch
-from queues.presenters import batch_shape
+from queues.presenters import batch_detail, batch_shape
 from queues.services import batches
 from quotas.rest.problems import NotFound
 from quotas.rest.views import ApiView
@@ -26,11 +26,11 @@ class BatchDetail(ApiView):
     scopes = {"GET": "read"}
 
     @extend_schema(
-        operation_id="get_batch", responses=documents.BatchAnswer, summary="A batch's totals, rate and end in sight"
+        operation_id="get_batch", responses=documents.BatchDetail, summary="A batch's totals, rate and end in sight"
     )
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        return Response(batch_shape(batch_of(self, uid)))
+        return Response(batch_detail(batch_of(self, uid)))
 
 
 class BatchSeal(ApiView):

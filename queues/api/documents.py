@@ -122,6 +122,12 @@ class BatchAnswer(s.Serializer):
     finished_at = s.DateTimeField(allow_null=True)
 
 
+class BatchDetail(BatchAnswer):
+    waits = s.DictField(
+        child=s.FloatField(), help_text="Seconds in which jobs of the batch waited, by reason code, longest first."
+    )
+
+
 class BulkAnswer(s.Serializer):
     batch = BatchAnswer()
     ids = s.ListField(child=s.CharField())
@@ -133,8 +139,17 @@ class Step(s.Serializer):
     reason = s.CharField()
 
 
+class Wait(s.Serializer):
+    reason = s.CharField(help_text="A reason code, such as `policy_limit`.")
+    name = s.CharField(allow_null=True, help_text="The policy, pool, queue or lane.")
+    began_at = s.DateTimeField()
+    ended_at = s.DateTimeField(help_text="Now, for a wait that lasts.")
+    seconds = s.FloatField()
+
+
 class Timeline(s.Serializer):
     results = Step(many=True)
+    waits = Wait(many=True)
 
 
 class Explanation(s.Serializer):
@@ -143,6 +158,9 @@ class Explanation(s.Serializer):
     until = s.DateTimeField(allow_null=True)
     ahead = s.IntegerField()
     estimated_start = s.DateTimeField(allow_null=True)
+    reason = s.CharField(allow_null=True, help_text="The reason code of the present wait.")
+    waits = Wait(many=True)
+    waited = s.DictField(child=s.FloatField(), help_text="Seconds by reason code, longest first.")
     timeline = Step(many=True)
 
 
@@ -218,7 +236,7 @@ class WorkerShape(s.Serializer):
     queues = s.ListField(child=s.CharField())
     state = s.CharField()
     places = s.IntegerField()
-    lost_places = s.IntegerField(help_text="Threads whose jobs go on in spite of time-out or cancel.")
+    lost_places = s.IntegerField(help_text="Threads whose jobs still run after time-out or cancel.")
     busy = s.IntegerField()
     jobs_done = s.IntegerField()
     jobs_failed = s.IntegerField()

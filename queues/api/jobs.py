@@ -15,10 +15,11 @@ from queues.api import documents
 from queues.api.problems import as_problems
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job
-from queues.presenters import batch_shape, explanation_shape, job_row, job_whole, steps_shape
+from queues.presenters import batch_shape, explanation_shape, job_row, job_whole, steps_shape, waits_shape
 from queues.selectors.explanation import explain
 from queues.selectors.jobs import created_after
 from queues.selectors.timeline import timeline
+from queues.selectors.wait_history import waits_of
 from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
@@ -122,7 +123,8 @@ class JobTimeline(ApiView):
     @extend_schema(operation_id="get_job_timeline", responses=documents.Timeline, summary="Every step of a job's life")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        return Response({"results": steps_shape(timeline(job_of(self, uid)))})
+        job = job_of(self, uid)
+        return Response({"results": steps_shape(timeline(job)), "waits": waits_shape(waits_of(job))})
 
 
 class JobExplain(ApiView):

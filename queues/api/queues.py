@@ -104,7 +104,9 @@ class QueueStatus(ApiView):
     scopes = {"GET": "read"}
 
     @extend_schema(
-        operation_id="queue_status", responses=documents.QueueStatus, summary="What waits, runs and has ended"
+        operation_id="queue_status",
+        responses=documents.QueueStatus,
+        summary="Counts of waiting, running and ended jobs",
     )
     def get(self, request: Request) -> Response:
         self.query()

@@ -87,7 +87,12 @@ def publish_group_waits(denied: Sequence[Denied]) -> None:
     """Publish the present wait of each group of `denied`."""
     wait_reasons.publish(
         {
-            item.candidate.group: wait_reasons.Binding(describe(item.admission), item.admission.binding, item.seconds)
+            item.candidate.group: wait_reasons.Binding(
+                cause_of(item.admission, pool_paused=False)[0],
+                describe(item.admission),
+                item.admission.binding,
+                item.seconds,
+            )
             for item in denied
         }
     )

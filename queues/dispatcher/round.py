@@ -68,7 +68,7 @@ class Round:
         self._now = now
         self._cfg = config.current()
         self.taken: set[int] = set()
-        """Jobs that were drawn in this cycle and not put back."""
+        """Jobs that were drawn in this cycle and not returned."""
 
     def run(self, groups: Iterable[GroupCursor]) -> bool:
         """Draw, admit and release up to one batch. False if another round would release nothing more."""

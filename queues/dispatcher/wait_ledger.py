@@ -112,7 +112,7 @@ class WaitLedger:
         write_gap(cause, since, now)
 
     def discard(self) -> None:
-        """Forget what lasts: another leader goes on from the rows."""
+        """Drop the waits in memory: another leader continues from the rows."""
         self._holds.clear()
         self._over.clear()
         self._flushed = None

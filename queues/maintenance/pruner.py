@@ -19,6 +19,7 @@ from queues.models import (
     IntakePart,
     Job,
     JobDependency,
+    WaitInterval,
     WorkerProcess,
 )
 from queues.services import removal
@@ -45,10 +46,22 @@ def prune(now: datetime) -> None:
         newest = Job.objects.order_by("-id").values_list("id", flat=True).first() or 0
         removed += _remove(_deletable().filter(id__lte=newest - settings.RETENTION_COUNT).order_by("id"))
     _remove_batches(edge)
+    _remove_waits()
     Callback.objects.filter(job=None, batch=None, due_at=None, created_at__lt=edge)._raw_delete("default")
     WorkerProcess.objects.filter(seen_at__lt=now - timedelta(days=1)).delete()
     if removed:
         events.emit(events.JobsPruned(removed))
+
+
+def _remove_waits() -> None:
+    """Intervals of the wait ledger that ended before the oldest job was accepted, a slice of them."""
+    oldest = Job.objects.order_by("id").values_list("created_at", flat=True).first()
+    over = WaitInterval.objects.filter(ended_at__isnull=False)
+    if oldest is not None:
+        over = over.filter(ended_at__lt=oldest)
+    ids = list(over.order_by("ended_at").values_list("pk", flat=True)[:SLICE])
+    if ids:
+        WaitInterval.objects.filter(pk__in=ids).delete()
 
 
 def _deletable() -> QuerySet[Job]:

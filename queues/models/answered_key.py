@@ -4,7 +4,7 @@ from django.db import models
 
 
 class AnsweredKey(models.Model):
-    """Written where `unique_for` found another job, so that the key goes on to mean that job after it has ended. It is
+    """Written where `unique_for` found another job, so that the key still means that job after it has ended. It is
     kept as long as the job."""
 
     project = models.ForeignKey("quotas.Project", on_delete=models.CASCADE, related_name="+")

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 
 from django.db.models import QuerySet
 
-from queues import estimates, liveness, registry, wait_reasons
+from queues import estimates, liveness, reason_codes, registry, wait_reasons
 from queues.models import Batch, Job, Queue
 from queues.selectors.jobs import RECENT_SPAN, rate_of
 from queues.selectors.timeline import Step, timeline
+from queues.selectors.wait_history import Span, seconds_by_code, waits_of
 from queues.states import FINAL, IN_FLIGHT_STAGES, Stage
 from queues.wait_reasons import GroupWait
 from quotas import clock
@@ -29,6 +30,12 @@ class Explanation:
     """Jobs before it in its group."""
     estimated_start: datetime | None
     timeline: list[Step]
+    reason: str | None
+    """The reason code of the present wait (`queues.reason_codes`)."""
+    waits: list[Span]
+    """What it has waited for until now."""
+    waited: dict[str, float]
+    """Seconds by reason code."""
 
 
 def explain(job: Job) -> Explanation:
@@ -43,6 +50,7 @@ def explain(job: Job) -> Explanation:
             pool=job.pool,
             id__lt=job.pk,
         ).count()
+    waits = waits_of(job)
     return Explanation(
         status=job.status,
         waits_for=wait.what,
@@ -50,6 +58,9 @@ def explain(job: Job) -> Explanation:
         ahead=ahead,
         estimated_start=_estimated_start(job, wait, ahead),
         timeline=timeline(job),
+        reason=reason_codes.of_jobs([job]).get(job.pk, (None, ""))[0],
+        waits=waits,
+        waited=seconds_by_code(waits),
     )
 
 

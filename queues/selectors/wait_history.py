@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Max, Q
 
@@ -23,6 +23,8 @@ RUNNING = "running"
 DEAD = "dead"
 """Not a wait: from a dead letter to its replay."""
 TURN = "turn"
+NOTABLE = timedelta(milliseconds=1)
+"""Shorter waits are left out of lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ def spans_of(job: Job, now: datetime | None = None) -> list[Span]:
         for began, ended in ready:
             spans.extend(_cut(intervals, began, ended))
     return sorted(spans, key=lambda span: span.began_at)
+
+
+def waits_of(job: Job) -> list[Span]:
+    """The job's waits, oldest first, without the spans in which it ran."""
+    return [span for span in spans_of(job) if span.is_wait and span.ended_at - span.began_at >= NOTABLE]
 
 
 def seconds_by_code(spans: Iterable[Span]) -> dict[str, float]:

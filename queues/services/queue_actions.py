@@ -10,7 +10,7 @@ from quotas import clock, events
 
 
 def pause(queue: Queue, *, actor: str, reason: str) -> Queue:
-    """Start nothing more; what runs goes on, and new jobs are accepted."""
+    """Start no more jobs; running jobs finish, and new jobs are accepted."""
     return _change(queue, "queue.pause", actor, reason, paused_at=clock.now(), paused_reason=reason[:500])
 
 

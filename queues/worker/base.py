@@ -130,7 +130,7 @@ class BaseJobWorker(BaseWorker):
                 )
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        """RQ's command thread goes on, whatever its connection raises."""
+        """Keep RQ's command thread running, whatever its connection raises."""
         events.emit(events.ServiceUnavailable("worker", "RQ's commands", type(exc).__name__))
         time.sleep(2.0)
 

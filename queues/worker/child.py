@@ -136,7 +136,7 @@ def _run_in_child(claimed: Claimed, settle: Callable[[list[Ended]], None], paren
 
 
 def _leave(code: int) -> None:
-    """End this process, whatever state the task has left it in: it is a copy of the worker and must not go on as one."""
+    """End this process, whatever state the task has left it in: it is a copy of the worker and must not continue as one."""
     try:
         for finish in (events.finish_all, lambda: sys.stdout.flush(), lambda: sys.stderr.flush()):
             try:

@@ -114,7 +114,7 @@ class JobThreadPool:
                 self._changed.notify_all()
 
     def _end(self, running: Running, result: RunResult, *, lost: bool = False) -> bool:
-        """Pass on how a delivery ended; False if that was done already. `lost`: its thread goes on."""
+        """Pass on how a delivery ended; False if that was done already. `lost`: its thread still runs."""
         with self._changed:
             if running.ended.is_set():
                 return False

@@ -65,7 +65,7 @@ class ThreadedWorker(BaseJobWorker):
             log.warning("worker.command_refused", error=type(error).__name__)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        """RQ's command thread goes on, whatever Redis answers meanwhile."""
+        """Keep RQ's command thread running, whatever Redis answers meanwhile."""
         events.emit(events.ServiceUnavailable("worker", "RQ's commands", type(exc).__name__))
         time.sleep(2.0)
 

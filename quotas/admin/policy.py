@@ -95,10 +95,10 @@ class PolicyForm(ReasonForm):
                 self.add_error("adaptive", str(error))
             if given.get("limit") is None:
                 self.add_error("adaptive", "Set a limit first: an adaptive policy starts from it.")
-        self._forget_other_algorithms(given)
+        self._clear_other_algorithms(given)
         return given
 
-    def _forget_other_algorithms(self, given: dict[str, Any]) -> None:
+    def _clear_other_algorithms(self, given: dict[str, Any]) -> None:
         """A field that the form hides under the chosen algorithm is not kept: nobody would see that it is set."""
         blank = {"window": None, "burst": None, "period": ""}
         for name, empty in blank.items():

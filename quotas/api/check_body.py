@@ -102,7 +102,7 @@ class OutcomeBody(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "status" not in attrs and "error" not in attrs:
-            raise serializers.ValidationError("Tell a status, or an error.")
+            raise serializers.ValidationError("Give a status, or an error.")
         return attrs
 
 

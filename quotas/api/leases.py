@@ -66,7 +66,7 @@ class SettleLeaseBody(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "status" not in attrs and "error" not in attrs:
-            raise serializers.ValidationError("Tell a `status`, or an `error` where no answer came.")
+            raise serializers.ValidationError("Give a `status`, or an `error` where no answer came.")
         return attrs
 
 

@@ -94,7 +94,7 @@ class CheckBatchView(ApiView):
 
 
 class SettleView(ApiView):
-    """Tell what a reservation has really used."""
+    """Settle a reservation with its actual use."""
 
     scopes = {"POST": "check"}
 

@@ -26,7 +26,7 @@ class ConfigVersion(models.Model):
         return cls.objects.values_list("version", "moved").filter(pk=1).first() or (0, 0)
 
     @classmethod
-    def tell_moved(cls) -> None:
+    def announce_move(cls) -> None:
         if not cls.objects.filter(pk=1).update(moved=F("moved") + 1):
             cls.objects.get_or_create(pk=1, defaults={"moved": 1})
 

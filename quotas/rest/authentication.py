@@ -25,7 +25,7 @@ from quotas.rest.caller import Caller
 FRESH = 1.0
 """Seconds for which a looked-up key is believed without asking SQL: a revoked one lives no longer."""
 STALE = 300.0
-"""Seconds for which it is believed while SQL does not answer, so that limit checks go on."""
+"""Seconds for which it is believed while SQL does not answer, so that limit checks keep working."""
 KEPT = 10_000
 TOUCH = timedelta(minutes=1)
 """`last_used_at` is written no more often."""

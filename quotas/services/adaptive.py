@@ -108,7 +108,7 @@ def move(policy: CompiledPolicy, limit: int, why: str) -> None:
                 "changed_at": clock.now(),
             },
         )
-        ConfigVersion.tell_moved()
+        ConfigVersion.announce_move()
         events.emit(events.LimitAdapted(policy.name, policy.limit, limit, why, project=policy.project))
     resolve.expire()
 

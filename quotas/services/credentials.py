@@ -58,7 +58,7 @@ def rotate(*, actor: str, reason: str = "") -> int:
 
 
 def renewed(account_id: int) -> bool:
-    """An account has got another credential: what the last one met (refusals, cooldowns, quotas) is forgotten.
+    """An account has got another credential: what the last one met (refusals, cooldowns, quotas) is deleted.
 
     One that an operator has disabled stays so. True if the account's state is another one now. Call it after the commit.
     """

@@ -58,7 +58,7 @@ def text_of(subject: object) -> str | None:
 
 
 def texts_of(keys: Mapping[str, Any] | None) -> dict[str, str]:
-    """Custom keys with their subjects as texts; one that is None is not held against any policy."""
+    """Custom keys with their subjects as texts; one that is None matches no policy."""
     return {name: str(subject) for name, subject in (keys or {}).items() if subject is not None}
 
 

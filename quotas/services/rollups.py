@@ -1,7 +1,7 @@
 """Use over time, in SQL: for each policy and subject the highest use seen in each minute, hour and day, and how often it
 was refused.
 
-The same sampling checks thresholds. Where Redis lost its memory, calendar quotas go on from their last sample.
+The same sampling checks thresholds. Where Redis lost its memory, calendar quotas continue from their last sample.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def steps_of(source: CompiledPolicy, rows: Sequence[Recorded], length: float, *,
 
 
 def _rises(source: CompiledPolicy, length: float) -> Callable[[Recorded], int]:
-    """Tells, called row by row, how many units were admitted in it."""
+    """Called row by row: returns how many of the row's units were admitted."""
     level, last = 0, 0.0
     admitted: deque[tuple[float, int]] = deque()
 
@@ -98,7 +98,7 @@ def denials(policy: CompiledPolicy, limit: int | None, steps: Sequence[Step], le
 
 
 def _rooms(policy: CompiledPolicy, limit: int, length: float) -> Callable[[Step], int]:
-    """Tells, called step by step, how many of a step's units are admitted, and charges them."""
+    """Called step by step: returns how many of the step's units are admitted, and charges them."""
     used, last = 0.0, 0.0
     admitted: deque[tuple[float, int]] = deque()
 

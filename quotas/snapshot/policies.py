@@ -138,7 +138,7 @@ class CompiledPolicy:
         """This policy against one subject.
 
         `now`: SQL's clock in Unix time, for overrides that end. `priority`: a job's; from the pause threshold on,
-        the priorities that the policy names find it used up, by the same counter that the others go on with.
+        the priorities that the policy names find it used up, by the same counter that the others use.
         """
         limit, burst = self.limit, self.burst
         if self.overrides:

@@ -24,7 +24,7 @@ class Ending(Protocol):
 
 
 def is_open(response: Any) -> bool:
-    """Whether the answer goes on after its view has returned."""
+    """Whether the response is still being sent after its view has returned."""
     return bool(getattr(response, "streaming", False)) or not getattr(response, "is_rendered", True)
 
 

@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request may not go on: `response` says why."""
+    """The request is refused: `response` says why."""
 
     response: HttpResponse
     retry_after: float | None = None

@@ -16,7 +16,7 @@ from tests.integration.controlplane.simulator.process import Simulator
 from tests.support.instance import Instance, running, wait_until
 from tests.support.streaming_provider import StreamingProvider, streaming_provider
 
-PROMPT = "tell-nobody-9f3b7c hello there my friend"
+PROMPT = "secret-prompt-9f3b7c hello there my friend"
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
 SECRETS = {
     "GATEWAY_ONE": "sk-one-4b1d77e0", "GATEWAY_TWO": "sk-two-9a2c31f5",

@@ -1,4 +1,4 @@
-"""The imports between the parts of an app, and the rings among them: `python -m tests.tools.import_graph queues`.
+"""The imports between the parts of an app, and the cycles among them: `python -m tests.tools.import_graph queues`.
 
 A part is a module or a package directly inside the app. Imports inside functions count too; those for type checking only
 do not, since they do not exist at run time.
@@ -113,7 +113,7 @@ def lazy(*apps: str) -> dict[str, set[str]]:
     return found
 
 
-def rings(edges: dict[str, dict[str, list[str]]]) -> list[list[str]]:
+def cycles(edges: dict[str, dict[str, list[str]]]) -> list[list[str]]:
     """The strongly connected components of more than one part (Tarjan, 1972)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -130,13 +130,13 @@ def rings(edges: dict[str, dict[str, list[str]]]) -> list[list[str]]:
             elif other in stack:
                 low[part] = min(low[part], index[other])
         if low[part] == index[part]:
-            ring = []
+            cycle = []
             while True:
-                ring.append(stack.pop())
-                if ring[-1] == part:
+                cycle.append(stack.pop())
+                if cycle[-1] == part:
                     break
-            if len(ring) > 1:
-                found.append(sorted(ring))
+            if len(cycle) > 1:
+                found.append(sorted(cycle))
 
     for part in sorted(edges):
         if part not in index:
@@ -145,7 +145,7 @@ def rings(edges: dict[str, dict[str, list[str]]]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Print each part with what it imports, then the rings. Exits with 1 if there is one."""
+    """Print each part with what it imports, then the cycles. Exits with 1 if there is one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("app", nargs="?", default="queues")
     parser.add_argument("--where", action="store_true", help="also print the lines that import")
@@ -156,8 +156,8 @@ def main() -> None:
         if options.where:
             for other, places in sorted(targets.items()):
                 print(*(f"    {other}: {place}" for place in places), sep="\n")
-    found = rings(edges)
-    print(*(f"ring: {' '.join(ring)}" for ring in found) if found else ("no ring",), sep="\n")
+    found = cycles(edges)
+    print(*(f"cycle: {' '.join(cycle)}" for cycle in found) if found else ("no cycle",), sep="\n")
     raise SystemExit(1 if found else 0)
 
 

@@ -116,12 +116,12 @@ def test_the_parts_of_quotas_import_downwards_only() -> None:
 
 @pytest.mark.parametrize("app", APPS)
 def test_there_is_no_ring_of_imports(app: str) -> None:
-    assert import_graph.rings(import_graph.graph(app)) == []
+    assert import_graph.cycles(import_graph.graph(app)) == []
 
 
 def test_there_is_no_ring_of_modules() -> None:
-    """Imports inside functions count, so that none of them hides a ring."""
-    assert import_graph.rings(import_graph.module_graph(*APPS)) == []
+    """Imports inside functions count, so that none of them hides a cycle."""
+    assert import_graph.cycles(import_graph.module_graph(*APPS)) == []
 
 
 LAZY = {

@@ -94,6 +94,6 @@ def _given(item: Item) -> str | None:
 def _is_stored(name: str, address: str) -> bool:
     row = AlertRule.objects.get(name=name)
     try:
-        return bool(row.to.reveal() == address)  # type: ignore[attr-defined]
+        return bool(row.to.reveal() == address)
     except CredentialUnreadable:
         return False

@@ -24,7 +24,7 @@ class Kind(ABC):
     record: ClassVar[Record]
 
     def key(self, item: Item) -> str:
-        return item["name"]
+        return str(item["name"])
 
     def references(self, item: Item) -> Iterable[Reference]:
         """What must exist, in the file or in SQL."""

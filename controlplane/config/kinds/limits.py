@@ -14,7 +14,8 @@ def check(node: Node, item: Item) -> None:
     algorithm = item["algorithm"]
 
     def at(member: str) -> Node:
-        return node.data.get(member, node)
+        found: Node = node.data.get(member, node)
+        return found
 
     if algorithm in WINDOWED and item["window"] is None:
         raise node.wrong(f"{algorithm} needs a window")

@@ -48,7 +48,8 @@ def _check(node: Node, item: Item) -> None:
     limits.check(node, item)
 
     def at(member: str) -> Node:
-        return node.data.get(member, node)
+        found: Node = node.data.get(member, node)
+        return found
 
     scope = item["scope"]
     if scope == "custom" and not item["key_name"]:

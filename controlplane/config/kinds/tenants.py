@@ -21,7 +21,7 @@ class Tiers(Kind):
         return {tier.name: {"name": tier.name, "users": sorted(row.user for row in tier.users.all())} for tier in tiers}
 
     def same(self, item: Item, before: Item) -> bool:
-        return sorted(item["users"]) == before["users"]
+        return bool(sorted(item["users"]) == before["users"])
 
     def save(self, item: Item, before: Item | None) -> None:
         tier, _ = Tier.objects.get_or_create(name=item["name"])
@@ -45,7 +45,7 @@ class Projects(Kind):
     )
 
     def key(self, item: Item) -> str:
-        return item["slug"]
+        return str(item["slug"])
 
     def references(self, item: Item) -> Iterable[Reference]:
         if item["tier"] is not None:

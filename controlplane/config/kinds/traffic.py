@@ -38,7 +38,7 @@ class CostRules(Kind):
     record = Record((Member("match", readers.pattern), Member("cost", readers.cost)))
 
     def key(self, item: Item) -> str:
-        return item["match"]
+        return str(item["match"])
 
     def stored(self) -> dict[str, Item]:
         return {row.match: {"match": row.match, "cost": dict(row.cost)} for row in CostRule.objects.all()}

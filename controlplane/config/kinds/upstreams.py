@@ -138,7 +138,9 @@ def _cooldown(node: Node) -> Item:
 
 
 def _sticky(node: Node) -> bool | str:
-    if node.data == "prefix" or isinstance(node.data, bool):
+    if node.data == "prefix":
+        return "prefix"
+    if isinstance(node.data, bool):
         return node.data
     raise node.wrong("must be true, false or prefix")
 

@@ -44,7 +44,7 @@ pause = time.sleep
 
 
 class Command(BaseCommand):
-    help = "Submit the jobs of a JSONL file, one job per line, as one batch. Run again, it goes on where it was."
+    help = "Submit the jobs of a JSONL file, one job per line, as one batch. Run again, it continues where it stopped."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", help="one job per line, as in POST /api/v1/jobs; - for standard input")
@@ -77,7 +77,7 @@ class Command(BaseCommand):
                 self._follow(batch, console)
         except KeyboardInterrupt:
             raise CommandError(
-                "Interrupted. Nothing is lost: the same command goes on where this one was.", returncode=130
+                "Interrupted. Nothing is lost: the same command continues where this one stopped.", returncode=130
             ) from None
 
     @staticmethod

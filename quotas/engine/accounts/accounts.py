@@ -282,7 +282,7 @@ class Accounts:
         return self._do(account_id, "enable")
 
     def renew(self, account_id: str) -> bool:
-        """The account has another credential: forget what the last one met; calls in flight say nothing about it."""
+        """The account has another credential: delete what was learned with the last one; calls in flight say nothing about it."""
         return self._do(account_id, "renew")
 
     def refuse(self, account_id: str) -> bool:

@@ -36,9 +36,9 @@ def read(answer: Answer) -> Reading:
         reading.hint = wait_values.hint(reset)
     everywhere = answer.at("global") is True or answer.get("x-ratelimit-global") == "true"
     limited = answer.get("x-ratelimit-scope")
-    # An address that is blocked as a whole is told no time, by a page or by an object.
-    told = [answer.at("retry_after"), answer.at("global"), limited]
-    if everywhere or limited == "global" or told == [None, None, None]:
+    # An address that is blocked as a whole gets no retry time, in a page or in an object.
+    fields = [answer.at("retry_after"), answer.at("global"), limited]
+    if everywhere or limited == "global" or fields == [None, None, None]:
         reading.scope = "account"
     else:
         reading.scope = "key"

@@ -33,7 +33,7 @@ def read(answer: Answer) -> Reading:
         reading.learn(unit, **quota, reset_after=reset, window=_window(quota, reset), kind="bucket")
     wait_in_ms(answer, reading)
     if reading.category == "rate_limited":
-        _tell_model_apart(answer, reading)
+        _scope_to_model(answer, reading)
     if answer.status == 401 and "Incorrect API key provided" in reading.message[:200]:  # relays may drop the code
         reading.refuse_credential()
     use_of(answer, reading)
@@ -56,7 +56,7 @@ def wait_in_ms(answer: Answer, reading: Reading) -> None:
         reading.hint = wait
 
 
-def _tell_model_apart(answer: Answer, reading: Reading) -> None:
+def _scope_to_model(answer: Answer, reading: Reading) -> None:
     if _MODEL.search(reading.message[:4000]):
         reading.scope = "model"
 

@@ -29,7 +29,7 @@ def fields_of(answer: Answer, secrets: Iterable[str] = ()) -> dict[str, str]:
     found: dict[str, str] = {}
     known: list[str] | None = None
     for name in answer.names():
-        if not _tells(name):
+        if not _describes_limit(name):
             continue
         known = [secret for secret in secrets if secret] if known is None else known
         value = ", ".join(answer.all(name))[:LONGEST]
@@ -39,7 +39,7 @@ def fields_of(answer: Answer, secrets: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
-def _tells(name: str) -> bool:
+def _describes_limit(name: str) -> bool:
     return "ratelimit" in name or "rate-limit" in name or "retry-after" in name or name in _ALSO
 
 

@@ -43,7 +43,7 @@ class ReferenceLimiter:
     """Checks, settles, shows and resets limits in this process's memory.
 
     `clock` returns microseconds since the epoch (default: this machine's time). Threads may share one; a check is
-    atomic. At most `size` counters are kept: beyond that the least recently charged ones are forgotten.
+    atomic. At most `size` counters are kept: beyond that the least recently charged ones are dropped.
     """
 
     def __init__(self, *, clock: Callable[[], int] | None = None, size: int = 100_000) -> None:

@@ -6,8 +6,8 @@ they are called. Of a process's waiters in one queue only the first one renews t
 
     refused by A -> queue of A -> first in it -> asks -> allowed: dequeued, the next one is called
                                                      -> refused by B: to the queue of B, positioned by its arrival
-    a process dies -> its tickets end within 3 s, and the others go on
-    Redis is away  -> each process goes on with its own waiters, in their order
+    a process dies -> its tickets end within 3 s, and the others continue
+    Redis is away  -> each process continues with its own waiters, in their order
 
 A check that does not wait (`max_wait` 0) enters no queue and may overtake those that do.
 """
@@ -221,7 +221,7 @@ class WaitingLine:
         try:
             listener.wait(waiter.ticket, seconds)
         except LimiterUnavailable:
-            time.sleep(min(seconds, 0.05))  # the next look finds out, and goes on alone
+            time.sleep(min(seconds, 0.05))  # the next attempt notices, and continues alone
 
     def _leave(self, line: bytes, waiter: _Waiter) -> None:
         with self._lock:

@@ -167,7 +167,7 @@ class AsyncWaitingLine:
         try:
             listened = await self._way.listen(turn_key(self._keys, waiter.ticket), seconds)
         except LimiterUnavailable:
-            listened = False  # the next look finds out, and goes on alone
+            listened = False  # the next attempt notices, and continues alone
         if not listened:
             await asyncio.sleep(min(seconds, LISTEN))
 

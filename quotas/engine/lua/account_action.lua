@@ -14,7 +14,7 @@
 --
 -- Returns 1 if that changed anything, else 0. `restore` only adds: what is live wins over what was stored. `renew`: the
 -- account has another credential, so that nothing is known any more but what an operator said; calls that began before
--- tell nothing of it. `refuse`: its credential was refused through another account; who disabled it before counts. `cool`: its credential was refused through another account; a longer cooldown stays.
+-- say nothing about it. `refuse`: its credential was refused through another account; who disabled it before counts. `cool`: its credential was refused through another account; a longer cooldown stays.
 
 -- at each call:
 

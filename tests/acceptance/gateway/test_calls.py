@@ -97,7 +97,7 @@ def test_what_is_no_call_is_counted_and_not_listed(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("path", ["broken", "cut"])
-def test_a_stream_that_breaks_off_is_told_apart(scene: Scene, path: str) -> None:
+def test_a_stream_that_breaks_off_is_distinguished(scene: Scene, path: str) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         scene.call("raw", f"/v1/{path}", headers={"Sluice-User": path})
     wait_until(lambda: scene.calls(user=path), 5)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import re
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.support.gateway_scene import MESSAGES, SECRETS, Scene
-from tests.support.instance import wait_until
+from tests.support.instance import process_table, wait_until
 
 SINGLE = {"Sluice-Keys": "single=a"}
 
@@ -293,3 +296,29 @@ def test_many_clients_that_leave_at_once_hold_up_nobody(scene: Scene) -> None:
     for thread in threads:
         thread.join(10)
     wait_until(lambda: scene.is_idle("cached"), 5)
+
+
+def test_prompts_of_open_streams_are_not_kept_in_memory(scene: Scene) -> None:
+    """Forty streams whose prompts have a mebibyte each, twice over where they are parsed."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 1_000_000}]}
+    url = f"{scene.instance.url}/gateway/cached/v1/endless"
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(timeout=30, limits=httpx.Limits(max_connections=None)))
+        before = memory_of(scene)
+        kept = []
+        for number in range(40):
+            headers = scene.headers | {"Sluice-Sticky": str(number)}
+            answer = stack.enter_context(client.stream("POST", url, headers=headers, json=body))
+            parts = answer.iter_raw()
+            assert answer.status_code == 200 and next(parts)
+            kept.append(parts)
+        assert memory_of(scene) - before < 40
+    wait_until(lambda: scene.is_idle("cached"), 5)
+
+
+def memory_of(scene: Scene) -> int:
+    """MiB of the web server's processes."""
+    (parent,) = scene.instance.pids("web")
+    children = [row.pid for row in process_table().values() if row.parent == parent]
+    sizes = [Path(f"/proc/{pid}/status").read_text() for pid in (parent, *children)]
+    return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) for text in sizes) // 1024  # type: ignore[index]

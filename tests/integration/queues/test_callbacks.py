@@ -139,7 +139,7 @@ def test_two_senders_send_once(project: Project, receiver: Receiver) -> None:
     assert len(receiver.got) == 1
 
 
-def test_a_batch_tells_when_it_is_complete(project: Project, receiver: Receiver) -> None:
+def test_a_batch_sends_a_callback_when_it_is_complete(project: Project, receiver: Receiver) -> None:
     specs = [read_job({"type": "tests.callbacks.nothing"}) for _ in range(2)]
     batch, ids, _ = batches.submit_bulk(project, specs, name="two", callback_url=receiver.url)
     jobs = list(Job.objects.filter(uid__in=ids))
@@ -154,7 +154,7 @@ def test_a_batch_tells_when_it_is_complete(project: Project, receiver: Receiver)
     assert body["data"]["id"] == batch.uid
 
 
-def test_a_rolled_back_end_tells_nobody(project: Project, receiver: Receiver) -> None:
+def test_a_rolled_back_end_sends_no_callback(project: Project, receiver: Receiver) -> None:
     job = submit("tests.callbacks.nothing", project="acme", callback_url=receiver.url)
     with pytest.raises(RuntimeError), transaction.atomic():
         cancel.cancel(job.pk, actor="tests")

@@ -52,7 +52,7 @@ PLAIN = add
 CONTEXT_TASK = context_task
 
 
-def _forget_backends() -> None:
+def _reset_backends() -> None:
     """The handler keeps what it read from the settings."""
     vars(task_backends).pop("settings", None)
     if any(True for _ in task_backends.all(initialized_only=True)):
@@ -65,11 +65,11 @@ def tasks() -> Any:
     Project.objects.create(slug="acme")
     ran.clear()
     with override_settings(TASKS=TASKS):
-        _forget_backends()
+        _reset_backends()
         globals()["add"], globals()["fail"] = task(PLAIN), task(FAILING)
         yield
     globals()["add"], globals()["fail"] = PLAIN, FAILING
-    _forget_backends()
+    _reset_backends()
 
 
 FAILING = fail
@@ -136,7 +136,7 @@ def test_nothing_but_a_task_can_be_named(path: Any) -> None:
     assert not Job.objects.exists()
 
 
-def test_unknown_queues_and_results_are_told() -> None:
+def test_unknown_queues_and_results_are_errors() -> None:
     with pytest.raises(InvalidTaskError):
         add.using(queue_name="nope")  # type: ignore[attr-defined]
     with pytest.raises(TaskResultDoesNotExist):

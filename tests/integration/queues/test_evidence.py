@@ -106,7 +106,7 @@ def test_estimates_take_the_binding_window_into_account(desk: Desk, algorithm: s
     assert facts.eta >= found.estimated_start - timedelta(seconds=5)
 
 
-def test_an_end_under_a_limit_that_the_rows_do_not_tell_is_unknown(desk: Desk) -> None:
+def test_an_end_under_a_limit_that_the_rows_do_not_show_is_unknown(desk: Desk) -> None:
     desk.policy("each chat", "custom", 1, key_name="chat")
     worker = desk.worker(places=10)
     jobs = desk.submit(5, keys={"chat": "7"})

@@ -30,7 +30,7 @@ def refused(pool: Pool, status: int = 401) -> RunResult:
     return HttpRequest._answered(urllib3.HTTPResponse(body=b"", status=status), b"", {}, way, 0.1)
 
 
-def test_refused_credential_is_not_held_against_the_job_while_another_account_is_in_service() -> None:
+def test_a_refused_credential_does_not_end_the_job_while_another_account_is_in_service() -> None:
     pool = make_pool(accounts=2)
     result = refused(pool)
     assert (result.outcome, result.category, result.counted) == ("failed", "auth", False)
@@ -73,7 +73,7 @@ def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pyte
     assert foreseen or logged[0]["event"] == "job.fault"
 
 
-def test_request_that_can_not_be_written_tells_only_that() -> None:
+def test_a_request_that_cannot_be_written_reports_only_that() -> None:
     pool = make_pool(accounts=1)
     pool.accounts.update(credential=f"{SECRET}\nX-Other: 1")
     way = endpoint(str(pool.accounts.get().pk))

@@ -56,7 +56,7 @@ def test_group_waits_are_judged_by_the_clock_of_redis(desk: Desk, monkeypatch: p
     group = GroupKey(1, 5, 1, "llm")
     here = time.time
     monkeypatch.setattr(time, "time", lambda: here() + 3600.0)  # this host's clock is an hour ahead
-    wait_reasons.publish({group: wait_reasons.Binding("policy rpm", "rpm", 30.0)})
+    wait_reasons.publish({group: wait_reasons.Binding("policy_limit", "policy rpm", "rpm", 30.0)})
     monkeypatch.setattr(time, "time", lambda: here() - 3600.0)
     wait = wait_reasons.read_group_waits([group])[group]
     assert wait.until is not None

@@ -432,7 +432,7 @@ def test_a_receiver_is_the_same_in_every_spelling(one: str, other: str) -> None:
 
 
 @pytest.fixture
-def deaf() -> Iterator[int]:
+def silent() -> Iterator[int]:
     """A port at which every address of this machine's own network is called and nobody ever answers."""
     with socket.create_server(("0.0.0.0", 0), backlog=512) as listening:
         yield listening.getsockname()[1]
@@ -455,12 +455,12 @@ def sender(monkeypatch: pytest.MonkeyPatch) -> Iterator[OutboxSender[Callback]]:
 
 
 def test_neither_a_receiver_nor_a_project_takes_all_places(
-    desk: Desk, sender: OutboxSender[Callback], deaf: int, receiver: Receiver
+    desk: Desk, sender: OutboxSender[Callback], silent: int, receiver: Receiver
 ) -> None:
     acme, globex = desk.project("acme"), desk.project("globex")
     for number in range(1, 21):
         for _ in range(4):
-            due(acme, f"http://127.0.0.{number}:{deaf}/")
+            due(acme, f"http://127.0.0.{number}:{silent}/")
     due(globex, address(receiver))
     while sender.begin_some():
         continue
@@ -471,12 +471,12 @@ def test_neither_a_receiver_nor_a_project_takes_all_places(
 
 
 def test_receivers_that_were_slow_share_half_of_the_places(
-    desk: Desk, sender: OutboxSender[Callback], deaf: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, sender: OutboxSender[Callback], silent: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("quotas.runtime.outbox_sender.SLOW", 1.0)
     projects = [desk.project(f"p{number}") for number in range(4)]
     for number in range(1, AT_ONCE + 1):
-        due(projects[number % 4], f"http://127.0.0.{number}:{deaf}/")
+        due(projects[number % 4], f"http://127.0.0.{number}:{silent}/")
     while sender.begin_some():
         continue
     wait_until(lambda: not sender.underway, 30.0)

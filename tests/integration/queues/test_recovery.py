@@ -276,7 +276,7 @@ def test_handing_back_what_another_one_owns_changes_nothing(desk: Desk) -> None:
     assert Job.objects.values().get() == before
 
 
-def test_slots_and_reservations_are_free_again_after_a_hand_back(desk: Desk) -> None:
+def test_slots_and_reservations_are_free_again_after_a_return(desk: Desk) -> None:
     desk.pool("llm", concurrency_initial=1)
     desk.policy("inflight", "project", 1, algorithm="concurrency", window=None)
     desk.submit(type="http.request", payload={"pool": "llm", "path": "/"})
@@ -592,7 +592,7 @@ def test_a_dead_worker_s_parcels_are_taken_off_redis(desk: Desk) -> None:
 
 
 def test_a_job_s_slot_lasts_as_long_as_the_job_may(desk: Desk) -> None:
-    """Longer than the policy's own `lease_ttl`, which is for callers that forget to settle."""
+    """Longer than the policy's own `lease_ttl`, which is for callers that never settle."""
     desk.policy("inflight", "project", 1, algorithm="concurrency", window=None, lease_ttl=1.0)
     desk.submit(2, timeout=600)
     worker = desk.worker()

@@ -76,7 +76,7 @@ def test_the_deadline_of_an_async_task_is_kept(desk: Desk, type_of: Any) -> None
     assert (ended[0].result.outcome, ended[0].result.category) == (AttemptOutcome.FAILED, "timeout")
 
 
-async def _deaf_in_a_call(job: Any) -> None:
+async def _ignores_interrupts_in_a_call(job: Any) -> None:
     await sync_to_async(_sleep_on)()
 
 
@@ -94,10 +94,10 @@ def _forks_and_waits(job: Any) -> None:
     subprocess.run(["sh", "-c", f"sleep {ASLEEP} & wait"], check=False)
 
 
-@pytest.mark.parametrize("by", [_deaf_in_a_call, _waits_for_a_process, _forks_and_waits])
+@pytest.mark.parametrize("by", [_ignores_interrupts_in_a_call, _waits_for_a_process, _forks_and_waits])
 def test_what_does_not_heed_the_first_interrupt_ends_by_a_later_one(desk: Desk, type_of: Any, by: Any) -> None:
-    type_of("test.deaf")(by)
-    (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
+    type_of("test.ignores_interrupts")(by)
+    (job,) = desk.submit(type="test.ignores_interrupts", timeout=0.2, max_attempts=1)
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
         assert worker.threads.lost == 0
@@ -110,13 +110,13 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
     monkeypatch.setattr(event_loops, "_abandoned", [])
     release = threading.Event()
 
-    async def deaf(job: Any) -> None:
+    async def ignores_interrupts(job: Any) -> None:
         while not release.is_set():
             with contextlib.suppress(BaseException):
                 await asyncio.sleep(ASLEEP)
 
-    type_of("test.deaf")(deaf)
-    (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
+    type_of("test.ignores_interrupts")(ignores_interrupts)
+    (job,) = desk.submit(type="test.ignores_interrupts", timeout=0.2, max_attempts=1)
     with hands(desk, places=1) as worker:
         try:
             assert worker.run(job).category == "timeout"
@@ -131,13 +131,13 @@ def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
     monkeypatch.setattr(crew_module, "STUCK_AFTER", 0.3)
     release = threading.Event()
 
-    def deaf(job: Any) -> None:
+    def ignores_interrupts(job: Any) -> None:
         while not release.is_set():
             with contextlib.suppress(BaseException):
                 time.sleep(0.01)
 
-    type_of("test.deaf")(deaf)
-    (job,) = desk.submit(type="test.deaf", timeout=0.2, max_attempts=1)
+    type_of("test.ignores_interrupts")(ignores_interrupts)
+    (job,) = desk.submit(type="test.ignores_interrupts", timeout=0.2, max_attempts=1)
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
         assert worker.threads.lost == 1

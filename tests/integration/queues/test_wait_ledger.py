@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from controlplane.observability import queue_metrics
 from queues import wait_metric
+from queues.dispatcher import capacity, denials, dispatcher, wait_ledger
+from queues.dispatcher import round as round_module
 from queues.dispatcher.wait_ledger import WaitLedger, take_over
+from queues.maintenance.pruner import prune
 from queues.models import Job, Leadership, WaitInterval
+from queues.reason_codes import REASONS
 from queues.selectors import wait_history
 from queues.services import queue_actions
 from queues.states import GroupKey
 from quotas import clock
 from tests.integration.queues.desk import Desk, failed, fresh
+from tests.integration.queues.test_rest import api
 
 CALL: dict[str, Any] = {"type": "http.request", "payload": {"pool": "llm", "path": "/"}}
 
@@ -176,3 +184,54 @@ def test_taking_over_at_once_writes_no_gap() -> None:
     now = clock.now()
     take_over(now - timedelta(milliseconds=10), now)
     assert not WaitInterval.objects.exists()
+
+
+def test_rest_says_what_a_job_and_its_batch_waited_for(desk: Desk) -> None:
+    desk.queue("q", concurrency=0)
+    client = api("submit", "read")
+    desk.project("acme")
+    body = {"batch": {"name": "b"}, "jobs": [{"type": "test.echo", "project": "acme", "queue": "q"}] * 3}
+    made = client.post("jobs/bulk", body).json()
+    desk.cycle()
+    step(desk, 1.0, 10)
+    explained = client.get(f"jobs/{made['ids'][0]}/explain").json()
+    assert explained["reason"] == "queue_concurrency"
+    (wait,) = [wait for wait in explained["waits"] if wait["reason"] == "queue_concurrency"]
+    assert wait["name"] == "q" and 9 <= wait["seconds"] <= 12
+    listed = client.get(f"jobs/{made['ids'][0]}/timeline").json()["waits"]
+    assert [wait["reason"] for wait in listed] == [wait["reason"] for wait in explained["waits"]]
+    waits = client.get(f"batches/{made['batch']['id']}").json()["waits"]
+    assert 9 <= waits["queue_concurrency"] <= 12
+
+
+def test_metrics_export_the_seconds_of_waiting(desk: Desk) -> None:
+    desk.queue("q", concurrency=0)
+    desk.submit(1, queue="q")
+    desk.cycle()
+    step(desk, 1.0, 3)
+    (family,) = [family for family in queue_metrics.collect() if family.name == "sluice_wait_seconds"]
+    (sample,) = [sample for sample in family.samples if sample.labels == {"queue": "q", "reason": "queue_concurrency"}]
+    assert sample.name == "sluice_wait_seconds_total" and sample.value >= 2
+
+
+def test_intervals_are_kept_as_long_as_jobs_that_waited_in_them(desk: Desk) -> None:
+    worker = desk.worker()
+    WaitInterval.objects.create(code="no_dispatcher", began_at=clock.now(), ended_at=clock.now())
+    desk.skip(10.0)
+    (job,) = desk.submit(1)
+    WaitInterval.objects.create(code="limiter_unavailable", began_at=clock.now(), ended_at=clock.now())
+    desk.run_until_done(worker)
+    prune(clock.now())
+    assert [row.code for row in WaitInterval.objects.filter(queue=None)] == ["limiter_unavailable"]
+    assert fresh(job)
+
+
+def test_every_cause_that_is_written_is_a_reason_code() -> None:
+    source = "".join(
+        inspect.getsource(module) for module in (denials, capacity, dispatcher, round_module, wait_ledger, wait_history)
+    )
+    written = set(re.findall(r'"([a-z]+_[a-z]+)", (?:""|name|queue|lane|candidate)', source)) | set(
+        denials._CODES.values()
+    )
+    assert {"queue_concurrency", "no_pool", "no_dispatcher", "policy_limit"} <= written
+    assert written - {"began_at"} <= set(REASONS)

@@ -181,7 +181,7 @@ def test_null_means_not_given() -> None:
         "unique_for",
     ]
     assert read_job({"type": "t", **dict.fromkeys(names)}) == read_job({"type": "t"}) or (
-        # The digest alone tells them apart: it is of the body as it was sent.
+        # Only the digest differs: it is of the body as it was sent.
         {**_fields(read_job({"type": "t", **dict.fromkeys(names)})), "digest": ""}
         == {**_fields(read_job({"type": "t"})), "digest": ""}
     )

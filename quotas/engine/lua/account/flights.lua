@@ -2,7 +2,7 @@
 --
 -- Calls in flight through one account: `fl` of its state, {end of their leases, how many, ...}. A library.
 
--- How many calls are in flight; those whose lease has expired are forgotten.
+-- How many calls are in flight; those whose lease has expired are removed.
 local function flights(s, now)
   local f = s.fl
   if not f then return 0 end

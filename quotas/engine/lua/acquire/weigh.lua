@@ -1,6 +1,6 @@
 -- Whether one account can take the call: calls in flight, limits, learned quotas. A chapter of acquire.lua.
 
--- What was learned of an account's quotas, where it forbids the call or tells of headroom.
+-- What was learned of an account's quotas, where it forbids the call or reports headroom.
 local function weigh_learned(a, q, unit, cost)
   if asked.held[unit] then
     -- A provider that says "nothing more until then" is believed beside a configured limit too.
@@ -21,7 +21,7 @@ local function weigh_learned(a, q, unit, cost)
   if level and level / q.l < a.headroom then a.headroom = level / q.l end
 end
 
--- Everything that the state alone does not tell: calls in flight, limits, what was learned. Leaves in the account
+-- Everything that the state alone does not contain: calls in flight, limits, what was learned. Leaves in the account
 -- its cells, its headroom, and the reason and time if it cannot take the call. With `only` the account is the first
 -- that is weighed in this call: its cells are in the templates' own tables.
 local function weigh(i, only)

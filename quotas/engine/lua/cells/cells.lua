@@ -27,7 +27,7 @@
 -- cell_decide(state, spec, now, cost)                sets in the state:
 --     allowed, impossible (cost > capacity), used, remaining, retry (microseconds until this cost would pass,
 --     0 when it passes now, -1 never), reset (microseconds until whole again), stale (calendar: no boundary fits now),
---     fresh (first charge after a while: an index of subjects should hear of it)
+--     fresh (first charge after a while: to be added to the index of subjects)
 -- cell_write(key, state, spec, now, cost, lease) -> tag1, tag2, epoch
 --     charges, decided or not (settling may overdraw), updates used, remaining and reset; the tags say where the
 --     charge went. `lease` is the id of the slot, and what a new counter's epoch is made of; '' where nothing is to be
@@ -37,7 +37,7 @@
 --     zero. Where `epoch` is given, never into a counter that was cleared and begun anew since the charge.
 --
 -- Epochs: each counter carries six bytes that were new when it was created, behind its figures. A counter that was
--- cleared and charged again has others, so that a refund can tell the two apart.
+-- cleared and charged again has others, so that a refund can distinguish the two.
 --
 -- Use: read all, decide all, then write all. For example, per account of a pool:
 --     local spec, next = spec_unpack(ARGV[2], at)

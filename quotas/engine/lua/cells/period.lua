@@ -28,7 +28,7 @@ local function period(calendar)
         local s, u = unpack_('<dd', v)
         if s >= start then
           used, fresh, st.mark = u, false, v
-          if s > start then -- time went back: that period goes on
+          if s > start then -- time went back: that period continues
             start = s
             if not calendar then
               stop = s + spec.p1

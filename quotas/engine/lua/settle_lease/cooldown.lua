@@ -1,6 +1,6 @@
 -- Cooldowns after refusals and outages: of a model, of a key, of the account. A library.
 
--- A model's cooldown in the account's own state; of more than 64 the one that ends first is forgotten.
+-- A model's cooldown in the account's own state; of more than 64 the one that ends first is dropped.
 local function refuse_model(s, model, till, now)
   local models = s.md or {}
   local count, first = 0, nil

@@ -27,7 +27,7 @@ def post(client: Client, **changed: Any) -> Any:
     return client.post("/admin/quotas/policy/add/", {**GOOD, **changed})
 
 
-def test_a_good_policy_is_saved_told_and_in_force(signed_in: SignIn, day: Day) -> None:
+def test_a_good_policy_is_saved_announced_and_in_force(signed_in: SignIn, day: Day) -> None:
     version = ConfigVersion.current()
     assert post(signed_in("root")).status_code == 302
     assert Policy.objects.get(name="tokens-day").limit == 1000

@@ -142,7 +142,7 @@ def test_times_have_seconds_and_jobs_have_user_and_age(signed_in: SignIn, day: D
     assert "p.m." not in page and "a.m." not in page
 
 
-def test_a_person_without_roles_is_told_what_to_do(day: Day) -> None:
+def test_a_person_without_roles_sees_what_to_do(day: Day) -> None:
     User.objects.create_user("nobody", password="correct horse battery", is_staff=True)
     client = Client()
     assert client.login(username="nobody", password="correct horse battery")

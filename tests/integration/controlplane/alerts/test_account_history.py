@@ -28,7 +28,7 @@ def look(history: AccountHistory, seconds: float, **columns: object) -> int:
     return history.note(MINUTE + timedelta(seconds=seconds))
 
 
-def test_each_minute_tells_the_worst_of_it_and_its_calls() -> None:
+def test_each_minute_shows_the_worst_of_it_and_its_calls() -> None:
     make_pool(accounts=1)
     history = AccountHistory()
     assert look(history, 0, health=1.0, state="available", successes=100, errors={}) == 0
@@ -41,7 +41,7 @@ def test_each_minute_tells_the_worst_of_it_and_its_calls() -> None:
     assert (second.health, second.state, second.succeeded, second.failed) == (0.9, "available", 8, 1)
 
 
-def test_counts_that_begin_anew_are_not_told_as_calls_taken_back() -> None:
+def test_counts_that_begin_anew_are_not_shown_as_negative_calls() -> None:
     make_pool(accounts=1)
     history = AccountHistory()
     look(history, 0, successes=1000, errors={"server": 50})

@@ -85,7 +85,7 @@ def test_what_is_none(event: events.Event) -> None:
     assert not Alert.objects.exists()
 
 
-def test_what_gets_worse_is_told_again_and_what_gets_better_is_not() -> None:
+def test_an_alert_that_gets_worse_is_sent_again_and_one_that_gets_better_is_not() -> None:
     rule()
     for share in (0.6, 0.8, 0.6, 0.95):
         records.report(summaries.threshold("day", "acme", "acme", share, int(share * 100), 100))

@@ -1,4 +1,4 @@
-"""Notices: in order, again and again until they are taken, by whoever is there, without telling the address."""
+"""Notices: in order, again and again until they are taken, by whoever is there, without revealing the address."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_a_repeated_notice_says_what_it_said(receiver: Receiver) -> None:
 
 def test_a_slow_receiver_delays_neither_other_rules_nor_the_watch(receiver: Receiver, settings: Any) -> None:
     settings.ALERT_CALM = 0
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        rule("deaf", to=f"webhook+http://127.0.0.1:{deaf.getsockname()[1]}/")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        rule("silent", to=f"webhook+http://127.0.0.1:{silent.getsockname()[1]}/")
         for number in range(10):
             records.report(summaries.auth_failed("llm", f"a{number}"))
         rule("fine", to=f"webhook+http://{receiver.address}/")
@@ -85,14 +85,14 @@ def test_a_slow_receiver_delays_neither_other_rules_nor_the_watch(receiver: Rece
         sender.start()
         try:
             wait_for(lambda: ("alert.resolved", "all_accounts_limited") in receiver.kinds, 20)
-            assert AlertNotice.objects.filter(rule__name="deaf", tries=0).count() >= 8, "their time is not over"
+            assert AlertNotice.objects.filter(rule__name="silent", tries=0).count() >= 8, "their time is not over"
         finally:
             sender.stop()
     wait_for(lambda: not sender._notices.underway, 20)
 
 
 def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) -> None:
-    deaf = rule("deaf", to="webhook+http://hush-user:hush-word@127.0.0.1:1/hush-path")
+    silent = rule("silent", to="webhook+http://hush-user:hush-word@127.0.0.1:1/hush-path")
     records.end(records.report(TROUBLE))
     for _ in range(len(WAITS) + 1):
         due_now()
@@ -100,8 +100,8 @@ def test_after_a_day_it_is_given_up_and_the_next_one_goes(receiver: Receiver) ->
     notice = AlertNotice.objects.order_by("pk")[0]
     assert notice.due_at is None and notice.error.startswith("given up: ")
     assert "hush" not in str(list(AlertNotice.objects.values_list("error")))
-    deaf.to = f"webhook+http://{receiver.address}/"  # type: ignore[assignment]
-    deaf.save()
+    silent.to = f"webhook+http://{receiver.address}/"  # type: ignore[assignment]
+    silent.save()
     assert notices.send_due() == 1
     assert receiver.kinds == [("alert.resolved", "account_auth_failed")]
 

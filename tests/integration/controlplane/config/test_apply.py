@@ -72,7 +72,7 @@ def test_export_round_trip_is_an_empty_diff() -> None:
     assert config.export() == exported
 
 
-def test_dry_run_tells_the_same_and_changes_nothing() -> None:
+def test_dry_run_reports_the_same_and_changes_nothing() -> None:
     planned = apply(FULL, dry_run=True)
     assert not Policy.objects.exists() and not AuditEntry.objects.exists()
     assert apply(FULL) == planned
@@ -313,7 +313,7 @@ def test_mistakes_name_their_line_and_change_nothing(old: str, new: str, line: i
     assert not Policy.objects.exists() and not Tier.objects.exists() and not AuditEntry.objects.exists()
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     text = FULL.replace("weight: 3", "weight: 0").replace("limit: 20,", "limit: many,").replace("lane: io}", "lane: x}")
     with pytest.raises(config.ConfigInvalid) as invalid:
         apply(text)

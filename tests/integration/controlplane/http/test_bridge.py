@@ -70,7 +70,7 @@ def test_large_bodies_go_through_a_file(door: Door, probe: Probe) -> None:
     assert probe.body == b"x" * 2_100_000
 
 
-def test_bodies_above_the_limit_are_refused_before_django_or_told_by_the_view(door: Door, probe: Probe) -> None:
+def test_bodies_above_the_limit_are_refused_before_django_or_by_the_view(door: Door, probe: Probe) -> None:
     with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=100):
         assert door.request("POST", "/admin/x", b"x" * 101).status == 413
         assert probe.calls == 0

@@ -121,7 +121,7 @@ GOOD: list[tuple[str, list[tuple[str, Any]], int]] = [
 
 
 @pytest.mark.parametrize(("calls", "status"), [case[1:] for case in GOOD], ids=[case[0] for case in GOOD])
-def test_decisions_are_told_alike(both: Both, calls: list[tuple[str, Any]], status: int) -> None:
+def test_decisions_are_answered_alike(both: Both, calls: list[tuple[str, Any]], status: int) -> None:
     assert both.ask(*calls).status == status
 
 
@@ -138,7 +138,7 @@ BAD: list[Any] = [
 
 
 @pytest.mark.parametrize("body", BAD, ids=lambda body: repr(body)[:40])
-def test_bad_input_is_told_alike(both: Both, body: Any) -> None:
+def test_bad_input_is_answered_alike(both: Both, body: Any) -> None:
     answer = both.ask((CHECK, body))
     assert answer.status == 400 and answer.headers["content-type"] == "application/problem+json"
     if isinstance(body, dict):
@@ -154,7 +154,7 @@ def test_bad_input_is_told_alike(both: Both, body: Any) -> None:
      (ACQUIRE, {"max_wait": "x"}), (REPORT, {}), (REPORT, {"status": "200"}), (REPORT, {"status": 99}),
      (REPORT, {"error": "boom"}), (REPORT, {"status": 200, "latency": -1})],
 )  # fmt: skip
-def test_bad_input_of_the_other_calls_is_told_alike(both: Both, path: str, body: Any) -> None:
+def test_bad_input_of_the_other_calls_is_answered_alike(both: Both, path: str, body: Any) -> None:
     assert both.ask((path, body)).status == 400
 
 
@@ -162,25 +162,25 @@ def test_bad_input_of_the_other_calls_is_told_alike(both: Both, path: str, body:
     "authorization",
     ["Bearer", "Bearer sl_abc_wrong", "Bearer abc", "Basic sl_abc_x", "Bearer sl__x", "Bearer \u00fc", "bearer  "],
 )
-def test_bad_keys_are_told_alike(both: Both, authorization: str) -> None:
+def test_bad_keys_are_answered_alike(both: Both, authorization: str) -> None:
     answer = both.ask((CHECK, {}), Authorization=authorization)
     assert answer.status == 401 and answer.headers["www-authenticate"]
 
 
-def test_keys_of_another_scope_are_told_alike(both: Both) -> None:
+def test_keys_of_another_scope_are_answered_alike(both: Both) -> None:
     both.key = api("read", project="acme")
     for path in (CHECK, BATCH, SETTLE, ACQUIRE, REPORT):
         assert both.ask((path, b"{")).status == 403, "the scope is looked at before the body"
 
 
-def test_a_platform_key_and_its_bypass_are_told_alike(both: Both) -> None:
+def test_a_platform_key_and_its_bypass_are_answered_alike(both: Both) -> None:
     both.key = api("check", "bypass")
     bypass = {"endpoint": "/closed", "method": "POST", "bypass": True, "project": "acme"}
     assert both.ask((CHECK, bypass)).json()["bypassed"] is True
     assert both.ask((CHECK, {"project": "nobody"})).status == 404
 
 
-def test_idempotency_is_told_alike(both: Both) -> None:
+def test_idempotency_is_answered_alike(both: Both) -> None:
     same = both.ask((CHECK, {"user": "u"}), (CHECK, {"user": "u"}), Idempotency_Key="k")
     assert same.status == 200 and same.headers["x-ratelimit-remaining"] == "1"
     assert both.ask((CHECK, {"user": "u"}), (CHECK, {"user": "v"}), Idempotency_Key="k").status == 409
@@ -197,17 +197,17 @@ def test_a_key_that_one_server_saw_holds_at_the_other(both: Both) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "", "json"])
-def test_media_types_are_told_alike(both: Both, kind: str) -> None:
+def test_media_types_are_answered_alike(both: Both, kind: str) -> None:
     assert both.ask((CHECK, {}), Content_Type=kind).status == 415
     assert both.ask((CHECK, b""), Content_Type=kind).status == 200
 
 
-def test_parameters_of_the_media_type_and_of_the_query_are_told_alike(both: Both) -> None:
+def test_parameters_of_the_media_type_and_of_the_query_are_answered_alike(both: Both) -> None:
     assert both.ask((CHECK, {}), Content_Type="application/json; charset=utf-8").status == 200
     assert both.ask((f"{CHECK}?colour=red&a=%ff", {})).status == 200
 
 
-def test_bodies_that_are_too_large_are_told_alike(both: Both) -> None:
+def test_bodies_that_are_too_large_are_answered_alike(both: Both) -> None:
     with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000):
         assert both.ask((CHECK, b" " * 998 + b"{}")).status == 200
         assert both.ask((CHECK, b" " * 999 + b"{}")).status == 413

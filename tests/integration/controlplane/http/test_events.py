@@ -90,7 +90,7 @@ def emit(*emitted: events.Event) -> None:
     assert stream.publisher.flush()
 
 
-def test_a_project_hears_of_its_own_and_the_platform_of_all(door: Door) -> None:
+def test_a_project_gets_its_own_events_and_the_platform_all(door: Door) -> None:
     mine, all_ = Listener(door, api("read", project="acme")), Listener(door, api("read"))
     emit(changed("j1"), changed("j2", "other"), events.QueueChanged("batch", "paused", "why"), changed("j3"))
     wait_for(lambda: len(all_.received) == 4 and len(mine.received) == 2)
@@ -240,7 +240,7 @@ def publisher() -> Iterator[Publisher]:
     yield Publisher()
 
 
-def test_denials_are_told_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
+def test_denials_are_published_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
     denied = events.LimitDenied("p", "user", "u", 5.0, project="acme")
     for _ in range(1000):
         publisher.publish(denied)

@@ -117,7 +117,7 @@ def test_many_jobs_that_ended_at_one_moment_are_all_counted(monkeypatch: pytest.
     assert counts == [3, 6, 8, 8]
 
 
-def test_accounts_are_told_of() -> None:
+def test_accounts_have_metrics() -> None:
     provider = Provider.objects.create(name="p", base_url="http://127.0.0.1:1")
     Account.objects.create(pool=Pool.objects.create(name="llm", provider=provider), name="a1", credential="k")
     figures = scrape()

@@ -172,12 +172,12 @@ def test_children_stop_in_the_order_of_their_ranks(family: Family) -> None:
 def test_a_child_that_ignores_the_request_is_killed_after_its_grace(family: Family) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up')\nwhile True: time.sleep(1)"
     with family.supervisor as supervisor:
-        child = supervisor.start(ChildSpec("deaf", python(code), grace=0.3))
-        supervisor.until(lambda: family.said("deaf", "up"), 10, "start")
+        child = supervisor.start(ChildSpec("stubborn", python(code), grace=0.3))
+        supervisor.until(lambda: family.said("stubborn", "up"), 10, "start")
         pid = child.pid
     assert pid
     assert not _alive(pid)
-    assert family.said("up", "deaf did not stop in time and is killed")
+    assert family.said("up", "stubborn did not stop in time and is killed")
 
 
 def test_a_second_signal_ends_the_patience(family: Family) -> None:

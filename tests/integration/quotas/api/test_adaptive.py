@@ -37,7 +37,7 @@ def adapted() -> Iterator[list[events.LimitAdapted]]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_heard_yet(empty: None) -> None:
+def no_outcomes_yet(empty: None) -> None:
     flush_all()
     outcomes.counter.drain()
 
@@ -122,7 +122,7 @@ def test_latency_and_the_upstreams_own_fields_move_it_too() -> None:
     assert limit_of(caller) == 49
 
 
-def test_every_door_is_heard() -> None:
+def test_every_interface_counts_outcomes() -> None:
     policy("upstream", "user", 100, unit="tokens", adaptive=BOUNDS)
     caller, clock = api(project="acme"), Clock()
     for _ in range(3):
@@ -207,7 +207,7 @@ def test_a_move_reads_the_moved_limits_only(django_assert_num_queries: Any) -> N
     AdaptiveState.objects.create(
         policy=Policy.objects.get(name="upstream"), configured=100, effective=33, changed_at="2026-01-01T00:00:00Z"
     )
-    ConfigVersion.tell_moved()
+    ConfigVersion.announce_move()
     resolve.expire()
     with django_assert_num_queries(2):
         moved = resolve.snapshot()

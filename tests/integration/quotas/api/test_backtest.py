@@ -1,4 +1,4 @@
-"""`POST limits/backtest`: a policy held against what SQL has recorded, before anybody saves it."""
+"""`POST limits/backtest`: a policy applied to what SQL has recorded, before anybody saves it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def denied(answer: Any) -> dict[tuple[str | None, str], int]:
     return {(row["project"], row["key"]): row["denied"] for row in answer.json()["results"]}
 
 
-def test_real_checks_are_held_against_a_smaller_limit() -> None:
+def test_real_checks_are_replayed_against_a_smaller_limit() -> None:
     flush_all()
     denials.counter.drain()  # other tests' refusals
     policy("per-user", "user", 10)
@@ -98,7 +98,7 @@ def test_a_rolling_counter_is_read_as_what_came_in() -> None:
     assert denied(short) == {("a", "short"): 10}
 
 
-def test_what_was_used_before_the_time_counts_but_is_not_told() -> None:
+def test_what_was_used_before_the_time_counts_but_is_not_listed() -> None:
     recorded(policy("per-user", "user", 20), 8, 12)
     answer = ask(api(), {"limit": 9}, begin=HOUR + timedelta(minutes=1))
     assert denied(answer) == {("a", "u"): 3}
@@ -121,7 +121,7 @@ def test_tiers_overrides_exemptions_and_projects_hold() -> None:
     assert set(denied(ask(api(), {"exempt": ["u", "w"], "project": "a"}))) == {("a", "vip")}
 
 
-def test_refusals_of_another_unit_are_told_but_are_no_traffic() -> None:
+def test_refusals_of_another_unit_are_reported_but_are_no_traffic() -> None:
     recorded(policy("per-user", "user", 500, unit="tokens"), 400, denied=3)
     answer = ask(api(), {"unit": "tokens", "limit": 300})
     assert answer.json()["total"] == {

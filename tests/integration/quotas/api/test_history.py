@@ -131,7 +131,7 @@ def test_resets_and_new_periods_emit_crossings_again_and_a_falling_use_does_not(
     assert crossings(0) == []
 
 
-def test_more_subjects_than_a_sample_reads_are_kept_and_told_too(
+def test_more_subjects_than_a_sample_reads_are_kept_and_listed_too(
     crossed: list[events.ThresholdCrossed], valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush_all()

@@ -412,7 +412,7 @@ def test_without_redis_each_policy_answers_its_own_way(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff{}", b"[" * 100_000, b'\xef\xbb\xbf{"user": "u"}'])
-def test_what_is_no_json_is_told_as_a_mistake_of_the_whole_body(body: bytes) -> None:
+def test_invalid_json_is_reported_as_a_mistake_of_the_whole_body(body: bytes) -> None:
     answer = api().post("limits/check", body)
     assert answer.status_code == 400
     assert [error["pointer"] for error in answer.json()["errors"]] == ["#"]

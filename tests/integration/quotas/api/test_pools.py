@@ -40,7 +40,7 @@ def settle(caller: Any, lease: str, **report: Any) -> Any:
     return caller.post(f"leases/{lease}/settle", report)
 
 
-def test_account_is_lent_without_its_credential() -> None:
+def test_an_account_is_leased_without_its_credential() -> None:
     make_pool()
     answer = acquire(api("submit"), cost={"tokens": 800})
     assert answer.status_code == 200
@@ -188,7 +188,7 @@ def test_operators_verbs_answer_with_the_account_and_are_audited() -> None:
     assert caller.post("accounts/999999/trip", {"reason": "x"}).status_code == 404
 
 
-def test_cleared_account_is_free_though_its_quota_was_told_to_be_used_up() -> None:
+def test_a_cleared_account_is_free_though_its_quota_was_reported_as_used_up() -> None:
     make_pool(accounts=1)
     caller = api()
     (account,) = caller.get("accounts").json()["results"]

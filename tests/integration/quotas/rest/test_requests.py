@@ -165,7 +165,7 @@ def test_body_of_unknown_length_is_411(client: Client) -> None:
     assert answer.status_code == 411
 
 
-def test_faults_of_ours_tell_nothing(client: Client) -> None:
+def test_internal_errors_reveal_nothing(client: Client) -> None:
     answer = client.get("/api/faulty", headers=make_key("read"))
     assert answer.status_code == 500
     assert answer.json()["type"] == "/problems/internal-error"

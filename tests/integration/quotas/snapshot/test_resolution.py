@@ -1,4 +1,4 @@
-"""Which limits a check is held against."""
+"""Which limits apply to a check."""
 
 from __future__ import annotations
 

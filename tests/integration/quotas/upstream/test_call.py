@@ -165,7 +165,7 @@ def test_a_call_that_two_accounts_refuse_ends_and_disables_none(attempts: int, a
     assert {state.state for state in pools.get("llm").states()} == {"available"}
 
 
-def test_every_end_without_an_account_is_told() -> None:
+def test_every_end_without_an_account_is_reported() -> None:
     make_pool(accounts=1, limit=3)
     statuses: list[CallStatus] = []
     with pytest.raises(quotas.CostExceedsLimit):
@@ -225,7 +225,7 @@ def test_a_cancelled_wait_holds_no_account(monkeypatch: Any) -> None:
     asyncio.run(main())
 
 
-def test_a_wait_is_told_once_and_again_where_it_grows(monkeypatch: Any) -> None:
+def test_a_wait_is_reported_once_and_again_where_it_grows(monkeypatch: Any) -> None:
     now = [100.0]
     monkeypatch.setattr("quotas.upstream.call.time.monotonic", lambda: now[0])
     statuses: list[float] = []

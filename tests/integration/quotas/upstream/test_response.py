@@ -58,7 +58,7 @@ def test_odd_answers_settle_too(answer: object, category: str, wait: float | Non
     assert pools.get("llm").states()[0].in_flight == 0
 
 
-def test_refusal_in_the_body_of_a_success_is_heard_and_its_echo_redacted() -> None:
+def test_a_refusal_in_the_body_of_a_success_counts_and_its_echo_is_redacted() -> None:
     make_pool(accounts=1, dialect="slack")
     body = f'{{"ok": false, "error": "ratelimited", "message": "of {SECRET}-0"}}'.encode()
     with pools.get("llm").acquire() as lease:
@@ -92,7 +92,7 @@ class StatusError(Exception):
         self.response = response
 
 
-def test_answer_that_a_client_made_an_exception_of_is_heard() -> None:
+def test_an_answer_that_a_client_turned_into_an_exception_counts() -> None:
     make_pool(accounts=1)
     with pytest.raises(StatusError), pools.get("llm").acquire():
         raise StatusError(Answer(429, {"Retry-After": "33"}))

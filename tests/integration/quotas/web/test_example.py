@@ -1,4 +1,4 @@
-"""The example project's views, held against policies by middleware, decorator and throttle."""
+"""The example project's views, checked against policies by middleware, decorator and throttle."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def get(path: str, client: Client | None = None, **headers: str) -> Any:
     return (client or Client()).get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def test_middleware_denies_with_a_problem_and_tells_what_is_left(held: None) -> None:
+def test_middleware_denies_with_a_problem_and_reports_what_is_left(held: None) -> None:
     policy("per-address", "ip", 2)
     first = get("/plain")
     assert first.status_code == 200 and first["X-RateLimit-Remaining"] == "1"
@@ -50,7 +50,7 @@ def test_middleware_denies_with_a_problem_and_tells_what_is_left(held: None) -> 
     assert get("/health").status_code == 200, "an excluded path"
 
 
-def test_limits_are_told_in_their_order(held: None) -> None:
+def test_limits_are_listed_in_their_order(held: None) -> None:
     for name, scope in (("d", "endpoint"), ("c", "project"), ("b", "user"), ("a", "ip")):
         policy(name, scope, 0 if scope == "endpoint" else 9, match="GET /plain" if scope == "endpoint" else "")
     client = Client()

@@ -62,10 +62,10 @@ def here(settings: Any, shop: None) -> None:
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "reports"}}
 
 
-def test_an_answer_from_the_cache_tells_the_limits_of_its_own_request(held: None) -> None:
+def test_an_answer_from_the_cache_carries_the_limits_of_its_own_request(held: None) -> None:
     policy("all", "global", 100)
-    told = [get("/cached")["X-RateLimit-Remaining"] for _ in range(3)]
-    assert told[1:] == ["97", "96"] and told[0] in ("98", "99")
+    shown = [get("/cached")["X-RateLimit-Remaining"] for _ in range(3)]
+    assert shown[1:] == ["97", "96"] and shown[0] in ("98", "99")
 
 
 @pytest.mark.parametrize("kind", ["bare", "bare-async"])
@@ -94,8 +94,8 @@ def test_numbers_as_users_and_keys(held: None, settings: Any) -> None:
 
 @pytest.mark.parametrize("user", ["x" * 5000, "\udcff", "a\x00b", "", " ", "ü" * 1024, "🦆", "a\nb: c"])
 def test_any_text_is_a_user(held: None, settings: Any, user: str) -> None:
-    settings.SLUICE = {**settings.SLUICE, "USER_OF": f"{__name__}.told_user"}
-    globals()["told_user"] = lambda request: user
+    settings.SLUICE = {**settings.SLUICE, "USER_OF": f"{__name__}.chosen_user"}
+    globals()["chosen_user"] = lambda request: user
     from quotas.web import enforcement
 
     enforcement._read.cache_clear()
@@ -103,7 +103,7 @@ def test_any_text_is_a_user(held: None, settings: Any, user: str) -> None:
     assert [get("/plain").status_code for _ in range(2)] == [200, 429]
 
 
-def told_user(request: HttpRequest) -> Any:
+def chosen_user(request: HttpRequest) -> Any:
     return None
 
 

@@ -1,4 +1,4 @@
-"""A conversation is told by the beginning of its prompt."""
+"""A conversation is identified by the beginning of its prompt."""
 
 from __future__ import annotations
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from queues.dispatcher.denials import describe
-from queues.reason_codes import REASONS, code_of_wait
+from queues.dispatcher.denials import cause_of
+from queues.reason_codes import REASONS
 from quotas.engine.types import Admission
+
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "waits.md"
 
 
 @pytest.mark.parametrize(
@@ -19,15 +23,20 @@ from quotas.engine.types import Admission
     ],
 )
 def test_the_most_frequent_cause_of_a_pool_decides(reasons: dict[str, int], code: str) -> None:
-    report = describe(Admission(False, bound_by="pool", binding="llm", reasons=reasons))
-    assert code_of_wait(report) == code
+    admission = Admission(False, bound_by="pool", binding="llm", reasons=reasons)
+    assert cause_of(admission, pool_paused=False) == (code, "llm")
 
 
-def test_policies_and_disabled_pools() -> None:
-    assert code_of_wait(describe(Admission(False, bound_by="limit", binding="user-hourly"))) == "policy_limit"
+def test_policies_disabled_and_paused_pools() -> None:
+    limited = Admission(False, bound_by="limit", binding="user-hourly")
+    assert cause_of(limited, pool_paused=False) == ("policy_limit", "user-hourly")
     disabled = Admission(False, bound_by="pool", binding="llm", disabled=True)
-    assert code_of_wait(describe(disabled)) == "accounts_disabled"
+    assert cause_of(disabled, pool_paused=False) == ("accounts_disabled", "llm")
+    assert cause_of(disabled, pool_paused=True) == ("pool_paused", "llm")
 
 
-def test_every_code_has_a_meaning_and_a_remedy() -> None:
+def test_every_code_has_a_meaning_and_a_remedy_which_the_page_has_too() -> None:
+    page = PAGE.read_text()
     assert all(reason.label and reason.means and reason.remedy for reason in REASONS.values())
+    rows = [f"| `{code}` | {reason.means} | {reason.remedy} |" for code, reason in REASONS.items()]
+    assert [row for row in rows if row not in page] == []

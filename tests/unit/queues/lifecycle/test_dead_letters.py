@@ -17,7 +17,7 @@ ALIKE = [
 
 
 @pytest.mark.parametrize(("one", "other"), ALIKE)
-def test_numbers_ids_and_addresses_don_t_tell_apart(one: str, other: str) -> None:
+def test_numbers_ids_and_addresses_do_not_separate_groups(one: str, other: str) -> None:
     assert fingerprint_of("t", "code", one) == fingerprint_of("t", "code", other)
 
 

@@ -24,7 +24,7 @@ def test_an_account_is_given_with_its_capacity(engine):
     assert (third.bound_by, third.binding, third.reasons) == ("pool", "llm", {"requests": 1})
 
 
-def test_retrying_at_the_time_told_passes_and_before_it_fails(engine, clock):
+def test_retrying_at_the_stated_time_passes_and_before_it_fails(engine, clock):
     spec = pool(3, bucket(6), bucket(600, "tokens"))
     while engine.take(spec, cost={"tokens": 170}):
         pass
@@ -49,7 +49,7 @@ def test_the_earliest_time_is_the_least_over_accounts_of_the_most_over_causes(en
     assert engine.take(spec).account_id == "a2"
 
 
-def test_what_is_told_is_the_remaining_minimum_over_all_causes(engine, clock):
+def test_the_reported_remaining_is_the_minimum_over_all_causes(engine, clock):
     """Nine accounts, each held back by something else, each for another time."""
     causes = {
         "cooldown": 100.0, "breaker": 90.0, "window": 80.0, "bucket": 70.0, "probe": 60.0, "chat": 50.0, "step": 40.0,
@@ -130,7 +130,7 @@ def test_callers_limits_and_pool_are_charged_together_or_not_at_all(engine):
     assert (full.bound_by, full.limits[0].used) == ("pool", 1)
 
 
-def test_denied_by_both_the_longer_wait_is_told(engine):
+def test_denied_by_both_the_longer_wait_is_reported(engine):
     mine = Limit("p", "mine", "user", "u", "fixed_window", 1, window=3600.0)
     spec = pool(1, bucket(1))
     assert engine.accounts.admit(AdmitRequest(limits=[mine], pool=spec))

@@ -106,7 +106,7 @@ def test_what_is_explained_is_what_is_admitted(engine, first, second, paused, as
     assert explained.admission.lease is None
 
 
-def test_a_free_fallback_is_told(engine):
+def test_a_free_fallback_is_reported(engine):
     spec, other = pool(1), spare()
     cooling(engine, spec)
     explained = engine.accounts.explain(AdmitRequest(pool=spec, fallbacks=(other,)))
@@ -117,7 +117,7 @@ def test_a_free_fallback_is_told(engine):
     ]
 
 
-def test_sticky_keys_are_told_as_they_are_bound(engine):
+def test_sticky_keys_are_shown_as_they_are_bound(engine):
     spec = pool(4, sticky=True)
     bound = [engine.take(spec, key=f"c{number}").account_id for number in range(4)]
     for number, account in enumerate(bound):
@@ -125,7 +125,7 @@ def test_sticky_keys_are_told_as_they_are_bound(engine):
         assert explained.admission.account_id == account
 
 
-def test_in_flight_limits_and_soft_backoff_are_told(engine, clock):
+def test_in_flight_limits_and_soft_backoff_are_reported(engine, clock):
     spec = pool(2, concurrency=ConcurrencySpec(1, 1, 1), breaker=BreakerSpec(failures=100))
     failed = engine.call(spec, SERVER)[0]
     explained = engine.accounts.explain(AdmitRequest(pool=spec))

@@ -48,7 +48,7 @@ def test_a_refusal_until_the_same_time_confirms_it(engine, clock):
     assert engine.take(spec)
 
 
-def test_a_wait_that_is_told_in_seconds_from_now_confirms_it_a_little_later(engine, clock):
+def test_a_wait_given_in_seconds_from_now_confirms_it_a_little_later(engine, clock):
     spec = pool(6)
     suspect(engine, spec, 60.0)
     trial = engine.take(spec)

@@ -80,7 +80,7 @@ def test_somebody_else_was_faster(on_server: Limiter) -> None:
     assert on_server.transport._load(wanted) == on_server.transport._load(wanted) == []
 
 
-def test_who_may_not_load_is_told_so_and_uses_what_another_has_loaded(
+def test_a_client_that_may_not_load_reports_it_and_uses_what_another_has_loaded(
     server: Server, on_server: Limiter, client: redis.Redis
 ) -> None:
     client.acl_setuser("poor", enabled=True, nopass=True, categories=["+@all"], keys=["*"], commands=["-function"])

@@ -160,7 +160,7 @@ def crowd(valkey_server: Server, valkey: redis.Redis) -> Iterator[Callable[..., 
         one.end()
 
 
-def test_processes_stand_in_one_line_whatever_else_they_are_held_against(crowd: Callable[..., Crowd]) -> None:
+def test_processes_share_one_queue_whatever_other_limits_apply(crowd: Callable[..., Crowd]) -> None:
     waiters = crowd(3)
     waiters.hold_up(3)
     for number in range(12):

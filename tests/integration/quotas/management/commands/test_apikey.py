@@ -70,7 +70,7 @@ def test_rotated_key_has_another_secret() -> None:
         (["--scopes", "check"], "required"),
     ],
 )
-def test_mistakes_are_told_and_make_no_key(args: list[str], message: str) -> None:
+def test_mistakes_are_reported_and_make_no_key(args: list[str], message: str) -> None:
     with pytest.raises(CommandError, match=message):
         run("create", "--name", "x", *args)
     assert not ApiKey.objects.exists()

@@ -64,7 +64,7 @@ def test_without_the_right_key_nothing_is_revealed(account: Account, settings: A
     assert "sk-plain" not in repr(account.credential) + str(account.credential)
 
 
-def test_a_key_that_is_none_is_told_without_it(account: Account, settings: Any) -> None:
+def test_an_invalid_key_is_reported_without_its_value(account: Account, settings: Any) -> None:
     settings.CREDENTIAL_KEYS = ["not-a-fernet-key"]
     with pytest.raises(CommandError, match="no Fernet key") as raised:
         rotate()

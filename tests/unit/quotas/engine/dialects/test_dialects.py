@@ -95,7 +95,7 @@ def test_openai_hints_by_priority(headers, message, wait):
     assert (outcome.category, outcome.retry_after) == ("rate_limited", wait)
 
 
-def test_openai_tells_quota_from_rate_and_model_from_account():
+def test_openai_separates_quota_from_rate_and_model_from_account():
     spent = read("openai", 429, {}, openai_error("You exceeded your current quota", "insufficient_quota"))
     assert (spent.category, spent.retry_after) == ("quota_exhausted", None)
     model = read("openai", 429, {}, openai_error("Rate limit reached for gpt-4o in organization org-x on requests"))
@@ -442,7 +442,7 @@ def test_headers_are_read_in_the_form_of_every_client(form):
     assert outcome.learned["requests"]["remaining"] == 27 and outcome.retry_after == 3.0
 
 
-def test_openrouter_tells_its_fields_in_the_bodys_metadata():
+def test_openrouter_has_its_fields_in_the_bodys_metadata():
     fields = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str((NOW + 500) * 1000)}
     body = {"error": {"code": 429, "message": "free-models-per-day", "metadata": {"headers": fields}}}
     outcome = read("generic", 429, {}, body, now=NOW)
