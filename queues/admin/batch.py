@@ -12,7 +12,9 @@ from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
+from queues.admin import job_life
 from queues.models import Batch
+from queues.selectors import wait_history
 from queues.selectors.batches import batch_progress
 from queues.states import FINAL
 from quotas.admin.base import ReadOnlyAdmin
@@ -54,6 +56,7 @@ class BatchAdmin(ReadOnlyAdmin):
             kwargs["extra_context"] = {
                 **(kwargs.get("extra_context") or {}),
                 "facts": progress,
+                "waits": job_life.sums(wait_history.of_batch(batch)),
                 "share": round(100 * done / progress.total) if progress.total else 0,
                 "title": f"Batch {batch}",
             }

@@ -177,7 +177,8 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @display(description="Error")
     def short_error(self, row: DeadLetter) -> str:
-        return row.error[:120] + ("…" if len(row.error) > 120 else "")
+        error = redaction.hide_in_text(row.error[:1000])
+        return error[:120] + ("…" if len(error) > 120 else "")
 
     @display(description="Resolution", label={"replayed": "success", "discarded": "default", "open": "warning"})
     def handled(self, row: DeadLetter) -> str | None:
@@ -190,7 +191,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     @display(description="Last traceback")
     def shown_traceback(self, row: DeadLetter) -> str:
         last = traceback_of(row)
-        return format_html('<pre class="sl-json">{}</pre>', last) if last else "–"
+        return format_html('<pre class="sl-json">{}</pre>', redaction.hide_in_text(last)) if last else "–"
 
     @display(description="Payload")
     def shown_payload(self, row: DeadLetter) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
@@ -18,12 +19,12 @@ from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
 from queues import job_search, reason_codes, redaction
-from queues.admin import job_list
+from queues.admin import job_life, job_list
 from queues.admin.job_list import WhyFilter
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
 from queues.presenters import payload_of
-from queues.selectors.explanation import explain
+from queues.selectors.explanation import Explanation, explain
 from queues.services import cancel as cancelling
 from queues.services import dead_letters
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status
@@ -66,6 +67,12 @@ def _retry(request: HttpRequest, job: Job, reason: str) -> None:
         dead_letters.retry(job, actor=actor_of(request), reason=reason)
     except QueueError as error:
         raise Refused(str(error)) from None
+
+
+def _readable(story: Explanation) -> Explanation:
+    """The same without the secrets in URLs that errors repeat."""
+    steps = [replace(step, reason=redaction.hide_in_text(step.reason)) for step in story.timeline]
+    return replace(story, timeline=steps)
 
 
 class ProgressFilter(admin.SimpleListFilter):
@@ -117,7 +124,7 @@ class JobAdmin(ReadOnlyAdmin):
             {
                 "fields": [
                     ("shown_id", "shown_status"),
-                    "reason",
+                    "shown_reason",
                     ("type", "queue"),
                     ("project", "user"),
                     ("band", "batch_link"),
@@ -140,9 +147,18 @@ class JobAdmin(ReadOnlyAdmin):
                 "classes": ["tab"],
             },
         ),
-        ("Payload and result", {"fields": ["shown_payload", "shown_result", "error"], "classes": ["tab"]}),
+        ("Payload and result", {"fields": ["shown_payload", "shown_result", "shown_error"], "classes": ["tab"]}),
     ]
-    readonly_fields = ["shown_id", "shown_status", "band", "batch_link", "shown_payload", "shown_result"]
+    readonly_fields = [
+        "shown_id",
+        "shown_status",
+        "band",
+        "batch_link",
+        "shown_payload",
+        "shown_result",
+        "shown_reason",
+        "shown_error",
+    ]
     actions = [
         bulk_action(
             "Cancel jobs",
@@ -196,8 +212,10 @@ class JobAdmin(ReadOnlyAdmin):
         if job is not None:
             kwargs["extra_context"] = {
                 **(kwargs.get("extra_context") or {}),
-                "story": explain(job),
-                "attempts": list(job.attempts.order_by("-number")[:100]),
+                "story": _readable(explain(job)),
+                "life": job_life.drawn(job, request),
+                "ended": job.stage == Stage.DONE,
+                "attempts": job_life.attempts(job),
                 "letters": list(job.dead_letters.order_by("-pk")[:10]),
                 "title": f"Job {job.uid}",
                 "subtitle": job.type,
@@ -238,7 +256,15 @@ class JobAdmin(ReadOnlyAdmin):
 
     @display(description="Status reason")
     def short_reason(self, row: Job) -> str:
-        return Truncator(row.reason).chars(80) or "–"
+        return Truncator(redaction.hide_in_text(row.reason)).chars(80) or "–"
+
+    @display(description="Status reason")
+    def shown_reason(self, row: Job) -> str:
+        return redaction.hide_in_text(row.reason) or "–"
+
+    @display(description="Error")
+    def shown_error(self, row: Job) -> str:
+        return redaction.hide_in_text(row.error) or "–"
 
     @display(description="Attempts")
     def tries(self, row: Job) -> int:

@@ -44,6 +44,8 @@ class Drawn:
     """Candidates with a worker slot, in turn, with the limits and the pool that they need."""
     unused: dict[GroupCursor, list[Candidate]] = field(default_factory=dict)
     """Candidates without a slot."""
+    short: list[tuple[GroupCursor, Candidate]] = field(default_factory=list)
+    """Of these, the ones for which the workers or the queue had no room."""
 
 
 class Round:
@@ -77,6 +79,7 @@ class Round:
         drawn = self._draw(self._open(groups, moment), moment)
         self._put_back(drawn.unused)
         if not drawn.demands:
+            self._hold_short(drawn.short)
             return False
         admissions = self._admissions.admit([demand for _, demand in drawn.demands])
         granted, denied = self._sort(drawn.demands, admissions)
@@ -84,6 +87,7 @@ class Round:
             for item in release(self._leader, granted, self._capacity.workers):
                 self._admissions.give_back(item.candidate, item.admission)
                 self._capacity.release(self._cfg.queues[item.candidate.queue_id], lane_for(item.candidate))
+        self._hold_short(drawn.short)
         if denied:
             record_waits(denied, self._now)
             publish_group_waits(denied)
@@ -119,7 +123,7 @@ class Round:
                 group.blocked_until = blocked_until
                 self._hold(group, "", self._pools.cause(pool, candidate.priority), blocked_until - moment)
             elif shortage is not None:
-                self._hold(group, candidate.ordering_key if candidate.suspect else "", shortage, UNTIL_NEXT_CYCLE)
+                drawn.short.append((group, candidate))
             if blocked_until > moment or shortage or in_batch.get(pool, 0) >= self._pools.batch_limit(pool):
                 self._share.refund(candidate, self._cfg.projects)
                 drawn.unused.setdefault(group, []).append(candidate)
@@ -223,6 +227,15 @@ class Round:
         else:
             group.block(candidate.ordering_key, until)
             self._hold(group, candidate.ordering_key, cause, seconds)
+
+    def _hold_short(self, short: list[tuple[GroupCursor, Candidate]]) -> None:
+        """Report a lack of slots where there still is one: those of denied candidates are free again."""
+        for group, candidate in short:
+            queue = self._cfg.queues[candidate.queue_id]
+            pooled = bool(candidate.pool or queue.pool)
+            cause = self._capacity.shortage(queue, lane_for(candidate), pooled=pooled)
+            if cause is not None:
+                self._hold(group, candidate.ordering_key if candidate.suspect else "", cause, UNTIL_NEXT_CYCLE)
 
     def _hold(self, group: GroupCursor, ordering_key: str, cause: Cause, seconds: float) -> None:
         """Write into the ledger what the group or one ordering key of it waits for."""

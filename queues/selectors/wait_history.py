@@ -181,8 +181,8 @@ def _intervals(job: Job, began: datetime, ended: datetime) -> list[WaitInterval]
 
 
 def _cut(intervals: Sequence[WaitInterval], began: datetime, ended: datetime) -> list[Span]:
-    """Cover [began, ended] without overlap: what holds all groups counts before what holds the group, and that before
-    what holds one ordering key; what is left is `turn`."""
+    """Cover [began, ended] without overlap. What holds all groups counts first, then what holds the ordering key itself,
+    then what holds the group; the rest is `turn`."""
     rows = sorted((row for row in intervals if row.began_at < ended), key=lambda row: row.began_at)
     edges = {began, ended}
     for row in rows:
@@ -206,4 +206,4 @@ def _cut(intervals: Sequence[WaitInterval], began: datetime, ended: datetime) ->
 
 
 def _breadth(row: WaitInterval) -> tuple[bool, bool]:
-    return row.queue_id is not None, row.ordering_key != ""
+    return row.queue_id is not None, row.ordering_key == ""

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db.models import Count, Max
 
+from queues import redaction
 from queues.models import DeadLetter
 
 
@@ -20,4 +21,8 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
         .order_by("-count")[:6]
     )
     errors = dict(DeadLetter.objects.filter(pk__in=[group["newest"] for group in groups]).values_list("pk", "error"))
-    return {"groups": [{**group, "error": errors.get(group["newest"], "")} for group in groups]}
+    return {
+        "groups": [
+            {**group, "error": redaction.hide_in_text(errors.get(group["newest"], "")[:1000])} for group in groups
+        ]
+    }

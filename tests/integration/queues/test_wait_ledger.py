@@ -11,6 +11,7 @@ import pytest
 
 from controlplane.observability import queue_metrics
 from queues import wait_metric
+from queues.connection import client
 from queues.dispatcher import capacity, denials, dispatcher, wait_ledger
 from queues.dispatcher import round as round_module
 from queues.dispatcher.wait_ledger import WaitLedger, take_over
@@ -21,7 +22,7 @@ from queues.selectors import wait_history
 from queues.services import queue_actions
 from queues.states import GroupKey
 from quotas import clock
-from tests.integration.queues.desk import Desk, failed, fresh
+from tests.integration.queues.desk import OK, Desk, failed, fresh
 from tests.integration.queues.test_rest import api
 
 CALL: dict[str, Any] = {"type": "http.request", "payload": {"pool": "llm", "path": "/"}}
@@ -235,3 +236,43 @@ def test_every_cause_that_is_written_is_a_reason_code() -> None:
     )
     assert {"queue_concurrency", "no_pool", "no_dispatcher", "policy_limit"} <= written
     assert written - {"began_at"} <= set(REASONS)
+
+
+def test_waits_and_runs_of_mixed_jobs_add_up_to_their_lives(desk: Desk) -> None:
+    """Through a policy, a pool, a pause, retries, dependencies, an empty Redis and another leader."""
+    desk.policy("chat", "user", 2, algorithm="sliding_window", window=10.0)
+    desk.pool(limits=[{"unit": "requests", "algorithm": "token_bucket", "limit": 60, "window": 60.0, "burst": 5}])
+    paused = desk.queue("paused")
+    desk.queue("flaky", retry={"strategy": "fixed", "initial": 3.0, "jitter": 0.0, "max_attempts": 4})
+    queue_actions.pause(paused, actor="tests", reason="for a while")
+    desk.renew_configuration()
+    jobs = desk.submit(40, user="u") + desk.submit(30, **CALL) + desk.submit(20, queue="paused")
+    flaky = desk.submit(20, queue="flaky")
+    jobs += flaky + desk.submit(20, after=[flaky[0].uid])
+    troubled = {job.pk for job in flaky}
+    worker = desk.worker(places=8)
+    leader = desk.dispatcher
+    for second in range(90):
+        worker.beat()
+        desk.cycle(leader)
+        for claimed in worker.claim():
+            again = claimed.id in troubled and claimed.job.attempts_made == 1
+            worker.settle([claimed], failed() if again else OK)
+        desk.skip(0.5)
+        if second == 20:
+            desk.renew_configuration()
+            client().flushall()
+        if second == 30:
+            queue_actions.resume(paused, actor="tests", reason="done")
+            desk.renew_configuration()
+        if second == 40:
+            desk.skip(8.0)
+            leader = desk.another_dispatcher("d2")
+    for job in jobs:
+        assert_gapless(job)
+        row = fresh(job)
+        spans = wait_history.spans_of(row)
+        life = ((row.finished_at or clock.now()) - row.created_at).total_seconds()
+        assert abs(sum(span.seconds for span in spans) - life) < 0.05
+    seen = {span.code for job in jobs for span in wait_history.waits_of(fresh(job)) if span.seconds >= 1}
+    assert {"policy_limit", "account_limit", "queue_paused", "retry_backoff", "dependency", "no_dispatcher"} <= seen
