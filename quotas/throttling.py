@@ -28,7 +28,7 @@ class PolicyThrottle(BaseThrottle):
         named = {"cost": cost} if cost is not None else {}
         plain = request._request
         asked = enforcement.check_of(plain, **named)
-        if asked.user is None and getattr(request.user, "is_authenticated", False):
+        if asked.user is None and enforcement.counts_users() and getattr(request.user, "is_authenticated", False):
             key = getattr(request.user, "pk", None)
             asked = enforcement.check_of(plain, user=str(request.user if key is None else key), **named)
         answer = enforcement.enforce(asked)

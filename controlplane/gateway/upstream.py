@@ -22,6 +22,8 @@ KEPT = 2_000
 """Ways of accounts that are remembered."""
 BUFFER = 64 * 1024
 """Bytes of an answer that are read ahead of its caller."""
+WHOLE = 15.0
+"""Seconds in which an answer that is read whole must have come: its caller waits for all of it."""
 
 
 class NotConnected(Exception):
@@ -132,12 +134,17 @@ async def parts_of(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body up to `limit` bytes, for the answers that may not be passed on. Raises `Unanswered`."""
+    """The body up to `limit` bytes, for the answers that may not be passed on. Raises `Unanswered`, also where it has
+    not come in time: a provider that sends a byte now and then would occupy its caller and the account's slot."""
     parts, size = [], 0
-    async for part in parts_of(response):
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            break
-        await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(WHOLE):
+            async for part in parts_of(response):
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    break
+                await asyncio.sleep(0)
+    except TimeoutError as error:
+        raise Unanswered("timeout") from error
     return b"".join(parts)[:limit]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 from unfold.decorators import display
@@ -11,9 +12,9 @@ from unfold.enums import ActionVariant
 
 from queues.models import Queue
 from queues.selectors.queues import QueueDepth, depths
-from queues.services import queue_actions
+from queues.services import queue_actions, uses
 from quotas.admin.audit import actor_of
-from quotas.admin.base import SluiceAdmin
+from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
 from quotas.admin.reason_action import reason_action
 from quotas.admin.visibility import project_ids
@@ -23,9 +24,23 @@ def _without_pool(field: Any) -> Any:
     return tuple(name for name in field if name != "pool") if isinstance(field, tuple) else field
 
 
+class QueueForm(ReasonForm):
+    """Jobs that wait for an account of the queue's pool would not run, and fail, without it."""
+
+    def clean_pool(self) -> Any:
+        pool = self.cleaned_data["pool"]
+        stored = Queue.objects.filter(pk=self.instance.pk).first()
+        if pool is None and stored is not None and stored.pool_id is not None:
+            waiting = ", ".join(use.what for use in uses.waiting_for_queues_pool(stored))
+            if waiting:
+                raise forms.ValidationError(f"Can't be removed: {waiting} may need it. Let them finish or cancel them.")
+        return pool
+
+
 @admin.register(Queue)
 class QueueAdmin(SluiceAdmin):
     empty_text = "A queue holds jobs until limits, accounts and workers let them run."
+    form = QueueForm
     shared = True
     list_display = ["name", "state", "waiting", "running", "lane", "concurrency", "pool", "retry_policy", "timeout"]
     list_filter = ["lane"]

@@ -30,7 +30,7 @@ def waiting_for_queues_pool(queue: Queue) -> Iterable[Use]:
 def _pool(row: Pool) -> Iterator[Use]:
     if any(row.name in pools for pools in IntakePart.objects.values_list("pools", flat=True)):
         yield Use("jobs of a bulk that is being accepted; try again in a moment")
-    yield from _unfinished(Job.objects.filter(Q(pool=row.name) | Q(pool="", queue__pool=row)))
+    yield from _unfinished(Job.objects.filter(Q(pool=row.name) | Q(pool="", queue__pool=row)), by_name=True)
     for recurring in Recurring.objects.all():
         if pool_of(recurring) == row.name:
             yield Use(f"recurring job {recurring.name} goes through it", named=True)
@@ -72,7 +72,7 @@ def _kept(jobs: QuerySet[Job]) -> Iterator[Use]:
         yield Use(what, lambda actor, reason: removal.remove_all(jobs), "deletes them with their dead letters")
 
 
-def _unfinished(jobs: QuerySet[Job]) -> Iterator[Use]:
+def _unfinished(jobs: QuerySet[Job], *, by_name: bool = False) -> Iterator[Use]:
     jobs = jobs.filter(stage__in=LIVE_STAGES)
     count = jobs.count()
     if count:
@@ -80,6 +80,7 @@ def _unfinished(jobs: QuerySet[Job]) -> Iterator[Use]:
             _count(count, "unfinished job", "unfinished jobs"),
             lambda actor, reason: cancel.cancel_all(jobs, actor=actor, reason=reason),
             "cancels them",
+            by_name=by_name,
         )
 
 

@@ -13,6 +13,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 DEADLINE = 15.0
@@ -66,8 +68,7 @@ def post(
 def _connect(host: str, port: int, permitted: Callable[[Address], bool], ends: float) -> socket.socket:
     """A connection to the first permitted address that accepts one."""
     refused: Exception = AddressRefused(AddressRefused.__doc__)
-    for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        address = str(place[0])
+    for address in _addresses(host, port, ends):
         if not permitted(ipaddress.ip_address(address.partition("%")[0])):
             continue
         left = ends - time.monotonic()
@@ -81,6 +82,26 @@ def _connect(host: str, port: int, permitted: Callable[[Address], bool], ends: f
         sock.settimeout(max(ends - time.monotonic(), 0.001))
         return sock
     raise refused
+
+
+def _addresses(host: str, port: int, ends: float) -> list[str]:
+    """The addresses of a name. The system's resolver has no deadline of its own, so it is asked in a thread that is left
+    behind when the time is over."""
+    found: Future[list[Any]] = Future()
+
+    def resolve() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
+            found.set_exception(error)
+
+    threading.Thread(target=resolve, name="resolve", daemon=True).start()
+    try:
+        return [str(place[0]) for *_, place in found.result(max(ends - time.monotonic(), 0.0))]
+    except TimeoutError as error:
+        if found.done():
+            raise
+        raise TooSlow(TooSlow.__doc__) from error
 
 
 def _exchange(sock: socket.socket, netloc: str, target: str, body: bytes, headers: Mapping[str, str]) -> int:

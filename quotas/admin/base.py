@@ -15,15 +15,28 @@ from quotas.admin.deletion import DeletesWithReason
 from quotas.admin.reason import ReasonField
 from quotas.admin.visibility import project_ids, visible
 from quotas.models import Project
+from quotas.services import in_use
 
+RENAMED = {"name", "slug"}
+"""Fields by which other parts of the configuration and jobs name a row."""
 OPERATE = "quotas.operate"
 """The permission to steer what runs: pause, replay, reset."""
 
 
 class ReasonForm(forms.ModelForm):
-    """A form that also asks why."""
+    """A form that also asks why, and refuses another name where something needs the present one."""
 
     reason = ReasonField(required=False)
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        for name in RENAMED & set(self.changed_data) & set(given):
+            stored = type(self.instance)._default_manager.filter(pk=self.instance.pk).first()
+            found = in_use.naming(stored) if stored is not None else []
+            if found:
+                why = ", ".join(use.what for use in found)
+                self.add_error(name, f"Can't be renamed while it is used under its name: {why}.")
+        return given
 
 
 class SluiceAdmin(DeletesWithReason):

@@ -19,6 +19,7 @@ from quotas.admin.reason_action import reason_action
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
 from quotas.services import account_actions
+from quotas.suggestions import did_you_mean
 
 
 class PoolForm(ReasonForm):
@@ -31,7 +32,7 @@ class PoolForm(ReasonForm):
         names = self.cleaned_data["fallback"]
         known = set(Pool.objects.values_list("name", flat=True))
         if unknown := [name for name in names if name not in known]:
-            raise forms.ValidationError(f"There is no pool {unknown[0]!r}.")
+            raise forms.ValidationError(f"There is no pool {unknown[0]!r}{did_you_mean(unknown[0], known)}.")
         if self.instance.name in names:
             raise forms.ValidationError("A pool can't fall back to itself.")
         return names
@@ -42,7 +43,7 @@ class PoolForm(ReasonForm):
             return None
         known = set(Project.objects.values_list("slug", flat=True))
         if unknown := [slug for slug in slugs if slug not in known]:
-            raise forms.ValidationError(f"There is no project {unknown[0]!r}.")
+            raise forms.ValidationError(f"There is no project {unknown[0]!r}{did_you_mean(unknown[0], known)}.")
         return list(dict.fromkeys(slugs))
 
     def clean(self) -> dict[str, Any]:

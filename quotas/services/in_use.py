@@ -26,6 +26,8 @@ class Use:
     """What `end` does, such as `cancels them`."""
     named: bool = False
     """It is another part of the configuration that names the row: `apply`, which sees all of it, checks that itself."""
+    by_name: bool = False
+    """Work that waits names the row, so that it would not find it under another name."""
 
 
 Finder = Callable[[Any], Iterable[Use]]
@@ -42,6 +44,11 @@ def register(model: type[Model], finder: Finder) -> None:
 def uses(row: Model) -> list[Use]:
     """All that needs the row; what has to end first comes first."""
     return [use for finder in _finders.get(type(row), ()) for use in finder(row)]
+
+
+def naming(row: Model) -> list[Use]:
+    """What would not find the row any more under another name."""
+    return [use for use in uses(row) if use.named or use.by_name]
 
 
 def _pool(row: Pool) -> Iterable[Use]:
@@ -61,6 +68,9 @@ def _tier(row: Tier) -> Iterable[Use]:
 
 
 def _project(row: Project) -> Iterable[Use]:
+    for name, slugs in Pool.objects.exclude(projects=None).values_list("name", "projects"):
+        if row.slug in (slugs or ()):
+            yield Use(f"pool {name} lists it", named=True)
     keys = ApiKey.objects.filter(project=row, revoked_at=None).count()
     if keys:
         yield Use(f"{keys} API key{'s' * (keys != 1)} of it in force", lambda actor, reason: None, "revokes them")

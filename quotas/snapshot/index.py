@@ -74,8 +74,11 @@ class Bucket:
 class PolicyIndex:
     def __init__(self, policies: Iterable[CompiledPolicy]) -> None:
         self._buckets: dict[tuple[str, str], Bucket] = {}
+        self.counts_users = False
+        """Whether one of the policies is of the scope user."""
         for policy in sorted(policies, key=lambda policy: policy.name):
             self._buckets.setdefault((policy.project, policy.tier), Bucket()).add(policy)
+            self.counts_users = self.counts_users or policy.scope == "user"
 
     def buckets(self, project: str, tiers: Iterable[str]) -> list[Bucket]:
         """The buckets that apply to a caller of this project (empty: none) and of these tiers."""

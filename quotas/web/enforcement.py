@@ -34,6 +34,7 @@ from quotas.rest import decisions
 from quotas.rest.problems import MEDIA_TYPE, document
 from quotas.services import limits, outcomes
 from quotas.services.limits import Check
+from quotas.snapshot import resolve
 from quotas.snapshot.config import configuration
 from quotas.snapshot.patterns import Endpoint, compile_pattern, routed
 from quotas.web import bodies
@@ -57,7 +58,7 @@ def check_of(request: HttpRequest, **overrides: Any) -> Check:
     options = _options()
     facts: dict[str, Any] = {
         "ip": client_ip(request),
-        "user": (options.user_of or user_of)(request),
+        "user": (options.user_of or user_of)(request) if "user" not in overrides and counts_users() else None,
         "project": options.project_of(request) if options.project_of else options.project,
         "endpoint": request.path_info,
         "method": request.method,
@@ -69,6 +70,13 @@ def check_of(request: HttpRequest, **overrides: Any) -> Check:
     facts["cost"] = limits.cost_of(facts.get("cost"))
     facts["user"], facts["keys"] = limits.text_of(facts["user"]), limits.texts_of(facts["keys"])
     return Check(**facts)
+
+
+def counts_users() -> bool:
+    """Whether any policy or tier depends on the user. Where none does, a request's user is not asked for: that reads the
+    session, which takes queries and makes the answer vary by its cookie."""
+    snapshot = resolve.snapshot()
+    return bool(snapshot.user_tiers) or snapshot.index.counts_users
 
 
 def is_excluded(request: HttpRequest) -> bool:

@@ -123,8 +123,13 @@ def gateway_scene() -> Iterator[Scene]:
                     "name": "narrow", "provider": "openai", "accounts": one,
                     "limits": [{"unit": "requests", "algorithm": "sliding_window", "limit": 1, "window": "2s"}],
                 },
+                {
+                    "name": "rare", "provider": "openai", "accounts": one,
+                    "limits": [{"unit": "requests", "algorithm": "sliding_window", "limit": 1, "window": "50s"}],
+                },
             ],
             "policies": [
+                {"name": "rarely", "scope": "custom", "key_name": "rarely", "algorithm": "sliding_window", "limit": 1, "window": "50s"},
                 {"name": "few", "scope": "custom", "key_name": "few", "algorithm": "sliding_window", "limit": 1, "window": "2s"},
                 {"name": "one-at-a-time", "scope": "custom", "key_name": "single", "algorithm": "concurrency", "limit": 1},
                 {"name": "two-per-minute", "scope": "custom", "key_name": "single", "algorithm": "fixed_window", "limit": 30, "window": "1h"},

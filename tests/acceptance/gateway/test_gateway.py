@@ -74,6 +74,26 @@ def test_prefer_wait_waits_for_the_caller_and_for_the_account(scene: Scene) -> N
         assert float(waited.headers["sluice-waited"]) > 0.2
 
 
+@pytest.mark.parametrize(
+    ("pool", "fields", "change"),
+    [
+        ("llm", {"Sluice-Keys": "rarely=x"}, "Policy.objects.get(name='rarely')"),
+        ("rare", {}, "PoolLimit.objects.get(pool__name='rare')"),
+    ],
+)
+def test_prefer_wait_follows_a_change_of_what_it_waits_for(
+    scene: Scene, pool: str, fields: dict[str, str], change: str
+) -> None:
+    assert scene.call(pool, headers=fields).status_code == 200
+    with ThreadPoolExecutor(1) as threads:
+        waiter = threads.submit(scene.call, pool, headers={**fields, "Prefer": "wait=60"})
+        time.sleep(0.5)
+        assert not waiter.done(), "it waits"
+        code = f"from quotas.models import Policy, PoolLimit; row = {change}; row.limit = 100; row.save()"
+        scene.instance.manage("shell", "-c", code)
+        assert waiter.result(20).status_code == 200, "long before the window moves on"
+
+
 def test_those_who_wait_go_in_order_of_arrival(scene: Scene) -> None:
     assert scene.call("narrow", headers={"Prefer": "wait=10"}).status_code == 200
     done: list[int] = []

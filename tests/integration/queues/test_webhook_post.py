@@ -135,3 +135,25 @@ def test_only_permitted_addresses_are_called() -> None:
         assert "127.0.0.1" in asked
         # Of a name with several addresses, one that refuses the connection is not the end.
         assert post(f"http://localhost:{port}/", b"{}", {}) == 200
+
+
+def test_a_name_that_is_not_resolved_ends_with_the_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: release.wait(60) and [])
+    began = time.monotonic()
+    try:
+        with pytest.raises(TooSlow):
+            post("http://hooks.example.com/", b"{}", {}, deadline=0.5)
+        assert time.monotonic() - began < 10.0
+    finally:
+        release.set()
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), TimeoutError("no name server")])
+def test_a_name_that_is_unknown_says_so(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def unknown(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(type(error), match=str(error.args[-1])):
+        post("http://hooks.example.com/", b"{}", {})

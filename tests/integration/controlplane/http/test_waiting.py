@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
+from quotas.models import Account, Override, Policy, PoolLimit
 from quotas.runtime.connection import limiter
 from quotas.services import limits_async
 from tests.integration.controlplane.http.asgi import Answered, Door
@@ -180,6 +182,83 @@ def test_an_acquire_that_hangs_up_leaves_no_account_taken(door: Door, store: red
 
     answer = door.run(story())
     assert answer is not None and answer.status == 200, pool
+
+
+RARELY: dict[str, Any] = {"algorithm": "sliding_window", "window": 50.0}
+"""Longer than anybody waits for these tests."""
+
+
+def _more(changed: Policy) -> None:
+    changed.limit = 2
+    changed.save()
+
+
+def _override(changed: Policy) -> None:
+    Override.objects.create(policy=changed, key="u", limit=5, reason="test")
+
+
+def _remove(changed: Policy) -> None:
+    changed.delete()
+
+
+@pytest.mark.parametrize("change", [_more, _override, _remove])
+def test_a_waiting_check_follows_a_change_of_its_policy(
+    door: Door, store: redis.Redis, way: str, change: Callable[[Policy], None]
+) -> None:
+    changed = policy("users", "user", 1, **RARELY)
+    key = api("check", project="acme")
+
+    async def story() -> Any:
+        assert (await ask(door, key, user="u")).status == 200
+        waiter = ask(door, key, user="u", max_wait=60)
+        await line_of(door, 1)
+        await asyncio.to_thread(change, changed)
+        return await asyncio.wait_for(waiter, 20)
+
+    assert door.run(story()).status == 200
+
+
+def test_a_waiting_check_is_refused_where_its_policy_refuses_all_from_now_on(
+    door: Door, store: redis.Redis, way: str
+) -> None:
+    changed = policy("users", "user", 1, **RARELY)
+    key = api("check", project="acme")
+
+    async def story() -> Any:
+        assert (await ask(door, key, user="u")).status == 200
+        waiter = ask(door, key, user="u", max_wait=60)
+        await line_of(door, 1)
+        changed.limit = 0
+        await asyncio.to_thread(changed.save)
+        return await asyncio.wait_for(waiter, 20)
+
+    assert door.run(story()).status == 429
+
+
+@pytest.mark.parametrize("change", ["limit", "account"])
+def test_a_waiting_acquire_follows_a_change_of_its_pool(door: Door, store: redis.Redis, change: str) -> None:
+    pool = make_pool(accounts=1)
+    limit = PoolLimit.objects.create(pool=pool, limit=1, **RARELY)
+    key = api("submit", "read", project="acme")
+
+    def alter() -> None:
+        if change == "limit":
+            limit.limit = 5
+            limit.save()
+        else:
+            Account.objects.create(pool=pool, name="new", credential="another-credential")
+
+    async def story() -> Any:
+        lease = await ask(door, key, ACQUIRE)
+        assert lease.status == 200
+        assert (await ask(door, key, f"/api/v1/leases/{lease.json()['lease']}/settle", status=200)).status == 200
+        waiter = ask(door, key, ACQUIRE, max_wait=60)
+        await asyncio.sleep(0.3)
+        assert not waiter.done(), "it waits"
+        await asyncio.to_thread(alter)
+        return await asyncio.wait_for(waiter, 20)
+
+    assert door.run(story()).status == 200
 
 
 def test_fields_that_decide_nothing_may_stand_twice(door: Door, store: redis.Redis) -> None:
