@@ -10,7 +10,7 @@ from unfold.paginator import InfinitePaginator
 
 from controlplane.admin.targets import address_of
 from controlplane.models import AuditEntry
-from queues.admin.job import pretty
+from queues.admin.pretty_json import pretty
 from quotas.admin.base import ReadOnlyAdmin
 
 
