@@ -65,6 +65,14 @@ def words(value: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
+def member_names(value: str) -> tuple[str, ...]:
+    """Names of JSON members, separated by commas, in lower case without blanks, dashes, dots and underscores."""
+    found = tuple("".join(letter for letter in word.lower() if letter not in " _.-") for word in words(value))
+    if not all(len(name) >= 3 for name in found):
+        raise ValueError("must be names of at least three letters or digits, separated by commas")
+    return found
+
+
 def networks(value: str) -> tuple[Network, ...]:
     """Networks in CIDR form, separated by commas."""
     try:
@@ -142,6 +150,7 @@ class Environment:
     debug: bool = variable("SLUICE_DEBUG", flag, False)
 
     task_modules: tuple[str, ...] = variable("SLUICE_TASK_MODULES", words, ())
+    redact_names: tuple[str, ...] = variable("SLUICE_REDACT_NAMES", member_names, ())
     callback_networks: tuple[Network, ...] | None = variable("SLUICE_CALLBACK_NETWORKS", networks, None)
     concurrency: int = variable("SLUICE_CONCURRENCY", whole(1, 100_000), 50)
     cpu_concurrency: int = variable("SLUICE_CPU_CONCURRENCY", whole(1, 10_000), 16)

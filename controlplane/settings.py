@@ -39,6 +39,7 @@ MAX_MEMORY = ENV.max_memory
 RETENTION_DAYS = ENV.retention_days
 RETENTION_COUNT = ENV.retention_count
 _LOOPBACK = environment.networks("127.0.0.0/8,::1/128") if EMBEDDED_SQL else ()
+REDACT_NAMES = ENV.redact_names
 CALLBACK_NETWORKS = list(_LOOPBACK if ENV.callback_networks is None else ENV.callback_networks)
 ALERT_CALM = ENV.alert_calm
 """Seconds for which a problem must be over before its alert ends."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from django.conf import settings
+
 from queues.registry import REDACTED
 
 ENDINGS = (
     "password", "passwd", "secret", "token", "apikey", "authorization", "credential", "credentials", "privatekey",
     "accesskey", "cookie", "signature",
 )  # fmt: skip
-"""A member whose name ends so, without dashes and underscores, is hidden: `X-Api-Key`, `client_secret`, but not `max_tokens`."""
+"""A member whose name ends so, without dashes and underscores, is hidden: `X-Api-Key`, `client_secret`, but not `max_tokens`. The setting `REDACT_NAMES` adds to them."""
 IN_QUERY = re.compile(r"([?&;])([\w.~-]+)=([^&;#\s\"']+)")
 
 
 def is_secret(name: str) -> bool:
-    return re.sub(r"[\s_.-]", "", name).lower().endswith(ENDINGS)
+    return re.sub(r"[\s_.-]", "", name).lower().endswith((*ENDINGS, *settings.REDACT_NAMES))
 
 
 def hide(value: Any, name: str = "") -> Any:

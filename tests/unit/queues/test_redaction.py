@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from queues.redaction import hide, hides, is_secret, restore
 
@@ -45,3 +46,20 @@ def test_a_mark_that_is_moved_elsewhere_is_noticed() -> None:
     edited = hide(PAYLOAD)
     edited["json"]["users"].append(dict(edited["json"]["users"][0]))
     assert hides(restore(edited, PAYLOAD))
+
+
+def test_the_setting_adds_names(settings) -> None:
+    assert hide({"IBAN": "DE1"}) == {"IBAN": "DE1"}
+    settings.REDACT_NAMES = ("iban", "pincode")
+    assert hide({"IBAN": "DE1", "x": [{"pin_code": 4}], "plan": 1}) == {
+        "IBAN": "[redacted]", "x": [{"pin_code": "[redacted]"}], "plan": 1,
+    }  # fmt: skip
+    assert "DE1" not in hide("GET /pay?iban=DE1&a=2")
+
+
+def test_names_are_read_from_the_environment() -> None:
+    from controlplane.environment import read
+
+    assert read({"SLUICE_REDACT_NAMES": "Pin-Code, iban"}).redact_names == ("pincode", "iban")
+    with pytest.raises(ImproperlyConfigured, match="SLUICE_REDACT_NAMES must be names"):
+        read({"SLUICE_REDACT_NAMES": "a"})

@@ -132,3 +132,22 @@ def test_a_batch_says_its_groups_waits(signed_in: SignIn, day: Day) -> None:
     waits = page.partition('id="waits"')[2]
     assert re.search(r"Policy limit</td><td class=\"sl-num\">40\.0</td>", waits)
     assert re.search(r"Queue paused</td><td class=\"sl-num\">30\.0</td>", waits)
+
+
+def test_markup_in_what_callers_send_is_shown_as_text(signed_in: SignIn, day: Day) -> None:
+    bad = "<script>alert(1)</script>"
+    job = make_waited(day)
+    WaitInterval.objects.update(name=bad)
+    Attempt.objects.filter(job=job).update(error=bad, account=bad)
+    Job.objects.filter(pk=job.pk).update(
+        payload={bad: bad}, result=[bad], error=bad, reason=bad, user=bad, type=bad, stage=Stage.DONE
+    )
+    client = signed_in("root")
+    for path in (f"queues/job/{job.pk}/change/", "queues/job/", f"queues/job/?q={bad}"):
+        assert bad not in page_of(client, path)
+
+
+def test_a_huge_payload_is_shortened(signed_in: SignIn, day: Day) -> None:
+    Job.objects.filter(pk=day.dead.pk).update(payload={"text": "x" * 3_000_000})
+    page = page_of(signed_in("viewer"), f"queues/job/{day.dead.pk}/change/")
+    assert len(page) < 600_000 and "The first 100,000 of 3,000," in page
