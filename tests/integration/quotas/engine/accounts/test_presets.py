@@ -9,7 +9,7 @@ from controlplane.paths import PACKAGE_DIR
 from quotas.models import Pool
 
 PRESETS = sorted((PACKAGE_DIR / "presets").glob("*.yaml"))
-CREDENTIALS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TELEGRAM_BOT_TOKEN", "GITHUB_TOKEN")
+CREDENTIALS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TELEGRAM_BOT_TOKEN", "GITHUB_TOKEN", "GEMINI_API_KEY")
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +29,9 @@ def test_it_applies(preset):
 
 
 def test_there_are_presets():
-    assert [path.stem for path in PRESETS] == ["anthropic", "github", "openai", "telegram"]
+    assert [path.stem for path in PRESETS] == ["anthropic", "gemini", "github", "openai", "telegram"]
 
 
 def test_an_unknown_preset_is_refused_with_the_names_that_exist():
-    with pytest.raises(CommandError, match="anthropic, github, openai, telegram"):
+    with pytest.raises(CommandError, match="anthropic, gemini, github, openai, telegram"):
         call_command("apply", "preset:opnai")
