@@ -378,5 +378,10 @@ def test_waits_and_runs_of_mixed_jobs_add_up_to_their_lives(desk: Desk) -> None:
         spans = wait_history.spans_of(row)
         life = ((row.finished_at or clock.now()) - row.created_at).total_seconds()
         assert abs(sum(span.seconds for span in spans) - life) < 0.05
-    seen = {span.code for job in jobs for span in wait_history.waits_of(fresh(job)) if span.seconds >= 1}
+    seen = {
+        span.code
+        for job in jobs
+        for span in wait_history.waits_in(wait_history.spans_of(fresh(job)))
+        if span.seconds >= 1
+    }
     assert {"policy_limit", "account_limit", "queue_paused", "retry_backoff", "dependency", "no_dispatcher"} <= seen
