@@ -16,7 +16,8 @@ from django.db import IntegrityError, transaction
 from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
-from queues.models import Batch, IntakePart, Job
+from queues.lifecycle.sql import read_keys, row_of
+from queues.models import Batch, Job
 from queues.services import idempotency, intake, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.specs import JobSpec, read_job
@@ -24,6 +25,9 @@ from queues.sql import one_of, retry_after_deadlock, slices
 from queues.states import LIVE_STAGES
 from quotas import clock
 from quotas.models import Project
+
+FEW = 20
+"""More jobs than these are inserted without the ORM, which takes longer over a row than SQL does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ def accept(
         return (drawn or Submission(prepared)).accept(batch, in_parts)
     except IntegrityError:
         # Another process accepted the same idempotency key between our look and our insert: now it is found.
+        if drawn is not None:
+            drawn.parts = None
         return Submission(prepared).accept(batch, in_parts)
 
 
@@ -122,15 +128,15 @@ class Submission:
         self._answered: list[tuple[str, str, Job]] = []
         """Keys, with the hashes of their requests, that earlier jobs answer."""
         self._answers: list[Accepted] = []
-        self._parts: list[IntakePart] | None = None
-        """The drafts in parts, if these were made before anything was locked."""
+        self.parts: list[intake.Part] | None = None
+        """The drafts in parts, if they are accepted so. Their rows are still to be written."""
         self._count: Counter[int] = Counter()
         """Drafts by queue."""
 
     def make_parts(self) -> None:
         """Make the parts of a bulk before anything is locked. Which jobs `after` names is known under the lock only."""
         if not self._linked:
-            self._parts = intake.parts_of(self._project, self._drafts)
+            self.parts = intake.parts_of(self._project, self._drafts)
 
     def draw(self, now: datetime, *, locked: bool = False) -> None:
         """Find for each submission the job that answers it, or the draft that is inserted."""
@@ -248,11 +254,17 @@ class Submission:
         queue_room.check_room(self._count)
         idempotency.remember(self._project, self._answered)
         if self._in_parts and self._batch is not None:
-            parts = self._parts if self._parts is not None else intake.parts_of(self._project, self._drafts)
-            intake.write(parts, self._batch, now)
+            if self.parts is None:
+                self.parts = intake.parts_of(self._project, self._drafts)
+            intake.write(self.parts, self._batch, now)
             return
         effects = Effects()
-        intake.write_rows(effects, self._drafts)
+        rows = None
+        if len(self._drafts) > FEW:
+            rows = [row_of(draft.job) for draft in self._drafts]
+        intake.write_rows(effects, self._drafts, rows)
+        if rows is not None:
+            read_keys([draft.job for draft in self._drafts])
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]
         idempotency.remember(self._project, keys)
         apply(effects, now)
