@@ -102,6 +102,13 @@ def insert(rows: Sequence[tuple[Any, ...]]) -> None:
             cursor.executemany(_INSERT, rows)
 
 
+def insert_one(row: tuple[Any, ...]) -> int:
+    """Insert one new job; returns its key."""
+    with connection.cursor() as cursor:
+        cursor.execute(f'{_INSERT} RETURNING "id"', row)
+        return int(cursor.fetchone()[0])
+
+
 def read_keys(jobs: Sequence[Job]) -> None:
     """Set the `pk` of jobs that `insert` has written."""
     if jobs:

@@ -60,12 +60,17 @@ def _job_of(fields: Mapping[str, Any]) -> Job:
     callers="submit, intake",
     effects=["wake-up"],
 )
-def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]] | None = None) -> None:
-    """Insert the rows of accepted jobs. Owes a wake-up for what may run now or at a time."""
-    if rows is None:
-        Job.objects.bulk_create(jobs, batch_size=500)
+def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]], *, keys: bool) -> None:
+    """Insert the rows of accepted jobs, their values as `sql.row_of` makes them; with `keys` each job gets its `pk`. Owes a
+    wake-up for what may run now or at a time."""
+    if keys and len(jobs) == 1:
+        jobs[0].pk = sql.insert_one(rows[0])
     else:
         sql.insert(rows)
+        if keys:
+            sql.read_keys(jobs)
+    for job in jobs:
+        job._state.adding = False
     effects.appended.update(job.group for job in jobs if job.stage == Stage.READY)
     effects.wake |= any(job.stage == Stage.SCHEDULED for job in jobs)
 

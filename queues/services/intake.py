@@ -212,11 +212,13 @@ def _clear_used_keys(project: Project, drafts: Sequence[Draft], rows: list[tuple
             rows[position] = row_of(draft.job)
 
 
-def write_rows(effects: Effects, drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]] | None = None) -> None:
+def write_rows(
+    effects: Effects, drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]], *, keys: bool = False
+) -> None:
     """Insert the jobs and what they wait for; a job that has ended already is treated like one that ends later.
-    `rows`: the jobs' values, if they were built before anything was locked."""
-    accept(effects, [draft.job for draft in drafts], rows)
-    if rows is not None:
+    `rows`: the jobs' values (`sql.row_of`). `keys`: each job gets its `pk`."""
+    accept(effects, [draft.job for draft in drafts], rows, keys=keys)
+    if not keys:
         read_keys([draft.job for draft in drafts if draft.after or draft.keys])
     pairs = [(draft.job, after) for draft in drafts for after in draft.after]
     if not pairs:

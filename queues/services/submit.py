@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
-from queues.lifecycle.sql import read_keys, row_of
+from queues.lifecycle.sql import row_of
 from queues.models import Batch, Job
 from queues.services import idempotency, intake, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
@@ -25,9 +25,6 @@ from queues.sql import one_of, retry_after_deadlock, slices
 from queues.states import LIVE_STAGES
 from quotas import clock
 from quotas.models import Project
-
-FEW = 20
-"""More jobs than these are inserted without the ORM, which takes longer over a row than SQL does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,6 @@ class Submission:
         self._batch: Batch | None = None
         self._in_parts = False
         self._unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
-        self._queues = {draft.job.queue_id for draft in prepared.drafts if draft}
         self._linked = any(spec.after for spec in prepared.specs)
         """Whether any submission waits for jobs."""
         self._batches: Mapping[str, Batch] = {}
@@ -166,12 +162,11 @@ class Submission:
         return self._answers
 
     def _lock(self) -> None:
-        """Jobs, then batches, then queues: everywhere in this order."""
+        """Jobs, then batches, then queues (in `_insert`): everywhere in this order."""
         specs = self._prepared.specs
         self._awaited = lock_dependencies(specs, self._project)
         if self._batch is None:
             self._batches = lock_batches(self._project, [spec.batch for spec in specs if spec.batch is not None])
-        queue_room.lock(self._queues)
 
     def _existing(self, now: datetime, locked: bool) -> tuple[Mapping[str, Job], Mapping[str, Job]]:
         """The jobs that answer a submission already: by idempotency key, and by unique key. In this order: what becomes
@@ -259,12 +254,7 @@ class Submission:
             intake.write(self.parts, self._batch, now)
             return
         effects = Effects()
-        rows = None
-        if len(self._drafts) > FEW:
-            rows = [row_of(draft.job) for draft in self._drafts]
-        intake.write_rows(effects, self._drafts, rows)
-        if rows is not None:
-            read_keys([draft.job for draft in self._drafts])
+        intake.write_rows(effects, self._drafts, [row_of(draft.job) for draft in self._drafts], keys=True)
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]
         idempotency.remember(self._project, keys)
         apply(effects, now)
