@@ -9,6 +9,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from controlplane.alerts import channels
 from controlplane.alerts.kinds import KINDS
+from controlplane.alerts.presenter import AlertBody
 from controlplane.models import Alert, AlertNotice, AlertRule
 from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
@@ -98,24 +99,8 @@ def text_of(notice: AlertNotice) -> str:
 
 def document_of(notice: AlertNotice) -> dict[str, Any]:
     """What a webhook gets."""
-    return {"type": f"alert.{notice.event}", "timestamp": rfc3339(notice.created_at), "data": shape(notice.alert)}
-
-
-def shape(alert: Alert) -> dict[str, Any]:
-    """An alert as the API shows it."""
     return {
-        "id": alert.uid,
-        "kind": alert.kind,
-        "subject": alert.subject,
-        "project": alert.project,
-        "severity": alert.severity,
-        "summary": alert.summary,
-        "facts": alert.facts,
-        "opened_at": rfc3339(alert.opened_at),
-        "last_seen": rfc3339(alert.last_seen),
-        "count": alert.count,
-        "acknowledged_at": rfc3339(alert.acknowledged_at),
-        "acknowledged_by": alert.acknowledged_by,
-        "resolved_at": rfc3339(alert.resolved_at),
-        "resolved_by": alert.resolved_by,
+        "type": f"alert.{notice.event}",
+        "timestamp": rfc3339(notice.created_at),
+        "data": AlertBody.of(notice.alert),
     }
