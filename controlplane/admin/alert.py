@@ -27,6 +27,7 @@ from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.admin.visibility import project_ids
 from quotas.models import Account, Policy, Pool, Project
+from quotas.permissions import may_act
 
 
 class OverFilter(admin.SimpleListFilter):
@@ -136,6 +137,10 @@ class AlertAdmin(ReadOnlyAdmin):
         act=lambda request, row, dialog: _resolve(request, row, why(dialog)),
         question="Resolve this alert?", detail="It reopens only on a new occurrence.",
     )  # fmt: skip
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """An alert is for whoever may act on something that alerts are about."""
+        return may_act(request.user)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)

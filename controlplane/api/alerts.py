@@ -69,6 +69,7 @@ class AlertsView(ApiView):
     """Alerts, newest first; a project's key sees its project's."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"controlplane.view_alert"})
 
     @extend_schema(operation_id="list_alerts", parameters=[AlertsQuery], responses=AlertPage, summary="Alerts")
     def get(self, request: Request) -> Response:
@@ -83,6 +84,7 @@ class AlertView(ApiView):
     """One alert."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"controlplane.view_alert"})
 
     @extend_schema(operation_id="get_alert", responses=AlertBody, summary="One alert")
     def get(self, request: Request, uid: str) -> Response:

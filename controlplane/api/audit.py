@@ -41,6 +41,7 @@ class AuditView(ApiView):
     """The audit trail, newest first; a project's key sees its project's."""
 
     scopes = {"GET": "admin"}
+    session_needs = frozenset({"controlplane.view_auditentry"})
 
     @extend_schema(operation_id="list_audit", parameters=[AuditQuery], responses=Entries, summary="The audit trail")
     def get(self, request: Request) -> Response:

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 
 from queues.api import documents
 from queues.api.problems import as_problems
+from queues.api.readable import readable
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job
 from queues.presenters import batch_shape, explanation_shape, job_row, job_whole, steps_shape, waits_shape
@@ -67,6 +68,7 @@ def job_of(view: ApiView, uid: str) -> Job:
 
 class Jobs(ApiView):
     scopes = {"GET": "read", "POST": "submit"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
         operation_id="submit_job", request=documents.JobRequest, responses={202: documents.JobAnswer, 200: documents.JobAnswer},
@@ -110,15 +112,18 @@ class Jobs(ApiView):
 
 class JobDetail(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(operation_id="get_job", responses=documents.JobAnswer, summary="Look at a job")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        return Response(job_whole(job_of(self, uid)))
+        shown = job_whole(job_of(self, uid))
+        return Response(shown if self.caller.permissions is None else readable(shown, self.caller.sees_payloads))
 
 
 class JobTimeline(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(operation_id="get_job_timeline", responses=documents.Timeline, summary="Every step of a job's life")
     def get(self, request: Request, uid: str) -> Response:
@@ -129,6 +134,7 @@ class JobTimeline(ApiView):
 
 class JobExplain(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
         operation_id="explain_job", responses=documents.Explanation, summary="What a job waits for, until when"

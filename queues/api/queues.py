@@ -41,6 +41,7 @@ def queue_named(name: str) -> Queue:
 
 class Queues(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(
         operation_id="list_queues",
@@ -58,6 +59,7 @@ class Queues(ApiView):
 
 class QueueDetail(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(operation_id="get_queue", responses=documents.QueueAnswer, summary="One queue")
     def get(self, request: Request, name: str) -> Response:
@@ -102,6 +104,7 @@ class QueueDrain(_Steer):
 
 class QueueStatus(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(
         operation_id="queue_status",
@@ -128,6 +131,7 @@ class QueueStatus(ApiView):
 
 class QueueStats(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(
         operation_id="queue_stats", responses=documents.QueueStats, summary="Depth by priority, retries, dead letters"
@@ -149,6 +153,7 @@ class QueueStats(ApiView):
 
 class QueueRequests(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
         operation_id="queue_requests",
@@ -178,6 +183,7 @@ def _recent(job: Job) -> dict[str, Any]:
 
 class Workers(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_workerprocess"})
 
     @extend_schema(
         operation_id="list_workers",

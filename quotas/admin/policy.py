@@ -26,6 +26,7 @@ from quotas.services import usage
 from quotas.snapshot.adaptive_rule import AdaptiveRule
 from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.snapshot.policies import CompiledPolicy, effective
+from quotas.permissions import ACT_ON_LIMITS
 
 WINDOWED = ("sliding_window", "sliding_window_counter", "fixed_window", "token_bucket")
 FIELDS_OF = {
@@ -136,6 +137,7 @@ class OverrideInline(TabularInline):
 
 @admin.register(Policy)
 class PolicyAdmin(SluiceAdmin):
+    operate_permission = ACT_ON_LIMITS
     empty_text = "A policy limits how much callers may use: per user, project, address, endpoint or key."
     project_lookup = "project"
     form = PolicyForm

@@ -30,6 +30,7 @@ class AccountsView(ApiView):
     """All accounts, newest first."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_account"})
 
     @extend_schema(
         operation_id="list_accounts", parameters=[AccountQuery], responses=documents.Accounts, summary="All accounts"
@@ -55,6 +56,7 @@ class AccountView(ApiView):
     """One account."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_account"})
 
     @extend_schema(operation_id="get_account", responses=documents.AccountDetail, summary="One account")
     def get(self, request: Request, account: str) -> Response:

@@ -32,6 +32,7 @@ class PoolsView(ApiView):
     """All pools, newest first."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(operation_id="list_pools", parameters=[PageQuery], responses=documents.Pools, summary="All pools")
     def get(self, request: Request) -> Response:
@@ -43,6 +44,7 @@ class PoolView(ApiView):
     """One pool and its accounts."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(operation_id="get_pool", responses=documents.Pool, summary="One pool")
     def get(self, request: Request, pool: str) -> Response:
@@ -79,6 +81,7 @@ class ExplainView(ApiView):
     """Which account a call would get now, and for each other one why not and until when."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(
         operation_id="explain_pool",

@@ -43,6 +43,7 @@ class UsageView(ApiView):
     """Used, limit and remaining of each key, from the same counters that enforce."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_policy"})
 
     @extend_schema(
         operation_id="usage", parameters=[UsageQuery], responses=documents.Usage, summary="Used, limit, remaining"
@@ -82,6 +83,7 @@ class HistoryView(ApiView):
     """The highest use of each key in each minute, hour or day and how often it was refused, newest first."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_policy"})
 
     @extend_schema(
         operation_id="usage_history", parameters=[HistoryQuery], responses=documents.History, summary="Use over time"
