@@ -26,8 +26,8 @@ from quotas.admin.spans import spell_span
 from quotas.engine.categories import ACCOUNT_FAILURES
 from quotas.models import Account
 from quotas.models.encrypted import validate_credential
-from quotas.services import account_actions, credentials
 from quotas.permissions import ACT_ON_ACCOUNTS
+from quotas.services import account_actions, credentials
 
 STATES = {
     "available": "success",

@@ -118,7 +118,9 @@ class SluiceAdmin(DeletesWithReason):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         sets = [*super().get_fieldsets(request, obj)]
         if self.payload_fields and not may_see_payloads(request.user):
-            sets = [(title, {**options, "fields": self._without_payloads(options["fields"])}) for title, options in sets]
+            sets = [
+                (title, {**options, "fields": self._without_payloads(options["fields"])}) for title, options in sets
+            ]
         may = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if may and "reason" not in flatten_fieldsets(sets) and "reason" in self.form.base_fields:
             sets.append(("Audit", {"fields": ["reason"]}))

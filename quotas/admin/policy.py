@@ -22,11 +22,11 @@ from quotas.admin.spans import spell
 from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
 from quotas.models.policy import COUNTED
+from quotas.permissions import ACT_ON_LIMITS
 from quotas.services import usage
 from quotas.snapshot.adaptive_rule import AdaptiveRule
 from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.snapshot.policies import CompiledPolicy, effective
-from quotas.permissions import ACT_ON_LIMITS
 
 WINDOWED = ("sliding_window", "sliding_window_counter", "fixed_window", "token_bucket")
 FIELDS_OF = {

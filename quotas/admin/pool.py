@@ -18,9 +18,9 @@ from quotas.admin.fields import ListField, NamesOrAllField, TimeZoneField
 from quotas.admin.reason_action import reason_action
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
+from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions
 from quotas.suggestions import did_you_mean
-from quotas.permissions import ACT_ON_ACCOUNTS
 
 
 class PoolForm(ReasonForm):
