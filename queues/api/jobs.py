@@ -20,7 +20,7 @@ from queues.presenters import batch_shape, explanation_shape, job_row, job_whole
 from queues.selectors.explanation import explain
 from queues.selectors.jobs import created_after
 from queues.selectors.timeline import timeline
-from queues.selectors.wait_history import waits_of
+from queues.selectors.wait_history import spans_of, waits_in
 from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import submit_specs
@@ -129,7 +129,8 @@ class JobTimeline(ApiView):
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         job = job_of(self, uid)
-        return Response({"results": steps_shape(timeline(job)), "waits": waits_shape(waits_of(job))})
+        spans = spans_of(job)
+        return Response({"results": steps_shape(timeline(job, spans)), "waits": waits_shape(waits_in(spans))})
 
 
 class JobExplain(ApiView):

@@ -59,21 +59,26 @@ def serialise(drafts: Iterable[Draft | None]) -> None:
             draft.text = _text_of(draft.job)
 
 
-def write(project: Project, batch: Batch, drafts: Sequence[Draft], now: datetime) -> None:
-    """Accept `drafts` as parts; inside the transaction that accepts them."""
-    IntakePart.objects.bulk_create(
+def parts_of(project: Project, drafts: Sequence[Draft]) -> list[IntakePart]:
+    """The parts of a bulk, which get their batch and their time when they are written."""
+    return [
         IntakePart(
             project=project,
-            batch=batch,
             count=len(some),
             queues=Counter(str(draft.job.queue_id) for draft in some),
             pools=sorted({draft.job.pool for draft in some if draft.job.pool}),
             names=_names(some),
             rows=_text_of_part(some),
-            created_at=now,
         )
         for some in slices(drafts, SIZE)
-    )
+    ]
+
+
+def write(parts: Sequence[IntakePart], batch: Batch, now: datetime) -> None:
+    """Accept the parts, inside the transaction that accepts their bulk."""
+    for part in parts:
+        part.batch, part.created_at = batch, now
+    IntakePart.objects.bulk_create(parts)
 
 
 def _names(drafts: Sequence[Draft]) -> list[str]:

@@ -5,6 +5,7 @@ What these functions return is in SQL, committed with the caller's transaction, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,11 +13,10 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from queues import config
 from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
-from queues.models import Batch, Job
+from queues.models import Batch, IntakePart, Job
 from queues.services import idempotency, intake, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.specs import JobSpec, read_job
@@ -84,6 +84,7 @@ def draw(prepared: Prepared) -> Submission:
     lock then only has to show that the same jobs answer."""
     submission = Submission(prepared)
     submission.draw(clock.now())
+    submission.make_parts()
     return submission
 
 
@@ -96,6 +97,9 @@ class Submission:
         self._batch: Batch | None = None
         self._in_parts = False
         self._unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
+        self._queues = {draft.job.queue_id for draft in prepared.drafts if draft}
+        self._linked = any(spec.after for spec in prepared.specs)
+        """Whether any submission waits for jobs."""
         self._batches: Mapping[str, Batch] = {}
         self._awaited: Mapping[str, int] = {}
         """Jobs that `after` names: their keys in SQL by their ids."""
@@ -118,6 +122,15 @@ class Submission:
         self._answered: list[tuple[str, str, Job]] = []
         """Keys, with the hashes of their requests, that earlier jobs answer."""
         self._answers: list[Accepted] = []
+        self._parts: list[IntakePart] | None = None
+        """The drafts in parts, if these were made before anything was locked."""
+        self._count: Counter[int] = Counter()
+        """Drafts by queue."""
+
+    def make_parts(self) -> None:
+        """Make the parts of a bulk before anything is locked. Which jobs `after` names is known under the lock only."""
+        if not self._linked:
+            self._parts = intake.parts_of(self._project, self._drafts)
 
     def draw(self, now: datetime, *, locked: bool = False) -> None:
         """Find for each submission the job that answers it, or the draft that is inserted."""
@@ -127,6 +140,7 @@ class Submission:
         self._begin(known, duplicates)
         for position in range(len(self._prepared.specs)):
             self._draw_one(position, now)
+        self._count = Counter(draft.job.queue_id for draft in self._drafts)
         self._is_drawn = True
 
     def accept(self, batch: Batch | None, in_parts: bool) -> list[Accepted]:
@@ -139,8 +153,9 @@ class Submission:
             now = clock.now()
             self._lock()
             self.draw(now, locked=True)
-            for draft, position in zip(self._drafts, self._places, strict=True):
-                self._complete(draft, position)
+            if self._linked or not in_parts:  # a part has the batch itself
+                for draft, position in zip(self._drafts, self._places, strict=True):
+                    self._complete(draft, position)
             self._insert(now)
         return self._answers
 
@@ -150,7 +165,7 @@ class Submission:
         self._awaited = lock_dependencies(specs, self._project)
         if self._batch is None:
             self._batches = lock_batches(self._project, [spec.batch for spec in specs if spec.batch is not None])
-        queue_room.lock([draft.job.queue_id for draft in self._prepared.drafts if draft is not None])
+        queue_room.lock(self._queues)
 
     def _existing(self, now: datetime, locked: bool) -> tuple[Mapping[str, Job], Mapping[str, Job]]:
         """The jobs that answer a submission already: by idempotency key, and by unique key. In this order: what becomes
@@ -230,11 +245,11 @@ class Submission:
         return [self._awaited[uid] for uid in spec.after]
 
     def _insert(self, now: datetime) -> None:
-        queues = config.current().queues
-        queue_room.check_room([(queues[draft.job.queue_id], draft.job) for draft in self._drafts])
+        queue_room.check_room(self._count)
         idempotency.remember(self._project, self._answered)
         if self._in_parts and self._batch is not None:
-            intake.write(self._project, self._batch, self._drafts, now)
+            parts = self._parts if self._parts is not None else intake.parts_of(self._project, self._drafts)
+            intake.write(parts, self._batch, now)
             return
         effects = Effects()
         intake.write_rows(effects, self._drafts)
