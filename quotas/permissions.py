@@ -12,13 +12,13 @@ SEE_PAYLOADS = "quotas.see_payloads"
 
 ACTS = (ACT_ON_JOBS, ACT_ON_QUEUES, ACT_ON_LIMITS, ACT_ON_ACCOUNTS)
 
-DECLARED = [
+DECLARED = (
     ("act_on_jobs", "Can act on jobs: cancel, retry, replay, discard"),
     ("act_on_queues", "Can act on queues: pause, resume, drain"),
     ("act_on_limits", "Can act on limits: reset counters"),
     ("act_on_accounts", "Can act on accounts and pools: clear cooldowns, trip, disable, pause"),
     ("see_payloads", "Can see payloads and results of jobs"),
-]
+)
 """Codenames and descriptions, as `Meta.permissions` of a model wants them."""
 
 
