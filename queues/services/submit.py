@@ -16,7 +16,8 @@ from django.db import IntegrityError, transaction
 from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
-from queues.models import Batch, IntakePart, Job
+from queues.lifecycle.sql import row_of
+from queues.models import Batch, Job
 from queues.services import idempotency, intake, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.specs import JobSpec, read_job
@@ -76,6 +77,8 @@ def accept(
         return (drawn or Submission(prepared)).accept(batch, in_parts)
     except IntegrityError:
         # Another process accepted the same idempotency key between our look and our insert: now it is found.
+        if drawn is not None:
+            drawn.parts = None
         return Submission(prepared).accept(batch, in_parts)
 
 
@@ -97,7 +100,6 @@ class Submission:
         self._batch: Batch | None = None
         self._in_parts = False
         self._unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
-        self._queues = {draft.job.queue_id for draft in prepared.drafts if draft}
         self._linked = any(spec.after for spec in prepared.specs)
         """Whether any submission waits for jobs."""
         self._batches: Mapping[str, Batch] = {}
@@ -122,15 +124,15 @@ class Submission:
         self._answered: list[tuple[str, str, Job]] = []
         """Keys, with the hashes of their requests, that earlier jobs answer."""
         self._answers: list[Accepted] = []
-        self._parts: list[IntakePart] | None = None
-        """The drafts in parts, if these were made before anything was locked."""
+        self.parts: list[intake.Part] | None = None
+        """The drafts in parts, if they are accepted so. Their rows are still to be written."""
         self._count: Counter[int] = Counter()
         """Drafts by queue."""
 
     def make_parts(self) -> None:
         """Make the parts of a bulk before anything is locked. Which jobs `after` names is known under the lock only."""
         if not self._linked:
-            self._parts = intake.parts_of(self._project, self._drafts)
+            self.parts = intake.parts_of(self._project, self._drafts)
 
     def draw(self, now: datetime, *, locked: bool = False) -> None:
         """Find for each submission the job that answers it, or the draft that is inserted."""
@@ -160,12 +162,11 @@ class Submission:
         return self._answers
 
     def _lock(self) -> None:
-        """Jobs, then batches, then queues: everywhere in this order."""
+        """Jobs, then batches, then queues (in `_insert`): everywhere in this order."""
         specs = self._prepared.specs
         self._awaited = lock_dependencies(specs, self._project)
         if self._batch is None:
             self._batches = lock_batches(self._project, [spec.batch for spec in specs if spec.batch is not None])
-        queue_room.lock(self._queues)
 
     def _existing(self, now: datetime, locked: bool) -> tuple[Mapping[str, Job], Mapping[str, Job]]:
         """The jobs that answer a submission already: by idempotency key, and by unique key. In this order: what becomes
@@ -248,11 +249,12 @@ class Submission:
         queue_room.check_room(self._count)
         idempotency.remember(self._project, self._answered)
         if self._in_parts and self._batch is not None:
-            parts = self._parts if self._parts is not None else intake.parts_of(self._project, self._drafts)
-            intake.write(parts, self._batch, now)
+            if self.parts is None:
+                self.parts = intake.parts_of(self._project, self._drafts)
+            intake.write(self.parts, self._batch, now)
             return
         effects = Effects()
-        intake.write_rows(effects, self._drafts)
+        intake.write_rows(effects, self._drafts, [row_of(draft.job) for draft in self._drafts], keys=True)
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]
         idempotency.remember(self._project, keys)
         apply(effects, now)
