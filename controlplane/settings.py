@@ -41,6 +41,8 @@ RETENTION_COUNT = ENV.retention_count
 _LOOPBACK = environment.networks("127.0.0.0/8,::1/128") if EMBEDDED_SQL else ()
 REDACT_NAMES = ENV.redact_names
 CALLBACK_NETWORKS = list(_LOOPBACK if ENV.callback_networks is None else ENV.callback_networks)
+PUBLIC_URL = (ENV.public_url or "").rstrip("/")
+"""Where people reach the admin site: for links in notices of alerts."""
 ALERT_CALM = ENV.alert_calm
 """Seconds for which a problem must be over before its alert ends."""
 ALERT_ERROR_RATE = ENV.alert_error_rate

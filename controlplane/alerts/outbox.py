@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Exists, OuterRef, QuerySet
 
 from controlplane.alerts import channels
-from controlplane.alerts.kinds import KINDS
+from controlplane.alerts.kinds import KINDS, NEXT
 from controlplane.models import Alert, AlertNotice, AlertRule
 from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
@@ -93,7 +94,18 @@ def text_of(notice: AlertNotice) -> str:
     ]
     if notice.event == "resolved" and alert.resolved_at is not None:
         lines.append(f"Resolved at {alert.resolved_at:%Y-%m-%d %H:%M:%S} UTC.")
+    elif alert.kind in NEXT:
+        lines.append(f"Next: {NEXT[alert.kind]}")
+    if link := link_of(alert):
+        lines.append(link)
     return "\n".join(lines)
+
+
+def link_of(alert: Alert) -> str | None:
+    """The address of the alert's page; None where nobody has said under which address people reach this instance."""
+    if not settings.PUBLIC_URL or alert.pk is None:
+        return None
+    return f"{settings.PUBLIC_URL}/admin/controlplane/alert/{alert.pk}/change/"
 
 
 def document_of(notice: AlertNotice) -> dict[str, Any]:
@@ -110,6 +122,8 @@ def shape(alert: Alert) -> dict[str, Any]:
         "project": alert.project,
         "severity": alert.severity,
         "summary": alert.summary,
+        "next": NEXT.get(alert.kind, ""),
+        "url": link_of(alert),
         "facts": alert.facts,
         "opened_at": rfc3339(alert.opened_at),
         "last_seen": rfc3339(alert.last_seen),

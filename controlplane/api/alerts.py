@@ -34,6 +34,8 @@ class AlertBody(serializers.Serializer[Any]):
     project = serializers.CharField(allow_blank=True)
     severity = serializers.ChoiceField(choices=("info", "warning", "critical"))
     summary = serializers.CharField()
+    next = serializers.CharField(allow_blank=True, help_text="What to do about it.")
+    url = serializers.CharField(allow_null=True, help_text="Its page, where SLUICE_PUBLIC_URL is set.")
     facts = serializers.DictField()
     opened_at = serializers.DateTimeField()
     last_seen = serializers.DateTimeField()

@@ -96,6 +96,10 @@ class SluiceAdmin(DeletesWithReason):
         needed = self.operate_permission
         return bool(needed) and not self._hidden(request) and request.user.has_perm(needed)
 
+    def has_payload_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Named by actions as the permission `payload`."""
+        return may_see_payloads(request.user)
+
     def row(self, request: HttpRequest, object_id: str | int) -> Any:
         """The row that a button is about, if the person may see it; else 404."""
         found = self.get_object(request, str(object_id))
@@ -117,7 +121,7 @@ class SluiceAdmin(DeletesWithReason):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         sets = [*super().get_fieldsets(request, obj)]
-        if self.payload_fields and not may_see_payloads(request.user):
+        if self.payload_fields and not self.has_payload_permission(request):
             sets = [
                 (title, {**options, "fields": self._without_payloads(options["fields"])}) for title, options in sets
             ]

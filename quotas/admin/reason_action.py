@@ -41,7 +41,7 @@ def reason_action(
 
     Either `verb(row, actor=, reason=)`, after which `done` is shown with `{row}`; or `act(request, row, dialog)`, which
     may return another text to show. Both raise `Refused` where the row is in no state for it, which is shown as a warning.
-    `also` is another permission that it needs, such as `quotas.see_payloads`.
+    `also` is another permission that it needs, such as `payload`.
     """
 
     def run(model_admin: Any, request: HttpRequest, dialog: Any, object_id: str) -> HttpResponse:
