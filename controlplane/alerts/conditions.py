@@ -89,12 +89,12 @@ def troubles(now: datetime, is_open: Callable[[tuple[str, str]], bool]) -> Itera
                 counted[key] = _COUNTS[condition.measure](now - timedelta(seconds=condition.window))
             for name, (bad, total) in counted[key].items():
                 if condition.name in ("", name):
-                    trouble = _trouble(rule.name, condition, name, bad, total)
+                    trouble = trouble_of(rule.name, condition, name, bad, total)
                     if condition.is_met(bad, total, is_open=is_open(trouble.place)):
                         yield trouble
 
 
-def _trouble(rule: str, condition: Condition, name: str, bad: int, total: int) -> Trouble:
+def trouble_of(rule: str, condition: Condition, name: str, bad: int, total: int) -> Trouble:
     noun, what = NOUNS[condition.measure]
     share = f" ({bad / total:.1%})" if total else ""
     span = durations.render(condition.window)

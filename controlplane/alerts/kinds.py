@@ -38,10 +38,10 @@ NEXT: dict[str, str] = {
     ACCOUNT_QUOTA_EXHAUSTED: "Top up at the provider, then clear the cooldown on the account's page.",
     HIGH_ERROR_RATE: "Compare the accounts on the pool's page: if one fails, disable it; if all fail, it is the provider. Retries"
     " follow the queue's retry policy.",
-    QUOTA_THRESHOLD: "See who uses it on the policy's page. Raise the limit for a while with an override, or tell the caller.",
+    QUOTA_THRESHOLD: "See who uses it on the policy's page. Raise the limit for a while with an override, or ask the caller to slow down.",
     QUEUE_BACKLOG: "See on the queue's page what its jobs wait for. Add workers if slots are the cause; raise the limit or add an"
     " account if a policy or a pool is.",
-    DEAD_LETTER_CRITICAL: "Open the failures, mend the cause, then replay one job before the others.",
+    DEAD_LETTER_CRITICAL: "Open the failures, fix the cause, then replay one job before the others.",
     JOB_FAILURE_RATE: "Open the failures of this queue: one fingerprint is one cause. Pause the queue if jobs would be lost.",
     CONDITION: "Open the page of the queue or pool. Change the rule's condition if this is normal.",
 }
