@@ -26,6 +26,7 @@ from quotas.admin.spans import spell_span
 from quotas.engine.categories import ACCOUNT_FAILURES
 from quotas.models import Account
 from quotas.models.encrypted import validate_credential
+from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions, credentials
 
 STATES = {
@@ -95,6 +96,7 @@ def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger
 
 @admin.register(Account)
 class AccountAdmin(SluiceAdmin):
+    operate_permission = ACT_ON_ACCOUNTS
     empty_text = "An account is a credential at a provider. Add a provider and a pool first."
     form = AccountForm
     change_form_outer_before_template = "admin/sluice/account_live.html"
