@@ -34,7 +34,7 @@ STATES = {
     "breaker open": "danger",
     "breaker half open": "info",
     "disabled": "default",
-    "holding low priority": "info",
+    "low priority waits": "info",
     "pool paused": "warning",
 }
 NAMES = {
@@ -43,7 +43,7 @@ NAMES = {
     "open": "breaker open",
     "half_open": "breaker half open",
     "disabled": "disabled",
-    "paused": "holding low priority",
+    "paused": "low priority waits",
 }
 AVAILABLE = Q(state__in=["available", "paused"], pool__paused_at=None)
 """Takes calls, though perhaps not of low priority."""
