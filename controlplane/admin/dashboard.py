@@ -27,6 +27,7 @@ from controlplane.admin.panels import (
     calls,
     dead_letters,
     limits,
+    performance,
     policy,
     pool,
     queue,
@@ -34,6 +35,7 @@ from controlplane.admin.panels import (
     recent_activity,
     summary,
     throughput,
+    worker,
     workers,
 )
 from controlplane.admin.periods import Period, period_of
@@ -64,13 +66,17 @@ class Panel:
     """Of which panel it has the template; empty: of its own."""
     timed: bool = False
     """Whether it shows the chosen period."""
+    full: bool = False
+    """Whether its template shows all columns."""
 
 
 PANELS: dict[str, Panel] = {
     "pulse": Panel(summary.figures, "queues.view_job", column="top"),
     "alerts": Panel(alerts.figures, "controlplane.view_alert", title="Open alerts", column="top"),
-    "throughput": Panel(throughput.figures, "queues.view_job", title="Finished jobs per minute", column="left"),
-    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority", column="right"),
+    "throughput": Panel(throughput.figures, "queues.view_job", title="Finished jobs", column="left", timed=True),
+    "performance": Panel(performance.figures, "queues.view_job", title="Wait and run time", column="left", timed=True),
+    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority", column="right", timed=True),
+    "all_queues": Panel(queues.figures, "queues.view_queue", template="queues", timed=True, full=True),
     "limits": Panel(limits.figures, "quotas.view_policy", title="Quota usage", column="left"),
     "accounts": Panel(accounts.figures, "quotas.view_account", platform=True, title="Accounts", column="right"),
     "letters": Panel(dead_letters.figures, "queues.view_deadletter", title="Open dead letters", column="left"),
@@ -85,10 +91,11 @@ PANELS: dict[str, Panel] = {
     "calls": Panel(calls.of_all, "quotas.view_pool", title="Recent gateway calls"),
     "pool_calls": Panel(calls.of_pool, "quotas.view_pool", template="calls"),
     "project_calls": Panel(calls.of_project, "quotas.view_project", template="calls"),
-    "account": Panel(account.figures, "quotas.view_account", platform=True),
-    "pool": Panel(pool.figures, "quotas.view_pool", platform=True),
+    "account": Panel(account.figures, "quotas.view_account", platform=True, timed=True),
+    "pool": Panel(pool.figures, "quotas.view_pool", platform=True, timed=True),
     "policy": Panel(policy.figures, "quotas.view_policy", timed=True),
-    "queue": Panel(queue.figures, "queues.view_queue"),
+    "queue": Panel(queue.figures, "queues.view_queue", timed=True),
+    "worker": Panel(worker.figures, "queues.view_workerprocess", platform=True),
 }
 
 _lock = threading.Lock()
@@ -117,9 +124,9 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
         return TemplateResponse(request, "admin/live/unavailable.html", {})
     # Members of projects reset through the API, with a project's key.
     may_reset = project_ids(request.user) is None and request.user.has_perm(OPERATE)
-    response = TemplateResponse(
-        request, f"admin/live/{panel.template or name}.html", {**figures, "user": request.user, "may_reset": may_reset}
-    )
+    may_tune = project_ids(request.user) is None and request.user.has_perm("queues.change_queue")
+    given = {**figures, "user": request.user, "may_reset": may_reset, "may_tune": may_tune, "full": panel.full}
+    response = TemplateResponse(request, f"admin/live/{panel.template or name}.html", given)
     response["Cache-Control"] = "no-store"
     return response
 

@@ -69,9 +69,12 @@ class SluiceAdmin(DeletesWithReason):
         match = request.resolver_match
         if self.model is Project or match is None or not str(match.url_name).endswith("_changelist"):
             return rows
-        chosen = chosen_project(request)
-        lookup = self.project_lookup
-        return rows if chosen is None else rows.filter(Q(**{lookup: chosen}) | Q(**{f"{lookup}__isnull": True}))
+        chosen, lookup = chosen_project(request), self.project_lookup
+        return (
+            rows
+            if chosen is None or lookup is None
+            else rows.filter(Q(**{lookup: chosen}) | Q(**{f"{lookup}__isnull": True}))
+        )
 
     def _hidden(self, request: HttpRequest) -> bool:
         return self.project_lookup is None and not self.shared and project_ids(request.user) is not None
