@@ -8,8 +8,8 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('controlplane', '0005_texts'),
-        ('queues', '0018_worker_memory_version'),
-        ('quotas', '0011_pool_sticky_by'),
+        ('queues', '0001_initial'),
+        ('quotas', '0001_initial'),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('queues', '0017_bulk_action_target'),
+        ('queues', '0018_wait_interval_unconstrained'),
     ]
 
     operations = [
