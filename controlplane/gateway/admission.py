@@ -89,17 +89,17 @@ class Admissions:
         await self.engine.settle(lease, outcome, life, held)
 
     async def close(
-        self, reservation: str, actual: Mapping[str, int], outcome: CallOutcome, held: ConfigSnapshot
+        self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, held: ConfigSnapshot
     ) -> None:
         """Replace what the caller was charged by what was used."""
-        await self.engine.close(reservation, actual, outcome, held)
+        await self.engine.close(admission, actual, outcome, held)
 
     async def give_back(self, admission: Admission, units: Mapping[str, int], held: ConfigSnapshot) -> None:
         """Return all that an admission has reserved: no call was made."""
         if admission.lease:
             await self.settle(admission.lease, UNUSED, admission.expires_in, held)
         if admission.reservation:
-            await self.close(admission.reservation, dict.fromkeys([*units, "requests"], 0), UNUSED, held)
+            await self.close(admission, dict.fromkeys([*units, "requests"], 0), UNUSED, held)
 
     @staticmethod
     def _request(call: Call, held: ConfigSnapshot, without: str = "", limits: tuple[Limit, ...] = ()) -> AdmitRequest:

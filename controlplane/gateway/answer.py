@@ -11,7 +11,7 @@ from controlplane.gateway import fields
 from controlplane.gateway.call import Call
 from controlplane.gateway.encodings import decoder_of
 from controlplane.gateway.progress import Progress
-from controlplane.gateway.upstream import Way, parts_of
+from controlplane.gateway.upstream import Way, next_part
 from controlplane.gateway.usage import EventMeter, Meter
 from controlplane.http.request import Send
 from quotas.engine.dialects.redaction import without
@@ -50,14 +50,19 @@ class AnswerSender:
         if is_over:
             await ended()
         await self._start(response.status, headers)
-        async for part in parts_of(response):
+        while part := await next_part(response):
             if decoder is not None:
                 part = decoder.feed(part)
             passed = feed(part)
             left -= len(passed)
             if left == 0 and not is_over:
-                is_over = True
                 await ended()
+                # The server writes a last part that is the only one together with the head.
+                await send({"type": "http.response.body", "body": passed, "more_body": False})
+                self._progress.passed()
+                if not response.content.at_eof():
+                    response.close()
+                return
             if passed:
                 await send({"type": "http.response.body", "body": passed, "more_body": True})
                 self._progress.passed()

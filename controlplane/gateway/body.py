@@ -69,7 +69,8 @@ class Body:
 
     async def gone(self) -> None:
         """Return when the caller has gone away."""
-        await self._ended.wait()
+        if not self._is_read:
+            await self._ended.wait()
         await wait_gone(self._receive)
 
     async def _next(self) -> bytes:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import aiohttp
 
@@ -118,28 +116,25 @@ class Exchange:
                     return
                 admission = found
         finally:
-            ending = self._ending()
-            if ending is not None:
-                self._admissions.background(ending)
+            self._end()
 
-    def _ending(self) -> Coroutine[Any, Any, None] | None:
-        """What is still to be settled: the last account, and the caller by what was used. Once for each call."""
+    def _end(self) -> list[asyncio.Future[None]]:
+        """Settle what still is to be settled: the last account, and the caller by what was used. Once for each call.
+
+        Both are sent to Redis together, and are settled to the end wherever the call itself is cancelled.
+        """
         if self._is_ended or self._first is None:
-            return None
+            return []
         self._is_ended = True
         used = self._used()
         self._progress.actual = {**used, **self._progress.actual}
-        if self._open is None and not self._first.reservation:
-            return None
-        return self._end(self._open, self._first.reservation, used)
-
-    async def _end(
-        self, lease: tuple[str, CallOutcome, float] | None, reservation: str | None, used: Mapping[str, int]
-    ) -> None:
-        if lease is not None:
-            await self._admissions.settle(*lease, self._held)
-        if reservation:
-            await self._admissions.close(reservation, used, self._last, self._held)
+        admissions, held = self._admissions, self._held
+        ending = []
+        if self._open is not None:
+            ending.append(admissions.background(admissions.settle(*self._open, held)))
+        if self._first.reservation:
+            ending.append(admissions.background(admissions.close(self._first, used, self._last, held)))
+        return ending
 
     async def _end_first(self, turn: Try) -> None:
         """Settle before the caller has the whole answer, where the call has a slot: its next call must find it free."""
@@ -147,9 +142,9 @@ class Exchange:
         has_slot = turn.config.spec.concurrency is not None or any(
             limit.algorithm == "concurrency" for limit in self._first.limits
         )
-        ending = self._ending() if has_slot else None
-        if ending is not None:
-            await asyncio.shield(self._admissions.background(ending))
+        ending = self._end() if has_slot else []
+        if ending:
+            await asyncio.wait(ending)
 
     # -- one try -------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from django.conf import settings
 
@@ -54,6 +55,9 @@ class Wishes:
         return f"wait={self.wait:g}" if self.wait else ""
 
 
+_NONE = Wishes()
+
+
 def single(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Fields by name. Raises a problem where one that decides is there twice, or lengths conflict."""
     found: dict[bytes, bytes] = {}
@@ -90,6 +94,8 @@ def wishes_of(fields: Mapping[bytes, bytes]) -> Wishes:
     given = {
         name[7:].decode("latin-1"): _text(name, value) for name, value in fields.items() if name.startswith(b"sluice-")
     }
+    if not given and b"prefer" not in fields:
+        return _NONE
     known = {"project", "user", "priority", "keys", "cost", "sticky", "queue"}
     if unknown := sorted(given.keys() - known):
         raise _invalid(f"There is no request field Sluice-{unknown[0].title()}.")
@@ -109,30 +115,35 @@ def wishes_of(fields: Mapping[bytes, bytes]) -> Wishes:
 
 def onward(pairs: Iterable[tuple[bytes, bytes]], fields: Mapping[bytes, bytes], token: str) -> list[tuple[str, str]]:
     """A caller's fields that are sent to the provider: none that is for this connection, for us, or holds the key."""
-    named = _named_by_connection(fields.get(b"connection", b""))
+    named = _named_by_connection(fields[b"connection"]) if b"connection" in fields else ()
     secret = token.encode()
     return [
-        (name.decode("latin-1"), value.decode("latin-1"))
+        (shown, value.decode("latin-1"))
         for name, value in pairs
-        if name not in _STAYS
-        and name not in named
-        and not name.startswith((b"sluice-", b"x-forwarded-"))
-        and secret not in value
+        if (shown := _onward(name)) and name not in named and secret not in value
     ]
+
+
+@lru_cache(maxsize=1024)
+def _onward(name: bytes) -> str:
+    """The name of a field that travels on; empty for any other."""
+    stays = name in _STAYS or name.startswith((b"sluice-", b"x-forwarded-"))
+    return "" if stays else name.decode("latin-1")
 
 
 def back(pairs: Iterable[tuple[bytes, bytes]], *, limits: bool) -> Pairs:
     """A provider's fields that are sent to the caller; `limits`: also those about the account's limits."""
     fields = [(name.lower(), value) for name, value in pairs]
-    named = _named_by_connection(b",".join(value for name, value in fields if name == b"connection"))
-    return [
-        (name, value)
-        for name, value in fields
-        if name not in _STAYS_BACK
-        and name not in named
-        and not name.startswith(b"sluice-")
-        and (limits or not _RATE_LIMIT.search(name))
-    ]
+    connection = [value for name, value in fields if name == b"connection"]
+    named = _named_by_connection(b",".join(connection)) if connection else ()
+    return [(name, value) for name, value in fields if _comes_back(name, limits) and name not in named]
+
+
+@lru_cache(maxsize=1024)
+def _comes_back(name: bytes, limits: bool) -> bool:
+    if name in _STAYS_BACK or name.startswith(b"sluice-"):
+        return False
+    return limits or not _RATE_LIMIT.search(name)
 
 
 def _named_by_connection(value: bytes) -> set[bytes]:

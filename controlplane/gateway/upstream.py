@@ -49,6 +49,9 @@ class Way:
         own = endpoint.auth_headers
         self.names = frozenset(name.lower() for name in own)
         self.fields = [("Accept-Encoding", "identity"), *own.items()]
+        self.patience = aiohttp.ClientTimeout(
+            total=self.timeout, sock_connect=min(CONNECT, self.timeout), ceil_threshold=1e9
+        )
         self._base = endpoint.base_url.rstrip("/")
         own_url = URL(self._base, encoded=True)
         self._origin = (own_url.scheme, own_url.raw_authority)
@@ -92,9 +95,7 @@ class Upstream:
         try:
             return await self._opened().request(
                 call.method, url, headers=headers, data=body, allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=way.timeout, sock_connect=min(CONNECT, way.timeout), ceil_threshold=1e9
-                ),
+                timeout=way.patience,
             )  # fmt: skip
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected from error
@@ -122,11 +123,10 @@ class Upstream:
             self._session = None
 
 
-async def parts_of(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises `Unanswered` where it breaks off."""
+async def next_part(response: aiohttp.ClientResponse) -> bytes:
+    """What has come of the body; empty at its end. Raises `Unanswered` where it breaks off."""
     try:
-        async for part in response.content.iter_any():
-            yield part
+        return await response.content.readany()
     except TimeoutError as error:
         raise Unanswered("timeout") from error
     except (aiohttp.ClientError, ConnectionError) as error:
@@ -139,7 +139,7 @@ async def read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:
     parts, size = [], 0
     try:
         async with asyncio.timeout(WHOLE):
-            async for part in parts_of(response):
+            while part := await next_part(response):
                 parts.append(part)
                 size += len(part)
                 if size > limit:

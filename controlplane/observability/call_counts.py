@@ -35,22 +35,19 @@ def streams_key() -> str:
 
 def record(event: events.CallEnded) -> None:
     """A subscriber: counts a call, its times and its tokens."""
-    fields: list[Field] = [("requests", event.pool, event.project, event.outcome)]
-    sums: list[tuple[Field, float]] = []
+    sums: list[tuple[Field, float]] = [(("requests", event.pool, event.project, event.outcome), 1)]
     if event.attempts:
-        _observe("overhead", OVERHEAD, event.overhead, fields, sums)
+        _observe("overhead", OVERHEAD, event.overhead, sums)
     if event.first_byte is not None and event.outcome == "ok":
-        _observe("first_byte", FIRST_BYTE, event.first_byte, fields, sums)
+        _observe("first_byte", FIRST_BYTE, event.first_byte, sums)
     if event.waited:
-        _observe("wait", WAIT, event.waited, fields, sums)
+        _observe("wait", WAIT, event.waited, sums)
     if event.attempts > 1:
         sums.append((("failovers", event.pool), event.attempts - 1))
     for unit in ("tokens", "cached_tokens"):
         if used := event.actual.get(unit):
             sums.append(((unit, event.pool, event.project), used))
-    counter.add(fields)
-    for field, amount in sums:
-        counter.add((field,), amount)
+    counter.add_each(sums)
 
 
 def record_rejected(event: events.CallRejected) -> None:
@@ -58,11 +55,8 @@ def record_rejected(event: events.CallRejected) -> None:
     counter.add([("requests", event.pool, "", "rejected")])
 
 
-def _observe(
-    family: str, bounds: tuple[float, ...], value: float, fields: list[Field], sums: list[tuple[Field, float]]
-) -> None:
-    fields.append((family, str(bisect_left(bounds, value))))
-    sums.append(((family, "sum"), value))
+def _observe(family: str, bounds: tuple[float, ...], value: float, sums: list[tuple[Field, float]]) -> None:
+    sums += (((family, str(bisect_left(bounds, value))), 1), ((family, "sum"), value))
 
 
 class OpenCalls:

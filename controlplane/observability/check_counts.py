@@ -11,7 +11,7 @@ from quotas.runtime.counters import BufferedCounter, Field
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Upper bounds of the histogram's buckets, in seconds."""
 _BUCKETS: list[Field] = [("seconds", str(place)) for place in range(len(BOUNDS) + 1)]
-_SECONDS: list[Field] = [("seconds", "sum")]
+_SECONDS: Field = ("seconds", "sum")
 
 counter = BufferedCounter("checks", most=100_000, life=None)
 """("total", policy, scope, outcome); ("seconds", bucket) and ("seconds", "sum")."""
@@ -19,7 +19,9 @@ counter = BufferedCounter("checks", most=100_000, life=None)
 
 def record(event: events.LimitsChecked) -> None:
     """A subscriber: counts each policy's result in each decision, and the duration of the check."""
-    fields: list[Field] = [_BUCKETS[bisect_left(BOUNDS, event.seconds)]]
+    amounts: list[tuple[Field, float]] = [
+        (_BUCKETS[bisect_left(BOUNDS, event.seconds)], 1), (_SECONDS, event.seconds)
+    ]  # fmt: skip
     for decision in event.decisions:
         for state in decision.limits:
             if decision.allowed:
@@ -28,9 +30,8 @@ def record(event: events.LimitsChecked) -> None:
                 outcome = "denied"
             else:
                 continue  # another policy refused: nothing was charged here
-            fields.append(("total", state.policy, state.scope, outcome))
-    counter.add(fields)
-    counter.add(_SECONDS, event.seconds)
+            amounts.append((("total", state.policy, state.scope, outcome), 1))
+    counter.add_each(amounts)
 
 
 def _outcome(state: LimitState, bypassed: bool) -> str:

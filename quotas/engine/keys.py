@@ -42,6 +42,7 @@ def digest(*parts: str | bytes) -> str:
     return base64.urlsafe_b64encode(state.digest())[:22].decode()
 
 
+@lru_cache(maxsize=4096)
 def plain(part: str) -> str:
     """An identifier of ours as it is, anything else as a hash that no plain identifier can equal."""
     return part if PLAIN.fullmatch(part) else f"~{digest(part)}"

@@ -204,6 +204,8 @@ class Admission:
     expires_in: float = 0.0
     reservation: str | None = None
     """Set when caller's limits were charged that must be settled."""
+    reserved: tuple[bytes, ...] = field(default=(), compare=False, repr=False)
+    """The counters of the reservation, in order: whoever settles it with them saves a round trip."""
     retry_after: float | None = 0.0
     """Seconds until it would pass; None when waiting does not help."""
     bound_by: Literal["", "limit", "pool"] = ""

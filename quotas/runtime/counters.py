@@ -48,10 +48,14 @@ class BufferedCounter:
 
     def add(self, fields: Iterable[Field], amount: float = 1) -> None:
         """Add `amount` to each field. Never waits for Redis."""
+        self.add_each([(field, amount) for field in fields])
+
+    def add_each(self, amounts: Iterable[tuple[Field, float]]) -> None:
+        """Add to each field an amount of its own. Never waits for Redis."""
         with self._lock:
             _flusher.register(self)
             sums = self._sums
-            for field in fields:
+            for field, amount in amounts:
                 if field not in sums and len(sums) >= self._most:
                     field = self.overflow_field(field)
                 sums[field] = sums.get(field, 0) + amount
@@ -129,13 +133,15 @@ class _Flusher:
 
     def __init__(self) -> None:
         self._counters: set[BufferedCounter] = set()
-        self._pid = 0
+        self._is_started = False
         os.register_at_fork(after_in_child=self._after_fork)
 
     def register(self, counter: BufferedCounter) -> None:
+        if self._is_started and counter in self._counters:
+            return
         self._counters.add(counter)
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
+        if not self._is_started:
+            self._is_started = True
             stop = threading.Event()
             background.start("counters", lambda: self._flush_in_a_while(stop), stop)
             atexit.register(self.flush)
@@ -151,6 +157,7 @@ class _Flusher:
             self.flush()
 
     def _after_fork(self) -> None:
+        self._is_started = False
         for counter in self._counters:
             counter.clear()
 

@@ -71,12 +71,19 @@ class AsyncAdmissions:
             )
 
     async def close(
-        self, reservation: str, actual: Mapping[str, int], outcome: CallOutcome, held: ConfigSnapshot
+        self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, held: ConfigSnapshot
     ) -> None:
         """Replace what the caller was charged by what was used; later, where Redis does not answer. Never raises."""
+        reservation, reserved = admission.reservation, admission.reserved
+        if reservation is None:
+            return
 
         async def over(pipeline: Pipeline) -> Settlement | None:
-            return await _one(pipeline, limiter().limiter.settling(reservation, actual))
+            engine = limiter().limiter
+            if reserved and not held.adaptive:  # nobody asks what came of it
+                await pipeline.run(engine.settle_call(reservation, actual, reserved))
+                return None
+            return await _one(pipeline, engine.settling(reservation, actual, reserved))
 
         try:
             settled = await self._checks.ask(over, lambda: limiter().settle(reservation, actual))

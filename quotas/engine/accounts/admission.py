@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import secrets
 import struct
 import time
 from collections import Counter, OrderedDict
@@ -13,6 +12,7 @@ from typing import Any
 
 from quotas.engine.accounts.lease_keys import LeaseKeys
 from quotas.engine.accounts.packed_pool import AccountKeys, PackedDemand, PackedPool
+from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys, digest, subject
 from quotas.engine.limits import codec
 from quotas.engine.limits.limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
@@ -119,7 +119,7 @@ class AdmissionCalls:
                 plan.packed_keys + EMPTY + bulk(figures),
                 EMPTY + bulk(asked.specs) + asked.packed,
             )
-        lease = secrets.token_urlsafe(15)
+        lease = random_id()
         lease_key = self.leases.key(lease)
         before, between, after = asked.around
         payload = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b" % (
@@ -136,7 +136,7 @@ class AdmissionCalls:
         now = self.clock() if self.clock else time.time_ns() // 1000
         caller = self._caller_side(request, dry)
         pool = self._no_pool() if request.pool is None else self._pool_side(request, request.pool, whole, now)
-        lease = secrets.token_urlsafe(15)
+        lease = random_id()
         lease_key = self.leases.key(lease)
         script = self._look if dry else self._acquire
         call = Call(script, packed=self._pack(script, caller, pool, lease, lease_key, now))
@@ -160,11 +160,11 @@ class AdmissionCalls:
         if slots:
             side.life = max(slots)
         if not dry and wants_reservation(limiting):
-            side.slot = side.reservation = secrets.token_urlsafe(15)
+            side.slot = side.reservation = random_id()
             side.flags |= _RESERVE
             side.heads.append(self.keys.reservation(side.reservation))
         elif slots:
-            side.slot = secrets.token_urlsafe(15)
+            side.slot = random_id()
         return side
 
     def _no_pool(self) -> _PoolSide:
@@ -282,6 +282,7 @@ class AdmissionCalls:
             account=account.name if account else None,
             expires_in=plan.pool.lease_ttl if plan else 0.0,
             reservation=one.reservation,
+            reserved=tuple(map(self.keys.counter, one.limiting)) if one.reservation else (),
             reasons=_reasons(one, reply) if len(reply) > 2 else {},
             limits=limits,
             pool=plan.pool.name if plan else None,

@@ -34,12 +34,14 @@ _GRAPHQL = {
     "FORBIDDEN": 403, "INSUFFICIENT_SCOPES": 403, "UNAUTHENTICATED": 401, "INTERNAL_SERVER_ERROR": 500,
     "SHOP_INACTIVE": 402, "SERVICE_UNAVAILABLE": 503,
 }  # fmt: skip
+_WORDS = ("rror", "base_resp")
+"""One of these is in every member by which a provider reports an error: most bodies have none and are not searched."""
 _GRAPHQL_WORDS = (("secondary rate limit", 429), ("API rate limit", 429), ("Throttled", 429))
 
 
 def refusal(dialect: str, answer: Answer) -> Answer | None:
     """The answer as a refusal with a status of its own; None where it is none."""
-    if not 200 <= answer.status < 300:
+    if not 200 <= answer.status < 300 or not answer.may_hold(*_WORDS):
         return None
     for part in reversed(answer.parts[-500:]):
         for find in _FINDERS.get(dialect, (_coded, _graphql)):

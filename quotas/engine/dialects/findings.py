@@ -138,7 +138,10 @@ def least(answer: Answer, name: str) -> int | None:
 
     Policies behind a count (`100, 10;w=1`) are no counts, unless there is nothing else.
     """
-    pieces = [piece.strip(" \t") for value in answer.all(name) for piece in value[:1000].split(",")]
+    values = answer.all(name)
+    if not values:
+        return None
+    pieces = [piece.strip(" \t") for value in values for piece in value[:1000].split(",")]
     plain = [number for piece in pieces if (number := numbers.whole(piece)) is not None]
     if not plain:
         plain = [number for piece in pieces if (number := numbers.whole(piece.partition(";")[0])) is not None]
@@ -147,7 +150,10 @@ def least(answer: Answer, name: str) -> int | None:
 
 def reset_of(answer: Answer, name: str, encoding: str = "auto") -> float | None:
     """Seconds until the time in field `name`; the longest where there are several."""
-    pieces = [piece for value in answer.all(name) for piece in wait_values.parts(value)]
+    values = answer.all(name)
+    if not values:
+        return None
+    pieces = [piece for value in values for piece in wait_values.parts(value)]
     found = [seconds for piece in pieces if (seconds := wait_values.reset(piece, answer.clock, encoding)) is not None]
     return max(found, default=None)
 
@@ -161,8 +167,10 @@ def usage_in(answer: Answer, *places: tuple[str, ...]) -> dict[str, int]:
     for part in answer.parts:
         for place in places:
             source = dig(part, *place)
-            for name, value in source.items() if isinstance(source, Mapping) else ():
-                number = numbers.whole(value)
+            if not isinstance(source, Mapping):
+                continue
+            for name, value in source.items():
+                number = value if type(value) is int and 0 <= value <= MAX_COST else numbers.whole(value)
                 if number is not None and isinstance(name, str):
                     totals[name] = max(number, totals.get(name, 0))
     return totals

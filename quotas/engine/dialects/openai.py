@@ -25,12 +25,8 @@ def read(answer: Answer) -> Reading:
     """Quota from `x-ratelimit-*`; wait from `retry-after-ms`, `retry-after` or the error's text; use from `usage`."""
     reading = by_status(answer)
     reading.resource = ""
-    for suffix, unit in _UNITS.items():
-        if unit in reading.learned:
-            continue
-        quota = trio(answer, "x-ratelimit-", suffix=f"-{suffix}")
-        reset = reset_of(answer, f"x-ratelimit-reset-{suffix}", "go")
-        reading.learn(unit, **quota, reset_after=reset, window=_window(quota, reset), kind="bucket")
+    if answer.has_any("x-ratelimit-"):
+        _learn(answer, reading)
     wait_in_ms(answer, reading)
     if reading.category == "rate_limited":
         _scope_to_model(answer, reading)
@@ -38,6 +34,15 @@ def read(answer: Answer) -> Reading:
         reading.refuse_credential()
     use_of(answer, reading)
     return reading
+
+
+def _learn(answer: Answer, reading: Reading) -> None:
+    for suffix, unit in _UNITS.items():
+        if unit in reading.learned:
+            continue
+        quota = trio(answer, "x-ratelimit-", suffix=f"-{suffix}")
+        reset = reset_of(answer, f"x-ratelimit-reset-{suffix}", "go")
+        reading.learn(unit, **quota, reset_after=reset, window=_window(quota, reset), kind="bucket")
 
 
 def use_of(answer: Answer, reading: Reading) -> None:

@@ -35,6 +35,10 @@ class Answer:
         other.__dict__["parts"] = self.parts
         return other
 
+    def has_any(self, beginning: str) -> bool:
+        """Whether there is a field whose name, in lower case, begins so."""
+        return any(name.startswith(beginning) for name in self._fields)
+
     def all(self, name: str) -> list[str]:
         """Every value of a field, in order."""
         return self._fields.get(name, [])
@@ -90,6 +94,13 @@ class Answer:
     def at(self, *path: str | int) -> Any:
         """The member of the body at `path`; None where there is none."""
         return dig(self.json, *path)
+
+    def may_hold(self, *words: str) -> bool:
+        """Whether one of the words is anywhere in the body; True where the body was given parsed."""
+        if isinstance(self._body, dict | list):
+            return True
+        text, tail = self.text, self.tail
+        return any(word in text or word in tail for word in words)
 
     def text_at(self, *path: str | int) -> str:
         """The string at `path`, else an empty one."""

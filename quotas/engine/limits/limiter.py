@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from quotas.engine.costs import check_amounts
 from quotas.engine.errors import IdempotencyConflict, LimiterUnavailable
+from quotas.engine.ids import random_id
 from quotas.engine.keys import SHOWN, Keys, digest, parse_member, subject
 from quotas.engine.limits import codec
 from quotas.engine.limits.packed import PackedLimit
@@ -29,6 +29,7 @@ INDEX_SIZE = 10_000
 
 _RANK = {scope: number for number, scope in enumerate(SCOPE_ORDER)}
 _LAST = len(SCOPE_ORDER)
+_encode = json.JSONEncoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +204,12 @@ class Limiter:
             if leases:
                 life = max(leases)
             if reserves if reserve is None else reserve:
-                reservation = secrets.token_urlsafe(15)
+                reservation = random_id()
                 slot = bulk(reservation.encode())
                 parts.append(bulk(keys.reservation(reservation)))
                 flags |= codec.RESERVE
             elif leases:
-                slot = bulk(secrets.token_urlsafe(15).encode())
+                slot = bulk(random_id().encode())
             if token:
                 parts.append(bulk(keys.token(token)))
                 body = bulk(digest(token_body).encode())
@@ -285,34 +286,48 @@ class Limiter:
             return found
 
     def settling(
-        self, reservation: str, actual: Mapping[str, int] | None
+        self, reservation: str, actual: Mapping[str, int] | None, reserved: Sequence[bytes] = ()
     ) -> Generator[Call | tuple[str, bytes], Any, Settlement | None]:
-        """As `settle`, without input and output: yields commands and scripts, takes their replies."""
+        """As `settle`, without input and output: yields commands and scripts, takes their replies.
+
+        `reserved`: the reservation's counters, where they are known; its record is not read for them then.
+        """
+        if not reserved:
+            record = yield "GET", self.keys.reservation(reservation)
+            if record is None:
+                return None
+            if record.startswith(b"="):
+                return self._settlement(reservation, record, repeated=True)
+            reserved = record.partition(b"\n")[0].split()
         actual = dict(actual or {})
         check_amounts(actual)
-        key = self.keys.reservation(reservation)
-        record = yield "GET", key
-        if record is None:
+        note = self._note(actual, reserved)
+        settled = yield self._settle_call(reservation, actual, reserved, note)
+        if settled is None:
             return None
-        if not record.startswith(b"="):
-            counters = record.partition(b"\n")[0].split()
-            units = [self.keys.unit_of(counter) for counter in counters]
-            named = {self.keys.unit(unit): used for unit, used in actual.items()}
-            amounts = b"".join(codec.DOUBLE.pack(named.get(unit, -1)) for unit in units)
-            names = {self.keys.unit(unit): unit for unit in actual}
-            note = json.dumps({"actual": actual, "units": [names.get(unit, unit) for unit in units]})
-            now = b"" if self.clock is None else b"%d" % self.clock()
-            settled = yield Call(
-                self._settle,
-                [key, *counters, *map(self.keys.index_of, counters)],
-                [now, amounts, reservation, INDEX_SIZE, note],
-            )
-            if settled is None:
-                return None
-            repeated = not settled.startswith(b"=" + note.encode())
-            found = self._settlement(reservation, settled, repeated=repeated)
-            return found if repeated else replace(found, limits=tuple(map(self.keys.limit_of, counters)))
-        return self._settlement(reservation, record, repeated=True)
+        repeated = not settled.startswith(b"=" + note.encode())
+        found = self._settlement(reservation, settled, repeated=repeated)
+        return found if repeated else replace(found, limits=tuple(map(self.keys.limit_of, reserved)))
+
+    def settle_call(self, reservation: str, actual: Mapping[str, int], reserved: Sequence[bytes]) -> Call:
+        """The script that settles a reservation whose counters are known, for whoever needs no answer."""
+        check_amounts(actual)
+        return self._settle_call(reservation, actual, reserved, self._note(actual, reserved))
+
+    def _note(self, actual: Mapping[str, int], reserved: Sequence[bytes]) -> str:
+        """What a repeated settlement is answered from: the actual use, and the unit of each counter."""
+        names = {self.keys.unit(unit): unit for unit in actual}
+        units = [self.keys.unit_of(counter) for counter in reserved]
+        return _encode({"actual": dict(actual), "units": [names.get(unit, unit) for unit in units]})
+
+    def _settle_call(self, reservation: str, actual: Mapping[str, int], reserved: Sequence[bytes], note: str) -> Call:
+        named = {self.keys.unit(unit): used for unit, used in actual.items()}
+        amounts = b"".join([codec.DOUBLE.pack(named.get(self.keys.unit_of(counter), -1)) for counter in reserved])
+        return Call(
+            self._settle,
+            [self.keys.reservation(reservation), *reserved, *map(self.keys.index_of, reserved)],
+            [b"" if self.clock is None else b"%d" % self.clock(), amounts, reservation, INDEX_SIZE, note],
+        )
 
     def units_of(self, reservation: str) -> frozenset[str]:
         """The units of an open reservation, as keys spell them; empty for one that is settled or not known."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import redis
 
+from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.limits.limiter import Limiter
-from quotas.engine.types import ALGORITHMS, Limit
+from quotas.engine.redis.scripts import Call
+from quotas.engine.types import ALGORITHMS, AdmitRequest, Limit
 from tests.integration.quotas.engine.limits.conftest import Clock, limit
 from tests.support.valkey import wait_for
 
@@ -154,3 +157,32 @@ def test_a_cost_of_nothing_is_settled_with_the_actual_use(limiter: Limiter, algo
 def test_requests_that_cost_nothing_need_no_reservation(limiter: Limiter) -> None:
     assert limiter.check([limit("r", cost=0)]).reservation is None
     assert limiter.check([limit("u", unit="tokens", limit=None)]).reservation is None
+
+
+def test_a_reservation_whose_counters_are_known_is_settled_in_one_round_trip(client: redis.Redis) -> None:
+    """Whoever admitted a call knows what it reserved, and does not read it again."""
+    limiter, accounts = Limiter(client), Accounts(client)
+    every = (
+        limit("t", "token_bucket", unit="tokens", limit=50, cost=10),
+        limit("s", "sliding_window", unit="tokens", limit=50, cost=10),
+        limit("r", limit=5),
+    )
+    known, unknown = (accounts.admit(AdmitRequest(limits=every, cost={"requests": 1, "tokens": 10})) for _ in range(2))
+    assert known.reservation and unknown.reservation and len(known.reserved) == len(every)
+
+    steps = limiter.settling(known.reservation, {"tokens": 3}, known.reserved)
+    asked = next(steps)
+    assert isinstance(asked, Call), "the record is not read first"
+    with pytest.raises(StopIteration) as ended:
+        steps.send(limiter.transport.send(asked))
+    settled = ended.value.value
+    other = limiter.settle(unknown.reservation, {"tokens": 3})
+    assert other and settled.limits == other.limits and settled.refunded == other.refunded == {"tokens": 7}
+    assert [state.used for state in limiter.peek(every)] == [6, 6, 2]
+
+    again = limiter.transport.send(limiter.settle_call(known.reservation, {"tokens": 50}, known.reserved))
+    assert again.startswith(b"="), "the first settlement counts"
+    repeated = limiter.settle(known.reservation, {"tokens": 50})
+    assert repeated and repeated.repeated and repeated.actual == {"tokens": 3}
+    assert [state.used for state in limiter.peek(every)] == [6, 6, 2]
+    assert limiter.transport.send(limiter.settle_call("nobody's", {"tokens": 1}, known.reserved)) is None
