@@ -118,7 +118,7 @@ class Admissions:
         asking = _Asking(self, renewed, renewed(held), held)
         if not wait:
             return await asking.once()
-        await self.checks.line().check(asking, max_wait=wait)
+        await self.checks.waiting_checks().check(asking, max_wait=wait)
         assert asking.last is not None
         return asking.last
 

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api.presenters.accounts import AcquiredAccount, LeaseEnd, no_pool
+from quotas.api.presenters.accounts import AcquiredAccount, LeaseEnd, lease_end, no_pool
 from quotas.engine.categories import UNANSWERED
 from quotas.engine.priorities import PRIORITIES
 from quotas.engine.types import Admission
@@ -142,7 +142,7 @@ class SettleLeaseView(ApiView):
             raise decisions.refusal(error) from None
         if settled is None:
             raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
-        return Response(LeaseEnd.of(settled))
+        return Response(lease_end(settled))
 
 
 def refusal(pool: str, admission: Admission) -> ProblemError:

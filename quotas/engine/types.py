@@ -1,6 +1,6 @@
 """The engine's vocabulary: value objects that every other module speaks in.
 
-Nothing here imports anything of ours. Times are seconds (float) from the server's own clock, or durations in
+Nothing here imports anything of ours but other value objects. Times are seconds (float) from the server's own clock, or durations in
 seconds; costs and limits are whole numbers from 0 to 2**53 - 1.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from quotas.engine.learned import AccountQuota, LearnedQuota
 
 Mode = Literal["enforce", "shadow"]
 AccountStateName = Literal["available", "cooling_down", "open", "half_open", "disabled", "paused"]
@@ -243,8 +245,8 @@ class CallOutcome:
     """The smallest thing that the dialect can prove to be limited."""
     usage: Mapping[str, int] = field(default_factory=dict)
     """Actual use by unit, where known."""
-    learned: Mapping[str, object] = field(default_factory=dict)
-    """Quota read from headers: {unit: {"limit", "remaining", "reset_after", "window"?}}."""
+    learned: Mapping[str, LearnedQuota] = field(default_factory=dict)
+    """Quotas that the answer states, by unit."""
     error: str = ""
     """A short redacted message."""
     rate_limit_fields: Mapping[str, str] = field(default_factory=dict)
@@ -275,7 +277,7 @@ class Settled:
     lease: str
     outcome: str
     cooldown: float = 0.0
-    learned: Mapping[str, object] = field(default_factory=dict)
+    learned: Mapping[str, LearnedQuota] = field(default_factory=dict)
     repeated: bool = False
     transition: str = ""
     """`opened`, `closed`, `half_open`, `disabled`, `pool_limited` or empty."""
@@ -306,8 +308,8 @@ class AccountState:
     concurrency: int | None = None
     models: Mapping[str, float] = field(default_factory=dict)
     """Models that were refused: seconds until each may be asked for again."""
-    learned: Mapping[str, object] = field(default_factory=dict)
-    """By unit: `limit`, `remaining`, `reset_after`, `window`, ...; in a member `models` the same by model or resource."""
+    learned: Mapping[str, AccountQuota] = field(default_factory=dict)
+    """By unit."""
     latency: float | None = None
     last_used: float | None = None
     """Unix time by the server's clock."""

@@ -17,7 +17,7 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
 from quotas.engine.limits.wait_queue import WaitQueue
-from quotas.engine.limits.waiting import WaitingLine
+from quotas.engine.limits.waiting_threads import WaitingChecks
 from quotas.runtime.redis_url import client
 
 _patience: float | None = None
@@ -59,11 +59,11 @@ def limiter() -> ResilientLimiter:
 
 
 @lru_cache(maxsize=1)
-def waiting_line() -> WaitingLine:
+def waiting_checks() -> WaitingChecks:
     """Blocking checks, in order of arrival in all processes together."""
     resilient = limiter()
     keys = resilient.limiter.keys
-    return WaitingLine(resilient, WaitQueue(resilient.ask, keys), keys=keys)
+    return WaitingChecks(resilient, WaitQueue(resilient.ask, keys), keys=keys)
 
 
 class _Outage:
@@ -89,6 +89,6 @@ def accounts() -> Accounts:
 def forget() -> None:
     """Open new connections at the next use: after a fork, the parent's sockets are the parent's."""
     accounts.cache_clear()
-    waiting_line.cache_clear()
+    waiting_checks.cache_clear()
     limiter.cache_clear()
     limiter_redis.cache_clear()

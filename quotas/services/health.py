@@ -103,7 +103,7 @@ def _values(state: AccountState) -> dict[str, Any]:
         "health": round(state.health, 2),
         "successes": state.successes,
         "errors": dict(state.errors),
-        "learned": dict(state.learned),
+        "learned": {unit: quota.document() for unit, quota in state.learned.items()},
         "latency": state.latency,
         "last_used": _moment(state.last_used),
         "last_error": state.last_error[:MAX_TEXT],

@@ -12,7 +12,7 @@ from quotas.engine.costs import check_amounts
 from quotas.engine.limits.limiter import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
-from quotas.runtime.connection import limiter, waiting_line
+from quotas.runtime.connection import limiter, waiting_checks
 from quotas.services import deferred_settlement, units
 from quotas.snapshot import resolve
 from quotas.snapshot.patterns import Endpoint
@@ -90,7 +90,7 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
         _record_bypass(question, limits, actor)
     began = time.perf_counter()
     if question.max_wait and not question.dry_run and not question.bypass:
-        decision = waiting_line().check(
+        decision = waiting_checks().check(
             question.limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
         )
     else:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import CheckRequest, wants_reservation
-from quotas.engine.limits.waiting_async import AsyncWaitingLine
+from quotas.engine.limits.waiting_async import AsyncWaitingChecks
 from quotas.engine.redis import pipeline as pipelined
 from quotas.engine.redis.pipeline import InThread, Pipeline, PlainSocketNeeded
 from quotas.engine.redis.scripts import Call
@@ -40,7 +40,7 @@ class AsyncChecks:
         self._waiting = waiting
         self._limiter: ResilientLimiter | None = None
         self._pipeline: Pipeline | None = None
-        self._line: AsyncWaitingLine | None = None
+        self._waiting_checks: AsyncWaitingChecks | None = None
         self.threads_only = False
 
     async def check(
@@ -64,7 +64,9 @@ class AsyncChecks:
         applying = question.limits(snapshot)
         if question.max_wait and not question.dry_run:
             asking = _Asking(self, question, applying, token)
-            decision = await unless_gone(self._lined(limiter()).check(asking, max_wait=question.max_wait), gone, asking)
+            decision = await unless_gone(
+                self._connected(limiter()).check(asking, max_wait=question.max_wait), gone, asking
+            )
             decision = asking.answer(decision)
         else:
             decision = await self.decide(
@@ -76,7 +78,7 @@ class AsyncChecks:
     async def decide(self, request: CheckRequest, in_thread: InThread) -> Decision:
         """Ask once. Raises what `Limiter.check` raises."""
         limiter_now = limiter()
-        self._lined(limiter_now)
+        self._connected(limiter_now)
         if not self.threads_only and not limiter_now.breaker.is_open:
             assert self._pipeline is not None
             try:
@@ -94,7 +96,7 @@ class AsyncChecks:
     async def ask(self, over: Callable[[Pipeline], Awaitable[T]], instead: Callable[[], T]) -> T:
         """Ask over the loop's connection or, where that can't be, `instead` in a thread. Raises what both raise."""
         limiter_now = limiter()
-        self._lined(limiter_now)
+        self._connected(limiter_now)
         if not self.threads_only and not limiter_now.breaker.is_open:
             assert self._pipeline is not None
             try:
@@ -110,7 +112,7 @@ class AsyncChecks:
         return held if held is not None and age < LOOK_EVERY else await self._waiting(resolve.snapshot)
 
     async def refund(self, decision: Decision) -> None:
-        """Give back all that an allowed decision has charged."""
+        """Refund all that an allowed decision has charged."""
         reservation = decision.reservation
         if reservation is not None:
             nothing = {state.unit: 0 for state in decision.limits}
@@ -118,28 +120,28 @@ class AsyncChecks:
 
     def waiting(self) -> int:
         """How many calls of this process wait for capacity."""
-        return self._line.waiting() if self._line is not None else 0
+        return self._waiting_checks.waiting() if self._waiting_checks is not None else 0
 
-    def line(self) -> AsyncWaitingLine:
-        """The line of those who wait on this loop, for whoever asks other questions than checks."""
-        return self._lined(limiter())
+    def waiting_checks(self) -> AsyncWaitingChecks:
+        """The checks that wait on this loop, for whoever asks other questions than checks."""
+        return self._connected(limiter())
 
-    def _lined(self, limiter_now: ResilientLimiter) -> AsyncWaitingLine:
-        """The queue of waiters, after the connection to this limiter was opened."""
-        if self._limiter is not limiter_now or self._pipeline is None or self._line is None:
+    def _connected(self, limiter_now: ResilientLimiter) -> AsyncWaitingChecks:
+        """The checks that wait, after the connection to this limiter was opened."""
+        if self._limiter is not limiter_now or self._pipeline is None or self._waiting_checks is None:
             self.close()
             self._limiter = limiter_now
             self._pipeline = Pipeline(limiter_now.limiter.transport, self._in_thread)
-            self._line = AsyncWaitingLine(_Way(self), limiter_now.limiter.keys)
-        return self._line
+            self._waiting_checks = AsyncWaitingChecks(_Connection(self), limiter_now.limiter.keys)
+        return self._waiting_checks
 
     def close(self) -> None:
         if self._pipeline is not None:
             self._pipeline.close()
-            self._pipeline = self._line = None
+            self._pipeline = self._waiting_checks = None
 
 
-class _Way:
+class _Connection:
     """How a queue of waiters reaches the server: over the pipeline, or in threads where a pipeline is impossible."""
 
     def __init__(self, checks: AsyncChecks) -> None:
@@ -242,7 +244,7 @@ async def check_waiting(question: Check, *, reserve: bool | None = None) -> Deci
     began = time.perf_counter()
     applying = await in_thread(question.limits)
     asking = _Asking(checks, question, applying, Token(), reserve)
-    decision = await checks._lined(limiter()).check(asking, max_wait=question.max_wait)
+    decision = await checks._connected(limiter()).check(asking, max_wait=question.max_wait)
     decision = asking.answer(decision)
     limits.emit_decision(question, decision, time.perf_counter() - began)
     return decision

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from quotas.engine import dialects
 from quotas.engine.categories import Category
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.types import CallOutcome
 from quotas.runtime.counters import BufferedCounter
 from quotas.services.aimd import ROOM
@@ -97,12 +98,6 @@ def _parts(policy: CompiledPolicy, outcome: CallOutcome) -> list[str]:
     return parts
 
 
-def _used_share(learned: Mapping[str, object]) -> float | None:
+def _used_share(learned: Mapping[str, LearnedQuota]) -> float | None:
     """The greatest share of a quota that the upstream says is used; None where it says nothing."""
-    shares = []
-    for quota in learned.values():
-        if isinstance(quota, Mapping):
-            limit, remaining = quota.get("limit"), quota.get("remaining")
-            if isinstance(limit, int) and isinstance(remaining, int) and limit > 0:
-                shares.append(1 - min(remaining, limit) / limit)
-    return max(shares, default=None)
+    return max((share for quota in learned.values() if (share := quota.used_share) is not None), default=None)

@@ -14,6 +14,7 @@ from controlplane.admin.periods import Period
 from controlplane.models import AccountSample
 from controlplane.observability.account_history import badness
 from quotas.admin.account import named
+from quotas.engine.learned import AccountQuota
 from quotas.engine.types import AccountState
 from quotas.models import Account
 from quotas.runtime.connection import accounts
@@ -55,29 +56,27 @@ def _tone(share: float) -> str:
     return "good" if share >= 0.8 else "fair" if share >= 0.4 else "poor"
 
 
-def _quotas(learned: Mapping[str, object]) -> list[dict[str, Any]]:
+def _quotas(learned: Mapping[str, AccountQuota]) -> list[dict[str, Any]]:
     """The account's own quotas by unit, each followed by those of its models or resources."""
     rows = []
     for unit, quota in sorted(learned.items()):
-        if not isinstance(quota, dict):
-            continue
-        if quota.keys() - {"models"}:
+        if quota.is_of_account:
             rows.append(_quota(unit, quota))
-        rows += [_quota(f"{unit} of {name}", model) for name, model in sorted(quota.get("models", {}).items())]
+        rows += [_quota(f"{unit} of {name}", model) for name, model in sorted(quota.models.items())]
     return rows
 
 
-def _quota(unit: str, quota: dict[str, Any]) -> dict[str, Any]:
-    limit, remaining = quota.get("limit"), quota.get("remaining")
+def _quota(unit: str, quota: AccountQuota) -> dict[str, Any]:
+    limit, remaining = quota.limit, quota.remaining
     share = None if not limit or remaining is None else max(0.0, min(1.0, remaining / limit))
     return {
         "unit": unit,
         "limit": limit,
         "remaining": remaining,
-        "capacity": quota.get("capacity"),
-        "window": quota.get("window"),
-        "kind": {"bucket": "refills", "window": "resets"}.get(str(quota.get("kind")), ""),
-        "reset_after": quota.get("reset_after"),
+        "capacity": quota.capacity,
+        "window": quota.window,
+        "kind": {"bucket": "refills", "window": "resets"}.get(quota.kind or "", ""),
+        "reset_after": quota.reset_after,
         "left": None if share is None else round(share * 100),
         "tone": "" if share is None else "good" if share > 0.3 else "fair" if share > 0.1 else "poor",
     }

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 
 from quotas import clock, models
 from quotas.engine.accounts.view import AccountView, Explanation
-from quotas.engine.types import AccountState
+from quotas.engine.types import AccountState, Settled
 from quotas.errors import LimiterUnavailable, UnknownPool
 from quotas.rest import decisions
 from quotas.rest.caller import Caller
@@ -31,11 +31,19 @@ class AcquiredAccount(Shape):
     expires_in: float = field(help="Seconds.")
 
 
+class StatedQuota(Shape):
+    limit: int | None
+    remaining: int | None
+    reset_after: float | None = field(help="Seconds.")
+    window: float = field(required=False, help="Seconds, where it is known.")
+    kind: Literal["bucket", "window"] = field(help="Comes back steadily, or when the window ends.")
+
+
 class LeaseEnd(Shape):
     lease: str
     outcome: str = field(help="`ok` or a category.")
     cooldown: float = field(help="Seconds.")
-    learned: dict[str, Any] = field(help="Quota read from the answer's header fields.")
+    learned: dict[str, StatedQuota] = field(help="Quota read from the answer's header fields.")
 
 
 class Account(Shape):
@@ -137,6 +145,14 @@ def shown_explanation(pool: str, found: Explanation) -> dict[str, Any]:
     )
 
 
+def lease_end(settled: Settled) -> dict[str, Any]:
+    learned = {
+        unit: StatedQuota.of(quota) if quota.window is None else StatedQuota.of(quota, window=quota.window)
+        for unit, quota in settled.learned.items()
+    }
+    return LeaseEnd.of(settled, learned=learned)
+
+
 def _explained(pool: str, view: AccountView) -> dict[str, Any]:
     why = "would be chosen" if view.chosen else view.reason or "another one comes first"
     return ExplainedAccount.of(view, pool=pool, why=why, until=_until(view.wait) if view.wait else None)
@@ -167,7 +183,7 @@ def _live_members(row: models.Account, state: AccountState | None, caller: Calle
         "skips": live.skips,
         "in_flight": live.in_flight,
         "concurrency": live.concurrency,
-        "learned": live.learned,
+        "learned": {unit: quota.document() for unit, quota in live.learned.items()},
         "models": {name: _until(seconds) for name, seconds in live.models.items()},
         "latency": live.latency,
         "last_used": _unix(live.last_used),

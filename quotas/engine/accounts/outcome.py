@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
 
 from quotas.engine.costs import is_count
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.redis.scripts import bulk
 from quotas.engine.types import CallOutcome
 
@@ -32,7 +31,7 @@ def pack(outcome: CallOutcome, random: float, lease: bytes) -> bytes:
     if outcome.target or outcome.request:
         head += _mark(outcome.target) + _mark(outcome.request)
     usage = [(unit, used) for unit, used in outcome.usage.items() if is_count(used) and "\n" not in unit and unit]
-    learned = [(unit, packed) for unit, quota in outcome.learned.items() if (packed := _quota(unit, quota))]
+    learned = [(unit, _quota(quota)) for unit, quota in outcome.learned.items() if unit and "\n" not in unit]
     belongs = _EMPTY if outcome.resource is None else bulk(_text("." + outcome.resource[:MAX_RESOURCE]))
     if not usage and not learned and not outcome.error:
         return b"%b%b$0\r\n\r\n%b%b%b" % (bulk(head), bulk(_text(outcome.category)), bulk(lease), 4 * _EMPTY, belongs)
@@ -56,23 +55,20 @@ def _mark(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() if text else bytes(8)
 
 
-def _quota(unit: str, quota: object) -> bytes | None:
-    if not isinstance(quota, Mapping) or not unit or "\n" in unit:
-        return None
-    kind: Any = quota.get("kind")
-    limit, remaining = (quota.get(name) for name in ("limit", "remaining"))
+def _quota(quota: LearnedQuota) -> bytes:
+    """A count that is none, such as a negative one, is not known."""
     return _LEARNED.pack(
-        limit if is_count(limit) else -1,
-        remaining if is_count(remaining) else -1,
-        _microseconds(quota.get("reset_after")),
-        _microseconds(quota.get("window")),
+        quota.limit if is_count(quota.limit) else -1,
+        quota.remaining if is_count(quota.remaining) else -1,
+        _microseconds(quota.reset_after),
+        _microseconds(quota.window),
         -1,
-        kind == "bucket",
+        quota.kind == "bucket",
     )
 
 
-def _microseconds(seconds: object) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+def _microseconds(seconds: float | None) -> float:
+    if seconds is None:
         return -1.0
     return float(round(min(seconds, _LONGEST) * 1e6)) if seconds >= 0 else -1.0
 

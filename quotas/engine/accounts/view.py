@@ -8,6 +8,7 @@ from typing import Any
 
 from quotas.engine.accounts.admission import POOL, Prepared
 from quotas.engine.accounts.packed_pool import AccountKeys
+from quotas.engine.learned import AccountQuota
 from quotas.engine.types import AccountState, Admission, PoolSpec
 
 _VIEW = struct.Struct("<Bdd")
@@ -95,7 +96,7 @@ def state_of(
         skips=skips,
         in_flight=found["busy"],
         concurrency=found.get("most"),
-        learned=found["learned"] or {},
+        learned={unit: AccountQuota.of(row) for unit, row in (found["learned"] or {}).items()},
         models=found["models"] or {},
         latency=found.get("latency"),
         last_used=None if used is None else used / 1e6,

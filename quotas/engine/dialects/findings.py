@@ -10,6 +10,7 @@ from quotas.engine.categories import LIMITS
 from quotas.engine.costs import MAX_COST
 from quotas.engine.dialects import numbers, wait_values
 from quotas.engine.dialects.response import Answer, dig
+from quotas.engine.learned import Kind, LearnedQuota
 
 Scope = Literal["account", "key", "pool", "model"]
 
@@ -22,7 +23,7 @@ class Reading:
     scope: Scope = "account"
     hint: float | None = None
     """The provider's explicit wait."""
-    learned: dict[str, dict[str, object]] = field(default_factory=dict)
+    learned: dict[str, LearnedQuota] = field(default_factory=dict)
     usage: dict[str, int] = field(default_factory=dict)
     message: str = ""
     resource: str | None = None
@@ -52,18 +53,14 @@ class Reading:
         remaining: int | None = None,
         reset_after: float | None = None,
         window: float | None = None,
-        kind: Literal["bucket", "window"] = "window",
+        kind: Kind = "window",
     ) -> None:
         """Keep what is known of one unit's quota. A limit of 0 or none at all says nothing without a remainder."""
         if limit is not None and limit <= 0:
             limit = remaining = None
         if limit is None and remaining is None:
             return
-        found: dict[str, object] = {"limit": limit, "remaining": remaining, "reset_after": reset_after}
-        if window is not None:
-            found["window"] = window
-        found["kind"] = kind
-        self.learned[unit] = found
+        self.learned[unit] = LearnedQuota(limit, remaining, reset_after, window, kind)
 
     def wait(self) -> float | None:
         """The hint by priority: explicit; reset of what is exhausted; the longest reset; None.
@@ -75,9 +72,9 @@ class Reading:
             return wait_values.floored(self.hint)
         if self.category not in LIMITS or self.unpaid:
             return None
-        resets = [(quota["remaining"], quota["reset_after"]) for quota in self.learned.values()]
-        exhausted = [reset for remaining, reset in resets if remaining == 0 and isinstance(reset, float)]
-        every = [reset for _, reset in resets if isinstance(reset, float) and reset > 0]
+        resets = [(quota.remaining, quota.reset_after) for quota in self.learned.values()]
+        exhausted = [reset for remaining, reset in resets if remaining == 0 and reset is not None]
+        every = [reset for _, reset in resets if reset]
         longest = max(exhausted or every, default=None)
         return None if longest is None else wait_values.floored(longest)
 

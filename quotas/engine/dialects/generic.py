@@ -20,6 +20,7 @@ from quotas.engine.dialects import ietf, numbers, wait_values
 from quotas.engine.dialects.findings import Reading, Scope, by_status, least, reset_of, trio
 from quotas.engine.dialects.response import Answer, dig
 from quotas.engine.dialects.retry_hints import within
+from quotas.engine.learned import Kind
 
 _PREFIXES = ("x-ratelimit-", "x-rate-limit-", "ratelimit-")
 _SUFFIXES = {"": "requests", "-requests": "requests", "-tokens": "tokens", "-minute": "requests"}
@@ -76,14 +77,14 @@ def _configured(answer: Answer, reading: Reading, unit: str, names: Mapping[str,
     encoding = names.get("encoding", "auto")
     reset = reset_of(answer, str(names.get("reset", "")).lower(), str(encoding))
     window = numbers.decimal(names.get("window"))
-    kind = "bucket" if names.get("kind") == "bucket" else "window"
+    kind: Kind = "bucket" if names.get("kind") == "bucket" else "window"
     reading.learn(
         unit,
         limit=limit,
         remaining=remaining,
         reset_after=reset,
         window=window or None,
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
     )
 
 

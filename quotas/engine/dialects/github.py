@@ -40,6 +40,6 @@ def read(answer: Answer) -> Reading:
         primary = reading.resource and quota["remaining"] == 0 and not secondary
         reading.category, reading.scope, reading.hint = "rate_limited", "model" if primary else "account", asked
         if secondary and asked is None:
-            reset = reading.learned.get(unit, {}).get("reset_after") if quota["remaining"] == 0 else None
-            reading.hint = max(_SECONDARY_WAIT, reset if isinstance(reset, float) else 0.0)
+            known = reading.learned.get(unit) if quota["remaining"] == 0 else None
+            reading.hint = max(_SECONDARY_WAIT, (known.reset_after if known else None) or 0.0)
     return reading

@@ -5,6 +5,8 @@ https://console.groq.com/docs/rate-limits
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quotas.engine.dialects import openai
 from quotas.engine.dialects.findings import Reading
 from quotas.engine.dialects.response import Answer
@@ -19,5 +21,5 @@ def read(answer: Answer) -> Reading:
         reading.category = "server"
     for unit, window in _WINDOWS.items():
         if unit in reading.learned:
-            reading.learned[unit]["window"] = window
+            reading.learned[unit] = replace(reading.learned[unit], window=window)
     return reading

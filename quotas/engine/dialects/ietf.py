@@ -108,8 +108,8 @@ def _keep_tightest(
     window: float | None,
 ) -> None:
     before = reading.learned.get(unit)
-    known = before and before["remaining"]
-    if isinstance(known, int) and (remaining is None or remaining >= known):
+    known = before.remaining if before is not None else None
+    if known is not None and (remaining is None or remaining >= known):
         return
     if reset is not None:
         reset = min(reset, wait_values.MAX_WAIT)

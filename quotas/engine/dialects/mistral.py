@@ -23,8 +23,8 @@ def read(answer: Answer) -> Reading:
         quota = trio(answer, "x-ratelimit-", suffix=f"-{name}")
         reset = reset_of(answer, f"x-ratelimit-reset-{name}", "delta")
         reading.learn(unit, **quota, reset_after=reset, window=window)
-    month = [reading.learned.get(unit, {}) for unit in ("requests_month", "tokens_month")]
-    if reading.category == "rate_limited" and any(quota.get("remaining") == 0 for quota in month):
+    month = [quota for unit, quota in reading.learned.items() if unit in ("requests_month", "tokens_month")]
+    if reading.category == "rate_limited" and any(quota.remaining == 0 for quota in month):
         reading.category = "quota_exhausted"
     cost = numbers.whole(answer.get("x-ratelimit-tokens-query-cost"))
     if cost is not None:

@@ -58,7 +58,7 @@ def complete(answer: Answer, reading: Reading) -> None:
     if reading.hint is None or reading.hint < wait_values.NOW:
         found = list(_explicit(answer, reading))
         reading.hint = next((wait for wait in found if wait >= wait_values.NOW), found[0] if found else reading.hint)
-    stated = any(isinstance(quota["reset_after"], float) for quota in reading.learned.values())
+    stated = any(quota.reset_after is not None for quota in reading.learned.values())
     if reading.hint is None and not stated and reading.category in LIMITS and not reading.unpaid:
         reading.hint = _exhausted(answer)
 

@@ -25,7 +25,7 @@ Ask = Callable[[Callable[[Transport], Any]], Any]
 """Runs a function with the transport to the server. Raises LimiterUnavailable."""
 
 
-def line_keys(keys: Keys, counter: bytes) -> list[bytes]:
+def queue_keys(keys: Keys, counter: bytes) -> list[bytes]:
     """The keys of a queue: its tickets by their position, and by when they expire."""
     return [keys.key("w", counter.decode()), keys.key("w", counter.decode(), "e")]
 
@@ -53,7 +53,7 @@ class WaitQueue:
 
     def occupied(self, counters: Sequence[bytes]) -> bytes | None:
         """The first of these counters that somebody waits for."""
-        commands = [pack(("EXISTS", line_keys(self._keys, counter)[0])) for counter in counters]
+        commands = [pack(("EXISTS", queue_keys(self._keys, counter)[0])) for counter in counters]
         replies = self._ask(lambda transport: transport.exchange(b"".join(commands), len(commands)))
         return next((counter for counter, reply in zip(counters, replies, strict=True) if reply == 1), None)
 
@@ -63,14 +63,16 @@ class WaitQueue:
         args: list[bytes | str] = [now, b"%d" % round(LEASE * 1e6)]
         for ticket, place in tickets:
             args += [ticket, "" if place is None else str(place)]
-        *places, first = self._ask(lambda transport: transport.run(self._enqueue, line_keys(self._keys, counter), args))
+        *places, first = self._ask(
+            lambda transport: transport.run(self._enqueue, queue_keys(self._keys, counter), args)
+        )
         return [int(place) for place in places], first.decode()
 
     def dequeue(self, counter: bytes, ticket: str) -> None:
         """Remove a ticket, and call the next one if it was the first."""
 
         def act(transport: Transport) -> None:
-            first = transport.run(self._dequeue, line_keys(self._keys, counter), [ticket])
+            first = transport.run(self._dequeue, queue_keys(self._keys, counter), [ticket])
             if first is not None:
                 transport.exchange(b"".join(call_commands(self._keys, first.decode())), 2)
 

@@ -1,15 +1,18 @@
 """Waiting for capacity: in order of arrival over all processes, with few round trips.
 
-A refused check enters the queue of the counter that refused it, with a ticket (`wait_queue.WaitQueue`). Only the first
-waiter of a queue asks the limiter, and it sleeps until the exact time that the denial named; all others sleep until
-they are called. Of a process's waiters in one queue only the first one renews tickets, for all of them.
+A refused check enters the queue of the counter that refused it, with a ticket (`wait_queue`). Only the first waiter of a
+queue asks the limiter, and it sleeps until the exact time that the denial named; all others sleep until they are called.
+Of a process's waiters in one queue only the first one renews tickets, for all of them.
 
     refused by A -> queue of A -> first in it -> asks -> allowed: dequeued, the next one is called
                                                      -> refused by B: to the queue of B, positioned by its arrival
-    a process dies -> its tickets end within 3 s, and the others continue
+    a process dies -> its tickets expire within 3 s, and the others continue
     Redis is away  -> each process continues with its own waiters, in their order
 
 A check that does not wait (`max_wait` 0) enters no queue and may overtake those that do.
+
+This module decides and performs nothing: `wait` is a generator that yields steps and receives their results.
+`waiting_threads` performs them in a thread, `waiting_async` on an event loop.
 """
 
 from __future__ import annotations
@@ -17,13 +20,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
-from quotas.engine.limits.wait_queue import TurnListener, WaitQueue
 from quotas.engine.types import Decision, Limit
 
 LONGEST_SLEEP = 1.0
@@ -31,232 +32,241 @@ LONGEST_SLEEP = 1.0
 tickets are renewed."""
 EARLIER = 0.2
 """The same, where it waits for a slot: those nearly always come back before their lease ends."""
+PAUSE = 0.05
+"""Seconds between two renewals while another process's ticket is first and no blocking read is possible."""
 
 
-class Checking(Protocol):
-    """What a line needs of a limiter."""
+class Turn(Protocol):
+    """An event: `threading.Event` or `asyncio.Event`."""
 
-    def check(
-        self,
-        limits: Sequence[Limit],
-        *,
-        dry_run: bool = False,
-        token: str = "",
-        token_body: str = "",
-        reserve: bool | None = None,
-    ) -> Decision: ...
+    def set(self) -> None: ...
+
+    def clear(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
-class _Waiter:
-    """One blocked check."""
+class Waiter:
+    """One waiting check."""
 
+    turn: Turn
+    """Set when it may have become the first of its process's waiters."""
     ticket: str = field(default_factory=lambda: secrets.token_urlsafe(9))
-    place: int | None = None
+    position: int | None = None
     """The moment of arrival as the server counts it; None where the server has not been reached."""
-    turn: threading.Event = field(default_factory=threading.Event)
+    counter: bytes | None = None
+    """The counter in whose queue it is."""
 
 
-def _place(waiter: _Waiter) -> float:
-    """Those without a place came while the server was away: behind the others, in their order."""
-    return float("inf") if waiter.place is None else waiter.place
+# -- steps: what a driver performs, and what it sends back -------------------------------------------------------------
 
 
-class WaitingLine:
-    """Blocking checks on one limiter. Threads share it; with `shared` all processes are in one line."""
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """Is another waiter in the queue of one of these counters? Reply: the first such counter, or None."""
 
-    def __init__(
-        self,
-        limiter: Checking,
-        shared: WaitQueue | None = None,
-        *,
-        keys: Keys | None = None,
-        sleep: Callable[[float], object] | None = None,
-    ) -> None:
-        self._limiter = limiter
-        self._shared = shared
-        self._keys = keys or Keys()
-        self._sleep = sleep or time.sleep
+    counters: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the limiter by the limits in force now. Reply: its decision."""
+
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """Add or renew tickets. Reply: their positions and the ticket that is first; None where the server is away."""
+
+    counter: bytes
+    waiters: Sequence[Waiter]
+
+
+@dataclass(frozen=True, slots=True)
+class Dequeue:
+    """Remove a ticket, and call the next one if it was the first. A server that is away lets it expire."""
+
+    counter: bytes
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitTurn:
+    """Wait until the waiter's `turn` is set, at most so long."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitCall:
+    """Wait until the waiter's ticket is called, at most so long; where that is impossible, for `PAUSE`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    seconds: float
+
+
+Step = Occupied | Ask | Enqueue | Dequeue | AwaitTurn | AwaitCall | Sleep
+Reply = Decision | bytes | tuple[Sequence[int], str] | None
+
+
+class LocalQueues:
+    """This process's waiters by the counter that they wait for, in order of arrival. Safe under threads."""
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[bytes, list[_Waiter]] = {}
+        self._queues: dict[bytes, list[Waiter]] = {}
 
-    def check(
-        self,
-        limits: Sequence[Limit] | Callable[[], Sequence[Limit]],
-        *,
-        max_wait: float,
-        token: str = "",
-        token_body: str = "",
-        reserve: bool | None = None,
-    ) -> Decision:
-        """As Limiter.check, but waits up to `max_wait` seconds for capacity. `limits` as a function is called before
-        each question, so that what is decided is decided by the limits in force then.
+    def occupied(self, counters: Sequence[bytes]) -> bytes | None:
+        with self._lock:
+            return next((counter for counter in counters if counter in self._queues), None)
+
+    def enter(self, counter: bytes, waiter: Waiter) -> None:
+        with self._lock:
+            waiter.counter = counter
+            waiters = self._queues.setdefault(counter, [])
+            waiters.append(waiter)
+            waiters.sort(key=_position)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Remove the waiter; the one behind it takes its turn."""
+        assert waiter.counter is not None
+        with self._lock:
+            waiters = self._queues[waiter.counter]
+            waiters.remove(waiter)
+            if waiters:
+                waiters[0].turn.set()
+            else:
+                del self._queues[waiter.counter]
+            waiter.counter = None
+
+    def is_first(self, waiter: Waiter) -> bool:
+        """Whether the waiter is the first of its queue; the others wait for their `turn`."""
+        assert waiter.counter is not None
+        with self._lock:
+            first = self._queues[waiter.counter][0] is waiter
+            if not first:
+                waiter.turn.clear()
+            return first
+
+    def waiters(self, counter: bytes) -> list[Waiter]:
+        with self._lock:
+            return list(self._queues[counter])
+
+    def position(self, counter: bytes, waiters: Sequence[Waiter], positions: Sequence[int]) -> list[Waiter]:
+        """Note the positions that the server gave. Returns the waiters that have left meanwhile."""
+        with self._lock:
+            for waiter, position in zip(waiters, positions, strict=True):
+                waiter.position = position
+            here = self._queues.get(counter, [])
+            here.sort(key=_position)
+            if here:
+                here[0].turn.set()
+            return [waiter for waiter in waiters if waiter not in here]
+
+    def count(self) -> int:
+        with self._lock:
+            return sum(map(len, self._queues.values()))
+
+
+def _position(waiter: Waiter) -> float:
+    """Those without a position came while the server was away: behind the others, in their order."""
+    return float("inf") if waiter.position is None else waiter.position
+
+
+# -- the state machine -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Wait:
+    """One check that waits up to `deadline`. `limits` gives the limits of its last question, or those in force."""
+
+    waiter: Waiter
+    queues: LocalQueues
+    keys: Keys
+    limits: Callable[[], Sequence[Limit]]
+    deadline: float
+    now: Callable[[], float] = time.monotonic
+
+    def steps(self) -> Generator[Step, Reply, Decision]:
+        """The way to the final decision. The driver makes the waiter leave the queue that it is in at the end.
 
         Denied at once where waiting can't help within that time: an impossible cost, a limit of 0, or an earliest
         time that lies beyond it. Later arrivals don't overtake those who wait for the same counter; one whose time is
         up before its turn asks once and takes what it gets.
         """
-        deadline = time.monotonic() + max_wait
-        asked: list[Limit] = []
-
-        def now() -> list[Limit]:
-            asked[:] = limits() if callable(limits) else limits
-            return asked
-
-        def ask() -> Decision:
-            return self._limiter.check(now(), token=token, token_body=token_body, reserve=reserve)
-
-        def binding(denial: Decision) -> bytes | None:
-            return binding_of(denial, counters_of(asked, self._keys))
-
-        line = self._occupied(list(counters_of(now(), self._keys)))
-        decision = ask() if line is None else self._limiter.check(asked, dry_run=True)
-        waiter = _Waiter()
-        while is_worth_it(decision, deadline) or (line is not None and decision.allowed):
-            if line is None:
-                line = binding(decision)
-                if line is None:
-                    break
-            decision, done = self._wait_in_line(line, waiter, deadline, ask, binding)
-            if done:
-                break
-            line = None
+        counter = yield Occupied(list(self._counters()))
+        assert counter is None or isinstance(counter, bytes)
+        decision = yield from _ask(dry_run=counter is not None)
+        while self._is_worth_it(decision) or (counter is not None and decision.allowed):
+            counter = counter or self._binding(decision)
+            if counter is None:
+                return decision
+            decision, final = yield from self._in_queue(counter)
+            if final:
+                return decision
+            counter = None
         return decision
 
-    def waiting(self) -> int:
-        """How many wait here."""
-        with self._lock:
-            return sum(map(len, self._lines.values()))
-
-    # -- one line ------------------------------------------------------------------------------------------------
-
-    def _wait_in_line(
-        self,
-        line: bytes,
-        waiter: _Waiter,
-        deadline: float,
-        ask: Callable[[], Decision],
-        binding: Callable[[Decision], bytes | None],
-    ) -> tuple[Decision, bool]:
-        """Wait in one line: (the answer, whether it is final); not final where another counter refuses now."""
-        first = self._enter(line, waiter)
-        listener = self._shared.listener() if self._shared is not None else None
-        try:
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return ask(), True
-                if not self._is_process_head(line, waiter):
-                    waiter.turn.wait(left)
-                    first = self._renew(line, waiter)
-                    continue
-                if first != waiter.ticket and listener is not None and first:
-                    self._wait_for_turn(listener, waiter, min(left, LONGEST_SLEEP))
-                    first = self._renew(line, waiter)
-                    continue
-                decision = ask()
-                if not is_worth_it(decision, deadline):
+    def _in_queue(self, counter: bytes) -> Generator[Step, Reply, tuple[Decision, bool]]:
+        """Wait in one queue: (the answer, whether it is final); not final where another counter refuses now."""
+        self.queues.enter(counter, self.waiter)
+        first = yield from self._enqueue(counter, [self.waiter])
+        while True:
+            left = self.deadline - self.now()
+            if left <= 0:
+                return (yield from _ask()), True
+            if not self.queues.is_first(self.waiter):
+                yield AwaitTurn(left)
+            elif first not in ("", self.waiter.ticket):
+                yield AwaitCall(min(left, LONGEST_SLEEP))
+            else:
+                decision = yield from _ask()
+                if not self._is_worth_it(decision):
                     return decision, True
-                if binding(decision) not in (line, None):
+                if self._binding(decision) not in (counter, None):
+                    self.queues.leave(self.waiter)
+                    yield Dequeue(counter, self.waiter.ticket)
                     return decision, False
                 assert decision.retry_after is not None
-                self._sleep(min(decision.retry_after, EARLIER if by_slots(decision) else LONGEST_SLEEP))
-                first = self._renew(line, waiter)
-        finally:
-            if listener is not None:
-                listener.close()
-            self._leave(line, waiter)
+                yield Sleep(min(decision.retry_after, EARLIER if _by_slots(decision) else LONGEST_SLEEP))
+            first = yield from self._enqueue(counter, self.queues.waiters(counter))
 
-    def _occupied(self, counters: list[bytes]) -> bytes | None:
-        """The counter that others wait for already: a new waiter queues behind them."""
-        with self._lock:
-            here = next((counter for counter in counters if counter in self._lines), None)
-        if here is not None or self._shared is None or not counters:
-            return here
-        try:
-            return self._shared.occupied(counters)
-        except LimiterUnavailable:
-            return None  # the check itself is answered by the policies' own rules, or says so
-
-    def _enter(self, line: bytes, waiter: _Waiter) -> str:
-        """Take a place. Returns the ticket that is first; empty where the server is away: each for itself."""
-        first = ""
-        if self._shared is not None:
-            try:
-                (waiter.place,), first = self._shared.enqueue(line, [(waiter.ticket, waiter.place)])
-            except LimiterUnavailable:
-                first = ""
-        with self._lock:
-            waiting = self._lines.setdefault(line, [])
-            waiting.append(waiter)
-            waiting.sort(key=_place)
-        return first
-
-    def _is_process_head(self, line: bytes, waiter: _Waiter) -> bool:
-        """Whether the waiter is the first of this process's; the others wait for their `turn`."""
-        with self._lock:
-            is_head = self._lines[line][0] is waiter
-            if not is_head:
-                waiter.turn.clear()
-            return is_head
-
-    def _renew(self, line: bytes, waiter: _Waiter) -> str:
-        """Renew the tickets of all who wait here. Returns the ticket that is first, or empty, as `_enter`."""
-        if self._shared is None:
+    def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> Generator[Step, Reply, str]:
+        """Add or renew tickets. Returns the one that is first; empty where the server is away: each for itself."""
+        reply = yield Enqueue(counter, waiters)
+        if reply is None:
             return ""
-        with self._lock:  # locked during the round trip, so that a ticket that was just removed does not return
-            waiting = self._lines[line]
-            try:
-                places, first = self._shared.enqueue(line, [(one.ticket, one.place) for one in waiting])
-            except LimiterUnavailable:
-                return ""
-            for one, place in zip(waiting, places, strict=True):
-                one.place = place
-            waiting.sort(key=_place)
-            waiting[0].turn.set()
+        assert isinstance(reply, tuple)
+        positions, first = reply
+        for gone in self.queues.position(counter, waiters, positions):
+            yield Dequeue(counter, gone.ticket)  # it left while the server was asked, and was added again
         return first
 
-    @staticmethod
-    def _wait_for_turn(listener: TurnListener, waiter: _Waiter, seconds: float) -> None:
-        try:
-            listener.wait(waiter.ticket, seconds)
-        except LimiterUnavailable:
-            time.sleep(min(seconds, 0.05))  # the next attempt notices, and continues alone
+    def _counters(self) -> dict[bytes, Limit]:
+        """The counters that the limits are decided by."""
+        return {self.keys.counter(limit): limit for limit in self.limits() if limit.limit is not None}
 
-    def _leave(self, line: bytes, waiter: _Waiter) -> None:
-        with self._lock:
-            waiting = self._lines[line]
-            waiting.remove(waiter)
-            if waiting:
-                waiting[0].turn.set()
-            else:
-                del self._lines[line]
-        if self._shared is not None:
-            try:
-                self._shared.dequeue(line, waiter.ticket)
-            except LimiterUnavailable:
-                return  # the ticket ends by itself
+    def _binding(self, decision: Decision) -> bytes | None:
+        """The counter that refused for the longest time."""
+        counters = self._counters().items()
+        return next((counter for counter, limit in counters if limit.name == decision.binding), None)
+
+    def _is_worth_it(self, decision: Decision) -> bool:
+        """Whether waiting may turn a denial."""
+        if decision.allowed or decision.impossible or decision.retry_after is None:
+            return False
+        return decision.retry_after <= self.deadline - self.now()
 
 
-def is_worth_it(decision: Decision, deadline: float) -> bool:
-    """Whether waiting may turn a denial."""
-    if decision.allowed or decision.impossible or decision.retry_after is None:
-        return False
-    return decision.retry_after <= deadline - time.monotonic()
+def _ask(*, dry_run: bool = False) -> Generator[Step, Reply, Decision]:
+    decision = yield Ask(dry_run)
+    assert isinstance(decision, Decision)
+    return decision
 
 
-def by_slots(decision: Decision) -> bool:
+def _by_slots(decision: Decision) -> bool:
     return any(state.policy == decision.binding and state.algorithm == "concurrency" for state in decision.limits)
-
-
-def counters_of(limits: Sequence[Limit], keys: Keys) -> dict[bytes, Limit]:
-    """The counters that limits are decided by."""
-    return {keys.counter(limit): limit for limit in limits if limit.limit is not None}
-
-
-def binding_of(decision: Decision, counters: dict[bytes, Limit]) -> bytes | None:
-    """The counter that refused for the longest time."""
-    for counter, limit in counters.items():
-        if limit.name == decision.binding:
-            return counter
-    return None

@@ -5,27 +5,58 @@
 --
 -- A state is a table; every member may be missing. It is stored as a packed head, which is all that picking an account
 -- looks at (state_peek), and the rest with cmsgpack, which is read for the few that are weighed (state_load):
---   cd until when it cools down, ca since when, cw why (category), cn refusals in a row; sc, sn the same for the soft
---   backoff after server errors (it is passed over while another account is free)
---   bo open until (missing: closed), bm why, where somebody opened it, be epoch, bf times of recent failures,
---   bw {start, successes, failures, both of the window before, failures in a row} of the breaker's window,
---   pr {lease = expiry} of probes that are out, pk probes that succeeded
---   di why it is disabled, da since when; rf {request, its path, when it began} of the first refusal of its credential
---   that was not certain; ra, rn since when refusals (all answers) are about the present credential
---   h, ht health and when it was true; la latency (mean), lu last used, sq its turn in the pool's sequence,
---   nf calls in flight when it was last used
---   fl calls in flight, {end of their leases, how many, ...}, the earliest end first; on successes
---   cc concurrency now, cs, cf successes and failures since it was last weighed, ct when that was
---   q {unit = {l limit, c capacity, if that seems smaller, v level, t when, w window, e end of a stepping window,
---      b from when on the level is unknown again, a when asked, k kind,
---      n, u since when the window after it is used, unseen, and how much}}: quotas of the account as a whole
---   qn the same of calls that name no model or resource
---   qm {resource = '<d' when it was used last, then a packed table as q}: quotas of one model or resource
---   pe {unit, or unit, a line break and the model = units in flight}
---   x {unit = by how much calls of late took more than was reserved for them, at the most}
---   kc, ks keys refused since ks; md {model = until when it is refused}
---   le last error, lt when, lk its category
---   sx when the statistics' life was last prolonged
+--
+-- The names are short because they are stored with every account, and stay because stored states have them:
+--   field  name              meaning
+--   cd     cooldown_until    when it may be used again
+--   ca     cooldown_at       since when it cools down
+--   cw     cooldown_why      the category of the refusal
+--   cn     refusals          in a row
+--   sc     soft_until        soft backoff after server errors: passed over while another account is free
+--   sn     soft_failures     in a row
+--   bo     breaker_until     until when the breaker is open; missing: closed
+--   bm     breaker_manual    why, where an operator opened it
+--   be     breaker_epoch     a result counts only if its call began in the same epoch
+--   bf     breaker_failures  times of the recent ones
+--   bw     breaker_window    {start, successes, failures, both of the window before, failures in a row}
+--   pr     probes            {lease = when it expires} of those in flight
+--   pk     probes_passed     how many succeeded
+--   di     disabled          why
+--   da     disabled_at
+--   rf     first_refusal     of its credential that was not certain: {request, its path, when it began}
+--   ra     refusals_since    a refusal of an older call is not about the account as it is now
+--   rn     answers_since     the same of all answers: the credential was replaced then
+--   h, ht  health            and when it had that value
+--   la     latency           mean
+--   lu     last_used
+--   sq     sequence          its turn in the pool
+--   nf     in_flight         calls, when it was last used
+--   fl     flights           {when their leases end, how many, ...}, the earliest end first
+--   on     successes
+--   cc     concurrency       the present limit of calls in flight
+--   cs, cf concurrency_seen  successes and failures since that limit was last decided
+--   ct     concurrency_at    when that was
+--   q      quotas            {unit = quota} of the account as a whole
+--   qn     quotas_unnamed    the same of calls that name no model or resource
+--   qm     quotas_of_models  {resource = '<d' when it was used last, then a packed table as q}
+--   pe     pending           {unit, or unit, a line break and the model = units in flight}
+--   x      excess            {unit = by how much recent calls used more than was reserved, at the most}
+--   kc, ks refused_keys      how many, and since when
+--   md     models_until      {model = until when it is refused}
+--   le     last_error        its text
+--   lt     last_error_at
+--   lk     last_error_kind   its category
+--   sx     statistics_at     when the statistics' life was last prolonged
+-- and of a pool, besides cd and sq:
+--   all    limited_until     until when all of its accounts cool down for themselves: announced once
+--   hits   refused_accounts  {account = {when it was refused, until when}} of the last seconds
+--   sus    suspected_limit   {till, at, of = accounts}: a limit that several accounts seem to share
+--   tr     trial             {lease, when it expires} of the one call that tests the suspicion
+--   rp     refused_paths     {path of a request = refusals by several accounts}: closed to all of them
+--
+-- A learned quota: l limit, c capacity (where that seems smaller), v level, t when that was, w window, e end of a stepping
+-- window, b from when on the level is unknown again, a when the answer's call began, k kind (bucket or window), n and u:
+-- since when the window after it is used without an answer, and how much.
 
 local LIFE = '2592000000' -- a month, from the last use
 local HALF_LIFE = 120000000 -- of what health has lost, while nothing happens

@@ -94,7 +94,7 @@ def test_a_wrong_clock_changes_no_wait(called: Called, skew: int) -> None:
     at = parsedate_to_datetime(headers["date"]).timestamp()
     assert abs(at - time.time() - skew) < 10
     for unit, quota in called.outcome().learned.items():
-        assert quota["reset_after"] is not None and quota["reset_after"] <= 61, (unit, quota)
+        assert quota.reset_after is not None and quota.reset_after <= 61, (unit, quota)
 
 
 def test_missing_headers_say_nothing(called: Called) -> None:

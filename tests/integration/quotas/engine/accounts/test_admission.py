@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.limits.limiter import Limiter
 from quotas.engine.types import AccountSpec, AdmitRequest, CallOutcome, ConcurrencySpec, Limit
 from tests.integration.quotas.engine.accounts.conftest import OK, RATE_LIMITED, bucket, pool
@@ -85,7 +86,7 @@ def test_the_reported_remaining_is_the_minimum_over_all_causes(engine, clock):
         if kind == "bucket":
             quota["window"] = 60 * wait  # one call in `wait` seconds
         taken = engine.take(one(name), cost={"tokens": 0}, key="chat-9")
-        engine.settle(taken.lease, CallOutcome("ok", learned={"requests": {**quota, "kind": kind}}))
+        engine.settle(taken.lease, CallOutcome("ok", learned={"requests": LearnedQuota(**quota, kind=kind)}))
         expected[name] = wait
     for _ in range(5):
         assert engine.take(one("flight", ttl=causes["flight"]), cost={"tokens": 0}, key="chat-9")
@@ -354,7 +355,7 @@ def test_every_key_has_a_time_to_live_and_the_tag(engine):
     request = AdmitRequest(limits=[mine], pool=spec, key="k", token="t", cost={"tokens": 5})
     first = engine.accounts.admit(request)
     engine.settle(
-        first.lease, CallOutcome("rate_limited", scope="key", learned={"tokens": {"limit": 5, "remaining": 1}})
+        first.lease, CallOutcome("rate_limited", scope="key", learned={"tokens": LearnedQuota(limit=5, remaining=1)})
     )
     engine.call(spec, RATE_LIMITED)
     keys = list(engine.server.scan_iter("*"))

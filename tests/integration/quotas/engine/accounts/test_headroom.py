@@ -8,6 +8,7 @@ import pytest
 
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.dialects import read
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.types import AdmitRequest, CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import OK, bucket, pool
 
@@ -114,7 +115,7 @@ def test_azures_other_spelling_of_a_reset_is_a_wait(engine, unit):
 @pytest.mark.parametrize("reset", [0.2, 6.0, 60.0, 600.0, 86_400.0])
 def test_no_wait_is_longer_than_the_reset_while_nothing_else_is_used(engine, clock, remaining, reset):
     spec = pool(1, pause_at=None)
-    quota = {"limit": 10_000, "remaining": remaining, "reset_after": reset, "window": 60.0, "kind": "bucket"}
+    quota = LearnedQuota(limit=10_000, remaining=remaining, reset_after=reset, window=60.0, kind="bucket")
     engine.call(spec, CallOutcome("ok", learned={"tokens": quota}, resource=""), cost={"tokens": 10})
     for cost in (1, 900, 9_000, 10_000):
         found = engine.look(spec, cost={"tokens": cost})[0]

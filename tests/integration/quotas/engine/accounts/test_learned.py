@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.dialects import read
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.types import CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import OK, bucket, pool
 
 
 def quota(remaining, limit=10_000, reset=50.0, unit="tokens", kind="bucket", window=60.0, **fields):
     """An answer that states one quota; `fields` are the outcome's."""
-    found = {"limit": limit, "remaining": remaining, "reset_after": reset, "kind": kind}
-    if window is not None:
-        found["window"] = window
+    found = LearnedQuota(limit, remaining, reset, window, kind)
     return CallOutcome(**({"category": "ok", "status": 200} | fields), learned={unit: found})
 
 
@@ -73,7 +72,7 @@ def test_calls_that_name_no_model_share_a_quota_of_their_own(engine):
     engine.call(spec, quota(0, resource=""))
     assert engine.take(spec, cost={"tokens": 100}).reasons == {"tokens": 1}
     assert engine.take(spec, model="small", cost={"tokens": 100})
-    assert engine.state(spec).learned["tokens"]["remaining"] == 0
+    assert engine.state(spec).learned["tokens"].remaining == 0
 
 
 def github(clock, resource, remaining, status=200, body=None):
@@ -108,9 +107,9 @@ def test_units_in_flight_are_taken_off_their_own_model_only(engine):
     lease = engine.take(spec, model="small", cost={"tokens": 100}).lease
     engine.take(spec, model="small", cost={"tokens": 100})
     engine.settle(lease, quota(9_000, reset=6.0, resource="", usage={"tokens": 100}))
-    assert engine.state(spec).learned["tokens"]["models"]["small"]["remaining"] == 8_900
+    assert engine.state(spec).learned["tokens"].models["small"].remaining == 8_900
     engine.call(spec, quota(9_000, reset=6.0, usage={"tokens": 0}))
-    assert engine.state(spec).learned["tokens"]["remaining"] == 9_000 - 3_100, "all models count against the account"
+    assert engine.state(spec).learned["tokens"].remaining == 9_000 - 3_100, "all models count against the account"
 
 
 def test_models_are_shown_beside_the_account(engine):
@@ -118,8 +117,8 @@ def test_models_are_shown_beside_the_account(engine):
     engine.call(spec, quota(700, resource=""), model="large")
     engine.call(spec, quota(800))
     shown = engine.state(spec).learned["tokens"]
-    assert shown["remaining"] == 800
-    assert shown["models"]["large"]["limit"] == 10_000 and shown["models"]["large"]["remaining"] == 700
+    assert shown.remaining == 800
+    assert shown.models["large"].limit == 10_000 and shown.models["large"].remaining == 700
 
 
 def test_models_are_bounded_and_the_least_used_one_is_dropped(engine, clock):
@@ -128,7 +127,7 @@ def test_models_are_bounded_and_the_least_used_one_is_dropped(engine, clock):
         engine.call(spec, quota(0, resource="", reset=3600.0, window=3600.0), model=f"m{number}")
         clock.move(0.01)
         engine.take(spec, model="m0", cost={"tokens": 0})
-    kept = engine.state(spec).learned["tokens"]["models"]
+    kept = engine.state(spec).learned["tokens"].models
     assert len(kept) == 32 and {"m0", "m59"} <= kept.keys() and "m5" not in kept
     size = engine.server.strlen("{sl}:a:s:a1")
     assert size < 8_000, size
@@ -315,8 +314,8 @@ def test_after_an_explicit_wait_the_level_counts_again(engine, clock):
 def test_a_wait_that_is_the_reset_itself_is_no_other_wait(engine, clock):
     spec = pool(1, pause_at=None)
     both = {
-        "requests": {"limit": 60, "remaining": 0, "reset_after": 5.0, "window": 60.0, "kind": "bucket"},
-        "tokens": {"limit": 1_000, "remaining": 0, "reset_after": 60.0, "window": 60.0, "kind": "bucket"},
+        "requests": LearnedQuota(limit=60, remaining=0, reset_after=5.0, window=60.0, kind="bucket"),
+        "tokens": LearnedQuota(limit=1_000, remaining=0, reset_after=60.0, window=60.0, kind="bucket"),
     }
     engine.call(spec, CallOutcome("rate_limited", status=429, retry_after=5.0, learned=both))
     assert engine.take(spec, cost={"tokens": 900}).retry_after > 50

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.dialects import read
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.types import CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import OK, pool
 
@@ -154,7 +155,7 @@ def test_another_account_that_cools_down_is_waited_for(engine):
 def test_another_credential_begins_anew(engine, clock):
     spec = pool(1)
     late = [engine.take(spec).lease for _ in range(3)]
-    learned = {"requests": {"limit": 10, "remaining": 0, "reset_after": 600.0, "kind": "window"}}
+    learned = {"requests": LearnedQuota(limit=10, remaining=0, reset_after=600.0, kind="window")}
     engine.call(spec, CallOutcome("rate_limited", status=429, retry_after=600.0, learned=learned))
     assert not engine.take(spec)
     clock.move(1)

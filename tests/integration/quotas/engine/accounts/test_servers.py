@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.accounts.accounts import Accounts
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.types import AdmitRequest, CallOutcome, ConcurrencySpec, Limit
 from tests.integration.quotas.engine.accounts.conftest import bucket, pool
 from tests.integration.quotas.engine.limits.conftest import Clock
@@ -42,7 +43,7 @@ def test_a_whole_round_on_every_server(server):
         client.function_flush()
         moved = accounts.admit(AdmitRequest(pool=POOL, cost={"tokens": 10}, key="chat"))
         assert moved.account_id != first.account_id
-        learned = {"tokens": {"limit": 900, "remaining": 5, "reset_after": 9.0, "window": 60.0, "kind": "bucket"}}
+        learned = {"tokens": LearnedQuota(limit=900, remaining=5, reset_after=9.0, window=60.0, kind="bucket")}
         assert accounts.settle(moved.lease, CallOutcome("ok", usage={"tokens": 3}, learned=learned)).outcome == "ok"
         accounts.trip("a1", 9)
         states = accounts.states(POOL)

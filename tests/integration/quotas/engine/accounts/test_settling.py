@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.dialects import read
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.types import AccountState, CallOutcome, ConcurrencySpec
 from tests.integration.quotas.engine.accounts.conftest import OK, RATE_LIMITED, SERVER, bucket, pool
 
@@ -277,14 +278,14 @@ def test_an_older_answer_does_not_undo_a_newer_one(engine, clock):
     new = engine.take(spec)
     engine.settle(new.lease, answer(5, "55s"))
     engine.settle(old.lease, answer(50, "10s"))
-    assert engine.state(spec).learned["requests"]["remaining"] <= 5
+    assert engine.state(spec).learned["requests"].remaining <= 5
 
 
 def test_calls_on_their_way_are_taken_off_what_is_learned(engine):
     spec = pool(1)
     leases = [engine.take(spec).lease for _ in range(5)]
     engine.settle(leases[0], answer(6, "54s"))
-    assert engine.state(spec).learned["requests"]["remaining"] == 2
+    assert engine.state(spec).learned["requests"].remaining == 2
 
 
 def test_what_calls_take_beyond_their_estimate_is_kept_back_of_a_learned_bucket(engine, clock):
@@ -292,7 +293,7 @@ def test_what_calls_take_beyond_their_estimate_is_kept_back_of_a_learned_bucket(
     cost = {"tokens": 50}
 
     def reported(remaining: int, used: int) -> CallOutcome:
-        quota = {"limit": 60_000, "remaining": remaining, "reset_after": 0.1, "window": 60.0, "kind": "bucket"}
+        quota = LearnedQuota(limit=60_000, remaining=remaining, reset_after=0.1, window=60.0, kind="bucket")
         return CallOutcome("ok", status=200, usage={"tokens": used}, learned={"tokens": quota})
 
     engine.call(spec, reported(100, 50), cost=cost)
@@ -325,14 +326,14 @@ def test_a_learned_window_steps(engine, clock):
 
 def test_a_cost_above_a_learned_limit_is_impossible(engine):
     spec = pool(1)
-    learned = {"tokens": {"limit": 500, "remaining": 400, "reset_after": 10.0, "window": 60.0, "kind": "bucket"}}
+    learned = {"tokens": LearnedQuota(limit=500, remaining=400, reset_after=10.0, window=60.0, kind="bucket")}
     engine.call(spec, CallOutcome("ok", learned=learned))
     assert engine.take(spec, cost={"tokens": 501}).impossible
     assert engine.take(spec, cost={"tokens": 300})
 
 
 def test_malformed_learning_is_ignored(engine):
-    learned = {"tokens": {"limit": "many"}, "requests": 5, "a\nb": {"limit": 1}, "x": {"limit": -1, "remaining": True}}
+    learned = {"tokens": LearnedQuota(limit=2**60), "a\nb": LearnedQuota(limit=1), "x": LearnedQuota(-1, -5, -1.0)}
     engine.call(pool(1), CallOutcome("ok", learned=learned, usage={"tokens": -5, "x\ny": 3}, latency=float("nan")))
     assert engine.take(pool(1))
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from quotas.engine.learned import LearnedQuota
 from quotas.engine.types import AccountSpec, CallOutcome
 from tests.integration.quotas.engine.accounts.conftest import SERVER, bucket, pool
 
@@ -171,7 +172,7 @@ def test_where_calls_are_rare_it_is_called_within_minutes(engine, clock):
 def test_most_headroom_learns_of_an_account_again(engine, clock):
     """What is known of it is from long ago: somebody else used it up then."""
     spec = pool(2, strategy="most_headroom")
-    learned = {"requests": {"limit": 100, "remaining": 10, "reset_after": 86400.0, "kind": "window"}}
+    learned = {"requests": LearnedQuota(limit=100, remaining=10, reset_after=86400.0, kind="window")}
     low = engine.call(spec, CallOutcome("ok", learned=learned))[0]
     assert engine.accounts.states(spec)
     assert 2 <= shares(engine, spec, 200)[low] <= 10

@@ -1,4 +1,7 @@
-"""Blocking checks: in order of arrival in all processes together, with hardly a question, never longer than asked."""
+"""Checks that wait: in order of arrival in all processes together, with few questions, never longer than asked.
+
+Each test runs on both doors: checks that block threads, and checks of an event loop.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,14 @@ import redis
 
 from quotas.engine.keys import Keys
 from quotas.engine.limits.limiter import Limiter
-from quotas.engine.limits.wait_queue import WaitQueue
-from quotas.engine.limits.waiting import WaitingLine
 from quotas.engine.types import Decision, Limit
 from tests.integration.quotas.engine.limits.conftest import limit
+from tests.integration.quotas.engine.limits.doors import Ask, Door, LoopDoor, open_door
 from tests.integration.quotas.engine.limits.waiter import EVERYONE, RATE, limits_of
 from tests.support.valkey import Server, wait_for
 
 KEYS = Keys()
-LINE = KEYS.key("w", KEYS.counter(EVERYONE).decode())
+QUEUE = KEYS.key("w", KEYS.counter(EVERYONE).decode())
 
 
 class Counting(Limiter):
@@ -43,57 +45,66 @@ def limiter(valkey: redis.Redis) -> Iterator[Counting]:
 
 
 @pytest.fixture(params=["alone", "shared"])
-def queue(request: pytest.FixtureRequest, limiter: Counting) -> WaitQueue | None:
-    """None for a line of the process's own, or what shares it through the server."""
-    return WaitQueue(lambda ask: ask(limiter.transport), limiter.keys) if request.param == "shared" else None
+def ask(request: pytest.FixtureRequest, limiter: Counting) -> Ask | None:
+    """None for queues of the process's own, or what shares them through the server."""
+    return (lambda work: work(limiter.transport)) if request.param == "shared" else None
+
+
+@pytest.fixture(params=["threads", "loop"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def line(queue: WaitQueue | None, limiter: Counting) -> WaitingLine:
-    return WaitingLine(limiter, queue)
+def door(kind: str, ask: Ask | None, limiter: Counting) -> Iterator[Door]:
+    made = open_door(kind, limiter, ask, limiter.keys)
+    yield made
+    if isinstance(made, LoopDoor):
+        made.close()
 
 
-def test_threads_are_served_in_order_of_arrival(line: WaitingLine, limiter: Counting) -> None:
+def test_checks_are_served_in_order_of_arrival(door: Door, limiter: Counting) -> None:
     one = limit("w", "token_bucket", limit=20, window=1.0, burst=1)
-    assert line.check([one], max_wait=0)
+    assert door.check([one], max_wait=0)
     order: list[int] = []
 
-    def ask(number: int) -> None:
-        if line.check([one], max_wait=30):
+    def wait(number: int) -> None:
+        if door.check([one], max_wait=30):
             order.append(number)
 
     threads = []
     for number in range(10):
-        thread = threading.Thread(target=ask, args=(number,))
-        before = line.waiting()
+        thread = threading.Thread(target=wait, args=(number,))
+        before = door.waiting()
         thread.start()
-        wait_for(lambda before=before, number=number: line.waiting() > before or len(order) > number)  # type: ignore[misc]
+        wait_for(lambda before=before, number=number: door.waiting() > before or len(order) > number)  # type: ignore[misc]
         threads.append(thread)
     for thread in threads:
         thread.join()
     assert order == sorted(order) and len(order) == 10
     assert limiter.asked <= 1 + 4 * 10
-    assert line.waiting() == 0
+    assert door.waiting() == 0
 
 
-def test_a_wait_that_is_too_long_is_refused_at_once(queue: WaitQueue | None, limiter: Counting) -> None:
-    line = WaitingLine(limiter, queue, sleep=lambda seconds: pytest.fail("slept"))
+def test_a_wait_that_is_too_long_is_refused_at_once(door: Door, limiter: Counting) -> None:
+    began = time.monotonic()
     one = limit("w", "fixed_window", limit=1, window=86400.0 * 30)
-    assert line.check([one], max_wait=5)
-    denied = line.check([one], max_wait=5)
+    assert door.check([one], max_wait=5)
+    denied = door.check([one], max_wait=5)
     assert not denied and denied.retry_after and denied.retry_after > 5
     hopeless: Limit = limit("z", limit=0)
-    assert line.check([hopeless], max_wait=5).retry_after is None
-    assert line.check([limit("i", limit=3, cost=4)], max_wait=5).impossible
+    assert door.check([hopeless], max_wait=5).retry_after is None
+    assert door.check([limit("i", limit=3, cost=4)], max_wait=5).impossible
     assert limiter.asked == 4
+    assert time.monotonic() - began < 5, "it did not wait"
 
 
-def test_whose_time_is_up_gets_the_denial(line: WaitingLine) -> None:
+def test_whose_time_is_up_gets_the_denial(door: Door) -> None:
     slow = limit("w", "token_bucket", limit=1, window=3600.0, burst=1)
-    assert line.check([slow], max_wait=0)
-    held = limit("c", "concurrency", limit=1, lease_ttl=3.0)
-    assert line.check([held], max_wait=0)
-    denied = line.check([held, slow], max_wait=0.3)
+    assert door.check([slow], max_wait=0)
+    slot = limit("c", "concurrency", limit=1, lease_ttl=3.0)
+    assert door.check([slot], max_wait=0)
+    denied = door.check([slot, slow], max_wait=0.3)
     assert not denied and denied.binding == "w"
 
 
@@ -101,9 +112,9 @@ def test_whose_time_is_up_gets_the_denial(line: WaitingLine) -> None:
 
 
 class Crowd:
-    """Waiters in processes of their own, all of them held up by the same limit."""
+    """Waiters in processes of their own, all of them delayed by the same limit."""
 
-    def __init__(self, server: Server, client: redis.Redis, processes: int, max_wait: float = 60.0) -> None:
+    def __init__(self, server: Server, client: redis.Redis, processes: int, kind: str, max_wait: float = 60.0) -> None:
         self.client = client
         self.limiter = Limiter(client)
         command = [
@@ -112,6 +123,7 @@ class Crowd:
             "tests.integration.quotas.engine.limits.waiter",
             str(server.port),
             str(max_wait),
+            kind,
         ]
         root = Path(__file__).parents[5]
         self.processes = [
@@ -119,23 +131,23 @@ class Crowd:
         ]
         self.arrived = 0
 
-    def hold_up(self, seconds: float) -> None:
+    def overdraw(self, seconds: float) -> None:
         """Overdraw the shared limit, so that it refuses everybody for some seconds."""
-        held = self.limiter.check([EVERYONE], reserve=True)
-        assert held.reservation is not None
-        self.limiter.settle(held.reservation, {"requests": 1 + round(seconds * RATE)})
+        charged = self.limiter.check([EVERYONE], reserve=True)
+        assert charged.reservation is not None
+        self.limiter.settle(charged.reservation, {"requests": 1 + round(seconds * RATE)})
 
     def arrive(self, process: int, user: str) -> None:
-        """One more waiter, seen in the line (or served already) before the next one comes."""
+        """One more waiter, seen in the queue (or served already) before the next one comes."""
         stdin = self.processes[process].stdin
         assert stdin is not None
         stdin.write(f"{self.arrived} {user}\n")
         stdin.flush()
         self.arrived += 1
-        wait_for(lambda: self.standing() + len(self.served()) >= self.arrived, 30)
+        wait_for(lambda: self.queued() + len(self.served()) >= self.arrived, 30)
 
-    def standing(self) -> int:
-        return int(self.client.zcard(LINE))
+    def queued(self) -> int:
+        return int(self.client.zcard(QUEUE))
 
     def served(self) -> list[int]:
         return [int(name) for name in self.client.lrange("served", 0, -1)]
@@ -148,11 +160,11 @@ class Crowd:
 
 
 @pytest.fixture
-def crowd(valkey_server: Server, valkey: redis.Redis) -> Iterator[Callable[..., Crowd]]:
+def crowd(valkey_server: Server, valkey: redis.Redis, kind: str) -> Iterator[Callable[..., Crowd]]:
     crowds: list[Crowd] = []
 
     def make(processes: int, **options: float) -> Crowd:
-        crowds.append(Crowd(valkey_server, valkey, processes, **options))
+        crowds.append(Crowd(valkey_server, valkey, processes, kind, **options))
         return crowds[-1]
 
     yield make
@@ -162,17 +174,17 @@ def crowd(valkey_server: Server, valkey: redis.Redis) -> Iterator[Callable[..., 
 
 def test_processes_share_one_queue_whatever_other_limits_apply(crowd: Callable[..., Crowd]) -> None:
     waiters = crowd(3)
-    waiters.hold_up(3)
+    waiters.overdraw(3)
     for number in range(12):
         waiters.arrive(number % 3, f"user-{number % 5}")
     wait_for(lambda: len(waiters.served()) == 12, 60)
     assert waiters.served() == list(range(12))
-    wait_for(lambda: waiters.standing() == 0)
+    wait_for(lambda: waiters.queued() == 0)
 
 
-def test_a_killed_waiter_holds_nobody_up_for_good(crowd: Callable[..., Crowd]) -> None:
+def test_a_killed_waiter_delays_the_others_only_briefly(crowd: Callable[..., Crowd]) -> None:
     waiters = crowd(2)
-    waiters.hold_up(2)
+    waiters.overdraw(2)
     waiters.arrive(0, "first")
     for _ in range(3):
         waiters.arrive(1, "others")
@@ -181,27 +193,27 @@ def test_a_killed_waiter_holds_nobody_up_for_good(crowd: Callable[..., Crowd]) -
     assert [number for number in waiters.served() if number] == [1, 2, 3]
 
 
-def test_places_are_kept_when_the_server_forgets_the_line(crowd: Callable[..., Crowd], valkey: redis.Redis) -> None:
+def test_positions_survive_when_the_server_loses_the_queue(crowd: Callable[..., Crowd], valkey: redis.Redis) -> None:
     waiters = crowd(2)
-    waiters.hold_up(4)
+    waiters.overdraw(4)
     for number in range(6):
         waiters.arrive(number % 2, "u")
-    assert valkey.delete(LINE, KEYS.key("w", KEYS.counter(EVERYONE).decode(), "e")) == 2
-    wait_for(lambda: waiters.standing() + len(waiters.served()) == 6, 30)
+    assert valkey.delete(QUEUE, KEYS.key("w", KEYS.counter(EVERYONE).decode(), "e")) == 2
+    wait_for(lambda: waiters.queued() + len(waiters.served()) == 6, 30)
     wait_for(lambda: len(waiters.served()) == 6, 60)
     assert waiters.served() == list(range(6))
 
 
 def test_waiting_asks_the_server_a_bounded_number_of_times(crowd: Callable[..., Crowd], valkey: redis.Redis) -> None:
     waiters = crowd(2)
-    waiters.hold_up(60)
+    waiters.overdraw(60)
     for number in range(20):
         waiters.arrive(number % 2, f"user-{number}")
     began, before = time.monotonic(), commands(valkey)
     wait_for(lambda: time.monotonic() - began > 3)
     asked, seconds = commands(valkey) - before, time.monotonic() - began
-    assert waiters.standing() == 20 and waiters.served() == []
-    # Of each process one waiter speaks: once a second it renews all tickets, and asks or sleeps in one read.
+    assert waiters.queued() == 20 and waiters.served() == []
+    # Of each process one waiter asks: once a second it renews all tickets, and asks or sleeps in one read.
     assert asked <= 2 * 2 * (seconds + 2), f"{asked} in {seconds:.1f} s by 2 processes with 20 waiters"
 
 

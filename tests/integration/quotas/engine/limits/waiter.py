@@ -1,4 +1,5 @@
-"""A process whose threads wait for capacity: `python -m tests.integration.quotas.engine.limits.waiter PORT MAX_WAIT`.
+"""A process whose checks wait for capacity, in threads or on an event loop (DOOR `threads` or `loop`):
+`python -m tests.integration.quotas.engine.limits.waiter PORT MAX_WAIT DOOR`.
 
 Each line on standard input is a waiter's name and the subject whose limits it asks for; who is served adds its name to
 the list `served`.
@@ -13,9 +14,8 @@ import redis
 
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
-from quotas.engine.limits.wait_queue import WaitQueue
-from quotas.engine.limits.waiting import WaitingLine
 from quotas.engine.types import Limit
+from tests.integration.quotas.engine.limits.doors import open_door
 
 RATE = 20
 EVERYONE = Limit("all", "all", "global", "*", "token_bucket", RATE, window=1.0, burst=1)
@@ -30,10 +30,10 @@ def main() -> None:
     client = redis.Redis(port=int(sys.argv[1]))
     resilient = ResilientLimiter(Limiter(client, timeout=5.0))
     keys = resilient.limiter.keys
-    line = WaitingLine(resilient, WaitQueue(resilient.ask, keys), keys=keys)
+    door = open_door(sys.argv[3], resilient, resilient.ask, keys)
 
     def wait(name: str, user: str) -> None:
-        decision = line.check(limits_of(user), max_wait=float(sys.argv[2]))
+        decision = door.check(limits_of(user), max_wait=float(sys.argv[2]))
         client.rpush("served" if decision else "refused", name)
 
     for text in sys.stdin:

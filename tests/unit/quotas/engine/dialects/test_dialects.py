@@ -9,17 +9,18 @@ import pytest
 import urllib3
 
 from quotas.engine.dialects import DIALECTS, failed, read
+from quotas.engine.learned import LearnedQuota
 
 NOW = 1_695_999_417.0
 """Fri, 29 Sep 2023 14:56:57 GMT, 07:56:57 in California."""
 
 
 def bucket(limit, remaining, reset_after, window):
-    return {"limit": limit, "remaining": remaining, "reset_after": reset_after, "window": window, "kind": "bucket"}
+    return LearnedQuota(limit, remaining, reset_after, window, "bucket")
 
 
-def stepping(limit, remaining, reset_after, **window):
-    return {"limit": limit, "remaining": remaining, "reset_after": reset_after, **window, "kind": "window"}
+def stepping(limit, remaining, reset_after, window=None):
+    return LearnedQuota(limit, remaining, reset_after, window)
 
 
 def test_openai_learns_both_units_and_the_use():
@@ -163,7 +164,7 @@ def test_gemini_by_minute_and_by_day():
     outcome = read("gemini", 429, {}, gemini_error(minute, RETRY), now=NOW)
     assert (outcome.category, outcome.scope) == ("rate_limited", "model")
     assert outcome.retry_after == pytest.approx(25.238747106)
-    assert outcome.learned["requests"]["limit"] == 250
+    assert outcome.learned["requests"].limit == 250
     day = quota_failure("GenerateRequestsPerDayPerProjectPerModel-FreeTier")
     until_midnight = (16 * 60 + 3) * 60 + 3
     for body in (gemini_error(day, RETRY), [gemini_error(day)], json.dumps(json.dumps(gemini_error(day)))):
@@ -372,7 +373,7 @@ def test_generic_by_configuration():
     assert (outcome.category, outcome.scope, outcome.retry_after) == ("rate_limited", "key", 0.25)
     assert outcome.usage == {"credits": 2}
     assert outcome.learned["requests"] == stepping(10, 0, 1.5, window=60.0)
-    assert outcome.learned["credits"] == {"limit": None, "remaining": 3, "reset_after": None, "kind": "bucket"}
+    assert outcome.learned["credits"] == bucket(None, 3, None, None)
     spent = read("generic", 400, {}, {"problem": [{"code": "OUT_OF_CREDIT"}]}, settings=settings)
     assert spent.category == "quota_exhausted"
     odd = {"limits": [1], "retry_after": 5, "codes": 7, "usage": "x", "rate_limited": None, "scope": "moon"}
@@ -439,7 +440,7 @@ def _urllib3(pairs):
 def test_headers_are_read_in_the_form_of_every_client(form):
     pairs = [("x-ratelimit-limit-requests", "600"), ("x-ratelimit-remaining-requests", "27"), ("retry-after", "3")]
     outcome = read("openai", 429, form(pairs), None)
-    assert outcome.learned["requests"]["remaining"] == 27 and outcome.retry_after == 3.0
+    assert outcome.learned["requests"].remaining == 27 and outcome.retry_after == 3.0
 
 
 def test_openrouter_has_its_fields_in_the_bodys_metadata():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,9 +75,9 @@ def test_anything_at_all(dialect, status, headers, body, options):
     assert all(type(units) is int and 0 <= units <= MAX_COST for units in outcome.usage.values())
     for unit, quota in outcome.learned.items():
         assert isinstance(unit, str)
-        for member in ("limit", "remaining"):
-            assert quota[member] is None or 0 <= quota[member] <= MAX_COST
-        assert quota["limit"] != 0
-        assert quota["reset_after"] is None or 0 <= quota["reset_after"] <= MAX_WAIT
-        assert quota.get("window") is None or 0 < quota["window"] < 1e20
-    json.dumps(outcome.learned, allow_nan=False)
+        for count in (quota.limit, quota.remaining):
+            assert count is None or (type(count) is int and 0 <= count <= MAX_COST)
+        assert quota.limit != 0
+        assert quota.reset_after is None or 0 <= quota.reset_after <= MAX_WAIT
+        assert quota.window is None or 0 < quota.window < 1e20
+        json.dumps(asdict(quota), allow_nan=False)

@@ -145,7 +145,7 @@ MERGED = [
 @pytest.mark.parametrize(("dialect", "headers", "unit", "quota"), MERGED)
 def test_values_that_were_merged_on_the_way(dialect, headers, unit, quota):
     learned = read(dialect, 200, headers, now=NOW).learned[unit]
-    assert (learned["limit"], learned["remaining"], learned["reset_after"]) == quota
+    assert (learned.limit, learned.remaining, learned.reset_after) == quota
 
 
 def test_merged_fields_of_other_kinds():
@@ -160,6 +160,4 @@ def test_merged_fields_of_other_kinds():
     headers = {"date": f"{date}, {date}", "retry-after": "Fri, 29 Sep 2023 14:57:27 GMT"}
     assert read("openai", 429, headers, now=NOW + 3600).retry_after == 30.0
     custom = {"limits": {"requests": {"limit": "X-Max", "remaining": "X-Left"}}}
-    assert (
-        read("generic", 200, {"x-max": "5, 5", "x-left": "0, 0"}, settings=custom).learned["requests"]["remaining"] == 0
-    )
+    assert read("generic", 200, {"x-max": "5, 5", "x-left": "0, 0"}, settings=custom).learned["requests"].remaining == 0
