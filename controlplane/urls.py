@@ -15,11 +15,15 @@ for model in apps.get_app_config("django_rq").get_models():
     if admin.site.is_registered(model):
         admin.site.unregister(model)
 
+from controlplane.admin.configuration import configuration_view  # noqa: E402
 from controlplane.admin.dashboard import calls_view, live_view, project_view  # noqa: E402
+from controlplane.admin.doctor import doctor_view  # noqa: E402
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/live/<slug:name>", live_view, name="admin-live"),
     path("admin/project/", project_view, name="admin-project"),
+    path("admin/doctor/", doctor_view, name="admin-doctor"),
+    path("admin/configuration/", configuration_view, name="admin-configuration"),
     path("admin/calls/", calls_view, name="admin-calls"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
