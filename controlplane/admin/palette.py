@@ -59,7 +59,7 @@ def found(request: HttpRequest, term: str) -> list[SearchResult]:
 def _verbs(request: HttpRequest, verb: str, name: str) -> Iterator[SearchResult]:
     for model, action in VERBS[verb]:
         for row in _named(request, model, name)[:EACH]:
-            page = admin.site._registry[model]
+            page: Any = admin.site._registry[model]
             if any(one.action_name.endswith(f"_{action}") for one in page.get_actions_detail(request, row.pk)):
                 yield _result(row, f"{verb.capitalize()} {row}", do=action)
     if verb == "reset" and name:
@@ -68,8 +68,8 @@ def _verbs(request: HttpRequest, verb: str, name: str) -> Iterator[SearchResult]
 
 def _subjects(request: HttpRequest, name: str) -> Iterator[SearchResult]:
     """The counters of a subject, each with its present use."""
-    page = admin.site._registry[Policy]
-    if not page.has_operate_permission(request):  # type: ignore[attr-defined]
+    page: Any = admin.site._registry[Policy]
+    if not page.has_operate_permission(request):
         return
     try:
         states = [state for state in usage(Selection(key=name), most=SUBJECTS) if state.used]

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBadRequest
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -180,9 +181,16 @@ class JobAdmin(ReadOnlyAdmin):
         return [path("suggestions/", guarded, name="queues_job_suggestions"), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        if job_list.NEWER in request.GET and self.has_view_permission(request):
-            return job_list.newer(self, request)
-        shown = job_list.head(self, request) if request.method == "GET" else {}
+        shown: dict[str, Any] = {}
+        if request.method == "GET" and self.has_view_permission(request):
+            try:
+                if job_list.NEWER in request.GET:
+                    return job_list.newer(self, request)
+                shown = job_list.head(self, request)
+            except IncorrectLookupParameters:
+                if job_list.NEWER in request.GET:
+                    return HttpResponseBadRequest()
+                # Django's own view leads to the list without them.
         return super().changelist_view(request, {**(extra_context or {}), **shown})
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:

@@ -34,12 +34,17 @@ def suggestions(request: HttpRequest, jobs: QuerySet[Any], term: str) -> list[st
     name, colon, typed = term.partition(":")
     if not colon:
         qualifiers = [one for one in job_search.QUALIFIERS if one.startswith(term)]
-        return [one if one.endswith(":") else one.rpartition("NAME")[0] or "age:" for one in qualifiers]
+        return [_typed(one) for one in qualifiers]
     if name == "age":
         return [one for one in AGES if one.startswith(term)]
     if name.startswith("key."):
         return _starting(name, typed, _keys(jobs, name.removeprefix("key.")))
     return _starting(name, typed, _values(request, jobs, name))
+
+
+def _typed(qualifier: str) -> str:
+    """As far as it is the same for all values: `key.` of `key.NAME:`, `age:` of `age:>10m`."""
+    return qualifier.partition("NAME")[0] if "NAME" in qualifier else f"{qualifier.partition(':')[0]}:"
 
 
 def _starting(name: str, typed: str, values: Iterable[Any]) -> list[str]:
