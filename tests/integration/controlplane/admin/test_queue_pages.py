@@ -119,10 +119,13 @@ def test_panels_ask_the_same_number_of_queries_for_many_samples(signed_in: SignI
     pk = day.queue.pk if name == "queue" else None
 
     def queries() -> int:
-        panel(client, name, pk, "24h")
-        with CaptureQueriesContext(connection) as asked:
-            panel(client, name, pk, "24h")
-        return len(asked)
+        """The fewest of some tries: now and then the configuration's version is read as well."""
+        counts = []
+        for _ in range(3):
+            with CaptureQueriesContext(connection) as asked:
+                panel(client, name, pk, "24h")
+            counts.append(len(asked))
+        return min(counts)
 
     before = queries()
     now = timezone.now().replace(second=0, microsecond=0)
