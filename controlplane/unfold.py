@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.urls import reverse_lazy
+from django.utils.module_loading import import_string
 
 
 def _page(title: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
@@ -25,6 +26,15 @@ def _page(title: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
         "permission": may,
         **more,
     }
+
+
+def _own(title: str, icon: str, url: str, rule: str) -> dict[str, Any]:
+    """A link to a page that is no list of a model; `rule` is the dotted name of who may see it."""
+
+    def may(request: Any) -> bool:
+        return bool(import_string(rule)(request))
+
+    return {"title": title, "icon": icon, "link": reverse_lazy(url), "permission": may}
 
 
 def _file(path: str) -> Any:
@@ -84,6 +94,8 @@ NAVIGATION: list[dict[str, Any]] = [
             _page("Roles", "group", "auth.group"),
             _page("Alert rules", "campaign", "controlplane.alertrule"),
             _page("Audit log", "history", "controlplane.auditentry"),
+            _own("Configuration", "description", "admin-configuration", "controlplane.admin.configuration.may_apply"),
+            _own("Doctor", "stethoscope", "admin-doctor", "controlplane.admin.doctor.may_see"),
         ],
     },
 ]
@@ -95,7 +107,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "water",
     "SITE_URL": "/api/v1/docs",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("controlplane/favicon.svg")}],
-    "SCRIPTS": [_file(f"controlplane/{name}.js") for name in ("sluice", "live")],
+    "SCRIPTS": [_file(f"controlplane/{name}.js") for name in ("sluice", "live", "commands", "toasts")],
     "STYLES": [_file("controlplane/sluice.css")],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
@@ -117,6 +129,9 @@ UNFOLD: dict[str, Any] = {
             "950": "oklch(26% .05 238)",
         },
     },
-    "COMMAND": {"search_models": ["quotas.project", "quotas.policy", "queues.queue", "queues.job", "quotas.account"]},
+    "COMMAND": {
+        "search_models": ["quotas.project", "quotas.policy", "queues.queue", "quotas.account"],
+        "search_callback": "controlplane.admin.palette.found",
+    },
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": NAVIGATION},
 }

@@ -181,3 +181,4 @@ def forget() -> None:
     """Compute everything anew."""
     with _lock:
         _worked_out.clear()
+        policy.forget()

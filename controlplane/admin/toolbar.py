@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
 from controlplane.admin.periods import PERIODS
-from quotas.admin.visibility import chosen_project, visible
+from controlplane.api.events import STREAMS
+from quotas.admin.visibility import chosen_project, project_ids, visible
 from quotas.models import Project
 
 MOST_PROJECTS = 500
@@ -25,7 +27,23 @@ def _tools(request: HttpRequest) -> dict[str, Any]:
         seen = visible(request.user, Project.objects.all(), "pk").order_by("slug")
         projects = list(seen.values_list("pk", "slug")[:MOST_PROJECTS])
     return {
+        "events": _events(request),
         "projects": projects if len(projects) > 1 else [],
         "chosen": chosen_project(request),
         "periods": list(PERIODS),
     }
+
+
+def _events(request: HttpRequest) -> str:
+    """Where the person's live events are; empty where the server can't stream or there are none that they may see."""
+    if not request.META.get(STREAMS):
+        return ""
+    address = "/api/v1/events"
+    mine = project_ids(request.user)
+    chosen = chosen_project(request)
+    if mine is None and not request.user.has_perm("quotas.view_project"):
+        return ""
+    if chosen is None and mine is not None and len(mine) != 1:
+        return ""  # a stream is of one project, or of all
+    slug = Project.objects.filter(pk=chosen).values_list("slug", flat=True).first() if chosen is not None else None
+    return f"{address}?{urlencode({'project': slug})}" if slug else address

@@ -37,7 +37,15 @@ class Section:
         return [key for key in self.stored if key not in self.items] if prune and self.place is not None else []
 
 
-def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False, force: bool = False) -> list[Change]:
+def apply(
+    text: str,
+    *,
+    actor: str,
+    dry_run: bool = False,
+    prune: bool = False,
+    force: bool = False,
+    reason: str = "configuration file",
+) -> list[Change]:
     """Add and change what `text` lists; with `prune` also remove what its sections don't list.
 
     Raises `ConfigInvalid` with every mistake and its line; nothing is changed then. `dry_run` does all of it and
@@ -58,7 +66,7 @@ def apply(text: str, *, actor: str, dry_run: bool = False, prune: bool = False, 
             transaction.set_rollback(True)
         else:
             for change in changes:
-                _emit_change(change, actor)
+                _emit_change(change, actor, reason)
     if changes and not dry_run:
         resolve.clear()
     return changes
@@ -206,14 +214,14 @@ def _holders(error: ProtectedError | RestrictedError) -> set:  # type: ignore[ty
     return error.protected_objects if isinstance(error, ProtectedError) else error.restricted_objects
 
 
-def _emit_change(change: Change, actor: str) -> None:
+def _emit_change(change: Change, actor: str, reason: str) -> None:
     before = {name: pair[0] for name, pair in change.members.items()} if change.verb != "create" else None
     after = {name: pair[1] for name, pair in change.members.items()} if change.verb != "remove" else None
     word = change.word.replace(" ", "_")
     project = change.key if word == "project" else str((after or before or {}).get("project") or "")
     events.emit(
         events.OperatorActed(
-            actor, f"{word}.{change.verb}", f"{word}:{change.key}", before, after, "configuration file", project=project
+            actor, f"{word}.{change.verb}", f"{word}:{change.key}", before, after, reason, project=project
         )
     )
 

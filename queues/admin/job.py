@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponseBadRequest
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
@@ -18,12 +19,11 @@ from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
 from queues import job_search, reason_codes, redaction
-from queues.admin import job_actions, job_life, job_list
+from queues.admin import job_actions, job_life, job_list, job_payload, job_suggestions
 from queues.admin.job_list import WhyFilter
 from queues.admin.pretty_json import pretty
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
-from queues.presenters.jobs import payload_of
 from queues.selectors import job_filter
 from queues.selectors.explanation import Explanation, explain
 from queues.services import cancel as cancelling
@@ -91,7 +91,7 @@ class JobAdmin(ReadOnlyAdmin):
     empty_text = "Jobs appear here once they are submitted with POST /api/v1/jobs or from Python."
     project_lookup = "project"
     list_display = [
-        "ident", "shown_status", "user", "age", "why_it_waits", "short_reason", "type", "queue", "project", "band", "tries", "duration",
+        "ident", "shown_status", "user", "age", "duration", "why_it_waits", "type", "queue", "project", "band", "tries", "short_reason",
         "created_at",
     ]  # fmt: skip
     list_filter = [
@@ -173,8 +173,27 @@ class JobAdmin(ReadOnlyAdmin):
         plain = request.resolver_match is not None and request.resolver_match.url_name == "queues_job_changelist"
         return rows.defer("payload", "result", "error", "keys", "cost") if plain else rows
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.address = job_payload.address_of(request)
+        return row
+
+    def get_urls(self) -> Any:
+        guarded = self.admin_site.admin_view(lambda request: job_suggestions.view(self, request))
+        return [path("suggestions/", guarded, name="queues_job_suggestions"), *super().get_urls()]
+
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        shown = job_list.head(self, request) if request.method == "GET" else {}
+        shown: dict[str, Any] = {}
+        if request.method == "GET" and self.has_view_permission(request):
+            try:
+                if job_list.NEWER in request.GET:
+                    return job_list.newer(self, request)
+                shown = job_list.head(self, request)
+            except IncorrectLookupParameters:
+                if job_list.NEWER in request.GET:
+                    return HttpResponseBadRequest()
+                # Django's own view leads to the list without them.
         return super().changelist_view(request, {**(extra_context or {}), **shown})
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
@@ -277,7 +296,7 @@ class JobAdmin(ReadOnlyAdmin):
 
     @display(description="Payload")
     def shown_payload(self, row: Job) -> str:
-        return pretty(redaction.hide(payload_of(row)))
+        return job_payload.shown(row, getattr(row, "address", ""))
 
     @display(description="Result")
     def shown_result(self, row: Job) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 
 from queues import job_search, reason_codes
 from queues.models import Job
@@ -47,6 +48,24 @@ class Total(int):
 
     def __format__(self, spec: str) -> str:
         return str(self)
+
+
+NEWER = "newer_than"
+"""The parameter by which a list asks how many jobs have come that it would show."""
+MOST_NEW = 1_000
+
+
+def newer(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """The pill of the list: how many jobs match its filters that are newer than those it shows. It leads to them."""
+    given = request.GET.get(NEWER, "")
+    above = int(given) if given.isdecimal() else 0
+    rows = model_admin.get_changelist_instance(_without(request, NEWER)).queryset.filter(pk__gt=above)
+    count = rows.order_by()[: MOST_NEW + 1].count()
+    context = {
+        "address": _address(request, **{NEWER: ""}),
+        "newer": f"{MOST_NEW:,}+" if count > MOST_NEW else f"{count:,}" if count else "",
+    }
+    return TemplateResponse(request, "admin/sluice/new_jobs.html", context)
 
 
 class WhyFilter(admin.SimpleListFilter):
@@ -108,7 +127,9 @@ def head(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
         for at, (word, wrong) in enumerate(search.terms)
     ]
     bounded = job_search.NEWEST if search.scans and job_search.scan_floor() > 0 else None
+    top = Job.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
     return {
+        "newer": _address(request, **{NEWER: str(top)}) if "p" not in request.GET else "",
         "tabs": tabs,
         "chips": chips,
         "reasons": _reasons(model_admin, request),

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
 from unfold.dataclasses import ActionDialog
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
@@ -55,6 +56,15 @@ class PayloadDialog(BaseDialogForm):
 def asking(title: str, description: str, submit: str, form: type[BaseDialogForm] = ReasonDialog) -> ActionDialog:
     """For the `dialog` of an action."""
     return ActionDialog(title=title, description=description, form_class=form, form_submit_text=submit)
+
+
+def dialog_link(address: str, text: str, name: str) -> str:
+    """A link in a list that opens the dialog at `address`; `name` is what a screen reader says."""
+    return format_html(
+        '<a class="sl-link" href="#" hx-get="{}" hx-target="#modal-content" hx-select="#dialog" '
+        'x-on:htmx:after-on-load="openModal = true" aria-label="{}">{}</a>',
+        address, name, text,
+    )  # fmt: skip
 
 
 def back(request: HttpRequest, fallback: str) -> HttpResponse:

@@ -48,12 +48,16 @@ class Tested:
         status = f"status {self.outcome.status}" if self.outcome.status else "no answer"
         words = f"{self.outcome.category.replace('_', ' ')}, {status} in {self.seconds:.2f} s"
         quotas = [
-            f"{quota.get('remaining', '?')} of {quota.get('limit', '?')} {unit} left"
+            f"{_number(quota.remaining)} of {_number(quota.limit)} {unit} left"
             for unit, quota in sorted(self.outcome.learned.items())
-            if isinstance(quota, dict) and ("remaining" in quota or "limit" in quota)
+            if quota.remaining is not None or quota.limit is not None
         ]
         learned = f"; learned: {', '.join(quotas)}" if quotas else "; it said nothing about its quota"
         return words + (f": {self.outcome.error}" if self.outcome.error else "") + learned
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else str(value)
 
 
 def path_of(account: Account) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db.models import Max, QuerySet, Sum
@@ -81,34 +82,45 @@ def _share(used: int, capacity: int | None) -> float | None:
     return None if not used else usage.share(used, capacity)
 
 
-def by_denials(rows: QuerySet[UsageRollup], count: int) -> list[Consumer]:
-    """The subjects that were refused most often."""
-    grouped = rows.values("project", "key").annotate(peak=Max("used"), most=Max("limit"), refused=Sum("denied"))
+def consumers(rows: QuerySet[UsageRollup]) -> list[Consumer]:
+    """All subjects of these roll-ups, without the units that they used, in one reading."""
+    grouped = rows.values_list("project", "key").annotate(Max("used"), Max("limit"), Sum("denied"))
     return [
-        Consumer(one["project"], one["key"], 0, one["peak"], one["most"], one["refused"])
-        for one in grouped.filter(refused__gt=0).order_by("-refused", "key")[:count]
+        Consumer(project, key, 0, peak, limit, denied)
+        for project, key, peak, limit, denied in grouped.iterator(chunk_size=2_000)
     ]
 
 
-def by_use(policy: Policy, rows: QuerySet[UsageRollup], resolution: str, count: int) -> list[Consumer]:
-    """The subjects that used most units. Of each time only the highest use is recorded, so it is the least that they
+def by_denials(found: Iterable[Consumer]) -> list[Consumer]:
+    """Those of `found` that were refused, the most often refused first."""
+    return sorted((one for one in found if one.denied), key=lambda one: (-one.denied, one.key))
+
+
+def by_use(
+    policy: Policy, rows: QuerySet[UsageRollup], found: Iterable[Consumer], resolution: str, count: int
+) -> list[Consumer]:
+    """Those of `found` that used most units. Of each time only the highest use is recorded, so it is the least that they
     can have used; only the subjects with the highest use are looked at."""
     compiled = resolve.snapshot().policies.get(policy.name)
     if compiled is None:
         return []
-    named = rows.exclude(key="").values("project", "key")
-    grouped = named.annotate(peak=Max("used"), most=Max("limit"), refused=Sum("denied"))
-    chosen = {(one["project"], one["key"]): one for one in grouped.order_by("-peak", "key")[:CANDIDATES] if one["peak"]}
+    used = [one for one in found if one.peak and one.key]
+    chosen = {
+        (one.project, one.key): one for one in heapq.nsmallest(CANDIDATES, used, key=lambda one: (-one.peak, one.key))
+    }
     recorded: dict[tuple[str, str], list[Recorded]] = defaultdict(list)
     keys = {key for _, key in chosen}
-    for project, key, start, used, denied in (
+    for project, key, start, level, denied in (
         rows.filter(key__in=keys).order_by("start").values_list("project", "key", "start", "used", "denied")
     ):
         if (project, key) in chosen:
-            recorded[project, key].append(Recorded(start.timestamp(), used, denied))
-    found = []
-    for (project, key), one in chosen.items():
-        steps = traffic.steps_of(compiled, recorded[project, key], LENGTHS[resolution], refusals=False)
-        used = sum(step.admitted for step in steps)
-        found.append(Consumer(project, key, used, one["peak"], one["most"], one["refused"]))
-    return sorted(found, key=lambda consumer: (-consumer.used, consumer.key))[:count]
+            recorded[project, key].append(Recorded(start.timestamp(), level, denied))
+    return sorted(
+        (
+            replace(one, used=sum(step.admitted for step in traffic.steps_of(
+                compiled, recorded[place], LENGTHS[resolution], refusals=False
+            )))
+            for place, one in chosen.items()
+        ),
+        key=lambda one: (-one.used, one.key),
+    )[:count]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 
-from queues.models import Recurring
+from queues.models import Recurring, WorkerProcess
 from tests.browser.conftest import Visit
 from tests.browser.seed import Day
 
@@ -62,6 +62,8 @@ def pages(day: Day) -> dict[str, str]:
         "pool": f"quotas/pool/{day.account.pool_id}/change/", "project": f"quotas/project/{day.acme.pk}/change/",
         "recurring": "queues/recurring/add/", "person": "auth/user/add/", "group": f"auth/group/{Group.objects.get(name='operator').pk}/change/",
         "user": f"auth/user/{User.objects.get(username='member').pk}/change/", "key": "quotas/apikey/add/", "workers": "queues/workerprocess/",
+        "worker": f"queues/workerprocess/{WorkerProcess.objects.get(name='io-host1-1').pk}/change/", "queues": "queues/queue/",
+        "doctor": "doctor/", "configuration": "configuration/", "policy-add": "quotas/policy/add/", "accounts": "quotas/account/",
     }  # fmt: skip
 
 

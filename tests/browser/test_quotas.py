@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -105,3 +106,32 @@ def test_one_project_is_chosen_for_everything(visit: Open, day: Day) -> None:
     assert page.locator("#result_list tbody tr").count() > 21
     member = visit("member")
     assert member.page.locator("#toolbar select[name=project]").count() == 0
+
+
+def test_a_hidden_page_and_a_slow_server_are_asked_no_more(visit: Open, day: Day) -> None:
+    root = visit("root")
+    page = root.page
+    page.wait_for_selector("#panel-pulse .sl-tile")
+    page.select_option("#refresh select", "1")
+    asked: list[str] = []
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        asked.append(route.request.url)
+        held.append(route)
+
+    page.route("**/admin/live/pulse*", hold)
+    page.wait_for_timeout(4_500)
+    assert len(asked) == 1, "while one request is under way, none is added"
+    held[0].continue_()
+    page.unroute("**/admin/live/pulse*")
+    page.wait_for_load_state("networkidle")
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    page.wait_for_timeout(1_500)
+    hidden: list[str] = []
+    page.on("request", lambda request: hidden.append(request.url))
+    page.wait_for_timeout(3_000)
+    assert hidden == [], "nobody looks at it"
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: false, configurable: true})")
+    with page.expect_request("**/admin/live/pulse*", timeout=5_000):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

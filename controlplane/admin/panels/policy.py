@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -26,6 +28,20 @@ READ = 2000
 LINE, BARS = 90.0, 50.0
 """Heights of the chart's two parts: the use above, denials below."""
 
+LONGEST = 30.0
+"""Seconds for which a history is cached at most."""
+KEPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    points: list[usage_history.Point]
+    by_use: list[Consumer]
+    by_denials: list[Consumer]
+
+
+_known: dict[tuple[Any, ...], tuple[float, History]] = {}
+
 
 def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[str, Any]:
     policy = Policy.objects.select_related("project").filter(pk=pk or 0).first()
@@ -34,10 +50,8 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
     slugs = None if projects is None else list(Project.objects.filter(pk__in=projects).values_list("slug", flat=True))
     states = [state for state in _states(policy, slugs) if state.limit is not None]
     states.sort(key=ratio, reverse=True)
-    now = timezone.now()
-    recorded = usage_history.rows_of(policy, period.resolution, period.begin(now), slugs)
-    refused = usage_history.by_denials(recorded, READ)
-    denials = {(one.project, one.key): one.denied for one in refused}
+    history = _history(policy, slugs, period)
+    denials = {(one.project, one.key): one.denied for one in history.by_denials}
     own = _overridden(policy)
     rows = [_row(state, denials, own) for state in states]
     blocked = [row for row in rows if policy.mode == "enforce" and row["state"].remaining == 0]
@@ -49,13 +63,37 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
         "moved": adaptive.standings().get(policy.name),
         "policy": policy,
         "period": period,
-        "chart": chart(policy, usage_history.points(policy, recorded), period),
-        "by_use": [_shown(one, own) for one in usage_history.by_use(policy, recorded, period.resolution, ROWS)],
-        "by_denials": [_shown(one, own) for one in refused[:ROWS]],
+        "chart": chart(history.points, period),
+        "by_use": [_shown(one, own) for one in history.by_use],
+        "by_denials": [_shown(one, own) for one in history.by_denials[:ROWS]],
     }
 
 
-def chart(policy: Policy, points: list[usage_history.Point], period: Period) -> dict[str, Any]:
+def forget() -> None:
+    _known.clear()
+
+
+def _history(policy: Policy, slugs: list[str] | None, period: Period) -> History:
+    """Read again after a few seconds, by the length of the period's steps."""
+    key = (policy.pk, None if slugs is None else tuple(slugs), period.name)
+    known = _known.get(key)
+    fresh = min(period.step.total_seconds() / 12, LONGEST)
+    if known is not None and time.monotonic() - known[0] < fresh:
+        return known[1]
+    rows = usage_history.rows_of(policy, period.resolution, period.begin(timezone.now()), slugs)
+    found = usage_history.consumers(rows)
+    history = History(
+        usage_history.points(policy, rows),
+        usage_history.by_use(policy, rows, found, period.resolution, ROWS),
+        usage_history.by_denials(found)[:READ],
+    )
+    if len(_known) >= KEPT:
+        _known.clear()
+    _known[key] = (time.monotonic(), history)
+    return history
+
+
+def chart(points: list[usage_history.Point], period: Period) -> dict[str, Any]:
     """A line of the highest use of any subject in per cent of its limit, and bars of denials."""
     now = timezone.now()
     starts = list(period.steps(now))

@@ -145,7 +145,7 @@ def test_the_page_asks_the_same_number_of_queries_for_many_subjects(signed_in: S
         UsageRollup(policy=hourly, project="acme", key=f"u-{number}", resolution="minute", start=start, used=number % 10, denied=1, limit=10)
         for number in range(3_000)
     )  # fmt: skip
-    assert queries() <= before
+    assert queries() <= before + 1, "the configuration's version is read once a second as well"
 
 
 def try_out(client: Client, policy: Policy, period: str = "1h", **given: Any) -> str:
