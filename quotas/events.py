@@ -38,6 +38,15 @@ class OperatorActed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoginThrottled(Event):
+    """Passwords were tried too often, from one address or for one name; `limit` says which."""
+
+    limit: str
+    address: str
+    retry_after: int
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsChecked(Event):
     """Requests were checked against limits in one call that took `seconds`. Not emitted for dry runs."""
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import structlog
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import add_never_cache_headers
 from unfold.forms import AuthenticationForm
 
+from quotas import events
 from quotas.engine.types import Decision, Limit
 from quotas.runtime.connection import limiter
 from quotas.web.identity import client_ip
-
-log = structlog.get_logger(__name__)
 
 BY_ADDRESS, ADDRESS_WINDOW = 20, 300.0
 BY_NAME, NAME_WINDOW = 100, 3600.0
@@ -72,7 +70,7 @@ def _limit(name: str, subject: str, limit: int, window: float) -> Limit:
 
 def _refused(request: HttpRequest, tried: Decision) -> HttpResponse:
     wait = max(1, math.ceil(tried.retry_after or 1.0))
-    log.warning("login.throttled", limit=tried.binding, address=client_ip(request), retry_after=wait)
+    events.emit(events.LoginThrottled(tried.binding or "", client_ip(request) or "", wait))
     setattr(request, _WAIT, wait)
     answer = admin.site.login(request)
     answer.status_code = 429
