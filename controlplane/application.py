@@ -11,7 +11,12 @@ from controlplane.http.fast_path import FastPath
 from controlplane.http.request import Receive, Scope, Send
 from controlplane.http.sse import Streams
 from controlplane.http.threads import Threads
+from controlplane.http.tracing import traced
 from controlplane.http.wsgi_bridge import Bridge
+from quotas import tracing
+
+TRACED = ("/api/", PREFIX, "/admin/")
+"""Probes and scrapes would be most of the traces."""
 
 
 class Application:
@@ -25,6 +30,12 @@ class Application:
         self.bridge = Bridge(django, self.threads, self.streams.serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and tracing.is_on() and scope["path"].startswith(TRACED):
+            await traced(self._answer, scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http" and scope["path"].startswith(PREFIX):
             await self.gateway(scope, receive, send)

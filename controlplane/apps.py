@@ -1,6 +1,8 @@
 """The outermost app: interfaces, processes, subscribers."""
 
 from django.apps import AppConfig
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.signals import post_migrate
 
 
@@ -21,4 +23,17 @@ class ControlplaneConfig(AppConfig):
         recent_calls.connect()
         stream.connect()
         alerts.connect()
+        if settings.TRACING:
+            _trace()
         post_migrate.connect(make_roles, sender=self, dispatch_uid="sluice.roles")
+
+
+def _trace() -> None:
+    """Imported where it is used: nothing of OpenTelemetry is loaded while nothing is traced."""
+    try:
+        from controlplane.observability import tracing
+    except ModuleNotFoundError as error:
+        raise ImproperlyConfigured(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and OpenTelemetry is not installed: pip install 'sluice[otel]'."
+        ) from error
+    tracing.start()

@@ -42,6 +42,7 @@ RETENTION_COUNT = ENV.retention_count
 _LOOPBACK = environment.networks("127.0.0.0/8,::1/128") if EMBEDDED_SQL else ()
 REDACT_NAMES = ENV.redact_names
 CALLBACK_NETWORKS = list(_LOOPBACK if ENV.callback_networks is None else ENV.callback_networks)
+TRACING = ENV.otlp_endpoint is not None
 PUBLIC_URL = (ENV.public_url or "").rstrip("/")
 """Where people reach the admin site: for links in notices of alerts."""
 ALERT_CALM = ENV.alert_calm
@@ -82,6 +83,9 @@ MIDDLEWARE = [
     "controlplane.admin.session_end.SessionEndMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+if TRACING:
+    MIDDLEWARE.insert(0, "controlplane.http.tracing.TraceMiddleware")
 
 ROOT_URLCONF = "controlplane.urls"
 WSGI_APPLICATION = "controlplane.wsgi.application"

@@ -10,6 +10,7 @@ from yarl import URL
 
 from controlplane.gateway.call import Call
 from controlplane.gateway.target import Target
+from quotas import tracing
 from quotas.rest.problems import ProblemError
 from quotas.snapshot.pools import PoolConfig
 from quotas.upstream.endpoint import AccountEndpoint
@@ -93,10 +94,18 @@ class Upstream:
         if body == b"" and call.method not in ("POST", "PUT", "PATCH"):
             body = None
         try:
-            return await self._opened().request(
-                call.method, url, headers=headers, data=body, allow_redirects=False,
-                timeout=way.patience,
-            )  # fmt: skip
+            with tracing.span(call.method, "client", {"http.request.method": call.method}) as span:
+                if own := tracing.headers():
+                    headers = [*(pair for pair in headers if pair[0].lower() not in own), *own.items()]
+                answer = await self._opened().request(
+                    call.method, url, headers=headers, data=body, allow_redirects=False,
+                    timeout=way.patience,
+                )  # fmt: skip
+                span.note(
+                    {"http.response.status_code": answer.status, "server.address": answer.url.host or ""},
+                    error=str(answer.status) if answer.status >= 400 else "",
+                )
+                return answer
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected from error
         except TimeoutError as error:

@@ -8,15 +8,25 @@ from typing import Any
 
 import structlog
 import structlog.tracebacks
+import structlog.typing
+
+from quotas import tracing
 
 # Both of the library's defaults print local variables, and with them credentials and payloads.
 _traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
+
+def _add_trace(logger: Any, method: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A processor: the ids of the present span."""
+    entry.update(tracing.ids())
+    return entry
 
 
 def configure(options: dict[str, Any]) -> None:
     """Set up structlog and the standard library's logging alike. `options`: level, format (`json`, `console`)."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -16,6 +16,7 @@ import urllib3
 from queues.errors import FieldError
 from queues.registry import JobContext, JobType, RunResult
 from queues.states import AttemptOutcome
+from quotas import tracing
 from quotas.engine import dialects
 from quotas.engine.categories import Category
 from quotas.engine.dialects import resources
@@ -225,12 +226,20 @@ class HttpRequest(JobType):
         connect = min(timeout, 10.0)
         started = time.perf_counter()
         try:
-            response = _connections.request(
-                method, url, body=body, headers=sent, redirect=False, preload_content=False,
-                timeout=urllib3.Timeout(connect=connect, read=timeout),
-            )  # fmt: skip
-            with response:
-                content, tail = _read(response)
+            facts = {
+                "http.request.method": method,
+                "server.address": urlsplit(url).hostname or "",
+                "pool.name": lease.pool,
+            }
+            with tracing.span(method, "client", facts) as span:
+                response = _connections.request(
+                    method, url, body=body, headers={**sent, **tracing.headers()}, redirect=False, preload_content=False,
+                    timeout=urllib3.Timeout(connect=connect, read=timeout),
+                )  # fmt: skip
+                error = str(response.status) if response.status >= 400 else ""
+                span.note({"http.response.status_code": response.status}, error=error)
+                with response:
+                    content, tail = _read(response)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if answers.fault_of(error) == "timeout":
                 waited = connect if isinstance(error, urllib3.exceptions.ConnectTimeoutError) else timeout

@@ -14,7 +14,7 @@ from queues.models import Job
 from queues.services import idempotency
 from queues.specs import JobSpec, read_cost
 from queues.sql import in_turns
-from quotas import clock
+from quotas import clock, tracing
 from quotas.models import Pool, Project
 from quotas.rest.fingerprints import fingerprint
 from quotas.snapshot import resolve
@@ -83,6 +83,8 @@ def prepare(
         None if found is None else Draft(_build(spec, project, *found, now, where))
         for spec, where, found in zip(in_turns(specs), pointers, resolved, strict=True)
     ]
+    if tracing.is_on():
+        tracing.submitted([draft.job.uid for draft in drafts if draft is not None])
     return Prepared(project, specs, pointers, drafts)
 
 

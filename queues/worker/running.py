@@ -19,6 +19,7 @@ from queues.states import AttemptOutcome
 from queues.task_errors import described, trace_of
 from queues.worker import child_processes
 from queues.worker.checked_result import checked, code_failure
+from quotas import tracing
 from quotas.engine.types import CallOutcome
 from quotas.models.encrypted import CredentialUnreadable
 
@@ -132,6 +133,15 @@ def _unknown(claimed: Claimed) -> CallOutcome | None:
 
 def perform(claimed: Claimed) -> RunResult:
     """Run the job's type; what it raises becomes a failed attempt."""
+    job = claimed.job
+    facts: tracing.Attributes = {"job.id": job.uid, "job.attempt": claimed.context.attempt}
+    with tracing.of_job(job.uid, job.type, facts, job.created_at) as span:
+        result = _perform(claimed)
+        span.note({"job.outcome": str(result.outcome)}, error=result.category or "")
+        return result
+
+
+def _perform(claimed: Claimed) -> RunResult:
     job = claimed.job
     job_type = registry.get(job.type)
     if job_type is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -74,6 +75,12 @@ def until(job: Any, name: str) -> str:
     if not (SCRATCH / name).exists():
         raise JobError("it is not there", category="server")
     return "it is there"
+
+
+@task(name="t.log")
+def log(job: Any) -> None:
+    """Writes a line."""
+    logging.getLogger("acceptance").warning("a line of a task")
 
 
 @task(name="t.exit")
