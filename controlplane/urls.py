@@ -18,6 +18,8 @@ for model in apps.get_app_config("django_rq").get_models():
 from controlplane.admin.configuration import configuration_view  # noqa: E402
 from controlplane.admin.dashboard import calls_view, live_view, project_view  # noqa: E402
 from controlplane.admin.doctor import doctor_view  # noqa: E402
+from controlplane.admin.invitation import InvitationView  # noqa: E402
+from controlplane.admin.login import login  # noqa: E402
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/live/<slug:name>", live_view, name="admin-live"),
@@ -25,6 +27,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/doctor/", doctor_view, name="admin-doctor"),
     path("admin/configuration/", configuration_view, name="admin-configuration"),
     path("admin/calls/", calls_view, name="admin-calls"),
+    path("admin/login/", login),
+    path("admin/invitation/<uidb64>/<token>/", InvitationView.as_view(), name="admin-invitation"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("favicon.ico", RedirectView.as_view(url="/static/controlplane/favicon.svg")),

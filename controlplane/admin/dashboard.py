@@ -39,9 +39,9 @@ from controlplane.admin.panels import (
     workers,
 )
 from controlplane.admin.periods import Period, period_of
-from quotas.admin.base import OPERATE
 from quotas.admin.visibility import choose_project, project_ids, shown_projects
 from quotas.errors import LimiterUnavailable
+from quotas.permissions import ACT_ON_LIMITS
 
 log = structlog.get_logger(__name__)
 FRESH = 1.5
@@ -123,7 +123,7 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
         log.warning("dashboard.panel_failed", panel=name, error=type(error).__name__)
         return TemplateResponse(request, "admin/live/unavailable.html", {})
     # Members of projects reset through the API, with a project's key.
-    may_reset = project_ids(request.user) is None and request.user.has_perm(OPERATE)
+    may_reset = project_ids(request.user) is None and request.user.has_perm(ACT_ON_LIMITS)
     may_tune = project_ids(request.user) is None and request.user.has_perm("queues.change_queue")
     given = {**figures, "user": request.user, "may_reset": may_reset, "may_tune": may_tune, "full": panel.full}
     response = TemplateResponse(request, f"admin/live/{panel.template or name}.html", given)

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from queues import redaction, registry
 from queues.admin.pretty_json import pretty
 from queues.models import Job
-from queues.presenters import payload_of
+from queues.presenters.jobs import payload_of
 
 LONGEST = 20_000
 """Characters of a payload up to which differences and the command are shown."""

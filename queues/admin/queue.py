@@ -20,6 +20,7 @@ from quotas.admin.bulk import bulk_action
 from quotas.admin.dialogs import ReasonDialog, why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.visibility import project_ids
+from quotas.permissions import ACT_ON_QUEUES
 
 
 def _without_pool(field: Any) -> Any:
@@ -64,6 +65,7 @@ def _set_concurrency(request: HttpRequest, queue: Queue, dialog: Any) -> str:
 
 @admin.register(Queue)
 class QueueAdmin(SluiceAdmin):
+    operate_permission = ACT_ON_QUEUES
     empty_text = "A queue holds jobs until limits, accounts and workers let them run."
     form = QueueForm
     shared = True

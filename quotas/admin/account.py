@@ -28,6 +28,7 @@ from quotas.engine.categories import ACCOUNT_FAILURES
 from quotas.errors import LimiterUnavailable
 from quotas.models import Account
 from quotas.models.encrypted import validate_credential
+from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions, account_trial, credentials
 
 STATES = {
@@ -132,6 +133,7 @@ def _test(request: HttpRequest, account: Account, dialog: Any) -> str:
 
 @admin.register(Account)
 class AccountAdmin(SluiceAdmin):
+    operate_permission = ACT_ON_ACCOUNTS
     empty_text = "An account is a credential at a provider. Add a provider and a pool first."
     form = AccountForm
     change_form_outer_before_template = "admin/sluice/account_live.html"

@@ -24,6 +24,7 @@ from quotas.admin.spans import spell
 from quotas.admin.visibility import project_ids
 from quotas.models import Override, Policy
 from quotas.models.policy import COUNTED
+from quotas.permissions import ACT_ON_LIMITS
 from quotas.services import usage
 from quotas.snapshot.adaptive_rule import AdaptiveRule
 from quotas.snapshot.patterns import BadPattern, compile_pattern
@@ -138,6 +139,7 @@ class OverrideInline(TabularInline):
 
 @admin.register(Policy)
 class PolicyAdmin(SluiceAdmin):
+    operate_permission = ACT_ON_LIMITS
     empty_text = "A policy limits how much callers may use: per user, project, address, endpoint or key."
     project_lookup = "project"
     form = PolicyForm

@@ -40,13 +40,13 @@ def field(policy: Policy | None) -> str:
 
 def view(model_admin: Any, request: HttpRequest) -> HttpResponse:
     """The answer for the posted form. Nothing is saved."""
-    if request.method != "POST":
-        return HttpResponseNotAllowed(["POST"])
     pk = request.GET.get("pk", "")
     stored = model_admin.row(request, pk) if pk else None
     may = model_admin.has_change_permission(request, stored) if pk else model_admin.has_add_permission(request)
     if not may:
         raise PermissionDenied
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
     form = model_admin.get_form(request, stored, change=stored is not None)(request.POST, instance=stored)
     context = _answer(form, request.POST.get("period", "")) if form.is_valid() else {"missing": _missing(form)}
     return TemplateResponse(request, "admin/sluice/backtest.html", context)

@@ -18,6 +18,7 @@ from quotas.admin.fields import ListField, NamesOrAllField, TimeZoneField
 from quotas.admin.reason_action import reason_action
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
+from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions
 from quotas.suggestions import did_you_mean
 
@@ -96,6 +97,7 @@ class AccountInline(TabularInline):
 
 @admin.register(Pool)
 class PoolAdmin(SluiceAdmin):
+    operate_permission = ACT_ON_ACCOUNTS
     empty_text = "A pool has interchangeable accounts of one provider. Add a provider first."
     form = PoolForm
     list_display = ["name", "provider", "strategy", "shown_accounts", "shown_limits", "pause_at", "state"]

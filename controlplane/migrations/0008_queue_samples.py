@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('controlplane', '0005_texts'),
+        ('controlplane', '0007_alert_conditions'),
         ('queues', '0001_initial'),
         ('quotas', '0001_initial'),
     ]
