@@ -137,7 +137,7 @@ def needed_of(name: str, model: Any) -> list[set[str]]:
     also = [{ALSO[name]}] if name in ALSO else []
     if name in READING:
         return [READING[name]]
-    return [OWN.get(name, NEEDED[name_of(model)]), *also]
+    return [OWN[name] if name in OWN else NEEDED[name_of(model)], *also]
 
 
 @pytest.mark.parametrize(("model", "name", "parameter"), ACTIONS, ids=[name for _, name, _ in ACTIONS])
