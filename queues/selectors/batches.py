@@ -7,10 +7,10 @@ from datetime import datetime
 
 from django.db.models import Count
 
-from queues import estimates, wait_reasons
-from queues.models import Batch, Job, Queue
-from queues.selectors.jobs import RECENT_SPAN, rate_of
-from queues.states import FINAL, GroupKey, Stage, Status
+from queues.models import Batch, Job
+from queues.selectors.forecast import forecast
+from queues.selectors.jobs import rate_of
+from queues.states import FINAL, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,5 @@ def batch_progress(batch: Batch) -> BatchProgress:
     totals[Status.PENDING] += sum(batch.parts.values_list("count", flat=True))
     left = sum(count for status, count in totals.items() if status not in FINAL)
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
-    binding, eta = _forecast(batch, left) if left else (None, None)
+    binding, eta = forecast(Job.objects.filter(batch=batch), left) if left else (None, None)
     return BatchProgress(total=sum(totals.values()), totals=totals, rate=round(rate, 3), eta=eta, binding=binding)
-
-
-def _forecast(batch: Batch, left: int) -> tuple[str | None, datetime | None]:
-    """What limits the batch now, and when its last job ends."""
-    jobs = Job.objects.filter(batch=batch)
-    ready = jobs.filter(stage=Stage.READY).order_by()
-    groups = [GroupKey(*row) for row in ready.values_list(*GroupKey._fields).distinct()[:10]]
-    waits = list(wait_reasons.read_group_waits(groups).values())
-    binding = waits[0].reason if waits else None
-    if binding is None and groups:
-        paused = Queue.objects.filter(pk__in=[group.queue_id for group in groups], paused_at__isnull=False).first()
-        if paused is not None:
-            return f"queue {paused.name} is paused", None
-    return binding, estimates.end_of(jobs, left, waits, rate_of(jobs, RECENT_SPAN))

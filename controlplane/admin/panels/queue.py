@@ -11,8 +11,10 @@ from controlplane.admin import charts
 from controlplane.admin.panels import queue_history
 from controlplane.admin.panels.queue_states import pauses, utilisation
 from controlplane.admin.periods import Period
-from queues.models import Queue
+from queues.models import Job, Queue
+from queues.selectors.forecast import forecast
 from queues.selectors.queues import QueueFacts, queue_facts
+from queues.states import LIVE_STAGES
 from quotas.models import Project
 
 DEPTH, RATE = 90.0, 50.0
@@ -33,9 +35,20 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
         "queue": queue,
         "pause": pauses([queue]).get(queue.pk),
         "used": utilisation(queue, running) if projects is None else None,
+        **_forecast(queue, projects),
         "chart": _chart(queue, projects, period),
         "period": period,
     }
+
+
+def _forecast(queue: Queue, projects: list[int] | None) -> dict[str, Any]:
+    """When the queue is empty if nothing is added, and what limits it; of the visible projects' jobs."""
+    jobs = Job.objects.filter(queue=queue)
+    if projects is not None:
+        jobs = jobs.filter(project__in=projects)
+    left = jobs.filter(stage__in=LIVE_STAGES).count()
+    binding, end = forecast(jobs, left) if left else (None, None)
+    return {"left": left, "binding": binding, "end": end}
 
 
 def _chart(queue: Queue, projects: list[int] | None, period: Period) -> dict[str, Any]:

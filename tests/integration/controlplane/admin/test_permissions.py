@@ -44,11 +44,15 @@ ALSO = {"queues_deadletter_edit": SEE_PAYLOADS}
 OWN = {
     "queues_queue_set_concurrency": {"queues.change_queue"},
     "quotas_policy_backtest": {"quotas.add_policy"},
+    "quotas_project_set_weight": {"quotas.change_project"},
 }
 """What single ones need instead."""
 POSTED = {"quotas_policy_backtest"}
 """Those that answer only what is posted."""
-READING = {"queues_deadletter_groups": {"queues.view_deadletter", "queues.change_deadletter"}}
+READING = {
+    "queues_deadletter_groups": {"queues.view_deadletter", "queues.change_deadletter"},
+    "queues_job_suggestions": {"queues.view_job", "queues.change_job"},
+}
 """Pages that only show something: whoever has one of these may."""
 
 
@@ -133,7 +137,7 @@ def needed_of(name: str, model: Any) -> list[set[str]]:
     also = [{ALSO[name]}] if name in ALSO else []
     if name in READING:
         return [READING[name]]
-    return [OWN.get(name, NEEDED[name_of(model)]), *also]
+    return [OWN[name] if name in OWN else NEEDED[name_of(model)], *also]
 
 
 @pytest.mark.parametrize(("model", "name", "parameter"), ACTIONS, ids=[name for _, name, _ in ACTIONS])

@@ -17,6 +17,7 @@ from controlplane.admin.dashboard import forget
 from controlplane.models import AuditEntry, QueueSample
 from queues.models import Job, Queue, WorkerProcess
 from queues.services import queue_actions
+from queues.states import Stage
 from queues.worker.heartbeat import Heartbeat
 from tests.browser.seed import Day
 
@@ -111,6 +112,24 @@ def test_a_worker_shows_what_it_runs_its_memory_and_version(signed_in: SignIn, d
     idle = WorkerProcess.objects.get(name="io-host1-0")
     assert "It runs no job at the moment." in panel(signed_in("viewer"), "worker", idle.pk)
     assert signed_in("member").get(f"/admin/live/worker?pk={worker.pk}").status_code == 403
+
+
+def test_a_queue_says_when_it_is_empty_or_that_nobody_knows(signed_in: SignIn, day: Day) -> None:
+    client = signed_in("root")
+    now = timezone.now()
+    Job.objects.filter(queue=day.queue, stage=Stage.DONE).delete()
+    assert "When it is empty is not known" in text_of(panel(client, "queue", day.queue.pk)), "nothing has ended lately"
+    for second in range(60):
+        Job.objects.create(
+            project=day.acme, queue=day.queue, type="t", payload={}, stage=Stage.DONE, status="completed",
+            created_at=now, finished_at=now - timedelta(seconds=second),
+        )  # fmt: skip
+    page = text_of(panel(client, "queue", day.queue.pk))
+    assert f"Empty at about {now:%Y-%m-%d}" in page and "if nothing is added" in page
+    queue_actions.pause(day.queue, actor="test", reason="maintenance")
+    assert "When it is empty is not known (queue batch is paused)." in text_of(panel(client, "queue", day.queue.pk))
+    idle = Queue.objects.get(name="cleanup")
+    assert "Empty at about" not in text_of(panel(client, "queue", idle.pk)), "it is empty"
 
 
 @pytest.mark.parametrize("name", ["queues", "all_queues", "performance", "throughput", "queue"])
