@@ -84,7 +84,10 @@ def _read_postgres(dispatcher: float, workers: float, database: str) -> Cost:
                       (pg_current_wal_insert_lsn() - '0/0')::bigint"""
         ).fetchone()
         assert row is not None
-        pids = [pid for (pid,) in connection.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")]
+        pids = [
+            pid
+            for (pid,) in connection.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
+        ]
     server = sum(cpu_seconds(pid) for pid in pids if Path(f"/proc/{pid}/stat").exists())
     return Cost(dispatcher, workers, server, *row)
 

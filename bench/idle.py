@@ -10,7 +10,6 @@ the embedded Valkey. The baseline is the floor of 50 commands and 5 % of a core.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
