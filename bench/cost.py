@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 COUNTERS = "BENCH_SQL_COUNTERS"
-POSTGRES = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=all")
+POSTGRES = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=top")
 _RECORD = struct.Struct("qq")
 
 

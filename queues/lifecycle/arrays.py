@@ -36,6 +36,7 @@ class ArrayUpdate:
             return []
         vendor = connection.vendor
         text = self._texts.get(vendor) or self._texts.setdefault(vendor, self._text(vendor))
+        rows = sorted(rows, key=_first)
         with connection.cursor() as cursor:
             if vendor == "postgresql":
                 cursor.execute(text, [now, *map(list, zip(*rows, strict=True))])
@@ -47,20 +48,21 @@ class ArrayUpdate:
         columns = {"g_id": "bigint", **self.given}
         if vendor == "postgresql":
             arrays = ", ".join(f"%s::{type}[]" for type in columns.values())
-            # Locked first and in order of id, as everywhere: an UPDATE alone locks in the order of its plan.
+            # Each row is locked before it is changed, in the order of the arrays, which is that of the ids. A join without
+            # LATERAL would lock in the order of its plan, and might look for the rows by the fence instead of the key.
             start = (
                 "WITH given AS (SELECT given.*, g_now FROM (SELECT %s::timestamptz AS g_now) AS moment"  # noqa: S608
-                f" CROSS JOIN unnest({arrays}) AS given({', '.join(columns)})"
-                f' JOIN "queues_job" AS job ON job."id" = g_id WHERE {self.fence} ORDER BY job."id"'
-                " FOR NO KEY UPDATE OF job) "
+                f" CROSS JOIN unnest({arrays}) AS given({', '.join(columns)}) CROSS JOIN LATERAL"
+                f' (SELECT 1 FROM "queues_job" AS job WHERE job."id" = g_id AND {self.fence} FOR NO KEY UPDATE) AS locked) '
             )
-            given = "given"
+            source, fence = "given", ""
         else:
             values = ", ".join(f"json_extract(value, '$[{at}]') AS {name}" for at, name in enumerate(columns))
-            start, given = "", f"(SELECT %s AS g_now, {values} FROM json_each(%s)) AS given"  # noqa: S608
+            fence = f" AND {self.fence}"
+            start, source = "", f"(SELECT %s AS g_now, {values} FROM json_each(%s)) AS given"  # noqa: S608
         return (
-            f'{start}UPDATE "queues_job" AS job SET {self.changes} FROM {given} '  # noqa: S608
-            f'WHERE job."id" = g_id AND {self.fence} RETURNING {self.returning}'
+            f'{start}UPDATE "queues_job" AS job SET {self.changes} FROM {source} '  # noqa: S608
+            f'WHERE job."id" = g_id{fence} RETURNING {self.returning}'
         )
 
 
