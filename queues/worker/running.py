@@ -38,8 +38,8 @@ class Running:
         """Monotonic seconds; None until it starts."""
         self.interrupted_at: float | None = None
         """Monotonic seconds of the first interrupt."""
-        self.ended = threading.Event()
-        """Set when its end is passed on, also if no interrupt ends its thread."""
+        self.ended = False
+        """Whether its end is passed on, also if no interrupt ends its thread."""
         self._why: type[BaseException] | None = None
         self._sent_at = float("-inf")
         self._lock = threading.Lock()
