@@ -27,14 +27,20 @@ CANCEL_CHECK_INTERVAL = 1.0
 
 
 class Completer:
-    """Completes the deliveries of a worker. `on_cancel` gets those whose job is to be cancelled."""
+    """Completes the deliveries of a worker. `on_cancel` gets those whose job is to be cancelled, `on_written` those whose
+    ends are written, with the job's id and the delivery's number."""
 
     def __init__(
-        self, heartbeat: Heartbeat, on_cancel: Callable[[list[tuple[int, int]]], None], job_ids: Callable[[], set[int]]
+        self,
+        heartbeat: Heartbeat,
+        on_cancel: Callable[[list[tuple[int, int]]], None],
+        job_ids: Callable[[], set[int]],
+        on_written: Callable[[list[tuple[int, int]]], None] = lambda _: None,
     ) -> None:
         self.heartbeat = heartbeat
         self._on_cancel = on_cancel
         self._job_ids = job_ids
+        self._on_written = on_written
         self._unwritten: dict[tuple[int, int], None] = {}
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
         self._heartbeat_at = float("-inf")
@@ -84,8 +90,10 @@ class Completer:
 
     def _settle(self, batch: list[Ended]) -> None:
         complete(batch, self.heartbeat.name)
-        for item in batch:
-            self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
+        written = [(item.claimed.id, item.claimed.delivery) for item in batch]
+        for delivery in written:
+            self._unwritten.pop(delivery, None)
+        self._on_written(written)
         self.heartbeat.done += len(batch)
         self.heartbeat.failed += sum(item.result.outcome == AttemptOutcome.FAILED for item in batch)
 

@@ -34,6 +34,7 @@ class Running:
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
         self.trusted = registry.is_trusted(claimed.job.type)
+        self.settles_before_next = registry.settles_before_next(claimed.job.type, claimed.job.delivery_mode)
         self.deadline: float | None = None
         """Monotonic seconds; None until it starts."""
         self.interrupted_at: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -33,7 +33,7 @@ class JobThreadPool:
 
     A job with user's code runs in a new thread of its own, a trusted one in a thread that is kept: nothing that a task
     leaves in its thread, and no late interrupt, reaches another job. The thread of a job that ends starts the next one
-    before anything is written. `lost` counts the threads that no interrupt ends: their deliveries end without them, and
+    before its end is written, unless the job's type asks for the other order (`settle`); then `written` frees the place. `lost` counts the threads that no interrupt ends: their deliveries end without them, and
     they last as long as the process.
     """
 
@@ -46,6 +46,8 @@ class JobThreadPool:
         self._trusted = ThreadPoolExecutor(places, thread_name_prefix="job-slot")
         self._running: dict[tuple[int, int], Running] = {}
         self._waiting: deque[Running] = deque()
+        self._unwritten: set[tuple[int, int]] = set()
+        """Ended deliveries that keep their places until their ends are written."""
         self._taken = 0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -63,7 +65,10 @@ class JobThreadPool:
     def wait_for_place(self, seconds: float) -> bool:
         """True as soon as a thread is free; False after `seconds`."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._running) + self.lost < self.places, timeout=seconds)
+            return self._changed.wait_for(self._has_place, timeout=seconds)
+
+    def _has_place(self) -> bool:
+        return len(self._running) + len(self._unwritten) + self.lost < self.places
 
     def start(self, claimed: Sequence[Claimed]) -> None:
         """Run these, at once as far as there are places."""
@@ -124,19 +129,34 @@ class JobThreadPool:
             self._changed.notify_all()
 
     def _end(self, running: Running, result: RunResult, *, lost: bool = False) -> bool:
-        """Pass on how a delivery ended and free its place; False if that was done already. `lost`: its thread still
-        runs."""
+        """Pass on how a delivery ended, and free its place unless its end is to be written before; False if that was
+        done already. `lost`: its thread still runs."""
+        key = (running.claimed.id, running.claimed.delivery)
         with self._changed:
             if running.ended:
                 return False
             running.ended = True
             self.lost += lost
+            if running.settles_before_next:
+                self._unwritten.add(key)
         self._on_end(Ended(running.claimed, result))
         with self._changed:
-            self._taken -= 1
-            del self._running[running.claimed.id, running.claimed.delivery]
-            self._changed.notify_all()
+            del self._running[key]
+            if not running.settles_before_next:
+                self._taken -= 1
+                self._changed.notify_all()
         return True
+
+    def written(self, deliveries: Iterable[tuple[int, int]]) -> None:
+        """The ends of these are written: free the places that they have kept."""
+        with self._changed:
+            kept = self._unwritten.intersection(deliveries)
+            if not kept:
+                return
+            self._unwritten -= kept
+            self._taken -= len(kept)
+            self._changed.notify_all()
+        self._start_waiting()
 
     def _watch_deadlines(self) -> None:
         while not self._stopping.wait(WATCH_INTERVAL):
