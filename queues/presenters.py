@@ -68,6 +68,16 @@ def parts_of_jobs() -> list[str | Prefetch[Any]]:
     return [Prefetch("dependencies", after), "attempts", Prefetch("dead_letters", DeadLetter.objects.order_by("-pk"))]
 
 
+def as_new(job: Job) -> Job:
+    """A job that was just accepted and waits for no other: it has nothing that `parts_of_jobs` would read."""
+    job._prefetched_objects_cache = {  # type: ignore[attr-defined]  # what `prefetch_related_objects` sets
+        "dependencies": JobDependency.objects.none(),
+        "attempts": Attempt.objects.none(),
+        "dead_letters": DeadLetter.objects.none(),
+    }
+    return job
+
+
 def job_whole(job: Job) -> dict[str, Any]:
     """One job with payload, result, attempts and its open dead letter."""
     prefetch_related_objects([job], *parts_of_jobs())

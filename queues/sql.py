@@ -16,7 +16,7 @@ from quotas import events
 
 T = TypeVar("T")
 FEW = 500
-TURN = 25
+TURN = 0.002
 PAUSE = 0.0002
 """Seconds."""
 
@@ -28,12 +28,14 @@ def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def in_turns(items: Iterable[T]) -> Iterator[T]:
-    """`items`, with a short pause after every few, so that work on many rows in pure Python lets other threads of its
+    """`items`, with a short pause after every 2 ms, so that work on many rows in pure Python lets other threads of its
     process run: each of them asks for the interpreter again after every statement, and would wait 5 ms each time."""
-    for number, item in enumerate(items, 1):
+    pause_at = time.perf_counter() + TURN
+    for item in items:
         yield item
-        if number % TURN == 0:
+        if time.perf_counter() >= pause_at:
             time.sleep(PAUSE)
+            pause_at = time.perf_counter() + TURN
 
 
 def one_of(texts: Sequence[str]) -> Any:

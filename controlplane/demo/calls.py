@@ -24,7 +24,7 @@ PATIENCE = 20.0
 def start(url: str, actor: str) -> None:
     """Call in a thread, until the process is ended. `url` is the web server's."""
     token = _token(actor)
-    threading.Thread(target=_run, args=(f"{url}/gateway/demo-pool/v1/chat/completions", token), daemon=True).start()
+    threading.Thread(target=_run, args=(url, token), daemon=True).start()
 
 
 def _token(actor: str) -> str:
@@ -36,15 +36,27 @@ def _token(actor: str) -> str:
     return api_keys.create(KEY, ["call"], project=project, actor=actor, reason="the demonstration was started")[1]
 
 
-def _run(url: str, token: str) -> None:
+def _run(origin: str, token: str) -> None:
+    url = f"{origin}/gateway/demo-pool/v1/chat/completions"
     chance = random.Random()
     with urllib3.PoolManager(retries=False, timeout=PATIENCE) as http:
+        _wait_until_up(http, origin)
         while True:
             try:
                 _call(http, url, token, chance)
-            except urllib3.exceptions.HTTPError as error:  # the web server starts, or is killed
+            except urllib3.exceptions.HTTPError as error:  # the web server was stopped or killed
                 log.info("demo.call_failed", error=type(error).__name__)
             time.sleep(PACE)
+
+
+def _wait_until_up(http: urllib3.PoolManager, origin: str) -> None:
+    """The web server starts beside this process."""
+    while True:
+        try:
+            http.request("GET", f"{origin}/healthz")
+            return
+        except urllib3.exceptions.HTTPError:
+            time.sleep(0.2)
 
 
 def _call(http: urllib3.PoolManager, url: str, token: str, chance: random.Random) -> None:

@@ -11,18 +11,19 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from queues import config
 from queues.api import documents
 from queues.api.problems import as_problems
 from queues.errors import FieldError, InvalidJob
-from queues.models import Job
-from queues.presenters import batch_shape, explanation_shape, job_row, job_whole, steps_shape, waits_shape
+from queues.models import Job, Queue
+from queues.presenters import as_new, batch_shape, explanation_shape, job_row, job_whole, steps_shape, waits_shape
 from queues.selectors.explanation import explain
 from queues.selectors.jobs import created_after
 from queues.selectors.timeline import timeline
-from queues.selectors.wait_history import waits_of
+from queues.selectors.wait_history import spans_of, waits_in
 from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
-from queues.services.submit import submit_specs
+from queues.services.submit import Accepted, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.sql import in_turns
 from queues.states import Status
@@ -65,6 +66,15 @@ def job_of(view: ApiView, uid: str) -> Job:
     return job
 
 
+def _as_accepted(accepted: Accepted, spec: JobSpec) -> Job:
+    """The job with what `job_whole` shows. A new one that waits for nothing is as it was inserted, so that nothing is read."""
+    job = accepted.job
+    if not accepted.created or spec.after or spec.batch is not None:
+        return Job.objects.select_related("project", "queue", "batch").get(pk=job.pk)
+    job.queue = Queue(pk=job.queue_id, name=config.current().queues[job.queue_id].name)
+    return as_new(job)
+
+
 class Jobs(ApiView):
     scopes = {"GET": "read", "POST": "submit"}
 
@@ -85,7 +95,7 @@ class Jobs(ApiView):
             assert project is not None
             check_url(spec.callback_url, "/callback_url")
             accepted = submit_specs(project, [spec])[0]
-        job = Job.objects.select_related("project", "queue", "batch").get(pk=accepted.job.pk)
+        job = _as_accepted(accepted, spec)
         location = f"/api/v1/jobs/{job.uid}"
         return Response(job_whole(job), 202 if accepted.created else 200, headers={"Location": location})
 
@@ -124,7 +134,8 @@ class JobTimeline(ApiView):
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         job = job_of(self, uid)
-        return Response({"results": steps_shape(timeline(job)), "waits": waits_shape(waits_of(job))})
+        spans = spans_of(job)
+        return Response({"results": steps_shape(timeline(job, spans)), "waits": waits_shape(waits_in(spans))})
 
 
 class JobExplain(ApiView):

@@ -56,7 +56,7 @@ class Dispatcher:
         self._groups: dict[GroupKey, GroupCursor] = {}
         self._pools = PoolMemory()
         self._share = FairShare()
-        self._ledger = WaitLedger()
+        self._ledger = WaitLedger(self.leader)
         self._cycled_at: datetime | None = None
         self._interrupted: Cause | None = None
         self._refreshed_at = float("-inf")
@@ -90,8 +90,7 @@ class Dispatcher:
             return pause
         except LeadershipLost:
             events.emit(events.LeadershipEnded(self.name))
-            self.forget()
-            self._ledger.discard()
+            self._follow()
             return pause
         except (DatabaseError, InterfaceError, redis.RedisError, LimiterUnavailable) as error:
             connection.drop_connections(connection.client())
@@ -115,12 +114,18 @@ class Dispatcher:
         before = self.leader.token
         leads = self.leader.renew_or_take_over()
         self._renewed_at = time.monotonic()
-        if leads and self.leader.token != before:
-            self.forget()
-            self._ledger.discard()
-            if self.leader.vacant_since is not None:
-                take_over(self.leader.vacant_since, clock.now())
+        if self.leader.token != before:
+            self._follow()
+        if leads and self.leader.vacant_since is not None:
+            take_over(self.leader, self.leader.vacant_since, clock.now())
+            self.leader.vacant_since = None
         return leads
+
+    def _follow(self) -> None:
+        """Drop what is true of one term only: another dispatcher may have led since."""
+        self.forget()
+        self._ledger.discard()
+        self._cycled_at = self._interrupted = None
 
     def forget(self) -> None:
         """Begin from SQL alone: another leader or a fault may have changed what is in memory."""

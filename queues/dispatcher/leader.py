@@ -48,13 +48,15 @@ class Leader:
         return True
 
     def fence(self) -> None:
-        """Inside a transaction: lock the row, so that nobody takes over before the commit. Raises `LeadershipLost`."""
+        """Inside a transaction: lock the row, so that nobody takes over before the commit. Raises `LeadershipLost`; this
+        process has to take over again then, even where its own term ended and nobody else leads."""
         leads = (
             Leadership.objects.select_for_update()
             .filter(role=ROLE, holder=self.name, token=self.token or 0, until__gt=clock.now())
             .exists()
         )
         if not leads:
+            self.token = None
             raise LeadershipLost()
 
     def resign(self) -> None:

@@ -7,9 +7,14 @@ limit cost a few rows, however often the limit lets one of them through. Times a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db import transaction
+
+from queues.dispatcher.leader import Leader
 from queues.models import WaitInterval
 from queues.states import GroupKey
 
@@ -36,9 +41,14 @@ class _Hold:
 
 
 class WaitLedger:
-    """The intervals of one leader: those that last in memory, those that ended in SQL."""
+    """The intervals of one leader: those that last in memory, those that ended in SQL.
 
-    def __init__(self) -> None:
+    What is in memory changes only after SQL has committed, so that a write that failed is tried again whole. Nothing is
+    written by a dispatcher that leads no longer: `LeadershipLost` is raised instead.
+    """
+
+    def __init__(self, leader: Leader) -> None:
+        self._leader = leader
         self._holds: dict[Holder, _Hold] = {}
         self._over: list[tuple[Holder, _Hold]] = []
         self._flushed: datetime | None = None
@@ -71,27 +81,35 @@ class WaitLedger:
         for each queue and code, for the metric."""
         if self._flushed is not None and now - self._flushed < FLUSH:
             return {}
-        self._flushed = now
         for holder, hold in [item for item in self._holds.items() if item[1].until + JOIN < now]:
             self._end(holder, hold, now)
+        self._write(now)
         seconds = self._count(now)
-        over, self._over = self._over, []
+        self._over.clear()
+        self._flushed = now
+        return seconds
+
+    def _write(self, now: datetime) -> None:
         fresh, ended = [], []
-        for holder, hold in over:
+        for holder, hold in self._over:
             if hold.row is not None:
                 hold.row.ended_at = hold.until
                 ended.append(hold.row)
             elif hold.until - hold.began >= SHORTEST:
                 fresh.append(_row(holder, hold, hold.until))
-        for holder, hold in self._holds.items():
-            if hold.row is None and now - hold.began >= FLUSH:
-                hold.row = _row(holder, hold, None)
-                fresh.append(hold.row)
-        if fresh:
+        opened = [
+            (hold, _row(holder, hold, None))
+            for holder, hold in self._holds.items()
+            if hold.row is None and now - hold.began >= FLUSH
+        ]
+        fresh += [row for _, row in opened]
+        if not (fresh or ended):
+            return
+        with as_leader(self._leader):
             WaitInterval.objects.bulk_create(fresh, batch_size=500)
-        if ended:
             WaitInterval.objects.bulk_update(ended, ["ended_at"], batch_size=200)
-        return seconds
+        for hold, row in opened:
+            hold.row = row
 
     def _count(self, now: datetime) -> dict[tuple[int, str], float]:
         seconds: dict[tuple[int, str], float] = {}
@@ -109,7 +127,7 @@ class WaitLedger:
             self._end(holder, hold, since)
         self._flushed = None
         self.flush(now)
-        write_gap(cause, since, now)
+        write_gap(self._leader, cause, since, now)
 
     def discard(self) -> None:
         """Drop the waits in memory: another leader continues from the rows."""
@@ -127,14 +145,24 @@ def _row(holder: Holder, hold: _Hold, ended: datetime | None) -> WaitInterval:
     )  # fmt: skip
 
 
-def take_over(last_seen: datetime, now: datetime) -> None:
+def take_over(leader: Leader, last_seen: datetime, now: datetime) -> None:
     """End what an earlier leader left open when it was last seen, and write that nobody led since then."""
-    WaitInterval.objects.filter(ended_at=None).update(ended_at=last_seen)
-    WaitInterval.objects.filter(began_at__gte=last_seen, ended_at=last_seen).delete()
-    write_gap(("no_dispatcher", ""), last_seen, now)
+    with as_leader(leader):
+        WaitInterval.objects.filter(ended_at=None).update(ended_at=last_seen)
+        WaitInterval.objects.filter(began_at__gte=last_seen, ended_at=last_seen).delete()
+        write_gap(leader, ("no_dispatcher", ""), last_seen, now)
 
 
-def write_gap(cause: Cause, began: datetime, ended: datetime) -> None:
+def write_gap(leader: Leader, cause: Cause, began: datetime, ended: datetime) -> None:
     """Write that from `began` to `ended` no job of any group could be released."""
     if ended - began >= SHORTEST:
-        WaitInterval.objects.create(code=cause[0], name=cause[1], began_at=began, ended_at=ended)
+        with as_leader(leader):
+            WaitInterval.objects.create(code=cause[0], name=cause[1], began_at=began, ended_at=ended)
+
+
+@contextmanager
+def as_leader(leader: Leader) -> Iterator[None]:
+    """A transaction that only the leader can commit. Raises `LeadershipLost`."""
+    with transaction.atomic():
+        leader.fence()
+        yield

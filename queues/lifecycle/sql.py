@@ -13,7 +13,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from django.db import connection
+from django.db import connection, models
 from django.db.models.base import ModelState
 
 from queues.lifecycle.arrays import array_type
@@ -121,9 +121,19 @@ _INSERT = (
 )
 
 
+_values_of_new = attrgetter(*(field.attname for field in _NEW))
+_PLAIN = (models.CharField, models.TextField, models.IntegerField, models.FloatField, models.ForeignKey)
+"""Fields whose values drivers take as they are."""
+_PREPARED = [(position, field) for position, field in enumerate(_NEW) if not isinstance(field, _PLAIN)]
+
+
 def row_of(job: Job) -> tuple[Any, ...]:
     """The values of a job that is no row yet, as `insert` takes them: converted before anything is locked."""
-    return tuple(column.get_db_prep_save(getattr(job, column.attname), connection) for column in _NEW)
+    values = list(_values_of_new(job))
+    for position, field in _PREPARED:
+        if values[position] is not None:
+            values[position] = field.get_db_prep_save(values[position], connection)
+    return tuple(values)
 
 
 def insert(rows: Sequence[tuple[Any, ...]]) -> None:
@@ -131,6 +141,13 @@ def insert(rows: Sequence[tuple[Any, ...]]) -> None:
     if rows:
         with connection.cursor() as cursor:
             cursor.executemany(_INSERT, rows)
+
+
+def insert_one(row: tuple[Any, ...]) -> int:
+    """Insert one new job; returns its key."""
+    with connection.cursor() as cursor:
+        cursor.execute(f'{_INSERT} RETURNING "id"', row)
+        return int(cursor.fetchone()[0])
 
 
 def read_keys(jobs: Sequence[Job]) -> None:

@@ -18,18 +18,39 @@ from queues.states import GroupKey, Stage, Status
 
 def new_job(*, held: str, not_before: datetime | None, **fields: Any) -> Job:
     """A job that is no row yet. `held`: why it waits for other jobs; empty if it does not."""
-    return Job(
-        status=Status.PENDING,
-        stage=Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,
-        not_before=not_before,
-        reason=held or ("waits for its time" if not_before else ""),
-        **fields,
-    )
+    fields |= {
+        "status": Status.PENDING,
+        "stage": Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,
+        "not_before": not_before,
+        "reason": held or ("waits for its time" if not_before else ""),
+    }
+    return _job_of(fields)
 
 
 def restored_job(fields: Mapping[str, Any]) -> Job:
     """A job that `new_job` made and that was kept as JSON until its row is written."""
-    return Job(**fields)
+    return _job_of(fields)
+
+
+_FIELDS = Job._meta.concrete_fields
+_POSITIONS = {field.attname: position for position, field in enumerate(_FIELDS)}
+_MADE = [
+    (_POSITIONS[field.attname], field.default) for field in _FIELDS if field.has_default() and callable(field.default)
+]
+"""Defaults that are another object for each job."""
+_DEFAULTS = [None if (_POSITIONS[field.attname], field.default) in _MADE else field.get_default() for field in _FIELDS]
+
+
+def _job_of(fields: Mapping[str, Any]) -> Job:
+    """`Job(**fields)` in a third of its time, which counts in a bulk: a model takes values by position much faster than
+    by name. Relations are given by their columns (`queue_id`)."""
+    values = _DEFAULTS.copy()
+    for name, value in fields.items():
+        values[_POSITIONS[name]] = value
+    for position, make in _MADE:
+        if values[position] is None:
+            values[position] = make()
+    return Job(*values)
 
 
 @transition(
@@ -39,12 +60,17 @@ def restored_job(fields: Mapping[str, Any]) -> Job:
     callers="submit, intake",
     effects=["wake-up"],
 )
-def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]] | None = None) -> None:
-    """Insert the rows of accepted jobs. Owes a wake-up for what may run now or at a time."""
-    if rows is None:
-        Job.objects.bulk_create(jobs, batch_size=500)
+def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]], *, keys: bool) -> None:
+    """Insert the rows of accepted jobs, their values as `sql.row_of` makes them; with `keys` each job gets its `pk`. Owes a
+    wake-up for what may run now or at a time."""
+    if keys and len(jobs) == 1:
+        jobs[0].pk = sql.insert_one(rows[0])
     else:
         sql.insert(rows)
+        if keys:
+            sql.read_keys(jobs)
+    for job in jobs:
+        job._state.adding = False
     effects.appended.update(job.group for job in jobs if job.stage == Stage.READY)
     effects.wake |= any(job.stage == Stage.SCHEDULED for job in jobs)
 

@@ -9,11 +9,18 @@ from django.db.models import Q
 
 
 class WaitInterval(models.Model):
-    """Without a queue it applies to every group: no dispatcher was there, or no admission was possible."""
+    """Without a queue it applies to every group: no dispatcher was there, or no admission was possible.
 
-    queue = models.ForeignKey("queues.Queue", null=True, on_delete=models.CASCADE, related_name="+", db_index=False)
+    SQL holds no constraint on the queue and the project: the dispatcher may write about one that was deleted meanwhile.
+    """
+
+    queue = models.ForeignKey(
+        "queues.Queue", null=True, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
     priority = models.PositiveSmallIntegerField(default=0)
-    project = models.ForeignKey("quotas.Project", null=True, on_delete=models.CASCADE, related_name="+", db_index=False)
+    project = models.ForeignKey(
+        "quotas.Project", null=True, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
     pool = models.CharField(max_length=63, blank=True)
     ordering_key = models.CharField(
         max_length=24, blank=True, help_text="Only jobs with this ordering key waited. Blank: all jobs of the group."

@@ -11,7 +11,7 @@ from queues import estimates, liveness, reason_codes, registry, wait_reasons
 from queues.models import Batch, Job, Queue
 from queues.selectors.jobs import RECENT_SPAN, rate_of
 from queues.selectors.timeline import Step, timeline
-from queues.selectors.wait_history import Span, seconds_by_code, waits_of
+from queues.selectors.wait_history import Span, seconds_by_code, spans_of, waits_in
 from queues.states import FINAL, IN_FLIGHT_STAGES, Stage
 from queues.wait_reasons import GroupWait
 from quotas import clock
@@ -50,14 +50,15 @@ def explain(job: Job) -> Explanation:
             pool=job.pool,
             id__lt=job.pk,
         ).count()
-    waits = waits_of(job)
+    spans = spans_of(job)
+    waits = waits_in(spans)
     return Explanation(
         status=job.status,
         waits_for=wait.what,
         until=wait.until,
         ahead=ahead,
         estimated_start=_estimated_start(job, wait, ahead),
-        timeline=timeline(job),
+        timeline=timeline(job, spans),
         reason=reason_codes.of_jobs([job]).get(job.pk, (None, ""))[0],
         waits=waits,
         waited=seconds_by_code(waits),

@@ -30,8 +30,8 @@ class _Entry(NamedTuple):
     reason: str
 
 
-def timeline(job: Job) -> list[Step]:
-    """Every step of a job's life, oldest first."""
+def timeline(job: Job, spans: Sequence[Span] | None = None) -> list[Step]:
+    """Every step of a job's life, oldest first. `spans`: those of the job, if they are known already."""
     steps = [_Entry(job.created_at, 0, Status.PENDING, "accepted")]
     steps += [_Entry(row.at, 2, row.state, row.reason) for row in Transition.objects.filter(job=job)]
     # The last death is in the job's own row; those before a replay are in their dead letters.
@@ -39,7 +39,7 @@ def timeline(job: Job) -> list[Step]:
     for at, category, error in list(deaths)[: -1 if job.status == Status.DEAD else None]:
         steps.append(_Entry(at, 3, Status.DEAD, f"{category}: {error}"[:500]))
     attempts = list(Attempt.objects.filter(job=job))
-    waits_ended = dict(_ended_waits(_released(job, attempts), spans_of(job)))
+    waits_ended = dict(_ended_waits(_released(job, attempts), spans_of(job) if spans is None else spans))
     for attempt in attempts:
         steps += _steps_of(attempt, waits_ended)
     if job.stage == Stage.RUNNING and job.started_at is not None:

@@ -70,9 +70,9 @@ def spans_of(job: Job, now: datetime | None = None) -> list[Span]:
     return sorted(spans, key=lambda span: span.began_at)
 
 
-def waits_of(job: Job) -> list[Span]:
-    """The job's waits, oldest first, without the spans in which it ran."""
-    return [span for span in spans_of(job) if span.is_wait and span.ended_at - span.began_at >= NOTABLE]
+def waits_in(spans: Iterable[Span]) -> list[Span]:
+    """The waits among a job's spans: those that are long enough to be shown, without the spans in which it ran."""
+    return [span for span in spans if span.is_wait and span.ended_at - span.began_at >= NOTABLE]
 
 
 def seconds_by_code(spans: Iterable[Span]) -> dict[str, float]:

@@ -56,18 +56,26 @@ def submit_bulk(
     arguments see `BatchRequest`."""
     request = BatchRequest(name, uid, stays_open, callback_url, then, idempotency_key, request_hash, pointer)
     in_parts = intake.is_worth_it(len(specs))
-    batch, ids, created = _accept(project, specs, request, in_parts)
+    answer = _accept(project, specs, request, in_parts)
     if in_parts:
-        intake.finish({"batch": batch})
-        batch.refresh_from_db()
-    return batch, ids, created
+        intake.finish_own(answer.parts)
+        intake.finish({"batch": answer.batch})  # those of an earlier request that is answered again
+        answer.batch.refresh_from_db()
+    return answer.batch, answer.ids, answer.created
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    batch: Batch
+    ids: list[str]
+    created: bool
+    parts: Sequence[intake.Part] = ()
+    """Jobs that are accepted and whose rows are still to be written."""
 
 
 @intake.retry_after_intake
 @retry_after_deadlock
-def _accept(
-    project: Project, specs: Sequence[JobSpec], request: BatchRequest, in_parts: bool
-) -> tuple[Batch, list[str], bool]:
+def _accept(project: Project, specs: Sequence[JobSpec], request: BatchRequest, in_parts: bool) -> _Answer:
     new, key = request.uid is None, request.idempotency_key
     if new and key is not None and (answer := _answer_of(project, key, request.request_hash)) is not None:
         return answer
@@ -96,7 +104,7 @@ def _accept(
             # Each was accepted before by its own key: no job of this batch will ever end and complete it.
             complete_if_ended(batch.pk)
             batch.refresh_from_db()
-    return batch, ids, created
+    return _Answer(batch, ids, created, drawn.parts or () if drawn is not None else ())
 
 
 def _prepared_then(project: Project, then: JobSpec | None) -> Prepared | None:
@@ -137,7 +145,7 @@ def _set_then(batch: Batch, job: Job) -> None:
     Batch.objects.filter(pk=batch.pk).update(then=job)
 
 
-def _answer_of(project: Project, key: str, request_hash: str) -> tuple[Batch, list[str], bool] | None:
+def _answer_of(project: Project, key: str, request_hash: str) -> _Answer | None:
     """What the first request with this key was answered; None if this is the first."""
     known = Batch.objects.filter(project=project, idempotency_key=key).first()
     if known is None:
@@ -147,7 +155,7 @@ def _answer_of(project: Project, key: str, request_hash: str) -> tuple[Batch, li
     ids = BatchAnswer.objects.filter(batch=known).values_list("ids", flat=True).first()
     if ids is None:
         ids = list(known.jobs.order_by("pk").values_list("uid", flat=True))
-    return known, ids, False
+    return _Answer(known, ids, False)
 
 
 def _keyed(specs: Sequence[JobSpec], uid: str, idempotency_key: str, request_hash: str) -> list[JobSpec]:

@@ -174,7 +174,7 @@ def _build(
     job = new_job(
         held=spec.held or ("waits for other jobs" if spec.after else ""),
         not_before=not_before,
-        project=project,
+        project_id=project.pk,
         queue_id=queue.id,
         type=spec.type,
         payload=dict(spec.payload),
@@ -193,6 +193,7 @@ def _build(
         ordering_key=ordering_key_of(spec.user, spec.keys, model),
         created_at=now,
     )
+    job.project = project  # so that nobody reads it again
     if spec.unique_for is not None:
         job.unique_key = _unique_key(spec, project, queue)
         job.unique_until = now + timedelta(seconds=spec.unique_for)

@@ -12,6 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -34,7 +35,7 @@ R = TypeVar("R")
 
 SIZE = 100
 """Jobs in a part, and the fewest for which parts are made."""
-PART_PAUSE = 0.005
+PART_PAUSE = 0.002
 """Seconds between two parts, in which other transactions can write."""
 ORPHANED = timedelta(seconds=5)
 """Older parts have lost the process that accepted them."""
@@ -59,21 +60,37 @@ def serialise(drafts: Iterable[Draft | None]) -> None:
             draft.text = _text_of(draft.job)
 
 
-def write(project: Project, batch: Batch, drafts: Sequence[Draft], now: datetime) -> None:
-    """Accept `drafts` as parts; inside the transaction that accepts them."""
-    IntakePart.objects.bulk_create(
-        IntakePart(
-            project=project,
-            batch=batch,
-            count=len(some),
-            queues=Counter(str(draft.job.queue_id) for draft in some),
-            pools=sorted({draft.job.pool for draft in some if draft.job.pool}),
-            names=_names(some),
-            rows=_text_of_part(some),
-            created_at=now,
+@dataclass(slots=True)
+class Part:
+    """Some jobs of a bulk: the row that promises them, and the same jobs as drafts."""
+
+    row: IntakePart
+    drafts: Sequence[Draft]
+
+
+def parts_of(project: Project, drafts: Sequence[Draft]) -> list[Part]:
+    """The parts of a bulk, which get their batch and their time when they are written."""
+    return [
+        Part(
+            IntakePart(
+                project=project,
+                count=len(some),
+                queues=Counter(str(draft.job.queue_id) for draft in some),
+                pools=sorted({draft.job.pool for draft in some if draft.job.pool}),
+                names=_names(some),
+                rows=_text_of_part(some),
+            ),
+            some,
         )
         for some in slices(drafts, SIZE)
-    )
+    ]
+
+
+def write(parts: Sequence[Part], batch: Batch, now: datetime) -> None:
+    """Accept the parts, inside the transaction that accepts their bulk."""
+    for part in parts:
+        part.row.batch, part.row.created_at = batch, now
+    IntakePart.objects.bulk_create(part.row for part in parts)
 
 
 def _names(drafts: Sequence[Draft]) -> list[str]:
@@ -136,6 +153,15 @@ def finish(parts: Mapping[str, Any]) -> None:
             time.sleep(PART_PAUSE)
 
 
+def finish_own(parts: Iterable[Part]) -> None:
+    """The same for parts that this process has written, whose jobs it need not read again."""
+    for part in parts:
+        for draft in part.drafts:
+            draft.job.batch_id = part.row.batch_id
+        if _turn_into_rows(part.row.pk, part):
+            time.sleep(PART_PAUSE)
+
+
 def finish_orphans(now: datetime) -> None:
     """Write the rows of parts whose process has died."""
     orphans = IntakePart.objects.filter(created_at__lt=now - ORPHANED).order_by("pk").values_list("pk", flat=True)
@@ -144,12 +170,12 @@ def finish_orphans(now: datetime) -> None:
 
 
 @retry_after_deadlock
-def _turn_into_rows(part_id: int) -> bool:
+def _turn_into_rows(part_id: int, own: Part | None = None) -> bool:
     """False if another process did it."""
-    part = IntakePart.objects.select_related("project").filter(pk=part_id).first()
+    part = own.row if own else IntakePart.objects.select_related("project").filter(pk=part_id).first()
     if part is None:
         return False
-    drafts = _drafts_of(part)
+    drafts = own.drafts if own else _drafts_of(part)
     rows = [row_of(draft.job) for draft in in_turns(drafts)]
     with transaction.atomic():
         if not IntakePart.objects.filter(pk=part_id).delete()[0]:
@@ -186,11 +212,13 @@ def _clear_used_keys(project: Project, drafts: Sequence[Draft], rows: list[tuple
             rows[position] = row_of(draft.job)
 
 
-def write_rows(effects: Effects, drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]] | None = None) -> None:
+def write_rows(
+    effects: Effects, drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]], *, keys: bool = False
+) -> None:
     """Insert the jobs and what they wait for; a job that has ended already is treated like one that ends later.
-    `rows`: the jobs' values, if they were built before anything was locked."""
-    accept(effects, [draft.job for draft in drafts], rows)
-    if rows is not None:
+    `rows`: the jobs' values (`sql.row_of`). `keys`: each job gets its `pk`."""
+    accept(effects, [draft.job for draft in drafts], rows, keys=keys)
+    if not keys:
         read_keys([draft.job for draft in drafts if draft.after or draft.keys])
     pairs = [(draft.job, after) for draft in drafts for after in draft.after]
     if not pairs:

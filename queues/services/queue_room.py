@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 
-from queues.config import QueueSpec
+from django.db import connection
+
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
-from queues.models import IntakePart, Job, Queue
+from queues.models import IntakePart, Job
 from queues.states import WAITING_STAGES, Stage
 from quotas import clock
 
+Row = tuple[int, str, int | None, datetime | None]
+"""A queue: key, name, maximum, and since when it drains."""
 
-def lock(queue_ids: Sequence[int]) -> None:
-    """Lock the queues' rows until the transaction ends, in one order everywhere, so that there is no deadlock.
 
-    On SQLite the transaction itself (IMMEDIATE) is the lock. `no_key` lets rows that refer to a queue be written.
+def _read(queue_ids: Collection[int], lock: bool) -> list[Row]:
+    ids = ", ".join(str(int(queue_id)) for queue_id in queue_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f'SELECT "id", "name", "max_size", "draining_at" FROM "queues_queue" WHERE "id" IN ({ids}) ORDER BY "id"'  # noqa: S608
+            f"{' FOR NO KEY UPDATE' if lock else ''}"
+        )
+        rows: list[Row] = cursor.fetchall()
+        return rows
+
+
+def _queues(queue_ids: Collection[int]) -> list[Row]:
+    """The rows of the queues. Those that have a maximum are locked until the transaction ends, in one order everywhere,
+    so that there is no deadlock.
+
+    On SQLite the transaction itself (IMMEDIATE) is the lock. `NO KEY` lets rows that refer to a queue be written.
     """
-    bounded = Queue.objects.filter(pk__in=set(queue_ids), max_size__isnull=False).order_by("pk")
-    list(bounded.select_for_update(no_key=True).values_list("pk", flat=True))
+    rows = _read(queue_ids, lock=False)
+    bounded = [row[0] for row in rows if row[2] is not None]
+    if not bounded or not connection.features.has_select_for_update:
+        return rows
+    locked = {row[0]: row for row in _read(bounded, lock=True)}
+    return [locked.get(row[0], row) for row in rows]
 
 
 def waiting(queue_id: int) -> int:
@@ -28,23 +47,21 @@ def waiting(queue_id: int) -> int:
     return in_intake + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
 
 
-def check_room(rows: Sequence[tuple[QueueSpec, Job]]) -> None:
-    """Check that the queues have room for all of `rows`. Raises `QueueDraining`, `QueueTooSmall`, `QueueFull`; call after `lock`."""
-    asked = Counter(queue.id for queue, _ in rows)
-    for queue in {queue.id: queue for queue, _ in rows}.values():
-        # The row, not the snapshot: it is locked, so that a drain or another size holds from its commit on.
-        row = Queue.objects.only("max_size", "draining_at").get(pk=queue.id)
-        if row.draining_at is not None:
-            raise QueueDraining(f"The queue {queue.name} is draining and accepts nothing new.")
-        if row.max_size is None:
+def check_room(jobs: Mapping[int, int]) -> None:
+    """Check that the queues have room for so many more jobs, by the key of the queue. Raises `QueueDraining`,
+    `QueueTooSmall`, `QueueFull`. Jobs and batches are locked before."""
+    # The rows, not the snapshot: a drain or another size holds from its commit on.
+    for queue_id, name, max_size, draining_at in _queues(jobs) if jobs else ():
+        count = jobs[queue_id]
+        if draining_at is not None:
+            raise QueueDraining(f"The queue {name} is draining and accepts nothing new.")
+        if max_size is None:
             continue
-        if asked[queue.id] > row.max_size:
-            raise QueueTooSmall(
-                f"The queue {queue.name} can hold {row.max_size:,} jobs; {asked[queue.id]:,} were sent."
-            )
-        free = row.max_size - waiting(queue.id)
-        if asked[queue.id] > free:
-            raise QueueFull(queue.name, retry_after=_seconds_until_free(queue.id, asked[queue.id] - free))
+        if count > max_size:
+            raise QueueTooSmall(f"The queue {name} can hold {max_size:,} jobs; {count:,} were sent.")
+        free = max_size - waiting(queue_id)
+        if count > free:
+            raise QueueFull(name, retry_after=_seconds_until_free(queue_id, count - free))
 
 
 def _seconds_until_free(queue_id: int, needed: int) -> float:

@@ -5,6 +5,7 @@ What these functions return is in SQL, committed with the caller's transaction, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +13,10 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from queues import config
 from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
+from queues.lifecycle.sql import row_of
 from queues.models import Batch, Job
 from queues.services import idempotency, intake, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
@@ -76,6 +77,8 @@ def accept(
         return (drawn or Submission(prepared)).accept(batch, in_parts)
     except IntegrityError:
         # Another process accepted the same idempotency key between our look and our insert: now it is found.
+        if drawn is not None:
+            drawn.parts = None
         return Submission(prepared).accept(batch, in_parts)
 
 
@@ -84,6 +87,7 @@ def draw(prepared: Prepared) -> Submission:
     lock then only has to show that the same jobs answer."""
     submission = Submission(prepared)
     submission.draw(clock.now())
+    submission.make_parts()
     return submission
 
 
@@ -96,6 +100,8 @@ class Submission:
         self._batch: Batch | None = None
         self._in_parts = False
         self._unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
+        self._linked = any(spec.after for spec in prepared.specs)
+        """Whether any submission waits for jobs."""
         self._batches: Mapping[str, Batch] = {}
         self._awaited: Mapping[str, int] = {}
         """Jobs that `after` names: their keys in SQL by their ids."""
@@ -118,6 +124,15 @@ class Submission:
         self._answered: list[tuple[str, str, Job]] = []
         """Keys, with the hashes of their requests, that earlier jobs answer."""
         self._answers: list[Accepted] = []
+        self.parts: list[intake.Part] | None = None
+        """The drafts in parts, if they are accepted so. Their rows are still to be written."""
+        self._count: Counter[int] = Counter()
+        """Drafts by queue."""
+
+    def make_parts(self) -> None:
+        """Make the parts of a bulk before anything is locked. Which jobs `after` names is known under the lock only."""
+        if not self._linked:
+            self.parts = intake.parts_of(self._project, self._drafts)
 
     def draw(self, now: datetime, *, locked: bool = False) -> None:
         """Find for each submission the job that answers it, or the draft that is inserted."""
@@ -127,6 +142,7 @@ class Submission:
         self._begin(known, duplicates)
         for position in range(len(self._prepared.specs)):
             self._draw_one(position, now)
+        self._count = Counter(draft.job.queue_id for draft in self._drafts)
         self._is_drawn = True
 
     def accept(self, batch: Batch | None, in_parts: bool) -> list[Accepted]:
@@ -139,18 +155,18 @@ class Submission:
             now = clock.now()
             self._lock()
             self.draw(now, locked=True)
-            for draft, position in zip(self._drafts, self._places, strict=True):
-                self._complete(draft, position)
+            if self._linked or not in_parts:  # a part has the batch itself
+                for draft, position in zip(self._drafts, self._places, strict=True):
+                    self._complete(draft, position)
             self._insert(now)
         return self._answers
 
     def _lock(self) -> None:
-        """Jobs, then batches, then queues: everywhere in this order."""
+        """Jobs, then batches, then queues (in `_insert`): everywhere in this order."""
         specs = self._prepared.specs
         self._awaited = lock_dependencies(specs, self._project)
         if self._batch is None:
             self._batches = lock_batches(self._project, [spec.batch for spec in specs if spec.batch is not None])
-        queue_room.lock([draft.job.queue_id for draft in self._prepared.drafts if draft is not None])
 
     def _existing(self, now: datetime, locked: bool) -> tuple[Mapping[str, Job], Mapping[str, Job]]:
         """The jobs that answer a submission already: by idempotency key, and by unique key. In this order: what becomes
@@ -230,14 +246,15 @@ class Submission:
         return [self._awaited[uid] for uid in spec.after]
 
     def _insert(self, now: datetime) -> None:
-        queues = config.current().queues
-        queue_room.check_room([(queues[draft.job.queue_id], draft.job) for draft in self._drafts])
+        queue_room.check_room(self._count)
         idempotency.remember(self._project, self._answered)
         if self._in_parts and self._batch is not None:
-            intake.write(self._project, self._batch, self._drafts, now)
+            if self.parts is None:
+                self.parts = intake.parts_of(self._project, self._drafts)
+            intake.write(self.parts, self._batch, now)
             return
         effects = Effects()
-        intake.write_rows(effects, self._drafts)
+        intake.write_rows(effects, self._drafts, [row_of(draft.job) for draft in self._drafts], keys=True)
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]
         idempotency.remember(self._project, keys)
         apply(effects, now)

@@ -196,7 +196,8 @@ def test_many_that_wait_for_one_are_released_and_cancelled_together(desk: Desk) 
 def test_a_bulk_whose_process_died_is_written_by_the_dispatcher(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     project = desk.project()
     desk.queue("small", max_size=600)
-    monkeypatch.setattr(intake, "finish", lambda parts: None)  # killed behind its commit
+    for name in ("finish", "finish_own"):
+        monkeypatch.setattr(intake, name, lambda parts: None)  # killed behind its commit
     specs = bulk(500, queue="small", unique_for=60, idempotency_key=None)
     batch, ids, _ = batches.submit_bulk(project, specs, name="whole", idempotency_key="b", request_hash="h")
     monkeypatch.undo()
@@ -217,7 +218,8 @@ def test_a_bulk_whose_process_died_is_written_by_the_dispatcher(desk: Desk, monk
 def test_who_repeats_a_bulk_or_meets_its_keys_finishes_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     project = desk.project()
     specs = [spec(payload={"n": number}, unique_for=60, idempotency_key=f"k{number}") for number in range(450)]
-    monkeypatch.setattr(intake, "finish", lambda parts: None)
+    for name in ("finish", "finish_own"):
+        monkeypatch.setattr(intake, name, lambda parts: None)
     _, ids, _ = batches.submit_bulk(project, specs)
     monkeypatch.undo()
     assert not Job.objects.exists()

@@ -76,6 +76,30 @@ def test_a_job_from_its_submission_to_its_result(desk: Desk, platform: Api) -> N
     assert {"status", "waits_for", "until", "estimated_start"} <= set(explanation)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"timeout": 30, "delay": 60, "max_attempts": 2, "delivery": "at_most_once", "priority": 3, "cost": {"tokens": 7}},
+        {"run_at": "2031-01-02T03:04:05.678901+02:00", "keys": {"b": "2", "a": "1"}, "user": "ünï", "payload": {"a": [1.0]}},
+        {"unique_for": 60, "unique_key": "u", "idempotency_key": "k", "callback_url": "https://93.184.215.14/x"},
+        {"queue": "llm"},
+        {"after": True},
+        {"after": True, "batch": True},
+    ],
+)  # fmt: skip
+def test_a_submission_is_answered_as_a_later_reading(desk: Desk, platform: Api, fields: dict[str, Any]) -> None:
+    desk.queue("llm", concurrency=0)
+    if fields.get("after"):
+        fields = fields | {"after": [platform.post("jobs", body()).json()["id"]]}
+    if fields.get("batch"):
+        bulk = {"batch": {"open": True}, "jobs": [body()]}
+        fields = fields | {"batch": platform.post("jobs/bulk", bulk).json()["batch"]["id"]}
+    answer = platform.post("jobs", body(**fields))
+    assert answer.status_code == 202, answer.content
+    assert answer.content == platform.get(f"jobs/{answer.json()['id']}").content
+
+
 def test_the_idempotency_key_in_header_or_body(platform: Api) -> None:
     first = platform.post("jobs", body(payload={"x": 1}), Idempotency_Key="k")
     again = platform.post("jobs", body(payload={"x": 1}, idempotency_key="k"))

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import DatabaseError, connection
 
 from controlplane.observability import queue_metrics
 from queues import wait_metric
 from queues.connection import client
 from queues.dispatcher import capacity, denials, dispatcher, wait_ledger
 from queues.dispatcher import round as round_module
+from queues.dispatcher.leader import Leader, LeadershipLost
 from queues.dispatcher.wait_ledger import WaitLedger, take_over
 from queues.maintenance.pruner import prune
-from queues.models import Job, Leadership, WaitInterval
+from queues.models import Job, Leadership, Queue, WaitInterval
 from queues.reason_codes import REASONS
 from queues.selectors import wait_history
 from queues.services import queue_actions
 from queues.states import GroupKey
+from queues.wakeups import Wakeups
 from quotas import clock
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 from tests.integration.queues.test_rest import api
@@ -167,7 +172,7 @@ def test_waits_are_summed_up_for_the_metric(desk: Desk) -> None:
 
 @pytest.mark.django_db
 def test_short_gaps_of_one_cause_are_joined_and_others_end_an_interval() -> None:
-    ledger, group, now = WaitLedger(), GroupKey(0, 5, 0, ""), clock.now()
+    ledger, group, now = WaitLedger(Leader("d1")), GroupKey(0, 5, 0, ""), clock.now()
 
     def at(seconds: float):  # type: ignore[no-untyped-def]
         return now + timedelta(seconds=seconds)
@@ -182,9 +187,108 @@ def test_short_gaps_of_one_cause_are_joined_and_others_end_an_interval() -> None
 
 @pytest.mark.django_db
 def test_taking_over_at_once_writes_no_gap() -> None:
-    now = clock.now()
-    take_over(now - timedelta(milliseconds=10), now)
+    now, leader = clock.now(), Leader("d1")
+    assert leader.renew_or_take_over()
+    take_over(leader, now - timedelta(milliseconds=10), now)
     assert not WaitInterval.objects.exists()
+
+
+@contextmanager
+def refused_writes(operation: str) -> Iterator[None]:
+    """SQL refuses to `INSERT` or to `UPDATE` intervals meanwhile."""
+    table = WaitInterval._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TRIGGER refused BEFORE {operation} ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+        try:
+            yield
+        finally:
+            cursor.execute("DROP TRIGGER refused")
+
+
+@pytest.mark.parametrize("operation", ["INSERT", "UPDATE"])
+def test_what_sql_refused_is_written_whole_with_the_next_write(desk: Desk, operation: str) -> None:
+    busy = desk.queue("busy", concurrency=0)
+    paused = desk.queue("paused", concurrency=0)
+    (first,) = desk.submit(1, queue="busy")
+    step(desk, 1.0, 4)  # its interval is open in SQL
+    (second,) = desk.submit(1, queue="paused")
+    desk.cycle()
+    refused = 0
+    with refused_writes(operation):
+        for turn in range(4):
+            desk.skip(3.0)
+            try:
+                desk.cycle()
+            except DatabaseError:
+                refused += 1
+            if turn == 1:
+                Queue.objects.update(concurrency=None)
+                desk.renew_configuration()
+    assert refused >= 2
+    worker = desk.worker()
+    step(desk, 3.0, 2)
+    worker.beat()
+    desk.run_until_done(worker)
+    assert not WaitInterval.objects.filter(ended_at=None).exists()
+    assert {row.queue_id for row in WaitInterval.objects.filter(code="queue_concurrency")} == {busy.pk, paused.pk}
+    for job in (first, second):
+        assert_gapless(job)
+
+
+def test_a_dispatcher_that_leads_no_longer_writes_nothing(desk: Desk) -> None:
+    desk.queue("q", concurrency=0)
+    desk.submit(1, queue="q")
+    desk.cycle()
+    other = Leader("d2")
+    desk.skip(10.0)
+    assert other.renew_or_take_over()
+    with pytest.raises(LeadershipLost):
+        desk.dispatcher.cycle(Wakeups())
+    assert not WaitInterval.objects.exists()
+
+
+def test_a_term_that_ended_without_another_leader_leaves_nothing_open(desk: Desk) -> None:
+    desk.queue("q", concurrency=0)
+    desk.submit(1, queue="q")
+    step(desk, 1.0, 4)
+    assert WaitInterval.objects.filter(ended_at=None).count() == 1
+    desk.submit(1, queue="q", priority="high")
+    desk.skip(10.0)
+    desk.dispatcher.refresh_soon()
+    with pytest.raises(LeadershipLost):
+        desk.dispatcher.cycle(Wakeups())
+    step(desk, 1.0, 4)
+    ended, gap, *open_rows = WaitInterval.objects.order_by("began_at")
+    assert ended.ended_at is not None and gap.code == "no_dispatcher" and gap.queue_id is None
+    assert [row.ended_at for row in open_rows] == [None, None]
+
+
+def test_a_failure_before_another_leader_is_no_gap_of_the_next_term(desk: Desk) -> None:
+    """What was unavailable in one term has nothing to do with the time in which another dispatcher led."""
+    desk.cycle()
+    dispatcher = desk.dispatcher
+    dispatcher._interrupted = ("limiter_unavailable", "")
+    desk.skip(10.0)
+    other = desk.another_dispatcher("d2")
+    desk.cycle(other)
+    desk.skip(60.0)
+    other.leader.resign()
+    desk.cycle()
+    assert not WaitInterval.objects.filter(code="limiter_unavailable").exists()
+
+
+def test_a_queue_that_was_deleted_does_not_stop_the_ledger(desk: Desk) -> None:
+    gone, stays = desk.queue("gone", concurrency=0), desk.queue("stays", concurrency=0)
+    jobs = desk.submit(1, queue="gone") + desk.submit(1, queue="stays")
+    desk.cycle()
+    Job.objects.filter(pk=jobs[0].pk).delete()
+    gone.delete()
+    desk.renew_configuration()
+    step(desk, 1.0, 5)
+    connection.check_constraints()
+    assert WaitInterval.objects.filter(queue=stays, ended_at=None).exists()
 
 
 def test_rest_says_what_a_job_and_its_batch_waited_for(desk: Desk) -> None:
@@ -274,5 +378,10 @@ def test_waits_and_runs_of_mixed_jobs_add_up_to_their_lives(desk: Desk) -> None:
         spans = wait_history.spans_of(row)
         life = ((row.finished_at or clock.now()) - row.created_at).total_seconds()
         assert abs(sum(span.seconds for span in spans) - life) < 0.05
-    seen = {span.code for job in jobs for span in wait_history.waits_of(fresh(job)) if span.seconds >= 1}
+    seen = {
+        span.code
+        for job in jobs
+        for span in wait_history.waits_in(wait_history.spans_of(fresh(job)))
+        if span.seconds >= 1
+    }
     assert {"policy_limit", "account_limit", "queue_paused", "retry_backoff", "dependency", "no_dispatcher"} <= seen
