@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import redis
 import structlog
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection, connections
 
 from queues.deliveries import Ended
 from queues.settlement import retry_unsettled
@@ -20,8 +20,9 @@ from quotas import events
 
 log = structlog.get_logger(__name__)
 
-BATCH_PAUSE = 0.01
-"""Seconds between two batches: a writer that never pauses starves the other processes of SQLite."""
+SQLITE_PAUSE = 0.01
+"""Seconds between two batches on SQLite: a writer that never pauses starves the other processes. On PostgreSQL a batch
+is what has come together while the last one was written."""
 BATCH = 200
 CANCEL_CHECK_INTERVAL = 1.0
 
@@ -69,8 +70,8 @@ class Completer:
             if batch:
                 self._settle(batch)
             self._tick()
-            if batch and not stopping:
-                time.sleep(BATCH_PAUSE)
+            if batch and not stopping and connection.vendor == "sqlite":
+                time.sleep(SQLITE_PAUSE)
         self._report_stop()
         connections.close_all()
 
