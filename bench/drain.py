@@ -7,6 +7,9 @@ Each contender gets two worker processes of 50 threads (RQ: two SimpleWorkers, w
 job (wait, then count itself in Redis), the same Valkey. The rate is that of the counter between its first and its
 last move. Sluice keeps its jobs in SQL, admits and fences each; none of the peers does. Peers are no part of the
 product: pip install huey 'dramatiq[redis]' celery.
+
+For Sluice also: processor time per job of the dispatcher and the workers, and on PostgreSQL that of its sessions, SQL
+statements, commits and WAL. On SQLite `--count` counts statements and commits, which costs time itself.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ import redis
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.instance import Instance  # noqa: E402
+from bench import cost  # noqa: E402
+from tests.support.instance import Instance, wait_until  # noqa: E402
 from tests.support.valkey import run_server, valkey_binary  # noqa: E402
 
 COUNTER = "bench:done"
@@ -113,14 +117,16 @@ def sql(options: argparse.Namespace) -> Iterator[str | None]:
         return
     from tests.support.postgres import run_postgres
 
-    with run_postgres("fsync=on", "max_connections=200") as url:
+    with run_postgres("fsync=on", "max_connections=200", *cost.POSTGRES) as url:
         yield url
 
 
 class Ours:
     """A running instance; its queue is paused while it is filled."""
 
-    def __init__(self, url: str, database: str | None) -> None:
+    def __init__(self, url: str, database: str | None, counters: str | None = None) -> None:
+        self.database, self.counters = database, counters
+        self.costs: list[str] = []
         environ = {
             "SLUICE_TASK_MODULES": "bench.tasks",
             "BENCH_REDIS_URL": url,
@@ -133,7 +139,10 @@ class Ours:
                 "SLUICE_SECRET_KEY": "x" * 50,
                 "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=",
             }
+        if counters:
+            environ[cost.COUNTERS] = counters
         self.instance = Instance(environ=environ).start()
+        cost.prepare(database)
         self.http = self.instance.client()
         self.instance.manage("apply", "-", stdin="version: 1\nprojects: [{slug: bench}]\n")
         self.client = redis.Redis.from_url(url)
@@ -148,8 +157,15 @@ class Ours:
             )
             file.flush()
             self.instance.manage("submit", file.name, "--project", "bench")
+        time.sleep(1.5)  # what followed the submit is done, and the statistics of SQL have arrived
+        before = cost.read(self.instance, self.database, self.counters)
         self._steer("resume")
-        return rate_of(self.client, jobs)
+        rate = rate_of(self.client, jobs)
+        unfinished = "SELECT count(*) FROM queues_job WHERE stage <> 5"
+        wait_until(lambda: self.instance.rows(unfinished) == [(0,)], 60)
+        time.sleep(1.5)
+        self.costs.append((cost.read(self.instance, self.database, self.counters) - before).per_job(jobs))
+        return rate
 
     def _steer(self, verb: str) -> None:
         self.http.post(f"/api/v1/queues/batch/{verb}", json={"reason": "benchmark"}).raise_for_status()
@@ -163,11 +179,17 @@ def main() -> None:
     parser.add_argument("--peers", default="rq,huey,dramatiq,celery")
     parser.add_argument("--database", default=None, help="a PostgreSQL URL; by default SQLite")
     parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, started here")
+    parser.add_argument("--count", action="store_true", help="count the statements and commits on SQLite")
     options = parser.parse_args()
     names = [name for name in options.peers.split(",") if name]
     rates: dict[str, list[float]] = {"sluice": [], **{name: [] for name in names}}
-    with run_server(valkey_binary()) as server, run_server(valkey_binary()) as own, sql(options) as database:
-        ours = Ours(own.url, database)
+    with (
+        run_server(valkey_binary()) as server,
+        run_server(valkey_binary()) as own,
+        sql(options) as database,
+        tempfile.TemporaryDirectory() as counters,
+    ):
+        ours = Ours(own.url, database, counters if options.count and not database else None)
         try:
             contenders: dict[str, Callable[[], float]] = {"sluice": lambda: ours.drain(options.jobs, options.seconds)}
             for name in names:
@@ -186,6 +208,8 @@ def main() -> None:
         print(
             f"{name:10} {median:8,.0f} jobs/s   (min {min(found):,.0f}, max {max(found):,.0f})   sluice is {mine / median:5.2f} ×"
         )
+    for line in ours.costs:
+        print(f"  {line}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the embedded Valkey. The baseline is the floor of 50 commands and 5 % of a core.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,17 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench.cost import cpu_seconds  # noqa: E402
 from tests.support.instance import Instance  # noqa: E402
 
 SETTLE = 12.0
 """Seconds after the start in which nothing is measured."""
 FLOOR_COMMANDS, FLOOR_SHARE = 50.0, 0.05
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, its threads included."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def commands(instance: Instance) -> dict[str, int]:

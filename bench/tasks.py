@@ -8,10 +8,12 @@ from functools import lru_cache
 
 import redis
 
+from bench.cost import count_statements
 from queues import task
 from queues.registry import JobContext
 
 COUNTER = "bench:done"
+count_statements()
 
 
 @lru_cache(maxsize=1)

@@ -73,6 +73,9 @@ class JobType(Protocol):
     """The delivery mode of jobs that name none: `at_least_once` or `at_most_once`."""
     redact: Collection[str] = ()
     """Members of the payload that no page shows."""
+    settle: str | None = None
+    """When a job's end is written: `in_groups`, while the next job runs in its place, or `before_next`. None: in groups
+    for jobs that run at least once, before the next for those that run at most once."""
 
     def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
         """What is wrong with a payload, before it is accepted."""
@@ -99,8 +102,9 @@ class JobType(Protocol):
         raise NotImplementedError
 
 
+SETTLE = ("in_groups", "before_next")
 _MEMBERS = (
-    "name", "queue", "needs_pool", "trusted", "delivery", "redact",
+    "name", "queue", "needs_pool", "trusted", "delivery", "redact", "settle",
     "validate", "pool", "model", "cost", "complete_cost", "run",
 )  # fmt: skip
 _types: dict[str, JobType] = {}
@@ -113,6 +117,8 @@ def register(job_type: JobType) -> None:
         raise TypeError(
             f"The job type {job_type!r} lacks {', '.join(missing)}. Inherit from queues.registry.JobType for the defaults."
         )
+    if job_type.settle not in (None, *SETTLE):
+        raise TypeError(f"settle is {job_type.settle!r}; it must be one of {', '.join(SETTLE)}, or None.")
     _types[job_type.name] = job_type
 
 
@@ -147,6 +153,13 @@ def is_trusted(name: str) -> bool:
     """Whether no user's code runs in jobs of the type; False if this process does not know the type."""
     job_type = get(name)
     return job_type is not None and job_type.trusted
+
+
+def settles_before_next(name: str, delivery_mode: str) -> bool:
+    """Whether the end of such a job is written before another one takes its place."""
+    job_type = get(name)
+    asked = None if job_type is None else job_type.settle
+    return asked == "before_next" or (asked is None and delivery_mode == "at_most_once")
 
 
 def redacted_members(name: str) -> Collection[str]:

@@ -32,12 +32,14 @@ class Task(registry.JobType):
         cost: Callable[..., Any] | Mapping[str, int] | int | None,
         delivery: str,
         redact: tuple[str, ...],
+        settle: str | None,
     ) -> None:
         self.function = function
         self.name = name
         self.queue = queue
         self.delivery = delivery
         self.redact = redact
+        self.settle = settle
         self._pool = pool
         self._cost = cost
         self.schema = PayloadSchema(function)
@@ -105,12 +107,14 @@ def task(
     cost: Callable[..., Any] | Mapping[str, int] | int | None = None,
     delivery: str = "at_least_once",
     redact: tuple[str, ...] = (),
+    settle: str | None = None,
 ) -> Any:
     """Register a function as a job type.
 
     Its first parameter is the job (`JobContext`); the others are the payload, checked by their annotations when a job
     is submitted. `cost` is units, a number of tokens, or a function of the payload that returns either. `redact` names
-    payload members that no page shows. The module must be listed in `SLUICE_TASK_MODULES`.
+    payload members that no page shows. `settle="before_next"` writes the end of a job before another one takes its place
+    in the worker. The module must be listed in `SLUICE_TASK_MODULES`.
     """
 
     def wrap(inner: Callable[..., Any]) -> Task:
@@ -122,6 +126,7 @@ def task(
             cost=cost,
             delivery=delivery,
             redact=redact,
+            settle=settle,
         )
         registry.register(made)
         return made

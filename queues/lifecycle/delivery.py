@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db import transaction
 
 from queues.lifecycle import sql
+from queues.lifecycle.arrays import ArrayUpdate
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
@@ -17,10 +18,24 @@ from queues.settlement import unused
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, GroupKey, Stage, Status
 from quotas import clock
 
-_RELEASED = ("stage", "delivery", "parcel", "dispatched_at", "account_id", "account_lease", "reservation")
-_CLAIMED = (
-    "stage", "status", "worker", "lease_until", "started_at", "first_started_at", "attempts_made", "reason",
+_RELEASE = ArrayUpdate(
+    given={
+        "g_delivery": "integer", "g_parcel": "text", "g_account": "bigint", "g_lease": "text", "g_reservation": "text",
+    },
+    changes=f"""
+        "stage" = {int(Stage.BELT)}, "delivery" = g_delivery, "parcel" = g_parcel, "dispatched_at" = g_now,
+        "account_id" = g_account, "account_lease" = g_lease, "reservation" = g_reservation""",
+    fence=f'job."stage" = {int(Stage.READY)} AND job."delivery" = g_delivery - 1',
 )  # fmt: skip
+_CLAIM = ArrayUpdate(
+    given={"g_delivery": "integer", "g_worker": "text", "g_until": "timestamptz"},
+    changes=f"""
+        "stage" = {int(Stage.RUNNING)}, "status" = '{Status.EXECUTING.value}', "reason" = '', "worker" = g_worker,
+        "attempts_made" = "attempts_made" + 1, "started_at" = g_now, "lease_until" = g_until,
+        "first_started_at" = coalesce("first_started_at", g_now)""",
+    fence=f'job."stage" = {int(Stage.BELT)} AND job."delivery" = g_delivery',
+    returning=sql.ALL_COLUMNS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +54,28 @@ class Release:
 def release(releases: Sequence[Release], now: datetime) -> set[int]:
     """Mark admitted jobs as on the belt; inside the transaction that fences the leader. Jobs that were cancelled or
     released meanwhile are skipped. Returns the jobs that were marked; the caller enqueues their parcels."""
-    ready = dict(sql.locked(("id", "delivery"), [item.job_id for item in releases], Stage.READY))
-    rows = [
-        (
-            item.job_id,
-            {
-                "stage": Stage.BELT,
-                "delivery": item.delivery,
-                "parcel": item.parcel,
-                "dispatched_at": now,
-                "account_id": item.account_id,
-                "account_lease": item.account_lease,
-                "reservation": item.reservation,
-            },
+    return {
+        pk
+        for (pk,) in _RELEASE.run(
+            [
+                (item.job_id, item.delivery, item.parcel, item.account_id, item.account_lease, item.reservation)
+                for item in releases
+            ],
+            now,
         )
-        for item in releases
-        if ready.get(item.job_id) == item.delivery - 1
-    ]
-    sql.write_values(_RELEASED, rows)
-    return {pk for pk, _ in rows}
+    }
 
 
 @transition("claim", [Stage.BELT], {Stage.RUNNING: (Status.EXECUTING,)}, callers="worker", effects=["event"])
 def claim(deliveries: Mapping[int, int], worker: str) -> list[Job]:
     """Mark the deliveries {job: number} as running in `worker`; stale ones are skipped. Owes an event."""
     with transaction.atomic():
-        jobs = [job for job in sql.locked_jobs(deliveries, Stage.BELT) if job.delivery == deliveries[job.pk]]
         now = clock.now()
-        for job in jobs:
-            job.stage, job.status, job.reason, job.worker = Stage.RUNNING, Status.EXECUTING, "", worker
-            job.attempts_made += 1
-            job.started_at, job.lease_until = now, now + CLAIM_EXPIRY
-            job.first_started_at = job.first_started_at or now
-        sql.write_jobs(_CLAIMED, jobs)
+        until = now + CLAIM_EXPIRY
+        jobs = [
+            sql.job_of(row)
+            for row in _CLAIM.run([(pk, number, worker, until) for pk, number in deliveries.items()], now)
+        ]
         apply(Effects(changed=jobs), now)
     return jobs
 

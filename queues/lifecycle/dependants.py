@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
+from queues.lifecycle import sql
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.table import transition
 from queues.models import Batch, IntakePart, Job, JobDependency
@@ -73,8 +74,7 @@ def _waiting_for(ended: Collection[int]) -> list[Job]:
     """The jobs that are held for any of the jobs `ended`, locked, by id."""
     waiting: set[int] = set()
     for ids in slices(sorted(ended), SLICE):
-        rows = JobDependency.objects.filter(after_id__in=ids, job__stage=Stage.HELD)
-        waiting.update(rows.values_list("job_id", flat=True))
+        waiting |= sql.held_for(ids)
     found: list[Job] = []
     for ids in slices(sorted(waiting), SLICE):
         found += Job.objects.filter(pk__in=ids, stage=Stage.HELD).order_by("pk").select_for_update()

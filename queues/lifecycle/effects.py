@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from queues.models import Attempt, Job, Transition
+from queues.lifecycle.records import AttemptRow, StepRow
+from queues.models import Job
 from queues.settlement import Settlement
 from queues.states import AttemptOutcome, GroupKey
 
@@ -14,8 +15,8 @@ from queues.states import AttemptOutcome, GroupKey
 class Effects:
     """What follows from the transitions of one transaction."""
 
-    attempts: list[Attempt] = field(default_factory=list)
-    steps: list[Transition] = field(default_factory=list)
+    attempts: list[AttemptRow] = field(default_factory=list)
+    steps: list[StepRow] = field(default_factory=list)
     """Rows for the timeline."""
     dead: list[Job] = field(default_factory=list)
     """Jobs that get a dead letter."""
@@ -40,9 +41,7 @@ class Effects:
 
     def step(self, job: Job, now: datetime, reason: str | None = None) -> None:
         """Add a row to the job's timeline: its present status, with its reason or another one."""
-        self.steps.append(
-            Transition(job=job, at=now, state=job.status, reason=(job.reason if reason is None else reason)[:500])
-        )
+        self.steps.append(StepRow(job.pk, now, job.status, (job.reason if reason is None else reason)[:500]))
 
     def lost_attempt(self, job: Job, error: str, now: datetime) -> None:
         """Add the attempt of a delivery whose worker ended before it did; it is not counted."""
@@ -65,10 +64,10 @@ def attempt_of(
     status: int | None = None,
     error: str = "",
     traceback: str = "",
-) -> Attempt:
+) -> AttemptRow:
     """The row of one attempt, which ended now; `job` still names the worker that ran it."""
-    return Attempt(
-        job=job,
+    return AttemptRow(
+        job_id=job.pk,
         number=job.attempts_made,
         delivery=job.delivery,
         outcome=outcome,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
 from datetime import datetime
 
@@ -11,11 +11,13 @@ from django.db import transaction
 
 from queues.deliveries import Ended
 from queues.lifecycle import sql
+from queues.lifecycle.arrays import ArrayUpdate
 from queues.lifecycle.effects import Effects, attempt_of, clear_delivery
 from queues.lifecycle.fate import Fate, decide
 from queues.lifecycle.perform import apply
+from queues.lifecycle.records import AttemptRow
 from queues.lifecycle.table import transition
-from queues.models import Attempt, Job
+from queues.models import Job
 from queues.payloads import kept, storable
 from queues.registry import RunResult
 from queues.states import AttemptOutcome, Stage, Status
@@ -25,6 +27,15 @@ _FINISHED = (
     "stage", "status", "reason", "not_before", "attempts_counted", "result", "category", "error", "finished_at",
     "lease_until", "worker", "account_lease", "reservation", "suspect", "deaths", "returns", "refused_by",
 )  # fmt: skip
+_COMPLETE = ArrayUpdate(
+    given={"g_delivery": "integer", "g_worker": "text", "g_result": "jsonb"},
+    changes=f"""
+        "stage" = {int(Stage.DONE)}, "status" = '{Status.COMPLETED.value}', "reason" = '', "not_before" = NULL,
+        "result" = g_result, "category" = '', "error" = '', "finished_at" = g_now, "lease_until" = NULL, "worker" = '',
+        "account_lease" = '', "reservation" = '', "suspect" = FALSE""",
+    fence=f'job."stage" = {int(Stage.RUNNING)} AND job."delivery" = g_delivery AND job."worker" = g_worker',
+    returning='"id", "delivery"',
+)
 _READ_BEFORE_FINISH = ("id", "delivery", "worker", "cancel_requested_at", "reason")
 
 
@@ -46,6 +57,46 @@ def finish(ended: Sequence[Ended], worker: str) -> int:
     Owes the attempt, an event and a wake-up; for an end also its dependants, batch and callback, a dead letter for a
     dead job; a row of the timeline for all but completed and dead jobs. Leases are settled by the caller, before.
     """
+    completed = [item for item in ended if _is_plain(item)]
+    others = [item for item in ended if not _is_plain(item)]
+    return (_complete(completed, worker) if completed else 0) + (_finish(others, worker) if others else 0)
+
+
+def _is_plain(item: Ended) -> bool:
+    """It is completed, and no callback says so."""
+    return item.result.outcome == AttemptOutcome.SUCCEEDED and not item.claimed.job.callback_url
+
+
+def _complete(ended: Sequence[Ended], worker: str) -> int:
+    """The short way of most ends: whatever else is in the row, it becomes a completed job, so nothing is read before."""
+    results = {(item.claimed.id, item.claimed.delivery): _result_text(item) for item in ended}
+    with transaction.atomic():
+        now = clock.now()
+        rows = [(pk, delivery, worker, result) for (pk, delivery), result in results.items()]
+        done = dict(_COMPLETE.run(rows, now))
+        effects = Effects(wake=True)
+        for item in ended:
+            if done.get(item.claimed.id) == item.claimed.delivery:
+                effects.attempts.append(_attempt(item, now))
+                effects.changed.append(_completed(item.claimed.job, now))
+        effects.ended = effects.changed
+        apply(effects, now)
+    return len(done)
+
+
+def _result_text(item: Ended) -> str | None:
+    result = kept(item.result.result)
+    return None if result is None else json.dumps(result)
+
+
+def _completed(job: Job, now: datetime) -> Job:
+    job = sql.duplicate(job)
+    job.stage, job.status, job.reason, job.finished_at = Stage.DONE, Status.COMPLETED, "", now
+    return job
+
+
+def _finish(ended: Sequence[Ended], worker: str) -> int:
+    """The way of all other ends: what happens next depends on the row as it is now."""
     # By delivery too: a worker may have one that was given up and its successor at the same time.
     by_delivery = {(item.claimed.id, item.claimed.delivery): item for item in ended}
     ids = {item.claimed.id for item in ended}
@@ -89,7 +140,7 @@ def _storable(item: Ended) -> Ended:
     is a copy, so that a transaction that fails can be repeated with the same counters."""
     result = item.result
     return Ended(
-        replace(item.claimed, job=copy(item.claimed.job)),
+        replace(item.claimed, job=sql.duplicate(item.claimed.job)),
         replace(
             result,
             result=kept(result.result),
@@ -131,7 +182,7 @@ def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
     clear_delivery(job)
 
 
-def _attempt(item: Ended, now: datetime) -> Attempt:
+def _attempt(item: Ended, now: datetime) -> AttemptRow:
     result, endpoint = item.result, item.claimed.endpoint
     return attempt_of(
         item.claimed.job,

@@ -10,11 +10,11 @@ from django.db import transaction
 from queues import config, settlement
 from queues.lifecycle import dead_letters, dependants
 from queues.lifecycle.effects import Effects
-from queues.models import Attempt, Job, Transition
+from queues.lifecycle.records import insert_attempts, insert_steps
+from queues.models import Job
 from queues.wakeups import notify
 from quotas import events
 
-BATCH_SIZE = 500
 MAX_REASON = 200
 """Characters of a reason that an event carries."""
 WriteJobCallbacks = Callable[[Sequence[Job], datetime], None]
@@ -33,14 +33,12 @@ def apply(effects: Effects, now: datetime) -> None:
 
     Rows are locked in one order: jobs, then batches.
     """
-    if effects.attempts:
-        Attempt.objects.bulk_create(effects.attempts)
+    insert_attempts(effects.attempts)
     if effects.dead:
         dead_letters.write(effects.dead, now)
     if effects.ended or effects.ended_before:
         dependants.follow(effects, [*(job.pk for job in effects.ended), *effects.ended_before], now)
-    if effects.steps:
-        Transition.objects.bulk_create(effects.steps, batch_size=BATCH_SIZE)
+    insert_steps(effects.steps)
     (write_job_callbacks, write_batch_callbacks) = _callback_writers[0]
     if effects.ended:
         write_job_callbacks(effects.ended, now)
@@ -54,7 +52,8 @@ def apply(effects: Effects, now: datetime) -> None:
 
 def _after_commit(effects: Effects) -> None:
     if effects.changed:
-        changed = [_changed(job) for job in effects.changed]
+        cfg = config.current()
+        changed = [_changed(job, cfg) for job in effects.changed]
         transaction.on_commit(lambda: events.emit_all(changed))
     if effects.settlements:
         transaction.on_commit(lambda: settlement.settle(effects.settlements))
@@ -64,8 +63,7 @@ def _after_commit(effects: Effects) -> None:
         transaction.on_commit(lambda: notify(effects.appended))
 
 
-def _changed(job: Job) -> events.JobChanged:
-    cfg = config.current()
+def _changed(job: Job, cfg: config.QueueConfig) -> events.JobChanged:
     queue, project = cfg.queues.get(job.queue_id), cfg.projects.get(job.project_id)
     return events.JobChanged(
         job.uid,

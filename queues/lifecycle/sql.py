@@ -7,13 +7,16 @@ same thing a hundred times a second.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
 from django.db import connection, models
+from django.db.models.base import ModelState
 
+from queues.lifecycle.arrays import array_type
 from queues.models import Job
 from queues.states import Stage
 
@@ -43,39 +46,77 @@ def locked(columns: Sequence[str], ids: Collection[int], stage: Stage) -> list[t
         return rows
 
 
+# Rows as jobs
+
 _FIELDS = Job._meta.concrete_fields
-_NAMES = [field.attname for field in _FIELDS]
-_COLUMNS = [str(field.column) for field in _FIELDS]
+_NAMES = [column.attname for column in _FIELDS]
+_COLUMNS = [str(column.column) for column in _FIELDS]
+ALL_COLUMNS = ", ".join(map(_quoted, _COLUMNS))
+"""What `job_of` takes, for a RETURNING clause."""
 
 
-def locked_jobs(ids: Collection[int], stage: Stage) -> list[Job]:
-    """The same, as whole jobs."""
-    converters = _converters(connection.vendor)
-    jobs = []
-    for row in locked(_COLUMNS, ids, stage):
-        values = list(row)
-        for position, expression, convert in converters:
-            for one in convert:
-                values[position] = one(values[position], expression, connection)
-        jobs.append(Job.from_db(connection.alias, _NAMES, values))
-    return jobs
+def job_of(row: Sequence[Any]) -> Job:
+    """A job from all of its raw columns: what `Model.from_db` makes, without its signals and its loop over the fields."""
+    values = dict(zip(_NAMES, row, strict=True))
+    for name, read in _readers(connection.vendor):
+        value = values[name]
+        if value is not None:
+            values[name] = read(value)
+    return _made(values, connection.alias)
+
+
+def duplicate(job: Job) -> Job:
+    """A copy whose fields can be set without changing `job`."""
+    return _made(job.__dict__, job._state.db or connection.alias)
+
+
+def _made(values: Mapping[str, Any], alias: str) -> Job:
+    job = Job.__new__(Job)
+    job.__dict__.update(values)
+    job._state = state = ModelState()
+    state.adding, state.db = False, alias
+    return job
 
 
 @lru_cache(maxsize=2)
-def _converters(vendor: str) -> list[tuple[int, Any, list[Any]]]:
-    """What the ORM does to values on their way out of this kind of database: position, column, functions."""
-    found = []
-    for position, field in enumerate(_FIELDS):
-        column = field.get_col(Job._meta.db_table)
-        convert = [*connection.ops.get_db_converters(column), *column.get_db_converters(connection)]
-        if convert:
-            found.append((position, column, convert))
-    return found
+def _readers(vendor: str) -> list[tuple[str, Any]]:
+    """How values of this kind of database become Python's, by attribute; the others are so already."""
+    kinds: dict[str, Any] = {"JSONField": _read_json}
+    if vendor == "sqlite":
+        kinds |= {"DateTimeField": _read_moment, "BooleanField": bool}
+    return [(one.attname, kinds[one.get_internal_type()]) for one in _FIELDS if one.get_internal_type() in kinds]
 
 
-_NEW = [field for field in _FIELDS if not field.primary_key]
+def _read_json(text: str) -> Any:
+    return {} if text == "{}" else json.loads(text)
+
+
+def _read_moment(found: datetime | str) -> datetime:
+    """Django's connections convert columns that are declared as moments, but not to UTC."""
+    value = found if isinstance(found, datetime) else datetime.fromisoformat(found)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+def held_for(job_ids: Sequence[int]) -> set[int]:
+    """Jobs that are held for any of the jobs `job_ids`."""
+    if connection.vendor == "postgresql":
+        among, value = "= ANY(%s)", list(job_ids)
+    else:
+        among, value = "IN (SELECT value FROM json_each(%s))", json.dumps(list(job_ids))  # type: ignore[assignment]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f'SELECT d."job_id" FROM "queues_jobdependency" AS d JOIN "queues_job" AS j ON j."id" = d."job_id" '  # noqa: S608
+            f'WHERE d."after_id" {among} AND j."stage" = {int(Stage.HELD)}',
+            [value],
+        )
+        return {pk for (pk,) in cursor.fetchall()}
+
+
+# New jobs
+
+_NEW = [column for column in _FIELDS if not column.primary_key]
 _INSERT = (
-    f'INSERT INTO "queues_job" ({", ".join(_quoted(str(field.column)) for field in _NEW)}) '  # noqa: S608
+    f'INSERT INTO "queues_job" ({", ".join(_quoted(str(column.column)) for column in _NEW)}) '  # noqa: S608
     f"VALUES ({', '.join(['%s'] * len(_NEW))})"
 )
 
@@ -117,26 +158,11 @@ def read_keys(jobs: Sequence[Job]) -> None:
             job.pk = found[job.uid]
 
 
-@lru_cache(maxsize=64)
-def _update(columns: tuple[str, ...]) -> str:
-    known = set(_COLUMNS)
-    unknown = [column for column in columns if column not in known]
-    if unknown:
-        raise ValueError(f"A job has no column {', '.join(unknown)}.")
-    assignments = ", ".join(f'"{column}"=%s' for column in columns)
-    return f'UPDATE "queues_job" SET {assignments} WHERE "id"=%s'  # noqa: S608
-
-
-def write_values(columns: tuple[str, ...], rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-    """Write each job's values of the named columns; `rows` are ids with values by column."""
-    values = [(*(row[column] for column in columns), pk) for pk, row in rows]
-    if values:
-        with connection.cursor() as cursor:
-            cursor.executemany(_update(columns), values)
+# Other changes of jobs, each with its own values
 
 
 def write_jobs(columns: tuple[str, ...], jobs: Sequence[Job]) -> None:
-    """Write the named columns of the jobs as they stand in their objects."""
+    """Write the named columns of the jobs as they stand in their objects. Their rows are locked by the caller."""
     if not jobs:
         return
     get = attrgetter(*columns)
@@ -145,4 +171,28 @@ def write_jobs(columns: tuple[str, ...], jobs: Sequence[Job]) -> None:
         at = columns.index("result")
         rows = [(*row[:at], None if row[at] is None else json.dumps(row[at]), *row[at + 1 :]) for row in rows]
     with connection.cursor() as cursor:
-        cursor.executemany(_update(columns), rows)
+        if connection.vendor == "postgresql":
+            cursor.execute(_update_arrays(columns), list(map(list, zip(*rows, strict=True))))
+        else:
+            cursor.executemany(_update(columns), rows)
+
+
+@lru_cache(maxsize=8)
+def _update(columns: tuple[str, ...]) -> str:
+    assignments = ", ".join(f'"{column}"=%s' for column in _checked(columns))
+    return f'UPDATE "queues_job" SET {assignments} WHERE "id"=%s'  # noqa: S608
+
+
+@lru_cache(maxsize=8)
+def _update_arrays(columns: tuple[str, ...]) -> str:
+    assignments = ", ".join(f'"{column}"=g_{column}' for column in _checked(columns))
+    arrays = ", ".join(f"%s::{array_type(Job, column)}[]" for column in (*columns, "id"))
+    names = ", ".join(f"g_{column}" for column in (*columns, "id"))
+    return f'UPDATE "queues_job" SET {assignments} FROM unnest({arrays}) AS given({names}) WHERE "id" = g_id'  # noqa: S608
+
+
+def _checked(columns: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [column for column in columns if column not in set(_COLUMNS)]
+    if unknown:
+        raise ValueError(f"A job has no column {', '.join(unknown)}.")
+    return columns

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import redis
 import structlog
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection, connections
 
 from queues.deliveries import Ended
 from queues.settlement import retry_unsettled
@@ -20,21 +20,28 @@ from quotas import events
 
 log = structlog.get_logger(__name__)
 
-BATCH_PAUSE = 0.01
-"""Seconds between two batches: a writer that never pauses starves the other processes of SQLite."""
+SQLITE_PAUSE = 0.01
+"""Seconds between two batches on SQLite: a writer that never pauses starves the other processes. On PostgreSQL a batch
+is what has come together while the last one was written."""
 BATCH = 200
 CANCEL_CHECK_INTERVAL = 1.0
 
 
 class Completer:
-    """Completes the deliveries of a worker. `on_cancel` gets those whose job is to be cancelled."""
+    """Completes the deliveries of a worker. `on_cancel` gets those whose job is to be cancelled, `on_written` those whose
+    ends are written, with the job's id and the delivery's number."""
 
     def __init__(
-        self, heartbeat: Heartbeat, on_cancel: Callable[[list[tuple[int, int]]], None], job_ids: Callable[[], set[int]]
+        self,
+        heartbeat: Heartbeat,
+        on_cancel: Callable[[list[tuple[int, int]]], None],
+        job_ids: Callable[[], set[int]],
+        on_written: Callable[[list[tuple[int, int]]], None] = lambda _: None,
     ) -> None:
         self.heartbeat = heartbeat
         self._on_cancel = on_cancel
         self._job_ids = job_ids
+        self._on_written = on_written
         self._unwritten: dict[tuple[int, int], None] = {}
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
         self._heartbeat_at = float("-inf")
@@ -63,8 +70,8 @@ class Completer:
             if batch:
                 self._settle(batch)
             self._tick()
-            if batch and not stopping:
-                time.sleep(BATCH_PAUSE)
+            if batch and not stopping and connection.vendor == "sqlite":
+                time.sleep(SQLITE_PAUSE)
         self._report_stop()
         connections.close_all()
 
@@ -84,8 +91,10 @@ class Completer:
 
     def _settle(self, batch: list[Ended]) -> None:
         complete(batch, self.heartbeat.name)
-        for item in batch:
-            self._unwritten.pop((item.claimed.id, item.claimed.delivery), None)
+        written = [(item.claimed.id, item.claimed.delivery) for item in batch]
+        for delivery in written:
+            self._unwritten.pop(delivery, None)
+        self._on_written(written)
         self.heartbeat.done += len(batch)
         self.heartbeat.failed += sum(item.result.outcome == AttemptOutcome.FAILED for item in batch)
 

@@ -35,12 +35,13 @@ class Running:
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
         self.trusted = registry.is_trusted(claimed.job.type)
+        self.settles_before_next = registry.settles_before_next(claimed.job.type, claimed.job.delivery_mode)
         self.deadline: float | None = None
         """Monotonic seconds; None until it starts."""
         self.interrupted_at: float | None = None
         """Monotonic seconds of the first interrupt."""
-        self.ended = threading.Event()
-        """Set when its end is passed on, also if no interrupt ends its thread."""
+        self.ended = False
+        """Whether its end is passed on, also if no interrupt ends its thread."""
         self._why: type[BaseException] | None = None
         self._sent_at = float("-inf")
         self._lock = threading.Lock()

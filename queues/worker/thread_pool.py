@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -30,9 +31,10 @@ STUCK_AFTER: float = settings.STUCK_AFTER
 class JobThreadPool:
     """`places` threads. `on_end` gets each delivery that has ended, from the thread in which it ran.
 
-    A job with user's code runs in a thread of its own, which a pool thread starts and waits for: nothing that a task
-    leaves in its thread, and no late interrupt, reaches another job. `lost` counts the threads that no interrupt ends:
-    their deliveries end without them, and they last as long as the process.
+    A job with user's code runs in a new thread of its own, a trusted one in a thread that is kept: nothing that a task
+    leaves in its thread, and no late interrupt, reaches another job. The thread of a job that ends starts the next one
+    before its end is written, unless the job's type asks for the other order (`settle`); then `written` frees the place. `lost` counts the threads that no interrupt ends: their deliveries end without them, and
+    they last as long as the process.
     """
 
     def __init__(
@@ -41,8 +43,12 @@ class JobThreadPool:
         self.places = places
         self.lost = 0
         self._on_end = on_end
-        self._pool = ThreadPoolExecutor(places, thread_name_prefix="job-slot")
+        self._trusted = ThreadPoolExecutor(places, thread_name_prefix="job-slot")
         self._running: dict[tuple[int, int], Running] = {}
+        self._waiting: deque[Running] = deque()
+        self._unwritten: set[tuple[int, int]] = set()
+        """Ended deliveries that keep their places until their ends are written."""
+        self._taken = 0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._watch = VitalThread(self._watch_deadlines, "deadlines", before_exit)
@@ -59,18 +65,37 @@ class JobThreadPool:
     def wait_for_place(self, seconds: float) -> bool:
         """True as soon as a thread is free; False after `seconds`."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._running) + self.lost < self.places, timeout=seconds)
+            return self._changed.wait_for(self._has_place, timeout=seconds)
+
+    def _has_place(self) -> bool:
+        return len(self._running) + len(self._unwritten) + self.lost < self.places
 
     def start(self, claimed: Sequence[Claimed]) -> None:
-        """Run these, at once as far as there are threads."""
-        for item in claimed:
-            running = Running(item)
-            with self._changed:
-                self._running[item.id, item.delivery] = running
+        """Run these, at once as far as there are places."""
+        added = [Running(item) for item in claimed]
+        with self._changed:
+            self._running.update({(running.claimed.id, running.claimed.delivery): running for running in added})
+            self._waiting.extend(added)
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        """Start what waits for a place, as far as there are free ones."""
+        while (running := self._next()) is not None:
             try:
-                self._pool.submit(self._run, running)
+                if running.trusted:
+                    self._trusted.submit(self._run, running)
+                else:
+                    threading.Thread(target=self._run, args=(running,), name="job", daemon=True).start()
             except RuntimeError as error:  # the system gives no more threads
-                self._end(running, _no_thread(item, error))
+                self._end(running, _no_thread(running.claimed, error))
+
+    def _next(self) -> Running | None:
+        """Take a place for the next one that waits; None if there is no place, or nothing that waits."""
+        with self._changed:
+            if not self._waiting or self._taken >= self.places or self._stopping.is_set():
+                return None
+            self._taken += 1
+            return self._waiting.popleft()
 
     def cancel(self, deliveries: Sequence[tuple[int, int]]) -> None:
         """Interrupt those of the deliveries that run here."""
@@ -87,44 +112,51 @@ class JobThreadPool:
                 self._changed.wait(WATCH_INTERVAL)
             self._stopping.set()
             left = [running.claimed for running in self._running.values()]
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._trusted.shutdown(wait=False, cancel_futures=True)
         return left
 
     def _run(self, running: Running) -> None:
-        """In a pool thread: run the job, here or in a thread of its own."""
-        if running.trusted:
-            self._do(running)
-            return
-        thread = threading.Thread(target=self._do, args=(running,), name="job", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            self._end(running, _no_thread(running.claimed, error))
-            return
-        running.ended.wait()
-
-    def _do(self, running: Running) -> None:
+        """In a thread for it: run the job, then start what waits for the place."""
         try:
             result = running.run()
         except BaseException as error:  # noqa: BLE001 - our own fault, since `run` raises nothing of the job's
             result = fault(running.claimed, error)
-        if not self._end(running, result):
-            with self._changed:  # it was given up meanwhile, and has ended after all
-                self.lost -= 1
-                self._changed.notify_all()
+        if self._end(running, result):
+            self._start_waiting()
+            return
+        with self._changed:  # it was given up meanwhile, and has ended after all
+            self.lost -= 1
+            self._changed.notify_all()
 
     def _end(self, running: Running, result: RunResult, *, lost: bool = False) -> bool:
-        """Pass on how a delivery ended; False if that was done already. `lost`: its thread still runs."""
+        """Pass on how a delivery ended, and free its place unless its end is to be written before; False if that was
+        done already. `lost`: its thread still runs."""
+        key = (running.claimed.id, running.claimed.delivery)
         with self._changed:
-            if running.ended.is_set():
+            if running.ended:
                 return False
-            running.ended.set()
+            running.ended = True
             self.lost += lost
+            if running.settles_before_next:
+                self._unwritten.add(key)
         self._on_end(Ended(running.claimed, result))
         with self._changed:
-            del self._running[running.claimed.id, running.claimed.delivery]
-            self._changed.notify_all()
+            del self._running[key]
+            if not running.settles_before_next:
+                self._taken -= 1
+                self._changed.notify_all()
         return True
+
+    def written(self, deliveries: Iterable[tuple[int, int]]) -> None:
+        """The ends of these are written: free the places that they have kept."""
+        with self._changed:
+            kept = self._unwritten.intersection(deliveries)
+            if not kept:
+                return
+            self._unwritten -= kept
+            self._taken -= len(kept)
+            self._changed.notify_all()
+        self._start_waiting()
 
     def _watch_deadlines(self) -> None:
         while not self._stopping.wait(WATCH_INTERVAL):
@@ -141,7 +173,8 @@ class JobThreadPool:
         if running.interrupted_at is not None and now - running.interrupted_at > STUCK_AFTER:
             job = running.claimed.job
             events.emit(events.ThreadStuck(job.uid, job.type, round(now - running.interrupted_at, 1)))
-            self._end(running, running.verdict(), lost=True)
+            if self._end(running, running.verdict(), lost=True):
+                self._start_waiting()
 
 
 def _no_thread(claimed: Claimed, error: RuntimeError) -> RunResult:

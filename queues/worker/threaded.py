@@ -37,7 +37,7 @@ class ThreadedWorker(BaseJobWorker):
         heartbeat = Heartbeat(self.name, self.lane, self.places, lost_places=self._stuck)
         self._threads = JobThreadPool(self.places, lambda ended: self._completer.ended(ended), heartbeat.end)
         self.recycling.stuck = self._stuck
-        self._completer = Completer(heartbeat, self._threads.cancel, self._threads.job_ids)
+        self._completer = Completer(heartbeat, self._threads.cancel, self._threads.job_ids, self._threads.written)
         self._known = self.begin(self._completer.start)
         events.emit(events.WorkerStarted(self.name, self.lane, self.places))
 

@@ -61,6 +61,24 @@ def once(job: Any, seconds: float = 30.0) -> None:
     sleep.function(job, seconds)
 
 
+@task(name="t.counted")
+def counted(job: Any) -> None:
+    """Notes each of its runs."""
+    note("counted", job.id)
+
+
+@task(name="t.settled", settle="before_next")
+def settled(job: Any) -> None:
+    """The same; its end is written before another job takes its place."""
+    note("counted", job.id)
+
+
+@task(name="t.once_counted", delivery="at_most_once")
+def once_counted(job: Any) -> None:
+    """The same, and it asks for one delivery at most."""
+    note("counted", job.id)
+
+
 @task(name="t.fail")
 def fail(job: Any, category: str = "server", times: int = 1_000_000) -> str:
     """Fails in its first `times` attempts."""

@@ -163,3 +163,42 @@ def test_a_vital_thread_ends_its_process_also_where_its_last_words_fail() -> Non
         "VitalThread(lambda: exit(0), 'deadlines', lambda: 1 / 0).start(); time.sleep(60)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30).returncode == 70
+
+
+@pytest.mark.parametrize(
+    ("settle", "delivery", "waits"),
+    [
+        (None, "at_least_once", False),
+        (None, "at_most_once", True),
+        ("before_next", "at_least_once", True),
+        ("in_groups", "at_most_once", False),
+    ],
+)
+def test_the_next_job_starts_before_or_after_the_last_end_is_written(
+    desk: Desk, type_of: Any, settle: str | None, delivery: str, waits: bool
+) -> None:
+    started: list[str] = []
+
+    def note(job: Any) -> None:
+        started.append(job.id)
+
+    type_of("test.noted", settle=settle, delivery=delivery)(note)
+    first, second = desk.submit(type="test.noted"), desk.submit(type="test.noted")
+    worker = desk.worker(places=2)
+    desk.cycle()
+    ended: list[Ended] = []
+    threads = JobThreadPool(1, ended.append)
+    threads.start(worker.claim())
+    wait_until(lambda: len(ended) == (1 if waits else 2))
+    if waits:
+        assert not threads.wait_for_place(0.2)
+        assert started == [first[0].uid]
+        threads.written([(ended[0].claimed.id, ended[0].claimed.delivery)])
+        wait_until(lambda: len(ended) == 2)
+    assert started == [first[0].uid, second[0].uid]
+    assert threads.drain(lambda since: True) == []
+
+
+def test_an_unknown_order_of_settling_is_refused(type_of: Any) -> None:
+    with pytest.raises(TypeError, match="settle"):
+        type_of("test.noted", settle="later")(lambda job: None)
