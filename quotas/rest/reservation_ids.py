@@ -33,7 +33,7 @@ def verify(identifier: str, caller: Caller) -> str | None:
 
 
 def _signature(reservation: str, project: str) -> str:
-    return hmac.digest(_key(settings.SECRET_KEY), f"{project}\n{reservation}".encode(), "sha256").hex()[:20]
+    return hmac.digest(_key(str(settings.SECRET_KEY)), f"{project}\n{reservation}".encode(), "sha256").hex()[:20]
 
 
 @lru_cache(maxsize=4)
