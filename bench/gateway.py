@@ -33,6 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -412,25 +413,37 @@ def use(options: argparse.Namespace) -> None:
         ]
         document = configuration(simulator.base_url, accounts, limits=limits, pause_at=None)
         port, _, key = yard.gateway(document)
-        done, refused, took = asyncio.run(
-            _pressed(f"http://127.0.0.1:{port}{PATH}", key, options.calls, options.clients)
-        )
+        found = _Pressed()
+        took = asyncio.run(_pressed(f"http://127.0.0.1:{port}{PATH}", key, options.calls, options.clients, found))
         stats = simulator.stats()
         possible = accounts * (rpm // 10 + rpm * took / 60)
-        print(f"{done:,} calls from {options.clients} clients in {took:.0f} s, {refused} given up by their callers")
+        print(f"{found.done:,} calls from {options.clients} clients in {took:.0f} s; others: {dict(found.others)}")
+        cuts = statistics.quantiles(found.waits, n=100)
+        print(
+            f"waited: {sum(wait > 0 for wait in found.waits):,} calls; p50 {cuts[49]:.2f} s, p99 {cuts[98]:.2f} s, "
+            f"longest {max(found.waits):.2f} s; the rate alone makes {options.clients * 60 / (accounts * rpm):.2f} s"
+        )
         print(
             f"the provider refused {stats['refused']} of {stats['requests']:,}; use {stats['requests'] / possible:.1%} of what it allows"
         )
 
 
-async def _pressed(url: str, key: str, count: int, clients: int) -> tuple[int, int, float]:
+@dataclass
+class _Pressed:
+    """How the calls of `use` ended: how long each waited for its turn, and what the others were answered."""
+
+    done: int = 0
+    waits: list[float] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+async def _pressed(url: str, key: str, count: int, clients: int, found: _Pressed) -> float:
+    """How many seconds it took."""
     chance = random.Random(7)
     left = list(range(count))
-    done = refused = 0
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def client(number: int) -> None:
-            nonlocal done, refused
             while left:
                 left.pop()
                 words = chance.randint(2, 40)
@@ -443,13 +456,16 @@ async def _pressed(url: str, key: str, count: int, clients: int) -> tuple[int, i
                 async with session.post(
                     url, json=body, headers=headers, timeout=aiohttp.ClientTimeout(total=700)
                 ) as answer:
-                    await answer.read()
-                    done += answer.status == 200
-                    refused += answer.status != 200
+                    text = await answer.read()
+                    if answer.status == 200:
+                        found.done += 1
+                        found.waits.append(float(answer.headers["sluice-waited"]))
+                    else:
+                        found.others[f"{answer.status} {json.loads(text)['error']['code']}"] += 1
 
         began = time.perf_counter()
         await asyncio.gather(*[client(number) for number in range(clients)])
-        return done, refused, time.perf_counter() - began
+        return time.perf_counter() - began
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from controlplane.http.response import Answer, rendered, security_headers
 from controlplane.http.threads import Threads
 from quotas.api import leases, limits
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownPool, UnknownProject
-from quotas.rest import decisions, problems, scopes
+from quotas.rest import decision_json, decisions, problems, scopes
 from quotas.rest.authentication import REFUSED, ApiKeyAuthentication
 from quotas.rest.caller import Caller
 from quotas.rest.idempotency import IdempotencyMismatch
@@ -170,9 +170,11 @@ class FastPath:
         finally:
             if gone is not None:
                 gone.cancel()
-        kind = _JSON if decision.allowed else problems.MEDIA_TYPE
         fields = decisions.headers_of(decision).items()
-        return Answer(decisions.status_of(decision), rendered(decisions.body_of(decision, asked.project)), kind, fields)
+        if decision.allowed:
+            return Answer(200, decision_json.allowed(decision, asked.project), _JSON, fields)
+        body = rendered(decisions.body_of(decision, asked.project))
+        return Answer(decisions.status_of(decision), body, problems.MEDIA_TYPE, fields)
 
     async def _acquire(self, pool: str, request: LeanRequest, receive: Receive) -> Answer:
         """Acquire an account for a waiting caller: without a thread, and without an account if the caller disconnects."""

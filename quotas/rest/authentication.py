@@ -52,9 +52,9 @@ def _parts(token: str) -> tuple[str, str] | None:
     return None if kind != "sl" or not prefix or not secret or len(token) > 200 else (prefix, secret)
 
 
-def _holder(known: _Known | None, secret: str, now: datetime) -> Caller | None:
+def _holder(known: _Known | None, secret: str) -> Caller | None:
     matches = hmac.compare_digest(hash_secret(secret), known.secret_hash if known else "")
-    if known is None or not matches or (known.expires_at is not None and known.expires_at <= now):
+    if known is None or not matches or (known.expires_at is not None and known.expires_at <= timezone.now()):
         return None
     return known.caller
 
@@ -74,10 +74,9 @@ class KeyRing:
         if parts is None:
             return None
         known = self._lookup(parts[0], FRESH if no_older is None else no_older)
-        now = timezone.now()
-        caller = _holder(known, parts[1], now)
+        caller = _holder(known, parts[1])
         if caller is not None:
-            self._touch(caller.key_id, now)
+            self._touch(caller.key_id, timezone.now())
         return caller
 
     def peek(self, token: str) -> tuple[Caller | None, float]:
@@ -89,7 +88,7 @@ class KeyRing:
         known = self._known.get(parts[0]) if parts is not None else None
         if parts is None or known is None:
             return None, float("inf")
-        return _holder(known, parts[1], timezone.now()), time.monotonic() - known.looked_up
+        return _holder(known, parts[1]), time.monotonic() - known.looked_up
 
     def forget(self) -> None:
         with self._lock:
