@@ -8,8 +8,8 @@ from typing import Any
 from django.db.models import Exists, OuterRef, QuerySet
 
 from controlplane.alerts import channels
-from controlplane.alerts.kinds import KINDS
-from controlplane.alerts.presenter import AlertBody
+from controlplane.alerts.kinds import KINDS, NEXT
+from controlplane.alerts.presenter import alert_shape, link_of
 from controlplane.models import Alert, AlertNotice, AlertRule
 from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
@@ -94,6 +94,10 @@ def text_of(notice: AlertNotice) -> str:
     ]
     if notice.event == "resolved" and alert.resolved_at is not None:
         lines.append(f"Resolved at {alert.resolved_at:%Y-%m-%d %H:%M:%S} UTC.")
+    elif alert.kind in NEXT:
+        lines.append(f"Next: {NEXT[alert.kind]}")
+    if link := link_of(alert):
+        lines.append(link)
     return "\n".join(lines)
 
 
@@ -102,5 +106,5 @@ def document_of(notice: AlertNotice) -> dict[str, Any]:
     return {
         "type": f"alert.{notice.event}",
         "timestamp": rfc3339(notice.created_at),
-        "data": AlertBody.of(notice.alert),
+        "data": alert_shape(notice.alert),
     }

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from controlplane.alerts import records
 from controlplane.alerts.kinds import KINDS
-from controlplane.alerts.presenter import AlertBody, AlertPage
+from controlplane.alerts.presenter import AlertBody, AlertPage, alert_shape
 from controlplane.models import Alert
 from quotas.rest.fields import ReasonField
 from quotas.rest.openapi import described
@@ -46,6 +46,7 @@ class AlertsView(ApiView):
     """Alerts, newest first; a project's key sees its project's."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"controlplane.view_alert"})
 
     @extend_schema(
         operation_id="list_alerts", parameters=[AlertsQuery], responses=described(AlertPage), summary="Alerts"
@@ -55,18 +56,19 @@ class AlertsView(ApiView):
         rows = _rows(self).filter(**{name: query[name] for name in ("kind", "severity") if name in query})
         if query["open"] is not None:
             rows = rows.filter(resolved_at__isnull=query["open"])
-        return Response(page(rows, query, AlertBody.of))
+        return Response(page(rows, query, alert_shape))
 
 
 class AlertView(ApiView):
     """One alert."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"controlplane.view_alert"})
 
     @extend_schema(operation_id="get_alert", responses=described(AlertBody), summary="One alert")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        return Response(AlertBody.of(_find(self, uid)))
+        return Response(alert_shape(_find(self, uid)))
 
 
 def alert_action(verb: str) -> type[ApiView]:
@@ -87,6 +89,6 @@ def alert_action(verb: str) -> type[ApiView]:
             act = records.acknowledge if verb == "acknowledge" else records.resolve
             if not act(alert, actor=self.caller.name, reason=body["reason"]):
                 raise ProblemError("alert-over", "Nothing to do", 409, "The alert is over, or acknowledged already.")
-            return Response(AlertBody.of(alert))
+            return Response(alert_shape(alert))
 
     return AlertActionView

@@ -42,6 +42,7 @@ class AuditView(ApiView):
     """The audit trail, newest first; a project's key sees its project's."""
 
     scopes = {"GET": "admin"}
+    session_needs = frozenset({"controlplane.view_auditentry"})
 
     @extend_schema(
         operation_id="list_audit", parameters=[AuditQuery], responses=described(Entries), summary="The audit trail"

@@ -56,6 +56,7 @@ class CallsView(ApiView):
     """Recent calls, newest first; a project's key sees its project's. Bodies, queries and credentials are not kept."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(
         operation_id="list_calls", parameters=[CallsQuery], responses=described(CallPage), summary="Recent calls"
@@ -86,6 +87,7 @@ class CallView(ApiView):
     """One recent call."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(operation_id="get_call", responses=described(CallBody), summary="One recent call")
     def get(self, request: Request, call: str) -> Response:
@@ -97,6 +99,7 @@ class CallExplainView(ApiView):
     """Why a call was refused, and what the pool would answer now."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(operation_id="explain_call", responses=described(CallExplanation), summary="Why a call was refused")
     def get(self, request: Request, call: str) -> Response:

@@ -37,6 +37,7 @@ from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.engine import priorities
 from quotas.engine.priorities import PRIORITIES
+from quotas.permissions import ACT_ON_JOBS
 
 STATUSES = {
     Status.PENDING.label: "default",
@@ -85,6 +86,8 @@ class ProgressFilter(admin.SimpleListFilter):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
+    operate_permission = ACT_ON_JOBS
+    payload_fields = frozenset({"shown_payload", "shown_result"})
     empty_text = "Jobs appear here once they are submitted with POST /api/v1/jobs or from Python."
     project_lookup = "project"
     list_display = [

@@ -25,6 +25,7 @@ def batch_of(view: ApiView, uid: str) -> Batch:
 
 class BatchDetail(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_batch"})
 
     @extend_schema(
         operation_id="get_batch",

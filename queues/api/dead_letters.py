@@ -92,6 +92,7 @@ def letter_of(view: ApiView, uid: str) -> DeadLetter:
 
 class DeadLetters(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_deadletter"})
 
     @extend_schema(
         operation_id="list_dead_letters",
@@ -106,6 +107,7 @@ class DeadLetters(ApiView):
 
 class DeadLetterGroups(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_deadletter"})
 
     @extend_schema(
         operation_id="list_dead_letter_groups",
@@ -124,6 +126,7 @@ class DeadLetterGroups(ApiView):
 
 class DeadLetterDetail(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_deadletter"})
 
     @extend_schema(
         operation_id="get_dead_letter", responses=described(shapes.DeadLetterWhole), summary="One dead letter"
@@ -202,6 +205,7 @@ class DeadLettersReplay(ApiView):
 
 class BulkActionDetail(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_bulkaction"})
 
     @extend_schema(
         operation_id="get_bulk_action", responses=described(shapes.BulkAction), summary="Progress of a bulk replay"

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from queues import config
 from queues.api import requests
 from queues.api.problems import as_problems
+from queues.api.readable import readable
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job, Queue
 from queues.presenters import jobs as shapes
@@ -80,6 +81,7 @@ def _as_accepted(accepted: Accepted, spec: JobSpec) -> Job:
 
 class Jobs(ApiView):
     scopes = {"GET": "read", "POST": "submit"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
         operation_id="submit_job", request=requests.JobRequest, responses={202: described(JobAnswer), 200: described(JobAnswer)},
@@ -125,15 +127,18 @@ class Jobs(ApiView):
 
 class JobDetail(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(operation_id="get_job", responses=described(JobAnswer), summary="Look at a job")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        return Response(job_whole(job_of(self, uid)))
+        shown = job_whole(job_of(self, uid))
+        return Response(shown if self.caller.permissions is None else readable(shown, self.caller.sees_payloads))
 
 
 class JobTimeline(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
         operation_id="get_job_timeline", responses=described(shapes.Timeline), summary="Every step of a job's life"
@@ -147,6 +152,7 @@ class JobTimeline(ApiView):
 
 class JobExplain(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
         operation_id="explain_job", responses=described(shapes.Explanation), summary="What a job waits for, until when"

@@ -40,6 +40,7 @@ def queue_named(name: str) -> Queue:
 
 class Queues(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(
         operation_id="list_queues",
@@ -57,6 +58,7 @@ class Queues(ApiView):
 
 class QueueDetail(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(operation_id="get_queue", responses=described(shapes.QueueAnswer), summary="One queue")
     def get(self, request: Request, name: str) -> Response:
@@ -101,6 +103,7 @@ class QueueDrain(_Steer):
 
 class QueueStatus(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(
         operation_id="queue_status",
@@ -117,6 +120,7 @@ class QueueStatus(ApiView):
 
 class QueueStats(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(
         operation_id="queue_stats",
@@ -133,6 +137,7 @@ class QueueStats(ApiView):
 
 class QueueRequests(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
         operation_id="queue_requests",
@@ -147,6 +152,7 @@ class QueueRequests(ApiView):
 
 class Workers(ApiView):
     scopes = {"GET": "read"}
+    session_needs = frozenset({"queues.view_workerprocess"})
 
     @extend_schema(
         operation_id="list_workers",

@@ -31,6 +31,7 @@ class AccountsView(ApiView):
     """All accounts, newest first."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_account"})
 
     @extend_schema(
         operation_id="list_accounts",
@@ -59,6 +60,7 @@ class AccountView(ApiView):
     """One account."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_account"})
 
     @extend_schema(operation_id="get_account", responses=described(shapes.AccountDetail), summary="One account")
     def get(self, request: Request, account: str) -> Response:

@@ -33,6 +33,7 @@ class PoolsView(ApiView):
     """All pools, newest first."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(
         operation_id="list_pools", parameters=[PageQuery], responses=described(shapes.Pools), summary="All pools"
@@ -46,6 +47,7 @@ class PoolView(ApiView):
     """One pool and its accounts."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(operation_id="get_pool", responses=described(shapes.Pool), summary="One pool")
     def get(self, request: Request, pool: str) -> Response:
@@ -82,6 +84,7 @@ class ExplainView(ApiView):
     """Which account a call would get now, and for each other one why not and until when."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_pool"})
 
     @extend_schema(
         operation_id="explain_pool",

@@ -41,6 +41,7 @@ class UsageView(ApiView):
     """Used, limit and remaining of each key, from the same counters that enforce."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_policy"})
 
     @extend_schema(
         operation_id="usage",
@@ -85,6 +86,7 @@ class HistoryView(ApiView):
     """The highest use of each key in each minute, hour or day and how often it was refused, newest first."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset({"quotas.view_policy"})
 
     @extend_schema(
         operation_id="usage_history",

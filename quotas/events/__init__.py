@@ -53,6 +53,7 @@ from quotas.events.limits import (
 from quotas.events.operation import (
     AlertRaised,
     AlertResolved,
+    LoginThrottled,
     NoticeFailed,
     NoticeGivenUp,
     OperatorActed,
@@ -95,6 +96,7 @@ __all__ = [
     "LimiterDegraded",
     "LimiterRecovered",
     "LimitsChecked",
+    "LoginThrottled",
     "NoticeFailed",
     "NoticeGivenUp",
     "OperatorActed",

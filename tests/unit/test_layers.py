@@ -88,7 +88,7 @@ def test_the_parts_of_queues_import_downwards_only() -> None:
 
 
 LEVELS_OF_QUOTAS = (
-    {"engine", "clock", "durations", "suggestions", "times"},
+    {"engine", "clock", "durations", "permissions", "suggestions", "times"},
     {"errors", "events", "models", "shapes"},
     {"audit", "runtime"},
     {"snapshot"},

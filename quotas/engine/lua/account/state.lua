@@ -18,7 +18,7 @@
 --   bm     breaker_manual    why, where an operator opened it
 --   be     breaker_epoch     a result counts only if its call began in the same epoch
 --   bf     breaker_failures  times of the recent ones
---   bw     breaker_window    {start, successes, failures, both of the window before}
+--   bw     breaker_window    {start, successes, failures, both of the window before, failures in a row}
 --   pr     probes            {lease = when it expires} of those in flight
 --   pk     probes_passed     how many succeeded
 --   di     disabled          why
