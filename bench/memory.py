@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import uuid
 
-from quotas.engine.limits.limiter import CheckRequest, Limiter
+from quotas.engine.limits.limiter import Limiter
+from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.types import Limit
 from tests.support.valkey import run_server, valkey_binary
 

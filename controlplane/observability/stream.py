@@ -15,7 +15,8 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -67,68 +68,29 @@ class Entry:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """How events of a type are streamed. `members`: its fields, or (name in the stream, field)."""
+
+    name: str | Callable[[Any], str]
+    members: tuple[str | tuple[str, str], ...]
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Members with a constant value."""
+    wanted: Callable[[Any], bool] = lambda event: True
+
+    def entry(self, event: events.Event) -> Entry | None:
+        if not self.wanted(event):
+            return None
+        pairs = ((one, one) if isinstance(one, str) else one for one in self.members)
+        data = {name: getattr(event, source) for name, source in pairs}
+        name = self.name if isinstance(self.name, str) else self.name(event)
+        return Entry(name, event.project, {**data, **self.more})
+
+
 def entry_of(event: events.Event) -> Entry | None:
     """The entry of the stream for an event; None for events that are not streamed."""
-    data: dict[str, Any]
-    match event:
-        case events.JobChanged():
-            if event.status == "dead":
-                return None  # reported with its dead letter
-            data = {
-                "job": event.job, "queue": event.queue, "type": event.type, "status": event.status,
-                "reason": event.reason,
-            }  # fmt: skip
-            return Entry(f"job.{event.status}", event.project, data)
-        case events.LimitDenied():
-            data = {"policy": event.policy, "scope": event.scope, "key": event.key, "retry_after": event.retry_after}
-            return Entry("limit.denied", event.project, {**data, "count": 1})
-        case events.CallEnded():
-            if event.outcome not in FAILED_CALLS:
-                return None
-            return Entry("call.failed", event.project, {"pool": event.pool, "outcome": event.outcome, "count": 1})
-        case events.LimitBypassed():
-            return Entry("limit.bypassed", event.project, {"policy": event.policy, "actor": event.actor})
-        case events.LimiterDegraded():
-            return Entry("limit.degraded", "", {"error": event.error})
-        case events.LimiterRecovered():
-            return Entry("limit.recovered", "", {"seconds": event.seconds})
-        case events.SettlementDelayed():
-            return Entry("limit.settlement_delayed", "", {"what": event.what, "error": event.error})
-        case events.ThresholdCrossed():
-            used = {"share": event.share, "used": event.used, "limit": event.limit}
-            return Entry("limit.threshold", event.project, {"policy": event.policy, "key": event.key, **used})
-        case events.LimitAdapted():
-            data = {"policy": event.policy, "before": event.before, "after": event.after, "why": event.why}
-            return Entry("limit.adapted", event.project, data)
-        case events.AccountChanged():
-            data = {
-                "pool": event.pool, "account": event.account, "before": event.before, "after": event.after,
-                "why": event.why, "retry_after": event.until,
-            }  # fmt: skip
-            return Entry(_account_name(event.before, event.after), event.project, data)
-        case events.JobDied():
-            data = {
-                "job": event.job, "queue": event.queue, "type": event.type, "status": "dead",
-                "dead_letter": event.letter, "category": event.category, "severity": event.severity,
-            }  # fmt: skip
-            return Entry("job.dead", event.project, data)
-        case events.PoolLimited():
-            data = {"pool": event.pool, "account": event.account, "why": event.why, "retry_after": event.until}
-            return Entry("account.pool_limited", event.project, data)
-        case events.ConcurrencyChanged():
-            moved = {"before": event.before, "after": event.after, "why": event.why}
-            return Entry("account.concurrency", event.project, {"pool": event.pool, "account": event.account, **moved})
-        case events.QueueChanged():
-            name = "resumed" if event.state == "running" else event.state
-            return Entry(f"queue.{name}", event.project, {"queue": event.queue, "state": event.state, "why": event.why})
-        case events.AlertRaised() | events.AlertResolved():
-            data = {
-                "alert": event.alert, "kind": event.kind, "subject": event.subject, "severity": event.severity,
-                "summary": event.summary, "count": event.count,
-            }  # fmt: skip
-            name = "alert.raised" if isinstance(event, events.AlertRaised) else "alert.resolved"
-            return Entry(name, event.project, data)
-    return None
+    streamed = STREAMED.get(type(event))
+    return None if streamed is None else streamed.entry(event)
 
 
 def _account_name(before: str, after: str) -> str:
@@ -137,6 +99,42 @@ def _account_name(before: str, after: str) -> str:
     if after == "available" and before in ("open", "half_open"):
         return "breaker.closed"
     return f"account.{after}"
+
+
+_JOB = ("job", "queue", "type")
+_ALERT = ("alert", "kind", "subject", "severity", "summary", "count")
+STREAMED: dict[type[events.Event], Streamed] = {
+    events.JobChanged: Streamed(
+        lambda event: f"job.{event.status}",
+        (*_JOB, "status", "reason"),
+        wanted=lambda event: event.status != "dead",  # reported with its dead letter
+    ),
+    events.JobDied: Streamed(
+        "job.dead", (*_JOB, ("dead_letter", "letter"), "category", "severity"), {"status": "dead"}
+    ),
+    events.LimitDenied: Streamed("limit.denied", ("policy", "scope", "key", "retry_after"), {"count": 1}),
+    events.CallEnded: Streamed(
+        "call.failed", ("pool", "outcome"), {"count": 1}, wanted=lambda event: event.outcome in FAILED_CALLS
+    ),
+    events.LimitBypassed: Streamed("limit.bypassed", ("policy", "actor")),
+    events.LimiterDegraded: Streamed("limit.degraded", ("error",)),
+    events.LimiterRecovered: Streamed("limit.recovered", ("seconds",)),
+    events.SettlementDelayed: Streamed("limit.settlement_delayed", ("what", "error")),
+    events.ThresholdCrossed: Streamed("limit.threshold", ("policy", "key", "share", "used", "limit")),
+    events.LimitAdapted: Streamed("limit.adapted", ("policy", "before", "after", "why")),
+    events.AccountChanged: Streamed(
+        lambda event: _account_name(event.before, event.after),
+        ("pool", "account", "before", "after", "why", ("retry_after", "until")),
+    ),
+    events.PoolLimited: Streamed("account.pool_limited", ("pool", "account", "why", ("retry_after", "until"))),
+    events.ConcurrencyChanged: Streamed("account.concurrency", ("pool", "account", "before", "after", "why")),
+    events.QueueChanged: Streamed(
+        lambda event: f"queue.{'resumed' if event.state == 'running' else event.state}", ("queue", "state", "why")
+    ),
+    events.AlertRaised: Streamed("alert.raised", _ALERT),
+    events.AlertResolved: Streamed("alert.resolved", _ALERT),
+}
+"""The events of the stream, by their type."""
 
 
 class Publisher:
@@ -283,11 +281,6 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 publisher = Publisher()
-STREAMED = (
-    events.LimitDenied, events.CallEnded, events.LimitBypassed, events.LimiterDegraded, events.LimiterRecovered,
-    events.SettlementDelayed, events.ThresholdCrossed, events.LimitAdapted, events.AccountChanged, events.PoolLimited, events.ConcurrencyChanged, events.JobChanged, events.JobDied, events.QueueChanged,
-    events.AlertRaised, events.AlertResolved,
-)  # fmt: skip
 
 
 def connect() -> None:

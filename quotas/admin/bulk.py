@@ -89,14 +89,7 @@ def bulk_action(
         chosen = rows
         rows = rows.filter(only) if isinstance(only, Q) else rows.filter(**only or {})
         form = BulkForm(request.POST if "confirmed" in request.POST else None)
-        cut_off = CutOff(request.POST)
-        if across(request):
-            newest = cut_off.cleaned_data["newest"] if cut_off.is_valid() else _newest(chosen)
-            rows, chosen = rows.filter(pk__lte=newest), chosen.filter(pk__lte=newest)
-            if form.is_bound and not cut_off.is_valid():  # not from our page: ask
-                form = BulkForm()
-        else:
-            newest = 0
+        rows, chosen, form, newest = _cut(request, rows, chosen, form)
         if form.is_bound and form.is_valid():
             reason = form.cleaned_data["reason"]
             if together is not None:
@@ -106,26 +99,18 @@ def bulk_action(
             return None
         count = rows.count()
         others = chosen.count() - count if left_out else 0
-        context = {
-            **model_admin.admin_site.each_context(request),
+        context = _page(model_admin, request) | {
             "title": title,
+            "submit": title,
+            "danger": danger,
             "question": _said(question, count, rows),
             "rows": [described(row) for row in rows[:SHOWN]],
             "left_out": left_out.format(count=f"{others:,}") if others > 0 else "",
             "count": count,
-            "token": request.POST.get("token") or secrets.token_hex(13),
             "more": max(0, count - SHOWN),
             "form": form,
             "action": action.__name__,
-            "checkbox": helpers.ACTION_CHECKBOX_NAME,
-            "selected": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
-            "across": request.POST.get("select_across", "0"),
             "newest": newest,
-            "asked_at": timezone.now(),
-            "opts": model_admin.model._meta,
-            "danger": danger,
-            "submit": title,
-            "media": model_admin.media,
         }
         return TemplateResponse(request, "admin/sluice/confirm.html", context)
 
@@ -133,6 +118,31 @@ def bulk_action(
     action.short_description = title  # type: ignore[attr-defined]
     action.allowed_permissions = [permission]  # type: ignore[attr-defined]
     return action
+
+
+def _page(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
+    """What the page of any question needs: the admin's own context, and the rows that were chosen."""
+    return {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.model._meta,
+        "media": model_admin.media,
+        "token": request.POST.get("token") or secrets.token_hex(13),
+        "checkbox": helpers.ACTION_CHECKBOX_NAME,
+        "selected": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
+        "across": request.POST.get("select_across", "0"),
+        "asked_at": timezone.now(),
+    }
+
+
+def _cut(request: HttpRequest, rows: QuerySet[Any], chosen: QuerySet[Any], form: BulkForm) -> tuple[Any, Any, Any, int]:
+    """Rows, chosen rows and form, without rows that are newer than the question; and the highest primary key."""
+    if not across(request):
+        return rows, chosen, form, 0
+    cut_off = CutOff(request.POST)
+    newest = cut_off.cleaned_data["newest"] if cut_off.is_valid() else _newest(chosen)
+    if form.is_bound and not cut_off.is_valid():  # not from our page: ask
+        form = BulkForm()
+    return rows.filter(pk__lte=newest), chosen.filter(pk__lte=newest), form, newest
 
 
 def _newest(rows: QuerySet[Any]) -> int:

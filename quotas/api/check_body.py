@@ -6,6 +6,7 @@ serializer, which alone decides and words the mistakes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rest_framework import serializers
@@ -204,42 +205,57 @@ def _check(data: dict[str, Any], own_project: str) -> Check:
 def _plainly_right(data: dict[str, Any]) -> bool:
     """True only where `CheckBody` would find nothing wrong and change nothing but the form of `cost`."""
     for name, value in data.items():
-        kind = type(value)
-        if name in _PLAIN_LENGTHS:
-            if kind is not str or not 0 < len(value) <= _PLAIN_LENGTHS[name]:
-                return False
-        elif name == "cost":
-            if kind is not dict:
-                if not is_count(value):
-                    return False
-                continue
-            if len(value) > MAX_UNITS:
-                return False
-            for unit, count in value.items():
-                if not is_unit(unit) or not is_count(count):
-                    return False
-        elif name == "project":
-            if kind is not str or not 0 < len(value) <= 63:
-                return False
-        elif name == "ip":
-            if kind is not str or len(value) > 64:
-                return False
-            try:
-                addresses.parse(value)
-            except addresses.BadAddress:
-                return False
-        elif name in ("dry_run", "bypass"):
-            if kind is not bool:
-                return False
-        elif name == "keys":
-            if kind is not dict or len(value) > 16:
-                return False
-            for key, subject in value.items():
-                if not 0 < len(key) <= 63 or type(subject) is not str or not 0 < len(subject) <= MAX_SUBJECT:
-                    return False
-        elif name == "max_wait":
-            if kind not in (int, float) or not 0 <= value <= MAX_WAIT:
-                return False
-        else:
+        is_right = _RIGHT.get(name)
+        if is_right is None or not is_right(value):
             return False
     return True
+
+
+def _text(most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is str and 0 < len(value) <= most
+
+
+def _is_cost(value: Any) -> bool:
+    if type(value) is not dict:
+        return is_count(value)
+    return len(value) <= MAX_UNITS and all(is_unit(unit) and is_count(count) for unit, count in value.items())
+
+
+def _is_address(value: Any) -> bool:
+    if type(value) is not str or len(value) > 64:
+        return False
+    try:
+        addresses.parse(value)
+    except addresses.BadAddress:
+        return False
+    return True
+
+
+def _are_keys(value: Any) -> bool:
+    if type(value) is not dict or len(value) > 16:
+        return False
+    return all(
+        0 < len(key) <= 63 and type(subject) is str and 0 < len(subject) <= MAX_SUBJECT
+        for key, subject in value.items()
+    )
+
+
+def _is_wait(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= MAX_WAIT
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+_RIGHT: dict[str, Callable[[Any], bool]] = {
+    **{name: _text(most) for name, most in _PLAIN_LENGTHS.items()},
+    "cost": _is_cost,
+    "project": _text(63),
+    "ip": _is_address,
+    "dry_run": _is_flag,
+    "bypass": _is_flag,
+    "keys": _are_keys,
+    "max_wait": _is_wait,
+}
+"""By member, whether a value needs no correction."""

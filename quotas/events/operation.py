@@ -1,4 +1,4 @@
-"""What operators do and see: actions, alerts, notices, the live stream."""
+"""What operators do and see: logins, actions, alerts, notices, the live stream."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ class OperatorActed(Event):
     after: Mapping[str, Any] | None = None
     reason: str = ""
     phase: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class LoginThrottled(Event):
+    """Too many failed logins came from `address` or for one name; `limit` says which. `retry_after` is in seconds."""
+
+    limit: str
+    address: str
+    retry_after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +83,3 @@ class StreamEventsDropped(Event):
     """Live events were dropped, since Redis was away for too long."""
 
     events: int
-
-
-@dataclass(frozen=True, slots=True)
-class LoginThrottled(Event):
-    """Too many failed logins came from `address` or for one name; `limit` says which. `retry_after` is in seconds."""
-
-    limit: str
-    address: str
-    retry_after: int

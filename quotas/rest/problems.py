@@ -138,9 +138,39 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> Response:
 
 def translate(exc: Exception) -> ProblemError:
     """The problem document for any exception."""
+    if isinstance(exc, ProblemError):
+        return exc
+    if isinstance(exc, exceptions.APIException):
+        return _of_rest(exc)
+    for kinds, storage, slug in _UNAVAILABLE:
+        if isinstance(exc, kinds):
+            detail = f"{storage} does not answer; try again."
+            return ProblemError(f"{slug}-unavailable", f"{slug.capitalize()} unavailable", 503, detail, headers=_SOON)
     match exc:
-        case ProblemError():
-            return exc
+        case PermissionDenied():
+            return ProblemError("forbidden", "Forbidden", 403, "Not allowed.")
+        case Http404():
+            return _no_such_thing()
+        case RequestDataTooBig():
+            return ProblemError("body-too-large", "Body too large", 413, str(exc))
+        case SuspiciousOperation():
+            return InvalidRequest("The request can't be read.")
+        case _:
+            return _internal_error()
+
+
+_SOON = {"Retry-After": "2"}
+_UNAVAILABLE: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
+    ((OperationalError, InterfaceError), "The database", "storage"),
+    ((LimiterUnavailable,), "The limiter", "limiter"),
+    ((RedisError,), "Redis", "redis"),  # an answer with an error (full, loading, a replica) is as good as none
+)
+"""Exceptions of what a request needs and that is away."""
+
+
+def _of_rest(exc: exceptions.APIException) -> ProblemError:
+    """What the REST framework raises."""
+    match exc:
         case exceptions.ValidationError():
             return InvalidRequest.of(pointers.errors_of(exc.detail) or [pointers.FieldError("", "invalid")])
         case exceptions.ParseError():
@@ -150,10 +180,10 @@ def translate(exc: Exception) -> ProblemError:
             return ProblemError(
                 "unauthenticated", "Not authenticated", 401, str(exc.detail), headers={"WWW-Authenticate": challenge}
             )
-        case exceptions.PermissionDenied() | PermissionDenied():
-            return ProblemError("forbidden", "Forbidden", 403, str(getattr(exc, "detail", "") or "Not allowed."))
-        case exceptions.NotFound() | Http404():
-            return NotFound("There is no such thing, or it is not yours.")
+        case exceptions.PermissionDenied():
+            return ProblemError("forbidden", "Forbidden", 403, str(exc.detail or "Not allowed."))
+        case exceptions.NotFound():
+            return _no_such_thing()
         case exceptions.MethodNotAllowed():
             return ProblemError("method-not-allowed", "Method not allowed", 405, str(exc.detail))
         case exceptions.UnsupportedMediaType():
@@ -164,40 +194,17 @@ def translate(exc: Exception) -> ProblemError:
             wait: float | None = getattr(exc, "wait", None)
             headers = {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
             return ProblemError("quota-exceeded", "Quota exceeded", 429, str(exc.detail), headers=headers)
-        case exceptions.APIException() if exc.status_code < 500 or exc.status_code == 503:
-            return ProblemError("refused", "Refused", exc.status_code, str(exc.detail))
-        case RequestDataTooBig():
-            return ProblemError("body-too-large", "Body too large", 413, str(exc))
-        case SuspiciousOperation():
-            return InvalidRequest("The request can't be read.")
-        case OperationalError() | InterfaceError():
-            return ProblemError(
-                "storage-unavailable",
-                "Storage unavailable",
-                503,
-                "The database does not answer; try again.",
-                headers={"Retry-After": "2"},
-            )
-        case LimiterUnavailable():
-            return ProblemError(
-                "limiter-unavailable",
-                "Limiter unavailable",
-                503,
-                "The limiter does not answer; try again.",
-                headers={"Retry-After": "2"},
-            )
-        case RedisError():  # an answer with an error (full, loading, a replica) is as good as none
-            return ProblemError(
-                "redis-unavailable",
-                "Redis unavailable",
-                503,
-                "Redis does not answer; try again.",
-                headers={"Retry-After": "2"},
-            )
-        case _:
-            return ProblemError(
-                "internal-error", "Internal error", 500, "The request failed for a fault of the server."
-            )
+    if exc.status_code < 500 or exc.status_code == 503:
+        return ProblemError("refused", "Refused", exc.status_code, str(exc.detail))
+    return _internal_error()
+
+
+def _no_such_thing() -> NotFound:
+    return NotFound("There is no such thing, or it is not yours.")
+
+
+def _internal_error() -> ProblemError:
+    return ProblemError("internal-error", "Internal error", 500, "The request failed for a fault of the server.")
 
 
 def _plain(status: int, slug: str, title: str, detail: str) -> JsonResponse:

@@ -18,7 +18,7 @@ import structlog
 from django.db import close_old_connections
 
 from quotas import events
-from quotas.engine.limits.limiter import RESERVATION_LIFE
+from quotas.engine.limits.requests import RESERVATION_LIFE
 from quotas.errors import LimiterUnavailable
 
 EVERY = 1.0

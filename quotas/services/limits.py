@@ -9,7 +9,7 @@ from typing import Any
 
 from quotas import events
 from quotas.engine.costs import check_amounts
-from quotas.engine.limits.limiter import CheckRequest
+from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
 from quotas.runtime.connection import limiter, waiting_checks

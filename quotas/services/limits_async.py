@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
-from quotas.engine.limits.limiter import CheckRequest, wants_reservation
+from quotas.engine.limits.requests import CheckRequest, wants_reservation
 from quotas.engine.limits.waiting_async import AsyncWaitingChecks
 from quotas.engine.redis import pipeline as pipelined
 from quotas.engine.redis.pipeline import InThread, Pipeline, PlainSocketNeeded

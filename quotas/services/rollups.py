@@ -12,8 +12,8 @@ from typing import Any
 
 from quotas import clock
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.limits.limiter import CheckRequest
 from quotas.engine.limits.periods import boundaries
+from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.types import LimitState
 from quotas.models import Project, UsageRollup
 from quotas.runtime.connection import limiter

@@ -10,7 +10,6 @@ from django.conf import settings
 
 from quotas.audit import recorded
 from quotas.engine.keys import SHOWN
-from quotas.engine.limits.subjects import reset_where
 from quotas.engine.types import LimitState
 from quotas.runtime.connection import limiter
 from quotas.services import thresholds
@@ -131,6 +130,6 @@ def _reset_policy(selection: Selection, policy: CompiledPolicy) -> int:
     subject = selection.subject(policy.scope)
     if subject is not None and (partition or policy.scope not in PARTITIONED):
         return limiter().reset([policy.limit_for(subject, partition, 0, 0.0)])
-    return reset_where(
-        limiter().limiter, policy.template(), lambda partition, subject: selection.covers(policy, partition, subject)
+    return limiter().limiter.reset_where(
+        policy.template(), lambda partition, subject: selection.covers(policy, partition, subject)
     )

@@ -82,12 +82,7 @@ class CompiledPolicy:
         spaces: Mapping[str, str] | None = None,
     ) -> CompiledPolicy:
         """`moved`: (configured, effective) limits of adaptive policies, by primary key. `spaces`: of all projects."""
-        exempt, networks = set(), []
-        for subject in map(str, policy.exempt):
-            if policy.scope == "ip" and "/" in subject:
-                networks.append(ipaddress.ip_network(subject, strict=False))
-            else:
-                exempt.add(_subject(policy.scope, subject, ipv6_prefix))
+        exempt, networks = _exemptions(policy, ipv6_prefix)
         adaptive = AdaptiveRule.of(policy.adaptive) if policy.adaptive and policy.limit is not None else None
         return cls(
             pk=policy.pk,
@@ -110,16 +105,10 @@ class CompiledPolicy:
             key_name=policy.key_name,
             match=policy.match,
             pattern=compile_pattern(policy.match) if policy.scope == "endpoint" else None,
-            exempt=frozenset(exempt),
-            exempt_networks=tuple(networks),
+            exempt=exempt,
+            exempt_networks=networks,
             excluded=tuple(compile_pattern(path) for path in policy.excluded_paths),
-            overrides={
-                (
-                    row.project.slug if row.project else "",
-                    _subject(policy.scope, row.key, ipv6_prefix),
-                ): CompiledOverride(row.limit, row.until.timestamp() if row.until else None)
-                for row in overrides
-            },
+            overrides=_overrides(policy, overrides, ipv6_prefix),
             warn_at=tuple(sorted(policy.warn_at)),
             pause_at=policy.pause_at,
             pause=policy.pause,
@@ -214,6 +203,29 @@ def effective(
         return configured
     began, now = moved.get(pk, (None, 0))
     return rule.clamp(now if began == configured else configured)
+
+
+def _exemptions(
+    policy: Policy, ipv6_prefix: int
+) -> tuple[frozenset[str], tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]]:
+    """The subjects that the policy does not limit: single ones, and networks of addresses."""
+    exempt, networks = set(), []
+    for subject in map(str, policy.exempt):
+        if policy.scope == "ip" and "/" in subject:
+            networks.append(ipaddress.ip_network(subject, strict=False))
+        else:
+            exempt.add(_subject(policy.scope, subject, ipv6_prefix))
+    return frozenset(exempt), tuple(networks)
+
+
+def _overrides(policy: Policy, rows: list[Override], ipv6_prefix: int) -> dict[tuple[str, str], CompiledOverride]:
+    """By project and subject."""
+    return {
+        (row.project.slug if row.project else "", _subject(policy.scope, row.key, ipv6_prefix)): CompiledOverride(
+            row.limit, row.until.timestamp() if row.until else None
+        )
+        for row in rows
+    }
 
 
 def _subject(scope: str, text: str, ipv6_prefix: int) -> str:

@@ -54,17 +54,7 @@ def limits_for(
     method = method.upper() if method else None
     charged = cost_of(cost, method, path, config)
     tiers = _tiers(project, user, config)
-    address, address_subject = None, ""
-    if ip is not None:
-        address = addresses.parse(ip)
-        action, name = config.networks.find(address)
-        if action == "deny":
-            raise NetworkDenied(name)
-        if action == "allow":
-            address = None
-        else:
-            address_subject = addresses.subject(address, settings.IPV6_PREFIX)
-
+    address, address_subject = _limited_address(ip, config) if ip is not None else (None, "")
     slug = project or ""
     now = config.now()
     by_scope: tuple[list[Limit], ...] = ([], [], [], [], [], [], [])
@@ -89,6 +79,17 @@ def limits_for(
                 continue
             by_scope[place].append(policy.limit_for(subject, slug, charged.get(policy.unit, 0), now, priority))
     return tuple(limit for limits in by_scope for limit in limits)
+
+
+def _limited_address(ip: str, config: ConfigSnapshot) -> tuple[addresses.Address | None, str]:
+    """The address and its subject; None for an address that is let through. Raises `NetworkDenied`, `BadAddress`."""
+    address = addresses.parse(ip)
+    action, name = config.networks.find(address)
+    if action == "deny":
+        raise NetworkDenied(name)
+    if action == "allow":
+        return None, ""
+    return address, addresses.subject(address, settings.IPV6_PREFIX)
 
 
 def cost_of(

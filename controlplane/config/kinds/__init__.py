@@ -3,11 +3,12 @@
 from controlplane.config.kinds.alerts import Alerts
 from controlplane.config.kinds.base import Kind
 from controlplane.config.kinds.policies import Overrides, Policies
+from controlplane.config.kinds.pools import Pools
+from controlplane.config.kinds.providers import Providers
 from controlplane.config.kinds.queues import Queues, RetryPolicies
 from controlplane.config.kinds.recurring import RecurringJobs
 from controlplane.config.kinds.tenants import Projects, Tiers
 from controlplane.config.kinds.traffic import CostRules, Networks
-from controlplane.config.kinds.upstreams import Pools, Providers
 
 ALL: tuple[Kind, ...] = (
     Tiers(),

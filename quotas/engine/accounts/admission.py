@@ -15,7 +15,7 @@ from quotas.engine.accounts.packed_pool import AccountKeys, PackedDemand, Packed
 from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys, digest, subject
 from quotas.engine.limits import codec
-from quotas.engine.limits.limiter import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
+from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
 from quotas.engine.redis.scripts import EMPTY, Call, Script, bulk, load, packed
 from quotas.engine.types import Admission, AdmitRequest, Decision, Limit, LimitState, PoolSpec
 

@@ -20,8 +20,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.limits.limiter import CheckRequest, Limiter
+from quotas.engine.limits.limiter import Limiter
 from quotas.engine.limits.reference import ReferenceLimiter
+from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.redis.transport import Transport
 from quotas.engine.types import Decision, Limit, LimitState, Settlement
 

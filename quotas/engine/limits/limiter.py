@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quotas.engine.costs import check_amounts
 from quotas.engine.errors import IdempotencyConflict, LimiterUnavailable
 from quotas.engine.ids import random_id
-from quotas.engine.keys import SHOWN, Keys, digest, parse_member, subject
-from quotas.engine.limits import codec
+from quotas.engine.keys import Keys, digest
+from quotas.engine.limits import codec, settlement
+from quotas.engine.limits.counters import Counters
 from quotas.engine.limits.packed import PackedLimit
+from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, CheckRequest, in_order
 from quotas.engine.redis.scripts import EMPTY, Call, bulk, load, packed
 from quotas.engine.redis.transport import Reply, Transport
-from quotas.engine.types import SCOPE_ORDER, Decision, Limit, LimitState, Settlement
+from quotas.engine.types import Decision, Limit, LimitState, Settlement
 
 if TYPE_CHECKING:
     import redis as redis_py
     from redis.cluster import RedisCluster
-
-RESERVATION_LIFE = 600.0
-"""Seconds that a reservation waits to be settled, unless a concurrency lease says otherwise."""
-INDEX_SIZE = 10_000
-"""Recent subjects that are remembered per policy."""
-
-_RANK = {scope: number for number, scope in enumerate(SCOPE_ORDER)}
-_LAST = len(SCOPE_ORDER)
-_encode = json.JSONEncoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class CheckRequest:
-    """One check of `check_many`: the arguments of `Limiter.check`."""
-
-    limits: Sequence[Limit]
-    dry_run: bool = False
-    bypass: bool = False
-    token: str = ""
-    token_body: str = ""
-    reserve: bool | None = None
 
 
 @dataclass(slots=True)
@@ -56,27 +35,7 @@ class Prepared:
     bypass: bool
 
 
-def in_order(limits: Sequence[Limit]) -> Sequence[Limit]:
-    """The limits as they are reported: by scope (SCOPE_ORDER), else as given."""
-    last = -1
-    for limit in limits:
-        rank = _RANK.get(limit.scope, _LAST)
-        if rank < last:
-            return sorted(limits, key=lambda limit: _RANK.get(limit.scope, _LAST))
-        last = rank
-    return limits
-
-
-def wants_reservation(limits: Iterable[Limit]) -> bool:
-    """True when actual use is charged later (a unit other than requests, whatever it costs ahead), or a slot must be given
-    back."""
-    return any(
-        limit.limit is not None and (limit.cost > 0 if limit.algorithm == "concurrency" else limit.unit != "requests")
-        for limit in limits
-    )
-
-
-class Limiter:
+class Limiter(Counters):
     """Checks, settles, shows and resets limits on one Redis or Valkey server.
 
     `redis` is a redis-py client; its connections are only used as a model (address, credentials, TLS). `timeout` in
@@ -94,14 +53,10 @@ class Limiter:
         clock: Callable[[], int] | None = None,
         timeout: float | None = None,
     ) -> None:
-        self.keys = Keys(prefix)
-        self.clock = clock
-        self.transport = Transport(redis, tag=self.keys.tag, timeout=timeout)
+        keys = Keys(prefix)
+        super().__init__(Transport(redis, tag=keys.tag, timeout=timeout), keys, clock)
         self._check = load("check")
-        self._peek = load("check", read_only=True)
         self._settle = load("settle")
-        self._ahead = 0
-        """Microseconds by which the server's clock was seen ahead of ours: for calendar boundaries only."""
 
     # -- checking ------------------------------------------------------------------------------------------------
 
@@ -161,10 +116,6 @@ class Limiter:
         self._ahead = int(codec.STATUS.unpack_from(reply)[1]) - time.time_ns() // 1000
         return True
 
-    def now(self) -> int:
-        """A guess at the server's time in microseconds, without asking it."""
-        return self.clock() if self.clock else time.time_ns() // 1000 + self._ahead
-
     def _prepare(
         self, limits: Sequence[Limit], dry_run: bool, bypass: bool, token: str, token_body: str, reserve: bool | None
     ) -> Prepared:
@@ -177,7 +128,7 @@ class Limiter:
         parts: list[bytes] = []
         indexes: list[bytes] = []
         members: list[bytes] = []
-        reserves, leases = False, []
+        reserves, slot_life = False, 0.0
         for limit in limits:
             if limit.limit is None:
                 continue
@@ -193,34 +144,42 @@ class Limiter:
             if one.reserves:
                 reserves = True
                 if one.takes_slot:
-                    leases.append(limit.lease_ttl)
+                    slot_life = max(slot_life, limit.lease_ttl)
         count = len(limiting)
         if len(set(counters)) != count:
             raise ValueError("one check names the same counter twice")
         parts += indexes
-        flags = (codec.DRY_RUN if dry_run else 0) | (codec.BYPASS if bypass else 0)
-        reservation, slot, life, body = None, EMPTY, RESERVATION_LIFE, EMPTY
+        flags, reservation, slot, body = codec.DRY_RUN, None, EMPTY, EMPTY
         if not dry_run:
-            if leases:
-                life = max(leases)
-            if reserves if reserve is None else reserve:
-                reservation = random_id()
-                slot = bulk(reservation.encode())
-                parts.append(bulk(keys.reservation(reservation)))
-                flags |= codec.RESERVE
-            elif leases:
-                slot = bulk(random_id().encode())
-            if token:
-                parts.append(bulk(keys.token(token)))
-                body = bulk(digest(token_body).encode())
-                flags |= codec.TOKEN
+            wanted = reserves if reserve is None else reserve
+            flags, reservation, slot, body = self._charge(parts, wanted, slot_life > 0, token, token_body)
+        if bypass:
+            flags |= codec.BYPASS
         sent = len(parts)
-        specs[0] = codec.HEAD.pack(count, flags, life * 1000, INDEX_SIZE)
+        specs[0] = codec.HEAD.pack(count, flags, (slot_life or RESERVATION_LIFE) * 1000, INDEX_SIZE)
         parts += (EMPTY if self.clock is None else bulk(b"%d" % now), bulk(b"".join(specs)), slot, body)
         parts += members
         script = self._peek if dry_run else self._check
         call = Call(script, (), (), packed(script, sent, 4 + count, *parts))
         return Prepared(limits, limiting, counters, call, reservation, bypass)
+
+    def _charge(
+        self, parts: list[bytes], reserve: bool, takes_slot: bool, token: str, token_body: str
+    ) -> tuple[int, str | None, bytes, bytes]:
+        """Flags, reservation, lease of a slot and the token's body of a check that charges; adds its keys to `parts`."""
+        flags, reservation, slot, body = 0, None, EMPTY, EMPTY
+        if reserve:
+            reservation = random_id()
+            slot = bulk(reservation.encode())
+            parts.append(bulk(self.keys.reservation(reservation)))
+            flags = codec.RESERVE
+        elif takes_slot:
+            slot = bulk(random_id().encode())
+        if token:
+            parts.append(bulk(self.keys.token(token)))
+            body = bulk(digest(token_body).encode())
+            flags |= codec.TOKEN
+        return flags, reservation, slot, body
 
     def decode(self, prepared: Prepared, reply: Reply) -> Decision:
         """The decision in a reply. `reply` does not matter if nothing limits, since nothing was sent then."""
@@ -292,42 +251,14 @@ class Limiter:
 
         `reserved`: the reservation's counters, where they are known; its record is not read for them then.
         """
-        if not reserved:
-            record = yield "GET", self.keys.reservation(reservation)
-            if record is None:
-                return None
-            if record.startswith(b"="):
-                return self._settlement(reservation, record, repeated=True)
-            reserved = record.partition(b"\n")[0].split()
-        actual = dict(actual or {})
-        check_amounts(actual)
-        note = self._note(actual, reserved)
-        settled = yield self._settle_call(reservation, actual, reserved, note)
-        if settled is None:
-            return None
-        repeated = not settled.startswith(b"=" + note.encode())
-        found = self._settlement(reservation, settled, repeated=repeated)
-        return found if repeated else replace(found, limits=tuple(map(self.keys.limit_of, reserved)))
+        return settlement.steps(self.keys, self._settle, reservation, dict(actual or {}), self._now(), reserved)
 
     def settle_call(self, reservation: str, actual: Mapping[str, int], reserved: Sequence[bytes]) -> Call:
         """The script that settles a reservation whose counters are known, for whoever needs no answer."""
-        check_amounts(actual)
-        return self._settle_call(reservation, actual, reserved, self._note(actual, reserved))
+        return settlement.call(self.keys, self._settle, reservation, actual, self._now(), reserved)
 
-    def _note(self, actual: Mapping[str, int], reserved: Sequence[bytes]) -> str:
-        """What a repeated settlement is answered from: the actual use, and the unit of each counter."""
-        names = {self.keys.unit(unit): unit for unit in actual}
-        units = [self.keys.unit_of(counter) for counter in reserved]
-        return _encode({"actual": dict(actual), "units": [names.get(unit, unit) for unit in units]})
-
-    def _settle_call(self, reservation: str, actual: Mapping[str, int], reserved: Sequence[bytes], note: str) -> Call:
-        named = {self.keys.unit(unit): used for unit, used in actual.items()}
-        amounts = b"".join([codec.DOUBLE.pack(named.get(self.keys.unit_of(counter), -1)) for counter in reserved])
-        return Call(
-            self._settle,
-            [self.keys.reservation(reservation), *reserved, *map(self.keys.index_of, reserved)],
-            [b"" if self.clock is None else b"%d" % self.clock(), amounts, reservation, INDEX_SIZE, note],
-        )
+    def _now(self) -> bytes:
+        return b"" if self.clock is None else b"%d" % self.clock()
 
     def units_of(self, reservation: str) -> frozenset[str]:
         """The units of an open reservation, as keys spell them; empty for one that is settled or not known."""
@@ -336,87 +267,6 @@ class Limiter:
             return frozenset()
         return frozenset(map(self.keys.unit_of, record.partition(b"\n")[0].split()))
 
-    @staticmethod
-    def _settlement(reservation: str, settled: bytes, *, repeated: bool) -> Settlement:
-        text, _, packed = settled[1:].partition(b"\n")
-        note = json.loads(text)
-        refunded: dict[str, int] = {}
-        for unit, (back,) in zip(note["units"], codec.DOUBLE.iter_unpack(packed), strict=True):
-            if unit not in note["actual"]:
-                continue
-            back = int(back)
-            # Of several limits in one unit, the one that moved the most gives the unit's total.
-            if unit not in refunded or abs(back) > abs(refunded[unit]):
-                refunded[unit] = back
-        return Settlement(reservation, note["actual"], refunded, repeated)
-
-    # -- showing and resetting -----------------------------------------------------------------------------------
-
     def peek(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
         """The present state of the limits, and whether their costs would pass. Charges nothing and creates no key."""
         return self.check(limits, dry_run=True).limits
-
-    def usage(
-        self, templates: Iterable[Limit], *, page: int = 500, space_of: Callable[[str], str] | None = None
-    ) -> Iterator[LimitState]:
-        """Every recent subject of these policies with what it has used, newest first per policy.
-
-        A template's own subject and partition don't matter. Subjects longer than 256 characters are shown cut.
-        `space_of` gives the present space of a partition: counters of earlier ones are left out.
-        """
-        for template in templates:
-            if template.limit is None:
-                continue
-            start = 0
-            while members := self.transport.command(
-                "ZREVRANGE", self.keys.index(template), str(start), str(start + page - 1)
-            ):
-                start += page
-                yield from self._usage_of(template, members, space_of)
-
-    def _usage_of(
-        self, template: Limit, members: Sequence[bytes], space_of: Callable[[str], str] | None
-    ) -> Iterator[LimitState]:
-        shown, calls = [], []
-        spec = codec.pack_spec(replace(template, cost=0), self.now())
-        now = b"" if self.clock is None else b"%d" % self.clock()
-        head = codec.HEAD.pack(1, codec.DRY_RUN, 0, INDEX_SIZE)
-        index = self.keys.index(template)
-        for member in members:
-            hashed, partition, name = parse_member(member)
-            # Of a name that is cut the hash can't be found again.
-            if space_of and len(name) < SHOWN and hashed != subject(partition, name, space_of(partition))[0]:
-                continue
-            shown.append((partition, name))
-            key = self.keys.counter_of(template, hashed)
-            calls.append(Call(self._peek, [key, index], [now, head + spec, b"", b"", member]))
-        for (partition, name), reply in zip(shown, self.transport.run_many(calls), strict=True):
-            status, moment = codec.STATUS.unpack_from(reply)
-            if status == codec.STALE:
-                continue
-            seen = replace(template, partition=partition, subject=name)
-            state = codec.states_of([seen], reply, int(moment))[0][0]
-            if state.used:
-                yield state
-
-    def reset(self, limits: Sequence[Limit]) -> int:
-        """Clear these limits' counters. Returns how many there were."""
-        if not limits:
-            return 0
-        return int(self.transport.command("DEL", *(self.keys.counter(limit) for limit in limits)))
-
-    def reset_policy(self, limit_id: str) -> int:
-        """Clear every counter that a policy ever had, of all generations. Returns how many there were."""
-        counters, indexes = self.keys.of_policy(limit_id)
-        cleared = self._clear(counters)
-        self._clear(indexes)
-        return cleared
-
-    def _clear(self, pattern: str) -> int:
-        cleared, cursor = 0, b"0"
-        while True:
-            cursor, keys = self.transport.command("SCAN", cursor, "MATCH", pattern, "COUNT", "1000")
-            if keys:
-                cleared += int(self.transport.command("UNLINK", *keys))
-            if cursor == b"0":
-                return cleared

@@ -17,7 +17,7 @@ from quotas.engine.errors import IdempotencyConflict
 from quotas.engine.keys import Keys, subject
 from quotas.engine.limits import codec
 from quotas.engine.limits.cells import EMPTY, Cell, Spec, StaleBoundaries, Tags, Verdict
-from quotas.engine.limits.limiter import INDEX_SIZE, RESERVATION_LIFE, CheckRequest, in_order, wants_reservation
+from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, CheckRequest, in_order, wants_reservation
 from quotas.engine.types import Decision, Limit, LimitState, Settlement
 
 MICROSECONDS = codec.MICROSECONDS

@@ -21,7 +21,8 @@ import redis as redis_py
 from redis.cluster import RedisCluster
 
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.limits.limiter import CheckRequest, Limiter
+from quotas.engine.limits.limiter import Limiter
+from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.limits.wait_queue import GRACE
 from quotas.engine.redis import library
 from quotas.engine.redis.library import Library

@@ -10,7 +10,8 @@ import pytest
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
-from quotas.engine.limits.limiter import CheckRequest, Limiter
+from quotas.engine.limits.limiter import Limiter
+from quotas.engine.limits.requests import CheckRequest
 from tests.integration.quotas.engine.limits.conftest import limit
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
 

@@ -14,7 +14,8 @@ import redis
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.fallback import ResilientLimiter
-from quotas.engine.limits.limiter import CheckRequest, Limiter
+from quotas.engine.limits.limiter import Limiter
+from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.redis import pipeline as pipelined
 from quotas.engine.redis.pipeline import Pipeline
 from quotas.engine.types import AdmitRequest

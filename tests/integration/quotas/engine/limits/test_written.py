@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import redis
 
-from quotas.engine.limits.limiter import CheckRequest, Limiter
+from quotas.engine.limits.limiter import Limiter
+from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.types import ALGORITHMS
 from tests.integration.quotas.engine.limits.conftest import limit
 
