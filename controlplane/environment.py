@@ -161,6 +161,7 @@ class Environment:
     retention_days: float = variable("SLUICE_RETENTION_DAYS", number(0), 7.0)
     retention_count: int = variable("SLUICE_RETENTION_COUNT", whole(0), 1_000_000)
 
+    public_url: str | None = variable("SLUICE_PUBLIC_URL", url("http", "https"), None)
     alert_calm: float = variable("SLUICE_ALERT_CALM", number(0), 30.0)
     alert_error_rate: float = variable("SLUICE_ALERT_ERROR_RATE", number(0, 1), 0.2)
     alert_failure_rate: float = variable("SLUICE_ALERT_FAILURE_RATE", number(0, 1), 0.1)

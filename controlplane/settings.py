@@ -8,7 +8,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
-from controlplane import environment
+from controlplane import __version__, environment
 from controlplane.instance import Instance
 from controlplane.paths import PACKAGE_DIR
 from controlplane.unfold import UNFOLD as UNFOLD  # read by the admin's theme
@@ -36,11 +36,14 @@ WORKER_GRACE = ENV.grace
 STUCK_AFTER = ENV.stuck_after
 MAX_JOBS = ENV.max_jobs
 MAX_MEMORY = ENV.max_memory
+VERSION = __version__
 RETENTION_DAYS = ENV.retention_days
 RETENTION_COUNT = ENV.retention_count
 _LOOPBACK = environment.networks("127.0.0.0/8,::1/128") if EMBEDDED_SQL else ()
 REDACT_NAMES = ENV.redact_names
 CALLBACK_NETWORKS = list(_LOOPBACK if ENV.callback_networks is None else ENV.callback_networks)
+PUBLIC_URL = (ENV.public_url or "").rstrip("/")
+"""Where people reach the admin site: for links in notices of alerts."""
 ALERT_CALM = ENV.alert_calm
 """Seconds for which a problem must be over before its alert ends."""
 ALERT_ERROR_RATE = ENV.alert_error_rate
@@ -92,6 +95,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "controlplane.admin.toolbar.tools",
             ],
         },
     }
@@ -128,6 +132,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+PASSWORD_RESET_TIMEOUT = 3 * 86400
+"""Seconds for which a one-time link to choose a password works."""
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 SESSION_COOKIE_HTTPONLY = True

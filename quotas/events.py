@@ -271,6 +271,15 @@ class ServiceUnavailable(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoginThrottled(Event):
+    """Too many failed logins came from `address` or for one name; `limit` says which. `retry_after` is in seconds."""
+
+    limit: str
+    address: str
+    retry_after: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeadershipEnded(Event):
     """A dispatcher found that another one leads."""
 

@@ -16,7 +16,7 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from controlplane.alerts import records
-from controlplane.alerts.kinds import KINDS
+from controlplane.alerts.kinds import KINDS, NEXT
 from controlplane.models import Alert
 from queues.models import Queue
 from quotas.admin.audit import actor_of
@@ -27,6 +27,7 @@ from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.admin.visibility import project_ids
 from quotas.models import Account, Policy, Pool, Project
+from quotas.permissions import may_act
 
 
 class OverFilter(admin.SimpleListFilter):
@@ -113,12 +114,13 @@ class AlertAdmin(ReadOnlyAdmin):
         ),
     ]
     fieldsets = [
-        (None, {"fields": [("shown_severity", "shown_kind"), "shown_subject", "summary"]}),
+        (None, {"fields": [("shown_severity", "shown_kind"), "shown_subject", "summary", "shown_next"]}),
         ("When", {"fields": [("opened_at", "last_seen"), ("count", "shown_state"), ("shown_acknowledged",)]}),
         ("Notifications", {"fields": ["shown_notices"]}),
     ]
     readonly_fields = [
         "shown_subject",
+        "shown_next",
         "shown_severity",
         "shown_kind",
         "shown_state",
@@ -136,6 +138,10 @@ class AlertAdmin(ReadOnlyAdmin):
         act=lambda request, row, dialog: _resolve(request, row, why(dialog)),
         question="Resolve this alert?", detail="It reopens only on a new occurrence.",
     )  # fmt: skip
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """An alert is for whoever may act on something that alerts are about."""
+        return may_act(request.user)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
@@ -155,6 +161,10 @@ class AlertAdmin(ReadOnlyAdmin):
         """With a link to the alert's object."""
         address = target_of(row)
         return format_html('<a class="sl-link" href="{}">{}</a>', address, row.subject) if address else row.subject
+
+    @display(description="Next")
+    def shown_next(self, row: Alert) -> str:
+        return NEXT.get(row.kind, "–")
 
     @display(description="Kind")
     def shown_kind(self, row: Alert) -> str:

@@ -11,13 +11,14 @@ from django.http import HttpRequest
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminPasswordWidget
 
-from controlplane.alerts import channels, outbox
+from controlplane.alerts import channels, conditions, outbox
 from controlplane.alerts.kinds import KINDS
 from controlplane.models import AlertNotice, AlertRule
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import Refused
 from quotas.admin.dialogs import why
+from quotas.admin.fields import LinesField
 from quotas.admin.reason_action import reason_action
 
 ADDRESS_HELP = (
@@ -27,7 +28,13 @@ ADDRESS_HELP = (
 
 
 class AlertRuleForm(ReasonForm):
-    when = forms.MultipleChoiceField(choices=tuple(KINDS.items()), widget=UnfoldAdminCheckboxSelectMultipleWidget)
+    when = forms.MultipleChoiceField(
+        choices=tuple(KINDS.items()), required=False, widget=UnfoldAdminCheckboxSelectMultipleWidget
+    )
+    conditions = LinesField(
+        help_text="One on each line: `dead_letters > 5% in 10m`, `dead_letters > 20 in 1h of imports`, `call_errors > 10% in"
+        " 5m of llm`. A share needs at least 10 jobs or calls. `of` names one queue or pool."
+    )
     to = forms.CharField(
         required=False,
         strip=True,
@@ -41,6 +48,18 @@ class AlertRuleForm(ReasonForm):
         if self.instance.pk is None and "to" in self.fields:
             self.fields["to"].required = True
             self.fields["to"].help_text = ADDRESS_HELP
+
+    def clean_conditions(self) -> list[str]:
+        try:
+            return [str(conditions.parse(text)) for text in self.cleaned_data["conditions"]]
+        except conditions.BadCondition as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean()
+        if not given.get("when") and not given.get("conditions") and "conditions" not in self.errors:
+            self.add_error("when", "Choose a kind of alert, or enter a condition.")
+        return given
 
     def clean_to(self) -> Any:
         given = self.cleaned_data["to"]
@@ -62,10 +81,10 @@ def _send_test(request: HttpRequest, row: AlertRule, reason: str) -> str:
 class AlertRuleAdmin(SluiceAdmin):
     empty_text = "An alert rule sends alerts of some kinds to a webhook, by mail or to a chat."
     form = AlertRuleForm
-    list_display = ["name", "shown_when", "enabled", "shown_last"]
+    list_display = ["name", "shown_when", "shown_conditions", "enabled", "shown_last"]
     search_fields = ["name"]
     actions_detail = ["send_test"]
-    fieldsets = [(None, {"fields": [("name", "enabled"), "when", "to"]})]
+    fieldsets = [(None, {"fields": [("name", "enabled"), "when", "conditions", "to"]})]
 
     send_test = reason_action(
         "send_test", "Send a test", path="test", icon="send", permission="change", submit="Send",
@@ -88,15 +107,21 @@ class AlertRuleAdmin(SluiceAdmin):
         sets = super().get_fieldsets(request, obj)
         if obj is None or self.has_change_permission(request, obj):
             return sets
-        return [(None, {"fields": [("name", "enabled"), "shown_when"]})]
+        return [(None, {"fields": [("name", "enabled"), "shown_when", "shown_conditions"]})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         may = obj is None or self.has_change_permission(request, obj)
-        return super().get_readonly_fields(request, obj) if may else ["name", "enabled", "shown_when"]
+        return (
+            super().get_readonly_fields(request, obj) if may else ["name", "enabled", "shown_when", "shown_conditions"]
+        )
 
     @display(description="When")
     def shown_when(self, row: AlertRule) -> str:
         return ", ".join(kind.replace("_", " ") for kind in row.when)
+
+    @display(description="Conditions")
+    def shown_conditions(self, row: AlertRule) -> str:
+        return "; ".join(row.conditions) or "–"
 
     @display(description="Last notification")
     def shown_last(self, row: AlertRule) -> str:

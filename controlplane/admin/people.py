@@ -1,83 +1,67 @@
-"""People who sign in, and the roles that they have."""
+"""People who sign in."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin
-from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group, User
-from django.db.models import Model
-from django.http import HttpRequest
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from quotas import events
-from quotas.admin.audit import actor_of, changes
-from quotas.admin.deletion import DeletesWithReason
+from controlplane.admin import invitation
+from controlplane.admin.access_log import AuditedAdmin, record
+from controlplane.admin.rank import grantable, outranks
+from quotas.admin.audit import actor_of
+from quotas.admin.bulk import Refused
+from quotas.admin.dialogs import why
 from quotas.admin.reason import ReasonField
+from quotas.admin.reason_action import reason_action
 
 admin.site.unregister(User)
-admin.site.unregister(Group)
-
-
-def facts(row: Model) -> dict[str, Any]:
-    """The members of a person or role that the audit log stores; never a password."""
-    if isinstance(row, User):
-        return {
-            "username": row.username,
-            "email": row.email,
-            "name": row.get_full_name(),
-            "active": row.is_active,
-            "staff": row.is_staff,
-            "superuser": row.is_superuser,
-            "roles": sorted(row.groups.values_list("name", flat=True)),
-            "permissions": sorted(row.user_permissions.values_list("codename", flat=True)),
-        }
-    assert isinstance(row, Group)
-    return {"name": row.name, "permissions": sorted(row.permissions.values_list("codename", flat=True))}
 
 
 class PersonAddForm(UserCreationForm):
+    """Without a password the person gets a one-time link to choose one."""
+
     reason = ReasonField(required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["is_staff"].initial = True  # a person who can't sign in to this site is of no use
+        for name in ("password1", "password2"):
+            self.fields[name].required = False
+        self.fields["password1"].help_text = "Leave both blank to get a link by which the person chooses a password."
+
+    def validate_passwords(self, *args: Any, **kwargs: Any) -> None:
+        if not self.cleaned_data.get("password1") and not self.cleaned_data.get("password2"):
+            self.cleaned_data["usable_password"] = "false"
+        super().validate_passwords(*args, **kwargs)
 
 
 class PersonChangeForm(UserChangeForm):
     reason = ReasonField(required=False)
 
 
-class RoleForm(forms.ModelForm):
-    reason = ReasonField(required=False)
+def _invite(request: HttpRequest, user: User, reason: str) -> None:
+    if user.pk == request.user.pk:
+        raise Refused("Change your own password with the menu at the bottom of the navigation.")
+    if not user.is_active:
+        raise Refused(f"{user} is not active: activate the account first.")
+    invitation.show(request, user)
+    record(actor_of(request), user, "invite", None, {"password": "replaced by a one-time link"}, reason)
 
 
-class AuditedAdmin(DeletesWithReason):
-    """Changes of permissions are recorded in the audit log, with before, after and reason."""
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        request._sluice_before = facts(self.model._default_manager.get(pk=obj.pk)) if change else None  # type: ignore[attr-defined]
-        super().save_model(request, obj, form, change)
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """The entry is written here, when roles and permissions are saved too."""
-        super().save_related(request, form, formsets, change)
-        before, after = request._sluice_before, facts(form.instance)  # type: ignore[attr-defined]
-        if before is None or before != after:
-            self.record(
-                request, form.instance, "change" if change else "create", before, after, form.cleaned_data["reason"]
-            )
-
-    def record_delete(self, request: HttpRequest, obj: Any, reason: str) -> None:
-        self.record(request, obj, "delete", facts(obj), None, reason)
-
-    def record(self, request: HttpRequest, obj: Any, verb: str, before: Any, after: Any, reason: str) -> None:
-        noun = obj._meta.model_name
-        before, after = changes(before, after)
-        events.emit(events.OperatorActed(actor_of(request), f"{noun}.{verb}", f"{noun}:{obj}", before, after, reason))
+def _set_active(request: HttpRequest, user: User, active: bool, reason: str) -> None:
+    if user.pk == request.user.pk:
+        raise Refused("You can't deactivate yourself.")
+    if user.is_active == active:
+        raise Refused(f"{user} is {'active' if active else 'inactive'} already.")
+    user.is_active = active
+    user.save(update_fields=["is_active"])
+    record(actor_of(request), user, "change", {"active": not active}, {"active": active}, reason)
 
 
 @admin.register(User)
@@ -87,9 +71,10 @@ class UserAdmin(AuditedAdmin, DjangoUserAdmin):
     change_password_form = AdminPasswordChangeForm
     list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "last_login")
     list_filter = ("is_active", "is_staff", "groups")
+    actions_detail = ["invite", "deactivate", "activate"]
     # Named here, since the theme's own empty `add_fieldsets` would hide Django's.
     add_fieldsets = (
-        (None, {"fields": ("username", "password1", "password2")}),
+        (None, {"fields": ("username", "email", "password1", "password2")}),
         ("Access", {"fields": ("is_staff", "groups")}),
         ("Audit", {"fields": ("reason",)}),
     )
@@ -102,38 +87,63 @@ class UserAdmin(AuditedAdmin, DjangoUserAdmin):
     )
     readonly_fields = ("last_login", "date_joined")
 
+    invite = reason_action(
+        "invite", "New sign-in link", icon="link", permission="change", submit="Make the link",
+        act=lambda request, user, dialog: _invite(request, user, why(dialog)),
+        question="Make a one-time link?",
+        detail="The person chooses a password with it. The present password and earlier links stop working at once.",
+    )  # fmt: skip
+    deactivate = reason_action(
+        "deactivate", "Deactivate", icon="person_off", permission="change", variant=ActionVariant.DANGER,
+        act=lambda request, user, dialog: _set_active(request, user, False, why(dialog)), done="{row} is deactivated.",
+        question="Deactivate this person?", detail="Sessions end at once. The audit log keeps the name.",
+    )  # fmt: skip
+    activate = reason_action(
+        "activate", "Activate", icon="person", permission="change", variant=ActionVariant.SUCCESS,
+        act=lambda request, user, dialog: _set_active(request, user, True, why(dialog)), done="{row} is active.",
+        question="Activate this person?", detail="The person can sign in again with the same password and roles.",
+    )  # fmt: skip
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        """Only the buttons that would change something."""
+        row = self.get_object(request, str(object_id))
+        idle = set() if row is None else {"activate"} if row.is_active else {"deactivate", "invite"}
+        if row is not None and (row.pk == request.user.pk or outranks(row, request.user)):
+            idle |= {"deactivate", "activate", "invite"}
+        return [
+            one
+            for one in super().get_actions_detail(request, object_id)
+            if one.action_name.rpartition("_")[2] not in idle
+        ]
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Only a superuser can create superusers or grant single permissions."""
+        """Only a superuser can create superusers or grant single permissions; nobody deactivates themselves."""
         found = tuple(super().get_readonly_fields(request, obj))
+        if obj is not None and obj.pk == request.user.pk:
+            found = (*found, "is_active", "is_staff")
         return found if request.user.is_superuser else (*found, "is_superuser", "user_permissions")
 
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "groups":
+            kwargs["queryset"] = grantable(request.user)
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        if obj is not None and obj.is_superuser and not request.user.is_superuser:
-            return False
-        return super().has_change_permission(request, obj)
+        return self._reaches(request, obj) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        if obj is not None and obj.is_superuser and not request.user.is_superuser:
-            return False
-        return super().has_delete_permission(request, obj)
+        return self._reaches(request, obj) and super().has_delete_permission(request, obj)
+
+    def _reaches(self, request: HttpRequest, obj: Any) -> bool:
+        return obj is None or not outranks(obj, request.user)
+
+    def response_add(self, request: HttpRequest, obj: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not obj.has_usable_password():
+            invitation.show(request, obj)
+        answer: HttpResponse = super().response_add(request, obj, *args, **kwargs)
+        return answer
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
         if not hasattr(request, "_sluice_before"):  # Django's page for a new password, which saves by itself
             self.record(request, obj, "change", {"password": "set"}, {"password": "replaced"}, "")
         return super().log_change(request, obj, message)
-
-
-@admin.register(Group)
-class GroupAdmin(AuditedAdmin, DjangoGroupAdmin):
-    form = RoleForm
-    fieldsets = ((None, {"fields": ("name", "permissions")}), ("Audit", {"fields": ("reason",)}))
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Only a superuser can change what a role may do."""
-        return request.user.is_superuser
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return request.user.is_superuser
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.is_superuser

@@ -8,7 +8,8 @@ from typing import Any
 from django.db.models import Exists, OuterRef, QuerySet
 
 from controlplane.alerts import channels
-from controlplane.alerts.kinds import KINDS
+from controlplane.alerts.kinds import KINDS, NEXT
+from controlplane.alerts.presenter import alert_shape, link_of
 from controlplane.models import Alert, AlertNotice, AlertRule
 from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
@@ -93,29 +94,17 @@ def text_of(notice: AlertNotice) -> str:
     ]
     if notice.event == "resolved" and alert.resolved_at is not None:
         lines.append(f"Resolved at {alert.resolved_at:%Y-%m-%d %H:%M:%S} UTC.")
+    elif alert.kind in NEXT:
+        lines.append(f"Next: {NEXT[alert.kind]}")
+    if link := link_of(alert):
+        lines.append(link)
     return "\n".join(lines)
 
 
 def document_of(notice: AlertNotice) -> dict[str, Any]:
     """What a webhook gets."""
-    return {"type": f"alert.{notice.event}", "timestamp": rfc3339(notice.created_at), "data": shape(notice.alert)}
-
-
-def shape(alert: Alert) -> dict[str, Any]:
-    """An alert as the API shows it."""
     return {
-        "id": alert.uid,
-        "kind": alert.kind,
-        "subject": alert.subject,
-        "project": alert.project,
-        "severity": alert.severity,
-        "summary": alert.summary,
-        "facts": alert.facts,
-        "opened_at": rfc3339(alert.opened_at),
-        "last_seen": rfc3339(alert.last_seen),
-        "count": alert.count,
-        "acknowledged_at": rfc3339(alert.acknowledged_at),
-        "acknowledged_by": alert.acknowledged_by,
-        "resolved_at": rfc3339(alert.resolved_at),
-        "resolved_by": alert.resolved_by,
+        "type": f"alert.{notice.event}",
+        "timestamp": rfc3339(notice.created_at),
+        "data": alert_shape(notice.alert),
     }

@@ -6,7 +6,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from controlplane.alerts import outbox
-from controlplane.alerts.kinds import Trouble, rank
+from controlplane.alerts.kinds import CONDITION, Trouble, rank
 from controlplane.models import Alert, AlertNotice, AlertRule
 from quotas import clock, events
 
@@ -107,9 +107,14 @@ def _end(alert: Alert, by: str) -> bool:
     return ended
 
 
+def _asks(rule: AlertRule, alert: Alert) -> bool:
+    """Whether the rule names the kind, or the alert is about a condition of its own."""
+    return alert.kind in rule.when or (alert.kind == CONDITION and alert.facts.get("rule") == rule.name)
+
+
 def _notify(alert: Alert, event: str) -> None:
     """Write notices for the rules that ask for it, and emit the event."""
-    rules = [rule for rule in AlertRule.objects.filter(enabled=True).defer("to") if alert.kind in rule.when]
+    rules = [rule for rule in AlertRule.objects.filter(enabled=True).defer("to") if _asks(rule, alert)]
     now = clock.now()
     AlertNotice.objects.bulk_create(
         outbox.write(AlertNotice(alert=alert, rule=rule, event=event, created_at=now, due_at=now)) for rule in rules

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db.models import Count, Max
 
-from controlplane.alerts import records, summaries
+from controlplane.alerts import conditions, records, summaries
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert
 from queues.models import DeadLetter, Job, Queue
@@ -59,7 +59,12 @@ class Watch:
         now = clock.now()
         known = {(alert.kind, alert.subject): alert for alert in Alert.objects.filter(resolved_at=None)}
         if fresh := self._looks % SLOW == 0:
-            self._counted = [*_backlogs(now, known), *_failures(now, known), *_letters()]
+            self._counted = [
+                *_backlogs(now, known),
+                *_failures(now, known),
+                *_letters(),
+                *conditions.troubles(now, known.__contains__),
+            ]
             Alert.objects.filter(resolved_at__lt=now - KEPT).delete()
         self._looks += 1
         rows = list(Account.objects.select_related("pool").defer("credential"))

@@ -54,6 +54,9 @@ class EventsView(ApiView):
     """Live events; a project's key receives those of its own project only."""
 
     scopes = {"GET": "read"}
+    session_needs = frozenset(
+        {"queues.view_job", "queues.view_queue", "quotas.view_policy", "quotas.view_account", "controlplane.view_alert"}
+    )
 
     @extend_schema(
         operation_id="events",

@@ -11,6 +11,11 @@ from quotas.models.names import name_validator
 class AlertRule(models.Model):
     name = models.CharField(max_length=63, unique=True, validators=[name_validator])
     when = models.JSONField(default=list, help_text="Kinds of alerts to send.")
+    conditions = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Counts and shares that raise an alert of their own, such as `dead_letters > 5% in 10m`.",
+    )
     to = EncryptedTextField(help_text="Encrypted at rest and never shown again.")
     to_env = models.CharField(
         max_length=128, blank=True, help_text="Environment variable that `apply` reads the address from."

@@ -27,6 +27,7 @@ LINES: dict[type[events.Event], tuple[Level, str]] = {
     events.LeaderChanged: ("info", "dispatcher.leads"),
     events.LeadershipEnded: ("warning", "dispatcher.leadership_ended"),
     events.LimitAdapted: ("info", "limit.adapted"),
+    events.LoginThrottled: ("warning", "login.throttled"),
     events.NoticeFailed: ("info", "alert.notice_failed"),
     events.NoticeGivenUp: ("warning", "alert.notice_given_up"),
     events.ParcelsRecovered: ("warning", "reconciler.parcels_recovered"),

@@ -21,6 +21,7 @@ from quotas.admin.bulk import Refused
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.visibility import project_ids
+from quotas.permissions import ACT_ON_JOBS
 
 
 def _stop(request: HttpRequest, action: BulkAction, reason: str) -> None:
@@ -32,6 +33,7 @@ def _stop(request: HttpRequest, action: BulkAction, reason: str) -> None:
 
 @admin.register(BulkAction)
 class BulkActionAdmin(ReadOnlyAdmin):
+    operate_permission = ACT_ON_JOBS
     empty_text = "Actions on many jobs or dead letters appear here with their progress."
     project_lookup = "project"
     list_display = ["what", "progress", "state", "actor", "reason", "created_at", "finished_at"]

@@ -23,6 +23,7 @@ from quotas.admin.bulk import bulk_action, listing
 from quotas.admin.dialogs import why
 from quotas.admin.reason_action import reason_action
 from quotas.engine.categories import OF_DEAD_JOBS
+from quotas.permissions import ACT_ON_JOBS
 
 CATEGORIES = (*OF_DEAD_JOBS, "unknown")
 
@@ -61,6 +62,8 @@ class CategoryFilter(admin.SimpleListFilter):
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ReadOnlyAdmin):
+    operate_permission = ACT_ON_JOBS
+    payload_fields = frozenset({"shown_payload"})
     empty_text = "A job that exhausts its retries or can never succeed appears here, to be replayed or discarded."
     project_lookup = "project"
     list_display = [
@@ -129,7 +132,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         detail="It is requeued with its attempts reset, under the same quotas.",
     )  # fmt: skip
     edit = reason_action(
-        "edit", "Edit and replay", icon="edit", form=dead_letter_actions.ReplayForm, submit="Replay", done="Requeued with the new payload.",
+        "edit", "Edit and replay", icon="edit", also="payload", form=dead_letter_actions.ReplayForm, submit="Replay", done="Requeued with the new payload.",
         act=lambda request, letter, dialog: dead_letter_actions.replay(request, letter, why(dialog), dialog.cleaned_data["payload"]),
         question="Replay with another payload",
         detail="The payload is checked against the job type. The one that failed stays on the dead letter.",

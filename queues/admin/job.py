@@ -23,7 +23,7 @@ from queues.admin.job_list import WhyFilter
 from queues.admin.pretty_json import pretty
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
-from queues.presenters import payload_of
+from queues.presenters.jobs import payload_of
 from queues.selectors import job_filter
 from queues.selectors.explanation import Explanation, explain
 from queues.services import cancel as cancelling
@@ -37,6 +37,7 @@ from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.engine import priorities
 from quotas.engine.priorities import PRIORITIES
+from quotas.permissions import ACT_ON_JOBS
 
 STATUSES = {
     Status.PENDING.label: "default",
@@ -85,6 +86,8 @@ class ProgressFilter(admin.SimpleListFilter):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
+    operate_permission = ACT_ON_JOBS
+    payload_fields = frozenset({"shown_payload", "shown_result"})
     empty_text = "Jobs appear here once they are submitted with POST /api/v1/jobs or from Python."
     project_lookup = "project"
     list_display = [

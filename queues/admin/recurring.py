@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.http import HttpRequest
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from queues import registry
@@ -13,6 +14,7 @@ from queues.models import Recurring
 from queues.services.recurring import is_cron
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.fields import TimeZoneField
+from quotas.permissions import may_see_payloads
 
 
 class RecurringForm(ReasonForm):
@@ -43,6 +45,7 @@ class RecurringForm(ReasonForm):
 class RecurringAdmin(SluiceAdmin):
     empty_text = "A recurring job is submitted at each tick of a cron expression."
     project_lookup = "project"
+    payload_fields = frozenset({"payload"})
     form = RecurringForm
     list_display = ["name", "enabled", "cron", "timezone", "type", "project", "next_at", "last_at", "last_error"]
     list_filter = [("project", AutocompleteSelectFilter)]
@@ -55,6 +58,10 @@ class RecurringAdmin(SluiceAdmin):
         ("Job", {"fields": ["payload"]}),
         ("State", {"fields": [("next_at", "last_at"), "last_error"]}),
     ]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """The form shows the payload, so that changing a row needs to see it."""
+        return may_see_payloads(request.user) and super().has_change_permission(request, obj)
 
     def save_model(self, request: Any, obj: Any, form: Any, change: bool) -> None:
         if {"cron", "timezone"} & set(form.changed_data):

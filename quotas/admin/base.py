@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
 from django.contrib.admin.utils import flatten_fieldsets
-from django.db.models import JSONField, Model, QuerySet
+from django.db.models import JSONField, Model, Q, QuerySet
 from django.http import Http404, HttpRequest
+from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from quotas.admin import audit
 from quotas.admin.deletion import DeletesWithReason
 from quotas.admin.reason import ReasonField
-from quotas.admin.visibility import project_ids, visible
+from quotas.admin.visibility import chosen_project, project_ids, visible
 from quotas.models import Project
+from quotas.permissions import may_see_payloads
 from quotas.services import in_use
 
 RENAMED = {"name", "slug"}
 """Fields by which other parts of the configuration and jobs name a row."""
-OPERATE = "quotas.operate"
-"""The permission to steer what runs: pause, replay, reset."""
 
 
 class ReasonForm(forms.ModelForm):
@@ -47,6 +48,10 @@ class SluiceAdmin(DeletesWithReason):
     form: type[forms.ModelForm] = ReasonForm
     project_lookup: str | None = None
     shared = False
+    operate_permission = ""
+    """Needed for the page's actions; empty: it has none that are not changes of the row."""
+    payload_fields: frozenset[str] = frozenset()
+    """Fields that only people who may see payloads are shown."""
     empty_text = ""
     """What an empty list says that it is for."""
     list_fullwidth = True
@@ -61,8 +66,20 @@ class SluiceAdmin(DeletesWithReason):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
         if self.project_lookup is not None:
-            return visible(request.user, rows, self.project_lookup)
+            return self._of_chosen_project(request, visible(request.user, rows, self.project_lookup))
         return rows if self.shared or project_ids(request.user) is None else rows.none()
+
+    def _of_chosen_project(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """A list shows the project that the person has chosen, and what applies to every project."""
+        match = request.resolver_match
+        if self.model is Project or match is None or not str(match.url_name).endswith("_changelist"):
+            return rows
+        chosen, lookup = chosen_project(request), self.project_lookup
+        return (
+            rows
+            if chosen is None or lookup is None
+            else rows.filter(Q(**{lookup: chosen}) | Q(**{f"{lookup}__isnull": True}))
+        )
 
     def _hidden(self, request: HttpRequest) -> bool:
         return self.project_lookup is None and not self.shared and project_ids(request.user) is not None
@@ -88,7 +105,12 @@ class SluiceAdmin(DeletesWithReason):
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Named by actions as the permission `operate`."""
-        return not self._hidden(request) and request.user.has_perm(OPERATE)
+        needed = self.operate_permission
+        return bool(needed) and not self._hidden(request) and request.user.has_perm(needed)
+
+    def has_payload_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Named by actions as the permission `payload`."""
+        return may_see_payloads(request.user)
 
     def row(self, request: HttpRequest, object_id: str | int) -> Any:
         """The row that a button is about, if the person may see it; else 404."""
@@ -111,6 +133,10 @@ class SluiceAdmin(DeletesWithReason):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         sets = [*super().get_fieldsets(request, obj)]
+        if self.payload_fields and not self.has_payload_permission(request):
+            sets = [
+                (title, {**options, "fields": self._without_payloads(options["fields"])}) for title, options in sets
+            ]
         may = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if may and "reason" not in flatten_fieldsets(sets) and "reason" in self.form.base_fields:
             sets.append(("Audit", {"fields": ["reason"]}))
@@ -122,6 +148,19 @@ class SluiceAdmin(DeletesWithReason):
         if not (self.has_change_permission(request, obj) if change else self.has_add_permission(request)):
             form.base_fields.pop("reason", None)
         return form
+
+    def _without_payloads(self, fields: Iterable[Any]) -> list[Any]:
+        """The same fields, with one that says why the payload is missing in place of those that show it."""
+        kept = [one for one in fields if one not in self.payload_fields]
+        return kept if len(kept) == len(list(fields)) else [*kept, "hidden_payload"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        found = super().get_readonly_fields(request, obj)
+        return [*found, "hidden_payload"] if self.payload_fields else found
+
+    @display(description="Payload")
+    def hidden_payload(self, row: Any) -> str:
+        return "Hidden: your roles don't include seeing payloads."
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return [name for name in super().get_fields(request, obj) if name != "reason"]

@@ -18,6 +18,7 @@ from quotas.admin.fields import ListField, NamesOrAllField, TimeZoneField
 from quotas.admin.reason_action import reason_action
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
+from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions
 from quotas.suggestions import did_you_mean
 
@@ -96,6 +97,7 @@ class AccountInline(TabularInline):
 
 @admin.register(Pool)
 class PoolAdmin(SluiceAdmin):
+    operate_permission = ACT_ON_ACCOUNTS
     empty_text = "A pool has interchangeable accounts of one provider. Add a provider first."
     form = PoolForm
     list_display = ["name", "provider", "strategy", "shown_accounts", "shown_limits", "pause_at", "state"]
@@ -156,7 +158,7 @@ class PoolAdmin(SluiceAdmin):
     def shown_accounts(self, row: Any) -> str:
         if row.paused_at:
             return f"0 of {row.members} available"
-        holding = f", {row.holding} holding {row.get_pause_display().lower()} priority" if row.holding else ""
+        holding = f", {row.get_pause_display().lower()} priority waits on {row.holding}" if row.holding else ""
         return f"{row.able} of {row.members} available{holding}"
 
     @display(description="Per-account limits")

@@ -35,11 +35,13 @@ def reason_action(
     form: type[BaseDialogForm] = ReasonDialog,
     variant: ActionVariant = ActionVariant.DEFAULT,
     permission: str = "operate",
+    also: str = "",
 ) -> Any:
     """For a `ModelAdmin`'s attribute `name`, to be listed in `actions_detail`.
 
     Either `verb(row, actor=, reason=)`, after which `done` is shown with `{row}`; or `act(request, row, dialog)`, which
     may return another text to show. Both raise `Refused` where the row is in no state for it, which is shown as a warning.
+    `also` is another permission that it needs, such as `payload`.
     """
 
     def run(model_admin: Any, request: HttpRequest, dialog: Any, object_id: str) -> HttpResponse:
@@ -65,6 +67,6 @@ def reason_action(
         url_path=path or name,
         icon=icon,
         variant=variant,
-        permissions=[permission],
+        permissions=[permission, also] if also else [permission],
         dialog=asking(question, detail, submit or label, form),
     )(run)

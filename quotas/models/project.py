@@ -8,6 +8,7 @@ from django.db import models
 from quotas.models.config_version import Versioned
 from quotas.models.encrypted import EncryptedTextField
 from quotas.models.names import name_validator
+from quotas.permissions import DECLARED
 
 
 def new_space() -> str:
@@ -35,6 +36,7 @@ class Project(Versioned):
 
     class Meta:
         ordering = ["slug"]
+        permissions = DECLARED
 
     def __str__(self) -> str:
         return self.slug

@@ -177,7 +177,12 @@ class AdminSession(BaseAuthentication):
         scopes = {"read"}
         if user.is_superuser or user.has_perm("controlplane.view_auditentry"):
             scopes.add("admin")
-        caller = Caller(f"user:{user.get_username()}", self._project(request, user), frozenset(scopes))
+        caller = Caller(
+            f"user:{user.get_username()}",
+            self._project(request, user),
+            frozenset(scopes),
+            permissions=frozenset(user.get_all_permissions()),
+        )
         return caller, caller
 
     def _project(self, request: Request, user: Any) -> Project | None:

@@ -9,6 +9,7 @@ from django.db.models import Model, QuerySet
 from rest_framework.request import Request
 
 from quotas.models import Project
+from quotas.permissions import SEE_PAYLOADS
 from quotas.rest.pointers import FieldError
 from quotas.rest.problems import InvalidRequest, NotFound
 
@@ -24,6 +25,8 @@ class Caller:
     scopes: frozenset[str]
     key_id: int | None = None
     """The API key's primary key; None for a session."""
+    permissions: frozenset[str] | None = None
+    """Of a session: what the person's roles allow. None for a key, whose scopes say everything."""
 
     is_authenticated = True
 
@@ -38,6 +41,14 @@ class Caller:
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes
+
+    def has_all(self, permissions: frozenset[str]) -> bool:
+        """Whether a session has these permissions. A session sees nothing that needs none; keys are not asked."""
+        return self.permissions is None or (bool(permissions) and permissions <= self.permissions)
+
+    @property
+    def sees_payloads(self) -> bool:
+        return self.has_all(frozenset({SEE_PAYLOADS}))
 
     def sees(self, project_slug: str) -> bool:
         """Whether things of this project are the caller's to see; things of no project are the platform's."""

@@ -29,4 +29,9 @@ class HasScope(BasePermission):
             return True  # goes on to its 405
         needed = getattr(view, "scopes", {}).get(method)
         self.message = refusal(needed)
-        return method == "OPTIONS" or (needed is not None and request.auth.may(needed))
+        if method == "OPTIONS":
+            return True
+        if needed is None or not request.auth.may(needed):
+            return False
+        self.message = "Your roles don't include seeing this."
+        return request.auth.has_all(getattr(view, "session_needs", frozenset()))

@@ -16,6 +16,8 @@ class ApiView(APIView):
     """A view with scopes. Its methods read the body by `self.body(Kind)`, the query by `self.query(Kind)`."""
 
     scopes: ClassVar[dict[str, str]] = {}
+    session_needs: ClassVar[frozenset[str]] = frozenset()
+    """Permissions that a person needs for a GET with the admin's session; empty: sessions are refused."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

@@ -88,8 +88,8 @@ def test_the_parts_of_queues_import_downwards_only() -> None:
 
 
 LEVELS_OF_QUOTAS = (
-    {"engine", "clock", "durations", "suggestions", "times"},
-    {"errors", "events", "models"},
+    {"engine", "clock", "durations", "permissions", "suggestions", "times"},
+    {"errors", "events", "models", "shapes"},
     {"audit", "runtime"},
     {"snapshot"},
     {"rest", "upstream"},

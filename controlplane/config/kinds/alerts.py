@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from controlplane.alerts import channels
+from controlplane.alerts import channels, conditions
 from controlplane.alerts.kinds import KINDS
 from controlplane.config import readers
 from controlplane.config.document import Node
@@ -22,11 +22,18 @@ def _address(node: Node) -> str:
     return value
 
 
+def _condition(node: Node) -> str:
+    try:
+        return str(conditions.parse(readers.text(200)(node)))
+    except conditions.BadCondition as error:
+        raise node.wrong(str(error)) from None
+
+
 def _check(node: Node, item: Item) -> None:
     if item["to"] is not None and item["to_env"] is not None:
         raise node.data["to_env"].wrong("is given beside `to`: one of them is enough")
-    if not item["when"]:
-        raise node.data["when"].wrong("must name a kind of alert")
+    if not item["when"] and not item["conditions"]:
+        raise node.wrong("needs `when` with a kind of alert, or `conditions`")
 
 
 class Alerts(Kind):
@@ -36,7 +43,8 @@ class Alerts(Kind):
     record = Record(
         (
             Member("name", readers.name),
-            Member("when", readers.listed(readers.choice(KINDS))),
+            Member("when", readers.listed(readers.choice(KINDS)), list),
+            Member("conditions", readers.listed(_condition, most=20), list),
             Member("to", readers.nullable(_address), None),
             Member("to_env", readers.nullable(readers.environment_name), None),
         ),
@@ -55,7 +63,13 @@ class Alerts(Kind):
 
     def stored(self) -> dict[str, Item]:
         return {
-            row.name: {"name": row.name, "when": list(row.when), "to": None, "to_env": row.to_env or None}
+            row.name: {
+                "name": row.name,
+                "when": list(row.when),
+                "conditions": list(row.conditions),
+                "to": None,
+                "to_env": row.to_env or None,
+            }
             for row in AlertRule.objects.defer("to")
         }
 
@@ -74,7 +88,7 @@ class Alerts(Kind):
 
     def save(self, item: Item, before: Item | None) -> None:
         row = AlertRule.objects.filter(name=item["name"]).first() or AlertRule(name=item["name"])
-        row.when, row.to_env = item["when"], item["to_env"] or ""
+        row.when, row.conditions, row.to_env = item["when"], item["conditions"], item["to_env"] or ""
         given = _given(item)
         if given is not None:
             row.to = given

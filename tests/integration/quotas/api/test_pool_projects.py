@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 
 from queues import config
 from queues.models import Job, Queue
@@ -169,6 +170,7 @@ def test_a_project_members_session_reads_as_its_key_does(client: Any, django_use
     project, _ = Project.objects.get_or_create(slug="acme", defaults={"name": "acme"})
     user = django_user_model.objects.create_user("mia", password="x", is_staff=True)
     user.sluice_projects.add(project)
+    user.user_permissions.set(Permission.objects.filter(codename__in=["view_account", "view_pool"]))
     client.force_login(user)
     found = client.get("/api/v1/accounts").json()["results"]
     assert {row["pool"] for row in found} == {"llm", "theirs"} and {row["last_error"] for row in found} == {""}

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
@@ -214,6 +214,8 @@ def test_sessions_without_staff_or_project_are_refused(client: Client) -> None:
     user.save()
     assert client.get("/api/things").status_code == 403
     user.sluice_projects.add(Project.objects.create(slug="acme"))
+    assert client.get("/api/things").status_code == 403, "a member without a role"
+    user.user_permissions.add(Permission.objects.get(codename="view_project"))
     assert client.get("/api/things").status_code == 200
 
 

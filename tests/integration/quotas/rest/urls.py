@@ -29,6 +29,7 @@ class TierQuery(PageQuery):
 
 class Things(ApiView):
     scopes = {"GET": "read", "POST": "check"}
+    session_needs = frozenset({"quotas.view_project"})
 
     def get(self, request: Request) -> Response:
         return Response(page(Tier.objects.all(), self.query(TierQuery), lambda tier: tier.name))

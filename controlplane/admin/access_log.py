@@ -1,0 +1,71 @@
+"""Pages of people and roles: each change is in the audit log, with before, after and reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import Group, User
+from django.db.models import Model
+from django.http import Http404, HttpRequest
+
+from quotas import events
+from quotas.admin.audit import actor_of, changes
+from quotas.admin.deletion import DeletesWithReason
+
+
+def facts(row: Model) -> dict[str, Any]:
+    """The members of a person or role that the audit log stores; never a password."""
+    if isinstance(row, User):
+        return {
+            "username": row.username,
+            "email": row.email,
+            "name": row.get_full_name(),
+            "active": row.is_active,
+            "staff": row.is_staff,
+            "superuser": row.is_superuser,
+            "roles": sorted(row.groups.values_list("name", flat=True)),
+            "permissions": sorted(row.user_permissions.values_list("codename", flat=True)),
+        }
+    assert isinstance(row, Group)
+    return {"name": row.name, "permissions": sorted(row.permissions.values_list("codename", flat=True))}
+
+
+def record(actor: str, row: Model, verb: str, before: Any, after: Any, reason: str) -> None:
+    """Write an audit entry of what has changed between `before` and `after`."""
+    noun = row._meta.model_name
+    before, after = changes(before, after)
+    events.emit(events.OperatorActed(actor, f"{noun}.{verb}", f"{noun}:{row}", before, after, reason))
+
+
+class AuditedAdmin(DeletesWithReason):
+    """Changes of permissions are recorded in the audit log, with before, after and reason."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        request._sluice_before = facts(self.model._default_manager.get(pk=obj.pk)) if change else None  # type: ignore[attr-defined]
+        super().save_model(request, obj, form, change)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """The entry is written here, when roles and permissions are saved too."""
+        super().save_related(request, form, formsets, change)
+        self.save_abilities(form)
+        before, after = request._sluice_before, facts(form.instance)  # type: ignore[attr-defined]
+        if before is None or before != after:
+            self.record(
+                request, form.instance, "change" if change else "create", before, after, form.cleaned_data["reason"]
+            )
+
+    def save_abilities(self, form: Any) -> None:
+        """What is saved after the form's own permissions."""
+
+    def record_delete(self, request: HttpRequest, obj: Any, reason: str) -> None:
+        self.record(request, obj, "delete", facts(obj), None, reason)
+
+    def record(self, request: HttpRequest, obj: Any, verb: str, before: Any, after: Any, reason: str) -> None:
+        record(actor_of(request), obj, verb, before, after, reason)
+
+    def row(self, request: HttpRequest, object_id: str | int) -> Any:
+        """The row that a button is about; else 404."""
+        found = self.get_object(request, str(object_id))
+        if found is None:
+            raise Http404
+        return found
