@@ -32,9 +32,9 @@ def tune(apps: Any, schema_editor: Any) -> None:
 def restore(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute(f"ALTER TABLE queues_job RESET ({', '.join(SETTINGS)})")
-        schema_editor.execute("CREATE INDEX queues_job_uid_before_0019_like ON queues_job (uid varchar_pattern_ops)")
+        schema_editor.execute("CREATE INDEX queues_job_uid_before_tuning_like ON queues_job (uid varchar_pattern_ops)")
 
 
 class Migration(migrations.Migration):
-    dependencies = [("queues", "0018_wait_interval_unconstrained")]
+    dependencies = [("queues", "0019_worker_memory_version")]
     operations = [migrations.RunPython(tune, restore)]
