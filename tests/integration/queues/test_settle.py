@@ -242,11 +242,20 @@ def test_the_statements_of_a_step_do_not_grow_with_its_jobs(desk: Desk, step: st
         assert len(ours) == jobs
         with CaptureQueriesContext(connection) as completed:
             assert worker.settle(ours) == jobs
-        return len({"release": released, "claim": claimed, "complete": completed}[step])
+        return _writes({"release": released, "claim": claimed, "complete": completed}[step])
 
     worker = desk.worker(places=20)
-    statements(1)
-    assert statements(15) == statements(1)
+    assert statements(15) == statements(1) > 0
+
+
+def _writes(captured: CaptureQueriesContext) -> int:
+    """Statements on jobs and their attempts that were run, each row of an `executemany` by itself."""
+    found = 0
+    for query in captured:
+        times, _, rest = query["sql"].partition(" times: ")
+        if 'UPDATE "queues_job"' in query["sql"] or 'INSERT INTO "queues_attempt"' in query["sql"]:
+            found += int(times) if rest and times.isdigit() else 1
+    return found
 
 
 def test_a_claimed_job_is_the_row_as_the_orm_reads_it(desk: Desk) -> None:
