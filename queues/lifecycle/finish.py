@@ -79,7 +79,7 @@ def _complete(ended: Sequence[Ended], worker: str) -> int:
             if done.get(item.claimed.id) == item.claimed.delivery:
                 effects.attempts.append(_attempt(item, now))
                 effects.changed.append(_completed(item.claimed.job, now))
-        effects.ended = effects.changed
+        effects.ended = list(effects.changed)
         apply(effects, now)
     return len(done)
 
@@ -192,6 +192,6 @@ def _attempt(item: Ended, now: datetime) -> AttemptRow:
         category=result.category,
         account=f"{endpoint.pool}/{endpoint.account}" if endpoint else "",
         status=result.status,
-        error=result.error,
-        traceback=result.traceback,
+        error=storable(result.error),
+        traceback=storable(result.traceback),
     )

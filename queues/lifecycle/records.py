@@ -1,5 +1,7 @@
-"""Rows that record what happened to a job: its attempts, and the steps of its timeline. Inserted without the ORM, whose
-objects cost more than the rows."""
+"""Rows that record what happened to a job: its attempts, and the steps of its timeline.
+
+They are inserted without the ORM, whose objects cost more than the rows.
+"""
 
 from __future__ import annotations
 

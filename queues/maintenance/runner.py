@@ -14,6 +14,13 @@ from quotas import events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.services import adaptive, health, rollups
 
+SLACK = 0.2
+"""Seconds that a task may run before its time."""
+UNFINISHED = object()
+"""What a task returns that has more to do."""
+UNFINISHED_PAUSE = 0.5
+"""Seconds between two parts of such a task."""
+
 
 class Maintenance:
     """Runs each task when it is due. A task gets SQL's time; an exception ends the cycle, and the task is tried again."""
@@ -25,7 +32,7 @@ class Maintenance:
         self._controller = adaptive.Controller()
         self._tasks: list[tuple[float, Callable[[datetime], object]]] = [
             (2.0, self._reconciler.run),
-            (0.5, _bulk_actions),
+            (1.0, _bulk_actions),
             (1.0, recurring.submit_due),
             (1.0, intake.finish_orphans),
             (pruner.pace(), pruner.prune),
@@ -58,10 +65,12 @@ class Maintenance:
         return self._reconciler.after_loss()
 
     def run_due(self, now: datetime) -> None:
+        """Run the tasks that are due, and those that will be within `SLACK`: so the leader wakes up once for all of them
+        and not for each by itself."""
         for position, (every, task) in enumerate(self._tasks):
-            if time.monotonic() >= self._next[position]:
-                task(now)
-                self._next[position] = time.monotonic() + every
+            if time.monotonic() >= self._next[position] - SLACK:
+                unfinished = task(now) is UNFINISHED
+                self._next[position] = time.monotonic() + (UNFINISHED_PAUSE if unfinished else every)
 
     def make_all_due(self) -> None:
         """Run each task with the next `run_due`, whenever it last ran."""
@@ -69,12 +78,12 @@ class Maintenance:
 
     def due_in(self) -> float:
         """Seconds until the next task."""
-        return max(min(self._next) - time.monotonic(), 0.0)
+        return max(min(self._next) - SLACK / 2 - time.monotonic(), 0.0)
 
 
 def _retry_unsettled(now: datetime) -> None:
     settlement.retry_unsettled()
 
 
-def _bulk_actions(now: datetime) -> None:
-    bulk_actions.process_next_slice(now)
+def _bulk_actions(now: datetime) -> object:
+    return UNFINISHED if bulk_actions.process_next_slice(now) else None

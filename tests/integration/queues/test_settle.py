@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import pytest
+from django.db import DatabaseError, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from queues.deliveries import Ended
 from queues.errors import JobError
@@ -111,11 +113,12 @@ def test_no_answer_and_no_error_is_too_strange_to_be_kept(desk: Desk, text: str)
     one, two, three = worker.claim()
     worker.settle([one], failed("code", text, traceback=text))
     worker.settle([two], failed("code", "plain", result={"status": 500, "body": text, text: 1}))
-    worker.settle([three], type(OK)("succeeded", result={"body": [text]}))
+    worker.settle([three], type(OK)("succeeded", result={"body": [text]}, error=text, traceback=text))
     assert fresh(first).status == Status.DEAD
     assert fresh(first).error
     assert fresh(second).status == Status.DEAD
     assert fresh(third).status == Status.COMPLETED
+    assert third.attempts.get().error
     assert DeadLetter.objects.count() == 2
 
 
@@ -224,3 +227,65 @@ def test_at_most_once_is_not_tried_again_where_nobody_knows_what_happened(desk: 
     for item, category in zip(worker.claim(), ("timeout", "network", "server", "validation"), strict=True):
         worker.settle([item], failed(category))
     assert [fresh(job).status for job in jobs] == [Status.DEAD, Status.DEAD, Status.DEAD, Status.DEAD]
+
+
+@pytest.mark.parametrize("step", ["release", "claim", "complete"])
+def test_the_statements_of_a_step_do_not_grow_with_its_jobs(desk: Desk, step: str) -> None:
+    def statements(jobs: int) -> int:
+        worker.claimed_jobs.clear()
+        desk.submit(jobs)
+        with CaptureQueriesContext(connection) as released:
+            desk.cycle()
+        taken = worker.take()
+        with CaptureQueriesContext(connection) as claimed:
+            ours = worker.claim(taken)
+        assert len(ours) == jobs
+        with CaptureQueriesContext(connection) as completed:
+            assert worker.settle(ours) == jobs
+        return _writes({"release": released, "claim": claimed, "complete": completed}[step])
+
+    worker = desk.worker(places=20)
+    assert statements(15) == statements(1) > 0
+
+
+def _writes(captured: CaptureQueriesContext) -> int:
+    """Statements on jobs and their attempts that were run, each row of an `executemany` by itself."""
+    found = 0
+    for query in captured:
+        times, _, rest = query["sql"].partition(" times: ")
+        if 'UPDATE "queues_job"' in query["sql"] or 'INSERT INTO "queues_attempt"' in query["sql"]:
+            found += int(times) if rest and times.isdigit() else 1
+    return found
+
+
+def test_a_claimed_job_is_the_row_as_the_orm_reads_it(desk: Desk) -> None:
+    (job,) = desk.submit(payload={"a": [1, None, "ü"]}, keys={"chat": "7"}, cost={"tokens": 3})
+    worker = desk.worker()
+    desk.cycle()
+    (claimed,) = worker.claim()
+    read = Job.objects.get(pk=job.pk)
+    for column in Job._meta.concrete_fields:
+        ours, theirs = getattr(claimed.job, column.attname), getattr(read, column.attname)
+        assert (ours, type(ours)) == (theirs, type(theirs)), column.attname
+    assert not claimed.job._state.adding
+
+
+def test_ends_that_sql_refuses_are_repeated_with_the_same_job(desk: Desk) -> None:
+    """A transaction that fails leaves nothing behind in the claimed job, so that the next one writes the same."""
+    (job,) = desk.submit()
+    worker = desk.worker()
+    desk.cycle()
+    (claimed,) = worker.claim()
+    before = dict(claimed.job.__dict__)
+    with pytest.raises(DatabaseError), connection.execute_wrapper(_refuse_attempts):
+        settle([Ended(claimed, OK)], "w1")
+    assert {**claimed.job.__dict__, "_state": None} == {**before, "_state": None}
+    assert fresh(job).status == Status.EXECUTING
+    assert worker.settle([claimed]) == 1
+    assert fresh(job).status == Status.COMPLETED
+
+
+def _refuse_attempts(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    if sql.startswith('INSERT INTO "queues_attempt"'):
+        raise OperationalError("the connection is lost")
+    return execute(sql, params, many, context)
