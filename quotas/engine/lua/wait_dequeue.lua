@@ -1,6 +1,6 @@
 -- Take a ticket out of the queue of one counter.
 --
--- KEYS  1       the line: tickets by their place
+-- KEYS  1       the queue: tickets by their position
 --       2       its leases: tickets by when they end
 -- ARGV  1       the ticket
 --
