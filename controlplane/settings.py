@@ -8,7 +8,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
-from controlplane import environment
+from controlplane import __version__, environment
 from controlplane.instance import Instance
 from controlplane.paths import PACKAGE_DIR
 from controlplane.unfold import UNFOLD as UNFOLD  # read by the admin's theme
@@ -36,6 +36,7 @@ WORKER_GRACE = ENV.grace
 STUCK_AFTER = ENV.stuck_after
 MAX_JOBS = ENV.max_jobs
 MAX_MEMORY = ENV.max_memory
+VERSION = __version__
 RETENTION_DAYS = ENV.retention_days
 RETENTION_COUNT = ENV.retention_count
 _LOOPBACK = environment.networks("127.0.0.0/8,::1/128") if EMBEDDED_SQL else ()
@@ -98,6 +99,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "controlplane.admin.toolbar.tools",
             ],
         },
     }

@@ -15,12 +15,13 @@ for model in apps.get_app_config("django_rq").get_models():
     if admin.site.is_registered(model):
         admin.site.unregister(model)
 
-from controlplane.admin.dashboard import calls_view, live_view  # noqa: E402
+from controlplane.admin.dashboard import calls_view, live_view, project_view  # noqa: E402
 from controlplane.admin.invitation import InvitationView  # noqa: E402
 from controlplane.admin.login import login  # noqa: E402
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/live/<slug:name>", live_view, name="admin-live"),
+    path("admin/project/", project_view, name="admin-project"),
     path("admin/calls/", calls_view, name="admin-calls"),
     path("admin/login/", login),
     path("admin/invitation/<uidb64>/<token>/", InvitationView.as_view(), name="admin-invitation"),

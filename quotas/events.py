@@ -38,15 +38,6 @@ class OperatorActed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LoginThrottled(Event):
-    """Passwords were tried too often, from one address or for one name; `limit` says which."""
-
-    limit: str
-    address: str
-    retry_after: int
-
-
-@dataclass(frozen=True, slots=True)
 class LimitsChecked(Event):
     """Requests were checked against limits in one call that took `seconds`. Not emitted for dry runs."""
 
@@ -277,6 +268,15 @@ class ServiceUnavailable(Event):
     component: str
     what: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginThrottled(Event):
+    """Too many failed logins came from `address` or for one name; `limit` says which. `retry_after` is in seconds."""
+
+    limit: str
+    address: str
+    retry_after: int
 
 
 @dataclass(frozen=True, slots=True)

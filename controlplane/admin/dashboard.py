@@ -15,8 +15,10 @@ import redis
 import structlog
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from controlplane.admin.panels import (
     account,
@@ -25,6 +27,7 @@ from controlplane.admin.panels import (
     calls,
     dead_letters,
     limits,
+    performance,
     policy,
     pool,
     queue,
@@ -32,9 +35,11 @@ from controlplane.admin.panels import (
     recent_activity,
     summary,
     throughput,
+    worker,
     workers,
 )
-from quotas.admin.visibility import project_ids
+from controlplane.admin.periods import Period, period_of
+from quotas.admin.visibility import choose_project, project_ids, shown_projects
 from quotas.errors import LimiterUnavailable
 from quotas.permissions import ACT_ON_LIMITS
 
@@ -45,35 +50,40 @@ KEPT = 200
 
 @dataclass(frozen=True)
 class Panel:
-    """`figures(projects, pk)` returns the template's context; `projects` are the primary keys of the visible projects, or None for all.
+    """`figures(projects, pk)`, or `figures(projects, pk, period)` of a `timed` one, returns the template's context;
+    `projects` are the primary keys of the visible projects, or None for all.
 
     `permission`: needed to see it. `platform`: hidden from members of projects.
     """
 
-    figures: Callable[[list[int] | None, int | None], dict[str, Any]]
+    figures: Callable[..., dict[str, Any]]
     permission: str
-    seconds: int = 3
     platform: bool = False
     title: str = ""
     column: str = ""
     """Its position on the dashboard: `top`, `left`, `right`, `bottom`."""
     template: str = ""
     """Of which panel it has the template; empty: of its own."""
+    timed: bool = False
+    """Whether it shows the chosen period."""
+    full: bool = False
+    """Whether its template shows all columns."""
 
 
 PANELS: dict[str, Panel] = {
     "pulse": Panel(summary.figures, "queues.view_job", column="top"),
-    "alerts": Panel(alerts.figures, "controlplane.view_alert", 5, title="Open alerts", column="top"),
-    "throughput": Panel(throughput.figures, "queues.view_job", 5, title="Finished jobs per minute", column="left"),
-    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority", column="right"),
-    "limits": Panel(limits.figures, "quotas.view_policy", 4, title="Quota usage", column="left"),
+    "alerts": Panel(alerts.figures, "controlplane.view_alert", title="Open alerts", column="top"),
+    "throughput": Panel(throughput.figures, "queues.view_job", title="Finished jobs", column="left", timed=True),
+    "performance": Panel(performance.figures, "queues.view_job", title="Wait and run time", column="left", timed=True),
+    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority", column="right", timed=True),
+    "all_queues": Panel(queues.figures, "queues.view_queue", template="queues", timed=True, full=True),
+    "limits": Panel(limits.figures, "quotas.view_policy", title="Quota usage", column="left"),
     "accounts": Panel(accounts.figures, "quotas.view_account", platform=True, title="Accounts", column="right"),
-    "letters": Panel(dead_letters.figures, "queues.view_deadletter", 5, title="Open dead letters", column="left"),
+    "letters": Panel(dead_letters.figures, "queues.view_deadletter", title="Open dead letters", column="left"),
     "workers": Panel(workers.figures, "queues.view_workerprocess", platform=True, title="Workers", column="right"),
     "lately": Panel(
         recent_activity.figures,
         "controlplane.view_auditentry",
-        5,
         platform=True,
         title="Recent activity",
         column="bottom",
@@ -81,10 +91,11 @@ PANELS: dict[str, Panel] = {
     "calls": Panel(calls.of_all, "quotas.view_pool", title="Recent gateway calls"),
     "pool_calls": Panel(calls.of_pool, "quotas.view_pool", template="calls"),
     "project_calls": Panel(calls.of_project, "quotas.view_project", template="calls"),
-    "account": Panel(account.figures, "quotas.view_account", platform=True),
-    "pool": Panel(pool.figures, "quotas.view_pool", platform=True),
-    "policy": Panel(policy.figures, "quotas.view_policy"),
-    "queue": Panel(queue.figures, "queues.view_queue"),
+    "account": Panel(account.figures, "quotas.view_account", platform=True, timed=True),
+    "pool": Panel(pool.figures, "quotas.view_pool", platform=True, timed=True),
+    "policy": Panel(policy.figures, "quotas.view_policy", timed=True),
+    "queue": Panel(queue.figures, "queues.view_queue", timed=True),
+    "worker": Panel(worker.figures, "queues.view_workerprocess", platform=True),
 }
 
 _lock = threading.Lock()
@@ -106,15 +117,16 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
         raise PermissionDenied
     pk = request.GET.get("pk", "")
     try:
-        figures = _figures(name, panel, project_ids(request.user), int(pk) if pk.isdecimal() else None)
+        period = period_of(request.GET.get("period")) if panel.timed else None
+        figures = _figures(name, panel, shown_projects(request), int(pk) if pk.isdecimal() else None, period)
     except (redis.RedisError, LimiterUnavailable) as error:
         log.warning("dashboard.panel_failed", panel=name, error=type(error).__name__)
         return TemplateResponse(request, "admin/live/unavailable.html", {})
     # Members of projects reset through the API, with a project's key.
     may_reset = project_ids(request.user) is None and request.user.has_perm(ACT_ON_LIMITS)
-    response = TemplateResponse(
-        request, f"admin/live/{panel.template or name}.html", {**figures, "user": request.user, "may_reset": may_reset}
-    )
+    may_tune = project_ids(request.user) is None and request.user.has_perm("queues.change_queue")
+    given = {**figures, "user": request.user, "may_reset": may_reset, "may_tune": may_tune, "full": panel.full}
+    response = TemplateResponse(request, f"admin/live/{panel.template or name}.html", given)
     response["Cache-Control"] = "no-store"
     return response
 
@@ -123,12 +135,14 @@ def _may(request: HttpRequest, panel: Panel) -> bool:
     return request.user.has_perm(panel.permission) and not (panel.platform and project_ids(request.user) is not None)
 
 
-def _figures(name: str, panel: Panel, projects: list[int] | None, pk: int | None) -> dict[str, Any]:
-    key = (name, tuple(projects) if projects is not None else None, pk)
+def _figures(
+    name: str, panel: Panel, projects: list[int] | None, pk: int | None, period: Period | None
+) -> dict[str, Any]:
+    key = (name, tuple(projects) if projects is not None else None, pk, period)
     known = _worked_out.get(key)
     if known is not None and time.monotonic() - known[0] < FRESH:
         return known[1]
-    figures = panel.figures(projects, pk)
+    figures = panel.figures(projects, pk) if period is None else panel.figures(projects, pk, period)
     with _lock:
         if len(_worked_out) > KEPT:
             _worked_out.clear()
@@ -148,6 +162,19 @@ def calls_page(request: HttpRequest) -> HttpResponse:
 
 
 calls_view = admin.site.admin_view(calls_page)
+
+
+def project_page(request: HttpRequest) -> HttpResponse:
+    """Note the chosen project in the session, and return to the page."""
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    choose_project(request, request.POST.get("project", ""))
+    there = request.POST.get("next", "")
+    safe = url_has_allowed_host_and_scheme(there, allowed_hosts={request.get_host()}, require_https=request.is_secure())
+    return redirect(there if safe else "admin:index")
+
+
+project_view = admin.site.admin_view(project_page)
 
 
 def forget() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Exists, OuterRef, QuerySet
 
 from controlplane.alerts import channels
 from controlplane.alerts.kinds import KINDS, NEXT
+from controlplane.alerts.presenter import alert_shape, link_of
 from controlplane.models import Alert, AlertNotice, AlertRule
 from quotas import clock, events
 from quotas.models.encrypted import CredentialUnreadable
@@ -101,35 +101,10 @@ def text_of(notice: AlertNotice) -> str:
     return "\n".join(lines)
 
 
-def link_of(alert: Alert) -> str | None:
-    """The address of the alert's page; None where nobody has said under which address people reach this instance."""
-    if not settings.PUBLIC_URL or alert.pk is None:
-        return None
-    return f"{settings.PUBLIC_URL}/admin/controlplane/alert/{alert.pk}/change/"
-
-
 def document_of(notice: AlertNotice) -> dict[str, Any]:
     """What a webhook gets."""
-    return {"type": f"alert.{notice.event}", "timestamp": rfc3339(notice.created_at), "data": shape(notice.alert)}
-
-
-def shape(alert: Alert) -> dict[str, Any]:
-    """An alert as the API shows it."""
     return {
-        "id": alert.uid,
-        "kind": alert.kind,
-        "subject": alert.subject,
-        "project": alert.project,
-        "severity": alert.severity,
-        "summary": alert.summary,
-        "next": NEXT.get(alert.kind, ""),
-        "url": link_of(alert),
-        "facts": alert.facts,
-        "opened_at": rfc3339(alert.opened_at),
-        "last_seen": rfc3339(alert.last_seen),
-        "count": alert.count,
-        "acknowledged_at": rfc3339(alert.acknowledged_at),
-        "acknowledged_by": alert.acknowledged_by,
-        "resolved_at": rfc3339(alert.resolved_at),
-        "resolved_by": alert.resolved_by,
+        "type": f"alert.{notice.event}",
+        "timestamp": rfc3339(notice.created_at),
+        "data": alert_shape(notice.alert),
     }

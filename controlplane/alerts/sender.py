@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from controlplane.alerts import outbox
 from controlplane.alerts.watch import Watch
 from controlplane.observability.account_history import AccountHistory
+from controlplane.observability.queue_history import QueueHistory
 from quotas import clock, events
 from quotas.engine.errors import LimiterUnavailable
 from quotas.runtime import background
@@ -31,6 +32,7 @@ class Sender:
         self._leads = leads
         self._watch = Watch()
         self._history = AccountHistory()
+        self._queues = QueueHistory()
         self._notices = OutboxSender(leads, outbox.notices, "notices")
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -55,6 +57,7 @@ class Sender:
         self._stopping.wait(EVERY if self._leads() else PAUSE)
 
     def look(self) -> None:
-        """Compare alerts with SQL once, and sample the accounts."""
+        """Compare alerts with SQL once, and sample the accounts and queues."""
         self._watch.look()
         self._history.note(clock.now())
+        self._queues.note(clock.now())

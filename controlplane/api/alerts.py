@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -12,9 +10,10 @@ from rest_framework.response import Response
 
 from controlplane.alerts import records
 from controlplane.alerts.kinds import KINDS
-from controlplane.alerts.outbox import shape
+from controlplane.alerts.presenter import AlertBody, AlertPage, alert_shape
 from controlplane.models import Alert
 from quotas.rest.fields import ReasonField
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import StrictSerializer
@@ -25,30 +24,6 @@ class AlertsQuery(PageQuery):
     kind = serializers.ChoiceField(choices=tuple(KINDS), required=False)
     severity = serializers.ChoiceField(choices=("info", "warning", "critical"), required=False)
     open = serializers.BooleanField(required=False, allow_null=True, default=None)
-
-
-class AlertBody(serializers.Serializer[Any]):
-    id = serializers.CharField()
-    kind = serializers.ChoiceField(choices=tuple(KINDS))
-    subject = serializers.CharField()
-    project = serializers.CharField(allow_blank=True)
-    severity = serializers.ChoiceField(choices=("info", "warning", "critical"))
-    summary = serializers.CharField()
-    next = serializers.CharField(allow_blank=True, help_text="What to do about it.")
-    url = serializers.CharField(allow_null=True, help_text="Its page, where SLUICE_PUBLIC_URL is set.")
-    facts = serializers.DictField()
-    opened_at = serializers.DateTimeField()
-    last_seen = serializers.DateTimeField()
-    count = serializers.IntegerField()
-    acknowledged_at = serializers.DateTimeField(allow_null=True)
-    acknowledged_by = serializers.CharField(allow_blank=True)
-    resolved_at = serializers.DateTimeField(allow_null=True)
-    resolved_by = serializers.CharField(allow_blank=True)
-
-
-class AlertPage(serializers.Serializer[Any]):
-    results = AlertBody(many=True)
-    next = serializers.CharField(allow_null=True)
 
 
 class Why(StrictSerializer):
@@ -73,13 +48,15 @@ class AlertsView(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"controlplane.view_alert"})
 
-    @extend_schema(operation_id="list_alerts", parameters=[AlertsQuery], responses=AlertPage, summary="Alerts")
+    @extend_schema(
+        operation_id="list_alerts", parameters=[AlertsQuery], responses=described(AlertPage), summary="Alerts"
+    )
     def get(self, request: Request) -> Response:
         query = self.query(AlertsQuery)
         rows = _rows(self).filter(**{name: query[name] for name in ("kind", "severity") if name in query})
         if query["open"] is not None:
             rows = rows.filter(resolved_at__isnull=query["open"])
-        return Response(page(rows, query, shape))
+        return Response(page(rows, query, alert_shape))
 
 
 class AlertView(ApiView):
@@ -88,10 +65,10 @@ class AlertView(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"controlplane.view_alert"})
 
-    @extend_schema(operation_id="get_alert", responses=AlertBody, summary="One alert")
+    @extend_schema(operation_id="get_alert", responses=described(AlertBody), summary="One alert")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        return Response(shape(_find(self, uid)))
+        return Response(alert_shape(_find(self, uid)))
 
 
 def alert_action(verb: str) -> type[ApiView]:
@@ -101,7 +78,10 @@ def alert_action(verb: str) -> type[ApiView]:
         scopes = {"POST": "operate"}
 
         @extend_schema(
-            operation_id=f"{verb}_alert", request=Why, responses=AlertBody, summary=f"{verb.capitalize()} an alert"
+            operation_id=f"{verb}_alert",
+            request=Why,
+            responses=described(AlertBody),
+            summary=f"{verb.capitalize()} an alert",
         )
         def post(self, request: Request, uid: str) -> Response:
             body = self.body(Why)
@@ -109,6 +89,6 @@ def alert_action(verb: str) -> type[ApiView]:
             act = records.acknowledge if verb == "acknowledge" else records.resolve
             if not act(alert, actor=self.caller.name, reason=body["reason"]):
                 raise ProblemError("alert-over", "Nothing to do", 409, "The alert is over, or acknowledged already.")
-            return Response(shape(alert))
+            return Response(alert_shape(alert))
 
     return AlertActionView

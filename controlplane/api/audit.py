@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -10,9 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.models import AuditEntry
-from quotas.rest.fields import MomentField
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.views import ApiView
+from quotas.shapes import Page, Shape
 
 
 class AuditQuery(PageQuery):
@@ -21,20 +23,19 @@ class AuditQuery(PageQuery):
     target = serializers.CharField(required=False, max_length=300)
 
 
-class Entry(serializers.Serializer[Any]):
-    at = MomentField()
-    actor = serializers.CharField()
-    verb = serializers.CharField()
-    target = serializers.CharField()
-    project = serializers.CharField()
-    before = serializers.DictField(allow_null=True)
-    after = serializers.DictField(allow_null=True)
-    reason = serializers.CharField()
+class Entry(Shape):
+    at: datetime
+    actor: str
+    verb: str
+    target: str
+    project: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    reason: str
 
 
-class Entries(serializers.Serializer[Any]):
-    results = Entry(many=True)
-    next = serializers.CharField(allow_null=True)
+class Entries(Page):
+    results: list[Entry]
 
 
 class AuditView(ApiView):
@@ -43,11 +44,13 @@ class AuditView(ApiView):
     scopes = {"GET": "admin"}
     session_needs = frozenset({"controlplane.view_auditentry"})
 
-    @extend_schema(operation_id="list_audit", parameters=[AuditQuery], responses=Entries, summary="The audit trail")
+    @extend_schema(
+        operation_id="list_audit", parameters=[AuditQuery], responses=described(Entries), summary="The audit trail"
+    )
     def get(self, request: Request) -> Response:
         query = self.query(AuditQuery)
         rows = AuditEntry.objects.all()
         if self.caller.project is not None:
             rows = rows.filter(project=self.caller.project.slug)
         rows = rows.filter(**{name: query[name] for name in ("actor", "verb", "target") if name in query})
-        return Response(page(rows, query, lambda row: Entry(row).data))
+        return Response(page(rows, query, Entry.of))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from django.conf import settings
 from drf_spectacular.utils import extend_schema
@@ -16,13 +16,14 @@ from controlplane.config.kinds.policies import Policies
 from controlplane.config.records import Item, Mistakes
 from quotas.models import Override, Policy, Project, Tier
 from quotas.rest.caller import Caller, unknown_project
+from quotas.rest.openapi import described
 from quotas.rest.pointers import FieldError, pointer
 from quotas.rest.problems import InvalidRequest, ProblemError
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
 from quotas.services import backtest
+from quotas.shapes import Shape, field
 from quotas.snapshot.policies import CompiledPolicy
-from quotas.times import rfc3339
 
 MOST = 1000
 """The most subjects in an answer; the totals cover all."""
@@ -50,37 +51,34 @@ class BacktestBody(StrictSerializer):
         return attrs
 
 
-class HeldSubject(serializers.Serializer[Any]):
-    project = serializers.CharField(allow_null=True)
-    key = serializers.CharField()
-    limit = serializers.IntegerField(allow_null=True, help_text="An override's where there is one.")
-    demand = serializers.IntegerField(help_text="Units that were asked for: admitted, and refused where those count.")
-    denied = serializers.IntegerField(help_text="Units that the policy would have denied.")
-    recorded_denied = serializers.IntegerField(help_text="Checks that the recorded policy refused.")
-    first_denied_at = serializers.DateTimeField(allow_null=True, help_text="Start of the minute, hour or day.")
+class SubjectResult(Shape):
+    project: str | None = field(blank_is_null=True)
+    key: str
+    limit: int | None = field(help="An override's where there is one.")
+    demand: int = field(help="Units that were asked for: admitted, and refused where those count.")
+    denied: int = field(help="Units that the policy would have denied.")
+    recorded_denied: int = field(help="Checks that the recorded policy refused.")
+    first_denied_at: datetime | None = field("first_denied", help="Start of the minute, hour or day.")
 
 
-class BacktestTotal(serializers.Serializer[Any]):
-    subjects = serializers.IntegerField()
-    subjects_denied = serializers.IntegerField()
-    demand = serializers.IntegerField()
-    denied = serializers.IntegerField()
-    recorded_denied = serializers.IntegerField()
+class BacktestTotal(Shape):
+    subjects: int
+    subjects_denied: int
+    demand: int
+    denied: int
+    recorded_denied: int
 
 
-class BacktestAnswer(serializers.Serializer[Any]):
-    policy = serializers.CharField()
-    unit = serializers.CharField()
-    resolution = serializers.ChoiceField(choices=["minute", "hour", "day"])
-    to = serializers.DateTimeField()
-    total = BacktestTotal()
-    results = HeldSubject(many=True, help_text=f"Most denied first, at most {MOST}.")
-    approximate = serializers.ListField(child=serializers.CharField(), help_text="What is not exact, in words.")
-
-    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        # A serializer has an attribute `source` already, and `from` is a word of the language.
-        source = serializers.CharField(help_text="The stored policy whose roll-ups are the traffic.")
-        return {**super().get_fields(), "source": source, "from": serializers.DateTimeField()}
+class BacktestAnswer(Shape):
+    policy: str
+    unit: str
+    source: str = field(help="The stored policy whose roll-ups are the traffic.")
+    resolution: Literal["minute", "hour", "day"]
+    from_: datetime = field("begin", name="from")
+    to: datetime = field("end")
+    total: BacktestTotal
+    results: list[SubjectResult] = field("subjects", help=f"Most denied first, at most {MOST}.")
+    approximate: list[str] = field(help="What is not exact, in words.")
 
 
 class BacktestView(ApiView):
@@ -91,7 +89,7 @@ class BacktestView(ApiView):
     @extend_schema(
         operation_id="backtest",
         request=BacktestBody,
-        responses=BacktestAnswer,
+        responses=described(BacktestAnswer),
         summary="What would this policy have denied?",
     )
     def post(self, request: Request) -> Response:
@@ -147,31 +145,12 @@ def _compiled(item: Item, caller: Caller) -> CompiledPolicy:
 
 
 def _answer(policy: CompiledPolicy, found: backtest.Backtest) -> dict[str, Any]:
-    return {
-        "policy": policy.name,
-        "unit": policy.unit,
-        "source": found.source,
-        "resolution": found.resolution,
-        "from": rfc3339(found.begin),
-        "to": rfc3339(found.end),
-        "total": {
-            "subjects": len(found.subjects),
-            "subjects_denied": sum(1 for subject in found.subjects if subject.denied),
-            "demand": sum(subject.demand for subject in found.subjects),
-            "denied": sum(subject.denied for subject in found.subjects),
-            "recorded_denied": sum(subject.recorded_denied for subject in found.subjects),
-        },
-        "results": [
-            {
-                "project": subject.project or None,
-                "key": subject.key,
-                "limit": subject.limit,
-                "demand": subject.demand,
-                "denied": subject.denied,
-                "recorded_denied": subject.recorded_denied,
-                "first_denied_at": rfc3339(subject.first_denied),
-            }
-            for subject in found.subjects[:MOST]
-        ],
-        "approximate": found.approximate,
-    }
+    subjects = found.subjects
+    total = BacktestTotal.of(
+        subjects=len(subjects),
+        subjects_denied=sum(1 for subject in subjects if subject.denied),
+        demand=sum(subject.demand for subject in subjects),
+        denied=sum(subject.denied for subject in subjects),
+        recorded_denied=sum(subject.recorded_denied for subject in subjects),
+    )
+    return BacktestAnswer.of(found, policy=policy.name, unit=policy.unit, total=total, results=subjects[:MOST])

@@ -11,11 +11,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.observability import recent_calls
+from controlplane.observability.recent_calls import CallBody
+from quotas.engine.types import Admission
 from quotas.rest.caller import resolve_project
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, decode, encode
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.views import ApiView
 from quotas.services import accounts as pools
+from quotas.shapes import Page, Shape, field
 from quotas.snapshot import resolve
 
 _FILTERS = ("pool", "user", "outcome")
@@ -28,45 +32,23 @@ class CallsQuery(PageQuery):
     outcome = serializers.CharField(required=False, max_length=32)
 
 
-class CallBody(serializers.Serializer[Any]):
-    id = serializers.CharField(help_text="As in `Sluice-Request-Id`.")
-    at = serializers.DateTimeField()
-    pool = serializers.CharField()
-    project = serializers.CharField(allow_blank=True)
-    user = serializers.CharField(allow_blank=True)
-    actor = serializers.CharField(help_text="The API key's name.")
-    method = serializers.CharField()
-    path = serializers.CharField(help_text="Without its query.")
-    model = serializers.CharField(allow_blank=True)
-    account = serializers.CharField(allow_blank=True)
-    status = serializers.IntegerField(allow_null=True, help_text="Null where the caller went away before an answer.")
-    outcome = serializers.CharField(
-        help_text="`ok`, an error category, `quota_exceeded`, `no_account`, `rejected`, `unavailable`, `queued`,"
-        " `broken` or `cancelled`."
-    )
-    attempts = serializers.IntegerField()
-    waited = serializers.FloatField()
-    seconds = serializers.FloatField()
-    overhead = serializers.FloatField()
-    first_byte = serializers.FloatField(allow_null=True)
-    is_stream = serializers.BooleanField()
-    cost = serializers.DictField(child=serializers.IntegerField(), help_text="The estimate.")
-    actual = serializers.DictField(
-        child=serializers.IntegerField(), help_text="What was used; `cached_tokens` are part of the tokens."
-    )
-    refusal = serializers.DictField(help_text="Why it was refused: code, detail, limits or reasons.")
-    trace = serializers.CharField(allow_blank=True, help_text="The trace id of the caller's `traceparent`.")
+class CallPage(Page):
+    results: list[CallBody]
 
 
-class CallPage(serializers.Serializer[Any]):
-    results = CallBody(many=True)
-    next = serializers.CharField(allow_null=True)
+class PresentAnswer(Shape):
+    """What a pool would answer now."""
+
+    allowed: bool
+    retry_after: float | None
+    account: str | None
+    reasons: dict[str, int]
 
 
-class CallExplanation(serializers.Serializer[Any]):
-    call = CallBody()
-    now = serializers.DictField(
-        allow_null=True, help_text="What the pool would answer to the same cost now; null for a pool that is gone."
+class CallExplanation(Shape):
+    call: CallBody
+    now: PresentAnswer | None = field(
+        help="What the pool would answer to the same cost now; null for a pool that is gone."
     )
 
 
@@ -76,7 +58,9 @@ class CallsView(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"quotas.view_pool"})
 
-    @extend_schema(operation_id="list_calls", parameters=[CallsQuery], responses=CallPage, summary="Recent calls")
+    @extend_schema(
+        operation_id="list_calls", parameters=[CallsQuery], responses=described(CallPage), summary="Recent calls"
+    )
     def get(self, request: Request) -> Response:
         query = self.query(CallsQuery)
         project = resolve_project(request, query.get("project"))
@@ -89,7 +73,7 @@ class CallsView(ApiView):
         ]
         shown = found[: query["limit"]]
         following = encode(shown[-1][0]) if len(found) > len(shown) else None
-        return Response({"results": [call for _, call in shown], "next": following})
+        return Response(CallPage.of(results=[call for _, call in shown], next=following))
 
 
 def _matching(project: str | None, before: str, query: dict[str, Any]) -> Any:
@@ -105,7 +89,7 @@ class CallView(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"quotas.view_pool"})
 
-    @extend_schema(operation_id="get_call", responses=CallBody, summary="One recent call")
+    @extend_schema(operation_id="get_call", responses=described(CallBody), summary="One recent call")
     def get(self, request: Request, call: str) -> Response:
         self.query()
         return Response(_found(self, call))
@@ -117,11 +101,11 @@ class CallExplainView(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"quotas.view_pool"})
 
-    @extend_schema(operation_id="explain_call", responses=CallExplanation, summary="Why a call was refused")
+    @extend_schema(operation_id="explain_call", responses=described(CallExplanation), summary="Why a call was refused")
     def get(self, request: Request, call: str) -> Response:
         self.query()
         found = _found(self, call)
-        return Response({"call": found, "now": _now(found)})
+        return Response(CallExplanation.of(call=found, now=_now(found)))
 
 
 def _found(view: ApiView, wanted: str) -> dict[str, Any]:
@@ -132,12 +116,7 @@ def _found(view: ApiView, wanted: str) -> dict[str, Any]:
     raise NotFound("There is no such call, it is not yours, or it is no longer among the recent ones.", "unknown-call")
 
 
-def _now(call: dict[str, Any]) -> dict[str, Any] | None:
+def _now(call: dict[str, Any]) -> Admission | None:
     if call["pool"] not in resolve.snapshot().pools:
         return None
-    explained = pools.explain(call["pool"], call["cost"], model=call["model"], project=call["project"] or None)
-    admission = explained.admission
-    return {
-        "allowed": admission.allowed, "retry_after": admission.retry_after, "account": admission.account,
-        "reasons": dict(admission.reasons),
-    }  # fmt: skip
+    return pools.explain(call["pool"], call["cost"], model=call["model"], project=call["project"] or None).admission

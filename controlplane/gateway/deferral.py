@@ -12,7 +12,7 @@ from queues import config
 from queues.api.problems import as_problems
 from queues.job_types.http_request import HEADER_NAME, METHODS, OWN_HEADERS
 from queues.models import Job
-from queues.presenters import job_whole
+from queues.presenters.jobs import job_whole
 from queues.services.submit import submit_specs
 from queues.specs import read_job
 from quotas.models import Project

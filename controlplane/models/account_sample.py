@@ -1,4 +1,4 @@
-"""The state of an account in one minute, for the chart on its page. Kept for two days."""
+"""The state of an account in one minute, for the chart on its page. After two days one is kept for each hour."""
 
 from __future__ import annotations
 

@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from django.db import transaction
+
 from controlplane.models import AccountSample
 from quotas.models import Account
 
 KEPT = timedelta(days=2)
+"""Minutes older than that are merged by the hour."""
+KEPT_HOURS = timedelta(days=8)
 WORST = ("available", "paused", "half_open", "cooling_down", "open", "disabled")
 """States, from good to bad."""
 
@@ -49,7 +53,7 @@ class AccountHistory:
                 self._seen[row.pk] = _Minute(row.health, state, first, counts, row.latency)
                 continue
             seen.health = min(seen.health, row.health)
-            seen.state = max(seen.state, state, key=_badness)
+            seen.state = max(seen.state, state, key=badness)
             seen.last, seen.latency = counts, row.latency
         return written
 
@@ -73,9 +77,36 @@ class AccountHistory:
         self._before = {pk: seen.last for pk, seen in self._seen.items()}
         self._seen = {}
         if start.minute == 0:
-            AccountSample.objects.filter(at__lt=now - KEPT).delete()
+            merge_hour((now - KEPT).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1))
+            AccountSample.objects.filter(at__lt=now - KEPT_HOURS).delete()
         return len(samples)
 
 
-def _badness(state: str) -> int:
+def merge_hour(hour: datetime) -> None:
+    """One sample per account for an hour: its lowest health, its worst state, all of its calls."""
+    merged: dict[int, AccountSample] = {}
+    others = []
+    for sample in AccountSample.objects.filter(at__gte=hour, at__lt=hour + timedelta(hours=1)).order_by("at"):
+        first = merged.setdefault(sample.account_id, sample)
+        if first is sample:
+            continue
+        others.append(sample.pk)
+        first.health = min(first.health, sample.health)
+        first.state = max(first.state, sample.state, key=badness)
+        first.succeeded += sample.succeeded
+        first.failed += sample.failed
+    if not others:
+        return
+    for first in merged.values():
+        first.at = hour
+    with transaction.atomic():
+        for start in range(0, len(others), 500):
+            AccountSample.objects.filter(pk__in=others[start : start + 500]).delete()
+        AccountSample.objects.bulk_update(
+            merged.values(), ["at", "health", "state", "succeeded", "failed"], batch_size=200
+        )
+
+
+def badness(state: str) -> int:
+    """How bad a state is; 0 for the best."""
     return WORST.index(state) if state in WORST else 0

@@ -16,8 +16,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -28,6 +27,8 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.redis.scripts import pack
 from quotas.engine.redis.transport import Transport
 from quotas.runtime import background
+from quotas.shapes import Shape, field
+from quotas.times import from_unix
 
 KEPT = 20_000
 """Calls that are kept of all projects, about."""
@@ -47,6 +48,36 @@ log = structlog.get_logger(__name__)
 def stream_key(project: str | None) -> str:
     """Of one project's calls; None: of all."""
     return key("calls") if project is None else key(f"calls:{project}")
+
+
+class CallBody(Shape):
+    """A call as it is stored, and as the API shows it."""
+
+    id: str = field("call", help="As in `Sluice-Request-Id`.")
+    at: datetime
+    pool: str
+    project: str
+    user: str
+    actor: str = field(help="The API key's name.")
+    method: str
+    path: str = field(help="Without its query.")
+    model: str
+    account: str
+    status: int | None = field(help="Null where the caller went away before an answer.")
+    outcome: str = field(
+        help="`ok`, an error category, `quota_exceeded`, `no_account`, `rejected`, `unavailable`, `queued`,"
+        " `broken` or `cancelled`."
+    )
+    attempts: int
+    waited: float = field(digits=6)
+    seconds: float = field(digits=6)
+    overhead: float = field(digits=6)
+    first_byte: float | None = field(digits=6)
+    is_stream: bool
+    cost: dict[str, int] = field(help="The estimate.")
+    actual: dict[str, int] = field(help="What was used; `cached_tokens` are part of the tokens.")
+    refusal: dict[str, Any] = field(help="Why it was refused: code, detail, limits or reasons.")
+    trace: str = field(help="The trace id of the caller's `traceparent`.")
 
 
 class Recorder:
@@ -89,7 +120,7 @@ class Recorder:
             self._transport = Transport(client(), timeout=TIMEOUT)
         commands = []
         for call in calls:
-            data = _encode(_document(call))
+            data = _encode(CallBody.of(call, at=from_unix(call.at)))
             commands.append(pack(("XADD", stream_key(None), "MAXLEN", "~", KEPT, "*", "d", data)))
             if call.project:
                 name = stream_key(call.project)
@@ -102,22 +133,7 @@ class Recorder:
             self.flush()
 
 
-_MEMBERS = tuple(member.name for member in fields(events.CallEnded))
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
-
-
-def _document(call: events.CallEnded) -> dict[str, Any]:
-    document = {name: getattr(call, name) for name in _MEMBERS}
-    document["at"] = _moment(call.at)
-    document["id"] = document.pop("call")
-    for name in ("waited", "seconds", "overhead", "first_byte"):
-        if document[name] is not None:
-            document[name] = round(document[name], 6)
-    return document
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def calls(project: str | None, before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

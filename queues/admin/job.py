@@ -23,7 +23,7 @@ from queues.admin.job_list import WhyFilter
 from queues.admin.pretty_json import pretty
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
-from queues.presenters import payload_of
+from queues.presenters.jobs import payload_of
 from queues.selectors import job_filter
 from queues.selectors.explanation import Explanation, explain
 from queues.services import cancel as cancelling

@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.decorators import display
 from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from queues.models import Queue
 from queues.selectors.queues import QueueDepth, depths
@@ -16,6 +17,7 @@ from queues.services import queue_actions, uses
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
+from quotas.admin.dialogs import ReasonDialog, why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.visibility import project_ids
 from quotas.permissions import ACT_ON_QUEUES
@@ -38,19 +40,43 @@ class QueueForm(ReasonForm):
         return pool
 
 
+class ConcurrencyDialog(ReasonDialog):
+    """Asks how many jobs may run at once, and why; the present number is filled in."""
+
+    concurrency = forms.IntegerField(
+        required=False,
+        min_value=0,
+        help_text="0 runs none; leave blank for no limit but the workers' slots.",
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
+    field_order = ["concurrency", "reason"]
+
+    def __init__(self, request: HttpRequest, object_id: str | int | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, object_id, *args, **kwargs)
+        queue = Queue.objects.filter(pk=object_id or 0).first()
+        self.fields["concurrency"].initial = queue.concurrency if queue is not None else None
+
+
+def _set_concurrency(request: HttpRequest, queue: Queue, dialog: Any) -> str:
+    number = dialog.cleaned_data["concurrency"]
+    queue_actions.set_concurrency(queue, number, actor=actor_of(request), reason=why(dialog))
+    return f"{queue}: {'no limit' if number is None else f'at most {number:,} jobs'} at once."
+
+
 @admin.register(Queue)
 class QueueAdmin(SluiceAdmin):
     operate_permission = ACT_ON_QUEUES
     empty_text = "A queue holds jobs until limits, accounts and workers let them run."
     form = QueueForm
     shared = True
-    list_display = ["name", "state", "waiting", "running", "lane", "concurrency", "pool", "retry_policy", "timeout"]
+    list_display = ["name", "state", "waiting", "running", "lane", "most_at_once", "pool", "retry_policy", "timeout"]
     list_filter = ["lane"]
     list_select_related = ["pool", "retry_policy"]
     search_fields = ["name"]
     autocomplete_fields = ["pool", "retry_policy"]
     readonly_fields = ["state", "paused_reason", "draining_reason"]
-    actions_detail = ["pause", "resume", "drain"]
+    actions_detail = ["pause", "resume", "drain", "set_concurrency"]
+    list_before_template = "admin/sluice/queue_list.html"
     change_form_outer_before_template = "admin/sluice/queue_live.html"
     fieldsets = [
         (None, {"fields": [("name", "lane"), ("max_size", "concurrency"), ("timeout", "priority_levels")]}),
@@ -86,6 +112,12 @@ class QueueAdmin(SluiceAdmin):
         detail="It finishes its jobs and refuses new ones with 503.",
     )  # fmt: skip
 
+    set_concurrency = reason_action(
+        "set_concurrency", "Set concurrency", path="concurrency", icon="tune", form=ConcurrencyDialog, submit="Set", permission="change",
+        act=lambda request, queue, dialog: _set_concurrency(request, queue, dialog), question="How many of its jobs may run at once?",
+        detail="It applies at once. Running jobs continue.",
+    )  # fmt: skip
+
     def get_list_display(self, request: HttpRequest) -> Any:
         """Pools are the platform's: a member of a project might not be allowed to use a queue's."""
         shown = super().get_list_display(request)
@@ -119,6 +151,10 @@ class QueueAdmin(SluiceAdmin):
     def waiting(self, row: Any) -> str:
         depth: QueueDepth | None = row.depth
         return "–" if depth is None else f"{depth.high:,} · {depth.normal:,} · {depth.low:,}"
+
+    @display(description="Concurrency", ordering="concurrency")
+    def most_at_once(self, row: Queue) -> str:
+        return "–" if row.concurrency is None else f"{row.concurrency:,}"
 
     @display(description="Running")
     def running(self, row: Any) -> str:

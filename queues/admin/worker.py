@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from unfold.decorators import display
 
@@ -16,7 +17,20 @@ from quotas.admin.spans import spell_span
 @admin.register(WorkerProcess)
 class WorkerAdmin(ReadOnlyAdmin):
     empty_text = "Workers appear here once they run. Start them with `python -m controlplane up`."
-    list_display = ["name", "state", "host", "pid", "lane", "load", "jobs_done", "jobs_failed", "seen"]
+    list_display = [
+        "name",
+        "state",
+        "host",
+        "pid",
+        "lane",
+        "load",
+        "shown_memory",
+        "version",
+        "jobs_done",
+        "jobs_failed",
+        "seen",
+    ]
+    change_form_outer_before_template = "admin/sluice/worker_live.html"
     list_filter = ["lane"]
     ordering = ["stopped_at", "name"]
     search_fields = ["name", "host"]
@@ -33,6 +47,10 @@ class WorkerAdmin(ReadOnlyAdmin):
     def load(self, row: WorkerProcess) -> str:
         lost = f", {row.lost_places} stuck" if row.lost_places else ""
         return f"{row.busy} of {row.places}{lost}"
+
+    @display(description="Memory", ordering="memory")
+    def shown_memory(self, row: WorkerProcess) -> str:
+        return filesizeformat(row.memory) if row.memory else "–"
 
     @display(description="Last seen")
     def seen(self, row: WorkerProcess) -> str:

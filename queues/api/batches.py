@@ -6,11 +6,12 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues.api import documents
 from queues.api.jobs import Reason
 from queues.models import Batch
-from queues.presenters import batch_detail, batch_shape
+from queues.presenters import batches as shapes
+from queues.presenters.batches import batch_detail, batch_shape
 from queues.services import batches
+from quotas.rest.openapi import described
 from quotas.rest.problems import NotFound
 from quotas.rest.views import ApiView
 
@@ -27,7 +28,9 @@ class BatchDetail(ApiView):
     session_needs = frozenset({"queues.view_batch"})
 
     @extend_schema(
-        operation_id="get_batch", responses=documents.BatchDetail, summary="A batch's totals, rate and end in sight"
+        operation_id="get_batch",
+        responses=described(shapes.BatchDetail),
+        summary="A batch's totals, rate and end in sight",
     )
     def get(self, request: Request, uid: str) -> Response:
         self.query()
@@ -38,7 +41,7 @@ class BatchSeal(ApiView):
     scopes = {"POST": "submit"}
 
     @extend_schema(
-        operation_id="seal_batch", request=Reason, responses=documents.BatchAnswer, summary="No more jobs come"
+        operation_id="seal_batch", request=Reason, responses=described(shapes.BatchAnswer), summary="No more jobs come"
     )
     def post(self, request: Request, uid: str) -> Response:
         self.body(Reason)

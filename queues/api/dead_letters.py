@@ -10,21 +10,21 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from queues.api import documents
 from queues.api.jobs import Reason
 from queues.api.problems import as_problems
 from queues.models import BulkAction, DeadLetter, Job
-from queues.presenters import dead_letter_group_shape, dead_letter_shape, job_whole
-from queues.selectors.dead_letters import dead_letter_groups, traceback_of
+from queues.presenters import dead_letters as shapes
+from queues.presenters.jobs import JobAnswer, job_whole
+from queues.selectors.dead_letters import dead_letter_groups
 from queues.services import bulk_actions, dead_letters
 from quotas.engine.categories import OF_DEAD_JOBS
 from quotas.rest.caller import resolve_project
 from quotas.rest.fields import ReasonField, StrictBooleanField, StrictCharField
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, encode, page, position
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
 from quotas.rest.views import ApiView
-from quotas.times import rfc3339
 
 SEVERITIES = ("info", "warning", "critical")
 
@@ -97,12 +97,12 @@ class DeadLetters(ApiView):
     @extend_schema(
         operation_id="list_dead_letters",
         parameters=[DeadLettersQuery],
-        responses=documents.DeadLetterPage,
+        responses=described(shapes.DeadLetterPage),
         summary="Dead letters, newest first",
     )
     def get(self, request: Request) -> Response:
         query = self.query(DeadLettersQuery)
-        return Response(page(letters(self, query), query, dead_letter_shape, order="id"))
+        return Response(page(letters(self, query), query, shapes.DeadLetterAnswer.of, order="id"))
 
 
 class DeadLetterGroups(ApiView):
@@ -112,7 +112,7 @@ class DeadLetterGroups(ApiView):
     @extend_schema(
         operation_id="list_dead_letter_groups",
         parameters=[DeadLettersQuery],
-        responses=documents.DeadLetterGroupPage,
+        responses=described(shapes.DeadLetterGroupPage),
         summary="Dead letters that failed alike",
     )
     def get(self, request: Request) -> Response:
@@ -121,18 +121,20 @@ class DeadLetterGroups(ApiView):
         rows, limit = letters(self, query), query["limit"]
         groups = dead_letter_groups(rows, below=position(rows, query, "id"), count=limit + 1)
         following = encode(str(groups[limit - 1].first)) if len(groups) > limit else None
-        return Response({"results": [dead_letter_group_shape(group) for group in groups[:limit]], "next": following})
+        return Response(shapes.DeadLetterGroupPage.of(results=groups[:limit], next=following))
 
 
 class DeadLetterDetail(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_deadletter"})
 
-    @extend_schema(operation_id="get_dead_letter", responses=documents.DeadLetterWhole, summary="One dead letter")
+    @extend_schema(
+        operation_id="get_dead_letter", responses=described(shapes.DeadLetterWhole), summary="One dead letter"
+    )
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         letter = letter_of(self, uid)
-        return Response({**dead_letter_shape(letter), "traceback": traceback_of(letter)})
+        return Response(shapes.dead_letter_whole(letter))
 
 
 class DeadLetterReplay(ApiView):
@@ -141,7 +143,7 @@ class DeadLetterReplay(ApiView):
     @extend_schema(
         operation_id="replay_dead_letter",
         request=ReplayOne,
-        responses=documents.JobAnswer,
+        responses=described(JobAnswer),
         summary="Run its job again, edited or not",
     )
     def post(self, request: Request, uid: str) -> Response:
@@ -160,7 +162,7 @@ class DeadLetterDiscard(ApiView):
     @extend_schema(
         operation_id="discard_dead_letter",
         request=Reason,
-        responses=documents.DeadLetterAnswer,
+        responses=described(shapes.DeadLetterAnswer),
         summary="Settle it without another run",
     )
     def post(self, request: Request, uid: str) -> Response:
@@ -168,7 +170,7 @@ class DeadLetterDiscard(ApiView):
         letter = letter_of(self, uid)
         with as_problems(self.caller):
             dead_letters.discard(letter.pk, actor=self.caller.name, reason=reason)
-        return Response(dead_letter_shape(letter_of(self, uid)))
+        return Response(shapes.DeadLetterAnswer.of(letter_of(self, uid)))
 
 
 class DeadLettersReplay(ApiView):
@@ -177,7 +179,7 @@ class DeadLettersReplay(ApiView):
     @extend_schema(
         operation_id="replay_dead_letters",
         request=ReplayMany,
-        responses={202: documents.BulkAction},
+        responses={202: described(shapes.BulkAction), 200: described(shapes.BulkPreview)},
         summary="Replay all that match, in the background",
     )
     def post(self, request: Request) -> Response:
@@ -190,33 +192,27 @@ class DeadLettersReplay(ApiView):
         if "project" in filter:
             resolve_project(request, filter["project"])
         if body["dry_run"]:
-            return Response({"dry_run": True, "total": bulk_actions.matching(filter, self.caller.project).count()})
+            return Response(
+                shapes.BulkPreview.of(dry_run=True, total=bulk_actions.matching(filter, self.caller.project).count())
+            )
         action = bulk_actions.begin(
             "replay", filter, project=self.caller.project, actor=self.caller.name, reason=body["reason"]
         )
-        return Response(_action(action), 202, headers={"Location": f"/api/v1/dead-letters/actions/{action.uid}"})
+        return Response(
+            shapes.BulkAction.of(action), 202, headers={"Location": f"/api/v1/dead-letters/actions/{action.uid}"}
+        )
 
 
 class BulkActionDetail(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_bulkaction"})
 
-    @extend_schema(operation_id="get_bulk_action", responses=documents.BulkAction, summary="Progress of a bulk replay")
+    @extend_schema(
+        operation_id="get_bulk_action", responses=described(shapes.BulkAction), summary="Progress of a bulk replay"
+    )
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         action = self.caller.visible(BulkAction.objects.all()).filter(uid=uid).first()
         if action is None:
             raise NotFound("There is no such action, or it is not yours.")
-        return Response(_action(action))
-
-
-def _action(action: BulkAction) -> dict[str, Any]:
-    return {
-        "id": action.uid,
-        "verb": action.verb,
-        "filter": action.filter,
-        "total": action.total,
-        "done": action.done,
-        "skipped": action.skipped,
-        "finished_at": rfc3339(action.finished_at),
-    }
+        return Response(shapes.BulkAction.of(action))

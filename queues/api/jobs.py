@@ -12,12 +12,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from queues import config
-from queues.api import documents
+from queues.api import requests
 from queues.api.problems import as_problems
 from queues.api.readable import readable
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job, Queue
-from queues.presenters import as_new, batch_shape, explanation_shape, job_row, job_whole, steps_shape, waits_shape
+from queues.presenters import jobs as shapes
+from queues.presenters.batches import BulkAnswer, bulk_answer
+from queues.presenters.jobs import JobAnswer, as_new, job_row, job_whole
 from queues.selectors.explanation import explain
 from queues.selectors.jobs import created_after
 from queues.selectors.timeline import timeline
@@ -33,6 +35,7 @@ from quotas.rest.caller import resolve_project
 from quotas.rest.fields import StrictCharField
 from quotas.rest.fingerprints import fingerprint
 from quotas.rest.idempotency import idempotency_key
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import StrictSerializer
@@ -81,8 +84,8 @@ class Jobs(ApiView):
     session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
-        operation_id="submit_job", request=documents.JobRequest, responses={202: documents.JobAnswer, 200: documents.JobAnswer},
-        parameters=[documents.IDEMPOTENCY_KEY], summary="Submit a job",
+        operation_id="submit_job", request=requests.JobRequest, responses={202: described(JobAnswer), 200: described(JobAnswer)},
+        parameters=[requests.IDEMPOTENCY_KEY], summary="Submit a job",
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         """Accepted with 202: from then on the job is in SQL and is not lost. The same key and body: 200, the same job."""
@@ -101,7 +104,9 @@ class Jobs(ApiView):
         location = f"/api/v1/jobs/{job.uid}"
         return Response(job_whole(job), 202 if accepted.created else 200, headers={"Location": location})
 
-    @extend_schema(operation_id="list_jobs", parameters=[JobsQuery], responses=documents.JobPage, summary="List jobs")
+    @extend_schema(
+        operation_id="list_jobs", parameters=[JobsQuery], responses=described(shapes.JobPage), summary="List jobs"
+    )
     def get(self, request: Request) -> Response:
         """Newest first, complete and without doubles while jobs are added."""
         query = self.query(JobsQuery)
@@ -124,7 +129,7 @@ class JobDetail(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_job"})
 
-    @extend_schema(operation_id="get_job", responses=documents.JobAnswer, summary="Look at a job")
+    @extend_schema(operation_id="get_job", responses=described(JobAnswer), summary="Look at a job")
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         shown = job_whole(job_of(self, uid))
@@ -135,12 +140,14 @@ class JobTimeline(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_job"})
 
-    @extend_schema(operation_id="get_job_timeline", responses=documents.Timeline, summary="Every step of a job's life")
+    @extend_schema(
+        operation_id="get_job_timeline", responses=described(shapes.Timeline), summary="Every step of a job's life"
+    )
     def get(self, request: Request, uid: str) -> Response:
         self.query()
         job = job_of(self, uid)
         spans = spans_of(job)
-        return Response({"results": steps_shape(timeline(job, spans)), "waits": waits_shape(waits_in(spans))})
+        return Response(shapes.Timeline.of(results=timeline(job, spans), waits=waits_in(spans)))
 
 
 class JobExplain(ApiView):
@@ -148,11 +155,11 @@ class JobExplain(ApiView):
     session_needs = frozenset({"queues.view_job"})
 
     @extend_schema(
-        operation_id="explain_job", responses=documents.Explanation, summary="What a job waits for, until when"
+        operation_id="explain_job", responses=described(shapes.Explanation), summary="What a job waits for, until when"
     )
     def get(self, request: Request, uid: str) -> Response:
         self.query()
-        return Response(explanation_shape(explain(job_of(self, uid))))
+        return Response(shapes.explained(explain(job_of(self, uid))))
 
 
 class JobCancel(ApiView):
@@ -161,7 +168,7 @@ class JobCancel(ApiView):
     @extend_schema(
         operation_id="cancel_job",
         request=Reason,
-        responses=documents.JobAnswer,
+        responses=described(JobAnswer),
         summary="Cancel a job, a running one too",
     )
     def post(self, request: Request, uid: str) -> Response:
@@ -175,7 +182,9 @@ class JobCancel(ApiView):
 class JobRetry(ApiView):
     scopes = {"POST": "operate"}
 
-    @extend_schema(operation_id="retry_job", request=Reason, responses=documents.JobAnswer, summary="Replay a dead job")
+    @extend_schema(
+        operation_id="retry_job", request=Reason, responses=described(JobAnswer), summary="Replay a dead job"
+    )
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
         with as_problems(self.caller):
@@ -187,9 +196,9 @@ class JobsBulk(ApiView):
     scopes = {"POST": "submit"}
 
     @extend_schema(
-        operation_id="submit_jobs", request=documents.BulkRequest,
-        responses={202: documents.BulkAnswer, 200: documents.BulkAnswer},
-        parameters=[documents.IDEMPOTENCY_KEY], summary="Submit up to 10,000 jobs as one batch, all or nothing",
+        operation_id="submit_jobs", request=requests.BulkRequest,
+        responses={202: described(BulkAnswer), 200: described(BulkAnswer)},
+        parameters=[requests.IDEMPOTENCY_KEY], summary="Submit up to 10,000 jobs as one batch, all or nothing",
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         with as_problems(self.caller):
@@ -206,7 +215,7 @@ class JobsBulk(ApiView):
                 idempotency_key=key,
                 request_hash=fingerprint(request.data) if key is not None else "",
             )
-        return Response({"batch": batch_shape(made), "ids": ids}, 202 if created else 200)
+        return Response(bulk_answer(made, ids), 202 if created else 200)
 
     @staticmethod
     def _read(data: Any) -> tuple[dict[str, Any], list[JobSpec], str | None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import timedelta
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -11,9 +9,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from queues import liveness
-from queues.api import documents
 from queues.models import Job, Queue, WorkerProcess
-from queues.presenters import queue_shape, worker_shape
+from queues.presenters import queues as shapes
+from queues.presenters.jobs import RecentPage, recent_job
+from queues.presenters.queues import queue_shape, worker_shape
 from queues.selectors.dead_letters import open_dead_letters
 from queues.selectors.jobs import job_counts
 from queues.selectors.queues import depths, queue_facts
@@ -21,11 +20,11 @@ from queues.services import queue_actions
 from queues.states import Status
 from quotas import clock
 from quotas.rest.fields import ReasonField
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
-from quotas.times import rfc3339
 
 
 class NeededReason(StrictSerializer):
@@ -46,7 +45,7 @@ class Queues(ApiView):
     @extend_schema(
         operation_id="list_queues",
         parameters=[PageQuery],
-        responses=documents.QueuePage,
+        responses=described(shapes.QueuePage),
         summary="Queues with their depth",
     )
     def get(self, request: Request) -> Response:
@@ -61,7 +60,7 @@ class QueueDetail(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_queue"})
 
-    @extend_schema(operation_id="get_queue", responses=documents.QueueAnswer, summary="One queue")
+    @extend_schema(operation_id="get_queue", responses=described(shapes.QueueAnswer), summary="One queue")
     def get(self, request: Request, name: str) -> Response:
         self.query()
         queue = queue_named(name)
@@ -73,7 +72,7 @@ class _Steer(ApiView):
 
     scopes = {"POST": "operate"}
 
-    @extend_schema(request=NeededReason, responses=documents.QueueAnswer)
+    @extend_schema(request=NeededReason, responses=described(shapes.QueueAnswer))
     def post(self, request: Request, name: str) -> Response:
         reason = self.body(NeededReason)["reason"]
         if not self.caller.is_platform:
@@ -108,7 +107,7 @@ class QueueStatus(ApiView):
 
     @extend_schema(
         operation_id="queue_status",
-        responses=documents.QueueStatus,
+        responses=described(shapes.QueueStatus),
         summary="Counts of waiting, running and ended jobs",
     )
     def get(self, request: Request) -> Response:
@@ -116,17 +115,7 @@ class QueueStatus(ApiView):
         counts = job_counts(self.caller.project)
         found = depths(self.caller.project)
         places = liveness.alive(clock.now()).values_list("places", flat=True)
-        return Response(
-            {
-                "queue_size": sum(depth.waiting for depth in found.values()),
-                "active_requests": sum(depth.in_flight for depth in found.values()),
-                "max_concurrent": sum(places),
-                "total_requests": sum(counts.values()),
-                "completed": counts[Status.COMPLETED],
-                "failed": counts[Status.DEAD],
-                "queues": {name: asdict(depth) for name, depth in found.items()},
-            }
-        )
+        return Response(shapes.queue_status(counts, found, sum(places)))
 
 
 class QueueStats(ApiView):
@@ -134,21 +123,16 @@ class QueueStats(ApiView):
     session_needs = frozenset({"queues.view_queue"})
 
     @extend_schema(
-        operation_id="queue_stats", responses=documents.QueueStats, summary="Depth by priority, retries, dead letters"
+        operation_id="queue_stats",
+        responses=described(shapes.QueueStats),
+        summary="Depth by priority, retries, dead letters",
     )
     def get(self, request: Request) -> Response:
         self.query()
-        found = {name: asdict(depth) for name, depth in depths(self.caller.project).items()}
+        found = depths(self.caller.project)
         letters = open_dead_letters(self.caller.project)
-        stats = {band: sum(row[band] for row in found.values()) for band in ("high", "normal", "low", "retry")}
-        return Response(
-            {
-                "stats": {**stats, "dlq": letters},
-                "total_queued": stats["high"] + stats["normal"] + stats["low"],
-                "total_failed": self.caller.visible(Job.objects.filter(status=Status.DEAD)).count(),
-                "queues": found,
-            }
-        )
+        dead = self.caller.visible(Job.objects.filter(status=Status.DEAD)).count()
+        return Response(shapes.queue_stats(found, letters, dead))
 
 
 class QueueRequests(ApiView):
@@ -158,27 +142,12 @@ class QueueRequests(ApiView):
     @extend_schema(
         operation_id="queue_requests",
         parameters=[PageQuery],
-        responses=documents.RecentPage,
+        responses=described(RecentPage),
         summary="Recent jobs, newest first",
     )
     def get(self, request: Request) -> Response:
         rows = self.caller.visible(Job.objects.select_related("project", "queue"))
-        return Response(page(rows, self.query(PageQuery), _recent, order="id"))
-
-
-def _recent(job: Job) -> dict[str, Any]:
-    span = (job.finished_at - job.started_at) / timedelta(seconds=1) if job.finished_at and job.started_at else None
-    return {
-        "id": job.uid,
-        "type": job.type,
-        "project": job.project.slug,
-        "queue": job.queue.name,
-        "priority": job.priority,
-        "status": job.status,
-        "duration": None if span is None else round(max(span, 0.0), 3),
-        "created_at": rfc3339(job.created_at),
-        "finished_at": rfc3339(job.finished_at),
-    }
+        return Response(page(rows, self.query(PageQuery), recent_job, order="id"))
 
 
 class Workers(ApiView):
@@ -188,7 +157,7 @@ class Workers(ApiView):
     @extend_schema(
         operation_id="list_workers",
         parameters=[PageQuery],
-        responses=documents.WorkerPage,
+        responses=described(shapes.WorkerPage),
         summary="Worker processes, newest first",
     )
     def get(self, request: Request) -> Response:

@@ -21,6 +21,8 @@ class WorkerProcess(models.Model):
     jobs_failed = models.BigIntegerField(
         default=0, verbose_name="failed attempts", help_text="Those of them that failed, retried ones included."
     )
+    memory = models.BigIntegerField(default=0, db_default=0, help_text="Bytes of resident memory; 0: not known.")
+    version = models.CharField(max_length=32, blank=True, db_default="")
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField()
     stopped_at = models.DateTimeField(null=True)

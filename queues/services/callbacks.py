@@ -23,7 +23,8 @@ from django.db.models import QuerySet
 from queues.errors import FieldError, InvalidJob
 from queues.lifecycle import perform
 from queues.models import Batch, Callback, Job
-from queues.presenters import batch_shape, job_whole, parts_of_jobs
+from queues.presenters.batches import batch_shape
+from queues.presenters.jobs import job_whole, parts_of_jobs
 from queues.services import webhook
 from queues.services.webhook import AddressRefused
 from quotas import clock, events

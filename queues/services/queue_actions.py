@@ -1,4 +1,4 @@
-"""Pauses, resumes and drains queues, with actor and reason in the audit trail."""
+"""Pauses, resumes, drains and tunes queues, with actor and reason in the audit trail."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def resume(queue: Queue, *, actor: str, reason: str) -> Queue:
 def drain(queue: Queue, *, actor: str, reason: str) -> Queue:
     """Accept nothing new; finish what is there."""
     return _change(queue, "queue.drain", actor, reason, draining_at=clock.now(), draining_reason=reason[:500])
+
+
+def set_concurrency(queue: Queue, concurrency: int | None, *, actor: str, reason: str) -> Queue:
+    """Let at most so many of its jobs run at once; None: as many as the workers' slots allow."""
+    with transaction.atomic():
+        row = Queue.objects.select_for_update(of=("self",)).get(pk=queue.pk)
+        before, row.concurrency = row.concurrency, concurrency
+        if before != concurrency:
+            row.save()
+            facts = ({"concurrency": before}, {"concurrency": concurrency})
+            events.emit(events.OperatorActed(actor, "queue.change", f"queue:{row.name}", *facts, reason))
+            transaction.on_commit(lambda: notify(unblock=True))
+    return row
 
 
 def _change(queue: Queue, verb: str, actor: str, reason: str, **fields: object) -> Queue:

@@ -6,8 +6,11 @@ import os
 import socket
 from collections.abc import Callable, Collection
 
+from django.conf import settings
+
 from queues.lifecycle.delivery import renew
 from queues.models import WorkerProcess
+from queues.worker.memory import resident_memory
 from quotas import clock
 
 HEARTBEAT_INTERVAL = 5.0
@@ -32,6 +35,7 @@ class Heartbeat:
             defaults={
                 "host": socket.gethostname(), "pid": os.getpid(), "lane": self.lane, "places": self.places,
                 "busy": 0, "lost_places": 0, "started_at": now, "seen_at": now, "stopped_at": None,
+                "memory": resident_memory(), "version": getattr(settings, "VERSION", ""),
             },
         )  # fmt: skip
 
@@ -43,7 +47,7 @@ class Heartbeat:
             renew(self.name, running, now)
         seen = {
             "seen_at": now, "stopped_at": None, "busy": len(running), "lost_places": self._lost_places(),
-            "jobs_done": self.done, "jobs_failed": self.failed,
+            "jobs_done": self.done, "jobs_failed": self.failed, "memory": resident_memory(),
         }  # fmt: skip
         if not WorkerProcess.objects.filter(name=self.name).update(**seen):
             self.begin()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,18 +16,20 @@ from django.utils.html import format_html
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminPasswordWidget
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
-from quotas.admin.bulk import bulk_action
+from quotas.admin.bulk import Refused, bulk_action
+from quotas.admin.dialogs import ReasonDialog, why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.engine.categories import ACCOUNT_FAILURES
+from quotas.errors import LimiterUnavailable
 from quotas.models import Account
 from quotas.models.encrypted import validate_credential
 from quotas.permissions import ACT_ON_ACCOUNTS
-from quotas.services import account_actions, credentials
+from quotas.services import account_actions, account_trial, credentials
 
 STATES = {
     "available": "success",
@@ -35,7 +37,7 @@ STATES = {
     "breaker open": "danger",
     "breaker half open": "info",
     "disabled": "default",
-    "holding low priority": "info",
+    "low priority waits": "info",
     "pool paused": "warning",
 }
 NAMES = {
@@ -44,7 +46,7 @@ NAMES = {
     "open": "breaker open",
     "half_open": "breaker half open",
     "disabled": "disabled",
-    "paused": "holding low priority",
+    "paused": "low priority waits",
 }
 AVAILABLE = Q(state__in=["available", "paused"], pool__paused_at=None)
 """Takes calls, though perhaps not of low priority."""
@@ -54,6 +56,15 @@ def named(state: str, *, paused: bool = False) -> str:
     """An account's state in words. The engine's `paused` is either its pool's pause, or a quota that is nearly used up
     and is reserved for higher priorities."""
     return "pool paused" if state == "paused" and paused else NAMES.get(state, state)
+
+
+def headroom(learned: Mapping[str, Any]) -> str:
+    """What is left of the quotas that the provider reports for the account as a whole."""
+    return ", ".join(
+        f"{quota['remaining']:,} of {quota['limit']:,} {unit}"
+        for unit, quota in sorted(learned.items())
+        if isinstance(quota, dict) and isinstance(quota.get("remaining"), int) and isinstance(quota.get("limit"), int)
+    )
 
 
 class AccountForm(ReasonForm):
@@ -94,18 +105,46 @@ def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger
     return bulk_action(name, question=question, done=done, act=act, danger=danger)
 
 
+class TrialDialog(ReasonDialog):
+    """Asks which path to call, and why."""
+
+    path = forms.CharField(
+        max_length=500,
+        help_text="A path at the provider that costs little and needs the credential.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+    field_order = ["path", "reason"]
+
+    def __init__(self, request: HttpRequest, object_id: str | int | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, object_id, *args, **kwargs)
+        account = Account.objects.select_related("pool__provider").defer("credential").filter(pk=object_id or 0).first()
+        self.fields["path"].initial = account_trial.path_of(account) if account is not None else "/"
+
+
+def _test(request: HttpRequest, account: Account, dialog: Any) -> str:
+    try:
+        found = account_trial.try_account(
+            account, dialog.cleaned_data["path"], actor=actor_of(request), reason=why(dialog)
+        )
+    except (account_trial.NotTested, LimiterUnavailable) as error:
+        raise Refused(f"{account}: {error}") from None
+    return f"{account}: {found}."
+
+
 @admin.register(Account)
 class AccountAdmin(SluiceAdmin):
     operate_permission = ACT_ON_ACCOUNTS
     empty_text = "An account is a credential at a provider. Add a provider and a pool first."
     form = AccountForm
     change_form_outer_before_template = "admin/sluice/account_live.html"
-    list_display = ["name", "pool", "shown_state", "shown_until", "why", "shown_health", "calls", "shown_used"]
+    list_display = [
+        "name", "pool", "shown_state", "shown_until", "shown_why", "shown_health", "headroom", "calls", "shown_used",
+    ]  # fmt: skip
     list_filter = [("pool", RelatedDropdownFilter), StateFilter]
     list_select_related = ["pool"]
     search_fields = ["name", "pool__name"]
     autocomplete_fields = ["pool"]
-    actions_detail = ["clear_cooldown", "close_breaker", "trip", "enable", "disable"]
+    actions_detail = ["test", "clear_cooldown", "close_breaker", "trip", "enable", "disable"]
     actions = [
         _bulk(
             "Clear cooldowns",
@@ -136,6 +175,11 @@ class AccountAdmin(SluiceAdmin):
         ("Activity", {"fields": ["shown_used"]}),
     ]
 
+    test = reason_action(
+        "test", "Test", icon="network_check", form=TrialDialog, submit="Call", question="Call the provider with this account?",
+        act=lambda request, account, dialog: _test(request, account, dialog),
+        detail="One cheap request. It counts as a call, and its answer changes the account's state like any other.",
+    )  # fmt: skip
     clear_cooldown = reason_action(
         "clear_cooldown", "Clear cooldown", path="clear-cooldown", icon="ac_unit", variant=ActionVariant.SUCCESS,
         verb=account_actions.clear_cooldown, done="{row}: cooldown cleared.", submit="Clear",
@@ -203,6 +247,14 @@ class AccountAdmin(SluiceAdmin):
             return "–"
         return f"{row.until:%H:%M:%S} UTC, in {spell_span(row.until - timezone.now())}"
 
+    @display(description="Reason", ordering="why")
+    def shown_why(self, row: Account) -> str:
+        return (row.disabled_reason if not row.enabled else "") or row.why.replace("_", " ") or "–"
+
+    @display(description="Provider's quota left")
+    def headroom(self, row: Account) -> str:
+        return headroom(row.learned) or "–"
+
     @display(description="Health", ordering="health")
     def shown_health(self, row: Account) -> str:
         share = max(0.0, min(1.0, row.health))
@@ -234,7 +286,7 @@ class AccountAdmin(SluiceAdmin):
         row = self.get_object(request, str(object_id))
         if row is None:
             return []
-        able = {"trip", "disable"} if row.enabled else {"enable"}
+        able = {"test", "trip", "disable"} if row.enabled else {"enable"}
         if row.state == "open":
             able.discard("trip")
         if row.enabled and row.state == "disabled":  # by the provider, which refused its credential

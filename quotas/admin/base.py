@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.admin.utils import flatten_fieldsets
-from django.db.models import JSONField, Model, QuerySet
+from django.db.models import JSONField, Model, Q, QuerySet
 from django.http import Http404, HttpRequest
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget
@@ -15,7 +15,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from quotas.admin import audit
 from quotas.admin.deletion import DeletesWithReason
 from quotas.admin.reason import ReasonField
-from quotas.admin.visibility import project_ids, visible
+from quotas.admin.visibility import chosen_project, project_ids, visible
 from quotas.models import Project
 from quotas.permissions import may_see_payloads
 from quotas.services import in_use
@@ -66,8 +66,20 @@ class SluiceAdmin(DeletesWithReason):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
         if self.project_lookup is not None:
-            return visible(request.user, rows, self.project_lookup)
+            return self._of_chosen_project(request, visible(request.user, rows, self.project_lookup))
         return rows if self.shared or project_ids(request.user) is None else rows.none()
+
+    def _of_chosen_project(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """A list shows the project that the person has chosen, and what applies to every project."""
+        match = request.resolver_match
+        if self.model is Project or match is None or not str(match.url_name).endswith("_changelist"):
+            return rows
+        chosen, lookup = chosen_project(request), self.project_lookup
+        return (
+            rows
+            if chosen is None or lookup is None
+            else rows.filter(Q(**{lookup: chosen}) | Q(**{f"{lookup}__isnull": True}))
+        )
 
     def _hidden(self, request: HttpRequest) -> bool:
         return self.project_lookup is None and not self.shared and project_ids(request.user) is not None

@@ -7,11 +7,13 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import path
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
+from quotas.admin import policy_backtest
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
@@ -152,6 +154,7 @@ class PolicyAdmin(SluiceAdmin):
     search_fields = ["name", "match", "key_name"]
     autocomplete_fields = ["project", "tier"]
     inlines = [OverrideInline]
+    readonly_fields = ["backtest"]
     actions_detail = ["reset"]
     change_form_outer_before_template = "admin/sluice/policy_live.html"
     actions = [
@@ -172,7 +175,13 @@ class PolicyAdmin(SluiceAdmin):
         (
             "Limit",
             {
-                "fields": [("algorithm", "limit"), ("window", "burst"), ("period", "timezone"), "lease_ttl"],
+                "fields": [
+                    ("algorithm", "limit"),
+                    ("window", "burst"),
+                    ("period", "timezone"),
+                    "lease_ttl",
+                    "backtest",
+                ],
                 "description": "Limit changes keep current usage; changing scope, key, match, project, unit, algorithm, "
                 "window or period resets counters.",
             },
@@ -192,6 +201,21 @@ class PolicyAdmin(SluiceAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("project", "tier")
 
+    def get_urls(self) -> Any:
+        guarded = self.admin_site.admin_view(lambda request: policy_backtest.view(self, request))
+        return [path("backtest/", guarded, name="quotas_policy_backtest"), *super().get_urls()]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The backtest is of the form: without one there is none."""
+        sets = super().get_fieldsets(request, obj)
+        may = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        if may:
+            return sets
+        return [
+            (title, {**options, "fields": [name for name in options["fields"] if name != "backtest"]})
+            for title, options in sets
+        ]
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         if change and set(COUNTED) & set(form.changed_data):
             obj.begin_anew()
@@ -200,6 +224,10 @@ class PolicyAdmin(SluiceAdmin):
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Who is bound to projects resets through the API, with a project's key."""
         return project_ids(request.user) is None and super().has_operate_permission(request, obj)
+
+    @display(description="Backtest")
+    def backtest(self, row: Policy) -> str:
+        return policy_backtest.field(row)
 
     @display(description="Enabled", boolean=True, ordering="enabled")
     def on(self, row: Policy) -> bool:

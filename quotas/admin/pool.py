@@ -158,7 +158,7 @@ class PoolAdmin(SluiceAdmin):
     def shown_accounts(self, row: Any) -> str:
         if row.paused_at:
             return f"0 of {row.members} available"
-        holding = f", {row.holding} holding {row.get_pause_display().lower()} priority" if row.holding else ""
+        holding = f", {row.get_pause_display().lower()} priority waits on {row.holding}" if row.holding else ""
         return f"{row.able} of {row.members} available{holding}"
 
     @display(description="Per-account limits")

@@ -10,12 +10,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import documents
 from quotas.api.pools import ReasonBody, pool_named, steerable
-from quotas.api.presenters import last_response, live, shown_account, states_of, visible_pools
+from quotas.api.presenters import accounts as shapes
+from quotas.api.presenters.accounts import account_detail, live, shown_account, states_of, visible_pools
 from quotas.engine.types import AccountState
 from quotas.models import Account
 from quotas.rest.caller import Caller
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound
 from quotas.rest.views import ApiView
@@ -33,7 +34,10 @@ class AccountsView(ApiView):
     session_needs = frozenset({"quotas.view_account"})
 
     @extend_schema(
-        operation_id="list_accounts", parameters=[AccountQuery], responses=documents.Accounts, summary="All accounts"
+        operation_id="list_accounts",
+        parameters=[AccountQuery],
+        responses=described(shapes.Accounts),
+        summary="All accounts",
     )
     def get(self, request: Request) -> Response:
         query = self.query(AccountQuery)
@@ -58,15 +62,11 @@ class AccountView(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"quotas.view_account"})
 
-    @extend_schema(operation_id="get_account", responses=documents.AccountDetail, summary="One account")
+    @extend_schema(operation_id="get_account", responses=described(shapes.AccountDetail), summary="One account")
     def get(self, request: Request, account: str) -> Response:
         self.query()
         row = _account(account, self.caller)
-        # It is the answer to somebody's call, perhaps of another project.
-        full = self.caller.is_platform
-        return Response(
-            live(lambda: {**_one(row, self.caller), "last_answer": last_response(account) if full else None})
-        )
+        return Response(live(lambda: account_detail(row, _state(row), self.caller)))
 
 
 _VERBS: dict[str, Callable[..., None]] = {
@@ -86,7 +86,7 @@ class AccountVerbView(ApiView):
     @extend_schema(
         operation_id="steer_account",
         request=ReasonBody,
-        responses=documents.Account,
+        responses=described(shapes.Account),
         parameters=[OpenApiParameter("verb", str, OpenApiParameter.PATH, enum=sorted(_VERBS))],
         summary="Clear a cooldown, trip or close a breaker, disable or enable",
     )
@@ -101,7 +101,11 @@ class AccountVerbView(ApiView):
 
 
 def _one(row: Account, caller: Caller) -> dict[str, Any]:
-    return shown_account(row, states_of(row.pool.name).get(str(row.pk)), caller)
+    return shown_account(row, _state(row), caller)
+
+
+def _state(row: Account) -> AccountState | None:
+    return states_of(row.pool.name).get(str(row.pk))
 
 
 def _account(account: str, caller: Caller) -> Account:

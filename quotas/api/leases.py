@@ -9,14 +9,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import documents
-from quotas.api.presenters import no_pool
+from quotas.api.presenters.accounts import AcquiredAccount, LeaseEnd, no_pool
 from quotas.engine.categories import UNANSWERED
 from quotas.engine.priorities import PRIORITIES
 from quotas.engine.types import Admission
 from quotas.errors import LimiterUnavailable, UnknownPool, UnknownUnit
 from quotas.rest import decisions
 from quotas.rest.fields import CostField, SecondsField, StrictCharField, StrictIntegerField
+from quotas.rest.openapi import described
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
@@ -76,7 +76,7 @@ class AcquireView(ApiView):
     scopes = {"POST": "submit"}
 
     @extend_schema(
-        operation_id="acquire", request=AcquireBody, responses=documents.AcquiredAccount, summary="Acquire an account"
+        operation_id="acquire", request=AcquireBody, responses=described(AcquiredAccount), summary="Acquire an account"
     )
     def post(self, request: Request, pool: str) -> Response:
         asked = self.asked()
@@ -107,17 +107,8 @@ class AcquireView(ApiView):
         """The lease, or the refusal as a problem."""
         if not admission.allowed:
             raise refusal(pool, admission)
-        lender = resolve.pool_config(admission.pool or pool)
-        return Response(
-            {
-                "lease": admission.lease,
-                "account": admission.account,
-                "account_id": admission.account_id,
-                "pool": admission.pool,
-                "base_url": lender.provider.base_url,
-                "expires_in": admission.expires_in,
-            }
-        )
+        chosen = resolve.pool_config(admission.pool or pool)
+        return Response(AcquiredAccount.of(admission, base_url=chosen.provider.base_url))
 
 
 class SettleLeaseView(ApiView):
@@ -128,7 +119,7 @@ class SettleLeaseView(ApiView):
     @extend_schema(
         operation_id="settle_lease",
         request=SettleLeaseBody,
-        responses=documents.LeaseEnd,
+        responses=described(LeaseEnd),
         summary="Report how a call went",
     )
     def post(self, request: Request, lease: str) -> Response:
@@ -151,14 +142,7 @@ class SettleLeaseView(ApiView):
             raise decisions.refusal(error) from None
         if settled is None:
             raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
-        return Response(
-            {
-                "lease": settled.lease,
-                "outcome": settled.outcome,
-                "cooldown": settled.cooldown,
-                "learned": dict(settled.learned),
-            }
-        )
+        return Response(LeaseEnd.of(settled))
 
 
 def refusal(pool: str, admission: Admission) -> ProblemError:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import documents
 from quotas.api.check_body import (
     BlockBody,
     CheckBatchBody,
@@ -22,17 +21,34 @@ from quotas.api.check_body import (
     questions,
     subject,
 )
+from quotas.api.presenters import limits as shapes
 from quotas.engine.types import Decision
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
 from quotas.rest import decisions, problems
 from quotas.rest.caller import Caller, unknown_project
 from quotas.rest.fingerprints import fingerprint
 from quotas.rest.idempotency import IdempotencyMismatch, idempotency_key
+from quotas.rest.openapi import described
 from quotas.rest.problems import NotFound, ProblemError
 from quotas.rest.reservation_ids import sign, verify
 from quotas.rest.views import ApiView
 from quotas.services import limits, outcomes, prepaid
 from quotas.services.limits import Check, Token
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="The same key and body within ten minutes: charged once, answered alike. Another body: 409.",
+)
+_HEADERS = ("RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+_ALLOWED, _DENIED = described(decisions.Decision), described(decisions.Denial)
+DECIDED = {
+    (200, "application/json"): OpenApiResponse(_ALLOWED, description=f"Allowed. Header fields: {', '.join(_HEADERS)}."),
+    (422, "application/problem+json"): OpenApiResponse(_DENIED, description="The cost could never pass."),
+    (429, "application/problem+json"): OpenApiResponse(_DENIED, description="Denied; with `Retry-After`."),
+    ("default", problems.MEDIA_TYPE): OpenApiResponse(described(problems.Problem), description="What went wrong."),
+}
 
 
 class CheckView(ApiView):
@@ -47,7 +63,13 @@ class CheckView(ApiView):
         _permit(caller, asked)
         return asked, _token(caller, request)
 
-    @documents.decided(operation_id="check", request=CheckBody, summary="May this be done now?")
+    @extend_schema(
+        operation_id="check",
+        request=CheckBody,
+        responses=DECIDED,
+        parameters=[IDEMPOTENCY_KEY],
+        summary="May this be done now?",
+    )
     def post(self, request: Request) -> Response:
         asked, token = self.asked(request)
         try:
@@ -67,8 +89,8 @@ class CheckBatchView(ApiView):
     @extend_schema(
         operation_id="check_batch",
         request=CheckBatchBody,
-        responses=documents.CheckBatch,
-        parameters=[documents.IDEMPOTENCY_KEY],
+        responses=described(decisions.CheckBatch),
+        parameters=[IDEMPOTENCY_KEY],
         summary="Many checks, each all or nothing",
     )
     def post(self, request: Request) -> Response:
@@ -85,10 +107,10 @@ class CheckBatchView(ApiView):
         key = _token(caller, request)
         tokens = [Token(f"{key.key}\n{place}", key.body) for place, _ in permitted] if key.key else []
         try:
-            decisions = limits.check_many([check for _, check in permitted], actor=caller.name, tokens=tokens)
+            decided = limits.check_many([check for _, check in permitted], actor=caller.name, tokens=tokens)
         except IdempotencyConflict:
             raise IdempotencyMismatch from None
-        for (place, check), decision in zip(permitted, decisions, strict=True):
+        for (place, check), decision in zip(permitted, decided, strict=True):
             results[place] = _result(decision, check)
         return Response({"results": results})
 
@@ -99,7 +121,10 @@ class SettleView(ApiView):
     scopes = {"POST": "check"}
 
     @extend_schema(
-        operation_id="settle", request=SettleBody, responses=documents.Settlement, summary="Settle a reservation"
+        operation_id="settle",
+        request=SettleBody,
+        responses=described(decisions.Settlement),
+        summary="Settle a reservation",
     )
     def post(self, request: Request) -> Response:
         body = self.body(SettleBody)
@@ -125,7 +150,7 @@ class OutcomesView(ApiView):
     @extend_schema(
         operation_id="report_outcome",
         request=OutcomesBody,
-        responses=documents.CountedPolicies,
+        responses=described(shapes.CountedPolicies),
         summary="Report how calls went",
     )
     def post(self, request: Request) -> Response:
@@ -136,7 +161,7 @@ class OutcomesView(ApiView):
             policies = outcomes.report(asked, outcome(body), body["count"])
         except (UnknownProject, NetworkDenied) as error:
             raise decisions.refusal(error) from None
-        return Response({"policies": policies})
+        return Response(shapes.CountedPolicies.of(policies=policies))
 
 
 class BlocksView(ApiView):
@@ -145,7 +170,10 @@ class BlocksView(ApiView):
     scopes = {"POST": "check"}
 
     @extend_schema(
-        operation_id="take_block", request=BlockBody, responses={201: documents.Block}, summary="Take units ahead"
+        operation_id="take_block",
+        request=BlockBody,
+        responses={201: described(shapes.Block)},
+        summary="Take units ahead",
     )
     def post(self, request: Request) -> Response:
         body, caller = self.body(BlockBody), self.caller
@@ -159,12 +187,8 @@ class BlocksView(ApiView):
             raise ProblemError("not-divisible", "Not divisible", 422, str(error)) from None
         if not block.units:
             return _decided(block.decision, asked)
-        lease = {
-            "id": f"{body['unit']}.{sign(block.id, asked.project)}",
-            "units": block.units,
-            "unit": body["unit"],
-            "expires_in": round(block.expires_in, 6),
-        }
+        signed = f"{body['unit']}.{sign(block.id, asked.project)}"
+        lease = shapes.Block.of(id=signed, units=block.units, unit=body["unit"], expires_in=block.expires_in)
         return Response(lease, 201, headers=decisions.headers_of(block.decision))
 
 
@@ -176,7 +200,7 @@ class BlockView(ApiView):
     @extend_schema(
         operation_id="give_block_back",
         request=SpentBody,
-        responses={200: documents.BlockEnd},
+        responses={200: described(shapes.BlockEnd)},
         summary="Refund what is left",
     )
     def delete(self, request: Request, lease: str) -> Response:
@@ -190,7 +214,7 @@ class BlockView(ApiView):
         if settled is None:
             raise NotFound("The lease is unknown or has expired; nothing was changed.", "unknown-lease")
         refunded = max(settled.refunded.get(unit, 0), 0)
-        return Response({"id": lease, "spent": settled.actual.get(unit, 0), "refunded": refunded})
+        return Response(shapes.BlockEnd.of(id=lease, spent=settled.actual.get(unit, 0), refunded=refunded))
 
 
 def _decided(decision: Decision, asked: Check) -> Response:

@@ -7,15 +7,16 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import documents
 from quotas.api.leases import PriorityField
-from quotas.api.presenters import live, no_pool, shown_explanation, shown_pool, visible_pools
+from quotas.api.presenters import accounts as shapes
+from quotas.api.presenters.accounts import live, no_pool, shown_explanation, shown_pool, visible_pools
 from quotas.engine.costs import MAX_COST
 from quotas.errors import LimiterUnavailable, UnknownPool
 from quotas.models import Pool
 from quotas.rest import decisions
 from quotas.rest.caller import Caller
 from quotas.rest.fields import ReasonField
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import ProblemError
 from quotas.rest.serializers import QuerySerializer, StrictSerializer
@@ -34,7 +35,9 @@ class PoolsView(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"quotas.view_pool"})
 
-    @extend_schema(operation_id="list_pools", parameters=[PageQuery], responses=documents.Pools, summary="All pools")
+    @extend_schema(
+        operation_id="list_pools", parameters=[PageQuery], responses=described(shapes.Pools), summary="All pools"
+    )
     def get(self, request: Request) -> Response:
         rows = visible_pools(self.caller).select_related("provider")
         return Response(live(lambda: page(rows, self.query(PageQuery), lambda row: shown_pool(row, self.caller))))
@@ -46,7 +49,7 @@ class PoolView(ApiView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"quotas.view_pool"})
 
-    @extend_schema(operation_id="get_pool", responses=documents.Pool, summary="One pool")
+    @extend_schema(operation_id="get_pool", responses=described(shapes.Pool), summary="One pool")
     def get(self, request: Request, pool: str) -> Response:
         self.query()
         return Response(live(lambda: shown_pool(pool_named(pool, self.caller), self.caller)))
@@ -57,7 +60,7 @@ class PoolVerbView(ApiView):
 
     scopes = {"POST": "operate"}
 
-    @extend_schema(request=ReasonBody, responses=documents.Pool, summary="Pause or resume a pool")
+    @extend_schema(request=ReasonBody, responses=described(shapes.Pool), summary="Pause or resume a pool")
     def post(self, request: Request, pool: str, verb: str) -> Response:
         body = self.body(ReasonBody)
         act = account_actions.pause_pool if verb == "pause" else account_actions.resume_pool
@@ -86,7 +89,7 @@ class ExplainView(ApiView):
     @extend_schema(
         operation_id="explain_pool",
         parameters=[ExplainQuery],
-        responses=documents.PoolExplanation,
+        responses=described(shapes.PoolExplanation),
         summary="Which account a call would get, and why",
     )
     def get(self, request: Request, pool: str) -> Response:

@@ -10,15 +10,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from quotas.api import documents
-from quotas.api.check_body import (
-    ResetBody,
-)
-from quotas.engine.types import LimitState
+from quotas.api.check_body import ResetBody
+from quotas.api.presenters import usage as shapes
+from quotas.api.presenters.limits import Reset
 from quotas.errors import LimiterUnavailable
 from quotas.models import UsageRollup
 from quotas.rest import decisions
 from quotas.rest.caller import caller_of, resolve_project
+from quotas.rest.openapi import described
 from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import NotFound
 from quotas.rest.serializers import QuerySerializer
@@ -26,7 +25,6 @@ from quotas.rest.views import ApiView
 from quotas.services import adaptive
 from quotas.services import usage as usage_service
 from quotas.services.usage import Selection
-from quotas.times import rfc3339
 
 
 class UsageQuery(QuerySerializer):
@@ -46,7 +44,10 @@ class UsageView(ApiView):
     session_needs = frozenset({"quotas.view_policy"})
 
     @extend_schema(
-        operation_id="usage", parameters=[UsageQuery], responses=documents.Usage, summary="Used, limit, remaining"
+        operation_id="usage",
+        parameters=[UsageQuery],
+        responses=described(shapes.Usage),
+        summary="Used, limit, remaining",
     )
     def get(self, request: Request) -> Response:
         query = self.query(UsageQuery)
@@ -55,7 +56,9 @@ class UsageView(ApiView):
         except LimiterUnavailable as error:
             raise decisions.refusal(error) from None
         standings = adaptive.standings()
-        return Response({"results": [_usage(state, standings.get(state.policy)) for state in states]})
+        return Response(
+            shapes.Usage.of(results=[shapes.usage_row(state, standings.get(state.policy)) for state in states])
+        )
 
 
 class HistoryQuery(PageQuery):
@@ -86,7 +89,10 @@ class HistoryView(ApiView):
     session_needs = frozenset({"quotas.view_policy"})
 
     @extend_schema(
-        operation_id="usage_history", parameters=[HistoryQuery], responses=documents.History, summary="Use over time"
+        operation_id="usage_history",
+        parameters=[HistoryQuery],
+        responses=described(shapes.History),
+        summary="Use over time",
     )
     def get(self, request: Request) -> Response:
         query = self.query(HistoryQuery)
@@ -104,7 +110,7 @@ class HistoryView(ApiView):
             rows = rows.filter(start__gte=query["from"])
         if "to" in query:
             rows = rows.filter(start__lt=query["to"])
-        return Response(page(rows, query, _history))
+        return Response(page(rows, query, shapes.history_row))
 
 
 class ResetView(ApiView):
@@ -112,7 +118,7 @@ class ResetView(ApiView):
 
     scopes = {"POST": "operate"}
 
-    @extend_schema(request=ResetBody, responses=documents.Reset, summary="Clear counters")
+    @extend_schema(request=ResetBody, responses=described(Reset), summary="Clear counters")
     def post(self, request: Request) -> Response:
         body = self.body(ResetBody)
         selection = _selection(request, body)
@@ -122,7 +128,7 @@ class ResetView(ApiView):
             cleared = usage_service.reset(selection, actor=self.caller.name, reason=body["reason"])
         except LimiterUnavailable as error:
             raise decisions.refusal(error) from None
-        return Response({"reset": cleared})
+        return Response(Reset.of(reset=cleared))
 
 
 def _selection(request: Request, named: dict[str, Any]) -> Selection:
@@ -136,45 +142,3 @@ def _selection(request: Request, named: dict[str, Any]) -> Selection:
         project=slug,
         visible_to=slug if bound else None,
     )
-
-
-def _history(row: UsageRollup) -> dict[str, Any]:
-    return {
-        "policy": row.policy.name,
-        "scope": row.policy.scope,
-        "key": row.key,
-        "project": row.project or None,
-        "unit": row.policy.unit,
-        "start": rfc3339(row.start),
-        "used": row.used,
-        "denied": row.denied,
-        "limit": row.limit,
-        "ratio": usage_service.share(row.used, row.policy.capacity(row.limit)),
-    }
-
-
-def _usage(state: LimitState, moved: adaptive.Standing | None) -> dict[str, Any]:
-    return {
-        "policy": state.policy,
-        "scope": state.scope,
-        "key": state.key,
-        "project": state.partition or None,
-        "unit": state.unit,
-        "algorithm": state.algorithm,
-        "limit": state.limit,
-        "used": state.used,
-        "remaining": state.remaining,
-        "ratio": usage_service.ratio(state),
-        "reset_after": round(state.reset_after, 6),
-        "adaptive": None if moved is None else _standing(moved),
-    }
-
-
-def _standing(moved: adaptive.Standing) -> dict[str, Any]:
-    return {
-        "configured": moved.configured,
-        "floor": moved.floor,
-        "ceiling": moved.ceiling,
-        "why": moved.why,
-        "since": rfc3339(moved.since),
-    }

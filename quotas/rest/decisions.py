@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import http_sf
 
-from quotas.engine.types import Decision, Settlement
+from quotas.engine import types
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject
 from quotas.rest.pointers import FieldError
-from quotas.rest.problems import ProblemError, document
+from quotas.rest.problems import Problem, ProblemError
 from quotas.rest.reservation_ids import sign
+from quotas.shapes import Member, Shape, field
 
 MAX_SF_INTEGER = 999_999_999_999_999
 """The greatest integer of a structured field (RFC 9651, 3.3.1)."""
@@ -20,68 +22,102 @@ MAX_FIELDS = 20
 """Policies that are named in `RateLimit-Policy`; more are in the body."""
 
 
-def members(decision: Decision, project: str | None) -> dict[str, Any]:
+class LimitState(Shape):
+    policy: str
+    scope: str
+    key: str = field(help="The address, user, project, pattern, queue or key's value; `*` for global.")
+    unit: str
+    algorithm: str
+    limit: int | None = field(help="null: not limited; 0: refuses all.")
+    remaining: int | None = field(help="After this check; on denial, now.")
+    reset_after: float = field(digits=6, help="Seconds.")
+    mode: Literal["enforce", "shadow"]
+    allowed: bool
+
+
+class Decision(Shape):
     """The members that an allowed and a denied answer share."""
-    reservation = decision.reservation
-    return {
-        "allowed": decision.allowed,
-        "retry_after": decision.retry_after,
-        "binding": decision.binding,
-        "degraded": decision.degraded,
-        "bypassed": decision.bypassed,
-        "reservation": None if reservation is None else sign(reservation, project),
-        "limits": [
-            {
-                "policy": state.policy,
-                "scope": state.scope,
-                "key": state.key,
-                "unit": state.unit,
-                "algorithm": state.algorithm,
-                "limit": state.limit,
-                "remaining": state.remaining,
-                "reset_after": round(state.reset_after, 6),
-                "mode": state.mode,
-                "allowed": state.allowed,
-            }
-            for state in decision.limits
-        ],
-    }
+
+    allowed: bool
+    retry_after: float | None = field(help="Seconds until the same request would pass; null: never.")
+    binding: str | None = field(help="The policy that binds.")
+    degraded: bool = field(help="Decided without Redis.")
+    bypassed: bool
+    reservation: str | None = field(help="To settle, where the cost is an estimate.")
+    limits: list[LimitState]
 
 
-def status_of(decision: Decision) -> int:
+class Denial(Decision, Problem):
+    """A problem document with the decision's members."""
+
+    violated_policies: list[str] = field(
+        name="violated-policies", required=False, help="Not for a cost that exceeds a limit."
+    )
+
+
+class BatchItem(Denial):
+    """A decision, or the problem of a check that could not be decided: only what both have is always there."""
+
+    status: int = field(help="200, 403, 404, 422, 429 or 503.")
+
+    @classmethod
+    def members(cls) -> tuple[Member, ...]:
+        return tuple(
+            replace(member, field=replace(member.field, required=member.name in ("allowed", "status")))
+            for member in super().members()
+        )
+
+
+class CheckBatch(Shape):
+    results: list[BatchItem]
+
+
+class Settlement(Shape):
+    reservation: str
+    actual: dict[str, int]
+    refunded: dict[str, int] = field(help="Negative: charged in addition.")
+
+
+def status_of(decision: types.Decision) -> int:
     """200, 429, or 422 where no wait would help because the cost exceeds a capacity."""
     return 200 if decision.allowed else 422 if decision.impossible else 429
 
 
-def body_of(decision: Decision, project: str | None) -> dict[str, Any]:
+def body_of(decision: types.Decision, project: str | None) -> dict[str, Any]:
     """The answer's body: the members, and for a denial the problem around them; `project` is the one asked about."""
+    reservation = None if decision.reservation is None else sign(decision.reservation, project)
     if decision.allowed:
-        return members(decision, project)
+        return Decision.of(decision, reservation=reservation)
     if decision.impossible:
-        return document(
-            "cost-exceeds-limit",
-            "Cost exceeds limit",
-            422,
-            f"The cost is greater than the policy {decision.binding!r} could ever admit.",
-            **members(decision, project),
+        return Denial.of(
+            decision,
+            reservation=reservation,
+            type="/problems/cost-exceeds-limit",
+            title="Cost exceeds limit",
+            status=422,
+            detail=f"The cost is greater than the policy {decision.binding!r} could ever admit.",
         )
     when = (
         "it refuses everything."
         if decision.retry_after is None
         else f"the same request would pass in {decision.retry_after:.3f} s."
     )
-    violated = [state.policy for state in decision.limits if not state.allowed and state.mode != "shadow"]
-    return document(
-        "quota-exceeded",
-        "Quota exceeded",
-        429,
-        f"The policy {decision.binding!r} is used up; {when}",
-        None,
-        **{"violated-policies": violated, **members(decision, project)},
+    return Denial.of(
+        decision,
+        reservation=reservation,
+        type="/problems/quota-exceeded",
+        title="Quota exceeded",
+        status=429,
+        detail=f"The policy {decision.binding!r} is used up; {when}",
+        **{
+            "violated-policies": [
+                state.policy for state in decision.limits if not state.allowed and state.mode != "shadow"
+            ]
+        },
     )
 
 
-def headers_of(decision: Decision) -> dict[str, str]:
+def headers_of(decision: types.Decision) -> dict[str, str]:
     """`Retry-After` of a denial, `RateLimit-Policy`, `RateLimit` and the `X-RateLimit-*` trio."""
     headers: dict[str, str] = {}
     retry = None
@@ -154,10 +190,6 @@ def refusal(error: UnknownProject | NetworkDenied | LimiterUnavailable) -> Probl
             )
 
 
-def settlement(settled: Settlement, reservation: str) -> dict[str, Any]:
+def settlement(settled: types.Settlement, reservation: str) -> dict[str, Any]:
     """`reservation`: the reservation's id as the caller knows it."""
-    return {
-        "reservation": reservation,
-        "actual": dict(settled.actual),
-        "refunded": dict(settled.refunded),
-    }
+    return Settlement.of(settled, reservation=reservation)

@@ -8,7 +8,6 @@ from typing import Any
 from rest_framework import serializers
 
 from quotas.engine.costs import MAX_COST, MAX_UNITS, is_count, is_unit
-from quotas.times import rfc3339
 
 MAX_SUBJECT = 1024
 MAX_SECONDS = 366 * 86400.0
@@ -71,13 +70,6 @@ class SecondsField(serializers.FloatField):
         if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
             raise serializers.ValidationError("Must be a number of seconds.")
         return float(data)
-
-
-class MomentField(serializers.DateTimeField):
-    """A time in an answer: RFC 3339 in UTC with milliseconds."""
-
-    def to_representation(self, value: Any) -> Any:
-        return rfc3339(value)
 
 
 class CostField(serializers.Field[Any, Any, Any, Any]):

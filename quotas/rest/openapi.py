@@ -1,35 +1,66 @@
-"""How the schema describes what all endpoints share: keys, problems, strict fields."""
+"""How the schema describes what all endpoints share: shapes of answers, keys, problems, strict fields."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from functools import cache
+from typing import Any, Literal, get_args, get_origin
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
+from rest_framework import serializers
 
 from quotas.engine.costs import MAX_COST
+from quotas.shapes import Member, Shape
 
-PROBLEM = {
-    "type": "object",
-    "description": "RFC 9457.",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string", "description": "Stable: `/problems/<slug>`."},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "description": "The place of each mistake in bad input.",
-            "items": {
-                "type": "object",
-                "required": ["pointer", "detail"],
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-    },
-}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": MAX_COST}
 _UNITS = {"type": "object", "additionalProperties": _COUNT, "maxProperties": 16}
+
+
+_FIELDS: dict[Any, type[serializers.Field[Any, Any, Any, Any]]] = {
+    str: serializers.CharField,
+    int: serializers.IntegerField,
+    float: serializers.FloatField,
+    bool: serializers.BooleanField,
+    datetime: serializers.DateTimeField,
+    Any: serializers.JSONField,
+}
+
+
+@cache
+def described(shape: type[Shape]) -> type[serializers.Serializer[Any]]:
+    """The shape as the schema's generator takes it, for `responses`; answers are made by `shape.of`."""
+
+    def get_fields(self: serializers.Serializer[Any]) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {member.name: _field_of(member) for member in shape.members()}  # some have names of its own attributes
+
+    # Without a docstring: one is for readers of the code, and would stand in the schema.
+    return type(shape.__name__, (serializers.Serializer,), {"get_fields": get_fields, "__doc__": None})
+
+
+def _field_of(member: Member) -> serializers.Field[Any, Any, Any, Any]:
+    options: dict[str, Any] = {"allow_null": True} if member.nullable else {}
+    if not member.field.required:
+        options["required"] = False
+    if member.field.help:
+        options["help_text"] = member.field.help
+    if member.field.choices:
+        return serializers.ChoiceField(choices=member.field.choices, **options)
+    return _field(member.hint, options)
+
+
+def _field(hint: Any, options: dict[str, Any]) -> serializers.Field[Any, Any, Any, Any]:
+    if isinstance(hint, type) and issubclass(hint, Shape):
+        return described(hint)(**options)  # type: ignore[arg-type]  # classes are hashable
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return serializers.ChoiceField(choices=parts, **options)
+    if origin is list:
+        return serializers.ListField(child=_field(parts[0], {}), **options)
+    if origin is dict:
+        if parts[1] is not Any:
+            options["child"] = _field(parts[1], {})
+        return serializers.DictField(**options)
+    return _FIELDS[hint](**options)
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -72,9 +103,8 @@ class PriorityShape(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped
 
 
 def finish(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Postprocessing: every operation may answer with a problem, and bodies take no members but those listed."""
+    """Postprocessing: every operation may answer with a problem (described with the check), and bodies take no members but those listed."""
     schemas = result.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Problem"] = PROBLEM
     answer = {
         "description": "What went wrong.",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},

@@ -14,6 +14,7 @@ from rest_framework import serializers
 
 from quotas.rest.problems import InvalidRequest
 from quotas.rest.serializers import QuerySerializer
+from quotas.shapes import Page
 
 M = TypeVar("M", bound=Model)
 DEFAULT_LIMIT = 50
@@ -40,7 +41,7 @@ def page(rows: QuerySet[M], query: dict[str, Any], shown: Callable[[M], Any], or
     limit = query["limit"]
     found = list(rows.order_by(f"-{order}")[: limit + 1])
     following = encode(str(getattr(found[limit - 1], order))) if len(found) > limit else None
-    return {"results": [shown(row) for row in found[:limit]], "next": following}
+    return Page.of(results=[shown(row) for row in found[:limit]], next=following)
 
 
 def position(rows: QuerySet[M], query: dict[str, Any], order: str = "pk") -> Any:

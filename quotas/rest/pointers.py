@@ -32,10 +32,10 @@ class FieldError:
     def __str__(self) -> str:
         return f"{self.place}: {self.detail}"
 
-    def document(self) -> dict[str, str]:
-        """The mistake as a member of `errors` in a problem document."""
-        parameter = {"parameter": self.pointer[1:]} if self.pointer[:1] == "?" else {}
-        return {"pointer": self.place, **parameter, "detail": self.detail}
+    @property
+    def parameter(self) -> str:
+        """The query parameter with the mistake; empty if it is elsewhere."""
+        return self.pointer[1:] if self.pointer[:1] == "?" else ""
 
 
 def pointer(*parts: str | int) -> str:

@@ -16,12 +16,31 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from quotas.engine.errors import LimiterUnavailable
-from quotas.rest.pointers import FieldError, errors_of
+from quotas.rest import pointers
+from quotas.shapes import Shape, field
 
 MEDIA_TYPE = "application/problem+json"
 INVALID = "invalid-request"
 
 log = structlog.get_logger(__name__)
+
+
+class FieldError(Shape):
+    """One mistake in bad input."""
+
+    pointer: str = field("place", help="A JSON pointer, such as `#/project`.")
+    parameter: str = field(required=False, help="The query parameter with the mistake.")
+    detail: str
+
+
+class Problem(Shape):
+    """RFC 9457."""
+
+    type: str = field(help="Stable: `/problems/<slug>`.")
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = field(required=False, help="The place of each mistake in bad input.")
 
 
 class ProblemError(Exception):
@@ -33,7 +52,7 @@ class ProblemError(Exception):
         title: str,
         status: int,
         detail: str,
-        errors: Iterable[FieldError] = (),
+        errors: Iterable[pointers.FieldError] = (),
         headers: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> None:
@@ -48,15 +67,15 @@ class ProblemError(Exception):
 class InvalidRequest(ProblemError):
     """The request has a mistake, at the places in `errors` (400)."""
 
-    def __init__(self, detail: str, errors: Iterable[FieldError] = ()) -> None:
+    def __init__(self, detail: str, errors: Iterable[pointers.FieldError] = ()) -> None:
         super().__init__(INVALID, "Invalid request", 400, detail, errors)
 
     @classmethod
     def at(cls, pointer: str, detail: str) -> InvalidRequest:
-        return cls.of([FieldError(pointer, detail)])
+        return cls.of([pointers.FieldError(pointer, detail)])
 
     @classmethod
-    def of(cls, errors: Sequence[FieldError]) -> InvalidRequest:
+    def of(cls, errors: Sequence[pointers.FieldError]) -> InvalidRequest:
         """The first mistake in the detail, and all of them in `errors`."""
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         return cls(f"{errors[0]}{more}", errors)
@@ -65,19 +84,22 @@ class InvalidRequest(ProblemError):
 class NotFound(ProblemError):
     """There is no such thing, or it is not the caller's (404): the answer is the same."""
 
-    def __init__(self, detail: str, slug: str = "not-found", errors: Iterable[FieldError] = ()) -> None:
+    def __init__(self, detail: str, slug: str = "not-found", errors: Iterable[pointers.FieldError] = ()) -> None:
         super().__init__(slug, "Not found", 404, detail, errors)
 
 
 def document(
-    slug: str, title: str, status: int, detail: str, errors: Iterable[FieldError] | None = None, **extra: Any
+    slug: str, title: str, status: int, detail: str, errors: Iterable[pointers.FieldError] | None = None, **extra: Any
 ) -> dict[str, Any]:
     """The body of a problem answer. `extra` are further members, such as `retry_after`."""
-    body: dict[str, Any] = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
+    about: dict[str, Any] = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
     if errors:
-        body["errors"] = [error.document() for error in errors]
-    body.update(extra)
-    return body
+        about["errors"] = [_shown(error) for error in errors]
+    return {**Problem.of(**about), **extra}
+
+
+def _shown(error: pointers.FieldError) -> dict[str, Any]:
+    return FieldError.of(error, parameter=error.parameter) if error.parameter else FieldError.of(error)
 
 
 def problem(
@@ -85,7 +107,7 @@ def problem(
     title: str,
     status: int,
     detail: str,
-    errors: Iterable[FieldError] | None = None,
+    errors: Iterable[pointers.FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
     **extra: Any,
 ) -> Response:
@@ -120,7 +142,7 @@ def translate(exc: Exception) -> ProblemError:
         case ProblemError():
             return exc
         case exceptions.ValidationError():
-            return InvalidRequest.of(errors_of(exc.detail) or [FieldError("", "invalid")])
+            return InvalidRequest.of(pointers.errors_of(exc.detail) or [pointers.FieldError("", "invalid")])
         case exceptions.ParseError():
             return InvalidRequest(str(exc.detail))
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():

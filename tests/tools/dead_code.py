@@ -19,6 +19,8 @@ from pathlib import Path
 
 import django
 
+from quotas.shapes import Shape
+
 ROOT = Path(__file__).resolve().parents[2]
 APPS = ("controlplane", "queues", "quotas")
 READERS = (*APPS, "tests", "bench", "examples", "manage.py")
@@ -88,6 +90,8 @@ def overrides(definition: Definition) -> bool:
     owner = getattr(module, definition.owner, None)
     if isinstance(owner, type) and issubclass(owner, Enum):
         return True  # by its value
+    if isinstance(owner, type) and issubclass(owner, Shape):
+        return True  # sent
     bases = owner.__mro__[1:] if isinstance(owner, type) else ()
     return any(
         definition.name in vars(base) or definition.name in getattr(base, "__annotations__", {})

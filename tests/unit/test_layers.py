@@ -89,7 +89,7 @@ def test_the_parts_of_queues_import_downwards_only() -> None:
 
 LEVELS_OF_QUOTAS = (
     {"engine", "clock", "durations", "permissions", "suggestions", "times", "tracing"},
-    {"errors", "events", "models"},
+    {"errors", "events", "models", "shapes"},
     {"audit", "runtime"},
     {"snapshot"},
     {"rest", "upstream"},

@@ -9,8 +9,10 @@ from typing import Any
 from django.http import Http404
 from django.utils import timezone
 
-from controlplane.admin.panels.throughput import nice
+from controlplane.admin import charts
+from controlplane.admin.periods import Period
 from controlplane.models import AccountSample
+from controlplane.observability.account_history import badness
 from quotas.admin.account import named
 from quotas.engine.types import AccountState
 from quotas.models import Account
@@ -18,12 +20,11 @@ from quotas.runtime.connection import accounts
 from quotas.services import last_responses
 from quotas.snapshot import resolve
 
-MINUTES = 120
-WIDTH, HEALTH, CALLS = 600.0, 90.0, 50.0
-"""The chart in its own coordinates: health above, calls below."""
+HEALTH, CALLS = 90.0, 50.0
+"""Heights of the chart's two parts: health above, calls below."""
 
 
-def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
+def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[str, Any]:
     row = Account.objects.select_related("pool").defer("credential").filter(pk=pk or 0).first()
     if row is None:
         raise Http404
@@ -31,7 +32,7 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     states = accounts().states(config.spec) if config is not None else []
     state = next((one for one in states if one.id == str(row.pk)), AccountState(str(row.pk), row.name))
     now = timezone.now()
-    samples = AccountSample.objects.filter(account=row, at__gt=now - timedelta(minutes=MINUTES)).order_by("at")
+    samples = AccountSample.objects.filter(account=row, at__gte=period.begin(now)).order_by("at")
     return {
         "state": state,
         "named": named(state.state, paused=row.pool.paused_at is not None),
@@ -45,7 +46,8 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
         "skips": sorted(state.skips.items()),
         "quotas": _quotas(state.learned),
         "answer": last_responses.of(str(row.pk)),
-        "chart": chart(list(samples), now.replace(second=0, microsecond=0)),
+        "chart": chart(list(samples), period, now),
+        "period": period,
     }
 
 
@@ -81,44 +83,40 @@ def _quota(unit: str, quota: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def chart(samples: list[AccountSample], now: datetime) -> dict[str, Any]:
-    """A line of the lowest health of each minute and bars of calls, for the last two hours."""
-    step = WIDTH / MINUTES
-    start = now - timedelta(minutes=MINUTES)
-    top = nice(max([sample.succeeded + sample.failed for sample in samples], default=0))
-    lines: list[list[str]] = []
-    bars, marks, last = [], [], -2
+def chart(samples: list[AccountSample], period: Period, now: datetime) -> dict[str, Any]:
+    """A line of the lowest health of each step, bars of calls, and a band where the state was another than available."""
+    starts = list(period.steps(now))
+    health: list[float | None] = [None] * len(starts)
+    worst = ["available"] * len(starts)
+    calls = [{"successful": 0, "failed": 0} for _ in starts]
     for sample in samples:
-        minute = round((sample.at - start) / timedelta(minutes=1))
-        x = minute * step
-        if minute != last + 1:
-            lines.append([])  # no sample in between: break the line
-        last = minute
-        lines[-1].append(f"{x + step / 2:.1f},{HEALTH * (1 - max(0.0, min(1.0, sample.health))):.1f}")
-        title = (
-            f"{sample.at:%H:%M}: health {sample.health:.2f}, {sample.succeeded:,} successful, {sample.failed:,} failed"
-        )
-        if sample.state != "available":
-            state = sample.state.replace("_", " ")
-            marks.append(
-                {"x": round(x, 1), "width": round(step, 1), "state": sample.state, "title": f"{title}; {state}"}
-            )
-        base = HEALTH + 14 + CALLS
-        for count, kind in ((sample.succeeded, "completed"), (sample.failed, "dead")):
-            if count:
-                tall = max(count * CALLS / top, 1.0)
-                base -= tall
-                bars.append(
-                    {"x": round(x + step * 0.1, 1), "y": round(base, 1), "width": round(step * 0.8, 1),
-                     "height": round(tall, 1), "kind": kind, "title": title}
-                )  # fmt: skip
+        at = period.position(sample.at, now)
+        if not 0 <= at < len(starts):
+            continue
+        health[at] = min(sample.health, 1.0 if health[at] is None else health[at] or 0.0)
+        worst[at] = max(worst[at], sample.state, key=badness)
+        calls[at]["successful"] += sample.succeeded
+        calls[at]["failed"] += sample.failed
+    drawn, top = charts.bars(calls, ("successful", "failed"), starts, period, base=HEALTH + 14 + CALLS, height=CALLS)
+    step = charts.WIDTH / len(starts)
+    marks = [
+        {
+            "x": round(at * step, 1),
+            "width": round(step, 1),
+            "state": state,
+            "title": f"{charts.label(starts[at], period)}: {named(state)}, lowest health {round(100 * (health[at] or 0))}%",
+        }
+        for at, state in enumerate(worst)
+        if state != "available"
+    ]
     return {
-        "lines": [" ".join(points) for points in lines if len(points) > 1],
-        "dots": [points[0].split(",") for points in lines if len(points) == 1],
-        "bars": bars,
+        **charts.line(health, 1.0, height=HEALTH),
+        "bars": drawn,
         "marks": marks,
         "top": top,
-        "first": start,
-        "last": now,
+        "successful": sum(each["successful"] for each in calls),
+        "failed": sum(each["failed"] for each in calls),
+        "first": charts.label(starts[0], period),
+        "last": charts.label(now, period),
         "any": bool(samples),
     }

@@ -1,55 +1,116 @@
-"""One policy's subjects, on its own page."""
+"""One policy, on its own page: present use, its history, who uses most and who is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Sum
+from django.db.models import Q
 from django.http import Http404
 from django.utils import timezone
 
+from controlplane.admin import charts
 from controlplane.admin.panels.limits import ratio, row_of
+from controlplane.admin.periods import Period
 from quotas.admin.spans import spell_span
 from quotas.engine.types import LimitState
-from quotas.models import Policy, Project
-from quotas.models.usage import UsageRollup
-from quotas.services import adaptive
+from quotas.models import Override, Policy, Project
+from quotas.services import adaptive, usage_history
 from quotas.services.usage import Selection, usage
+from quotas.services.usage_history import Consumer
 
 ROWS = 10
 READ = 2000
+LINE, BARS = 90.0, 50.0
+"""Heights of the chart's two parts: the use above, denials below."""
 
 
-def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
-    policy = Policy.objects.filter(pk=pk or 0).first()
+def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[str, Any]:
+    policy = Policy.objects.select_related("project").filter(pk=pk or 0).first()
     if policy is None:
         raise Http404
-    if projects is None:
-        states = usage(Selection(policy=policy.name), most=READ)
-    else:
-        slugs = Project.objects.filter(pk__in=projects).values_list("slug", flat=True)
-        states = [state for slug in slugs for state in usage(Selection(policy=policy.name, visible_to=slug), most=READ)]
+    slugs = None if projects is None else list(Project.objects.filter(pk__in=projects).values_list("slug", flat=True))
+    states = [state for state in _states(policy, slugs) if state.limit is not None]
     states.sort(key=ratio, reverse=True)
-    rows = [row_of(state) for state in states if state.limit is not None]
-    denied = _denied(policy)
-    for row in rows:
-        row["denied"] = denied.get((row["state"].partition, row["state"].key), 0)
-        row["resets_in"] = spell_span(timedelta(seconds=row["state"].reset_after)) if row["state"].reset_after else "–"
-        row["reset_query"] = _reset_query(row["state"])
-    moved = adaptive.standings().get(policy.name)
-    return {"rows": rows[:ROWS], "more": max(0, len(rows) - ROWS), "policies": 1, "moved": moved, "policy": policy}
-
-
-def _denied(policy: Policy) -> dict[tuple[str, str], int]:
-    """Denials of the last hour, by project and subject."""
-    since = timezone.now() - timedelta(hours=1)
-    rows = UsageRollup.objects.filter(policy=policy, resolution="minute", start__gte=since, denied__gt=0).order_by()
+    now = timezone.now()
+    recorded = usage_history.rows_of(policy, period.resolution, period.begin(now), slugs)
+    refused = usage_history.by_denials(recorded, READ)
+    denials = {(one.project, one.key): one.denied for one in refused}
+    own = _overridden(policy)
+    rows = [_row(state, denials, own) for state in states]
+    blocked = [row for row in rows if policy.mode == "enforce" and row["state"].remaining == 0]
     return {
-        (project, key): count
-        for project, key, count in rows.values_list("project", "key").annotate(count=Sum("denied"))[:READ]
+        "rows": rows[:ROWS],
+        "more": max(0, len(rows) - ROWS),
+        "blocked": blocked[:ROWS],
+        "blocked_more": max(0, len(blocked) - ROWS),
+        "moved": adaptive.standings().get(policy.name),
+        "policy": policy,
+        "period": period,
+        "chart": chart(policy, usage_history.points(policy, recorded), period),
+        "by_use": [_shown(one, own) for one in usage_history.by_use(policy, recorded, period.resolution, ROWS)],
+        "by_denials": [_shown(one, own) for one in refused[:ROWS]],
     }
+
+
+def chart(policy: Policy, points: list[usage_history.Point], period: Period) -> dict[str, Any]:
+    """A line of the highest use of any subject in per cent of its limit, and bars of denials."""
+    now = timezone.now()
+    starts = list(period.steps(now))
+    shares: list[float | None] = [None] * len(starts)
+    denied: list[dict[str, int]] = [{} for _ in starts]
+    for point in points:
+        at = period.position(point.start, now)
+        if 0 <= at < len(starts):
+            if point.share is not None:
+                shares[at] = max(shares[at] or 0.0, point.share)
+            denied[at] = {"denied": denied[at].get("denied", 0) + point.denied}
+    drawn, top = charts.bars(denied, ["denied"], starts, period, base=LINE + 14 + BARS, height=BARS)
+    return {
+        **charts.line(shares, 1.0, height=LINE),
+        "bars": drawn,
+        "top": top,
+        "denied": sum(point.denied for point in points),
+        "highest": max((round(100 * share) for share in shares if share is not None), default=None),
+        "first": charts.label(starts[0], period),
+        "last": charts.label(now, period),
+        "any": bool(points),
+    }
+
+
+def _states(policy: Policy, slugs: Collection[str] | None) -> list[LimitState]:
+    if slugs is None:
+        return usage(Selection(policy=policy.name), most=READ)
+    return [state for slug in slugs for state in usage(Selection(policy=policy.name, visible_to=slug), most=READ)]
+
+
+def _overridden(policy: Policy) -> dict[tuple[str, str], Override]:
+    """Active overrides by project (empty: every project) and subject."""
+    active = Override.objects.filter(Q(until=None) | Q(until__gt=timezone.now()), policy=policy)
+    rows = active.select_related("project").order_by("pk")[:READ]
+    return {(row.project.slug if row.project else "", row.key): row for row in rows}
+
+
+def _override_of(own: dict[tuple[str, str], Override], project: str, key: str) -> Override | None:
+    return own.get((project, key)) or own.get(("", key))
+
+
+def _row(
+    state: LimitState, denials: dict[tuple[str, str], int], own: dict[tuple[str, str], Override]
+) -> dict[str, Any]:
+    return {
+        **row_of(state),
+        "denied": denials.get((state.partition, state.key), 0),
+        "resets_in": spell_span(timedelta(seconds=state.reset_after)) if state.reset_after else "–",
+        "override": _override_of(own, state.partition, state.key),
+        "reset_query": _reset_query(state),
+    }
+
+
+def _shown(one: Consumer, own: dict[tuple[str, str], Override]) -> dict[str, Any]:
+    return {"consumer": one, "override": _override_of(own, one.project, one.key)}
 
 
 def _reset_query(state: LimitState) -> str:

@@ -1,4 +1,4 @@
-"""Jobs that ended, per minute. A minute that is over is counted once and cached."""
+"""Jobs that ended, by the steps of the period. A minute that is over is counted once and cached; longer periods come from samples."""
 
 from __future__ import annotations
 
@@ -8,32 +8,50 @@ from typing import Any
 
 from django.utils import timezone
 
+from controlplane.admin import charts
+from controlplane.admin.panels import queue_history
+from controlplane.admin.periods import Period
 from queues.models import Job
-from queues.states import Stage, Status
+from queues.states import Stage
 
-MINUTES = 30
 SETTLED = timedelta(seconds=20)
 """Seconds after which a past minute is cached: late commits are in it by then."""
+KEPT = 3_000
+KINDS = ("completed", "dead", "cancelled")
 
 _over: dict[tuple[Any, datetime], dict[str, int]] = {}
 
 
-def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
+def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[str, Any]:
     now = timezone.now()
-    this = now.replace(second=0, microsecond=0)
-    key = tuple(projects) if projects is not None else None
-    if len(_over) > 50 * MINUTES:
+    starts = list(period.steps(now))
+    if period.step == timedelta(minutes=1):
+        counts = [_minute(start, projects, now) for start in starts]
+    else:
+        counts = [dict(step.counts) for step in queue_history.steps(period, projects, durations=False)]
+    shown = [{kind: each.get(kind, 0) for kind in KINDS} for each in counts]
+    drawn, top = charts.bars(shown, KINDS, starts, period)
+    return {
+        "bars": drawn,
+        "top": top,
+        "half": top / 2,
+        "total": {kind: sum(each[kind] for each in shown) for kind in KINDS},
+        "period": period,
+        "first": charts.label(starts[0], period),
+        "last": charts.label(now, period),
+    }
+
+
+def _minute(minute: datetime, projects: list[int] | None, now: datetime) -> dict[str, int]:
+    key = (tuple(projects) if projects is not None else None, minute)
+    if len(_over) > KEPT:
         _over.clear()
-    bars = []
-    for back in range(MINUTES - 1, -1, -1):
-        minute = this - timedelta(minutes=back)
-        counts = _over.get((key, minute))
-        if counts is None:
-            counts = _count(minute, projects)
-            if minute + timedelta(minutes=1) + SETTLED < now:
-                _over[key, minute] = counts
-        bars.append((minute, counts))
-    return chart(bars)
+    counts = _over.get(key)
+    if counts is None:
+        counts = _count(minute, projects)
+        if minute + timedelta(minutes=1) + SETTLED < now:
+            _over[key] = counts
+    return counts
 
 
 def _count(minute: datetime, projects: list[int] | None) -> dict[str, int]:
@@ -44,49 +62,3 @@ def _count(minute: datetime, projects: list[int] | None) -> dict[str, int]:
         jobs = jobs.filter(project__in=projects)
     # Counted here: for a GROUP BY, SQLite would scan the whole index by status.
     return Counter(jobs.values_list("status", flat=True))
-
-
-def chart(bars: list[tuple[datetime, dict[str, int]]], width: float = 600.0, height: float = 150.0) -> dict[str, Any]:
-    """Bars in an SVG's coordinates, stacked: completed below, dead and cancelled above."""
-    top = max([sum(counts.values()) for _, counts in bars], default=0)
-    scale = height / nice(top)
-    step = width / max(len(bars), 1)
-    drawn = []
-    for index, (minute, counts) in enumerate(bars):
-        base = height
-        for status in (Status.COMPLETED, Status.DEAD, Status.CANCELLED):
-            count = counts.get(status, 0)
-            if count:
-                tall = max(count * scale, 1.5)
-                base -= tall
-                drawn.append(
-                    {
-                        "x": round(index * step + step * 0.12, 1),
-                        "y": round(base, 1),
-                        "width": round(step * 0.76, 1),
-                        "height": round(tall, 1),
-                        "status": str(status),
-                        "title": f"{minute:%H:%M}: {count:,} {status}",
-                    }
-                )
-    total = {status: sum(counts.get(status, 0) for _, counts in bars) for status in ("completed", "dead", "cancelled")}
-    return {
-        "bars": drawn,
-        "top": nice(top),
-        "half": nice(top) / 2,
-        "total": total,
-        "minutes": len(bars),
-        "first": bars[0][0] if bars else None,
-        "last": bars[-1][0] if bars else None,
-    }
-
-
-def nice(top: int) -> int:
-    """The next number above that is easy to read on an axis: 2, 5 or 10 times a power of ten."""
-    size = 10
-    while size < top:
-        size *= 10
-    for part in (5, 2):
-        if size // part >= top and size // part >= 10:
-            return size // part
-    return size

@@ -179,6 +179,7 @@
     if (!box.open) box.showModal();
   }
 
+  document.addEventListener("sluice:help", showHelp);
   document.addEventListener("keydown", function (event) {
     const typing = event.target.closest && event.target.closest("input, textarea, select, [contenteditable]");
     if (event.key === "?" && !typing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); showHelp(); }

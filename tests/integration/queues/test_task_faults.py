@@ -10,7 +10,7 @@ import pytest
 
 from queues import JobError, registry
 from queues.models import Attempt, DeadLetter, Job
-from queues.presenters import job_whole, payload_of
+from queues.presenters.jobs import job_whole, payload_of
 from queues.registry import RunResult
 from queues.selectors.timeline import timeline
 from queues.states import Status

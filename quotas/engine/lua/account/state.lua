@@ -8,7 +8,7 @@
 --   cd until when it cools down, ca since when, cw why (category), cn refusals in a row; sc, sn the same for the soft
 --   backoff after server errors (it is passed over while another account is free)
 --   bo open until (missing: closed), bm why, where somebody opened it, be epoch, bf times of recent failures,
---   bw {start, successes, failures, and both of the window before} of the breaker's window,
+--   bw {start, successes, failures, both of the window before, failures in a row} of the breaker's window,
 --   pr {lease = expiry} of probes that are out, pk probes that succeeded
 --   di why it is disabled, da since when; rf {request, its path, when it began} of the first refusal of its credential
 --   that was not certain; ra, rn since when refusals (all answers) are about the present credential

@@ -21,13 +21,14 @@ end
 -- A result while it is closed.
 local function count_closed(ended)
   local s, now, window = ended.state, ended.now, ended.window
-  local w = s.bw or {now, 0, 0, 0, 0}
+  local w = s.bw or {now, 0, 0, 0, 0, 0}
+  local in_a_row = w[6] or 0
   if now - w[1] >= window then
     local fresh = now - w[1] < 2 * window
-    w = {now, 0, 0, fresh and w[2] or 0, fresh and w[3] or 0}
+    w = {now, 0, 0, fresh and w[2] or 0, fresh and w[3] or 0, 0}
   end
   if ended.broken then
-    w[3] = w[3] + 1
+    w[3], w[6] = w[3] + 1, in_a_row + 1
     local recent = {}
     for _, time in ipairs(s.bf or {}) do
       if time > now - window then recent[#recent + 1] = time end
@@ -35,16 +36,17 @@ local function count_closed(ended)
     recent[#recent + 1] = now
     if #recent > ended.failures then table.remove(recent, 1) end
     s.bf = recent
-    -- A share of failures below a fifth is no outage, however busy the account is.
+    -- A share of failures below a fifth is no outage, however busy the account is. After many successes a total outage
+    -- would take long to reach that share; failures in a row show it at once.
     local view = math.max(0, 1 - (now - w[1]) / window)
     local good, bad = w[2] + w[4] * view, w[3] + w[5] * view
-    if #recent >= ended.failures and bad >= 0.2 * (good + bad) then
+    if #recent >= ended.failures and (bad >= 0.2 * (good + bad) or w[6] >= 2 * ended.failures) then
       s.bo, s.be, s.pr, s.pk, s.bf, s.bm = now + ended.open_for, ended.epoch + 1, nil, nil, nil, nil
       w = nil
       ended.transition = 'opened'
     end
   elseif ended.category ~= 'unknown' then
-    w[2] = w[2] + 1
+    w[2], w[6] = w[2] + 1, 0
   end
   s.bw = w
 end

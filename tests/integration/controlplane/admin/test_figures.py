@@ -62,17 +62,17 @@ def test_what_is_used_of_a_token_bucket_is_shown_of_its_burst(signed_in: SignIn,
     resolve.clear()
     for _ in range(24):
         assert check(Check(project="acme", user="ann"), actor="test").allowed
-    for name, pk in (("limits", None), ("policy", policy.pk)):
-        assert re.search(r"\b24 of 30 requests burst", panel(signed_in("root"), name, pk))
+    for name, pk, unit in (("limits", None, ""), ("policy", policy.pk, " requests")):
+        assert re.search(rf"\b24 of 30{unit} burst", panel(signed_in("root"), name, pk))
 
 
 def test_an_account_that_holds_low_priority_is_available(signed_in: SignIn, day: Day) -> None:
     Account.objects.all().update(state="paused", enabled=True, until=None)
     client, pool = signed_in("root"), Pool.objects.get(name="llm")
-    assert "4 of 4 Accounts available, 4 holding low priority" in panel(client, "pulse")
-    assert "4 of 4 available, 4 holding low priority" in panel(client, "accounts")
+    assert "4 of 4 Accounts available, low priority waits on 4" in panel(client, "pulse")
+    assert "4 of 4 available, low priority waits on 4" in panel(client, "accounts")
     listed = client.get("/admin/quotas/pool/").content.decode()
-    assert "4 of 4 available, 4 holding low priority" in listed
+    assert "4 of 4 available, low priority waits on 4" in listed
     Pool.objects.filter(pk=pool.pk).update(paused_at=timezone.now(), paused_reason="maintenance")
     assert "0 of 4 Accounts available" in panel(client, "pulse")
     assert "0 of 4 available" in panel(client, "accounts") and "pool paused" in panel(client, "accounts")

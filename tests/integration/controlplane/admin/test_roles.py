@@ -132,9 +132,9 @@ def test_an_account_that_the_provider_refused_can_be_enabled_on_its_page(signed_
 
     assert buttons("disabled", True) == {"enable", "disable"}
     assert buttons("disabled", False) == {"enable"}
-    assert buttons("open", True) == {"disable", "close"}
-    assert buttons("cooling_down", True) == {"trip", "disable", "clear-cooldown"}
-    assert buttons("available", True) == {"trip", "disable"}
+    assert buttons("open", True) == {"disable", "close", "test"}
+    assert buttons("cooling_down", True) == {"trip", "disable", "clear-cooldown", "test"}
+    assert buttons("available", True) == {"trip", "disable", "test"}
 
 
 def test_the_box_on_an_accounts_page_puts_it_back(

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from controlplane.models import AccountSample
-from controlplane.observability.account_history import KEPT, AccountHistory
+from controlplane.observability.account_history import KEPT_HOURS, AccountHistory
 from quotas.models import Account
 from quotas.services import last_responses
 from tests.integration.quotas.api.conftest import api
@@ -54,7 +54,9 @@ def test_counts_that_begin_anew_are_not_shown_as_negative_calls() -> None:
 def test_two_leaders_in_one_minute_write_it_once_and_old_samples_go() -> None:
     make_pool(accounts=1)
     account = Account.objects.get()
-    AccountSample.objects.create(account=account, at=MINUTE - KEPT - timedelta(hours=1), health=1.0, state="available")
+    AccountSample.objects.create(
+        account=account, at=MINUTE - KEPT_HOURS - timedelta(hours=1), health=1.0, state="available"
+    )
     hour = MINUTE.replace(minute=0)
     one, other = AccountHistory(), AccountHistory()
     for history in (one, other):

@@ -42,6 +42,24 @@ def test_a_few_failures_among_many_successes_are_no_outage(engine, clock):
         clock.move(1)
 
 
+def test_a_total_outage_after_many_successes_opens_it_soon(engine, clock):
+    """The share of failures within the window would be a fifth only after 75 calls."""
+    spec = pool(1, breaker=BREAKER)
+    for _ in range(300):
+        engine.call(spec, OK)
+    assert [engine.call(spec, SERVER)[1].transition for _ in range(6)] == [""] * 5 + ["opened"]
+
+
+def test_failures_in_a_row_are_counted_anew_after_a_success(engine, clock):
+    spec = pool(1, breaker=BREAKER)
+    for _ in range(300):
+        engine.call(spec, OK)
+    for _ in range(4):
+        for _ in range(5):
+            assert engine.call(spec, SERVER)[1].transition == ""
+        engine.call(spec, OK)
+
+
 @pytest.mark.parametrize(
     "outcome",
     [

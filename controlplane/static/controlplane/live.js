@@ -1,0 +1,109 @@
+// The line of tools: how often figures are refreshed, which period charts show, which project is shown.
+(function () {
+  "use strict";
+  const KEY = "sluice-refresh";
+  let chosen = null; // where nothing can be stored
+  const CHOICES = ["0", "1", "5", "30"];
+
+  function stored() {
+    try { return localStorage.getItem(KEY); } catch (error) { return null; } // storage may be forbidden
+  }
+
+  function seconds() {
+    const found = stored();
+    return CHOICES.includes(found) ? Number(found) : 5;
+  }
+
+  function store(value) {
+    try { localStorage.setItem(KEY, value); } catch (error) { chosen = Number(value); }
+  }
+  let last = Date.now();
+
+  function every() { return chosen === null ? seconds() : chosen; }
+
+  function refresh() {
+    last = Date.now();
+    document.querySelectorAll("[data-live]").forEach(function (panel) {
+      if (!panel.classList.contains("htmx-request")) htmx.trigger(panel, "tick");
+    });
+  }
+
+  setInterval(function () {
+    const pace = every();
+    if (pace && !document.hidden && Date.now() - last >= pace * 1000 - 50) refresh();
+  }, 250);
+  document.addEventListener("visibilitychange", function () { if (!document.hidden && every()) refresh(); });
+
+  function period() { return new URLSearchParams(location.search).get("period") || "1h"; }
+
+  document.addEventListener("htmx:configRequest", function (event) {
+    const panel = event.detail.elt;
+    if (panel && panel.matches && panel.matches("[data-period]")) event.detail.parameters.period = period();
+  });
+
+  function markPeriod() {
+    document.querySelectorAll("#periods a").forEach(function (link) {
+      if (link.dataset.periodName === period()) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    });
+  }
+
+  // A slider that moves the number in a field of the form.
+  function couple(slider) {
+    const field = document.getElementById(slider.dataset.slides);
+    if (!field) return;
+    function follow() {
+      const value = Number(field.value) || 0;
+      if (value > Number(slider.max)) slider.max = String(value * 4);
+      slider.value = String(value);
+    }
+    slider.max = String(Math.max(10, (Number(field.value) || 0) * 4));
+    follow();
+    field.addEventListener("input", follow);
+    slider.addEventListener("input", function () {
+      field.value = slider.value;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    });
+  }
+
+  function begin() {
+    const control = document.querySelector("#refresh select");
+    if (control && document.querySelector("[data-live]")) {
+      control.parentElement.hidden = false;
+      control.value = String(seconds());
+      control.addEventListener("change", function () { store(control.value); if (every()) refresh(); });
+    }
+    const periods = document.getElementById("periods");
+    if (periods && document.querySelector("[data-period]")) {
+      periods.hidden = false;
+      markPeriod();
+      periods.addEventListener("click", function (event) {
+        const link = event.target.closest("a");
+        if (!link) return;
+        event.preventDefault();
+        const query = new URLSearchParams(location.search);
+        query.set("period", link.dataset.periodName);
+        history.replaceState(null, "", location.pathname + "?" + query + location.hash);
+        markPeriod();
+        document.querySelectorAll("[data-period]").forEach(function (panel) { htmx.trigger(panel, "tick"); });
+      });
+    }
+    document.querySelectorAll("[data-slides]").forEach(couple);
+    // Select2 reports changes to jQuery only.
+    const $ = window.django && window.django.jQuery;
+    if ($) $(document).on("select2:select select2:clear", "form select", function () {
+      this.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+    document.querySelectorAll("select[data-submit]").forEach(function (select) {
+      select.addEventListener("change", function () { select.form.submit(); });
+    });
+    const palette = document.getElementById("open-palette");
+    if (palette) palette.addEventListener("click", function (event) {
+      event.stopPropagation();
+      window.dispatchEvent(new CustomEvent("opencommand"));
+    });
+    const help = document.getElementById("open-help");
+    if (help) help.addEventListener("click", function () { document.dispatchEvent(new CustomEvent("sluice:help")); });
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin); else begin();
+})();

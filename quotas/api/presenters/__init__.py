@@ -1,0 +1,1 @@
+"""What the answers contain: shapes, and the functions that fill them."""
