@@ -125,7 +125,11 @@ class UserAdmin(AuditedAdmin, DjangoUserAdmin):
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name == "groups":
-            kwargs["queryset"] = grantable(request.user)
+            kwargs |= {
+                "queryset": grantable(request.user),
+                "label": "Roles",
+                "help_text": "What the person may see and do.",
+            }
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -18,11 +18,13 @@ from queues.models import DeadLetter, Job
 from queues.states import IN_FLIGHT_STAGES, LIVE_STAGES, WAITING_STAGES, GroupKey, Stage, Status
 
 PROGRESS = {"queued": WAITING_STAGES, "running": IN_FLIGHT_STAGES, "finished": (Stage.DONE,)}
+WAITING, IN_FLIGHT = Q(stage__in=WAITING_STAGES), Q(stage__in=IN_FLIGHT_STAGES)
+"""Conditions of the partial indexes: SQLite uses one only where a query repeats its condition."""
 STAGE_CODES = {
-    "dependency": Q(stage=Stage.HELD),
-    "retry_backoff": Q(stage=Stage.SCHEDULED, status=Status.RETRYING),
-    "scheduled": Q(stage=Stage.SCHEDULED) & ~Q(status=Status.RETRYING),
-    "worker_slot": Q(stage=Stage.BELT),
+    "dependency": WAITING & Q(stage=Stage.HELD),
+    "retry_backoff": WAITING & Q(stage=Stage.SCHEDULED, status=Status.RETRYING),
+    "scheduled": WAITING & Q(stage=Stage.SCHEDULED) & ~Q(status=Status.RETRYING),
+    "worker_slot": IN_FLIGHT & Q(stage=Stage.BELT),
 }
 """Reason codes that follow from a job's own row."""
 LOOKUPS = {

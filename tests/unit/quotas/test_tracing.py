@@ -13,7 +13,7 @@ import pytest
 
 from quotas import tracing
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 LOADED = """
 import sys, django
 django.setup()
