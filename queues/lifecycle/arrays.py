@@ -9,10 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from django.db import connection
 from django.db.models import Field, Model
+
+from queues.lifecycle.effects import AttemptRow, StepRow
+from queues.models import Attempt, Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +88,36 @@ def array_type(model: type[Model], column: str) -> str:
     kind = found.rel_db_type(connection) if found.primary_key else found.db_type(connection)
     assert kind is not None
     return "text" if kind.startswith("varchar") else kind
+
+
+ROWS_AT_ONCE = 500
+
+
+def insert_attempts(rows: Sequence[AttemptRow]) -> None:
+    _insert_many(Attempt, AttemptRow._fields, rows)
+
+
+def insert_steps(rows: Sequence[StepRow]) -> None:
+    _insert_many(Transition, StepRow._fields, rows)
+
+
+def _insert_many(model: type[Model], columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        with connection.cursor() as cursor:
+            if connection.vendor == "postgresql":
+                cursor.execute(_insert_arrays(model, columns), list(map(list, zip(*some, strict=True))))
+            else:
+                cursor.execute(_insert_json(model, columns), [json.dumps(some, default=written)])
+
+
+@lru_cache(maxsize=8)
+def _insert_arrays(model: type[Model], columns: tuple[str, ...]) -> str:
+    arrays = ", ".join(f"%s::{array_type(model, column)}[]" for column in columns)
+    return f'INSERT INTO "{model._meta.db_table}" ({", ".join(columns)}) SELECT * FROM unnest({arrays})'  # noqa: S608
+
+
+@lru_cache(maxsize=8)
+def _insert_json(model: type[Model], columns: tuple[str, ...]) -> str:
+    values = ", ".join(f"json_extract(value, '$[{at}]')" for at in range(len(columns)))
+    return f'INSERT INTO "{model._meta.db_table}" ({", ".join(columns)}) SELECT {values} FROM json_each(%s)'  # noqa: S608

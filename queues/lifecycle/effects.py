@@ -4,11 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
-from queues.lifecycle.records import AttemptRow, StepRow
 from queues.models import Job
 from queues.settlement import Settlement
 from queues.states import AttemptOutcome, GroupKey
+
+
+class AttemptRow(NamedTuple):
+    """A row of `Attempt`; the names are those of its columns."""
+
+    job_id: int
+    number: int
+    delivery: int
+    outcome: str
+    counted: bool
+    category: str
+    account: str
+    status: int | None
+    error: str
+    traceback: str
+    worker: str
+    ready_at: datetime | None
+    dispatched_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime
+
+
+class StepRow(NamedTuple):
+    """A row of `Transition`."""
+
+    job_id: int
+    at: datetime
+    state: str
+    reason: str
 
 
 @dataclass(slots=True)

@@ -12,10 +12,9 @@ from django.db import transaction
 from queues.deliveries import Ended
 from queues.lifecycle import sql
 from queues.lifecycle.arrays import ArrayUpdate
-from queues.lifecycle.effects import Effects, attempt_of, clear_delivery
+from queues.lifecycle.effects import AttemptRow, Effects, attempt_of, clear_delivery
 from queues.lifecycle.fate import Fate, decide
 from queues.lifecycle.perform import apply
-from queues.lifecycle.records import AttemptRow
 from queues.lifecycle.table import transition
 from queues.models import Job
 from queues.payloads import kept, storable

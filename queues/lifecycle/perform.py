@@ -9,8 +9,8 @@ from django.db import transaction
 
 from queues import config, settlement
 from queues.lifecycle import dead_letters, dependants
+from queues.lifecycle.arrays import insert_attempts, insert_steps
 from queues.lifecycle.effects import Effects
-from queues.lifecycle.records import insert_attempts, insert_steps
 from queues.models import Job
 from queues.wakeups import notify
 from quotas import events
