@@ -30,12 +30,13 @@ _unsettled: deque[Settlement] = deque(maxlen=10_000)
 """Settlements that failed while Redis was away, retried when it is back: their slots would be taken until they expire."""
 
 
-def settle_engine(ended: Sequence[Ended]) -> None:
-    """Settle the leases and reservations of deliveries that ended.
+def settle_engine(ended: Sequence[Ended]) -> list[Ended]:
+    """Settle the leases and reservations of deliveries that ended. Returns the deliveries, with what settling tells about
+    their retries.
 
     Both calls are idempotent. While Redis is away the job's own end does not wait; `retry_unsettled` does it later.
     """
-    settle([
+    opened = settle([
         Settlement(
             item.claimed.job.account_lease, _outcome(item), item.claimed.job.reservation,
             _actual(item),
@@ -43,6 +44,17 @@ def settle_engine(ended: Sequence[Ended]) -> None:
         for item in ended
         if item.claimed.job.account_lease or item.claimed.job.reservation
     ])  # fmt: skip
+    return [_patient(item) if item.claimed.job.account_lease in opened else item for item in ended]
+
+
+def _patient(item: Ended) -> Ended:
+    """A job whose call was the failed probe of an account waits longer than the account: otherwise it, being the oldest,
+    would be each of the next probes, and spend all its attempts in one outage."""
+    endpoint = item.claimed.endpoint
+    if endpoint is None:
+        return item
+    wait = max(item.result.retry_after or 0.0, endpoint.config.spec.breaker.open_for)
+    return Ended(item.claimed, replace(item.result, retry_after=wait))
 
 
 def _outcome(item: Ended) -> CallOutcome:
@@ -68,18 +80,22 @@ def forget() -> None:
     _unsettled.clear()
 
 
-def settle(settlements: Sequence[Settlement]) -> None:
-    """Settle all of them, or keep them for later if Redis is away. Idempotent."""
+def settle(settlements: Sequence[Settlement]) -> set[str]:
+    """Settle all of them, or keep them for later if Redis is away. Idempotent. Returns the leases of failed probes, which
+    opened their account's breaker again."""
+    opened: set[str] = set()
     try:
         leases = [(item.lease, item.outcome) for item in settlements if item.lease]
         if leases:
-            accounts.settle_outcomes(leases)
+            settled = accounts.settle_outcomes(leases)
+            opened = {one.lease for one in settled if one is not None and one.probe and one.transition == "opened"}
         for item in settlements:
             if item.reservation:
                 limiter().settle(item.reservation, item.actual)
     except LimiterUnavailable as error:
         _unsettled.extend(settlements)
         events.emit(events.ServiceUnavailable("settlement", f"{len(settlements)} deliveries", str(error)))
+    return opened
 
 
 def _actual(item: Ended) -> dict[str, int]:

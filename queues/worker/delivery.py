@@ -104,20 +104,18 @@ def cancel_requests(worker: str) -> list[tuple[int, int]]:
 
 def complete(ended: Sequence[Ended], worker: str) -> None:
     """Complete `ended`, which ran in `worker`. Returns when that is done; raises nothing that one of them causes."""
-    _settle_engine(ended)
-    _write(ended, worker)
+    _write(_settle_engine(ended), worker)
 
 
-def _settle_engine(ended: Sequence[Ended]) -> None:
+def _settle_engine(ended: Sequence[Ended]) -> list[Ended]:
     try:
-        settle_engine(ended)
+        return settle_engine(ended)
     except Exception:
         if len(ended) > 1:
-            for item in ended:
-                _settle_engine([item])
-            return
+            return [settled for item in ended for settled in _settle_engine([item])]
         log.exception("worker.engine_unsettled", job=ended[0].claimed.job.uid)
         _settle_as_unknown(ended[0])
+        return list(ended)
 
 
 def _settle_as_unknown(item: Ended) -> None:

@@ -77,7 +77,7 @@ class Worker:
         items = list(self.claimed_jobs if claimed is None else claimed)
         self.claimed_jobs = [item for item in self.claimed_jobs if item not in items]
         ended = [Ended(item, result) for item in items]
-        settlement.settle_engine(ended)
+        ended = settlement.settle_engine(ended)
         return settle(ended, self.name) if ended else 0
 
     def run(self, claimed: Iterable[Claimed] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from queues.errors import JobError
 from queues.lifecycle.finish import finish as settle
 from queues.models import Attempt, DeadLetter, Job
 from queues.states import Stage, Status
+from quotas import clock
+from quotas.engine.types import CallOutcome
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 
 
@@ -289,3 +292,24 @@ def _refuse_attempts(execute: Any, sql: str, params: Any, many: bool, context: A
     if sql.startswith('INSERT INTO "queues_attempt"'):
         raise OperationalError("the connection is lost")
     return execute(sql, params, many, context)
+
+
+def test_a_job_whose_call_was_a_failed_probe_leaves_the_next_probe_to_others(desk: Desk) -> None:
+    """Else the oldest job would be every probe of an outage, and be given up after five of them."""
+    desk.pool(breaker_failures=1, breaker_open_for=0.4)
+    desk.queue("q", retry={"strategy": "fixed", "initial": 0.05, "jitter": 0.0})
+    (job,) = desk.submit(1, queue="q", type="http.request", payload={"pool": "llm", "path": "/"})
+    worker = desk.worker()
+    outage = failed("server", upstream=CallOutcome("server"))
+    waits = []
+    for _ in range(2):
+        desk.cycle()
+        (claimed,) = worker.claim()
+        worker.settle([claimed], outage)
+        row = fresh(job)
+        assert row.not_before is not None
+        waits.append((row.not_before - clock.now()).total_seconds())
+        time.sleep(0.45)  # Redis's clock, by which the breaker half-opens
+        desk.skip(0.5)
+    assert waits[0] < 0.06
+    assert waits[1] > 0.35
