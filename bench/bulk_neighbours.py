@@ -60,7 +60,7 @@ def measure(running: Any, rounds: int, count: int) -> None:
     number = iter(range(10**9))
 
     def bulk() -> Callable[[], float]:
-        """A bulk that is ready to be sent: encoding it here would hold up the thread that measures."""
+        """A bulk that is ready to be sent: encoding it here would delay the thread that measures."""
         begin = next(number) * count
         jobs = [
             {"type": "bench.nothing", "unique_for": 600, "unique_key": f"u{begin + one}", "payload": {}}

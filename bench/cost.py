@@ -20,7 +20,7 @@ import psycopg
 COUNTERS = "BENCH_SQL_COUNTERS"
 POSTGRES = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=top")
 FOREIGN_KEYS = "SELECT 1 FROM ONLY %"
-"""PostgreSQL's own checks of foreign keys, which nobody sends."""
+"""PostgreSQL's own checks of foreign keys, which no client sends."""
 _RECORD = struct.Struct("qq")
 
 
@@ -96,7 +96,7 @@ def _read_postgres(dispatcher: float, workers: float, database: str) -> Cost:
 
 
 def count_statements() -> None:
-    """In a process of the instance: count what its connections to SQLite run, if the bench asks for that."""
+    """In a process of the instance: count what its connections to SQLite run, if the bench requests it."""
     directory = os.environ.get(COUNTERS)
     if directory is None:
         return

@@ -111,7 +111,7 @@ def peer(name: str, url: str, jobs: int, seconds: float) -> float:
 
 @contextmanager
 def sql(options: argparse.Namespace) -> Iterator[str | None]:
-    """The database that was asked for; None: SQLite."""
+    """The database of the run; None: SQLite."""
     if not options.postgres:
         yield options.database
         return

@@ -1,4 +1,4 @@
-"""Calls through the gateway: how many, what it adds, and how many streams one process holds.
+"""Calls through the gateway: how many, what it adds, and how many streams one process carries.
 
     python -m bench.gateway calls [--seconds 5] [--rounds 3] [--connections 16] [--litellm /path/to/litellm]
     python -m bench.gateway streams [--streams 1000] [--seconds 30]
@@ -180,7 +180,7 @@ def request_of(path: str, key: str, *, stream: bool) -> bytes:
 
 
 class Load:
-    """Connections that each have one request under way, on raw sockets: little CPU next to what is measured."""
+    """Connections with one request in progress each, on raw sockets: little CPU next to what is measured."""
 
     def __init__(self, port: int, request: bytes) -> None:
         self._port, self._request = port, request
@@ -277,7 +277,7 @@ def overheads(port: int, key: str, connections: int) -> str:
 
 
 class Streams:
-    """Streams under way, and how late each of their chunks came."""
+    """Streams in progress, and how late each of their chunks came."""
 
     def __init__(self, url: str, key: str, chunks: int, interval: float) -> None:
         self._url, self._interval = url, interval

@@ -1,4 +1,4 @@
-"""HTTP clients for the gateway's way to providers: what a call and a stream cost with each.
+"""HTTP clients for the gateway's calls to providers: what a call and a stream cost with each.
 
     python -m bench.gateway_clients [--seconds 3] [--rounds 3] [--connections 16]
 

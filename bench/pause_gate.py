@@ -147,7 +147,7 @@ def follow(instance: Instance, jobs: int, rate: int, burst: int, window: int, al
         f"{deliveries / jobs:.4f} deliveries per job, {attempts / jobs:.4f} attempts; {watch.looks} looks, each added up"
     )
     if not killed:
-        print("it was never paused, so nobody was killed: choose a lower rate or a shorter window")
+        print("it was never paused, so no process was killed: choose a lower rate or a shorter window")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def _listens(port: int) -> bool:
 
 
 def rate(port: int, request: bytes, connections: int, seconds: float) -> tuple[float, list[float]]:
-    """Answers a second, and the time of each in seconds; every connection has one request under way."""
+    """Answers a second, and the time of each in seconds; every connection has one request in progress."""
     poll = selectors.DefaultSelector()
     for _ in range(connections):
         sock = socket.create_connection(("127.0.0.1", port))

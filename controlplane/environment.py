@@ -105,7 +105,7 @@ def choice(*allowed: str) -> Callable[[str], str]:
 
 
 def url(*schemes: str) -> Callable[[str], str]:
-    """A URL with one of these schemes. The error never repeats the URL, which may hold a password."""
+    """A URL with one of these schemes. The error never repeats the URL, which may contain a password."""
 
     def parse(value: str) -> str:
         if urlsplit(value).scheme not in schemes:

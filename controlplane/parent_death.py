@@ -1,7 +1,7 @@
 """A process that can't outlive its parent: Linux's PR_SET_PDEATHSIG, prctl(2).
 
 The signal is sent when the *thread* ends that started the child, and a child's own children don't inherit it. So it is
-asked for in children of the main thread only, and once more in each process that such a child forks (granian's
+requested in children of the main thread only, and once more in each process that such a child forks (granian's
 workers, RQ's work horses).
 """
 
@@ -22,7 +22,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else
 
 
 def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the thread that started it ends; at once if `parent` is gone already."""
+    """Request the kernel to kill this process when the thread that started it ends; at once if `parent` is gone already."""
     if _prctl is None:
         return
     if _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):

@@ -1,6 +1,6 @@
 """The web server's process: `python -m controlplane.web --host 127.0.0.1 --port 8000`.
 
-The one place that knows the server and its interface.
+Only this module knows the server and its interface.
 """
 
 from __future__ import annotations

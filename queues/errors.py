@@ -11,7 +11,7 @@ from quotas.rest.pointers import FieldError as FieldError
 CATEGORIES = OF_ATTEMPTS
 """How an attempt can have failed, as a task or a provider says it."""
 LONGEST_HINT = 366 * 86400.0
-"""Seconds: what a task asks for beyond that is as good as never."""
+"""Seconds: a longer delay that a task requests is as good as never."""
 
 
 class QueueError(Exception):
@@ -22,16 +22,16 @@ class QueueError(Exception):
 
 
 class QueueFull(QueueError):
-    """The queue holds as many waiting jobs as it may."""
+    """The queue has as many waiting jobs as it may."""
 
     def __init__(self, queue: str, retry_after: float) -> None:
-        super().__init__(f"The queue {queue} holds as many waiting jobs as it may.")
+        super().__init__(f"The queue {queue} has as many waiting jobs as it may.")
         self.queue = queue
         self.retry_after = retry_after
 
 
 class QueueTooSmall(QueueError):
-    """More jobs than the queue could ever hold."""
+    """More jobs than the queue has room for, even if it is empty."""
 
 
 class QueueDraining(QueueError):

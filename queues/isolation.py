@@ -1,7 +1,7 @@
 """Isolates jobs from each other: a context of its own for each, and connections that no other job has used.
 
-Context variables hold more than it seems: the active time zone and language of Django, the decimal context, structlog's
-bound values. Connections hold open transactions, session settings, and whatever a restart of the server has broken.
+Context variables contain more than it seems: the active time zone and language of Django, the decimal context, structlog's
+bound values. Connections keep open transactions, session settings, and whatever a restart of the server has broken.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def scan_floor() -> int:
 
 
 def split(text: str) -> list[str]:
-    """Words; quotes hold those with spaces together."""
+    """Words; quotes keep those with spaces together."""
     try:
         return shlex.split(text)
     except ValueError:  # a quote that is not closed yet

@@ -13,7 +13,7 @@ MAX_DEPTH = 200
 
 
 def mistake_in(value: Any, pointer: str) -> FieldError | None:
-    """The first thing in `value` that is no JSON, or that SQL can't hold: NaN, NUL, half surrogates, other types.
+    """The first thing in `value` that is no JSON, or that SQL can't store: NaN, NUL, half surrogates, other types.
 
     What comes over HTTP was parsed strictly and passes at once; values from Python and from files are read closely.
     """
@@ -73,12 +73,12 @@ def _is_text(text: str) -> bool:
 
 
 def storable(text: str) -> str:
-    """`text` as SQL can hold it: PostgreSQL knows no NUL, and no database knows half a surrogate pair."""
+    """`text` as SQL can store it: PostgreSQL knows no NUL, and no database knows half a surrogate pair."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def kept(value: Any) -> Any:
-    """`value` with what no database holds taken out: NaN and infinities become null, strange text is replaced,
+    """`value` without what databases can't store: NaN and infinities become null, strange text is replaced,
     what is nested too deeply is cut off. For what comes from outside when it is too late to refuse it."""
     return value if mistake_in(value, "") is None else _kept(value, 0)
 

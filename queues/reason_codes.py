@@ -1,7 +1,7 @@
 """Codes for why jobs wait, by group, with label, meaning and remedy.
 
-A group is what shares its fate: queue, priority, project and pool. What holds it is read from the rows and from what the
-dispatcher last reported of it, never guessed; without a report it is a job's turn that it waits for.
+A group is the jobs that wait for the same causes: of one queue, priority, project and pool. The cause is read from the
+rows and from the dispatcher's last report, never guessed; without a report the group waits for its turn.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ REASONS: dict[str, Reason] = {
 
 
 def by_group(groups: Iterable[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
-    """The code and, where there is one, the name of what holds each group's ready jobs back."""
+    """The code and, where there is one, the name of what blocks each group's ready jobs."""
     keys = list(dict.fromkeys(groups))
     queues = {queue.pk: queue for queue in Queue.objects.select_related("pool").filter(pk__in={key[0] for key in keys})}
     pools = {pool.name: pool for pool in Pool.objects.all()}
@@ -113,7 +113,7 @@ def _of_wait(wait: GroupWait | None) -> tuple[str, str] | None:
 
 
 def of_jobs(jobs: Iterable[Job]) -> dict[int, tuple[str, str]]:
-    """By primary key, the code and name of what holds each of `jobs`; those that don't wait are left out."""
+    """By primary key, the code and name of what blocks each of `jobs`; those that don't wait are left out."""
     rows = list(jobs)
     ready = {job.pk: job.group for job in rows if job.stage == Stage.READY}
     groups = by_group(ready.values()) if ready else {}

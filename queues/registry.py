@@ -74,7 +74,7 @@ class JobType(Protocol):
     redact: Collection[str] = ()
     """Members of the payload that no page shows."""
     settle: str | None = None
-    """When a job's end is written: `in_groups`, while the next job runs in its place, or `before_next`. None: in groups
+    """When a job's end is written: `in_groups`, while the next job runs in its slot, or `before_next`. None: in groups
     for jobs that run at least once, before the next for those that run at most once."""
 
     def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
@@ -156,7 +156,7 @@ def is_trusted(name: str) -> bool:
 
 
 def settles_before_next(name: str, delivery_mode: str) -> bool:
-    """Whether the end of such a job is written before another one takes its place."""
+    """Whether the end of such a job is written before another one takes its slot."""
     job_type = get(name)
     asked = None if job_type is None else job_type.settle
     return asked == "before_next" or (asked is None and delivery_mode == "at_most_once")

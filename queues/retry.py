@@ -3,7 +3,7 @@
 The story: the third attempt of a job ends with a 503. Its queue's policy is `exponential`, initial 1 s, at most 60 s,
 jitter 0.1: the wait is 1 × 2² = 4 s, give or take 0.4 s. Had the answer said `Retry-After: 30`, it were 30 s: the
 server's own hint comes first and is never shortened. After `max_attempts` there is no further attempt, and the job
-becomes a dead letter. An attempt that met a rate limit is no failure and is not counted: such a job goes back in line.
+becomes a dead letter. An attempt that met a rate limit is no failure and is not counted: such a job is requeued.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def limited_delay(
 ) -> float:
     """Seconds until a job that met a limit which only it knows of is tried again; `meetings`: how often it has by now.
 
-    Where the job came through a pool this is not asked: the pool's account is skipped until the limit is over.
+    For a job of a pool this is not computed: the pool's account is skipped until the limit is over.
     """
     if hint is not None:
         return backoff.after_hint(max(hint, LEAST_WAIT), policy.jitter, uniform)

@@ -58,7 +58,7 @@ def _patient(item: Ended) -> Ended:
 
 
 def _outcome(item: Ended) -> CallOutcome:
-    """How the call went, with what was asked: one job's refusals are those of one request, whatever its attempts."""
+    """How the call went, with its request: one job's refusals are those of one request, whatever its attempts."""
     outcome = item.result.upstream or CallOutcome("unknown")
     if outcome.category not in ("ok", "auth"):
         return outcome

@@ -29,7 +29,7 @@ MAX_TIMEOUT = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What was asked, checked for form; names are not looked up yet. Durations in seconds."""
+    """A job's request, checked for form; names are not looked up yet. Durations in seconds."""
 
     type: str
     queue: str | None = None
@@ -78,7 +78,7 @@ class _Reader:
         elif len(value) > longest:
             self.wrong(name, f"Must have at most {longest:,} characters.")
         elif "\x00" in value:
-            self.wrong(name, "Must not hold a NUL character.")
+            self.wrong(name, "Must not contain a NUL character.")
         elif required and not value:
             self.wrong(name, "Must not be empty.")
         else:

@@ -29,7 +29,7 @@ def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def in_turns(items: Iterable[T]) -> Iterator[T]:
     """`items`, with a short pause after every 2 ms, so that work on many rows in pure Python lets other threads of its
-    process run: each of them asks for the interpreter again after every statement, and would wait 5 ms each time."""
+    process run: each of them needs the interpreter again after every statement, and would wait 5 ms each time."""
     pause_at = time.perf_counter() + TURN
     for item in items:
         yield item

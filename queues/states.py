@@ -51,7 +51,7 @@ class GroupKey(NamedTuple):
 
 
 CLAIM_EXPIRY = timedelta(seconds=15)
-"""How long a claim holds without a heartbeat; a third of it passes between two."""
+"""How long a claim lasts without a heartbeat; a third of it passes between two."""
 WORKER_LANES = ("io", "cpu")
 """Kinds of worker: threads for jobs that wait, forked processes for jobs that compute or may crash."""
 FINAL = (Status.COMPLETED, Status.DEAD, Status.CANCELLED)

@@ -70,6 +70,6 @@ def result_of(error: Exception, *, pooled: bool, actual: Mapping[str, int]) -> R
 
 
 def _category(error: JobError) -> str:
-    """Checked again: a subclass, or whoever caught the error and raised it again, may have set it."""
+    """Checked again: a subclass, or code that caught the error and raised it again, may have set it."""
     category: Any = getattr(error, "category", None)
     return category if isinstance(category, str) and category in CATEGORIES else "code"

@@ -113,7 +113,7 @@ def task(
 
     Its first parameter is the job (`JobContext`); the others are the payload, checked by their annotations when a job
     is submitted. `cost` is units, a number of tokens, or a function of the payload that returns either. `redact` names
-    payload members that no page shows. `settle="before_next"` writes the end of a job before another one takes its place
+    payload members that no page shows. `settle="before_next"` writes the end of a job before another one takes its slot
     in the worker. The module must be listed in `SLUICE_TASK_MODULES`.
     """
 

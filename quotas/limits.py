@@ -73,11 +73,11 @@ class Reservation:
         self._ended = False
         self.settlement: Settlement | None = None
         self.later = False
-        """In an `async with` block Redis is not asked before its end."""
+        """In an `async with` block Redis is not called before its end."""
         self._actual: dict[str, int] = {}
 
     def settle(self, **actual: int) -> Settlement | None:
-        """Settle with the actual use by unit: the difference is given back or charged. The first call counts.
+        """Settle with the actual use by unit: the difference is refunded or charged. The first call counts.
 
         None where the reservation has expired, so that nothing was changed, where Redis does not answer (it is settled
         when it does), and in `async with` before the block ends. Raises `UnknownUnit`, with nothing changed.
@@ -120,7 +120,7 @@ def reserve(
     cost: int | Mapping[str, int] | None = None,
     max_wait: float = 0.0,
 ) -> Iterator[Reservation]:
-    """Charge ahead and settle inside of the block; slots of `concurrency` policies are held for as long as it runs.
+    """Charge ahead and settle inside of the block; slots of `concurrency` policies are occupied for as long as it runs.
 
     Raises `LimitExceeded` (with `retry_after` and `decision`), `CostExceedsLimit`, and what `check` raises.
     """

@@ -216,7 +216,7 @@ class Pool:
     async def _admit_async(
         self, cost: Mapping[str, int], priority: int, key: str, model: str, retry: CallRetry | None = None
     ) -> tuple[Admission, Lease | None]:
-        """One admission in a thread, and its lease. Cancelled meanwhile, what it was granted is given back."""
+        """One admission in a thread, and its lease. Cancelled meanwhile, it returns what it was granted."""
         lock, gone, granted = threading.Lock(), False, None
 
         def admit() -> tuple[Admission, Lease | None]:

@@ -19,7 +19,7 @@ class Span(Protocol):
     """Part of a trace, open while its `with` block runs."""
 
     def note(self, attributes: Attributes, *, error: str = "") -> None:
-        """Add attributes; `error` is the category of a failure. Never a message: it may hold a secret."""
+        """Add attributes; `error` is the category of a failure. Never a message: it may contain a secret."""
         ...
 
 

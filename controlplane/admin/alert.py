@@ -140,7 +140,7 @@ class AlertAdmin(ReadOnlyAdmin):
     )  # fmt: skip
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """An alert is for whoever may act on something that alerts are about."""
+        """Whether the user may act on something that alerts are about."""
         return may_act(request.user)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

@@ -61,7 +61,7 @@ class InvitationView(PasswordResetConfirmView):
     success_url = reverse_lazy("admin:index")
 
     def get_user(self, uidb64: str) -> Any:
-        """Nobody who was deactivated meanwhile."""
+        """No user who was deactivated meanwhile."""
         user = super().get_user(uidb64)
         return user if user is not None and user.is_active and user.is_staff else None
 

@@ -22,7 +22,7 @@ from quotas.web.identity import client_ip
 
 BY_ADDRESS, ADDRESS_WINDOW = 20, 300.0
 BY_NAME, NAME_WINDOW = 100, 3600.0
-"""Higher and slower than by address: whoever tries a name must not lock its owner out for long."""
+"""Higher and slower than by address: attempts on a name must not lock its owner out for long."""
 _WAIT = "_sluice_login_wait"
 
 

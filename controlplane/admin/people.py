@@ -117,7 +117,7 @@ class UserAdmin(AuditedAdmin, DjangoUserAdmin):
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Only a superuser can create superusers or grant single permissions; nobody deactivates themselves."""
+        """Only a superuser can create superusers or grant single permissions; users can't deactivate themselves."""
         found = tuple(super().get_readonly_fields(request, obj))
         if obj is not None and obj.pk == request.user.pk:
             found = (*found, "is_active", "is_staff")

@@ -1,4 +1,4 @@
-"""Who may change whom: nobody changes a person, or gives a role, that has a permission that they lack themselves."""
+"""Who may change whom: a user can't change a person, or assign a role, with a permission that the user lacks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """After the session has ended, a request for a fragment sends the whole page to the login form.
 
-htmx follows a redirect by itself and would put the login form into the fragment's place.
+htmx follows a redirect by itself and would replace the fragment by the login form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The line of tools below a page's title: a context processor, which costs nothing where the line is not shown."""
+"""The toolbar below a page's title: a context processor, which costs nothing where the toolbar is not shown."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Where notices go: `webhook+https://` posts JSON, anything else is an address of the library apprise.
 
 https://github.com/caronc/apprise/wiki lists the services and how their addresses are written. Neither the library's
-logs nor its errors are kept: addresses hold tokens.
+logs nor its errors are kept: addresses contain tokens.
 """
 
 from __future__ import annotations

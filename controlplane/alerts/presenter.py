@@ -41,7 +41,7 @@ def alert_shape(alert: Alert) -> dict[str, Any]:
 
 
 def link_of(alert: Alert) -> str | None:
-    """The address of the alert's page; None where nobody has said under which address people reach this instance."""
+    """The address of the alert's page; None where the public address of this instance is not configured."""
     if not settings.PUBLIC_URL or alert.pk is None:
         return None
     return f"{settings.PUBLIC_URL}/admin/controlplane/alert/{alert.pk}/change/"

@@ -113,7 +113,7 @@ def _asks(rule: AlertRule, alert: Alert) -> bool:
 
 
 def _notify(alert: Alert, event: str) -> None:
-    """Write notices for the rules that ask for it, and emit the event."""
+    """Write notices for the rules that match, and emit the event."""
     rules = [rule for rule in AlertRule.objects.filter(enabled=True).defer("to") if _asks(rule, alert)]
     now = clock.now()
     AlertNotice.objects.bulk_create(

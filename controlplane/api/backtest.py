@@ -55,7 +55,7 @@ class SubjectResult(Shape):
     project: str | None = field(blank_is_null=True)
     key: str
     limit: int | None = field(help="An override's where there is one.")
-    demand: int = field(help="Units that were asked for: admitted, and refused where those count.")
+    demand: int = field(help="Units that were requested: admitted, and refused where those count.")
     denied: int = field(help="Units that the policy would have denied.")
     recorded_denied: int = field(help="Checks that the recorded policy refused.")
     first_denied_at: datetime | None = field("first_denied", help="Start of the minute, hour or day.")

@@ -107,7 +107,7 @@ class _Reader:
     def scalar(self, node: yaml.Node, line: int, path: str) -> Any:
         kind, text = node.tag.rpartition(":")[2], node.value
         if "\0" in text:
-            raise Mistake(line, path, "must not hold the character NUL")
+            raise Mistake(line, path, "must not contain the character NUL")
         match kind:
             case "null":
                 return None

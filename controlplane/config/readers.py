@@ -193,7 +193,7 @@ def address(node: Node) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or port == 0:
         raise node.wrong("must be an address such as https://api.example.com, without query and fragment")
     if parts.username or parts.password:
-        raise node.wrong("must not hold a credential; those belong to accounts")
+        raise node.wrong("must not contain a credential; those belong to accounts")
     return value
 
 
@@ -202,7 +202,7 @@ def header(node: Node) -> str:
     if value and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\x20-\x7e]*", value):
         raise node.wrong("must be a header field such as `Authorization: Bearer {credential}`, or blank")
     if value and "{credential}" not in value:
-        raise node.wrong("must hold {credential}, which is put in when the call is made")
+        raise node.wrong("must contain {credential}, which is replaced when the call is made")
     return value
 
 

@@ -98,7 +98,7 @@ class Record:
 
 
 class Mistakes(Exception):
-    """Several mistakes at once, on the way to a `ConfigInvalid`."""
+    """Several mistakes at once, before they become a `ConfigInvalid`."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         self.mistakes = mistakes

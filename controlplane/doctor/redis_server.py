@@ -53,7 +53,7 @@ def _writes(subject: str, client: redis.Redis) -> Finding:
     try:
         client.set(f"{settings.REDIS_PREFIX}:doctor", "1", px=1000)
     except redis.ResponseError as problem:
-        if str(problem).startswith("MOVED"):  # of a cluster, the node that was asked answered
+        if str(problem).startswith("MOVED"):  # of a cluster, the node has answered
             return ok(subject, "serves its part of the cluster")
         remedy = "Free memory or raise maxmemory; free its disk; name the primary and no replica in the URL."
         return error(subject, f"It refuses writes: {problem}", remedy)

@@ -24,11 +24,11 @@ UNUSED = CallOutcome("unused")
 
 
 Renewed = Callable[[ConfigSnapshot], AdmitRequest]
-"""The request for admission by a configuration: a call that waits is asked again by the one in force then."""
+"""The request for admission by a configuration: a call that waits is tried again by the one in force then."""
 
 
 class Refused(Exception):
-    """The call may not go now; `admission` says why and until when."""
+    """The call is not admitted now; `admission` says why and until when."""
 
     def __init__(self, admission: Admission) -> None:
         super().__init__(admission.binding)
@@ -125,7 +125,7 @@ class Admissions:
 
 @dataclass(slots=True)
 class _Asking:
-    """The questions of one call that waits: what a line of waiting checks asks instead of the limiter."""
+    """The admissions of one call that waits: a queue of waiting checks calls it instead of the limiter."""
 
     admissions: Admissions
     renewed: Renewed
@@ -135,9 +135,9 @@ class _Asking:
 
     @property
     def limits(self) -> Sequence[Limit]:
-        """What the call may wait for, each with a line of its own: limits, and the pools."""
+        """What the call may wait for, each with a queue of its own: limits, and the pools."""
         assert self.request.pool is not None
-        return [*self.request.limits, *map(_line_of, (self.request.pool, *self.request.fallbacks))]
+        return [*self.request.limits, *map(_queue_of, (self.request.pool, *self.request.fallbacks))]
 
     async def once(self) -> Admission:
         asked = asyncio.ensure_future(self.admissions.engine.admit(self.request))
@@ -177,8 +177,8 @@ def _decision(admission: Admission) -> Decision:
     )  # fmt: skip
 
 
-def _line_of(pool: PoolSpec) -> Limit:
-    """The line in which calls wait for a pool: nothing is counted by it, it only has a name and a place."""
+def _queue_of(pool: PoolSpec) -> Limit:
+    """The queue in which calls wait for a pool, as a limit that counts nothing and only has a name and a key."""
     return Limit(
         id=f"w{pool.id}", name=pool.name, scope="global", subject="*", algorithm="fixed_window", limit=1, window=60.0
     )

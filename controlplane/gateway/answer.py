@@ -1,4 +1,4 @@
-"""A provider's answer on its way to the caller: fields, body as it comes, errors without credentials."""
+"""Passes a provider's answer on to the caller: fields, body as it comes, errors without credentials."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from quotas.snapshot.pools import PoolConfig
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _COUNTS_ON_REQUEST = frozenset({"openai", "azure"})
-"""Dialects whose streams report their use only where the request asks for it."""
+"""Dialects whose streams report their use only where the request requires it."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Call:
     conversation: str = ""
     """The beginning of the prompt, in a pool that is sticky by it."""
     hides_usage: bool = False
-    """Whether the gateway has asked for the use at the end of a stream, which the caller has not."""
+    """Whether the gateway has requested the use at the end of a stream, and the caller has not."""
 
     @property
     def dialect(self) -> str:
@@ -82,7 +82,7 @@ class Call:
         self.body.first = b""
 
     def read_body(self, held: ConfigSnapshot) -> None:
-        """Estimate the call, and ask for the use of a stream that would not report it."""
+        """Estimate the call, and request the use of a stream that would not report it."""
         self.document = self.body.document(self.encoding)
         self.model = self._model()
         self.cost = {"requests": 1, **self.wishes.cost}
@@ -131,7 +131,7 @@ class Call:
 
 def _counts_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
     """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens. Kept per snapshot, since each
-    call asks."""
+    call needs it."""
     global _counting
     if _counting[0] is not held:
         _counting = (held, {})

@@ -28,7 +28,7 @@ idempotency key would stand for another request."""
 def known(call: Call, caller: Caller) -> Answer | None:
     """The job that an earlier call with the same idempotency key has become: the call is not made in addition.
 
-    Asks SQL. Raises a problem for a queue that does not exist, before anything is charged.
+    Reads SQL. Raises a problem for a queue that does not exist, before anything is charged.
     """
     if call.wishes.queue and call.wishes.queue not in config.current().queue_named:
         config.snapshot.expire()
@@ -44,7 +44,7 @@ def known(call: Call, caller: Caller) -> Answer | None:
 
 
 def submitted(call: Call, caller: Caller, refusal: ProblemError) -> Answer:
-    """The job that the call becomes, as an answer; asks SQL. Raises `refusal` for a call that no job can stand for,
+    """The job that the call becomes, as an answer; uses SQL. Raises `refusal` for a call that no job can stand for,
     and a problem where the queue does not take it."""
     if not _fits(call):
         raise refusal

@@ -1,6 +1,6 @@
 """Bodies that are compressed: read, where they must be, without letting a small body become a huge one.
 
-Providers are asked for plain answers. Where one compresses all the same, its answer is passed on decoded: what it used,
+The gateway requests plain answers of providers. Where one compresses all the same, its answer is passed on decoded: what it used,
 and a credential that it echoes, could not be found otherwise.
 """
 

@@ -69,7 +69,7 @@ class Failure:
     answer: tuple[aiohttp.ClientResponse, bytes, Way] | None = None
     problem: ProblemError | None = None
     waits: bool = False
-    """Whether the same account may be asked again when its cooldown is over."""
+    """Whether the same account may be called again when its cooldown is over."""
     is_final: bool = False
     """Whether no other account could do better."""
 
@@ -157,7 +157,7 @@ class Exchange:
         return Try(admission, config)
 
     async def _attempt(self, turn: Try, sender: AnswerSender) -> Failure | None:
-        """Send the call once. None in the place of a failure: the answer was passed on."""
+        """Send the call once. Returns the failure; None if the answer was passed on."""
         meter: Meter | None = None
         response: aiohttp.ClientResponse | None = None
         outcome = CallOutcome("unknown")  # what a cancelled call leaves behind
@@ -195,7 +195,7 @@ class Exchange:
                 except Unanswered as error:
                     outcome = self._read(turn, way, response, b"", b"")
                     raise _unanswered(error.word) from None
-                # What can't be read may hold the credential, and is not passed on.
+                # What can't be read may contain the credential, and is not passed on.
                 body = decoded(body, response.headers.get("content-encoding", ""), MAX_ERROR) or b""
                 outcome = self._read(turn, way, response, body, b"")
                 answer = Failure(outcome, (response, body, way), waits=Category.of(outcome.category).refuses_caller)

@@ -35,7 +35,7 @@ _KEY = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the fields `Sluice-*` and `Prefer` ask for. `cost` holds only the units that the caller has named."""
+    """What the fields `Sluice-*` and `Prefer` request. `cost` has only the units that the caller has named."""
 
     project: str | None = None
     user: str | None = None
@@ -59,13 +59,13 @@ _NONE = Wishes()
 
 
 def single(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Fields by name. Raises a problem where one that decides is there twice, or lengths conflict."""
+    """Fields by name. Raises a problem where a decisive one occurs twice, or lengths conflict."""
     found: dict[bytes, bytes] = {}
     size = 0
     for name, value in pairs:
         size += len(name) + len(value) + 4
         if name in found and (name in _SINGLE or name.startswith(b"sluice-")):
-            raise _invalid(f"{name.decode('latin-1')} is there more than once.")
+            raise _invalid(f"{name.decode('latin-1')} occurs more than once.")
         found[name] = b"%b, %b" % (found[name], value) if name == b"prefer" and name in found else value
     if size > settings.GATEWAY_MAX_HEADERS:
         raise ProblemError(
@@ -114,7 +114,7 @@ def wishes_of(fields: Mapping[bytes, bytes]) -> Wishes:
 
 
 def onward(pairs: Iterable[tuple[bytes, bytes]], fields: Mapping[bytes, bytes], token: str) -> list[tuple[str, str]]:
-    """A caller's fields that are sent to the provider: none that is for this connection, for us, or holds the key."""
+    """A caller's fields that are sent to the provider: none that is for this connection, for us, or contains the key."""
     named = _named_by_connection(fields[b"connection"]) if b"connection" in fields else ()
     secret = token.encode()
     return [

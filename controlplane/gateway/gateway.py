@@ -1,4 +1,4 @@
-"""`/gateway/{pool}/{path}`: who calls, what is asked, and the answer to what can't be done."""
+"""`/gateway/{pool}/{path}`: reads the caller and the call, and answers what can't be done."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class Gateway:
 
 
 class Unreadable(Exception):
-    """The body ended before its end: its caller is gone, or has written it in a way that nobody can read."""
+    """The body ended before its end: its caller is gone, or has sent it with invalid framing."""
 
 
 @dataclass(slots=True)
@@ -271,7 +271,7 @@ def _key_of(given: Mapping[bytes, bytes]) -> str:
 
 def _too_many() -> ProblemError:
     return ProblemError(
-        "too-many-calls", "Too many calls", 503, "This process has as many calls under way as it may; try again.",
+        "too-many-calls", "Too many calls", 503, "This process has as many calls in progress as it may; try again.",
         headers={"Retry-After": "1"}, retry_after=1.0,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The way to providers: one HTTP client per event loop that keeps connections, streams, and follows nothing."""
+"""Sends calls to providers: one HTTP client per event loop that keeps connections, streams, and follows no redirect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONNECT = 10.0
 IDLE = 15.0
 """Seconds for which an unused connection is kept: less than providers do, so that few are closed under a call."""
 KEPT = 2_000
-"""Ways of accounts that are remembered."""
+"""Accounts whose `Way` is kept."""
 BUFFER = 64 * 1024
 """Bytes of an answer that are read ahead of its caller."""
 WHOLE = 15.0
@@ -76,7 +76,7 @@ class Upstream:
         self._session: aiohttp.ClientSession | None = None
 
     def way_to(self, config: PoolConfig, account_id: str, account: str) -> Way:
-        """An account's way, from memory: its credential is decrypted once for each version of its pool."""
+        """How calls of this account are sent, from memory: its credential is decrypted once for each version of its pool."""
         name = (id(config), account_id)
         known = self._ways.get(name)
         if known is None:

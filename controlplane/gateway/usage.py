@@ -47,7 +47,7 @@ class DocumentMeter:
 class EventMeter:
     """For server-sent events: the first and last ones that report use or an error.
 
-    `hide`: the last event, which has no choices and reports the use that the gateway has asked for, is not passed on.
+    `hide`: the last event, which has no choices and reports the use that the gateway has requested, is not passed on.
     """
 
     def __init__(self, *, hide: bool = False) -> None:

@@ -84,7 +84,7 @@ def _problem(part: Callable[[], str]) -> str:
     except redis.ResponseError as error:
         return f"{_code(error)}: it answers with an error."
     except (SqlError, redis.RedisError) as error:
-        # The class only: a driver's message may hold an address with its password.
+        # The class only: a driver's message may contain an address with its password.
         return f"{type(error).__name__}: not reachable."
 
 

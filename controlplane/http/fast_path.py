@@ -4,7 +4,7 @@
                                                                 -> or, for `check`, on the event loop
     anything out of the ordinary  -> not taken: Django answers it, as it answers all other paths
 
-The views get a `LeanRequest` in the place of DRF's; what they raise becomes the problem that DRF would make of it.
+The views get a `LeanRequest` instead of DRF's; what they raise becomes the problem that DRF would make of it.
 """
 
 from __future__ import annotations

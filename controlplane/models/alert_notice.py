@@ -1,4 +1,4 @@
-"""A notice on its way to a rule's address, until it is delivered or a day has passed: an outbox."""
+"""A notice for a rule's address, kept until it is delivered or a day has passed: an outbox."""
 
 from __future__ import annotations
 

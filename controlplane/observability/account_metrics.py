@@ -18,7 +18,7 @@ def collect() -> Iterator[Metric]:
     requests = CounterMetricFamily("sluice_account_requests", "Calls by how they ended.", labels=[*labels, "outcome"])
     skips = CounterMetricFamily("sluice_account_skips", "Times passed over, by why.", labels=[*labels, "reason"])
     health = GaugeMetricFamily("sluice_account_health", "Health score, 0 to 1.", labels=labels)
-    flight = GaugeMetricFamily("sluice_account_in_flight", "Calls that are under way.", labels=labels)
+    flight = GaugeMetricFamily("sluice_account_in_flight", "Calls in progress.", labels=labels)
     breaker = GaugeMetricFamily("sluice_breaker_state", "0 closed, 1 half open, 2 open.", labels=labels)
     for pool in Pool.objects.values_list("name", flat=True):
         for state in accounts().states(resolve.pool_spec(pool)):

@@ -1,4 +1,4 @@
-"""Counts the gateway's calls in the process, and how many are under way: a call costs no further round trip."""
+"""Counts the gateway's calls in the process, and how many are in progress: a call costs no further round trip."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _observe(family: str, bounds: tuple[float, ...], value: float, sums: list[tu
 
 
 class OpenCalls:
-    """How many calls this process has under way; written to Redis once a second, while there are any or were."""
+    """How many calls of this process are in progress; written to Redis once a second, while there are any or were."""
 
     def __init__(self) -> None:
         self.open = 0

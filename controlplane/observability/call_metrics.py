@@ -41,6 +41,6 @@ def collect() -> Iterator[Metric]:
         if seen := buckets[family]:
             histogram.add_metric([], cumulative(bounds, seen), seen.get("sum", 0.0))
         yield histogram
-    streams = GaugeMetricFamily("sluice_gateway_streams", "Calls under way.")
+    streams = GaugeMetricFamily("sluice_gateway_streams", "Calls in progress.")
     streams.add_metric([], call_counts.open_calls())
     yield streams

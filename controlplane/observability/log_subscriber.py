@@ -1,7 +1,7 @@
-"""Writes log lines of events: the one place that says which facts of the product are logged, and how loudly.
+"""Writes log lines of events: the only module that says which events are logged, and at which level.
 
-Code emits an event where something happens and knows nothing of logging. What is logged elsewhere is an exception that
-nobody foresaw, with its traceback.
+Code emits an event where something happens and knows nothing of logging. Only unexpected exceptions are logged
+elsewhere, with their traceback.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ LINES: dict[type[events.Event], tuple[Level, str]] = {
     events.WorkerStarted: ("info", "worker.started"),
     events.WorkerStopped: ("info", "worker.stopped"),
 }
-"""Level and name of the line of each event that is logged; its fields are those of the event."""
+"""Level and name of the log line of each event that is logged; its fields are those of the event."""
 
 log = structlog.get_logger(__name__)
 
 
 def write(event: events.Event) -> None:
-    """Write the line of an event. Fields that are empty are left out."""
+    """Write the log line of an event. Fields that are empty are left out."""
     level, name = LINES[type(event)]
     values = {field.name: getattr(event, field.name) for field in fields(event)}
     getattr(log, level)(name, **{key: value for key, value in values.items() if value not in ("", None)})

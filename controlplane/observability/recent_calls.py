@@ -137,7 +137,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 def calls(project: str | None, before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Calls with their places, newest first, below the place `before`; `project` None: of all.
+    """Calls with their ids in the stream, newest first, before the id `before`; `project` None: of all.
 
     Raises `redis.RedisError`.
     """
@@ -153,7 +153,7 @@ def calls(project: str | None, before: str = "") -> Iterator[tuple[str, dict[str
 
 
 def is_place(text: str) -> bool:
-    """Whether the text can be a call's place."""
+    """Whether the text can be a call's id in the stream."""
     return _ID.fullmatch(text) is not None
 
 

@@ -1,6 +1,6 @@
 """Live events: what happens in any process goes to one capped stream in Redis, from which `GET /api/v1/events` reads.
 
-    emit() -> put() into this process's buffer -> a thread writes what is there, 20 ms after the first -> XADD ...
+    emit() -> put() into this process's buffer -> a thread writes the buffer, 20 ms after the first -> XADD ...
 
 The emitter is never delayed and never fails. While Redis is unavailable, events wait in the buffer; if the buffer is full
 they are dropped and counted. Denials, of which there may be thousands a second, are reported once per policy and key and
@@ -61,7 +61,7 @@ def dropped_key() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event on its way: its name, the slug of the project that may see it (empty: the platform only), its data."""
+    """One event to publish: its name, the slug of the project that may see it (empty: the platform only), its data."""
 
     name: str
     project: str
@@ -195,7 +195,7 @@ class Publisher:
         self._collect(place, entry)
 
     def _collect(self, place: tuple[str, str, str, str], entry: Entry) -> None:
-        """Publish the first entry of a place at once, and those of the next second together, with their count."""
+        """Publish the first entry of a counter at once, and those of the next second together, with their count."""
         with self._lock:
             waiting = self._denials.get(place)
             if waiting is not None:

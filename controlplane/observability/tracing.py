@@ -4,7 +4,7 @@
 
 Redis keeps the position of each submitted job's request in its trace for a week, so that the worker continues it. Losing
 it costs the connection of the two and nothing else. Spans have no bodies, no addresses with queries, and no
-messages of errors: those may hold secrets.
+messages of errors: those may contain secrets.
 """
 
 from __future__ import annotations

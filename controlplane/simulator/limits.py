@@ -27,7 +27,7 @@ class KeyLimits:
     def parse(cls, text: str, defaults: KeyLimits) -> tuple[str, KeyLimits]:
         """Read `K:rpm=600,tpm=90000,burst=60`; what is not given is as in `defaults`. ValueError says what is wrong.
 
-        The key itself may hold colons, as a bot's token does.
+        The key itself may contain colons, as a bot's token does.
         """
         match = _KEY_OPTION.fullmatch(text)
         if match is None:

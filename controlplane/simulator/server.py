@@ -39,7 +39,7 @@ async def _serve(settings: Settings, host: str, port: int, ready: Callable[[str]
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the starting process ends (Linux); elsewhere this is an OSError."""
+    """Request SIGTERM from the kernel when the starting process ends (Linux); elsewhere this is an OSError."""
     if not sys.platform.startswith("linux"):
         raise OSError("--die-with-parent needs Linux")
     parent = os.getppid()

@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         self._pump()
 
     async def _stream(self, response: Response, close: bool) -> None:
-        """Send a body chunk by chunk, for as long as the client is there."""
+        """Send a body chunk by chunk, for as long as the client is connected."""
         self._write(response.head(close))
         for piece in response.pieces:
             self._write(b"%x\r\n%b\r\n" % (len(piece), piece))

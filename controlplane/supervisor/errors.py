@@ -23,4 +23,4 @@ class ConditionTimeout(SupervisorError):
 
 
 class Stopped(SupervisorError):
-    """A signal asked to stop while a condition was awaited."""
+    """A signal to stop arrived while a condition was awaited."""

@@ -104,7 +104,7 @@ class Supervisor:
             raise ChildGivenUp(spec.name, f"ended with {status}", child.log.tail)
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str, every: float = 0.0) -> None:
-        """Watch until `condition()`, asked `every` so many seconds; raises `ConditionTimeout` after `seconds`, `Stopped` on a signal."""
+        """Watch until `condition()` is true, evaluated `every` so many seconds; raises `ConditionTimeout` after `seconds`, `Stopped` on a signal."""
         deadline = time.monotonic() + seconds
         ask_at = 0.0
 
@@ -128,7 +128,7 @@ class Supervisor:
             child.was_ready |= child.life() is not None and not child.backoff.deaths
 
     def forever(self) -> None:
-        """Watch until a signal asks for the end; raises `ChildGivenUp` for a child that never becomes ready."""
+        """Watch until a signal to stop arrives; raises `ChildGivenUp` for a child that never becomes ready."""
         while not self._stops:
             self._tick(IDLE_TICK)
 
@@ -136,7 +136,7 @@ class Supervisor:
         while not condition():
             self._tick(TICK)
             if self._stops:
-                raise Stopped("asked to stop")
+                raise Stopped("stopped by a signal")
 
     def _child(self, spec: ChildSpec) -> Child:
         return Child(spec, ChildLog(self._log_dir / f"{spec.name}.log", lambda line: self._say(spec.name, line)))
@@ -209,7 +209,7 @@ class Supervisor:
     # Stopping
 
     def stop(self) -> None:
-        """Ask rank after rank to end, each within its grace; a second signal ends the waiting."""
+        """Stop rank after rank, each within its grace; a second signal ends the waiting."""
         asked = max(self._stops, 1)
         ranks = sorted({child.spec.rank for child in self.children.values()})
         for rank in ranks:
@@ -218,7 +218,7 @@ class Supervisor:
                 child.terminate()
             deadline = time.monotonic() + max((child.spec.grace for child in alive), default=0.0)
             while any(child.poll() is None for child in alive) and time.monotonic() < deadline:
-                if self._stops > asked and rank != ranks[-1]:  # the last one holds the data: it may always finish
+                if self._stops > asked and rank != ranks[-1]:  # the last one stores the data: it may always finish
                     break
                 self._wait_for_events(TICK)
             for child in alive:

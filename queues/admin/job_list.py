@@ -51,7 +51,7 @@ class Total(int):
 
 
 NEWER = "newer_than"
-"""The parameter by which a list asks how many jobs have come that it would show."""
+"""The parameter with which a list requests how many new jobs match its filters."""
 MOST_NEW = 1_000
 
 

@@ -1,4 +1,4 @@
-"""How a term of the jobs' search box may go on: qualifiers, and values that the person sees."""
+"""Completions of a term in the jobs' search box: qualifiers, and values that the person sees."""
 
 from __future__ import annotations
 

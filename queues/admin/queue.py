@@ -41,7 +41,7 @@ class QueueForm(ReasonForm):
 
 
 class ConcurrencyDialog(ReasonDialog):
-    """Asks how many jobs may run at once, and why; the present number is filled in."""
+    """Dialog: how many jobs may run at once, and why; the present number is filled in."""
 
     concurrency = forms.IntegerField(
         required=False,
@@ -66,7 +66,7 @@ def _set_concurrency(request: HttpRequest, queue: Queue, dialog: Any) -> str:
 @admin.register(Queue)
 class QueueAdmin(SluiceAdmin):
     operate_permission = ACT_ON_QUEUES
-    empty_text = "A queue holds jobs until limits, accounts and workers let them run."
+    empty_text = "Jobs wait in a queue until their limits, an account and a worker slot are available."
     form = QueueForm
     shared = True
     list_display = ["name", "state", "waiting", "running", "lane", "most_at_once", "pool", "retry_policy", "timeout"]

@@ -67,7 +67,7 @@ class ReplayMany(StrictSerializer):
 
 
 def letters(view: ApiView, query: dict[str, Any]) -> QuerySet[DeadLetter]:
-    """The caller's letters that `query` means; handled ones only when asked for."""
+    """The caller's letters that `query` means; handled ones only if the query selects them."""
     rows = view.caller.visible(DeadLetter.objects.select_related("job", "project", "queue"))
     rows = rows.filter(handled_at__isnull=not query["handled"])
     for name, lookup in {

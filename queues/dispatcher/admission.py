@@ -1,4 +1,4 @@
-"""Asks the engine whether candidates may run now: under their callers' limits, and on accounts of their pools."""
+"""Admits candidates through the engine: under their callers' limits, and on accounts of their pools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quotas.services.accounts import publish_admitted
 from quotas.snapshot import resolve as policies
 
 UNUSED = CallOutcome("unused")
-"""Settles a lease whose call was never made: everything reserved is given back."""
+"""Settles a lease whose call was never made: everything reserved is released."""
 MARGIN = 30.0
 """Seconds from a release to its start and from an end to its settling."""
 
@@ -32,7 +32,7 @@ class Demand:
 
     @property
     def is_empty(self) -> bool:
-        """It has no limit and needs no account, so the engine is not asked."""
+        """It has no limit and needs no account, so the engine is not called."""
         return not self.limits and self.pool is None
 
 

@@ -14,7 +14,7 @@ from quotas.engine.types import Admission
 
 MIN_RECORDED_WAIT = 1.0
 """Seconds: a job that waits for less stays `pending`; writing each short wait would cost more than the wait."""
-CAUSES = {"paused": "held for higher priorities or paused"}
+CAUSES = {"paused": "reserved for higher priorities or paused"}
 """The engine's reasons where their own name would mislead."""
 
 

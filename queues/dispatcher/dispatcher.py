@@ -41,7 +41,7 @@ BUSY = 3
 BUSY_PAUSE = 0.03
 """Seconds between two cycles after one that drew `BUSY` jobs."""
 MAX_FAULTS = 10
-"""Cycles in a row that may fail for a reason that nobody foresaw."""
+"""Cycles in a row that may fail with an unexpected exception."""
 PROMOTED_AT_ONCE = 2000
 
 
@@ -69,7 +69,7 @@ class Dispatcher:
         self._stopping.set()
 
     def run(self) -> None:
-        """Lead if nobody else does, stand by otherwise. A fault of a cycle is logged and the next one tried."""
+        """Lead if no other dispatcher does, stand by otherwise. A fault of a cycle is logged and the next one tried."""
         pause = 0.0
         try:
             while not self._stopping.is_set():

@@ -29,7 +29,7 @@ class Leader:
         """When the leader before this one renewed its term for the last time or resigned; None: there was none."""
 
     def renew_or_take_over(self) -> bool:
-        """Renew the term, or take over if nobody leads. Returns whether this process leads."""
+        """Renew the term, or take over if no dispatcher leads. Returns whether this process leads."""
         now = clock.now()
         rows = Leadership.objects.filter(role=ROLE)
         if self.token is not None:
@@ -48,8 +48,8 @@ class Leader:
         return True
 
     def fence(self) -> None:
-        """Inside a transaction: lock the row, so that nobody takes over before the commit. Raises `LeadershipLost`; this
-        process has to take over again then, even where its own term ended and nobody else leads."""
+        """Inside a transaction: lock the row, so that no other dispatcher takes over before the commit. Raises `LeadershipLost`; this
+        process has to take over again then, even where its own term ended and no other dispatcher leads."""
         leads = (
             Leadership.objects.select_for_update()
             .filter(role=ROLE, holder=self.name, token=self.token or 0, until__gt=clock.now())

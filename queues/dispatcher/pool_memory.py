@@ -22,7 +22,7 @@ class PoolMemory:
         self._blocks.clear()
 
     def block(self, pool: str, priority: int, until: float, cause: Cause) -> None:
-        """Ask nothing of the pool for this priority until then."""
+        """Don't try the pool for this priority until then."""
         self._blocks[pool, priority] = (until, cause)
 
     def blocked_until(self, pool: str, priority: int) -> float:

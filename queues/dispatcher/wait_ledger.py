@@ -1,8 +1,8 @@
-"""The wait ledger: which cause held which group of jobs, from when until when.
+"""The wait ledger: which cause blocked which group of jobs, from when until when.
 
-The dispatcher reports a hold whenever it passes over a group or one ordering key of it, and a release whenever jobs of
-it go on. Reports of the same cause that follow each other closely are one interval, so that 40,000 jobs behind one
-limit cost a few rows, however often the limit lets one of them through. Times are SQL's clock.
+The dispatcher reports a hold whenever it skips a group or one ordering key of it, and a release whenever it releases
+jobs of it. Reports of the same cause that follow each other closely are one interval, so that 40,000 jobs behind one
+limit cost a few rows, however often the limit admits one of them. Times are SQL's clock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from queues.models import WaitInterval
 from queues.states import GroupKey
 
 JOIN = timedelta(seconds=2)
-"""A hold that begins again for the same cause within this time goes on: between them single jobs were released."""
+"""A hold that begins again for the same cause within this time continues: between them single jobs were released."""
 SHORTEST = timedelta(milliseconds=50)
 """Shorter intervals are not written."""
 FLUSH = timedelta(seconds=1)
@@ -28,7 +28,7 @@ FLUSH = timedelta(seconds=1)
 Cause = tuple[str, str]
 """A reason code (`queues.reason_codes`) and the name of the policy, pool, queue or lane."""
 Holder = tuple[GroupKey, str]
-"""A group and the ordering key that is held, empty for the whole group."""
+"""A group and the ordering key that is blocked, empty for the whole group."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class WaitLedger:
         self._flushed: datetime | None = None
 
     def hold(self, group: GroupKey, ordering_key: str, cause: Cause, at: datetime, until: datetime) -> None:
-        """Report that from `at` until `until`, as far as is known, `cause` holds the group or one ordering key of it."""
+        """Report that from `at` until `until`, as far as is known, `cause` blocks the group or one ordering key."""
         holder = (group, ordering_key)
         present = self._holds.get(holder)
         if present is not None:
@@ -65,7 +65,7 @@ class WaitLedger:
         self._holds[holder] = _Hold(cause, at, max(until, at), at)
 
     def release(self, group: GroupKey, ordering_key: str, at: datetime) -> None:
-        """Report that a job of the group with this ordering key goes on: what held it ends now."""
+        """Report that a job of the group with this ordering key is released: the hold ends now."""
         for key in {"", ordering_key}:
             present = self._holds.get((group, key))
             if present is not None and present.until > at:
@@ -146,7 +146,7 @@ def _row(holder: Holder, hold: _Hold, ended: datetime | None) -> WaitInterval:
 
 
 def take_over(leader: Leader, last_seen: datetime, now: datetime) -> None:
-    """End what an earlier leader left open when it was last seen, and write that nobody led since then."""
+    """End what an earlier leader left open when it was last seen, and record that no dispatcher led since then."""
     with as_leader(leader):
         WaitInterval.objects.filter(ended_at=None).update(ended_at=last_seen)
         WaitInterval.objects.filter(began_at__gte=last_seen, ended_at=last_seen).delete()

@@ -157,7 +157,7 @@ class HttpRequest(JobType):
         if path is None:
             wrong("path", "This field is required.")
         elif not isinstance(path, str) or not PATH.match(path) or "\\" in path or "#" in path:
-            wrong("path", "Must begin with a single / and hold printable ASCII only; an absolute URL is refused.")
+            wrong("path", "Must begin with a single / and contain printable ASCII only; an absolute URL is refused.")
         self._check_headers(payload.get("headers", {}), wrong)
         if "json" in payload and "body" in payload:
             wrong("body", "Give either `json` or `body`.")
@@ -179,7 +179,7 @@ class HttpRequest(JobType):
             return
         for name, value in headers.items():
             if not HEADER_NAME.match(name):
-                wrong("headers", "A header's name holds letters, digits and dashes only.")
+                wrong("headers", "A header's name may contain letters, digits and dashes only.")
             elif name.lower() in OWN_HEADERS:
                 wrong(f"headers/{name}", "This header is set by the call itself.")
             elif not isinstance(value, str) or not value.isprintable() or not value.isascii() or len(value) > 8000:
@@ -189,7 +189,7 @@ class HttpRequest(JobType):
         return payload.get("pool")
 
     def model(self, payload: Mapping[str, Any], pool: str | None = None) -> str:
-        """The model that it asks for; the resource, if the pool's provider limits resources separately."""
+        """The model that it requests; the resource, if the pool's provider limits resources separately."""
         config = resolve.snapshot().pools.get(pool) if pool else None
         resource = resources.of_path(config.spec.dialect, str(payload.get("path", ""))) if config else ""
         return resource or self._named_model(payload)
@@ -256,7 +256,7 @@ class HttpRequest(JobType):
     def _unanswered(
         category: str, error: str, latency: float | None = None, *, own_deadline: bool = False
     ) -> RunResult:
-        # The library's message may hold the URL, and with it a credential: only its kind is kept.
+        # The library's message may contain the URL, and with it a credential: only its kind is kept.
         return RunResult(
             AttemptOutcome.FAILED,
             category=category,

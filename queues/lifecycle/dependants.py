@@ -24,7 +24,7 @@ SLICE = 500
     effects=["wake-up"],
 )
 def release_held(effects: Effects, jobs: Sequence[Job], now: datetime) -> None:
-    """Make held jobs ready, or scheduled if their time has not come. Owes a wake-up of their groups."""
+    """Make jobs of stage HELD ready, or scheduled if their time has not come. Owes a wake-up of their groups."""
     later = [job for job in jobs if job.not_before is not None and job.not_before > now]
     timed = {job.pk for job in later}
     ready = [job.pk for job in jobs if job.pk not in timed]
@@ -71,7 +71,7 @@ def follow(effects: Effects, job_ids: Collection[int], now: datetime) -> None:
 
 
 def _waiting_for(ended: Collection[int]) -> list[Job]:
-    """The jobs that are held for any of the jobs `ended`, locked, by id."""
+    """The jobs of stage HELD that wait for any of the jobs `ended`, locked, by id."""
     waiting: set[int] = set()
     for ids in slices(sorted(ended), SLICE):
         waiting |= sql.held_for(ids)

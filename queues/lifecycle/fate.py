@@ -25,7 +25,7 @@ class Fate:
 
 def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fate:
     """Where a job goes after `result`; `job` has its counters as they were before. `cancelled`: by whom and why; empty
-    if nobody asked for it."""
+    if it was not requested."""
     if result.outcome == AttemptOutcome.SUCCEEDED:
         return Fate(Stage.DONE, Status.COMPLETED, final=True)
     if cancelled or result.outcome == AttemptOutcome.CANCELLED:
@@ -42,7 +42,7 @@ def decide(job: Job, result: RunResult, now: datetime, *, cancelled: str) -> Fat
         return _fate_of_limited(job, result, now)
     if job.delivery_mode == "at_most_once":
         reason = f"{result.category}: {result.error}"[:420]
-        return Fate(Stage.DONE, Status.DEAD, f"{reason}; it asked for at most one delivery", final=True)
+        return Fate(Stage.DONE, Status.DEAD, f"{reason}; it is delivered at most once", final=True)
     if result.final:
         return Fate(Stage.DONE, Status.DEAD, f"{result.category}: {result.error}"[:500], final=True)
     policy = config.current().queues[job.queue_id].retry
@@ -83,8 +83,8 @@ MAX_DEATHS = 2
 
 
 MAX_LOST = 20
-"""Workers that may be lost with a job before it is given up as poison, whoever took them down: so it has an end, too,
-where each time the parent dies or only its claim expires."""
+"""Workers that may be lost with a job before it is given up as poison, for whatever reason: a job also ends if each
+time the parent process dies or only its claim expires."""
 
 
 MAX_RETURNS = 20
@@ -107,7 +107,7 @@ def _fate_of_lost(job: Job, result: RunResult) -> Fate:
     """Its process crashed, in which nothing else ran: the job is the cause. Or it may be delivered once only, and its
     worker had to stop."""
     if job.delivery_mode == "at_most_once":
-        return Fate(Stage.DONE, Status.DEAD, f"{result.error} It asked for at most one delivery."[:500], final=True)
+        return Fate(Stage.DONE, Status.DEAD, f"{result.error} It is delivered at most once."[:500], final=True)
     if job.deaths + 1 >= MAX_DEATHS:
         return Fate(Stage.DONE, Status.DEAD, f"its process died {job.deaths + 1} times", final=True)
     return Fate(Stage.READY, Status.PENDING, "its process died; it runs once more, alone")

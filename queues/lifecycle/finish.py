@@ -67,7 +67,7 @@ def _is_plain(item: Ended) -> bool:
 
 
 def _complete(ended: Sequence[Ended], worker: str) -> int:
-    """The short way of most ends: whatever else is in the row, it becomes a completed job, so nothing is read before."""
+    """The short path of most ends: the job becomes completed whatever its other columns are, so no row is read before."""
     results = {(item.claimed.id, item.claimed.delivery): _result_text(item) for item in ended}
     with transaction.atomic():
         now = clock.now()
@@ -95,7 +95,7 @@ def _completed(job: Job, now: datetime) -> Job:
 
 
 def _finish(ended: Sequence[Ended], worker: str) -> int:
-    """The way of all other ends: what happens next depends on the row as it is now."""
+    """The path of all other ends: what happens next depends on the row as it is now."""
     # By delivery too: a worker may have one that was given up and its successor at the same time.
     by_delivery = {(item.claimed.id, item.claimed.delivery): item for item in ended}
     ids = {item.claimed.id for item in ended}

@@ -113,7 +113,7 @@ def _lose_one(effects: Effects, job: Job, now: datetime) -> None:
         effects.ended.append(job)
     elif job.delivery_mode == "at_most_once":
         job.stage, job.status, job.finished_at, job.category = Stage.DONE, Status.DEAD, now, Category.LOST.value
-        job.error = job.reason = "Its worker was lost, and it asked for at most one delivery."
+        job.error = job.reason = "Its worker was lost, and it is delivered at most once."
         effects.dead.append(job)  # the timeline shows a dead job from its own row
         effects.ended.append(job)
     elif job.losses >= MAX_LOST:

@@ -1,4 +1,4 @@
-"""Transitions that callers and operators ask for: cancel and replay."""
+"""Transitions that callers and operators request: cancel and replay."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cancel(jobs: Sequence[Job], reason: str, now: datetime) -> None:
 
 
 def request_cancel(jobs: Sequence[Job], reason: str, now: datetime) -> int:
-    """Ask the workers of running jobs to end them; the stage changes when they finish. Returns how many were asked now."""
+    """Request the workers of running jobs to end them; the stage changes when they finish. Returns the number of new requests."""
     return Job.objects.filter(pk__in=[job.pk for job in jobs], cancel_requested_at=None).update(
         cancel_requested_at=now, reason=reason
     )

@@ -1,6 +1,6 @@
 """Locks and writes rows of jobs by SQL statements that are composed once, from lists of column names.
 
-Composing a query over all of a job's columns costs the ORM more than SQL takes to answer it, and a busy worker asks the
+Composing a query over all of a job's columns costs the ORM more than SQL takes to answer it, and a busy worker sends the
 same thing a hundred times a second.
 """
 
@@ -98,7 +98,7 @@ def _read_moment(found: datetime | str) -> datetime:
 
 
 def held_for(job_ids: Sequence[int]) -> set[int]:
-    """Jobs that are held for any of the jobs `job_ids`."""
+    """Jobs of stage HELD that wait for any of the jobs `job_ids`."""
     if connection.vendor == "postgresql":
         among, value = "= ANY(%s)", list(job_ids)
     else:

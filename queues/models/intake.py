@@ -5,7 +5,7 @@ from django.db import models
 
 class IntakePart(models.Model):
     """A part of a bulk. All parts are written in the one transaction that accepts the bulk, and each is turned into
-    rows in a short transaction of its own, so that nobody else who submits waits for ten thousand rows."""
+    rows in a short transaction of its own, so that no other submitter waits for ten thousand rows."""
 
     project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="+")
     batch = models.ForeignKey("queues.Batch", on_delete=models.PROTECT, related_name="parts")

@@ -1,4 +1,4 @@
-"""One job: what was asked, where it is, and how it ended. It waits in SQL until it may run."""
+"""One job: its request, its state, and how it ended. It waits in SQL until it may run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from queues.states import LIVE_STAGES, GroupKey, Stage, Status
 
 
 class Job(models.Model):
-    """`id` is also the order of submission. Columns fall into what was asked, where it is, and how it ended."""
+    """`id` is also the order of submission. Columns fall into the request, the state, and how it ended."""
 
     uid = models.CharField("ID", max_length=32, unique=True, default=new_id, editable=False)
 
-    # What was asked.
+    # The request.
     project = models.ForeignKey("quotas.Project", on_delete=models.PROTECT, related_name="jobs", db_index=False)
     queue = models.ForeignKey("queues.Queue", on_delete=models.PROTECT, related_name="jobs", db_index=False)
     batch = models.ForeignKey(

@@ -11,7 +11,7 @@ from django.db.models import Q
 class WaitInterval(models.Model):
     """Without a queue it applies to every group: no dispatcher was there, or no admission was possible.
 
-    SQL holds no constraint on the queue and the project: the dispatcher may write about one that was deleted meanwhile.
+    SQL has no constraint on the queue and the project: the dispatcher may write about one that was deleted meanwhile.
     """
 
     queue = models.ForeignKey(

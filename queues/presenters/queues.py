@@ -114,7 +114,7 @@ def queue_shape(queue: Queue, facts: QueueFacts, project: Project | None = None)
 
 
 def queue_status(counts: Mapping[str, int], found: Mapping[str, QueueDepth], slots: int) -> dict[str, Any]:
-    """Counts of jobs by status, and the depth of each queue. `slots`: places of all workers."""
+    """Counts of jobs by status, and the depth of each queue. `slots`: those of all workers."""
     return QueueStatus.of(
         queue_size=sum(depth.waiting for depth in found.values()),
         active_requests=sum(depth.in_flight for depth in found.values()),

@@ -31,7 +31,7 @@ class DeadLetterGroup:
 
 
 def open_dead_letters(project: Project | None = None) -> int:
-    """How many dead letters nobody has handled."""
+    """How many dead letters are not handled yet."""
     rows = DeadLetter.objects.filter(handled_at=None)
     return (rows if project is None else rows.filter(project=project)).count()
 

@@ -1,8 +1,8 @@
 """What a job waited for, from its acceptance until now or its end: spans that follow each other without a gap.
 
-A job's row and its attempts say when it was held, scheduled, ready, on the belt and running. For the time in which it
-was ready, the intervals of the wait ledger (`queues.models.WaitInterval`) say what held it; where none applies, other
-jobs had their turn.
+A job's row and its attempts say when it was in each stage: HELD, scheduled, ready, on the belt, running. For the time in
+which it was ready, the intervals of the wait ledger (`queues.models.WaitInterval`) say what blocked it; where none
+applies, other jobs had their turn.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def seconds_by_code(spans: Iterable[Span]) -> dict[str, float]:
 def of_batch(batch: Batch, now: datetime | None = None) -> dict[str, float]:
     """Seconds, by reason code, in which jobs of the batch's groups waited for one cause, longest first.
 
-    Causes that hold single users or chats are left out, so that a batch of many groups reads as one.
+    Causes that block single users or chats are left out, so that a batch of many groups reads as one.
     """
     end = batch.finished_at or now or clock.now()
     groups = (
@@ -181,8 +181,8 @@ def _intervals(job: Job, began: datetime, ended: datetime) -> list[WaitInterval]
 
 
 def _cut(intervals: Sequence[WaitInterval], began: datetime, ended: datetime) -> list[Span]:
-    """Cover [began, ended] without overlap. What holds all groups counts first, then what holds the ordering key itself,
-    then what holds the group; the rest is `turn`."""
+    """Cover [began, ended] without overlap. What blocks all groups counts first, then what blocks the ordering key itself,
+    then what blocks the group; the rest is `turn`."""
     rows = sorted((row for row in intervals if row.began_at < ended), key=lambda row: row.began_at)
     edges = {began, ended}
     for row in rows:

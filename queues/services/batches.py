@@ -23,7 +23,7 @@ from quotas.models import Project
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """What a bulk submission asks besides its jobs."""
+    """The fields of a bulk submission besides its jobs."""
 
     name: str = ""
     uid: str | None = None
@@ -32,7 +32,7 @@ class BatchRequest:
     """The batch takes more jobs until it is sealed."""
     callback_url: str = ""
     then: JobSpec | None = None
-    """A job that is accepted with the others and held until all of them have ended."""
+    """A job that is accepted with the others and waits until all of them have ended."""
     idempotency_key: str | None = None
     request_hash: str = ""
     pointer: str = "/jobs"
@@ -159,7 +159,7 @@ def _answer_of(project: Project, key: str, request_hash: str) -> _Answer | None:
 
 
 def _keyed(specs: Sequence[JobSpec], uid: str, idempotency_key: str, request_hash: str) -> list[JobSpec]:
-    """`specs` with the request's key on them: a batch that grows is asked to do so with many keys."""
+    """`specs` with the request's key on them: a batch that grows gets requests with many keys."""
     seed = hashlib.blake2b(f"{uid}\x00{idempotency_key}".encode(), digest_size=16).hexdigest()
     return [
         replace(spec, idempotency_key=f"bulk:{seed}:{number}", digest=request_hash)

@@ -45,7 +45,7 @@ def check_url(url: str, pointer: str) -> None:
     if not url:
         return
     if not url.isprintable() or " " in url:
-        raise InvalidJob([FieldError(pointer, "Must hold no space and no control character.")])
+        raise InvalidJob([FieldError(pointer, "Must not contain a space or a control character.")])
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -116,7 +116,7 @@ def connect() -> None:
 
 
 def note_jobs(jobs: Sequence[Job], now: datetime) -> None:
-    """Write a callback for each of the ended jobs that asked for one, with the job as it is now: what happens to it
+    """Write a callback for each of the ended jobs that have one, with the job as it is now: what happens to it
     later, such as a replay, is not what this callback says."""
     ids = [job.pk for job in jobs if job.callback_url]
     for start in range(0, len(ids), NOTED_AT_ONCE):

@@ -18,7 +18,7 @@ SLICE = 500
 
 @retry_after_deadlock
 def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) -> Job:
-    """End a job that waits at once; ask the worker of one that runs to end it, which takes about a second.
+    """End a waiting job at once; request the worker of a running one to end it, which takes about a second.
 
     Raises `AlreadyFinished`. `audited` writes the audit trail, for operators; a caller's own cancel stands in the
     timeline only.
@@ -32,7 +32,7 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
         text = f"cancelled{why}"
         if job.stage == Stage.RUNNING:
             if lifecycle.request_cancel([job], text[:480], now):
-                Transition.objects.create(job=job, at=now, state=job.status, reason=f"cancel asked for{why}"[:500])
+                Transition.objects.create(job=job, at=now, state=job.status, reason=f"cancel requested{why}"[:500])
         else:
             lifecycle.cancel([job], text[:500], now)
         if audited:
@@ -52,7 +52,7 @@ def cancel(job_id: int, *, actor: str, reason: str = "", audited: bool = False) 
 
 
 def cancel_all(jobs: QuerySet[Job], *, actor: str, reason: str) -> int:
-    """End all of `jobs` that have not ended, many by one statement; those that run are asked to. How many that were."""
+    """End all of `jobs` that have not ended, many by one statement; those that run get a request to end. Returns how many."""
     text = f"cancelled by {actor}: {reason}"[:480]
     done = 0
     with transaction.atomic():

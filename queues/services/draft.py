@@ -195,7 +195,7 @@ def _build(
         ordering_key=ordering_key_of(spec.user, spec.keys, model),
         created_at=now,
     )
-    job.project = project  # so that nobody reads it again
+    job.project = project  # so that it is not read again
     if spec.unique_for is not None:
         job.unique_key = _unique_key(spec, project, queue)
         job.unique_until = now + timedelta(seconds=spec.unique_for)
@@ -235,5 +235,5 @@ def ordering_key_of(user: str, keys: Mapping[str, str], model: str = "") -> str:
 
 def level_of(priority: int, levels: int) -> int:
     """The priority that stands for all of its level in a queue of so many: ten keep all apart, with three they are
-    `high` (1), `normal` (5) and `low` (8), with one (5) there is one line."""
+    `high` (1), `normal` (5) and `low` (8), with one (5) there is a single level."""
     return (priority * levels // 10 * 10 + 5) // levels

@@ -22,7 +22,7 @@ def resume(queue: Queue, *, actor: str, reason: str) -> Queue:
 
 
 def drain(queue: Queue, *, actor: str, reason: str) -> Queue:
-    """Accept nothing new; finish what is there."""
+    """Accept no new jobs; finish the present ones."""
     return _change(queue, "queue.drain", actor, reason, draining_at=clock.now(), draining_reason=reason[:500])
 
 

@@ -42,7 +42,7 @@ def _queues(queue_ids: Collection[int]) -> list[Row]:
 
 
 def waiting(queue_id: int) -> int:
-    """Jobs of the queue that wait, in any way. In this order: what becomes a row meanwhile is counted twice at most."""
+    """Jobs of the queue that wait, in the intake or as rows. In this order: what becomes a row meanwhile is counted twice at most."""
     in_intake: int = sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
     return in_intake + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
 
@@ -50,7 +50,7 @@ def waiting(queue_id: int) -> int:
 def check_room(jobs: Mapping[int, int]) -> None:
     """Check that the queues have room for so many more jobs, by the key of the queue. Raises `QueueDraining`,
     `QueueTooSmall`, `QueueFull`. Jobs and batches are locked before."""
-    # The rows, not the snapshot: a drain or another size holds from its commit on.
+    # The rows, not the snapshot: a drain or another size applies from its commit on.
     for queue_id, name, max_size, draining_at in _queues(jobs) if jobs else ():
         count = jobs[queue_id]
         if draining_at is not None:
@@ -58,7 +58,7 @@ def check_room(jobs: Mapping[int, int]) -> None:
         if max_size is None:
             continue
         if count > max_size:
-            raise QueueTooSmall(f"The queue {name} can hold {max_size:,} jobs; {count:,} were sent.")
+            raise QueueTooSmall(f"The queue {name} has room for {max_size:,} jobs; {count:,} were sent.")
         free = max_size - waiting(queue_id)
         if count > free:
             raise QueueFull(name, retry_after=_seconds_until_free(queue_id, count - free))

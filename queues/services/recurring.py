@@ -47,7 +47,7 @@ class NeverDue(QueueError):
 
 
 def submit_due(now: datetime) -> int:
-    """Submit what is due. A tick that was missed (nobody led) is made up for once, not for each time.
+    """Submit what is due. A tick that was missed (no dispatcher led) is made up for once, not for each time.
 
     The job's idempotency key is the tick itself, so that not even two leaders at once double it.
     """

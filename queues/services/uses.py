@@ -15,7 +15,7 @@ from quotas.services import in_use
 from quotas.services.in_use import Use
 
 COUNTED = 10_000
-"""Ended jobs that are counted exactly: the pages of queues and projects ask for them."""
+"""Ended jobs that are counted exactly: the pages of queues and projects show them."""
 
 
 def connect() -> None:

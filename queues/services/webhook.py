@@ -85,7 +85,7 @@ def _connect(host: str, port: int, permitted: Callable[[Address], bool], ends: f
 
 
 def _addresses(host: str, port: int, ends: float) -> list[str]:
-    """The addresses of a name. The system's resolver has no deadline of its own, so it is asked in a thread that is left
+    """The addresses of a name. The system's resolver has no deadline of its own, so it is called in a thread that is left
     behind when the time is over."""
     found: Future[list[Any]] = Future()
 
@@ -116,7 +116,7 @@ def _target(path: str, query: str) -> str:
 
 
 class _ShutDown:
-    """Shuts a connection down when its time is over; whoever reads from it then finds its end."""
+    """Shuts a connection down when its time is over; a reader then gets an end of file."""
 
     def __init__(self, sock: socket.socket, ends: float) -> None:
         self.over = False

@@ -30,7 +30,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.2, 1.0
 RQ_HEARTBEAT_INTERVAL = 10.0
 """Seconds between two of RQ's own heartbeats: only RQ's tools read them, our own are in SQL."""
 STOP_GRACE: float = settings.WORKER_GRACE
-"""Seconds that running jobs get when the worker is asked to stop."""
+"""Seconds that running jobs get when the worker has to stop."""
 
 
 class BaseJobWorker(BaseWorker):
@@ -49,7 +49,7 @@ class BaseJobWorker(BaseWorker):
         """By a signal, and not by its own recycling."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        self._install_signal_handlers()  # before it registers: from then on it may be asked to stop
+        self._install_signal_handlers()  # before it registers: from then on it may get a signal to stop
         wait = FIRST_WAIT
         while True:
             try:
@@ -62,7 +62,7 @@ class BaseJobWorker(BaseWorker):
 
     def begin(self, report: Callable[[], None]) -> bool:
         """Run `report`, which writes the worker's row. The dispatcher releases nothing for a worker without one, so it
-        is repeated until SQL answers (it may be away, or its disk full). False if the worker is asked to stop before."""
+        is repeated until SQL answers (it may be away, or its disk full). False if the worker has to stop before."""
         wait = FIRST_WAIT
         while not self._stop_requested:
             try:
@@ -167,7 +167,7 @@ class BaseJobWorker(BaseWorker):
     def must_stop_now(self, since: float) -> bool:
         """Whether to wait no longer for running jobs. `since`: monotonic seconds when the waiting began.
 
-        A worker that was asked to stop, exceeds its memory limit or has a stuck thread gives its jobs the grace period;
+        A worker that has to stop, exceeds its memory limit or has a stuck thread gives its jobs the grace period;
         one that has only run its number of jobs waits for them.
         """
         if self.recycling.exceeds_memory(HARD_LIMIT_FACTOR):

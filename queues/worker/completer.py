@@ -76,7 +76,7 @@ class Completer:
         connections.close_all()
 
     def _collect(self) -> tuple[list[Ended], bool]:
-        """Wait for the first end, then take those that are there already."""
+        """Wait for the first end, then take all that have arrived."""
         batch: list[Ended] = []
         try:
             item = self._ended.get(timeout=0.25)

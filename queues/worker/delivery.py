@@ -134,7 +134,7 @@ def _write(ended: Sequence[Ended], worker: str) -> None:
             finish(ended, worker)
             return
         except (OperationalError, InterfaceError) as error:
-            # Only now: asking before each write whether the connection works would cost a round trip each.
+            # Only now: checking before each write whether the connection works would cost a round trip each.
             close_old_connections()
             events.emit(
                 events.ServiceUnavailable("worker", f"the ends of {len(ended)} deliveries", type(error).__name__)

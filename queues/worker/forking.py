@@ -108,7 +108,7 @@ class ForkingWorker(BaseJobWorker):
         except (DatabaseError, InterfaceError) as error:
             events.emit(events.ServiceUnavailable("worker", "reading cancel requests", type(error).__name__))
             close_old_connections()
-            return  # asked again in a second
+            return  # tried again in a second
         for child in self._children:
             if (child.claimed.id, child.claimed.delivery) in asked:
                 child.end(cancelled())

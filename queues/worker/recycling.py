@@ -56,7 +56,7 @@ class Recycling:
         return self.jobs > 0 and self.taken >= max(round(self.jobs * self._spread), 1)
 
     def exceeds_memory(self, times: float = 1.0) -> bool:
-        """Whether this process holds more memory than `times` its limit."""
+        """Whether this process uses more memory than `times` its limit."""
         if self.memory <= 0:
             return False
         if time.monotonic() - self._checked_at >= LOOK:
@@ -64,5 +64,5 @@ class Recycling:
         return self._resident > self.memory * times
 
     def child_exceeds_memory(self, pid: int) -> bool:
-        """Whether a forked job holds more memory than the limit."""
+        """Whether a forked job uses more memory than the limit."""
         return self.memory > 0 and resident(pid) > self.memory

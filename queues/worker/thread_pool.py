@@ -29,12 +29,13 @@ STUCK_AFTER: float = settings.STUCK_AFTER
 
 
 class JobThreadPool:
-    """`places` threads. `on_end` gets each delivery that has ended, from the thread in which it ran.
+    """A pool of `places` slots. `on_end` gets each delivery that has ended, from the thread in which it ran.
 
     A job with user's code runs in a new thread of its own, a trusted one in a thread that is kept: nothing that a task
     leaves in its thread, and no late interrupt, reaches another job. The thread of a job that ends starts the next one
-    before its end is written, unless the job's type asks for the other order (`settle`); then `written` frees the place. `lost` counts the threads that no interrupt ends: their deliveries end without them, and
-    they last as long as the process.
+    before its end is written, unless the job's type requires the other order (`settle`); then `written` frees the slot.
+    `lost` counts the threads that no interrupt ends: their deliveries end without them, and they last as long as the
+    process.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class JobThreadPool:
         self._running: dict[tuple[int, int], Running] = {}
         self._waiting: deque[Running] = deque()
         self._unwritten: set[tuple[int, int]] = set()
-        """Ended deliveries that keep their places until their ends are written."""
+        """Ended deliveries that keep their slots until their ends are written."""
         self._taken = 0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -71,7 +72,7 @@ class JobThreadPool:
         return len(self._running) + len(self._unwritten) + self.lost < self.places
 
     def start(self, claimed: Sequence[Claimed]) -> None:
-        """Run these, at once as far as there are places."""
+        """Run these, at once as far as slots are free."""
         added = [Running(item) for item in claimed]
         with self._changed:
             self._running.update({(running.claimed.id, running.claimed.delivery): running for running in added})
@@ -79,7 +80,7 @@ class JobThreadPool:
         self._start_waiting()
 
     def _start_waiting(self) -> None:
-        """Start what waits for a place, as far as there are free ones."""
+        """Start waiting deliveries, as far as slots are free."""
         while (running := self._next()) is not None:
             try:
                 if running.trusted:
@@ -90,7 +91,7 @@ class JobThreadPool:
                 self._end(running, _no_thread(running.claimed, error))
 
     def _next(self) -> Running | None:
-        """Take a place for the next one that waits; None if there is no place, or nothing that waits."""
+        """Take a slot for the next waiting delivery; None if no slot is free or no delivery waits."""
         with self._changed:
             if not self._waiting or self._taken >= self.places or self._stopping.is_set():
                 return None
@@ -116,7 +117,7 @@ class JobThreadPool:
         return left
 
     def _run(self, running: Running) -> None:
-        """In a thread for it: run the job, then start what waits for the place."""
+        """In the delivery's thread: run the job, then start the next waiting delivery."""
         try:
             result = running.run()
         except BaseException as error:  # noqa: BLE001 - our own fault, since `run` raises nothing of the job's
@@ -129,7 +130,7 @@ class JobThreadPool:
             self._changed.notify_all()
 
     def _end(self, running: Running, result: RunResult, *, lost: bool = False) -> bool:
-        """Pass on how a delivery ended, and free its place unless its end is to be written before; False if that was
+        """Pass on how a delivery ended, and free its slot unless its end is to be written before; False if that was
         done already. `lost`: its thread still runs."""
         key = (running.claimed.id, running.claimed.delivery)
         with self._changed:
@@ -148,7 +149,7 @@ class JobThreadPool:
         return True
 
     def written(self, deliveries: Iterable[tuple[int, int]]) -> None:
-        """The ends of these are written: free the places that they have kept."""
+        """The ends of these are written: free the slots that they have kept."""
         with self._changed:
             kept = self._unwritten.intersection(deliveries)
             if not kept:

@@ -106,7 +106,7 @@ def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger
 
 
 class TrialDialog(ReasonDialog):
-    """Asks which path to call, and why."""
+    """Dialog: which path to call, and why."""
 
     path = forms.CharField(
         max_length=500,

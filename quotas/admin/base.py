@@ -25,7 +25,7 @@ RENAMED = {"name", "slug"}
 
 
 class ReasonForm(forms.ModelForm):
-    """A form that also asks why, and refuses another name where something needs the present one."""
+    """A form that also requires a reason, and refuses another name where something needs the present one."""
 
     reason = ReasonField(required=False)
 
@@ -150,7 +150,7 @@ class SluiceAdmin(DeletesWithReason):
         return form
 
     def _without_payloads(self, fields: Iterable[Any]) -> list[Any]:
-        """The same fields, with one that says why the payload is missing in place of those that show it."""
+        """The same fields, with one that says why the payload is missing instead of those that show it."""
         kept = [one for one in fields if one not in self.payload_fields]
         return kept if len(kept) == len(list(fields)) else [*kept, "hidden_payload"]
 

@@ -1,4 +1,4 @@
-"""Deleting rows: what uses them is said before, a reason is asked for, and the audit log has both."""
+"""Deleting rows: what uses them is listed before, a reason is required, and the audit log has both."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DeletesWithReason(ModelAdmin):
     delete_confirmation_template: Any = "admin/sluice/delete.html"
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Counts in place of Django's list of each row: a project may have a million jobs. Whoever may delete a row
+        """Counts instead of Django's list of each row: a project may have a million jobs. Who may delete a row
         may delete what belongs to it."""
         rows = list(objs)
         return list(_related(rows, models.CASCADE)), {}, set(), [why for row in rows for why in users_of(row)]

@@ -1,4 +1,4 @@
-"""Buttons that ask before they act."""
+"""Buttons with a dialog before the action."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from quotas.admin.reason import ReasonField
 
 
 class ReasonDialog(BaseDialogForm):
-    """Asks why."""
+    """Dialog: the reason."""
 
     reason = ReasonField()
 
 
 class ResetDialog(ReasonDialog):
-    """Asks whose counters, and why."""
+    """Dialog: whose counters, and why."""
 
     key = forms.CharField(
         required=False,
@@ -47,7 +47,7 @@ class ResetDialog(ReasonDialog):
 
 
 class PayloadDialog(BaseDialogForm):
-    """Asks for another payload, and why. It starts with the job's own."""
+    """Dialog: another payload, and why. It starts with the job's own."""
 
     payload = forms.JSONField(widget=UnfoldAdminTextareaWidget(attrs={"rows": 12}))
     reason = ReasonField()

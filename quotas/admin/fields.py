@@ -1,4 +1,4 @@
-"""Form fields for lists, fractions and time zones, so that nobody types JSON."""
+"""Form fields for lists, fractions and time zones, so that no user types JSON."""
 
 from __future__ import annotations
 

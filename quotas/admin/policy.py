@@ -102,7 +102,7 @@ class PolicyForm(ReasonForm):
         return given
 
     def _clear_other_algorithms(self, given: dict[str, Any]) -> None:
-        """A field that the form hides under the chosen algorithm is not kept: nobody would see that it is set."""
+        """A field that the form hides under the chosen algorithm is not kept: no user would see that it is set."""
         blank = {"window": None, "burst": None, "period": ""}
         for name, empty in blank.items():
             if given.get("algorithm") and given["algorithm"] not in FIELDS_OF[name]:

@@ -27,7 +27,7 @@ SHOWN = 5
 
 
 def field(policy: Policy | None) -> str:
-    """The slider and the place of the answer, for the policy's form. Every change of the form asks again."""
+    """The slider and the element for the answer, for the policy's form. Every change of the form sends another request."""
     address = reverse("admin:quotas_policy_backtest")
     return format_html(
         '<div id="backtest"><input type="range" min="0" step="1" data-slides="id_limit" aria-label="Limit to try">'

@@ -22,7 +22,7 @@ from quotas.services import projects
 
 
 class WeightDialog(ReasonDialog):
-    """Asks for the weight, and why; the present one is filled in."""
+    """Dialog: the weight, and why; the present one is filled in."""
 
     weight = forms.IntegerField(
         min_value=1,

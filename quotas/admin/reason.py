@@ -1,4 +1,4 @@
-"""The field that asks why; what is given goes to the audit log."""
+"""The field for the reason; its text goes to the audit log."""
 
 from __future__ import annotations
 

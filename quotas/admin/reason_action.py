@@ -1,4 +1,4 @@
-"""How an operator acts on an object from its page: a button, a dialog that asks why, the act, a message, the page again."""
+"""How an operator acts on an object from its page: a button, a dialog for the reason, the action, a message, the page again."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def visible(user: Any, rows: QuerySet[M], lookup: str) -> QuerySet[M]:
 def chosen_project(request: HttpRequest) -> int | None:
     """The primary key of the project that the person has chosen to look at. None: all that they see.
 
-    It narrows lists and figures; it gives nobody access.
+    It narrows lists and figures; it gives no access.
     """
     chosen = request.session.get(CHOSEN)
     if chosen is None:

@@ -141,7 +141,7 @@ class ResetBody(StrictSerializer):
 
 
 def question(data: Any, own_project: str) -> Check:
-    """A check as its body asks; `own_project` is the slug that the caller's key is bound to, or empty.
+    """A check from its body; `own_project` is the slug that the caller's key is bound to, or empty.
 
     Raises DRF's `ValidationError` with the place of each mistake.
     """

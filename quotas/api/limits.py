@@ -57,7 +57,7 @@ class CheckView(ApiView):
     scopes = {"POST": "check"}
 
     def asked(self, request: Request) -> tuple[Check, Token]:
-        """What the request asks, and its idempotency. Raises what becomes a problem."""
+        """The request's check, and its idempotency. Raises what becomes a problem."""
         caller = self.caller
         asked = question(request.data, caller.project_slug)
         _permit(caller, asked)

@@ -1,4 +1,4 @@
-"""How a call or an attempt can end, and all that follows from each way."""
+"""How a call or an attempt can end, and all that follows from each end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Category(StrEnum):
     NETWORK = "network", _Facts(outage=True, unanswered=True, backoff=(0.5, 4.0))
     TIMEOUT = "timeout", _Facts(outage=True, unanswered=True, backoff=(1.0, 30.0))
     VALIDATION = "validation", _Facts(permanent=True, rejection=True)
-    """The request is refused for what it asks."""
+    """The request is refused for its content."""
     CODE = "code", _Facts(permanent=True, severity="critical")
     """A fault in the task's own code."""
     POISON = "poison", _Facts(permanent=True, severity="critical")
@@ -41,7 +41,7 @@ class Category(StrEnum):
     LOST = "lost", _Facts()
     """The worker was lost, and what the job had done by then is not known."""
     UNKNOWN = "unknown", _Facts(unknown=True)
-    """Nobody knows how the call ended."""
+    """It is not known how the call ended."""
     UNUSED = "unused", _Facts(unknown=True)
     """The call was never made."""
 
@@ -66,7 +66,7 @@ class Category(StrEnum):
 
     @property
     def is_outage(self) -> bool:
-        """The provider or the way to it failed; whether it did the call is not known."""
+        """The provider or the connection to it failed; whether it did the call is not known."""
         return self._facts.outage
 
     @property
@@ -76,7 +76,7 @@ class Category(StrEnum):
 
     @property
     def is_account_failure(self) -> bool:
-        """It counts against the account: neither a limit nor a mistake in what was asked."""
+        """It counts against the account: neither a limit nor a mistake in the request."""
         return self._facts.outage or self in (Category.UNKNOWN, Category.AUTH)
 
     @property
@@ -96,7 +96,7 @@ class Category(StrEnum):
 
     @property
     def refuses_caller(self) -> bool:
-        """The provider refused whoever called, whatever was asked: by a limit or by the credential."""
+        """The provider refused the caller, for any request: by a limit or by the credential."""
         return self._facts.limit or self is Category.AUTH
 
     @property

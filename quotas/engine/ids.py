@@ -1,4 +1,4 @@
-"""Ids that nobody can guess, in bulk: the kernel is asked for randomness once for many of them."""
+"""Unguessable ids, in bulk: one read of the kernel's random source serves many of them."""
 
 from __future__ import annotations
 

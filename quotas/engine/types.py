@@ -58,7 +58,7 @@ class Limit:
     space: str = ""
     """Keeps counters of the same partition and subject apart: that of the partition's present owner."""
     packed: Any = field(default=None, init=False, repr=False, compare=False)
-    """What the limiter sends of it, once it has been asked for (`PackedLimit`)."""
+    """What the limiter sends of it, after the first use (`PackedLimit`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class AdmitRequest:
     limits: Sequence[Limit] = ()
     pool: PoolSpec | None = None
     cost: Mapping[str, int] = field(default_factory=dict)
-    """Units asked of the account: `requests` counts 1 unless given."""
+    """Units to charge to the account: `requests` counts 1 unless given."""
     priority: int = 5
     key: str = ""
     """The sticky or per-key subject (a chat, a conversation)."""
@@ -190,7 +190,7 @@ class AdmitRequest:
     fallbacks: Sequence[PoolSpec] = ()
     """Pools to try in this order when `pool` has no account for the call."""
     model: str = ""
-    """The provider's model or resource that is asked for: neither a refusal nor a quota of one model blocks another."""
+    """The provider's model or resource that is requested: neither a refusal nor a quota of one model blocks another."""
     without: str = ""
     """The id of an account that has refused this request: another one is taken, as long as one is not disabled."""
 
@@ -207,7 +207,7 @@ class Admission:
     reservation: str | None = None
     """Set when caller's limits were charged that must be settled."""
     reserved: tuple[bytes, ...] = field(default=(), compare=False, repr=False)
-    """The counters of the reservation, in order: whoever settles it with them saves a round trip."""
+    """The counters of the reservation, in order: a caller that settles with them saves a round trip."""
     retry_after: float | None = 0.0
     """Seconds until it would pass; None when waiting does not help."""
     bound_by: Literal["", "limit", "pool"] = ""
@@ -266,7 +266,7 @@ class CallOutcome:
 
     @property
     def refuses_account(self) -> bool:
-        """Whether the provider refused the account's credential, and not only what was asked for."""
+        """Whether the provider refused the account's credential, and not only the request."""
         return self.category == "auth" and self.scope != "key"
 
 
@@ -307,7 +307,7 @@ class AccountState:
     in_flight: int = 0
     concurrency: int | None = None
     models: Mapping[str, float] = field(default_factory=dict)
-    """Models that were refused: seconds until each may be asked for again."""
+    """Models that were refused: seconds until each may be requested again."""
     learned: Mapping[str, AccountQuota] = field(default_factory=dict)
     """By unit."""
     latency: float | None = None

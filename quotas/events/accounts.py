@@ -79,7 +79,7 @@ class RedisStateRestored(Event):
 class CallEnded(Event):
     """A call through the gateway ended or was refused; nothing of its body, query and credentials is in it.
 
-    Emitted on an event loop for each call: whoever subscribes to it does not block. `at` is Unix time; times are in
+    Emitted on an event loop for each call: a subscriber must not block. `at` is Unix time; times are in
     seconds; `status` is the answer's, None where its caller went away before one; `refusal` says why it was refused.
     """
 

@@ -19,7 +19,7 @@ class LimitsChecked(Event):
 
 @dataclass(frozen=True, slots=True)
 class LimitDenied(Event):
-    """A check was refused. Emitted on the hot path, also by event loops: whoever subscribes to it does not block."""
+    """A check was refused. Emitted on the hot path, also by event loops: a subscriber must not block."""
 
     policy: str
     scope: str

@@ -87,7 +87,7 @@ class Pool(Versioned):
         return self.name
 
     def is_used_only_by(self, slug: str) -> bool:
-        """Whether no other project may use it, so that who steers it affects nobody else."""
+        """Whether no other project may use it, so that actions on it affect no other project."""
         return self.projects == [slug]
 
 

@@ -1,4 +1,4 @@
-"""Who is there: `Authorization: Bearer sl_<prefix>_<secret>`, or the admin's session for reading."""
+"""Who calls: `Authorization: Bearer sl_<prefix>_<secret>`, or the admin's session for reading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from quotas.models import ApiKey, Project
 from quotas.rest.caller import Caller
 
 FRESH = 1.0
-"""Seconds for which a looked-up key is believed without asking SQL: a revoked one lives no longer."""
+"""Seconds for which a looked-up key is believed without reading SQL: a revoked one lives no longer."""
 STALE = 300.0
 """Seconds for which it is believed while SQL does not answer, so that limit checks keep working."""
 KEPT = 10_000
@@ -68,7 +68,7 @@ class KeyRing:
         self._lock = threading.Lock()
 
     def find(self, token: str, no_older: float | None = None) -> Caller | None:
-        """The caller whose key `token` is, or None. SQL is asked where what is known is older than `no_older` seconds;
+        """The caller whose key `token` is, or None. SQL is read where what is known is older than `no_older` seconds;
         where none are given, than `FRESH`."""
         parts = _parts(token)
         if parts is None:
@@ -80,9 +80,9 @@ class KeyRing:
         return caller
 
     def peek(self, token: str) -> tuple[Caller | None, float]:
-        """The caller as far as memory knows, and the seconds since SQL was asked about the key.
+        """The caller as far as memory knows, and the seconds since the key was read from SQL.
 
-        For an event loop: nobody is asked. None for whatever `find` would have to look up or would refuse.
+        For an event loop: it reads memory only. None for whatever `find` would have to look up or would refuse.
         """
         parts = _parts(token)
         known = self._known.get(parts[0]) if parts is not None else None

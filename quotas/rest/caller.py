@@ -43,7 +43,7 @@ class Caller:
         return scope in self.scopes
 
     def has_all(self, permissions: frozenset[str]) -> bool:
-        """Whether a session has these permissions. A session sees nothing that needs none; keys are not asked."""
+        """Whether a session has these permissions. A session sees nothing that needs none; keys are not checked."""
         return self.permissions is None or (bool(permissions) and permissions <= self.permissions)
 
     @property

@@ -14,7 +14,7 @@ _BOOLEAN = {True: "true", False: "false"}
 
 
 def allowed(decision: Decision, project: str | None) -> bytes:
-    """The body of an allowed answer; `project` is the one asked about."""
+    """The body of an allowed answer; `project` is that of the check."""
     reservation = decision.reservation
     assert decision.retry_after is not None  # nothing is waited for
     text = (

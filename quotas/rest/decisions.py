@@ -84,7 +84,7 @@ def status_of(decision: types.Decision) -> int:
 
 
 def body_of(decision: types.Decision, project: str | None) -> dict[str, Any]:
-    """The answer's body: the members, and for a denial the problem around them; `project` is the one asked about."""
+    """The answer's body: the members, and for a denial the problem around them; `project` is that of the check."""
     reservation = None if decision.reservation is None else sign(decision.reservation, project)
     if decision.allowed:
         return Decision.of(decision, reservation=reservation)

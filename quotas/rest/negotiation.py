@@ -11,7 +11,7 @@ from rest_framework.request import Request
 
 
 class AlwaysJSON(BaseContentNegotiation):
-    """The first renderer, whatever is asked; the parser by the body's media type (415 where none fits)."""
+    """The first renderer, whatever is requested; the parser by the body's media type (415 where none fits)."""
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         return DefaultContentNegotiation().select_parser(request, parsers)

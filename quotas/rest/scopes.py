@@ -24,9 +24,9 @@ class HasScope(BasePermission):
     def has_permission(self, request: Request, view: APIView) -> bool:
         method = "GET" if request.method == "HEAD" else request.method or ""
         if not isinstance(request.auth, Caller):
-            return False  # DRF makes this a 401, since nobody was authenticated
+            return False  # DRF makes this a 401, since the request is not authenticated
         if not hasattr(view, method.lower()):
-            return True  # goes on to its 405
+            return True  # the view answers 405
         needed = getattr(view, "scopes", {}).get(method)
         self.message = refusal(needed)
         if method == "OPTIONS":

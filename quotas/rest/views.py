@@ -22,7 +22,7 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if any("\x00" in str(part) for part in kwargs.values()):
-            raise NotFound("There is no such thing.")  # PostgreSQL can't even be asked for it
+            raise NotFound("There is no such thing.")  # PostgreSQL refuses such a parameter
         # WSGI treats an unknown length as no body at all, and a check without a body is a valid one.
         if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
             raise ProblemError("length-required", "Length required", 411, "Send the body with Content-Length.")

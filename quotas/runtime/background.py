@@ -1,8 +1,8 @@
 """Threads that last as long as their process: a pass that fails is logged, and the next one comes.
 
-Two ways for what no pass can foresee (a fault of ours, a library's): a thread that only counts or reports goes on, also
-inside a program of somebody else's; a thread without which the process claims work that it doesn't do ends the process,
-which its supervisor then starts again.
+An unexpected exception (a fault of ours, a library's) has one of two effects: a thread that only counts or reports
+continues, also inside other people's programs; a thread without which the process claims work that it doesn't do ends
+the process, which its supervisor then starts again.
 """
 
 from __future__ import annotations

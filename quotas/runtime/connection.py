@@ -24,7 +24,7 @@ _patience: float | None = None
 
 
 def be_patient(seconds: float = 2.0) -> None:
-    """For processes in which nobody waits for an answer (dispatcher, workers): a slow Redis is no outage there."""
+    """For processes in which no caller waits for an answer (dispatcher, workers): a slow Redis is no outage there."""
     global _patience
     _patience = seconds
     forget()

@@ -25,7 +25,7 @@ from quotas.runtime.connection import limiter
 FLUSH_EVERY = 1.0
 """Seconds between two flushes."""
 UNREAD_LIFE = 3600
-"""Seconds after which counts are dropped that nobody drains."""
+"""Seconds after which counts that are not drained are dropped."""
 BATCH = 2_000
 log = structlog.get_logger(__name__)
 Field = tuple[str, ...]

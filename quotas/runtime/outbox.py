@@ -32,7 +32,7 @@ class Outbox(Generic[Row]):
 
     model: type[Row]
     cleared: ClassVar[Mapping[str, object]] = {}
-    """What to set on a row that is delivered or given up, such as content that nobody needs any more."""
+    """What to set on a row that is delivered or given up, such as content that is no longer needed."""
 
     def deliver(self, row: Row) -> str:
         """Try once. What went wrong, in a few words; empty where the row is delivered."""
@@ -43,7 +43,7 @@ class Outbox(Generic[Row]):
         raise NotImplementedError
 
     def tenant(self, row: Row) -> int | None:
-        """On whose behalf the row is sent; None where nobody shares the sender."""
+        """On whose behalf the row is sent; None where the sender is not shared."""
         return None
 
     def rows(self, receivers: Collection[str], tenants: Collection[int]) -> QuerySet[Row, Row]:

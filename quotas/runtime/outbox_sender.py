@@ -68,7 +68,7 @@ class OutboxSender(Generic[Row]):
         self._thread = background.start(self._name, self._turn, self._stopping, vital=True)
 
     def stop(self) -> None:
-        """Begin nothing more. What is on its way is not waited for: it is tried again when its claim ends."""
+        """Begin no further delivery. Those in progress are not waited for: they are tried again when their claims end."""
         self._stopping.set()
 
     def _turn(self) -> None:

@@ -20,7 +20,7 @@ SENTINEL, CLUSTER = "redis+sentinel", "redis+cluster"
 def client(url: str, **options: Any) -> redis.Redis | RedisCluster:
     """A client of the server that `url` names; `options` are redis-py's. Raises ValueError for a URL that is none.
 
-    With Sentinel each new connection goes to whoever is the primary then; a cluster is asked for its nodes at once.
+    With Sentinel each new connection goes to the present primary; the nodes of a cluster are read at once.
     """
     scheme = url.partition("://")[0]
     if scheme not in (SENTINEL, CLUSTER):
@@ -46,7 +46,7 @@ def client(url: str, **options: Any) -> redis.Redis | RedisCluster:
 
 
 def one_server(url: str, **options: Any) -> redis.Redis:
-    """A client of one server: of a cluster, one of its nodes. For looking at it."""
+    """A client of one server: of a cluster, one of its nodes. For inspecting it."""
     found = client(url, **options)
     if not isinstance(found, RedisCluster):
         return found

@@ -51,7 +51,7 @@ async def in_thread(work: Callable[[], T], *, waits: bool = False) -> T:
 
 
 def off_loop(work: Callable[[], T]) -> T:
-    """The result of `work`, which asks SQL and is short.
+    """The result of `work`, which reads SQL and is short.
 
     Where an event loop runs in this thread, another thread does the work and the loop is blocked meanwhile: Django
     refuses to query SQL in a thread with a running loop.

@@ -50,7 +50,7 @@ def disable(account: Account, *, actor: str, reason: str) -> None:
 
 
 def enable(account: Account, *, actor: str, reason: str) -> None:
-    """Use the account again, whoever had disabled it."""
+    """Use the account again, whether a person or the engine had disabled it."""
     _set_enabled(account, True, "account.enable", actor, reason)
 
 

@@ -24,7 +24,7 @@ from quotas.upstream.endpoint import AccountEndpoint
 class Lease:
     """`base_url` and `auth_headers` are for the call; `settle_response` reports its outcome.
 
-    As a context manager it settles itself where nobody did: as a success, or by the kind of exception.
+    As a context manager it settles itself where the block did not: as a success, or by the kind of exception.
     """
 
     def __init__(self, admission: Admission, config: PoolConfig, request: str = "", project: str | None = None) -> None:
@@ -123,7 +123,7 @@ class Lease:
         return off_loop(lambda: self._endpoint.has_another(self._project))
 
     def _named(self, outcome: CallOutcome, target: str) -> CallOutcome:
-        """The outcome with what was asked for. In the address of some providers is the credential."""
+        """The outcome with the request. In the address of some providers is the credential."""
         if outcome.category not in ("ok", "auth"):
             return outcome
         return replace(outcome, target=self._endpoint.redact(target) if target else "", request=self._request)

@@ -98,7 +98,7 @@ def acquire(
 
 
 def next_try(admission: Admission, left: float) -> float | None:
-    """Seconds to sleep before asking again; None if the answer is final."""
+    """Seconds to sleep before the next try; None if the answer is final."""
     wait = admission.retry_after
     if admission.allowed or admission.impossible or admission.disabled or wait is None or wait > left:
         return None

@@ -24,7 +24,7 @@ async def acquire(
     project: str | None = None,
     in_thread: InThread,
 ) -> Admission:
-    """As `pools.acquire`; `in_thread` runs each single question. Cancelled, it gives back what it was granted."""
+    """As `pools.acquire`; `in_thread` runs each single question. Cancelled, it returns what it was granted."""
     deadline = time.monotonic() + max_wait
     while True:
         asked = asyncio.ensure_future(

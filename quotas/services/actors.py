@@ -6,7 +6,7 @@ import getpass
 
 
 def command_line() -> str:
-    """Whoever runs a command: `cli:<user of the operating system>`."""
+    """The user who runs a command: `cli:<user of the operating system>`."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a container's user id without a name

@@ -26,7 +26,7 @@ Asked = Call | tuple[Any, ...]
 
 
 class AsyncAdmissions:
-    """One event loop's way to the engine. `in_thread` runs what ends soon."""
+    """One event loop's access to the engine. `in_thread` runs what ends soon."""
 
     def __init__(self, checks: AsyncChecks, in_thread: InThread) -> None:
         self._checks = checks
@@ -80,7 +80,7 @@ class AsyncAdmissions:
 
         async def over(pipeline: Pipeline) -> Settlement | None:
             engine = limiter().limiter
-            if reserved and not held.adaptive:  # nobody asks what came of it
+            if reserved and not held.adaptive:  # its result is not used
                 await pipeline.run(engine.settle_call(reservation, actual, reserved))
                 return None
             return await _one(pipeline, engine.settling(reservation, actual, reserved))

@@ -47,7 +47,7 @@ class Verdict:
 
 
 def judge(rule: AdaptiveRule, outcomes: Outcomes) -> Verdict:
-    """What the outcomes ask for; the worst of them decides."""
+    """What the outcomes require; the worst of them decides."""
     failed = outcomes.failed / outcomes.seen if outcomes.seen else 0.0
     slow = outcomes.slow / outcomes.timed if outcomes.timed else 0.0
     tight = outcomes.tight / outcomes.with_quota if outcomes.with_quota else 0.0

@@ -61,7 +61,7 @@ class Backtest:
 
 
 def backtest(policy: CompiledPolicy, begin: datetime, end: datetime, visible_to: str | None = None) -> Backtest:
-    """Hold `policy` against what was recorded from `begin` to `end`; `visible_to` as in `Selection`.
+    """Apply `policy` to what was recorded from `begin` to `end`; `visible_to` as in `Selection`.
 
     Raises `NothingRecorded`, `TooMuchRecorded`.
     """

@@ -26,7 +26,7 @@ _COLUMNS = (
     "last_error_at",
 )  # fmt: skip
 _SAME_TIME = timedelta(seconds=1)
-"""`until` is counted from now each time, so that it moves by the way of the answer."""
+"""`until` is counted from now each time, so that it moves by the answer's travel time."""
 
 
 def flush() -> int:

@@ -35,7 +35,7 @@ _finders: dict[type[Model], list[Finder]] = {}
 
 
 def register(model: type[Model], finder: Finder) -> None:
-    """Ask `finder` for the uses of a row of `model`, too."""
+    """Call `finder` for the uses of a row of `model`, too."""
     finders = _finders.setdefault(model, [])
     if finder not in finders:
         finders.append(finder)

@@ -34,7 +34,7 @@ class Check:
     max_wait: float = 0.0
     """Seconds to wait for capacity."""
     bypass: bool = False
-    """Go past the limits; whoever calls this has made sure that the caller may."""
+    """Go past the limits; the code that sets this has checked that the caller may."""
     routed: Endpoint | None = None
     """The endpoint as a router has it, where that is known: instead of `endpoint` as its text can be read."""
 
@@ -118,7 +118,7 @@ Refusal = UnknownProject | NetworkDenied | LimiterUnavailable
 
 
 def check_many(questions: Sequence[Check], *, actor: str, tokens: Sequence[Token] = ()) -> list[Decision | Refusal]:
-    """Each by itself all or nothing, in one round trip. An error takes the place of a check that could not be decided.
+    """Each by itself all or nothing, in one round trip. For a check that could not be decided the list has its error.
 
     Raises `IdempotencyConflict` for the whole batch: its key was sent with other checks.
     """

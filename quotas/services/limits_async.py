@@ -76,7 +76,7 @@ class AsyncChecks:
         return decision
 
     async def decide(self, request: CheckRequest, in_thread: InThread) -> Decision:
-        """Ask once. Raises what `Limiter.check` raises."""
+        """Check once. Raises what `Limiter.check` raises."""
         limiter_now = limiter()
         self._connected(limiter_now)
         if not self.threads_only and not limiter_now.breaker.is_open:
@@ -94,7 +94,7 @@ class AsyncChecks:
         return decision
 
     async def ask(self, over: Callable[[Pipeline], Awaitable[T]], instead: Callable[[], T]) -> T:
-        """Ask over the loop's connection or, where that can't be, `instead` in a thread. Raises what both raise."""
+        """Call `over` with the loop's connection or, where that can't be, `instead` in a thread. Raises what both raise."""
         limiter_now = limiter()
         self._connected(limiter_now)
         if not self.threads_only and not limiter_now.breaker.is_open:
@@ -107,9 +107,9 @@ class AsyncChecks:
         return found
 
     async def configuration(self) -> resolve.ConfigSnapshot:
-        """The configuration in force, without a thread where what this process holds is young."""
-        held, age = configuration.peek()
-        return held if held is not None and age < LOOK_EVERY else await self._waiting(resolve.snapshot)
+        """The configuration in force, without a thread where this process's copy is recent."""
+        known, age = configuration.peek()
+        return known if known is not None and age < LOOK_EVERY else await self._waiting(resolve.snapshot)
 
     async def refund(self, decision: Decision) -> None:
         """Refund all that an allowed decision has charged."""
@@ -123,7 +123,7 @@ class AsyncChecks:
         return self._waiting_checks.waiting() if self._waiting_checks is not None else 0
 
     def waiting_checks(self) -> AsyncWaitingChecks:
-        """The checks that wait on this loop, for whoever asks other questions than checks."""
+        """The checks that wait on this loop, also for admissions of the gateway."""
         return self._connected(limiter())
 
     def _connected(self, limiter_now: ResilientLimiter) -> AsyncWaitingChecks:
@@ -180,9 +180,9 @@ class _Connection:
 
 @dataclass(slots=True)
 class _Asking:
-    """The questions of one check that waits, each by the limits that are in force when it is asked.
+    """The questions of one check that waits, each by the limits that are in force then.
 
-    Each is asked with a reservation, so that what was charged can be refunded where the caller is gone. With a token it
+    Each makes a reservation, so that what was charged can be refunded where the caller is gone. With a token it
     is not refunded: the caller may come back with the same token, and is answered by what was charged.
     """
 
@@ -240,7 +240,7 @@ async def check_waiting(question: Check, *, reserve: bool | None = None) -> Deci
     checks = _of_loops.get(loop)
     if checks is None:
         checks = _of_loops[loop] = AsyncChecks(_short, _patient)
-        checks.threads_only = True  # a connection would outlive a loop that nobody closes it for
+        checks.threads_only = True  # a connection would outlive its loop: nothing closes it
     began = time.perf_counter()
     applying = await in_thread(question.limits)
     asking = _Asking(checks, question, applying, Token(), reserve)

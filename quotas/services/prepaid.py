@@ -21,8 +21,8 @@ class NotDivisible(QuotaError):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`units` are 0 where the decision is a denial; else they may be spent for `expires_in` seconds, and `id` gives back
-    what was not."""
+    """`units` are 0 where the decision is a denial; else they may be spent for `expires_in` seconds, and `id` returns
+    the rest."""
 
     units: int
     expires_in: float
@@ -60,7 +60,7 @@ def give_back(lease: str, unit_spent: dict[str, int]) -> Settlement | None:
 
 
 class PolicyLease(engine.PrepaidLease):
-    """A lease of this process that asks anew which limits apply whenever it takes a block."""
+    """A lease of this process that resolves anew which limits apply whenever it takes a block."""
 
     def __init__(self, question: Check, unit: str, units: int, ttl: float) -> None:
         super().__init__(limiter(), limits_of(question, unit), units=units, ttl=ttl)

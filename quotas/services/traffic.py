@@ -25,7 +25,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was asked in one minute, hour or day: `admitted` and `refused` units; `peak` is the highest use in it."""
+    """The demand of one minute, hour or day: `admitted` and `refused` units; `peak` is the highest use in it."""
 
     start: float
     admitted: int

@@ -48,7 +48,7 @@ def rows_of(
 ) -> QuerySet[UsageRollup]:
     """A policy's roll-ups since `begin`, as far as who sees only these projects (slugs; None: all) may see them.
 
-    Counters that count for all projects together belong to the policy's own project, or to nobody's.
+    Counters that count for all projects together belong to the policy's own project, or to no project.
     """
     rows = UsageRollup.objects.filter(policy=policy, resolution=resolution, start__gte=begin).order_by()
     if projects is None:

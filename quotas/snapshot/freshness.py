@@ -2,7 +2,7 @@
 
     verified less than LOOK_EVERY ago    the copy is used
     up to PROMISE                        one thread looks at SQL's version, the others use the copy
-    older                                all wait for that look: nobody decides by a copy that may be too old
+    older                                all wait for that look: no thread uses a copy that may be too old
 
 A look counts from the moment at which it began, so that a change that was committed before is in it. Where SQL does not
 answer there is nothing to wait for: the copy is used until it does.
@@ -19,9 +19,9 @@ from collections.abc import Callable
 LOOK_EVERY = 0.5
 """Seconds between two looks."""
 PROMISE = 0.9
-"""Seconds after which a copy is not used unseen. One second is promised; the rest is for the way of the request."""
+"""Seconds after which a copy is not used unchecked. One second is promised; the rest is for the request's travel."""
 PATIENCE = 2.0
-"""Seconds to wait for a look of another thread. One that takes longer asks a database that does not answer."""
+"""Seconds to wait for a look of another thread. One that takes longer waits for a database that does not answer."""
 
 
 class Freshness:
@@ -40,10 +40,10 @@ class Freshness:
         _living.add(self)
 
     def _begin(self) -> None:
-        """Nobody looks: a forked child has none of its parent's threads."""
+        """No look is in progress: a forked child has none of its parent's threads."""
         self._lock = threading.Lock()
         self.hung = False
-        """Whether a look takes so long that nobody waits for it any more."""
+        """Whether a look takes so long that other threads no longer wait for it."""
 
     @property
     def age(self) -> float:
@@ -68,7 +68,7 @@ class Freshness:
             self.hung = True
 
     def _renew_if(self, older: float) -> None:
-        """Holding the lock: look, unless another thread has done so meanwhile."""
+        """The lock is acquired: look, unless another thread has done so meanwhile."""
         try:
             if self.age >= older:
                 self._renew()
@@ -83,7 +83,7 @@ class Freshness:
         except Exception as error:
             if not self._failed(error):
                 raise
-            began = time.monotonic()  # it may have taken long to find out that nobody answers
+            began = time.monotonic()  # the timeout may have taken long
         self._looked = began
 
 

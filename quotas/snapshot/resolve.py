@@ -82,7 +82,7 @@ def limits_for(
 
 
 def _limited_address(ip: str, config: ConfigSnapshot) -> tuple[addresses.Address | None, str]:
-    """The address and its subject; None for an address that is let through. Raises `NetworkDenied`, `BadAddress`."""
+    """The address and its subject; None for an address that is exempt. Raises `NetworkDenied`, `BadAddress`."""
     address = addresses.parse(ip)
     action, name = config.networks.find(address)
     if action == "deny":

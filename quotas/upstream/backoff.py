@@ -12,7 +12,7 @@ JITTER = 0.1
 """Share by which a wait is lengthened or shortened at random, so that those that wait do not come all at once."""
 MAX_HINT_JITTER = 0.1
 ASK_AGAIN = 1.0
-"""Seconds after which a caller that waits for an account asks again: an operator or a changed configuration may free
+"""Seconds after which a caller that waits for an account tries again: an operator or a changed configuration may free
 one early."""
 Uniform = Callable[[float, float], float]
 
@@ -30,7 +30,7 @@ def jittered(wait: float, jitter: float = JITTER, uniform: Uniform = random.unif
 
 
 def after_hint(hint: float, jitter: float = JITTER, uniform: Uniform = random.uniform) -> float:
-    """Seconds after which to follow a server's own hint: never earlier than it asks, and at most a tenth later."""
+    """Seconds after which to follow a server's own hint: never earlier than it says, and at most a tenth later."""
     return hint * uniform(1.0, 1.0 + min(jitter, MAX_HINT_JITTER))
 
 

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CallStatus:
-    """What an interface may show while a call goes on.
+    """What an interface may show while a call runs.
 
     `kind`: `rate_limited` (waits for an account), `retry` (attempt `attempt` of `of` begins in `wait` seconds),
     `recovered` (it went through after that), `given_up`.
@@ -117,7 +117,7 @@ class CallRetry:
     def after_attempt(self, outcome: CallOutcome, lease: UsedAccount) -> float | None:
         """None: it is done, well or for good; else the seconds until the next attempt.
 
-        Where a second account refuses as well, that is the call's own end: it is what was asked for that both refuse.
+        Where a second account refuses as well, that is the call's own end: both refuse the request itself.
         """
         account = lease.account
         self.made += 1
@@ -151,7 +151,7 @@ class CallRetry:
         number = self.made if attempt is None else attempt
         try:
             self.on_status(CallStatus(kind, self.pool, self.request_id, number, self.attempts, **facts))
-        except Exception:  # whoever watches a call must not be able to fail it, least of all after it was made
+        except Exception:  # an observer must not make a call fail, least of all after it was made
             log.exception("call.on_status_failed", pool=self.pool)
 
 

@@ -78,7 +78,7 @@ class AccountEndpoint:
         try:
             return [self.credential]
         except CredentialUnreadable:
-            return []  # what can't be read was sent to nobody
+            return []  # an unreadable credential was never sent
 
     def without_credential(self, value: Any) -> Any:
         """A JSON value without the credential in any of its strings; what else may look like one stays."""

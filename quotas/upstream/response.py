@@ -161,7 +161,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _is_own_deadline(error: BaseException) -> bool:
-    """Whether it was raised by what waits for any work, and not by a client or a socket."""
+    """Whether it was raised by a time limit around any work, and not by a client or a socket."""
     if type(error) is not TimeoutError or error.errno is not None:
         return type(error).__name__ == "TooSlowError"  # trio's
     last, step = None, error.__traceback__

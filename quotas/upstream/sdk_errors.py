@@ -1,7 +1,7 @@
 """What the exceptions of providers' own libraries say, where they carry no HTTP answer that could be read.
 
 Recognised by the library's name and the exception's members, so that none of these libraries has to be installed.
-Each is given back in the form in which the provider's API says the same thing, for its dialect to read.
+Each is returned in the form in which the provider's API says the same thing, for its dialect to read.
 """
 
 from __future__ import annotations

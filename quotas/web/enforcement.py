@@ -73,7 +73,7 @@ def check_of(request: HttpRequest, **overrides: Any) -> Check:
 
 
 def counts_users() -> bool:
-    """Whether any policy or tier depends on the user. Where none does, a request's user is not asked for: that reads the
+    """Whether any policy or tier depends on the user. Where none does, a request's user is not read: that reads the
     session, which takes queries and makes the answer vary by its cookie."""
     snapshot = resolve.snapshot()
     return bool(snapshot.user_tiers) or snapshot.index.counts_users
@@ -110,7 +110,7 @@ def enforce(asked: Check) -> Decision | Refused:
 
 
 class Passed:
-    """A request that was let through: when its answer has ended, slots are freed and adaptive policies get its outcome.
+    """A request that was admitted: when its answer has ended, slots are freed and adaptive policies get its outcome.
 
     Nothing here raises: the view's work is done, and its answer is worth more than its accounts.
     """
@@ -155,7 +155,7 @@ class Passed:
             log.exception("request.outcome_not_counted")
 
     async def ended_async(self, response: HttpResponseBase | None = None, error: BaseException | None = None) -> None:
-        """`ended`, in a thread where it may have to ask Redis or SQL."""
+        """`ended`, in a thread where it may have to call Redis or SQL."""
         snapshot, _ = configuration.peek()
         if self.decision.reservation is not None or snapshot is None or snapshot.adaptive:
             await sync_to_async(self.ended)(response, error)
@@ -185,7 +185,7 @@ async def guard_async(
     asked: Callable[[], Check],
     respond: Callable[[], HttpResponseBase | Awaitable[HttpResponseBase]],
 ) -> HttpResponseBase:
-    """`guard` on an event loop. `asked` runs in a thread with the check: request.user may ask SQL."""
+    """`guard` on an event loop. `asked` runs in a thread with the check: request.user may read SQL."""
     decision = await sync_to_async(lambda: enforce(asked()))()
     if isinstance(decision, Refused):
         return decision.response

@@ -14,7 +14,7 @@ from queues.models import Queue
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A pause or a drain. `actor` is empty where the audit log names nobody."""
+    """A pause or a drain. `actor` is empty where the audit log names no actor."""
 
     state: str
     since: datetime | None

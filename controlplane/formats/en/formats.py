@@ -1,4 +1,4 @@
-"""In place of Django's, which leave seconds out. https://docs.djangoproject.com/en/5.2/topics/i18n/formatting/"""
+"""Replaces Django's formats, which leave seconds out. https://docs.djangoproject.com/en/5.2/topics/i18n/formatting/"""
 
 DATE_FORMAT = "Y-m-d"
 TIME_FORMAT = "H:i:s"

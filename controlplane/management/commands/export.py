@@ -10,7 +10,7 @@ from controlplane import config
 
 
 class Command(BaseCommand):
-    help = "Print the configuration as YAML, as `apply` reads it. It holds no credentials."
+    help = "Print the configuration as YAML, as `apply` reads it. It contains no credentials."
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.stdout.write(config.export(), ending="")

@@ -164,7 +164,7 @@ class OpenAI(Dialect):
 
 
 def _tool_calls(body: dict[str, Any], text: str) -> list[dict[str, Any]]:
-    """One call of the first tool that the body offers; its arguments hold what is hard to pass on unchanged."""
+    """One call of the first tool that the body offers; its arguments contain what is hard to pass on unchanged."""
     tools = body.get("tools")
     if not isinstance(tools, list) or not tools:
         return []
@@ -174,7 +174,7 @@ def _tool_calls(body: dict[str, Any], text: str) -> list[dict[str, Any]]:
 
 
 def _stream(body: dict[str, Any], text: str, prompt: int, completion: int, calls: list[dict[str, Any]]) -> Reply:
-    """One chunk per word. The use is in a separate last chunk, if `stream_options` asks for it."""
+    """One chunk per word. The use is in a separate last chunk, if `stream_options` requests it."""
     base = {"id": "chatcmpl-stream", "object": "chat.completion.chunk", "created": _CREATED, "model": body["model"]}
     words = text.split(" ")
     parts = [word + (" " if number < len(words) - 1 else "") for number, word in enumerate(words)]

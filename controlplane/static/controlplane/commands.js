@@ -1,4 +1,4 @@
-// The palette's verbs open a page's dialog; the jobs' search box suggests how to go on.
+// The palette's verbs open a page's dialog; the jobs' search box suggests completions.
 (function () {
   "use strict";
 

@@ -1,4 +1,4 @@
-// The line of tools: how often figures are refreshed, which period charts show, which project is shown.
+// The toolbar: how often figures are refreshed, which period charts show, which project is shown.
 (function () {
   "use strict";
   const KEY = "sluice-refresh";

@@ -16,7 +16,7 @@
     "alert.raised": ["Alert", function (d) { return d.subject + ": " + d.summary; },
       function (d, base) { return base + "controlplane/alert/" + encodeURIComponent(d.alert) + "/change/"; }]
   };
-  const QUIET = ["limit.denied"]; // muted until somebody asks for it: a quota that refuses does its work
+  const QUIET = ["limit.denied"]; // muted until a user turns it on: a quota that refuses does its work
 
   function muted() {
     try { return JSON.parse(localStorage.getItem(KEY)) || QUIET; } catch (error) { return QUIET; }
@@ -86,7 +86,7 @@
     place.setAttribute("aria-live", "polite");
     document.body.append(place);
     let stream = null;
-    // A browser has few connections to one server: tabs that nobody looks at hold none.
+    // A browser has few connections to one server: hidden tabs keep none.
     function follow() {
       if (document.hidden) {
         if (stream) stream.close();

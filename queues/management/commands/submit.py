@@ -63,7 +63,7 @@ class Command(BaseCommand):
         content = self._read(options["file"])
         specs = list(self._specs(content, options))
         if not specs:
-            raise CommandError("The file holds no job.")
+            raise CommandError("The file contains no job.")
         name = options["name"] or ("stdin" if options["file"] == "-" else Path(options["file"]).name)
         identity = hashlib.blake2b(
             content + f"\x00{name}\x00{options['queue']}\x00{options['type']}".encode(), digest_size=16

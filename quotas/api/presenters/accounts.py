@@ -132,7 +132,7 @@ def visible_pools(caller: Caller) -> QuerySet[models.Pool]:
 
 
 def shown_explanation(pool: str, found: Explanation) -> dict[str, Any]:
-    """What `acquire` would answer, with each account of the pool and of its fallbacks in the order they are asked."""
+    """What `acquire` would answer, with each account of the pool and of its fallbacks in the order in which they are tried."""
     admission = found.admission
     status = 200 if admission else 422 if admission.impossible else 503 if admission.disabled else 429
     return PoolExplanation.of(

@@ -7,7 +7,7 @@ from quotas.shapes import Shape, field
 
 class Block(Shape):
     id: str
-    units: int = field(help="Near the limit fewer than asked.")
+    units: int = field(help="Near the limit fewer than requested.")
     unit: str
     expires_in: float = field(digits=6, help="Seconds.")
 

@@ -79,7 +79,7 @@ class Accounts:
         """
         asked = list(requests)
         answers = self._admit_all(asked)
-        # Where nobody is left but the account that has refused a request, it is asked again.
+        # If only the account that has refused a request is left, it is tried again.
         alone = [n for n, one in enumerate(answers) if asked[n].without and (one.disabled or one.impossible)]
         if alone:
             again = self._admit_all([replace(asked[number], without="") for number in alone])
@@ -185,10 +185,10 @@ class Accounts:
         return next((one for one in account_ids if packed_pool.account_state_key(self.keys, one) == state), None)
 
     def forget(self, token: str) -> None:
-        """What was admitted under this token is given back: asked again, it is admitted anew and not answered alike.
+        """Delete the token's record, so that the next call with this token is admitted anew and not answered alike.
 
-        Before its lease is settled: whoever dies in between leaves units reserved until the lease expires, and none
-        that nobody pays for.
+        Call it before the lease is settled: a process that dies in between leaves units reserved until the lease
+        expires, and no unit is used without a charge.
         """
         self.transport.command("DEL", self._calls.token_key(token))
 
@@ -245,7 +245,7 @@ class Accounts:
         shown = []
         for one, reply in zip(prepared, replies, strict=True):
             views = views_of(one, reply)
-            if found is not None and (found or found.bound_by != "pool"):  # it would not be asked any more
+            if found is not None and (found or found.bound_by != "pool"):  # it would not be tried any more
                 views = [replace(view, chosen=False) for view in views]
             else:
                 found = _better(found, self._calls.decode(one, reply))

@@ -86,7 +86,7 @@ class PackedPool:
         )
 
     def asked(self, request: AdmitRequest, now: int) -> PackedDemand:
-        """What a call of this cost, priority and key asks; kept where it does not depend on the time or the key."""
+        """The demand of a call of this cost, priority and key; kept where it does not depend on the time or the key."""
         early = waits_early(self.pool, request.priority)
         templates = self.templates(request.key)
         if templates is not self.own or self._moves:
@@ -100,7 +100,7 @@ class PackedPool:
         return known
 
     def known(self, request: AdmitRequest) -> PackedDemand | None:
-        """What a call without a key asks, where that was asked before and does not depend on the time."""
+        """The demand of a call without a key, if it is kept already."""
         return self._asked.get((waits_early(self.pool, request.priority), request.model, *request.cost.items()))
 
     def settling(self, one: AccountKeys) -> tuple[int, bytes]:
@@ -118,7 +118,7 @@ class PackedPool:
 
 
 class PackedDemand:
-    """What one kind of call asks of a pool's accounts, packed. `args` are ARGV 6 to 10 of acquire.lua."""
+    """What one kind of call demands of a pool's accounts, packed. `args` are ARGV 6 to 10 of acquire.lua."""
 
     __slots__ = ("args", "around", "packed", "specs", "templates")
 
@@ -146,7 +146,7 @@ class PackedDemand:
         )
         self.packed = b"".join(map(bulk, self.args))
         self.around: tuple[bytes, bytes, bytes] | None = None
-        """A whole admission but for its lease: what is sent before, between and after its two places."""
+        """A whole admission but for its lease: what is sent before, between and after the two copies of it."""
 
     def packed_for(self, accounts: Sequence[AccountKeys]) -> bytes:
         """The same arguments for some of the pool's accounts."""
@@ -188,7 +188,7 @@ def holds_for(limit: Limit, key: str) -> bool:
 
 
 def costs_of(request: AdmitRequest) -> dict[str, int]:
-    """What the call asks of an account: `requests` counts 1 unless given."""
+    """What the call demands of an account: `requests` counts 1 unless given."""
     return {"requests": 1, **request.cost}
 
 

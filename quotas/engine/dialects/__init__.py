@@ -84,7 +84,7 @@ def read(
     if dialect not in _OWN_REFUSALS:
         refusals.apply(answer, reading, answer.status)
     retry_hints.complete(answer, reading)
-    # Whoever is not recognised is answered with the figures of nobody in particular.
+    # A 401 has the figures of no account: the provider did not recognise the caller.
     learned = {} if answer.status == 401 else dict(list(reading.learned.items())[:_MAX_UNITS])
     return CallOutcome(
         category=reading.category,

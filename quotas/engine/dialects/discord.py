@@ -1,4 +1,4 @@
-"""Discord: a stepping window per bucket; `shared` limits are nobody's fault; Cloudflare's 429 has no JSON.
+"""Discord: a stepping window per bucket; `shared` limits count against no account; Cloudflare's 429 has no JSON.
 
 https://discord.com/developers/docs/topics/rate-limits
 """
@@ -13,7 +13,7 @@ from quotas.engine.dialects.response import Answer
 
 _BUCKET = re.compile(r"[0-9a-f]{1,64}")
 _ACCOUNT_CODES = (40002, 340013)
-"""The account must be verified; the application is quarantined. Any other code of a 403 is about what was asked."""
+"""The account must be verified; the application is quarantined. Any other code of a 403 is about the request."""
 
 
 def read(answer: Answer) -> Reading:

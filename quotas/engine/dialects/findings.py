@@ -34,7 +34,7 @@ class Reading:
     """The account has no money or quota that comes back by itself: no reset of a rate limit ends that."""
 
     def reject_request(self) -> None:
-        """The refusal is about what was asked for, whichever account asks."""
+        """The refusal is about the request, whichever account sends it."""
         self.category, self.hint, self.certain = "validation", None, False
 
     def spend_account(self) -> None:
@@ -174,7 +174,7 @@ def usage_in(answer: Answer, *places: tuple[str, ...]) -> dict[str, int]:
 
 
 def count_usage(reading: Reading, totals: Mapping[str, int], *members: str, unit: str = "tokens") -> None:
-    """Sum `members` of `totals` as actual use; nothing if none is there."""
+    """Sum `members` of `totals` as actual use; nothing if none is present."""
     found = [totals[name] for name in members if name in totals]
     if found and unit not in reading.usage:
         reading.usage[unit] = min(MAX_COST, sum(found))

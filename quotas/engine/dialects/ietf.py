@@ -32,7 +32,7 @@ def read(answer: Answer) -> Reading:
 
 
 def learn(answer: Answer, reading: Reading) -> bool:
-    """Read whichever syntax is there; True if one was."""
+    """Read whichever syntax is present; True if one was."""
     field = ", ".join(answer.all("ratelimit"))
     if field:
         return _items(answer, field, reading) or _dictionary(answer, field, reading)

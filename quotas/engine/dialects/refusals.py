@@ -41,7 +41,7 @@ _DAILY_WORDS = re.compile(
 OVERLOADED = frozenset({"engine_overloaded", "engine_overloaded_error", "overloaded_error", "capacity_exceeded"})
 """The provider is short of capacity, though it answers 429: it says nothing about the account."""
 REJECTED = frozenset({"card_error", "card_declined", "content_policy_violation", "moderation_blocked"})
-"""What was asked for is refused, with the status of a payment or a permission."""
+"""The request is refused, with the status of a payment or a permission."""
 SUSPENDED = frozenset(
     {
         "account_deactivated", "organization_deactivated", "organization_restricted", "account_suspended",
@@ -51,7 +51,7 @@ SUSPENDED = frozenset(
         "ExpiredTokenException", "ExpiredToken", "InvalidAccessKeyId",
     }
 )  # fmt: skip
-"""The credential, or the account behind it, is refused for whatever it asks."""
+"""The credential, or the account behind it, is refused for every request."""
 LIMITED_CODES = frozenset(
     {
         "rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMITED", "RATELIMITED", "THROTTLED", "TOO_MANY_REQUESTS",
@@ -134,12 +134,12 @@ def never_fits(known: set[str], reading: Reading) -> bool:
 
 
 def is_rejected(answer: Answer, known: set[str]) -> bool:
-    """Whether a refusal with a payment's or a permission's status is about what was asked for."""
+    """Whether a refusal with a payment's or a permission's status is about the request."""
     return bool(known & REJECTED) or answer.at("error", "metadata", "flagged_input") is not None
 
 
 def codes(answer: Answer) -> set[str]:
-    """The machine-readable codes of an error, from all the places where APIs have them."""
+    """The machine-readable codes of an error, from all members in which APIs have them."""
     found: set[str] = set()
     for part in answer.parts[:20]:
         error = dig(part, "error")

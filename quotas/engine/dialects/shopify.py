@@ -21,7 +21,7 @@ _DRAINED_IN = 20.0
 def read(answer: Answer) -> Reading:
     """REST calls as `requests`, GraphQL's cost as `points`."""
     reading = by_status(answer)
-    if answer.status == 423:  # the shop is locked, whatever is asked of it
+    if answer.status == 423:  # the shop is locked for all requests
         reading.refuse_credential()
     if answer.status == 401 and "Invalid API key or access token" in reading.message[:1000]:
         reading.refuse_credential()

@@ -11,7 +11,7 @@ import re
 from quotas.engine.dialects import dates, numbers
 
 MAX_WAIT = 31 * 86400.0
-"""No provider's period is longer than a month; what asks for more is cut to this (and by each pool's own maximum)."""
+"""No provider's period is longer than a month; longer waits are cut to this (and by each pool's own maximum)."""
 NOW = 0.05
 """A hint of fewer seconds says "now": rounded down, or a moment that has just passed."""
 FLOOR = 1.0
@@ -36,7 +36,7 @@ def hint(seconds: float | None) -> float | None:
 
 
 def floored(seconds: float) -> float:
-    """A wait that is kept: `FLOOR` in place of now."""
+    """A wait that is kept: `FLOOR` instead of now."""
     return FLOOR if seconds < NOW else min(seconds, MAX_WAIT)
 
 
@@ -71,7 +71,7 @@ def reset(text: str, clock: float, encoding: str = "auto") -> float | None:
 
 
 def retry_after(values: list[str], clock: float) -> float | None:
-    """The wait that one or more `Retry-After` fields ask for: the longest that can be read.
+    """The wait that one or more `Retry-After` fields state: the longest that can be read.
 
     Takes seconds (with a fraction, in quotes or with their unit as a word), HTTP-dates in the three formats, a Go duration, and an epoch where somebody sent
     that. Zero, negative values and moments of the last day say "now" (0.0); unreadable ones say nothing.

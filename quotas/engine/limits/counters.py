@@ -28,7 +28,7 @@ class Counters:
         """Microseconds by which the server's clock was seen ahead of ours: for calendar boundaries only."""
 
     def now(self) -> int:
-        """A guess at the server's time in microseconds, without asking it."""
+        """A guess at the server's time in microseconds, without a call."""
         return self.clock() if self.clock else time.time_ns() // 1000 + self._ahead
 
     def usage(

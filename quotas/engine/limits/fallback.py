@@ -1,6 +1,6 @@
 """What happens while the limiter's server is away: each policy's own answer, never unlimited, never a pile-up.
 
-    hung or gone -> one call pays the timeout (50 to 100 ms) -> the breaker opens: nobody else waits for the server
+    hung or gone -> one call pays the timeout (50 to 100 ms) -> the breaker opens: no other call waits for the server
     while open   -> policies that fail open are enforced by this process alone, at limit / processes; as soon as one
                     policy of a check fails closed, the check is refused
     probing      -> one thread at a time writes a key of its own, every `probe_every` seconds; the first success closes
@@ -32,7 +32,7 @@ Event = Callable[[str, str], None]
 
 
 class ServerBreaker:
-    """Whether the server is worth asking. Open after the first failure, closed again by the first answered probe."""
+    """Whether to call the server. Open after the first failure, closed again by the first answered probe."""
 
     def __init__(
         self, probe: Callable[[], object], *, probe_every: float = 0.25, on_event: Event | None = None
@@ -50,7 +50,7 @@ class ServerBreaker:
         return self._open
 
     def allows(self) -> bool:
-        """True when the server may be asked; while open, one caller at a time finds out whether it is back."""
+        """True when the server may be called; while open, one caller at a time finds out whether it is back."""
         if not self._open:
             return True
         if time.monotonic() < self._next_probe or not self._probing.acquire(blocking=False):
@@ -141,12 +141,12 @@ class ResilientLimiter:
         return answers
 
     def unanswered(self, request: CheckRequest, why: str) -> Decision:
-        """The answer to a check that its caller has asked the server in vain. Raises as `check` does."""
+        """The decision without the server, for a caller whose own request to it failed. Raises as `check` does."""
         self.breaker.failed(why)
         return self._locally(request)
 
     def _locally(self, request: CheckRequest) -> Decision:
-        """Hold the request against this process's share of its limits."""
+        """Check the request against this process's share of its limits."""
         closed = [
             limit.name
             for limit in request.limits

@@ -70,11 +70,11 @@ class Limiter(Counters):
         token_body: str = "",
         reserve: bool | None = None,
     ) -> Decision:
-        """Hold one request against all the limits and charge them all, or none if one of them denies.
+        """Check one request against all limits: charge them all, or none if one of them denies.
 
         `dry_run` decides and never charges. `bypass` never denies: what fits is charged. `token` makes the call
         idempotent: an allowed check is charged once in ten minutes and answered alike; with another `token_body`
-        IdempotencyConflict is raised. `reserve` asks for a reservation to settle (None: when a limit counts a unit
+        IdempotencyConflict is raised. `reserve` makes a reservation to settle (None: when a limit counts a unit
         other than requests, also where it costs nothing yet, or a concurrency limit applies).
         """
         send = self.transport.send
@@ -230,7 +230,7 @@ class Limiter(Counters):
     def settle(self, reservation: str, actual: Mapping[str, int] | None = None) -> Settlement | None:
         """Settle a reservation with its actual use by unit (units that are not named: as reserved).
 
-        Gives back what was not used, to the windows that it was charged in and no others; charges what came on top,
+        Refunds what was not used, to the windows that it was charged in and no others; charges what came on top,
         even above a limit; releases concurrency slots. Idempotent: the first call counts, later ones get its answer.
         None for an unknown or expired reservation, and nothing is changed.
         """
@@ -254,7 +254,7 @@ class Limiter(Counters):
         return settlement.steps(self.keys, self._settle, reservation, dict(actual or {}), self._now(), reserved)
 
     def settle_call(self, reservation: str, actual: Mapping[str, int], reserved: Sequence[bytes]) -> Call:
-        """The script that settles a reservation whose counters are known, for whoever needs no answer."""
+        """The script that settles a reservation whose counters are known, for a caller that needs no answer."""
         return settlement.call(self.keys, self._settle, reservation, actual, self._now(), reserved)
 
     def _now(self) -> bytes:

@@ -38,7 +38,7 @@ class PackedLimit:
         self.since, self.until = codec.present(limit, now) if limit.algorithm == "calendar" else ALWAYS
         """From when to when, by our guess at the server's clock, the spec is true."""
         self.takes_slot = limit.algorithm == "concurrency" and limit.cost > 0
-        """Whether it gives a slot that must be given back."""
+        """Whether it occupies a slot that must be released."""
         self.reserves = self.takes_slot or (limit.algorithm != "concurrency" and limit.unit != "requests")
         """Whether it is to be settled: a slot, or a unit whose actual use is known later, even if it costs 0 ahead."""
 

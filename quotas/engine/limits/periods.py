@@ -54,4 +54,4 @@ def boundaries(period: str, timezone: str, now: int) -> Boundaries:
 
 
 _present: dict[tuple[str, str], Boundaries] = {}
-"""The period that was asked for last: nearly always the one that is asked for next."""
+"""The period of the last call: nearly always also that of the next one."""

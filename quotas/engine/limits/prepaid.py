@@ -1,13 +1,13 @@
 """Prepaid leases: blocks of units that are charged ahead and spent in memory, at memory speed.
 
 A block is an ordinary charge, so the sum that is spent by all processes can't exceed a limit, and a process that dies
-loses its block and no more. For the limit to hold in true windows too, a block is only good for as long as its charge
+loses its block and no more. For the limit to apply in true windows too, a block is only good for as long as its charge
 and its spending count alike: to the end of the window (fixed_window, calendar, sliding_window_counter) or of the
 sub-bucket (sliding_window: 1/60 of the window) that was charged, and never longer than `ttl`. A token bucket has no
 such boundary: what it admits may be spent up to `ttl` later. What is left is refunded to the window that it came from.
 
-The size of a block follows the observed rate, never takes more than 1/64 of what is left, and so shrinks to what is
-asked near the limit.
+The size of a block follows the observed rate, never takes more than 1/64 of what is left, and so shrinks to the
+requested size near the limit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a check asks: limits in order of report, and whether a reservation is needed."""
+"""A check's request: limits in order of report, and whether a reservation is needed."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Waiting for capacity: in order of arrival over all processes, with few round trips.
 
 A refused check enters the queue of the counter that refused it, with a ticket (`wait_queue`). Only the first waiter of a
-queue asks the limiter, and it sleeps until the exact time that the denial named; all others sleep until they are called.
+queue calls the limiter, and it sleeps until the exact time that the denial named; all others sleep until they are called.
 Of a process's waiters in one queue only the first one renews tickets, for all of them.
 
-    refused by A -> queue of A -> first in it -> asks -> allowed: dequeued, the next one is called
-                                                     -> refused by B: to the queue of B, positioned by its arrival
+    refused by A -> queue of A -> first in it -> checks -> allowed: dequeued, the next one is called
+                                                       -> refused by B: to the queue of B, positioned by its arrival
     a process dies -> its tickets expire within 3 s, and the others continue
     Redis is away  -> each process continues with its own waiters, in their order
 
@@ -28,7 +28,7 @@ from quotas.engine.keys import Keys
 from quotas.engine.types import Decision, Limit
 
 LONGEST_SLEEP = 1.0
-"""Seconds after which the first one asks again (capacity may come back early: a refund, a reset), and after which
+"""Seconds after which the first one tries again (capacity may come back early: a refund, a reset), and after which
 tickets are renewed."""
 EARLIER = 0.2
 """The same, where it waits for a slot: those nearly always come back before their lease ends."""
@@ -69,7 +69,7 @@ class Occupied:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask the limiter by the limits in force now. Reply: its decision."""
+    """Call the limiter with the limits in force now. Reply: its decision."""
 
     dry_run: bool = False
 
@@ -192,11 +192,11 @@ class Wait:
     now: Callable[[], float] = time.monotonic
 
     def steps(self) -> Generator[Step, Reply, Decision]:
-        """The way to the final decision. The driver makes the waiter leave the queue that it is in at the end.
+        """The steps to the final decision. The driver makes the waiter leave the queue that it is in at the end.
 
         Denied at once where waiting can't help within that time: an impossible cost, a limit of 0, or an earliest
         time that lies beyond it. Later arrivals don't overtake those who wait for the same counter; one whose time is
-        up before its turn asks once and takes what it gets.
+        up before its turn calls the limiter once and returns its decision.
         """
         counter = yield Occupied(list(self._counters()))
         assert counter is None or isinstance(counter, bytes)
@@ -243,7 +243,7 @@ class Wait:
         assert isinstance(reply, tuple)
         positions, first = reply
         for gone in self.queues.position(counter, waiters, positions):
-            yield Dequeue(counter, gone.ticket)  # it left while the server was asked, and was added again
+            yield Dequeue(counter, gone.ticket)  # it left during the call of the server, and was added again
         return first
 
     def _counters(self) -> dict[bytes, Limit]:

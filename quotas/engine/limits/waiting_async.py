@@ -1,6 +1,6 @@
 """Waiting for capacity on an event loop: performs the steps of `waiting` without a thread for each waiter.
 
-A waiter is a coroutine. Where its caller goes away it is cancelled: it leaves the queue, and a charge that was on its way
+A waiter is a coroutine. Where its caller goes away it is cancelled: it leaves the queue, and a charge that was in flight
 then is refunded.
 """
 
@@ -28,7 +28,7 @@ class Asking(Protocol):
         """The limits of the last question; before the first one, those in force."""
 
     async def check(self, *, dry_run: bool) -> Decision:
-        """Ask once, by the limits that are in force now; `dry_run` charges nothing."""
+        """Check once, by the limits that are in force now; `dry_run` charges nothing."""
 
     async def refund(self, decision: Decision) -> None:
         """Refund what an allowed decision has charged: its caller is gone."""
@@ -100,7 +100,7 @@ class AsyncWaitingChecks:
         return None
 
     async def _ask(self, asking: Asking) -> Decision:
-        """Ask, and charge; where the caller goes away meanwhile, what was charged is refunded."""
+        """Check, and charge; where the caller goes away meanwhile, what was charged is refunded."""
         asked = asyncio.ensure_future(asking.check(dry_run=False))
         try:
             return await asyncio.shield(asked)

@@ -27,7 +27,7 @@ if action == 'clear_cooldown' then
   if (s.cd and s.cd > now) or (s.sc and s.sc > now) or s.md or s.sus then changed = 1 end
   s.cd, s.ca, s.cw, s.cn, s.sc, s.sn, s.md = nil, nil, nil, nil, nil, nil, nil
   s.sus, s.tr, s.hits = nil, nil, nil
-  -- A quota that the provider states to be used up would hold it back just as well; the next answer states it anew.
+  -- A quota that the provider states to be used up would block it just as well; the next answer states it anew.
   for _, quotas in ipairs({s.q or {}, s.qn or {}}) do
     for unit, q in pairs(quotas) do
       if q.v and q.v < 1 then quotas[unit], changed = nil, 1 end

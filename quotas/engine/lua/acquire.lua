@@ -10,7 +10,7 @@
 -- include: acquire/charge.lua
 -- read-only: dry
 --
--- Admit one call for both sides: hold it against its caller's limits and give it one of the pool's accounts, or
+-- Admit one call for both sides: check it against its caller's limits and assign one of the pool's accounts, or
 -- neither. Either everything is charged or nothing is.
 --
 -- KEYS  1 the pool's state   2 the pool's statistics   3 the lease to write
@@ -22,12 +22,12 @@
 --          length of an index, most in flight per account at the start (-1: not limited)
 --       3  lease   4  id of the reservation, and of the slots of the caller's concurrency limits
 --       5  n specs of the caller's limits, then m specs of the account's limits (cells/cells.lua)
---       6  for a priority that waits early: the same m specs with the limits that hold for it; else ''
+--       6  for a priority that waits early: the same m specs with the limits that apply to it; else ''
 --       7  what the lease keeps for its settling: '<dddddddddd' cooldown default, cooldown max, failures, window,
 --          open_for, probes, floor, ceiling, initial, accounts (times in microseconds)
 --       8  per account '<dB' weight, enabled; '' if all are enabled and weigh 1
 --       9  msgpack {{units of the m limits, those per key marked 'k:'}, {unit = cost}, the model or ''}
---       10 share of a learned quota that holds for this priority ('<d')
+--       10 share of a learned quota that applies to this priority ('<d')
 --       11.. n index members
 -- Flags: 1 dry run with one line per account, 2 don't count skips, 4 reserve, 8 token, 16 key, 32 sticky, 64 pool,
 --        128 the pool is paused.

@@ -2,7 +2,7 @@
 -- include: cells/cells.lua
 -- read-only: dry
 --
--- Hold one request against all of its limits: either every limit is charged, or none is.
+-- Check one request against all of its limits: either every limit is charged, or none is.
 --
 -- KEYS  1..n       counters
 --       n+1..2n    indexes of recent subjects
@@ -26,7 +26,7 @@
 
 
 -- ARGV 2 unpacked, by its bytes: the same for all subjects of the same policies. Each spec comes with the table that
--- holds its state during a call.
+-- is for its state during a call.
 local plans, planned = {}, 0
 
 local function plan_of(packed)

@@ -1,7 +1,7 @@
 -- include: clock.lua
 -- include: cells/cells.lua
 --
--- Settle a reservation with what was really used: give back the rest, or charge what came on top.
+-- Settle a reservation with what was really used: refund the rest, or charge what came on top.
 --
 -- KEYS  1       the reservation's record
 --       2..     its counters, as its first line names them
@@ -13,7 +13,7 @@
 --       5       note to keep with the result (the caller's own words: units and actual use)
 --
 -- Returns nil for an unknown or expired reservation (nothing was changed), else the record's settled form:
--- '=' note '\n' '<d...' units given back per counter (negative: charged in addition). The first call counts; later
+-- '=' note '\n' '<d...' units refunded per counter (negative: charged in addition). The first call counts; later
 -- ones get the same answer. Extra charges may overdraw. Slots of concurrency limits are released in any case.
 
 -- at each call:

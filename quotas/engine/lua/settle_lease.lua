@@ -19,7 +19,7 @@
 --       5 the key's cooldown, or the lease again if it has none   6.. a counter per template, as the lease's first
 --       line names them
 -- ARGV  1 now in microseconds, or '' for the server's own time
---       2 '<dddBB' wait asked for by the provider and latency in microseconds (-1: not known), random 0..1,
+--       2 '<dddBB' wait that the provider requests and latency in microseconds (-1: not known), random 0..1,
 --         scope (0 account, 1 key, 2 pool, 3 model), whether the account's credential was refused (0 no, 1 perhaps:
 --         it may be about the request, 2 for certain); then, where they are known, 8 bytes that stand for the method
 --         and path of the request and 8 that stand for the request itself (a job, a call with all of its attempts);

@@ -4,7 +4,7 @@
 --       2       its leases: tickets by when they end
 -- ARGV  1       the ticket
 --
--- Returns the ticket that is first now, for its owner to be called; nil where nobody waits or somebody else was first.
+-- Returns the ticket that is first now, for its owner to be called; nil where the queue is empty or another ticket was first.
 --
 -- Example: FCALL wait_dequeue 2 {sl}:w:~h {sl}:w:~h:e a -> 'b'
 

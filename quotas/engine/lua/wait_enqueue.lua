@@ -1,7 +1,7 @@
 -- include: clock.lua
 --
 -- Enqueue or renew tickets in the queue of one counter: tickets in order of arrival, each with a
--- lease, so that a waiter that died holds up the others for no longer than that.
+-- lease, so that a waiter that died delays the others for no longer than that.
 --
 -- KEYS  1       the queue: tickets by their position
 --       2       its leases: tickets by when they end

@@ -1,6 +1,6 @@
 """Many coroutines, one connection: scripts for an event loop, without a thread per question.
 
-What is asked in one turn of the loop leaves in one write, and replies come back in the order of the questions. As in
+The commands of one turn of the loop leave in one write, and replies come back in the order of the commands. As in
 `transport`, nothing is repeated that the server may have run: where the connection ends or is silent for longer than
 the timeout, all who wait on it get LimiterUnavailable.
 
@@ -87,10 +87,10 @@ class Connection(asyncio.Protocol):
         self._out_size = 0
 
     def _look(self) -> None:
-        """End the connection where the oldest question has waited too long.
+        """End the connection where the oldest command has waited too long.
 
         Time is counted in ticks of this loop, each of which has read what there was to read: where the loop itself was
-        held up, the server is not blamed for it.
+        delayed, the server is not blamed for it.
         """
         self._watch = None
         self._ticks += 1
@@ -190,7 +190,7 @@ class Pipeline:
             connection.ask(pack(command))
 
     async def _open(self) -> Connection:
-        """One at a time; whoever comes meanwhile waits for the same one."""
+        """Open one at a time; calls that come meanwhile wait for the same one."""
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._connect())
             self._opening.add_done_callback(self._opened)
@@ -248,7 +248,7 @@ class Pipeline:
         return connection
 
     def close(self) -> None:
-        """End the connection; whoever still waits gets LimiterUnavailable."""
+        """End the connection; calls that still wait get LimiterUnavailable."""
         if self._connection is not None:
             self._connection.fail("closed")
             self._connection = None

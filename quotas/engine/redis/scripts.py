@@ -102,7 +102,7 @@ def _included(text: str, seen: set[str], script: str = "") -> str:
 def _scripts() -> dict[tuple[str, bool], Script]:
     """Every script in `lua/`, by name and whether it is the read-only form.
 
-    Nothing but `redis.register_function` is there while a library is loaded, so all is made at the first call.
+    Only `redis.register_function` exists while a library is loaded, so all is made at the first call.
     """
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(LUA.glob("*.lua"))}
     used = {name.removesuffix(".lua") for text in texts.values() for name in INCLUDE.findall(text)}

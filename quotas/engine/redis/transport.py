@@ -3,7 +3,7 @@
 redis-py opens, authenticates and selects; from there on this module packs with hiredis, writes and reads the socket
 itself (redis-py's own path costs as much as a whole check). It never repeats what the server may have run: not after
 a timeout, not after a lost connection. "Function not found", MOVED and LOADING answers mean that nothing was run; the
-first is answered by loading the library, MOVED by asking the cluster again, once.
+first is answered by loading the library, MOVED by sending to the cluster again, once.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ UNAVAILABLE = (
     "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY ", "NOREPLICAS", "NOQUORUM",
     "NOAUTH", "WRONGPASS", "NOPERM", "ERR max number of clients",
 )  # fmt: skip
-"""How the answers of a server begin that does not serve now: starting, full, a replica, locked. As good as none: what was
-asked has not been done, and the next try may be answered."""
+"""How the answers of a server begin that does not serve now: starting, full, a replica, locked. As good as none: the
+command was not executed, and the next try may be answered."""
 
 
 class ScriptError(Exception):

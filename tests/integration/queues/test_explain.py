@@ -133,7 +133,7 @@ def test_who_cancelled_what_ran_and_why_stays_explained(desk: Desk) -> None:
     row = fresh(job)
     assert (row.status, row.reason) == (Status.CANCELLED, "cancelled by key:ops: wrong customer, while it ran")
     steps = [(step.state, step.reason) for step in timeline(row)]
-    assert ("executing", "cancel asked for by key:ops: wrong customer") in steps
+    assert ("executing", "cancel requested by key:ops: wrong customer") in steps
     assert steps[-1] == ("cancelled", "cancelled by key:ops: wrong customer, while it ran")
 
 

@@ -160,7 +160,7 @@ def test_at_most_once_is_not_delivered_again(desk: Desk) -> None:
         assert (row.status, row.category) == (Status.DEAD, "lost")
         letter = DeadLetter.objects.get(job=job)
         assert (letter.category, letter.severity) == ("lost", "warning"), "the job is not to blame"
-        assert letter.error == "Its worker was lost, and it asked for at most one delivery."
+        assert letter.error == "Its worker was lost, and it is delivered at most once."
         assert [step.state for step in timeline(row)].count("dead") == 1
 
 

@@ -39,7 +39,7 @@ def test_a_file_goes_into_a_queue_that_holds_less_than_it(
 def test_a_queue_that_holds_none_is_no_use(desk: Desk, tmp_path: Path) -> None:
     desk.project()
     desk.queue("none", max_size=0)
-    with pytest.raises(CommandError, match="can hold 0 jobs"):
+    with pytest.raises(CommandError, match="has room for 0 jobs"):
         call_command("submit", written(tmp_path / "jobs.jsonl", 4, queue="none"), "--project", "acme")
     assert not Job.objects.exists()
 

@@ -1,13 +1,13 @@
 -- include: cells/cells.lua
 --
--- What a call asks for, unpacked from its arguments. A library.
+-- What a call requests, unpacked from its arguments. A library.
 
 -- What arguments say, by their bytes: the same for every call of one kind to one pool.
 local asks, asked_for = {}, 0
 local lists, listed_for = {}, 0
 
--- Units and costs of a call: the units of the templates, costs by unit, which units a configured limit holds, and the
--- reason of each; which model it asks for (nil: none was named) and whose learned quotas hold for it ('': those of calls
+-- Units and costs of a call: the units of the templates, costs by unit, which units a configured limit counts, and the
+-- reason of each; which model it requests (nil: none was named) and whose learned quotas apply to it ('': those of calls
 -- that name none); where its units in flight are counted; how much must be left of each template that it states no cost
 -- for.
 local function ask_of(packed)
@@ -28,7 +28,7 @@ local function ask_of(packed)
   return made
 end
 
--- Specs, each with a table that holds its state during a call.
+-- Specs, each with a table for its state during a call.
 local function specs_of(packed)
   local made = lists[packed]
   if made then return made end

@@ -30,7 +30,7 @@ local function learned()
     return q.v
   end
 
-  -- When the level is at least `need`; nil: now, or nobody knows. `need` is not above the bucket's capacity.
+  -- When the level is at least `need`; nil: now, or not known. `need` is not above the bucket's capacity.
   local function reached(q, level, need, now)
     if level + 1e-6 >= need then return nil end
     local till
@@ -68,7 +68,7 @@ local function learned()
     return reached(q, level, math.min(top, top * (1 - share) + cost), now)
   end
 
-  -- Charge a learned quota (a negative cost gives back).
+  -- Charge a learned quota (a negative cost refunds).
   local function take(q, cost, now)
     if q.b and now >= q.b then -- the first call after an explicit wait; those behind it go by the level again
       q.b = nil

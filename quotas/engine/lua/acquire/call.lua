@@ -1,11 +1,11 @@
--- The call under way: what its arguments and the stored states say. A chapter of acquire.lua.
+-- The present call: what its arguments and the stored states say. A chapter of acquire.lua.
 
 local NEVER = -1
 local LOOK_AGAIN = 1000000 -- while one call tries whether the accounts share a limit
 local UNUSED_FOR = 60000000
 local byte = string.byte
 
--- Facts of the call under way, for the functions below; each call sets all of them before it uses any.
+-- Facts of the present call, for the functions below; each call sets all of them before it uses any.
 local keys, now, n, m, size, strategy, life, initial, figures
 local keyed, paused, halted
 local trial_until -- while a shared limit is suspected and one call is out to try it: when to look again

@@ -38,7 +38,7 @@ local function acquire(chosen, probe, lease, args)
       tags = tags .. pack('<dd', tag1, tag2)
     end
   end
-  if s.nf == 0 then s.pe = nil end -- what was never settled is no longer on its way
+  if s.nf == 0 then s.pe = nil end -- what was never settled is no longer in flight
   s.nf = s.nf + 1
   local ends = flight_add(s, now, life * 1000)
   local on_its_way = s.pe or {}

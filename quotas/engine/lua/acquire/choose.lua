@@ -23,7 +23,7 @@ local function choose()
   local recently = now - life * 1000
   for i = 1, size do
     local raw, group, measure, its_turn = raws[i], 1, 0, 0
-    if plain and (not raw or byte(raw) == 0) then -- all is well with it: what `look` would say, without asking
+    if plain and (not raw or byte(raw) == 0) then -- all is well with it: what `look` would return, without the call
       local lu, nf = -1, 0
       if raw then
         its_turn, lu, nf = unpack_head('<ddd', raw, 2)

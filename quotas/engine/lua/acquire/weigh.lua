@@ -13,7 +13,7 @@ local function weigh_learned(a, q, unit, cost)
     if till == NEVER then a.impossible = true end
     forbid(a, unit, till)
   end
-  -- Both hold: the wait that is reported is the longer one.
+  -- Both apply: the wait that is reported is the longer one.
   local paused_till = share < 1 and learned().pause(q, cost, now, share)
   if paused_till then forbid(a, 'paused', paused_till) end
   if till or paused_till or not q.l then return end
@@ -67,7 +67,7 @@ local function weigh(i, only)
     a.cells[j] = st
     if st.impossible then a.impossible = true end
     if not st.allowed then forbid(a, asked.reasons[j], st.retry < 0 and NEVER or now + st.retry) end
-    if early[j] then -- both hold: the wait that is reported is the longer one
+    if early[j] then -- both apply: the wait that is reported is the longer one
       local soft = cell_read(keys[k + j], early[j], now, stored[before + j], early[j].state)
       cell_decide(soft, early[j], now, early[j].cost > 0 and early[j].cost or asked.least[j])
       if not soft.allowed then forbid(a, 'paused', soft.retry < 0 and NEVER or now + soft.retry) end

@@ -7,23 +7,23 @@
 --
 -- Cells: how one limit keeps its use, one table of plain functions per algorithm.
 --
--- A library, included by check.lua, settle.lua and whoever else has limits to charge. It has no KEYS and ARGV of its
+-- A library, included by check.lua, settle.lua and other scripts that charge limits. It has no KEYS and ARGV of its
 -- own. Everything is whole numbers in doubles (exact up to 2^53): units, and microseconds since the epoch.
 --
 -- A spec is a table (see spec_unpack, which reads the 50 bytes that wire.py packs, little-endian '<BBdddddd'):
 --   algo    1 sliding_window  2 sliding_window_counter  3 token_bucket  4 fixed_window  5 calendar  6 concurrency
 --   shadow  1 when the limit only reports
 --   limit   units per window; 0 refuses every cost but 0 (what is not limited has no cell)
---   cost    units asked
+--   cost    units to charge
 --   p1..p4  1, 2, 4: p1 = window
 --           3: p1 = capacity, refill = p2 units per p3 microseconds (in lowest terms)
 --           5: four ascending boundaries of periods, the present one being p2..p3
 --           6: p1 = how long a lease lives
 --
 -- cell_read(key, spec, now, value, into) -> state    writes nothing; `value` is what GET or MGET said of the key, where
---                                                    the caller has it (one MGET over all counters is the fast way;
+--                                                    the caller has it (one MGET over all counters is fastest;
 --                                                    it says false for a concurrency key, which is read apart);
---                                                    `into`: a table that only ever held states of this algorithm
+--                                                    `into`: a table that was only used for states of this algorithm
 -- cell_decide(state, spec, now, cost)                sets in the state:
 --     allowed, impossible (cost > capacity), used, remaining, retry (microseconds until this cost would pass,
 --     0 when it passes now, -1 never), reset (microseconds until whole again), stale (calendar: no boundary fits now),
@@ -32,7 +32,7 @@
 --     charges, decided or not (settling may overdraw), updates used, remaining and reset; the tags say where the
 --     charge went. `lease` is the id of the slot, and what a new counter's epoch is made of; '' where nothing is to be
 --     refunded, and no epoch is returned. With cost 0 nothing is written.
--- cell_refund(key, spec, now, amount, tag1, tag2, lease, value, epoch) -> units given back; uses spec.state where there
+-- cell_refund(key, spec, now, amount, tag1, tag2, lease, value, epoch) -> units refunded; uses spec.state where there
 --     is one; reads for itself where no value is given; never into a window that the charge was not in, never below
 --     zero. Where `epoch` is given, never into a counter that was cleared and begun anew since the charge.
 --
@@ -45,7 +45,7 @@
 --     cell_decide(state, spec, now, cost)
 --     if state.allowed then cell_write(KEYS[i], state, spec, now, cost, lease) end
 --
--- Specs may be kept between calls, and the tables that hold states may be used again: reading and deciding set every
+-- Specs may be kept between calls, and the tables of states may be used again: reading and deciding set every
 -- field anew that is read later. What an earlier call left in them is never looked at.
 --
 -- Clocks: when the server's time goes back, what was charged "in the future" counts as charged now (nothing is given

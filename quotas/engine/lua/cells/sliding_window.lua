@@ -1,7 +1,7 @@
 -- include: cells/arithmetic.lua
 --
 -- 1 sliding_window: a conservative ring of 60 sub-buckets. A charge counts from its sub-bucket until that
--- sub-bucket's END lies a whole window back, so no true window ever holds more than the limit, and a unit comes back
+-- sub-bucket's END lies a whole window back, so no true window ever contains more than the limit, and a unit comes back
 -- at most 1/60 of the window late. Value: '<Bddd' width, newest sub-bucket, total, count in the newest; the epoch; then the counts
 -- of those before it, oldest first, each of 2 or 8 bytes as the width says. While the newest stays the newest only the
 -- head is read and written.

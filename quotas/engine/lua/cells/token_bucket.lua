@@ -1,7 +1,7 @@
 -- include: cells/arithmetic.lua
 --
 -- 3 token_bucket: use drains at p2 units per p3 microseconds (GCRA seen from below: what is stored is what is
--- missing, so a changed burst or rate holds at once). The true deficit is used - rem / p3.
+-- missing, so a changed burst or rate applies at once). The true deficit is used - rem / p3.
 -- Value: '<ddddd' used, rem, p3, time, until when the key is kept at least; the epoch.
 local function token_bucket()
   local AT = 41
@@ -64,7 +64,7 @@ local function token_bucket()
       if lease == '' then return missing, now end
       return missing, now, epoch_of(st, AT, lease, now)
     end,
-    -- Without the charge the bucket would have gone on draining: what has drained since is not given back.
+    -- Without the charge the bucket would have continued to drain: what has drained since is not refunded.
     refund = function(key, st, spec, now, amount, deficit, time)
       local q, r = muldiv(now > time and now - time or 0, spec.p2, spec.p3)
       local back = deficit - q - (r > 0 and 1 or 0)

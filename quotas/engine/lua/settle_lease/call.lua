@@ -7,7 +7,7 @@ local NO_MARK = string.rep('\0', 8)
 -- Where the charges of the call were made, by template.
 local tag1, tag2 = {}, {}
 
--- The call under way: one table for all calls, so that none has to make it. Each call sets every field; those that are
+-- The present call: one table for all calls, so that none has to make it. Each call sets every field; those that are
 -- not known yet are false.
 local the_call = {}
 

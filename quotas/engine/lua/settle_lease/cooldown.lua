@@ -33,7 +33,7 @@ local function lengthened(ended, wait)
   return math.min(most, math.ceil((wait < most and wait or most) * (1 + 0.1 * ended.random)))
 end
 
--- The model was refused: the account's others may be asked for.
+-- The model was refused: the account's other models may be requested.
 local function cool_model(ended)
   local wait = ended.hint >= 0 and ended.hint or (ended.category == 'quota_exhausted' and 5 or 1) * ended.default
   ended.cooldown = refuse_model(ended.state, ended.by_model, ended.now + lengthened(ended, wait), ended.now)
@@ -53,7 +53,7 @@ local function cool_key(ended, key)
   if not s.ks or now - s.ks > 10000000 then s.ks, s.kc = now, 0 end
   s.kc = s.kc + 1
   if s.kc >= 5 and ended.others > 0 and s.kc > ended.others then
-    -- the wait of the key holds for the account too
+    -- the wait of the key applies to the account too
     ended.scope, s.kc = 0, 0
     if ended.hint < 0 then ended.wait = ended.default end
   end

@@ -19,7 +19,7 @@ local function learn(ended, names, figures)
   ended.about, ended.fresh = about, fresh
 end
 
--- A wait that the provider asks for outranks the reset that came with it: what was used up is unknown again from then on.
+-- A wait that the provider requests outranks the reset that came with it: what was used up is unknown again from then on.
 local function store_learned(ended)
   local s, fresh, about, costs, resource = ended.state, ended.fresh, ended.about, ended.costs, ended.resource
   if not fresh then return end

@@ -62,7 +62,7 @@ local function note_refusal(ended, till)
       local shared = math.min(suspected.till, now + most)
       if not pool.cd or shared > pool.cd then pool.cd = shared end
       pool.sus, pool.tr, pool.hits = nil, nil, nil
-    elseif count >= size and size >= 2 then -- nobody is left to try: each cools down for itself
+    elseif count >= size and size >= 2 then -- no account is left to try: each cools down for itself
       if not (pool.all and pool.all > now) then ended.transition, pool.all = 'pool_limited', now + ended.cooldown end
     elseif not suspected and size > 2 and count >= threshold and low > 0 and high - low <= SAME_MOMENT then
       pool.sus = {till = high, at = now, of = {}}

@@ -6,7 +6,7 @@ local function actual_of(ended, unit, cost)
   return used and used[unit] or ended.unused and (ended.never or unit ~= 'requests') and 0 or cost
 end
 
--- Charge quotas what the call used beyond what was reserved; give back what it did not use.
+-- Charge quotas what the call used beyond what was reserved; refund what it did not use.
 local function correct(quotas, ended)
   local costs, now = ended.costs, ended.now
   for unit, cost in pairs(costs) do

@@ -271,7 +271,7 @@ def test_rows_of_pool_limits_are_kept_where_only_the_limit_changes() -> None:
         ("cost: {requests: 5}", "cost: {}", 11, "units"),
         ("http://127.0.0.1:9100", "http://user:word@127.0.0.1:9100", 12, "credential"),
         ("http://127.0.0.1:9100", "ftp://127.0.0.1", 12, "address"),
-        ("Bearer {credential}", "Bearer secret", 12, "must hold {credential}"),
+        ("Bearer {credential}", "Bearer secret", 12, "must contain {credential}"),
         ("    provider: sim\n", "    provider: nobody\n", 15, "no provider 'nobody'"),
         ("strategy: health  ", "strategy: luck  ", 16, "must be one of"),
         ("floor: 1, ceiling: 16", "floor: 5, ceiling: 16", 18, "floor ≤ initial"),
