@@ -31,7 +31,7 @@ _unsettled: deque[Settlement] = deque(maxlen=10_000)
 
 
 def settle_engine(ended: Sequence[Ended]) -> list[Ended]:
-    """Settle the leases and reservations of deliveries that ended. Returns the deliveries, with what settling tells about
+    """Settle the leases and reservations of deliveries that ended. Returns the deliveries, with what settling reports about
     their retries.
 
     Both calls are idempotent. While Redis is away the job's own end does not wait; `retry_unsettled` does it later.

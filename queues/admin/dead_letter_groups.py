@@ -43,7 +43,7 @@ def groups(model_admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> HttpResponse:
-    """First asks, with the count; then replays in the background what was there when it asked."""
+    """First a confirmation with the count; then replays in the background the letters that existed at that time."""
     if not model_admin.has_operate_permission(request):
         raise PermissionDenied
     rows: Any = model_admin.get_queryset(request).filter(handled_at=None, fingerprint=fingerprint)

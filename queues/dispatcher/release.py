@@ -42,7 +42,7 @@ def lane_for(candidate: Candidate) -> str:
 def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int]) -> list[Granted]:
     """Mark `granted` as on the belt and put them there. `workers` counts worker processes by lane.
 
-    Returns those that were no longer ready (cancelled meanwhile): the caller gives their admissions back. Raises
+    Returns those that were no longer ready (cancelled meanwhile): the caller releases their admissions. Raises
     `LeadershipLost`; nothing is written then.
     """
     parcels = list(_parcels(granted, workers))

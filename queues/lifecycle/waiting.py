@@ -17,7 +17,7 @@ from queues.states import GroupKey, Stage, Status
 
 
 def new_job(*, held: str, not_before: datetime | None, **fields: Any) -> Job:
-    """A job that is no row yet. `held`: why it waits for other jobs; empty if it does not."""
+    """A job that is no row yet. `held`: the reason for stage HELD (it waits for other jobs); empty for another stage."""
     fields |= {
         "status": Status.PENDING,
         "stage": Stage.HELD if held else Stage.SCHEDULED if not_before else Stage.READY,

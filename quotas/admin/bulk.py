@@ -28,7 +28,7 @@ class BulkForm(forms.Form):
 
 
 class CutOff(forms.Form):
-    """The highest primary key when the question was asked."""
+    """The highest primary key when the page was shown."""
 
     newest = forms.IntegerField(min_value=0)
 
@@ -140,7 +140,7 @@ def _cut(request: HttpRequest, rows: QuerySet[Any], chosen: QuerySet[Any], form:
         return rows, chosen, form, 0
     cut_off = CutOff(request.POST)
     newest = cut_off.cleaned_data["newest"] if cut_off.is_valid() else _newest(chosen)
-    if form.is_bound and not cut_off.is_valid():  # not from our page: ask
+    if form.is_bound and not cut_off.is_valid():  # not from our page: show it
         form = BulkForm()
     return rows.filter(pk__lte=newest), chosen.filter(pk__lte=newest), form, newest
 

@@ -193,7 +193,7 @@ class BlocksView(ApiView):
 
 
 class BlockView(ApiView):
-    """Give a block back: what was not spent is refunded."""
+    """Return a block: what was not spent is refunded."""
 
     scopes = {"DELETE": "check"}
 

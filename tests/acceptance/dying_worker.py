@@ -53,7 +53,7 @@ def main() -> None:
             super().ended(item)
 
     def die(ended: Any, worker: str) -> None:
-        """In place of the write. What the worker starts meanwhile, it may have started in any crash."""
+        """Replaces the write. What the worker starts meanwhile, it may have started in any crash."""
         time.sleep(0.5)
         print("dead", f"{time.time():.3f}", *ends, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -56,7 +56,7 @@ def stubborn(job: Any, seconds: float = 60.0) -> None:
 
 @task(name="t.once", delivery="at_most_once")
 def once(job: Any, seconds: float = 30.0) -> None:
-    """Asks for one delivery at most."""
+    """Is delivered at most once."""
     note("once", f"{job.id} {job.attempt}")
     sleep.function(job, seconds)
 
@@ -69,13 +69,13 @@ def counted(job: Any) -> None:
 
 @task(name="t.settled", settle="before_next")
 def settled(job: Any) -> None:
-    """The same; its end is written before another job takes its place."""
+    """The same; its end is written before another job takes its slot."""
     note("counted", job.id)
 
 
 @task(name="t.once_counted", delivery="at_most_once")
 def once_counted(job: Any) -> None:
-    """The same, and it asks for one delivery at most."""
+    """The same, delivered at most once."""
     note("counted", job.id)
 
 
@@ -170,7 +170,7 @@ def untidy(job: Any) -> None:
 
 @task(name="t.rows")
 def rows(job: Any) -> int:
-    """Asks SQL."""
+    """Reads SQL."""
     from quotas.models import Project
 
     return Project.objects.count()
@@ -178,7 +178,7 @@ def rows(job: Any) -> int:
 
 @task(name="t.arows")
 async def arows(job: Any) -> int:
-    """Asks SQL from a loop."""
+    """Reads SQL from a loop."""
     from quotas.models import Project
 
     return await Project.objects.acount()
@@ -192,7 +192,7 @@ def segfault(job: Any) -> None:
 
 @task(name="t.hungry")
 def hungry(job: Any, megabytes: int = 2000) -> None:
-    """Poison: takes memory and never gives it back."""
+    """Poison: takes memory and never frees it."""
     kept = []
     for _ in range(megabytes // 8):
         kept.append(bytearray(os.urandom(1024)) * 8192)
@@ -207,7 +207,7 @@ def mark(job: Any, name: str) -> None:
 
 
 def _die_before_the_kick() -> None:
-    """In a web process of a test that asks for it: dead between the commit of a submit and the dispatcher's kick."""
+    """In a web process of a test that requests it: killed between the commit of a submit and the dispatcher's kick."""
     from queues.lifecycle import perform
 
     real = perform.notify

@@ -30,7 +30,7 @@ LONG = 20.0
 
 @pytest.fixture(params=BOTH)
 def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
-    """An instance whose data directory is a small disk of its own; in the separate shape that holds its logs only."""
+    """An instance whose data directory is a small disk of its own; in the separate shape that has its logs only."""
     environ = {"SLUICE_TASK_MODULES": "tests.acceptance.tasks", "ACCEPTANCE_SCRATCH": "/tmp"}
     with ExitStack() as stack:
         if request.param == SEPARATE:

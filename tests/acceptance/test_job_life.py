@@ -63,7 +63,7 @@ def test_a_known_limit_costs_no_attempt_and_many_workers_keep_it(shared: Deploym
     jobs = sorted((product.job(uid) for uid in ids), key=lambda job: job["started_at"])
     assert all(len(job["attempts"]) == 1 for job in jobs)
     for one, following in zip(jobs, jobs[1:], strict=False):
-        assert one["finished_at"] <= following["started_at"], "one at a time, whoever runs it"
+        assert one["finished_at"] <= following["started_at"], "one at a time, on any worker"
 
 
 # Retries

@@ -181,7 +181,7 @@ def test_a_worker_that_is_asked_to_stop_returns_what_it_cannot_finish() -> None:
             for attempt in one.product.get(f"jobs/{row['id']}")["attempts"]
         ]
         assert attempts.count("succeeded") == 120
-        assert "lost" in attempts, "it had unfinished jobs when it was asked to stop"
+        assert "lost" in attempts, "it had unfinished jobs when it had to stop"
 
 
 # The command

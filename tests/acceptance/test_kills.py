@@ -1,4 +1,4 @@
-"""Processes that are killed, stopped and asked to end: no job is lost or runs twice, no slot stays in use.
+"""Processes that are killed, stopped and terminated: no job is lost or runs twice, no slot stays in use.
 
 The normal tier has each failure once and small, on one embedded instance; the long one at full size in both shapes.
 """
@@ -152,7 +152,7 @@ PLACES = 3
 
 
 def _die_unwritten(deployment: Deployment, type: str, kills: int, jobs: int) -> None:
-    """Workers with `PLACES` places kill themselves when the first ends are to be written."""
+    """Workers with `PLACES` slots kill themselves when the first ends are to be written."""
     once, in_groups = type == "t.once_counted", type == "t.counted"
     counted = deployment.scratch / "counted"
     counted.unlink(missing_ok=True)
@@ -167,7 +167,7 @@ def _die_unwritten(deployment: Deployment, type: str, kills: int, jobs: int) -> 
         )  # fmt: skip
         assert dying.returncode == 0 and dying.stdout.startswith("dead "), (number, dying.stdout, dying.stderr[-2000:])
         ends = dying.stdout.split()[2:]
-        assert ends and (in_groups or len(ends) <= PLACES), "no place was taken by another job before the write"
+        assert ends and (in_groups or len(ends) <= PLACES), "no slot was taken by another job before the write"
         ended += ends
     uids = {str(pk): uid for pk, uid in deployment.rows("SELECT id, uid FROM queues_job")}
     unwritten = {uids[pk] for pk in ended}
@@ -186,7 +186,7 @@ def _die_unwritten(deployment: Deployment, type: str, kills: int, jobs: int) -> 
     assert_all_ended_once(deployment, ids, dead=dead)
 
 
-# Stopped, and asked to stop
+# Frozen, and terminated
 
 
 @pytest.mark.long
@@ -259,7 +259,7 @@ def _sigterm(deployment: Deployment, jobs: int, times: int, grace: str) -> None:
         assert_all_ended_once(deployment, ids)
     handed_back = sum(one.error.startswith("Its worker stopped") for one in attempts(deployment, ids))
     print(f"{times} SIGTERMs among {jobs} jobs: {handed_back} handed back")
-    assert handed_back > 0, "it had unfinished jobs when it was asked to stop"
+    assert handed_back > 0, "it had unfinished jobs when it had to stop"
     assert charged(deployment, ids) == 0
 
 

@@ -153,7 +153,7 @@ def test_many_checks_in_one_call_and_blocks_to_spend_in_memory(product: Product)
     ask = {"project": "blocks", "user": "lessee", "units": 80, "ttl": 60}
     blocks = [product.call("POST", "limits/leases", ask) for _ in range(3)]
     assert [block.status_code for block in blocks] == [201, 201, 429]
-    assert [block.json()["units"] for block in blocks[:2]] == [80, 20], "near the limit fewer than asked"
+    assert [block.json()["units"] for block in blocks[:2]] == [80, 20], "near the limit fewer than requested"
     lease = blocks[0].json()["id"]
     returned = product.call("DELETE", f"limits/leases/{lease}", {"spent": 30})
     assert returned.json() == {"id": lease, "spent": 30, "refunded": 50}

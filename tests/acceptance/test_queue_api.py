@@ -281,7 +281,7 @@ def test_a_job_follows_a_batch(product: Product) -> None:
 
 
 def test_a_recurring_job_runs_once_per_tick(shared: Deployment) -> None:
-    # Due since the last full minute, so that nobody has to wait for the next one.
+    # Due since the last full minute, so that the test need not wait for the next one.
     ticks = shared.scratch / "ticks"
     if not ticks.exists():
         minute = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:00")

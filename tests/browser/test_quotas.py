@@ -122,7 +122,7 @@ def test_a_hidden_page_and_a_slow_server_are_asked_no_more(visit: Open, day: Day
 
     page.route("**/admin/live/pulse*", hold)
     page.wait_for_timeout(4_500)
-    assert len(asked) == 1, "while one request is under way, none is added"
+    assert len(asked) == 1, "while one request is in progress, none is added"
     held[0].continue_()
     page.unroute("**/admin/live/pulse*")
     page.wait_for_load_state("networkidle")
@@ -131,7 +131,7 @@ def test_a_hidden_page_and_a_slow_server_are_asked_no_more(visit: Open, day: Day
     hidden: list[str] = []
     page.on("request", lambda request: hidden.append(request.url))
     page.wait_for_timeout(3_000)
-    assert hidden == [], "nobody looks at it"
+    assert hidden == [], "the page is hidden"
     page.evaluate("Object.defineProperty(document, 'hidden', {value: false, configurable: true})")
     with page.expect_request("**/admin/live/pulse*", timeout=5_000):
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

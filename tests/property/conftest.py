@@ -1,4 +1,4 @@
-"""Real servers for the property tests, and no shrinking unless it is asked for: `--hypothesis-profile=shrink`."""
+"""Real servers for the property tests, and no shrinking unless it is turned on: `--hypothesis-profile=shrink`."""
 
 from hypothesis import Phase, settings
 

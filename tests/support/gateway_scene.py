@@ -53,7 +53,7 @@ class Scene:
         return list(answer.json()["results"])
 
     def recent(self, answer: httpx.Response) -> dict[str, Any]:
-        """The recent call that an answer belongs to, as soon as it is there."""
+        """The recent call that an answer belongs to, as soon as it is recorded."""
         wanted = answer.headers["sluice-request-id"]
         found: list[dict[str, Any]] = []
 

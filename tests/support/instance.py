@@ -87,7 +87,7 @@ class Instance:
         return "\n".join(self.lines[-80:])
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 60.0) -> int:
-        """Ask it to end; its exit status."""
+        """Terminate it; its exit status."""
         assert self.process is not None
         self.family()
         self.process.send_signal(number)

@@ -20,7 +20,7 @@ from tests.support.valkey import free_port, wait_for
 
 
 def postgres_binaries() -> Path | None:
-    """The directory that holds `initdb` and `postgres`: the newest of Debian's, else what is on the path."""
+    """The directory of `initdb` and `postgres`: the newest of Debian's, else what is on the path."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     found = str(debian[-1]) if debian else shutil.which("initdb")
     return Path(found).parent if found else None

@@ -13,7 +13,7 @@ from tests.support.postgres import Cluster, run_cluster
 from tests.support.valkey import Server, run_server
 
 SEPARATELY = os.environ.get("SLUICE_TEST_SHAPE") == "separate"
-"""Asked for from outside: every instance that the tests start stands on servers of its own."""
+"""Set from outside: every instance that the tests start stands on servers of its own."""
 
 
 @contextmanager

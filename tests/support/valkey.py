@@ -125,7 +125,7 @@ def _answers(port: int) -> bool:
 
 
 def wait_for(condition, timeout: float = 15.0) -> None:  # type: ignore[no-untyped-def]
-    """Wait until the condition holds; fail after the deadline."""
+    """Wait until the condition is true; fail after the deadline."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:

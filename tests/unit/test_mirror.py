@@ -1,4 +1,4 @@
-"""Tests mirror the packages: whoever knows a module finds its tests, and the other way round."""
+"""Tests mirror the packages: each module's tests have the module's path, and vice versa."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Accounts:
         return request if turn == 0 else replace(request, pool=request.fallbacks[turn - 1])
 
     def plan(self, pool: PoolSpec) -> PackedPool:
-        """The pool prepared for the scripts; kept for as long as the same object is asked for."""
+        """The pool prepared for the scripts; kept for as long as the same object is passed."""
         return self._calls.plan(pool)
 
     # -- settling ------------------------------------------------------------------------------------------------

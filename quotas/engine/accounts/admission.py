@@ -92,7 +92,7 @@ class AdmissionCalls:
         self._plans: OrderedDict[int, PackedPool] = OrderedDict()
 
     def plan(self, pool: PoolSpec) -> PackedPool:
-        """The pool prepared for the scripts; kept for as long as the same object is asked for."""
+        """The pool prepared for the scripts; kept for as long as the same object is passed."""
         known = self._plans.get(id(pool))
         if known is None or known.pool is not pool:
             known = self._plans[id(pool)] = PackedPool(pool, self.keys)

@@ -13,7 +13,7 @@
 -- include: settle_lease/breaker.lua
 -- include: settle_lease/concurrency.lua
 --
--- End a call through a lease: give its slot back, correct what it was charged, and learn from how it went.
+-- End a call through a lease: release its slot, correct what it was charged, and learn from how it went.
 --
 -- KEYS  1 the lease   2 the account's state   3 the pool's state   4 the pool's statistics
 --       5 the key's cooldown, or the lease again if it has none   6.. a counter per template, as the lease's first

@@ -95,7 +95,7 @@ def test_a_killed_process_leaves_no_slot_and_charges_nothing_twice() -> None:
         killed = asyncio.run(kill())
         assert outcomes["200"] == STREAMS and outcomes["broken"] == STREAMS and not outcomes["whole"]
         simulator.faults()
-        # The next process serves, as soon as it is there and a slot is free again.
+        # The next process serves, as soon as it listens and a slot is free again.
         wait_until(lambda: _serves(url, key), LEASE + 15, lambda: f"{in_flight(instance)} in flight")
         left = LEASE + 5 - (time.monotonic() - killed)
         wait_until(lambda: in_flight(instance) == 0, max(left, 1), lambda: f"{in_flight(instance)} in flight")

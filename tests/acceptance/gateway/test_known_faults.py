@@ -251,7 +251,7 @@ def test_odd_chunks_are_read_as_written_or_refused(scene: Scene, body: bytes) ->
 
 
 def test_a_body_above_the_limit_is_refused_while_it_is_sent(scene: Scene) -> None:
-    """In chunks nobody knows its size before; the account is not blamed."""
+    """In chunks its size is not known before; the account is not blamed."""
     part = b"y" * 1_000_000
     errors = scene.account("raw")["errors"].get("network", 0)
     with httpx.Client(timeout=30) as client:

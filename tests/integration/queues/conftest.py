@@ -36,7 +36,7 @@ def fail(job: Any, category: str = "server", retry_after: float | None = None) -
 
 @task(name="test.once", delivery="at_most_once")
 def once(job: Any) -> None:
-    """Asks for one delivery at most."""
+    """Is delivered at most once."""
 
 
 @task(name="test.secret", redact=("token",))

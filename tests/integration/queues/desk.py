@@ -73,7 +73,7 @@ class Worker:
         return claimed
 
     def settle(self, claimed: Iterable[Claimed] | None = None, result: RunResult = OK) -> int:
-        """End what it holds; returns how many were still its own."""
+        """End its deliveries; returns how many were still its own."""
         items = list(self.claimed_jobs if claimed is None else claimed)
         self.claimed_jobs = [item for item in self.claimed_jobs if item not in items]
         ended = [Ended(item, result) for item in items]
@@ -81,7 +81,7 @@ class Worker:
         return settle(ended, self.name) if ended else 0
 
     def run(self, claimed: Iterable[Claimed] | None = None) -> None:
-        """Really do what it holds."""
+        """Really run its deliveries."""
         for item in list(self.claimed_jobs if claimed is None else claimed):
             self.settle([item], perform(item))
 
@@ -206,7 +206,7 @@ class Desk:
             self.skip(4.0)
 
     def reconcile_renewing(self, worker: Worker) -> None:
-        """The same, while this worker goes on renewing what it holds."""
+        """The same, while this worker continues to renew its claims."""
         reconciler = Reconciler()
         for _ in range(8):
             worker.beat()

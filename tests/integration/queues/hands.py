@@ -23,12 +23,12 @@ class Hands:
         self.completer.start()
 
     def start(self) -> None:
-        """Dispatch, claim and begin what waits."""
+        """Dispatch, claim and begin waiting jobs."""
         self.desk.cycle()
         self.threads.start(self.worker.claim())
 
     def run(self, job: Job, seconds: float = 20.0) -> Job:
-        """Begin what waits, and wait for the end of this attempt of `job`; the job as it is then."""
+        """Begin waiting jobs, and wait for the end of this attempt of `job`; the job as it is then."""
         self.start()
         wait_until(lambda: fresh(job).stage not in (Stage.BELT, Stage.RUNNING, Stage.READY), seconds)
         return fresh(job)

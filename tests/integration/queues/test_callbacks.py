@@ -181,7 +181,7 @@ def test_addresses_that_are_refused(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://a..b/", "http://127.0.0.1:9/\x7f", "http://\u2603.invalid/"])
 def test_an_address_that_cannot_be_asked_for_is_given_up_like_any_other(project: Project, url: str) -> None:
-    """Taken in from Python, where nobody looks at it, or before such were refused."""
+    """Accepted from Python, where it is not checked, or before such were refused."""
     ended_job(url)
     assert outbox.send_due() == 1
     callback = Callback.objects.get()

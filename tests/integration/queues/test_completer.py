@@ -1,4 +1,4 @@
-"""One delivery that can't be written holds up no other."""
+"""One delivery that can't be written delays no other."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def converges(story: Story, name: str, arrange: Callable[[], Any], act: Callable
 
 
 def test_submit(desk: Desk) -> None:
-    """The caller who got no answer asks again under the same key, as recovery does here."""
+    """The caller who got no answer repeats the request under the same key, as recovery does here."""
     story = Story(desk)
 
     def arrange() -> dict[str, Any]:

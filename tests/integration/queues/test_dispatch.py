@@ -138,7 +138,7 @@ def test_high_overtakes_ten_thousand_low(desk: Desk) -> None:
     worker.claim()
     worker.run()
     desk.cycle(anew=False)
-    assert high.pk in on_belt(), "with the first place that is free"
+    assert high.pk in on_belt(), "with the first slot that is free"
 
 
 def test_low_priority_is_not_starved(desk: Desk) -> None:
@@ -156,11 +156,11 @@ def test_low_priority_is_not_starved(desk: Desk) -> None:
     raise AssertionError("it did not start among the first 60")
 
 
-# One does not hold up another
+# One does not delay another
 
 
 def test_one_blocked_chat_holds_up_no_other(desk: Desk) -> None:
-    """A policy on a custom key: the first chat's is used up for a minute, 999 others go on."""
+    """A policy on a custom key: the first chat's is used up for a minute, 999 others continue."""
     desk.policy("chat", "custom", 1, key_name="chat", window=60.0)
     desk.submit(50, keys={"chat": "busy"})
     others = [{"type": "test.echo", "keys": {"chat": f"c{number}"}} for number in range(999)]
@@ -173,7 +173,7 @@ def test_one_blocked_chat_holds_up_no_other(desk: Desk) -> None:
 
 
 def test_many_blocked_chats_hold_up_nobody_behind_them(desk: Desk) -> None:
-    """More of them than the dispatcher asks for in one round."""
+    """More of them than the dispatcher draws in one round."""
     desk.policy("chat", "custom", 1, key_name="chat")
     for number in range(150):
         desk.submit(2, keys={"chat": f"c{number}"})
@@ -200,7 +200,7 @@ def test_a_chat_limited_on_its_account_holds_up_no_other(desk: Desk) -> None:
 
 
 def test_a_refused_model_holds_up_no_other_one(desk: Desk) -> None:
-    """A 429 about one of the provider's models: jobs that ask for another go on, behind it in the same queue."""
+    """A 429 about one of the provider's models: jobs that request another continue, behind it in the same queue."""
     desk.pool("llm")
     bodies = [{"model": name} for name in ("large", "large", "small", "small")]
     jobs = [
@@ -300,7 +300,7 @@ def rounds_until_started(desk: Desk, worker: Worker, wanted: list[Job]) -> list[
 
 @pytest.mark.parametrize("many", [3000, pytest.param(20_000, marks=pytest.mark.long)])
 def test_twenty_jobs_behind_thousands_wait_twice_as_long_at_most(desk: Desk, many: int) -> None:
-    """Than on an idle system, that is: half of the places are theirs from the first round on."""
+    """Than on an idle system, that is: half of the slots are theirs from the first round on."""
     desk.pool("llm", concurrency_initial=1000)
     worker = desk.worker(places=10)
     idle = rounds_until_started(desk, worker, desk.submit(20, project="b", **CALL))
@@ -430,7 +430,7 @@ def test_a_pool_that_was_taken_away(desk: Desk) -> None:
     assert (fresh(job).stage, fresh(fine).stage) == (Stage.READY, Stage.BELT)
     desk.pool("llm")
     desk.cycle()
-    assert fresh(job).stage == Stage.BELT, "it is there again"
+    assert fresh(job).stage == Stage.BELT, "it is back on the belt"
 
 
 # Accounts and leases
@@ -454,7 +454,7 @@ def test_what_was_reserved_is_given_back_when_a_release_finds_the_job_gone(desk:
 
 
 def test_what_was_given_back_is_charged_when_it_is_admitted_after_all(desk: Desk) -> None:
-    """Behind a job that has to wait, smaller ones of its lane are admitted and given back."""
+    """Behind a job that has to wait, smaller ones of its lane are admitted and released."""
     policy = desk.policy("tokens", "project", 100, unit="tokens")
     desk.pool(limits=[{"unit": "tokens", "algorithm": "fixed_window", "limit": 1000, "window": 3600.0}])
     jobs = [desk.submit(user="u", cost={"tokens": cost}, **CALL)[0] for cost in (60, 70, 30)]

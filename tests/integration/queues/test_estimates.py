@@ -1,4 +1,4 @@
-"""Jobs that state no cost: what is estimated for them, what holds them, what they are charged in the end."""
+"""Jobs that state no cost: what is estimated for them, what blocks them, what they are charged in the end."""
 
 from __future__ import annotations
 

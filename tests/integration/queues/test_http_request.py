@@ -36,10 +36,10 @@ def test_a_refused_credential_does_not_end_the_job_while_another_account_is_in_s
     assert (result.outcome, result.category, result.counted) == ("failed", "auth", False)
     fate = decide(Job(delivery_mode="at_most_once"), result, clock.now(), cancelled=False)
     assert (fate.stage, fate.status, fate.final) == (Stage.READY, Status.PENDING, False)
-    assert refused(pool, 403).counted, "that is about what was asked for"
+    assert refused(pool, 403).counted, "that is about the request"
 
     account_actions.disable(pool.accounts.order_by("pk")[1], actor="test", reason="gone")
-    assert refused(pool).counted, "nobody is left"
+    assert refused(pool).counted, "no account is left"
 
     pool.fallback = [make_pool("spare", accounts=1).name]
     pool.save()

@@ -30,7 +30,7 @@ local = threading.local()
 
 @pytest.fixture
 def worker(desk: Desk) -> Iterator[Hands]:
-    """One place, so that one job follows the other in it."""
+    """One slot, so that one job follows the other in it."""
     with hands(desk, places=1) as made:
         yield made
 
@@ -99,7 +99,7 @@ def test_what_a_task_sets_reaches_no_other_job(desk: Desk, worker: Hands, type_o
 
 
 def test_what_a_task_of_ours_finds_is_clean_too(desk: Desk, worker: Hands, type_of: Any) -> None:
-    """In the thread of a place itself, where no user's code runs: its context is fresh all the same."""
+    """In the thread of a slot itself, where no user's code runs: its context is fresh all the same."""
     type_of("test.seen")(lambda job: seen())
     kind: Any = registry.get("test.seen")
     kind.trusted = True

@@ -1,4 +1,4 @@
-"""Rules that several parts share have one place: events of requeued jobs, live workers, the clock of group waits."""
+"""Rules that several parts share have one definition: events of requeued jobs, live workers, the clock of group waits."""
 
 from __future__ import annotations
 

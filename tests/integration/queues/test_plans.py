@@ -95,7 +95,7 @@ def plans() -> Iterator[Plans]:
 def holds(act: Callable[[], Any]) -> None:
     with plans() as found:
         act()
-    assert found.seen, "it asked for no job at all"
+    assert found.seen, "it read no job at all"
     assert not found.whole, "\n\n".join(found.whole)
 
 

@@ -1,4 +1,4 @@
-"""What a caller was promised goes on to hold: answers by key, contents of callbacks, totals of batches."""
+"""What a caller was promised stays true: answers by key, contents of callbacks, totals of batches."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_bulk_whose_process_died_is_written_by_the_dispatcher(desk: Desk, monk
     with pytest.raises(QueueFull):
         submit_specs(project, bulk(101, queue="small"))
     intake.finish_orphans(clock.now())
-    assert not Job.objects.exists(), "its process may still be at it"
+    assert not Job.objects.exists(), "its process may still run it"
     for _ in range(2):
         intake.finish_orphans(clock.now() + timedelta(seconds=6))
     assert not IntakePart.objects.exists()
@@ -415,7 +415,7 @@ def test_what_others_wait_for_stays(desk: Desk, settings: Any) -> None:
     assert Job.objects.filter(pk=done.pk).exists()
     cancel.cancel(other.pk, actor="test")
     prune(clock.now())
-    assert not Job.objects.exists(), "the one that waited was cancelled, and nobody waits any more"
+    assert not Job.objects.exists(), "the one that waited was cancelled, and no job waits any more"
 
 
 # How callbacks share the sender's threads
@@ -435,7 +435,7 @@ def test_a_receiver_is_the_same_in_every_spelling(one: str, other: str) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """A port at which every address of this machine's own network is called and nobody ever answers."""
+    """A port at which every address of this machine's own network is called and no server ever answers."""
     with socket.create_server(("0.0.0.0", 0), backlog=512) as listening:
         yield listening.getsockname()[1]
 
@@ -482,7 +482,7 @@ def test_receivers_that_were_slow_share_half_of_the_places(
     while sender.begin_some():
         continue
     wait_until(lambda: not sender.underway, 30.0)
-    assert Callback.objects.filter(tries=1).count() == AT_ONCE, "at first nobody knows that they are slow"
+    assert Callback.objects.filter(tries=1).count() == AT_ONCE, "at first it is not known that they are slow"
     Callback.objects.update(due_at=clock.now())
     while sender.begin_some():
         continue

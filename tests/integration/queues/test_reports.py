@@ -105,7 +105,7 @@ FAILURES: dict[str, Any] = {
 
 
 def assert_goes_on(worker: Hands, type_of: Any) -> None:
-    """The next jobs of both places, plain and of a loop, ask SQL and complete."""
+    """The next jobs of both slots, plain and of a loop, read SQL and complete."""
 
     async def counts(job: Any) -> int:
         return await Project.objects.acount()
@@ -147,7 +147,7 @@ RESULTS: dict[str, Any] = {
     "a member that is no text": {(1, 2): 3},
     "an exception": ValueError("returned"),
     "a function": recursion,
-    "a coroutine that nobody awaits": stop_iteration,
+    "a coroutine that is not awaited": stop_iteration,
     "an integer of 5,000 digits": 10**5000,
 }
 
@@ -240,10 +240,10 @@ def registers_at_exit() -> None:
 
 
 CHANGES: dict[str, Any] = {
-    "sidekiq/sidekiq#2527 a thread that goes on": leaves_a_thread,
-    "rq/rq#1960 loops that nobody closes": leaks_loops,
+    "sidekiq/sidekiq#2527 a thread that continues": leaves_a_thread,
+    "rq/rq#1960 loops that are not closed": leaks_loops,
     "NousResearch/hermes-agent#2214 a closed loop": closes_its_loop,
-    "karrot-dev/karrot-frontend#1696 a task that goes on": leaves_a_task,
+    "karrot-dev/karrot-frontend#1696 a task that continues": leaves_a_task,
     "celery/celery#1709 a process": starts_processes,
     "Koed00/django-q#211 a pool of processes": pool_of_processes,
     "celery/celery#4297 a fork": forks,

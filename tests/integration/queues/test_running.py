@@ -141,7 +141,7 @@ def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
         assert worker.threads.lost == 1
-        assert not worker.threads.wait_for_place(0.1), "its place is lost"
+        assert not worker.threads.wait_for_place(0.1), "its slot is lost"
         release.set()
         assert worker.threads.wait_for_place(10)
         assert worker.threads.lost == 0

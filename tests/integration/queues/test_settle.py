@@ -1,4 +1,4 @@
-"""Ends of deliveries in SQL: fenced, whole, whatever the answer holds."""
+"""Ends of deliveries in SQL: fenced, whole, whatever the answer contains."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ HOSTILE = ["NUL \x00 inside", "half \ud800 pair", "\x00", "\udfff"]
 
 @pytest.mark.parametrize("text", HOSTILE, ids=["nul", "half", "nul-only", "half-only"])
 def test_no_answer_and_no_error_is_too_strange_to_be_kept(desk: Desk, text: str) -> None:
-    """A settle that SQL refuses for ever would hold up all that the worker settles after it."""
+    """A settle that SQL refuses for ever would block all that the worker settles after it."""
     first, second, third = desk.submit(3)
     worker = desk.worker()
     desk.cycle()
@@ -174,7 +174,7 @@ def test_a_rate_limit_is_no_attempt(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("hint", "waits"), [(40.0, [40.0, 40.0, 40.0]), (None, [60.0, 120.0, 240.0])])
 def test_a_limit_that_only_the_task_knows_of_has_its_time(desk: Desk, hint: float | None, waits: list[float]) -> None:
-    """Without an account nobody else holds it back: it would run again and again."""
+    """Without an account nothing else delays it: it would run again and again."""
     (job,) = desk.submit(max_attempts=1, type="test.fail", payload={"category": "rate_limited", "retry_after": hint})
     worker = desk.worker()
     for attempt, wait in enumerate(waits, 1):

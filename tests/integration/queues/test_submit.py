@@ -382,7 +382,7 @@ def test_what_waits_for_what_has_ended_already(desk: Desk) -> None:
 
 
 def test_a_job_that_ends_while_another_is_submitted_behind_it(desk: Desk) -> None:
-    """Whichever comes first: what waits for it goes on."""
+    """Whichever comes first: the jobs that wait for it continue."""
     project = desk.project()
     worker = desk.worker(places=50)
     firsts = desk.submit(30)
@@ -450,7 +450,7 @@ def test_on_which_database() -> None:
 
 
 def test_a_batch_grows_behind_its_own_jobs_while_they_end(desk: Desk) -> None:
-    """Those that end jobs hold jobs and then batches; so must those that add to a batch what waits for its jobs."""
+    """Transactions that end jobs lock jobs and then batches; so must those that add jobs that wait for a batch's jobs."""
     project = desk.project()
     worker = desk.worker(places=100)
     rounds = []

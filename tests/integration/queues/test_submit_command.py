@@ -1,4 +1,4 @@
-"""`manage.py submit` in its own process' place: room in the queue, files of all kinds, run again."""
+"""`manage.py submit`, called in this process: room in the queue, files of all kinds, run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a task raises, returns or says of its use: the job is dead as `code`, and its worker goes on."""
+"""Whatever a task raises, returns or says of its use: the job is dead as `code`, and its worker continues."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Numeric(Exception):
 
 
 class Locked(Exception):
-    """Can't be pickled: it holds a lock and wants two arguments."""
+    """Can't be pickled: it has a lock and needs two arguments."""
 
     def __init__(self, name: str, lock: Any) -> None:
         super().__init__(name)

@@ -84,7 +84,7 @@ def receiving(talk: Talk) -> Iterator[int]:
 @pytest.mark.parametrize(
     "talk",
     [drip(b""), drip(b"HTTP/1.1 "), drip(b"HTTP/1.1 200 OK\r\nX-Slow: "), again_and_again, fields_without_end, silent],
-    ids=["drips", "drips a status", "drips a field", "goes on with interim answers", "fields", "silent"],
+    ids=["drips", "drips a status", "drips a field", "continues with interim answers", "fields", "silent"],
 )  # fmt: skip
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_receiver_has_one_deadline_for_all(talk: Talk, scheme: str) -> None:

@@ -79,7 +79,7 @@ def test_lease_is_spent_in_memory_and_never_above_the_limit() -> None:
         changed.limit = 60
         changed.save()
         resolve.clear()
-        assert sum(bool(lease.spend()) for _ in range(60)) == 10, "a changed policy holds from the next block on"
+        assert sum(bool(lease.spend()) for _ in range(60)) == 10, "a changed policy applies from the next block on"
     assert used("per-user") == 60
     with limits.lease(user="w", units=20) as lease:
         lease.spend(3)

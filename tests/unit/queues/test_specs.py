@@ -1,4 +1,4 @@
-"""A job as asked for: each field's mistakes, by pointer."""
+"""A job's request: each field's mistakes, by pointer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from queues.specs import read_job
 from quotas.rest.fingerprints import fingerprint
 
 HUGE = 10**399
-"""An integer that no float can hold; JSON may."""
+"""An integer that no float can represent; JSON may."""
 
 
 def short(value: Any) -> str | None:

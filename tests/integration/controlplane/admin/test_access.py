@@ -1,4 +1,4 @@
-"""How people get in: invitations, deactivation, roles that nobody gives who lacks them, and the throttled login."""
+"""How people get in: invitations, deactivation, roles that users can't assign beyond their own, and the throttled login."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_the_oldest_job_is_counted_from_when_it_became_ready(signed_in: SignIn, 
     panels = panel(signed_in("root"), "queue", day.queue.pk)
     assert int(re.findall(r"(\d+) s Oldest job", panels)[0]) < 60
     Job.objects.filter(pk=day.dead.pk).update(stage=Stage.HELD)
-    assert queue_facts(day.queue).oldest_age is None, "a held job is not ready"
+    assert queue_facts(day.queue).oldest_age is None, "a job of stage HELD is not ready"
 
 
 def test_the_front_door_leads_to_the_admin_site(day: Day) -> None:

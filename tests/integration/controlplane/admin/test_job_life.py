@@ -19,7 +19,7 @@ SignIn = Callable[[str], Client]
 
 
 def make_waited(day: Day, start: datetime | None = None, batch: Batch | None = None) -> Job:
-    """100 s in the line, of which a policy held it for 40 s and its queue's pause for 30 s; two attempts of 5 s each."""
+    """100 s in the queue, of which a policy blocked it for 40 s and its queue's pause for 30 s; two attempts of 5 s each."""
     start = start or timezone.now() - timedelta(minutes=5)
 
     def at(seconds: float) -> datetime:

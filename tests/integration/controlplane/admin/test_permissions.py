@@ -53,7 +53,7 @@ READING = {
     "queues_deadletter_groups": {"queues.view_deadletter", "queues.change_deadletter"},
     "queues_job_suggestions": {"queues.view_job", "queues.change_job"},
 }
-"""Pages that only show something: whoever has one of these may."""
+"""Pages that only show something: one of these permissions is enough."""
 
 
 def name_of(model: Any) -> str:

@@ -53,7 +53,7 @@ def test_one_policy(signed_in: SignIn, hourly: Policy, chosen: dict[str, str], l
     client = signed_in("operator")
     assert (
         "reason" in client.post(url, {**chosen, "_form_submitted": "True"}).content.decode() and used("hourly") == ALL
-    ), "a reason is asked for"
+    ), "a reason is required"
     answer = client.post(url, {**chosen, "reason": "her mistake", "_form_submitted": "True"})
     assert answer.status_code == 200 and answer.headers["HX-Redirect"]
     assert used("hourly") == left and used("wide") == ALL

@@ -1,4 +1,4 @@
-"""Alerts from events: one row while it lasts, a notice for each rule that asks, and no emitter is delayed."""
+"""Alerts from events: one row while it lasts, a notice for each rule that matches, and no emitter is delayed."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_what_is_rolled_back_was_no_trouble() -> None:
         assert not Alert.objects.exists()
     with transaction.atomic():
         recorder.receive(DIED)
-        assert not Alert.objects.exists(), "after the transaction, so that it holds no row of it"
+        assert not Alert.objects.exists(), "after the transaction, so that it locks no row of it"
     assert Alert.objects.exists()
 
 

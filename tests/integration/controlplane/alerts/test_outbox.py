@@ -1,4 +1,4 @@
-"""Notices: in order, again and again until they are taken, by whoever is there, without revealing the address."""
+"""Notices: in order, again and again until they are accepted, by any live process, without revealing the address."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_a_queue_that_fills_up_and_one_that_falls_behind(queue: Queue) -> None:
     Job.objects.all().delete()
     submit(queue, 1, age=7000, not_before=clock.now() - timedelta(seconds=1))
     watch.look_at_everything()
-    assert kinds() == set(), "it was asked to run later, and that was a second ago"
+    assert kinds() == set(), "it was scheduled for later, and that was a second ago"
 
 
 def test_a_paused_queue_may_wait(queue: Queue) -> None:

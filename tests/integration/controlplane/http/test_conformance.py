@@ -1,4 +1,4 @@
-"""One contract, two servers of it: every case is asked of the lean route and of Django's view, on equal counters."""
+"""One contract, two servers of it: every case is sent to the fast path and to Django's view, on equal counters."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def essence(answer: Answered) -> tuple[Any, ...]:
 
 
 class Both:
-    """Asks both, each on a Redis that is as empty as the other's was."""
+    """Sends to both, each on a Redis that is as empty as the other's was."""
 
     def __init__(self, door: Door, store: redis.Redis, key: Api | None) -> None:
         self.door, self.store, self.key = door, store, key

@@ -175,7 +175,7 @@ def test_a_stream_survives_a_restart_of_redis(door: Door, monkeypatch: pytest.Mo
             publisher.put(stream.Entry("job.completed", "", {"n": 2}))
             with run_server(valkey_binary(), port=port):
                 wait_for(lambda: len(listener.received) == 2, 20)
-            assert [event["data"]["n"] for _, _, event in listener.received] == [1, 2], "kept while nobody took it"
+            assert [event["data"]["n"] for _, _, event in listener.received] == [1, 2], "kept while no client took it"
             listener.leave()
         finally:
             connection.client.cache_clear()

@@ -1,4 +1,4 @@
-"""The hot path asks neither SQL nor waits for Redis; what it knows is young; an outage is answered as anywhere."""
+"""The hot path neither reads SQL nor blocks on Redis; what it knows is recent; an outage is answered as anywhere."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_hung_server_is_answered_for_in_time_and_comes_back(door: Door, own_re
         return await asyncio.gather(*(door._request("POST", CHECK, body, headers(key), "lean") for _ in range(50)))
 
     try:
-        assert {answer.status for answer in door.run(burst())} == {200}, "no limit applies, so nobody is asked"
+        assert {answer.status for answer in door.run(burst())} == {200}, "no limit applies, so Redis is not called"
         refused = door.run(burst_of_users())
     finally:
         os.kill(own_redis.process.pid, signal.SIGCONT)

@@ -24,7 +24,7 @@ ACQUIRE = "/api/v1/pools/llm/acquire"
 
 @pytest.fixture(params=["pipeline", "threads"])
 def way(request: pytest.FixtureRequest, door: Door) -> str:
-    """Where TLS or a cluster rules the pipeline out, single questions are asked in threads."""
+    """Where TLS or a cluster rules the pipeline out, single checks run in threads."""
     door.application.fast_path.checks.threads_only = request.param == "threads"
     return str(request.param)
 
@@ -97,7 +97,7 @@ def test_a_unit_that_was_charged_while_its_client_left_comes_back(
             decision = await decide(self, request, in_thread)
             if request.reserve:
                 gone.set()
-                await asyncio.sleep(0.1)  # charged, and on its way back
+                await asyncio.sleep(0.1)  # charged, and the reply is in flight
             return decision
 
         monkeypatch.setattr(limits_async.AsyncChecks, "decide", slowly)

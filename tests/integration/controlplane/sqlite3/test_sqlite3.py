@@ -1,4 +1,4 @@
-"""Writers of SQLite take turns: nobody waits longer than the turn lasts, a dead holder holds nothing up."""
+"""Writers of SQLite take turns: no writer waits longer than the turn lasts, a dead owner of the lock blocks no other."""
 
 from __future__ import annotations
 

@@ -346,7 +346,7 @@ def test_blocks_are_charged_ahead_and_the_rest_is_refunded() -> None:
     block = answer.json()
     assert block["units"] == 60 and 0 < block["expires_in"] <= 5
     rest = caller.post("limits/leases", {"user": "u", "units": 60}).json()
-    assert rest["units"] == 40, "near the limit fewer than asked"
+    assert rest["units"] == 40, "near the limit fewer than requested"
     assert caller.post("limits/leases", {"user": "u", "units": 1}).status_code == 429
     path = f"/api/v1/limits/leases/{block['id']}"
     headers = {"Authorization": f"Bearer {caller.token}"}

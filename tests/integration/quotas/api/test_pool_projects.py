@@ -1,4 +1,4 @@
-"""Whose pool it is: a pool with `projects` does not exist for others, and nobody reads of others' calls."""
+"""Whose pool it is: a pool with `projects` does not exist for others, and no project reads of others' calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHO = ["platform", "acme", "zeta"]
 
 @pytest.fixture
 def shared(settings: Any) -> None:
-    """A pool for all, one for acme, one for nobody; the first falls back to the others."""
+    """A pool for all, one for acme, one for no project; the first falls back to the others."""
     for slug in ("acme", "zeta"):
         Project.objects.get_or_create(slug=slug, defaults={"name": slug})
     make_pool("open", accounts=1, fallback=["theirs", "closed"])
@@ -97,7 +97,7 @@ def test_fallbacks_are_those_that_the_project_may_use(who: str) -> None:
 @pytest.mark.parametrize("body", [True, False])
 @pytest.mark.usefixtures("shared")
 def test_jobs(who: str, body: bool) -> None:
-    """By the project that the job is for, whoever submits it; alone and in bulk."""
+    """By the project that the job is for, not by the submitter; alone and in bulk."""
     for one, named in ((caller(who), {}), (caller("platform"), {"project": who})):
         for name in ("open", "theirs", "closed", "none"):
             job = {"type": "http.request", "payload": {"pool": name, "path": "/"}}

@@ -57,7 +57,7 @@ def watchers() -> Iterator[list[Watcher]]:
 @pytest.mark.django_db(transaction=True)
 def test_changes_are_in_force_everywhere(watchers: list[Watcher]) -> None:
     common = {"scope": "user", "algorithm": "fixed_window", "window": 3600.0, "limit": 100}
-    # A few hold for everybody; most are a project's own, as in a large installation.
+    # A few apply to everybody; most are a project's own, as in a large installation.
     Policy.objects.bulk_create(
         Policy(name=f"p{n}", **{**common, "scope": "endpoint", "match": f"GET /p/{n}/*"}) for n in range(POLICIES - 1)
     )

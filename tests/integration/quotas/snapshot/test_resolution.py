@@ -258,4 +258,4 @@ def test_pause_threshold_holds_the_named_priorities_back() -> None:
     assert capacity(5) == {"window": (80, None), "bucket": (100, 50), "plain": (100, None)}
     assert capacity(8) == {"window": (80, None), "bucket": (100, 40), "plain": (100, None)}, "the refill stays"
     assert capacity(8, 90)["window"] == (90, None), "a large cost waits for an idle limit; it is not impossible"
-    assert resolve.limits_for(project="acme")[0].limit == 100, "a check has no priority and is not held back"
+    assert resolve.limits_for(project="acme")[0].limit == 100, "a check has no priority and is not delayed"

@@ -220,7 +220,7 @@ def test_a_cancelled_wait_holds_no_account(monkeypatch: Any) -> None:
             if pool.states()[0].in_flight == 0:
                 return
             await asyncio.sleep(0.01)
-        raise AssertionError("the account is still held")
+        raise AssertionError("the account is still reserved")
 
     asyncio.run(main())
 

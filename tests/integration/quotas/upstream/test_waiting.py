@@ -1,4 +1,4 @@
-"""Whoever waits is decided by the configuration in force when it is asked again, not by that of its arrival."""
+"""A waiting call is decided by the configuration in force at its next try, not by that of its arrival."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.quotas.upstream.clients import Answer
 pytestmark = pytest.mark.django_db(transaction=True)
 LONG = 600
 SLOW = {"algorithm": "token_bucket", "window": LONG - 60}
-"""Seconds: who waits by the configuration of its arrival does not come to an end in a test."""
+"""Seconds: a call that waits by the configuration of its arrival does not come to an end in a test."""
 
 
 def _check(**more: Any) -> Any:
@@ -71,7 +71,7 @@ POOL_DOORS: dict[str, Callable[[], Any]] = {
 
 
 class Waiter:
-    """A caller in a thread, which waits until the test lets it go on."""
+    """A caller in a thread, which waits until the test resumes it."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self.found: Any = None
@@ -83,7 +83,7 @@ class Waiter:
     def _run(self, call: Callable[[], Any]) -> None:
         try:
             self.found = call()
-        except Exception as error:  # noqa: BLE001 - the test looks at it
+        except Exception as error:  # noqa: BLE001 - the test compares it
             self.found = error
         finally:
             sql.close()

@@ -154,7 +154,7 @@ def own_redis(settings: Any) -> Iterator[Server]:
 
 @pytest.fixture
 def frozen(own_redis: Server) -> Iterator[Any]:
-    """Freezes the server, and lets it go on at the end."""
+    """Freezes the server, and resumes it at the end."""
     pid = own_redis.process.pid
     try:
         yield lambda: os.kill(pid, signal.SIGSTOP)

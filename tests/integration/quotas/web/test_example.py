@@ -148,7 +148,7 @@ def test_async_handlers_of_a_class(settings: Any) -> None:
         return [answer.status_code for answer in answers]
 
     assert asyncio.run(main()) == [200, 200, 429, 429, 200, 429]
-    assert usage(Selection(policy="slots")) == [], "each slot was given back"
+    assert usage(Selection(policy="slots")) == [], "each slot was released"
 
 
 def test_without_redis_nothing_gets_past_a_closed_policy(held: None, settings: Any) -> None:

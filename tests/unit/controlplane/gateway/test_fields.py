@@ -1,4 +1,4 @@
-"""What the fields of a request ask for, and which of them travel."""
+"""What the fields of a request mean, and which of them are passed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream reports is found, and what the gateway asked for is hidden, wherever the network cuts the stream."""
+"""What a stream reports is found, and what the gateway requested is hidden, wherever the network cuts the stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log lines are written by a subscriber of events; code logs by itself only exceptions that nobody foresaw."""
+"""Log lines are written by a subscriber of events; code logs by itself only unexpected exceptions."""
 
 from __future__ import annotations
 

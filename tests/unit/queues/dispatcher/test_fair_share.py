@@ -44,7 +44,7 @@ def draw(share: FairShare, groups: list[GroupCursor], known: dict[int, ProjectSp
 
 
 def start_one(share: FairShare, groups: list[GroupCursor], known: dict[int, ProjectSpec]) -> Candidate:
-    """A round as the dispatcher has it with one place: what is drawn behind the first one finds none."""
+    """A round as the dispatcher has it with one slot: what is drawn behind the first one finds none."""
     started: Candidate | None = None
     back: list[tuple[GroupCursor, Candidate]] = []
     for group in groups:
@@ -130,7 +130,7 @@ def test_a_refund_gives_the_turn_back() -> None:
 
 @pytest.mark.parametrize(("weight", "other"), [(3, 1), (1, 1), (2, 3)])
 def test_weights_hold_where_there_is_one_place(weight: int, other: int) -> None:
-    """Whoever finds no place keeps what it is owed."""
+    """A project that finds no slot keeps its share."""
     share, known = FairShare(), projects(p1=weight, p2=other)
     groups = [group(*(candidate(1) for _ in range(300))), group(*(candidate(2) for _ in range(300)))]
     started = Counter(start_one(share, groups, known).project_id for _ in range(100))

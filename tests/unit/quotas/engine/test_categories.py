@@ -1,4 +1,4 @@
-"""What follows from each category, and that it is asked of the category alone."""
+"""What follows from each category, and that it depends on the category alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One rule for a cost, a unit's name, a capacity and a priority's band, whoever asks."""
+"""One rule for a cost, a unit's name, a capacity and a priority's band, for all callers."""
 
 from __future__ import annotations
 

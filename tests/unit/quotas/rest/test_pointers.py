@@ -1,4 +1,4 @@
-"""One shape for mistakes in inputs, whoever finds them."""
+"""One shape for mistakes in inputs, whichever code finds them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from quotas.snapshot.freshness import Freshness
 
 
 class Source:
-    """A number that `look` copies; a look can be held up and can fail."""
+    """A number that `look` copies; a look can be delayed and can fail."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -121,7 +121,7 @@ def test_a_database_that_refuses_leaves_the_copy_in_use() -> None:
     assert source.use() == 0
     looks = source.looks
     assert source.use() == 0
-    assert source.looks == looks, "not asked by everybody"
+    assert source.looks == looks, "not read by every thread"
     source.fails = ValueError("a mistake of ours")
     source.freshness.expire()
     with pytest.raises(ValueError, match="a mistake of ours"):

@@ -52,7 +52,7 @@ class Engine:
         self.server = server
 
     def take(self, spec: PoolSpec, **fields: Any) -> Admission:
-        """Ask for an account."""
+        """Acquire an account."""
         return self.accounts.admit(AdmitRequest(pool=spec, **fields))
 
     def settle(self, lease: str | None, outcome: CallOutcome = OK) -> Settled:

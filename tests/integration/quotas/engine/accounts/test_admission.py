@@ -51,7 +51,7 @@ def test_the_earliest_time_is_the_least_over_accounts_of_the_most_over_causes(en
 
 
 def test_the_reported_remaining_is_the_minimum_over_all_causes(engine, clock):
-    """Nine accounts, each held back by something else, each for another time."""
+    """Nine accounts, each blocked by another cause, each for another time."""
     causes = {
         "cooldown": 100.0, "breaker": 90.0, "window": 80.0, "bucket": 70.0, "probe": 60.0, "chat": 50.0, "step": 40.0,
         "learned": 30.0, "flight": 20.0,
@@ -94,7 +94,7 @@ def test_the_reported_remaining_is_the_minimum_over_all_causes(engine, clock):
     clock.move(0.002)
     assert engine.take(one("probe"), cost={"tokens": 0}, key="chat-9").probe
     expected["probe"] = 60.0
-    del causes["window"]  # held by the caller's side below
+    del causes["window"]  # covered by the caller's side below
     whole = pool(tuple(causes), *templates, lease_ttl=60.0, concurrency=spec.concurrency, pause_at=None)
     waits = {view.id: view.wait for view in engine.look(whole, cost=cost, key="chat-1")}
     assert waits.keys() == expected.keys()

@@ -1,4 +1,4 @@
-"""The circuit breaker: opens on outages only, lets exactly its probes through, and listens to nobody from before."""
+"""The circuit breaker: opens on outages only, lets exactly its probes through, and ignores the results of earlier calls."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_callers_that_cancel_touch_neither_health_nor_breaker(engine, clock, str
     clock.move(30)
     assert engine.settle(engine.take(spec).lease, CallOutcome("unknown")).transition == ""
     probe = engine.take(spec)
-    assert probe.probe, "a probe whose caller cancelled decides nothing and gives its place back"
+    assert probe.probe, "a probe whose caller cancelled decides nothing and frees its slot"
     assert engine.settle(probe.lease, OK).transition == "closed"
 
 

@@ -19,7 +19,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def ask(port, spec, requests, threads, start, answers):
-    """In a process of its own: `threads` threads ask `requests` times each, in all processes at once."""
+    """In a process of its own: `threads` threads call `requests` times each, in all processes at once."""
     import redis
 
     accounts = Accounts(redis.Redis(port=port))
@@ -60,7 +60,7 @@ def test_a_token_limit_is_given_out_exactly(valkey_server: Server, valkey):  # n
     view = accounts.explain(AdmitRequest(pool=pool(1, limit), cost={"tokens": 1})).pools[0].accounts[0]
     assert (view.available, view.reason) == (False, "tokens")
     assert accounts.states(pool(1, limit))[0].in_flight == 10
-    # The 150 that were refused have used nothing: what one call gives back is there, to the last token.
+    # The 150 that were refused have used nothing: what one call refunds is available, to the last token.
     accounts.settle(granted[0], CallOutcome("ok", usage={"tokens": 37}))
     for cost, passes in ((64, False), (63, True), (1, False)):
         admission = accounts.admit(AdmitRequest(pool=pool(1, limit), cost={"tokens": cost}))

@@ -34,7 +34,7 @@ def exact(engine, clock, spec, before=0.1, **fields):
     clock.move(denied.retry_after - before)
     assert not engine.take(spec, **fields), "it passed before its time"
     clock.move(before)
-    assert engine.take(spec, **fields), "it was still held at the time that was reported"
+    assert engine.take(spec, **fields), "it was still blocked at the time that was reported"
     return denied
 
 
@@ -346,7 +346,7 @@ def test_every_algorithm_charges_what_had_no_estimate(engine, clock, algorithm, 
     engine.call(spec, CallOutcome("ok", usage={"tokens": 5_000}), cost=stated)
     assert engine.take(spec).reasons == {"tokens": 1}
     assert engine.take(spec, cost={"tokens": 1}).reasons == {"tokens": 1}
-    assert engine.take(spec, cost={"tokens": 0}), "whoever states 0 charges nothing"
+    assert engine.take(spec, cost={"tokens": 0}), "a call that states 0 is charged nothing"
 
 
 def test_counters_stay_apart_whichever_of_them_had_an_estimate(engine):

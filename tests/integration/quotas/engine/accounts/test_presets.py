@@ -1,4 +1,4 @@
-"""The presets are configuration like any other: they apply, and hold what they say."""
+"""The presets are configuration like any other: they can be applied, and have the stated effect."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_a_path_that_is_closed_to_all_disables_nobody_however_many_ask_for_it(en
 
 
 def test_a_bad_key_is_found_by_what_succeeds_elsewhere(engine):
-    """All ask for the same path; two of three keys are bad."""
+    """All call the same path; two of three keys are bad."""
     spec = pool(3)
     for number in range(12):
         admission = engine.take(spec)

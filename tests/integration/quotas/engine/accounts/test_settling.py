@@ -15,7 +15,7 @@ def limited(wait=None, **fields):
 
 
 def remaining(engine, spec, cost):
-    """Tokens that are left, found out by asking for more and more."""
+    """Tokens that are left, found out by requesting more and more."""
     low, high = 0, cost
     while low < high:
         middle = (low + high + 1) // 2

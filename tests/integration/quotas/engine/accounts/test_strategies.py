@@ -1,4 +1,4 @@
-"""Which account is picked, and that nobody is favoured by others' absence."""
+"""Which account is picked, and that no account is favoured by others' absence."""
 
 from __future__ import annotations
 

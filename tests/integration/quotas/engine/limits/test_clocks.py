@@ -51,7 +51,7 @@ def test_a_step_back_of_five_seconds(limiter: Limiter, clock: Clock, algorithm: 
     denied = limiter.check([one])
     assert denied.retry_after is not None and denied.retry_after <= 86400 + 5
     clock.move(denied.retry_after)
-    assert limiter.check([one]), "and nobody is locked out"
+    assert limiter.check([one]), "and no caller is locked out"
 
 
 def test_mixtures_stay_all_or_nothing_over_a_step_back(limiter: Limiter, clock: Clock) -> None:

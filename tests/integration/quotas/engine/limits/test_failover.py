@@ -1,4 +1,4 @@
-"""Sentinel promotes a replica; a server's memory, functions and scripts are flushed while it is asked."""
+"""Sentinel promotes a replica; a server's memory, functions and scripts are flushed during calls."""
 
 from __future__ import annotations
 

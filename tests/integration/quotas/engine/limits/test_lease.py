@@ -1,4 +1,4 @@
-"""Prepaid leases: memory speed, and never a unit above the limit, whoever dies."""
+"""Prepaid leases: memory speed, and never a unit above the limit, whichever process dies."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def limiter_used(limiter: Limiter) -> int:
 
 
 def test_many_callers_at_the_moment_of_a_hang(own_server: Server, events: list[str]) -> None:
-    """Whoever was asking waits for one timeout; all others are answered at once, within the policy's limit."""
+    """Calls in progress wait for one timeout; all others are answered at once, within the policy's limit."""
     limits = limit("wide", limit=500, window=3600.0, on_redis_down="fail_open")
     with own_server.client() as client:
         resilient = ResilientLimiter(

@@ -160,7 +160,7 @@ def test_requests_that_cost_nothing_need_no_reservation(limiter: Limiter) -> Non
 
 
 def test_a_reservation_whose_counters_are_known_is_settled_in_one_round_trip(client: redis.Redis) -> None:
-    """Whoever admitted a call knows what it reserved, and does not read it again."""
+    """The code that admitted a call knows what it reserved, and does not read it again."""
     limiter, accounts = Limiter(client), Accounts(client)
     every = (
         limit("t", "token_bucket", unit="tokens", limit=50, cost=10),

@@ -1,4 +1,4 @@
-"""Checks that wait: in order of arrival in all processes together, with few questions, never longer than asked.
+"""Checks that wait: in order of arrival in all processes together, with few calls, never longer than requested.
 
 Each test runs on both doors: checks that block threads, and checks of an event loop.
 """
@@ -28,7 +28,7 @@ QUEUE = KEYS.key("w", KEYS.counter(EVERYONE).decode())
 
 
 class Counting(Limiter):
-    """A limiter that counts how often it was asked."""
+    """A limiter that counts its calls."""
 
     asked = 0
 
@@ -213,7 +213,7 @@ def test_waiting_asks_the_server_a_bounded_number_of_times(crowd: Callable[..., 
     wait_for(lambda: time.monotonic() - began > 3)
     asked, seconds = commands(valkey) - before, time.monotonic() - began
     assert waiters.queued() == 20 and waiters.served() == []
-    # Of each process one waiter asks: once a second it renews all tickets, and asks or sleeps in one read.
+    # Of each process one waiter calls the server: once a second it renews all tickets, and checks or sleeps in one read.
     assert asked <= 2 * 2 * (seconds + 2), f"{asked} in {seconds:.1f} s by 2 processes with 20 waiters"
 
 

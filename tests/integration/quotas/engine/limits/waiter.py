@@ -1,7 +1,7 @@
 """A process whose checks wait for capacity, in threads or on an event loop (DOOR `threads` or `loop`):
 `python -m tests.integration.quotas.engine.limits.waiter PORT MAX_WAIT DOOR`.
 
-Each line on standard input is a waiter's name and the subject whose limits it asks for; who is served adds its name to
+Each line on standard input is a waiter's name and the subject whose limits it checks; who is served adds its name to
 the list `served`.
 """
 

@@ -39,7 +39,7 @@ def test_nothing_else_is(status: int, secret: str) -> None:
     ).rate_limit_fields
     assert secret not in str(shown)
     unknown = read("openai", status, {"x-ratelimit-resource": secret}).rate_limit_fields
-    assert secret == "k-9" or secret not in str(unknown), "also where nobody says what the credential is"
+    assert secret == "k-9" or secret not in str(unknown), "also where the credential is not passed"
 
 
 def test_other_fields_are_not_kept_and_there_is_an_end() -> None:

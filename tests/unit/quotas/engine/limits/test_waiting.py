@@ -1,4 +1,4 @@
-"""The state machine of a check that waits: the steps that it asks for, without a server, a thread or a clock."""
+"""The state machine of a check that waits: the steps that it yields, without a server, a thread or a clock."""
 
 from __future__ import annotations
 
