@@ -430,7 +430,7 @@ def use(options: argparse.Namespace) -> None:
 
 @dataclass
 class _Pressed:
-    """How the calls of `use` ended: how long each waited for its turn, and what the others were answered."""
+    """How the calls of `use` ended: seconds that each waited for its turn, and the statuses of the others."""
 
     done: int = 0
     waits: list[float] = field(default_factory=list)
@@ -438,7 +438,7 @@ class _Pressed:
 
 
 async def _pressed(url: str, key: str, count: int, clients: int, found: _Pressed) -> float:
-    """How many seconds it took."""
+    """The duration in seconds."""
     chance = random.Random(7)
     left = list(range(count))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:

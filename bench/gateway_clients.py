@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHAT = {"model": "gpt-4o-mini", "max_tokens": 50, "messages": [{"role": "user", "content": "word " * 40}]}
 HEADERS = {"Authorization": "Bearer x", "Content-Type": "application/json"}
 Once = Callable[[bytes], Awaitable[int]]
-"""Sends a body and reads the answer part by part; how many bytes it had."""
+"""Sends a body and reads the answer part by part. Returns the answer's size in bytes."""
 
 
 async def _aiohttp(url: str, stack: AsyncExitStack) -> Once:

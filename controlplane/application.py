@@ -16,7 +16,7 @@ from controlplane.http.wsgi_bridge import Bridge
 from quotas import tracing
 
 TRACED = ("/api/", PREFIX, "/admin/")
-"""Probes and scrapes would be most of the traces."""
+"""Paths whose requests are traced: probes and scrapes would be most of the traces."""
 
 
 class Application:

@@ -23,7 +23,7 @@ AUDIT = Q(content_type__app_label="controlplane", content_type__model="auditentr
 ACCESS = Q(content_type__app_label="quotas", content_type__model="apikey") | Q(
     content_type__app_label="controlplane", content_type__model="alertrule"
 )
-"""What only administrators change: who gets in, and where alerts go."""
+"""Models that only administrators change: API keys and alert rules."""
 PEOPLE = Q(content_type__app_label="auth", content_type__model="user") | Q(
     content_type__app_label="auth", codename="view_group"
 )
@@ -43,7 +43,7 @@ class Ability:
     label: str
     help: str
     chosen: Q
-    """Which permissions belong to it."""
+    """The permissions that belong to it."""
 
     def permissions(self) -> set[int]:
         return set(Permission.objects.filter(self.chosen).values_list("pk", flat=True))
@@ -83,7 +83,7 @@ OPERATOR = (
 STANDARD = {"viewer": VIEWER, "operator": OPERATOR, "administrator": (*OPERATOR, "edit", "administer")}
 """The abilities of the standard roles when they are created."""
 LEFT_ALONE = "see_payloads"
-"""A choice of the installation: not changed in a role that exists."""
+"""Each installation decides on this ability: it is not changed in an existing role."""
 
 
 def abilities_of(permissions: set[int]) -> list[str]:

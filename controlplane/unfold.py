@@ -29,7 +29,7 @@ def _page(title: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
 
 
 def _own(title: str, icon: str, url: str, rule: str) -> dict[str, Any]:
-    """A link to a page that is no list of a model; `rule` is the dotted name of who may see it."""
+    """A link to a page that is no list of a model; `rule` is the dotted name of the function that says who may see it."""
 
     def may(request: Any) -> bool:
         return bool(import_string(rule)(request))

@@ -41,7 +41,7 @@ def _hint_client() -> redis.Redis:
 
 def try_hint(add_commands: Callable[[Any], object]) -> list[Any] | None:
     """Run the commands that `add_commands` puts into a pipeline, which nothing depends on. Their answers; None if
-    Redis is away, which is found out within `HINT_TIMEOUT`."""
+    Redis is unavailable, which is found out within `HINT_TIMEOUT`."""
     global _hints_paused_until
     if time.monotonic() < _hints_paused_until:
         return None
@@ -64,7 +64,7 @@ def server_time() -> float:
 
 
 def read_hints(name: str, fields: Sequence[str]) -> tuple[list[bytes | None], float]:
-    """Fields of a hash, and Redis's time; None for each field if Redis is away."""
+    """Fields of a hash, and Redis's time; None for each field if Redis is unavailable."""
     answers = try_hint(lambda pipeline: pipeline.hmget(key(name), list(fields)).time()) if fields else None
     if answers is None:
         return [None] * len(fields), 0.0

@@ -1,4 +1,4 @@
-"""Settles accounts' leases and callers' reservations with the engine, and retries while Redis is away."""
+"""Settles accounts' leases and callers' reservations with the engine, and retries while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Settlement:
 
 
 _unsettled: deque[Settlement] = deque(maxlen=10_000)
-"""Settlements that failed while Redis was away, retried when it is back: their slots would be taken until they expire."""
+"""Settlements that failed while Redis was unavailable, retried when it is back: their slots would be taken until they expire."""
 
 
 def settle_engine(ended: Sequence[Ended]) -> list[Ended]:
     """Settle the leases and reservations of deliveries that ended. Returns the deliveries, with what settling reports about
     their retries.
 
-    Both calls are idempotent. While Redis is away the job's own end does not wait; `retry_unsettled` does it later.
+    Both calls are idempotent. While Redis is unavailable the job's own end does not wait; `retry_unsettled` does it later.
     """
     opened = settle([
         Settlement(
@@ -81,7 +81,7 @@ def forget() -> None:
 
 
 def settle(settlements: Sequence[Settlement]) -> set[str]:
-    """Settle all of them, or keep them for later if Redis is away. Idempotent. Returns the leases of failed probes, which
+    """Settle all of them, or keep them for later if Redis is unavailable. Idempotent. Returns the leases of failed probes, which
     opened their account's breaker again."""
     opened: set[str] = set()
     try:

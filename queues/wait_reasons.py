@@ -70,7 +70,7 @@ def publish(bindings: Mapping[GroupKey, Binding]) -> None:
 
 
 def read_group_waits(groups: Sequence[GroupKey]) -> dict[GroupKey, GroupWait]:
-    """The published waits of those of the groups that have one, in their order; none if Redis is away."""
+    """The published waits of those of the groups that have one, in their order; none if Redis is unavailable."""
     raws, now = connection.read_hints("waits", [_field(group) for group in groups])
     found: dict[GroupKey, GroupWait] = {}
     for group, raw in zip(groups, raws, strict=True):

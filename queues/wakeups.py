@@ -28,7 +28,7 @@ MAX_PENDING = 1000
 def notify(groups: Iterable[GroupKey] = (), *, requeued: bool = False, unblock: bool = False) -> None:
     """Wake the dispatcher. `groups` have new jobs at their ends; with `requeued`, older jobs came back into them.
 
-    `unblock` says that capacity may be free before its time (a settle, a reset, a resume). While Redis is away the
+    `unblock` says that capacity may be free before its time (a settle, a reset, a resume). While Redis is unavailable the
     dispatcher finds the rows by itself, so the failure is logged and raises nothing.
     """
     message = json.dumps({"groups": [list(group) for group in groups], "requeued": requeued, "unblock": unblock})

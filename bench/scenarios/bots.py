@@ -65,7 +65,7 @@ def configuration(url: str, bots: int) -> str:
 
 
 class Crowd:
-    """Who writes what to whom, the same in each run."""
+    """The messages of users to bots, the same in each run."""
 
     def __init__(self, bots: int, users: int) -> None:
         self._chance = random.Random(7)

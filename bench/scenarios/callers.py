@@ -34,7 +34,7 @@ policies:
 
 
 class Load:
-    """What the callers saw."""
+    """The responses that the callers got."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -81,7 +81,7 @@ async def load(url: str, key: str, callers: int, rate: float, seconds: float) ->
 
 
 class Beside:
-    """A thread that uses the limiter and the queue as other programs do, meanwhile."""
+    """A thread that uses the limiter and the queue at the same time, as other programs do."""
 
     def __init__(self) -> None:
         self.checks: list[float] = []

@@ -1,4 +1,4 @@
-"""Line charts as SVG, for a report in the docs: nothing but the standard library, and readable in dark mode."""
+"""Line charts as SVG, for a report in the docs: uses the standard library only, readable in dark mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outage: the provider fails wholly for 30 seconds with 5,000 jobs waiting.
+"""The outage: all calls to the provider fail for 30 seconds while 5,000 jobs wait.
 
     python -m bench.scenarios.outage [--jobs 5000] [--rpm 3000] [--down 30]
 

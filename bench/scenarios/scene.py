@@ -1,4 +1,4 @@
-"""What the scenes share: an instance, samples of its totals once a second, percentiles, and a report."""
+"""Shared by the scenarios: an instance, samples of its totals once a second, percentiles, and a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHARTS = Path(__file__).resolve().parents[2] / "docs" / "charts"
 
 @contextmanager
 def started(*options: str, environ: Mapping[str, str]) -> Iterator[Instance]:
-    """A running instance that says only what is wrong."""
+    """A running instance that prints only warnings and errors."""
     instance = Instance(*options, environ={"SLUICE_LOG_LEVEL": "WARNING", **environ}).start()
     try:
         yield instance
@@ -82,7 +82,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def jain(values: Sequence[float]) -> float:
-    """Jain's index of fairness: 1.0 where all are equal, 1/n where one has everything."""
+    """Jain's index of fairness: 1.0 if all are equal, 1/n if one has everything."""
     total = sum(values)
     return total * total / (len(values) * sum(value * value for value in values)) if total else 1.0
 
@@ -95,7 +95,7 @@ def report(title: str, rows: Mapping[str, object]) -> None:
 
 
 def upstream(simulator: Simulator) -> dict[str, object]:
-    """What the provider saw, for a report."""
+    """The provider's counts, for a report."""
     stats = simulator.stats()
     return {
         "calls at the provider": f"{stats['requests']:,}",

@@ -14,7 +14,7 @@ from quotas.admin.deletion import DeletesWithReason
 
 
 def facts(row: Model) -> dict[str, Any]:
-    """The members of a person or role that the audit log stores; never a password."""
+    """The fields of a person or role that the audit log stores; never a password."""
     if isinstance(row, User):
         return {
             "username": row.username,
@@ -31,7 +31,7 @@ def facts(row: Model) -> dict[str, Any]:
 
 
 def record(actor: str, row: Model, verb: str, before: Any, after: Any, reason: str) -> None:
-    """Write an audit entry of what has changed between `before` and `after`."""
+    """Write an audit entry of the changes between `before` and `after`."""
     noun = row._meta.model_name
     before, after = changes(before, after)
     events.emit(events.OperatorActed(actor, f"{noun}.{verb}", f"{noun}:{row}", before, after, reason))
@@ -45,7 +45,7 @@ class AuditedAdmin(DeletesWithReason):
         super().save_model(request, obj, form, change)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """The entry is written here, when roles and permissions are saved too."""
+        """Write the entry here, after roles and permissions are saved."""
         super().save_related(request, form, formsets, change)
         self.save_abilities(form)
         before, after = request._sluice_before, facts(form.instance)  # type: ignore[attr-defined]

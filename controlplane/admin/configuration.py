@@ -24,7 +24,7 @@ NEEDED = (
     *(f"queues.{verb}_queue" for verb in ("add", "change", "delete")),
     "controlplane.change_alertrule",
 )  # fmt: skip
-"""A file may change everything: who applies one may change each kind of row by hand."""
+"""A file may change everything: applying one requires the permission to change each kind of row."""
 LONGEST = 2_000_000
 
 
@@ -48,7 +48,7 @@ def may_apply(request: HttpRequest) -> bool:
 
 
 def configuration_page(request: HttpRequest) -> HttpResponse:
-    """GET shows the present configuration; POST says what the given one would change, or applies what was shown."""
+    """GET shows the present configuration; POST shows what the given one would change, or applies it."""
     if not may_apply(request):
         raise PermissionDenied
     if "download" in request.GET:

@@ -1,4 +1,4 @@
-"""The examination of `manage.py doctor` as a page."""
+"""The checks of `manage.py doctor` as a page."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from quotas.admin.spans import spell_span
 
 
 def link(request: HttpRequest, user: User) -> str:
-    """The address at which `user` chooses a password; it works once, and not after another one was made."""
+    """The address at which `user` chooses a password; it works once, and a newer link replaces it."""
     user.set_unusable_password()  # a new random value, so that earlier links end
     user.save(update_fields=["password"])
     token = default_token_generator.make_token(user)

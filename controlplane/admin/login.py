@@ -1,4 +1,4 @@
-"""The login page, throttled by the product's own limiter: passwords can't be tried without end.
+"""The login page, throttled by the product's own limiter against password guessing.
 
 A try counts before the password is checked, so that tries at the same moment count, too. One that succeeds is given
 back. While Redis is unavailable each web process counts for itself, so that operators can sign in during an outage.

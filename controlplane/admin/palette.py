@@ -1,4 +1,4 @@
-"""What the command palette offers beside pages: verbs on named things (`pause imports`, `reset cust-3`), and IDs."""
+"""The command palette's results besides pages: actions on named objects (`pause imports`, `reset cust-3`), and IDs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quotas.models import Account, Policy, Pool
 from quotas.services.usage import Selection, usage
 
 EACH = 5
-"""Things of a kind that are offered."""
+"""Results of a kind that are shown at most."""
 SUBJECTS = 10
 SHORTEST_ID = 3
 
@@ -40,7 +40,7 @@ VERBS: dict[str, tuple[tuple[type[Any], str], ...]] = {
     "replay": ((DeadLetter, "replay"),),
     "discard": ((DeadLetter, "discard"),),
 }
-"""What a person may type, and the buttons that it means."""
+"""Verbs that a person may type, and the buttons that they press."""
 ICONS = {
     "queue": "stacks", "pool": "hub", "account": "key_vertical", "policy": "speed", "job": "task_alt",
     "deadletter": "report", "batch": "inventory_2", "workerprocess": "memory",
@@ -48,7 +48,7 @@ ICONS = {
 
 
 def found(request: HttpRequest, term: str) -> list[SearchResult]:
-    """The theme's `search_callback`. What a person may not do or see is not offered."""
+    """The theme's `search_callback`. Results that a person may not see or use are left out."""
     words = request.GET.get("s", term).split(maxsplit=1)
     verb = words[0].lower() if words else ""
     if verb in VERBS:
@@ -112,7 +112,7 @@ def _things(request: HttpRequest, name: str) -> Iterator[SearchResult]:
 
 
 def _named(request: HttpRequest, model: type[Any], name: str) -> QuerySet[Any]:
-    """Rows that the person sees and whose name or ID begins so."""
+    """Rows that the person sees and whose name or ID begins with the text."""
     rows: QuerySet[Any] = admin.site._registry[model].get_queryset(request)
     if model in (Job, DeadLetter, Batch):
         condition = Q(uid__gte=name.lower(), uid__lt=name.lower() + "\uffff")

@@ -24,7 +24,7 @@ admin.site.unregister(User)
 
 
 class PersonAddForm(UserCreationForm):
-    """Without a password the person gets a one-time link to choose one."""
+    """If no password is entered, the person gets a one-time link to choose one."""
 
     reason = ReasonField(required=False)
 

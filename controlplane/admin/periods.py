@@ -17,11 +17,11 @@ class Period:
 
     @property
     def resolution(self) -> str:
-        """Of the roll-ups that the chart reads: those by the minute are kept for two days only."""
+        """The resolution of the roll-ups that the chart reads: minutes are kept for two days only."""
         return "minute" if self.step < timedelta(hours=1) else "hour"
 
     def begin(self, now: datetime) -> datetime:
-        """Start of the first step; the last one has `now` in it."""
+        """Start of the first step; the last one contains `now`."""
         length = int(self.step.total_seconds())
         last = datetime.fromtimestamp(int(now.timestamp()) // length * length, UTC)
         return last - self.span + self.step
@@ -31,7 +31,7 @@ class Period:
         return (begin + self.step * number for number in range(self.span // self.step))
 
     def position(self, moment: datetime, now: datetime) -> int:
-        """The number of the step that `moment` lies in; negative before the first one."""
+        """The number of the step that contains `moment`; negative before the first one."""
         return int((moment - self.begin(now)) // self.step)
 
 

@@ -36,7 +36,7 @@ class RoleForm(forms.ModelForm):
 
 
 class RoleNameForm(RoleForm):
-    """Of a standard role, which keeps its name."""
+    """The name of a standard role can't be changed."""
 
     def clean_name(self) -> str:
         return str(self.instance.name)
@@ -80,7 +80,7 @@ class GroupAdmin(AuditedAdmin, DjangoGroupAdmin):
         return request.user.is_superuser
 
     def save_abilities(self, form: Any) -> None:
-        """Abilities that were checked or unchecked; single permissions of the others stay as the form has them."""
+        """Set the abilities that were checked or unchecked; the form sets single permissions of the others."""
         if "abilities" not in form.changed_data:
             return
         before, after = set(form.fields["abilities"].initial or []), set(form.cleaned_data["abilities"])

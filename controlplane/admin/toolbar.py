@@ -35,7 +35,7 @@ def _tools(request: HttpRequest) -> dict[str, Any]:
 
 
 def _events(request: HttpRequest) -> str:
-    """Where the person's live events are; empty where the server can't stream or there are none that they may see."""
+    """The address of the person's live events; empty if the server can't stream or the person may see none."""
     if not request.META.get(STREAMS):
         return ""
     address = "/api/v1/events"

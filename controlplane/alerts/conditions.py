@@ -29,7 +29,7 @@ _FORM = re.compile(
 )
 SHORTEST, LONGEST = 60.0, 3600.0
 ENOUGH = 10
-"""Of fewer jobs or calls in the time there is no share yet."""
+"""With fewer jobs or calls in the time no share is computed."""
 _UNITS = {"min": "m", "minutes": "m", "minute": "m", "hour": "h", "hours": "h"}
 NOUNS = {"dead_letters": ("queue", "jobs became dead letters"), "call_errors": ("pool", "calls failed")}
 
@@ -53,7 +53,7 @@ class Condition:
         return f"{self.measure} > {self.bound:g}{'%' * self.is_share} in {durations.render(self.window)}{of}"
 
     def is_met(self, bad: int, total: int, *, is_open: bool) -> bool:
-        """Once its alert is open, until less than half of the bound."""
+        """Whether the value exceeds the bound; for an open alert, half of the bound."""
         bound = self.bound / (2 if is_open else 1)
         if not self.is_share:
             return bad > bound
@@ -79,7 +79,7 @@ def parse(text: str) -> Condition:
 
 
 def troubles(now: datetime, is_open: Callable[[tuple[str, str]], bool]) -> Iterator[Trouble]:
-    """What the conditions of all enabled rules find."""
+    """The problems that the conditions of all enabled rules find."""
     counted: dict[tuple[str, float], dict[str, tuple[int, int]]] = {}
     for rule in AlertRule.objects.filter(enabled=True).exclude(conditions=[]).defer("to"):
         for text in rule.conditions:

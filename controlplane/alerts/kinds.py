@@ -45,7 +45,7 @@ NEXT: dict[str, str] = {
     JOB_FAILURE_RATE: "Open the failures of this queue: one fingerprint is one cause. Pause the queue if jobs would be lost.",
     CONDITION: "Open the page of the queue or pool. Change the rule's condition if this is normal.",
 }
-"""What an operator does next. Notices and the alert's page show it."""
+"""What an operator should do next. Notices and the alert's page show it."""
 
 SEVERITIES = ("info", "warning", "critical")
 

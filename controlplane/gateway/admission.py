@@ -178,7 +178,7 @@ def _decision(admission: Admission) -> Decision:
 
 
 def _queue_of(pool: PoolSpec) -> Limit:
-    """The queue in which calls wait for a pool, as a limit that counts nothing and only has a name and a key."""
+    """The queue of calls that wait for a pool, as a limit that counts nothing and only has a name and a key."""
     return Limit(
         id=f"w{pool.id}", name=pool.name, scope="global", subject="*", algorithm="fixed_window", limit=1, window=60.0
     )

@@ -57,7 +57,7 @@ class AnswerSender:
             left -= len(passed)
             if left == 0 and not is_over:
                 await ended()
-                # The server writes a last part that is the only one together with the head.
+                # The server writes an only part together with the head.
                 await send({"type": "http.response.body", "body": passed, "more_body": False})
                 self._progress.passed()
                 if not response.content.at_eof():

@@ -119,7 +119,7 @@ class Exchange:
             self._end()
 
     def _end(self) -> list[asyncio.Future[None]]:
-        """Settle what still is to be settled: the last account, and the caller by what was used. Once for each call.
+        """Settle what is still open, once for each call: the last account, and the caller by what was used.
 
         Both are sent to Redis together, and are settled to the end wherever the call itself is cancelled.
         """

@@ -126,7 +126,7 @@ def onward(pairs: Iterable[tuple[bytes, bytes]], fields: Mapping[bytes, bytes], 
 
 @lru_cache(maxsize=1024)
 def _onward(name: bytes) -> str:
-    """The name of a field that travels on; empty for any other."""
+    """The name of a field that is passed on; empty for any other."""
     stays = name in _STAYS or name.startswith((b"sluice-", b"x-forwarded-"))
     return "" if stays else name.decode("latin-1")
 

@@ -133,7 +133,7 @@ class Upstream:
 
 
 async def next_part(response: aiohttp.ClientResponse) -> bytes:
-    """What has come of the body; empty at its end. Raises `Unanswered` where it breaks off."""
+    """The next part of the body; empty at its end. Raises `Unanswered` if it breaks off."""
     try:
         return await response.content.readany()
     except TimeoutError as error:

@@ -40,7 +40,7 @@ def _route(path: str) -> str:
 
 
 class TraceMiddleware:
-    """Continues the request's span in Django's thread. In use only where requests are traced."""
+    """Continues the request's span in Django's thread. Installed only if requests are traced."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

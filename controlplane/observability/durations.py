@@ -11,7 +11,7 @@ BOUNDS = tuple(round(size * part, 3) for size in (0.01, 0.1, 1, 10, 100, 1000, 1
 
 
 def bucketed(seconds: Iterable[float]) -> dict[str, int]:
-    """Numbers by the bucket's index. The keys are texts, as JSON has them."""
+    """Numbers by the bucket's index. The keys are strings, as in JSON."""
     return dict(Counter(str(min(bisect_left(BOUNDS, max(value, 0.0)), len(BOUNDS) - 1)) for value in seconds))
 
 
@@ -23,7 +23,7 @@ def added(several: Iterable[Mapping[str, int]]) -> Counter[str]:
 
 
 def percentile(counts: Mapping[str, int], share: float) -> float | None:
-    """The duration that this share of them does not exceed, as far as the buckets know; None without any."""
+    """The duration that this share of them does not exceed, in the precision of the buckets; None if there are none."""
     total = sum(counts.values())
     if not total:
         return None

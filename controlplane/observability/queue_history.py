@@ -19,7 +19,7 @@ from quotas.engine import priorities
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 KEPT = {"minute": timedelta(days=1), "hour": timedelta(days=8)}
 SETTLED = timedelta(seconds=5)
-"""After a minute's end its jobs are counted only then: late commits are in it."""
+"""The time from a minute's end until its jobs are counted, so that late commits are included."""
 READ = 5_000
 """Jobs of a queue and minute whose durations are read; all are counted."""
 Place = tuple[int, int]
@@ -33,7 +33,7 @@ class QueueHistory:
     _written: datetime | None = None
 
     def note(self, now: datetime) -> int:
-        """When a minute is over, write its samples; returns how many."""
+        """Write the samples of a minute that is over. Returns their number."""
         minute = (now - SETTLED).replace(second=0, microsecond=0) - MINUTE
         if self._written is not None and minute <= self._written:
             return 0
@@ -49,7 +49,7 @@ class QueueHistory:
 
     @staticmethod
     def _sum_up(minute: datetime, hours: int) -> None:
-        """The hours that are over, also those in which another leader ended before it had summed them up."""
+        """Sum up the hours that are over, also those that an earlier leader has not summed up."""
         over = (minute + MINUTE).replace(minute=0)
         for back in range(1, hours + 1):
             _sum_up(over - back * HOUR)

@@ -64,7 +64,7 @@ def _dead_letters() -> Metric:
 
 
 def _waits() -> Metric:
-    """The sums of the wait ledger; none while Redis is away."""
+    """The sums of the wait ledger; none while Redis is unavailable."""
     waits = CounterMetricFamily(
         "sluice_wait_seconds",
         "Seconds in which a group of jobs, or one user or chat of it, waited for one reason.",

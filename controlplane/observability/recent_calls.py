@@ -3,7 +3,7 @@
     CallEnded -> this process's buffer -> once a second one write: the newest calls of all, and of each project
 
 Two capped streams take each call: one of all calls, and one per project, so that a busy project does not push out the
-calls of others. They are for people to look at: where Redis is away calls are dropped, and after a restart of a Redis
+calls of others. They are for people to look at: where Redis is unavailable calls are dropped, and after a restart of a Redis
 without a disk they are gone.
 """
 

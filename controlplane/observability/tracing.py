@@ -107,7 +107,7 @@ class OpenTelemetryTracer:
         return {PARENT: str(found)} if found else {}
 
     def finish(self) -> None:
-        """Send what has been collected."""
+        """Send the collected spans."""
         self._provider.force_flush(5000)
 
 

@@ -56,7 +56,7 @@ MOST_NEW = 1_000
 
 
 def newer(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """The pill of the list: how many jobs match its filters that are newer than those it shows. It leads to them."""
+    """The list's button for new jobs: how many jobs match its filters and are newer than those it shows."""
     given = request.GET.get(NEWER, "")
     above = int(given) if given.isdecimal() else 0
     rows = model_admin.get_changelist_instance(_without(request, NEWER)).queryset.filter(pk__gt=above)

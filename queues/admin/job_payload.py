@@ -1,4 +1,4 @@
-"""A job's payload on its page: pretty, with what edited replays changed in it, and as a command that submits it again."""
+"""A job's payload on its page: indented, with the changes of edited replays, and as a command that submits it again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EDITIONS = 20
 
 
 def shown(job: Job, address: str) -> str:
-    """`address` is the one of the server, as the person's browser knows it."""
+    """`address` is the server's, as the person's browser uses it."""
     parts = [pretty(redaction.hide(payload_of(job)))]
     parts += _editions(job)
     if (command := curl(job, address)) is not None:
@@ -42,7 +42,7 @@ def address_of(request: HttpRequest) -> str:
 
 
 def curl(job: Job, address: str) -> str | None:
-    """A shell command that submits the job as it is now, without its secrets; None for what is too long to be one."""
+    """A shell command that submits the job as it is now, without its secrets; None if the payload is too long."""
     body: dict[str, Any] = {"type": job.type, "queue": job.queue.name, "payload": redaction.hide(payload_of(job))}
     for name, value in (("user", job.user), ("keys", job.keys), ("priority", job.priority)):
         if value not in (None, "", {}):

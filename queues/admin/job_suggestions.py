@@ -18,7 +18,7 @@ from quotas.models import Account, Policy, Pool, Project
 
 MOST = 12
 RECENT = 2_000
-"""Newest jobs whose types, users and keys are offered."""
+"""Newest jobs whose types, users and keys are suggested."""
 AGES = ("age:>10m", "age:>1h", "age:<5m", "age:<1d")
 
 
@@ -43,7 +43,7 @@ def suggestions(request: HttpRequest, jobs: QuerySet[Any], term: str) -> list[st
 
 
 def _typed(qualifier: str) -> str:
-    """As far as it is the same for all values: `key.` of `key.NAME:`, `age:` of `age:>10m`."""
+    """The part that is the same for all values: `key.` of `key.NAME:`, `age:` of `age:>10m`."""
     return qualifier.partition("NAME")[0] if "NAME" in qualifier else f"{qualifier.partition(':')[0]}:"
 
 

@@ -46,7 +46,7 @@ class ConcurrencyDialog(ReasonDialog):
     concurrency = forms.IntegerField(
         required=False,
         min_value=0,
-        help_text="0 runs none; leave blank for no limit but the workers' slots.",
+        help_text="0 runs none. Leave blank to limit it by the workers' slots only.",
         widget=UnfoldAdminIntegerFieldWidget,
     )
     field_order = ["concurrency", "reason"]

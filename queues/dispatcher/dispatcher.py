@@ -122,13 +122,13 @@ class Dispatcher:
         return leads
 
     def _follow(self) -> None:
-        """Drop what is true of one term only: another dispatcher may have led since."""
+        """Drop the state of the previous term: another dispatcher may have led since."""
         self.forget()
         self._ledger.discard()
         self._cycled_at = self._interrupted = None
 
     def forget(self) -> None:
-        """Begin from SQL alone: another leader or a fault may have changed what is in memory."""
+        """Begin from SQL alone: the state in memory may be out of date after another leader or a fault."""
         self._groups.clear()
         self._pools.unblock()
         self._refreshed_at = float("-inf")

@@ -87,7 +87,7 @@ def _parcels(granted: Sequence[Granted], workers: dict[str, int]) -> Iterable[tu
 
 
 def _enqueue(parcels: Iterable[tuple[str, str, list[Granted]]]) -> None:
-    """Enqueue the parcels in RQ. If Redis is away, the reconciler finds the rows whose parcels are on no belt."""
+    """Enqueue the parcels in RQ. If Redis is unavailable, the reconciler finds the rows whose parcels are on no belt."""
     by_lane: dict[str, list[tuple[str, list[broker.Delivery]]]] = {}
     for parcel_id, lane, items in parcels:
         if items:

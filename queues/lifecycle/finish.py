@@ -62,7 +62,7 @@ def finish(ended: Sequence[Ended], worker: str) -> int:
 
 
 def _is_plain(item: Ended) -> bool:
-    """It is completed, and no callback says so."""
+    """Whether it is completed and has no callback."""
     return item.result.outcome == AttemptOutcome.SUCCEEDED and not item.claimed.job.callback_url
 
 

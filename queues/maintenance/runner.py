@@ -15,9 +15,9 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.services import adaptive, health, rollups
 
 SLACK = 0.2
-"""Seconds that a task may run before its time."""
+"""Seconds that a task may run early."""
 UNFINISHED = object()
-"""What a task returns that has more to do."""
+"""The result of a task that has more to do."""
 UNFINISHED_PAUSE = 0.5
 """Seconds between two parts of such a task."""
 
@@ -45,7 +45,7 @@ class Maintenance:
         self._next = [time.monotonic() + every for every, _ in self._tasks]
 
     def _copy_to_sql(self, now: datetime) -> None:
-        """Copy states and usage from Redis to SQL. While Redis is away this is skipped, so that jobs do not wait for it."""
+        """Copy states and usage from Redis to SQL. While Redis is unavailable this is skipped, so that jobs do not wait for it."""
         try:
             health.flush()
             self._health_log.run_due()

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 
 class WaitInterval(models.Model):
-    """Without a queue it applies to every group: no dispatcher was there, or no admission was possible.
+    """Without a queue it applies to every group: no dispatcher led, or no admission was possible.
 
     SQL has no constraint on the queue and the project: the dispatcher may write about one that was deleted meanwhile.
     """

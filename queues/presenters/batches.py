@@ -55,5 +55,5 @@ def bulk_answer(batch: Batch, ids: list[str]) -> dict[str, Any]:
 
 
 def _computed(batch: Batch) -> dict[str, Any]:
-    """The members that are no columns of a batch."""
+    """Members that are not columns of a batch."""
     return {"then": batch.then.uid if batch.then else None, **asdict(batch_progress(batch))}

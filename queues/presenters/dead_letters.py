@@ -64,7 +64,7 @@ class BulkAction(Shape):
 
 
 class BulkPreview(Shape):
-    """What an action on many would cover; nothing has been done."""
+    """The dead letters that an action on many would cover; nothing is changed."""
 
     dry_run: bool
     total: int

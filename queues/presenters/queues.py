@@ -97,7 +97,7 @@ class WorkerPage(Page):
 
 
 def queue_shape(queue: Queue, facts: QueueFacts, project: Project | None = None) -> dict[str, Any]:
-    """A queue as the platform sees it, or as a project does: a pool that is for others has no name there."""
+    """A queue as the platform sees it, or as a project does: the name of a pool that the project may not use is hidden."""
     theirs = queue.pool is not None and (
         project is None or queue.pool.projects is None or project.slug in queue.pool.projects
     )

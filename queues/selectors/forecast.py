@@ -12,7 +12,7 @@ from queues.selectors.jobs import RECENT_SPAN, rate_of
 from queues.states import GroupKey, Stage
 
 GROUPS = 10
-"""Groups that are looked at."""
+"""Groups that are considered at most."""
 
 
 def forecast(jobs: QuerySet[Job], left: int) -> tuple[str | None, datetime | None]:

@@ -69,7 +69,7 @@ class Part:
 
 
 def parts_of(project: Project, drafts: Sequence[Draft]) -> list[Part]:
-    """The parts of a bulk, which get their batch and their time when they are written."""
+    """The parts of a bulk. They get their batch and their time when they are written."""
     return [
         Part(
             IntakePart(

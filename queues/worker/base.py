@@ -62,7 +62,7 @@ class BaseJobWorker(BaseWorker):
 
     def begin(self, report: Callable[[], None]) -> bool:
         """Run `report`, which writes the worker's row. The dispatcher releases nothing for a worker without one, so it
-        is repeated until SQL answers (it may be away, or its disk full). False if the worker has to stop before."""
+        is repeated until SQL answers (it may be unavailable, or its disk full). False if the worker has to stop before."""
         wait = FIRST_WAIT
         while not self._stop_requested:
             try:
@@ -181,7 +181,7 @@ class BaseJobWorker(BaseWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
-        """The next parcel; None in burst mode with nothing left. While Redis is away it is tried again."""
+        """The next parcel; None in burst mode with nothing left. While Redis is unavailable it is tried again."""
         burst = timeout is None
         wait = FIRST_WAIT
         while True:

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 SQLITE_PAUSE = 0.01
 """Seconds between two batches on SQLite: a writer that never pauses starves the other processes. On PostgreSQL a batch
-is what has come together while the last one was written."""
+contains all ends that arrived while the last one was written."""
 BATCH = 200
 CANCEL_CHECK_INTERVAL = 1.0
 
@@ -99,7 +99,7 @@ class Completer:
         self.heartbeat.failed += sum(item.result.outcome == AttemptOutcome.FAILED for item in batch)
 
     def _tick(self) -> None:
-        """Heartbeat and cancel requests, each at its own interval. If SQL is away, the next tick tries again."""
+        """Heartbeat and cancel requests, each at its own interval. If SQL is unavailable, the next tick tries again."""
         moment = time.monotonic()
         try:
             if moment - self._heartbeat_at >= HEARTBEAT_INTERVAL:

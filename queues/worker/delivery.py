@@ -1,6 +1,6 @@
 """A delivery's beginning and end in a worker: claims the deliveries of a parcel, completes those that have ended.
 
-The engine is settled first, since other jobs wait for the capacity; then SQL is written. While SQL is away that is
+The engine is settled first, since other jobs wait for the capacity; then SQL is written. While SQL is unavailable that is
 repeated. A result that can't be written is replaced by a failure of the job's code, so that it stops neither its worker
 nor the deliveries that ended with it.
 """

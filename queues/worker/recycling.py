@@ -1,4 +1,4 @@
-"""When a worker stops to be replaced: after so many jobs, above so much memory, or with a stuck thread.
+"""When a worker stops to be replaced: after a number of jobs, above a size of memory, or with a stuck thread.
 
 The first two are off unless set by `SLUICE_MAX_JOBS` and `SLUICE_MAX_MEMORY` (MiB, for each worker process and for each
 forked job) or the options of `rqworker`. Whatever keeps workers running (`up`, systemd, an orchestrator) starts the

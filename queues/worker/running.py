@@ -41,7 +41,7 @@ class Running:
         self.interrupted_at: float | None = None
         """Monotonic seconds of the first interrupt."""
         self.ended = False
-        """Whether its end is passed on, also if no interrupt ends its thread."""
+        """Whether its end was passed on; its thread may still run."""
         self._why: type[BaseException] | None = None
         self._sent_at = float("-inf")
         self._lock = threading.Lock()

@@ -49,9 +49,9 @@ class SluiceAdmin(DeletesWithReason):
     project_lookup: str | None = None
     shared = False
     operate_permission = ""
-    """Needed for the page's actions; empty: it has none that are not changes of the row."""
+    """The permission for the page's actions; empty if it has no actions besides changing the row."""
     payload_fields: frozenset[str] = frozenset()
-    """Fields that only people who may see payloads are shown."""
+    """Fields that are shown only to people who may see payloads."""
     empty_text = ""
     """What an empty list says that it is for."""
     list_fullwidth = True

@@ -206,7 +206,7 @@ class PolicyAdmin(SluiceAdmin):
         return [path("backtest/", guarded, name="quotas_policy_backtest"), *super().get_urls()]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The backtest is of the form: without one there is none."""
+        """The backtest needs the form: it is left out for people who may not change the policy."""
         sets = super().get_fieldsets(request, obj)
         may = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if may:

@@ -80,6 +80,6 @@ class NoticeGivenUp(Event):
 
 @dataclass(frozen=True, slots=True)
 class StreamEventsDropped(Event):
-    """Live events were dropped, since Redis was away for too long."""
+    """Live events were dropped, since Redis was unavailable for too long."""
 
     events: int

@@ -165,7 +165,7 @@ _UNAVAILABLE: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     ((LimiterUnavailable,), "The limiter", "limiter"),
     ((RedisError,), "Redis", "redis"),  # an answer with an error (full, loading, a replica) is as good as none
 )
-"""Exceptions of what a request needs and that is away."""
+"""Exceptions of servers that a request needs and that are unavailable."""
 
 
 def _of_rest(exc: exceptions.APIException) -> ProblemError:

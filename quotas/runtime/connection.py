@@ -53,7 +53,7 @@ def limiter_redis() -> redis.Redis | RedisCluster:
 
 @lru_cache(maxsize=1)
 def limiter() -> ResilientLimiter:
-    """The process's limiter, which answers by each policy's own rule where Redis is away. Safe under threads."""
+    """The process's limiter, which answers by each policy's own rule where Redis is unavailable. Safe under threads."""
     inner = Limiter(limiter_redis(), prefix=settings.REDIS_PREFIX, timeout=_timeout())
     return ResilientLimiter(inner, processes=lambda: settings.LIMITER_PROCESSES, on_event=_Outage().report)
 

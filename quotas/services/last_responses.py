@@ -47,7 +47,7 @@ def forget() -> None:
 
 
 def note(account_id: str, outcome: CallOutcome) -> None:
-    """Keep it if it is time. It is only for show: where Redis is away, the call that it came from ends all the same."""
+    """Keep it if it is time. It is only for show: where Redis is unavailable, the call that it came from ends all the same."""
     now = time.monotonic()
     with _lock:
         if not is_due(account_id, outcome):

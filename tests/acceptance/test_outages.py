@@ -134,7 +134,7 @@ def postgres_away(deployment: Deployment, seconds: float, jobs: int) -> None:
             before = len(callers.accepted)
             wait_until(lambda: len(callers.accepted) >= before + 10, 60)
         assert set(callers.statuses) <= {202, 503}, callers.statuses
-        assert len(workers.living()) == 2, "no worker ends because SQL is away"
+        assert len(workers.living()) == 2, "no worker ends because SQL is unavailable"
         ids = [*running, *callers.accepted]
         wait_for_the_end(deployment, ids, 120)
         assert_all_ended_once(deployment, ids)

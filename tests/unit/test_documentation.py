@@ -72,6 +72,7 @@ DIALECT_IN_PROSE = re.compile(
         |under\sway|on\s(?:its|their)\sway                   # in progress, in flight
         |(?:back|waits?|stands?)\sin\sline                    # queue
         |free\splaces?|places?\s(?:is|are)\sfree             # slots
+        |(?:Redis|SQL|server|limiter|database)\s(?:is|was)\saway  # unavailable
     )\b""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -209,7 +210,7 @@ def test_prose_in_code_is_plain() -> None:
         "a cause that holds back jobs", "accounts held by their leases", "the slot is still held", "it holds for jobs only",
         "it holds within a second", "the address holds no token", "a job goes on", "lets one call through",
         "lets a request through", "the server is asked", "asks SQL", "calls under way", "one event on its way", "goes back in line",
-        "as far as places are free",
+        "as far as places are free", "while Redis is away",
     ],
 )  # fmt: skip
 def test_the_check_finds_phrases(line: str) -> None:

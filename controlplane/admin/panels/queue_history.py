@@ -1,4 +1,4 @@
-"""The samples of queues by the steps of a period: what came, what ended, how deep the queues were, how long jobs took."""
+"""The samples of queues by the steps of a period: jobs that came and ended, depths of queues, durations of jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READ = 20_000
 
 @dataclass(slots=True)
 class Step:
-    """One step. Depths are the highest in it; counts are sums. `sampled`: whether anything is known of it."""
+    """One step. Depths are the highest in it; counts are sums. `sampled`: whether it has samples."""
 
     start: datetime
     depth: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DEPTHS, 0))

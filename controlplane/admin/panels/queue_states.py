@@ -23,7 +23,7 @@ class Pause:
 
 
 def pauses(queues: Iterable[Queue]) -> dict[int, Pause]:
-    """By primary key, of those that do not run. The audit log says who did it."""
+    """By primary key, of paused and draining queues. The actor is read from the audit log."""
     idle = [queue for queue in queues if queue.state != "running"]
     if not idle:
         return {}
@@ -43,5 +43,5 @@ def pauses(queues: Iterable[Queue]) -> dict[int, Pause]:
 
 
 def utilisation(queue: Queue, running: int) -> int | None:
-    """Per cent of the queue's concurrency in use; None where it has none."""
+    """Per cent of the queue's concurrency in use; None if it is not limited."""
     return round(100 * running / queue.concurrency) if queue.concurrency else None

@@ -22,7 +22,7 @@
       link.hidden = true;
       button.parentElement.append(link);
       htmx.process(link);
-      setTimeout(function () { link.click(); }, 150); // the theme takes notice of the copy in between
+      setTimeout(function () { link.click(); }, 150); // the theme registers the copy in between
     } else {
       button.click();
     }

@@ -16,7 +16,7 @@
     "alert.raised": ["Alert", function (d) { return d.subject + ": " + d.summary; },
       function (d, base) { return base + "controlplane/alert/" + encodeURIComponent(d.alert) + "/change/"; }]
   };
-  const QUIET = ["limit.denied"]; // muted until a user turns it on: a quota that refuses does its work
+  const QUIET = ["limit.denied"]; // muted until a user turns it on: a refusal by a quota is normal
 
   function muted() {
     try { return JSON.parse(localStorage.getItem(KEY)) || QUIET; } catch (error) { return QUIET; }

@@ -1,4 +1,4 @@
-"""What happens while the limiter's server is away: each policy's own answer, never unlimited, never a pile-up.
+"""What happens while the limiter's server is unavailable: each policy's own answer, never unlimited, never a pile-up.
 
     hung or gone -> one call pays the timeout (50 to 100 ms) -> the breaker opens: no other call waits for the server
     while open   -> policies that fail open are enforced by this process alone, at limit / processes; as soon as one
@@ -205,7 +205,7 @@ class ResilientLimiter:
         return self._asked(lambda: self.limiter.reset_policy(limit_id))
 
     def ask(self, ask: Callable[[Transport], T]) -> T:
-        """The result of `ask` with the transport to the server. Raises LimiterUnavailable, at once while the server is away."""
+        """The result of `ask` with the transport to the server. Raises LimiterUnavailable, at once while the server is unavailable."""
         return self._asked(lambda: ask(self.limiter.transport))
 
     def _asked(self, ask: Callable[[], T]) -> T:

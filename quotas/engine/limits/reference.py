@@ -1,6 +1,6 @@
 """The limiter in one process: the same contract as limiter.Limiter, without a server.
 
-It is the model that the scripts are tested against, and the local limiter that takes over while the server is away.
+It is the model that the scripts are tested against, and the local limiter that takes over while the server is unavailable.
 """
 
 from __future__ import annotations

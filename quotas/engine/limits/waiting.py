@@ -7,7 +7,7 @@ Of a process's waiters in one queue only the first one renews tickets, for all o
     refused by A -> queue of A -> first in it -> checks -> allowed: dequeued, the next one is called
                                                        -> refused by B: to the queue of B, positioned by its arrival
     a process dies -> its tickets expire within 3 s, and the others continue
-    Redis is away  -> each process continues with its own waiters, in their order
+    Redis is unavailable  -> each process continues with its own waiters, in their order
 
 A check that does not wait (`max_wait` 0) enters no queue and may overtake those that do.
 
@@ -76,7 +76,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """Add or renew tickets. Reply: their positions and the ticket that is first; None where the server is away."""
+    """Add or renew tickets. Reply: their positions and the ticket that is first; None where the server is unavailable."""
 
     counter: bytes
     waiters: Sequence[Waiter]
@@ -84,7 +84,7 @@ class Enqueue:
 
 @dataclass(frozen=True, slots=True)
 class Dequeue:
-    """Remove a ticket, and call the next one if it was the first. A server that is away lets it expire."""
+    """Remove a ticket, and call the next one if it was the first. While the server is unavailable it expires."""
 
     counter: bytes
     ticket: str
@@ -173,7 +173,7 @@ class LocalQueues:
 
 
 def _position(waiter: Waiter) -> float:
-    """Those without a position came while the server was away: behind the others, in their order."""
+    """Those without a position came while the server was unavailable: behind the others, in their order."""
     return float("inf") if waiter.position is None else waiter.position
 
 
@@ -236,7 +236,7 @@ class Wait:
             first = yield from self._enqueue(counter, self.queues.waiters(counter))
 
     def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> Generator[Step, Reply, str]:
-        """Add or renew tickets. Returns the one that is first; empty where the server is away: each for itself."""
+        """Add or renew tickets. Returns the one that is first; empty where the server is unavailable: each for itself."""
         reply = yield Enqueue(counter, waiters)
         if reply is None:
             return ""

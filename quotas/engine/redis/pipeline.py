@@ -51,7 +51,7 @@ class PlainSocketNeeded(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One open connection and the questions that wait on it."""
+    """One open connection and the commands that wait for replies on it."""
 
     def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self._wire = wire  # keeps redis-py's object, and with it the socket, alive
