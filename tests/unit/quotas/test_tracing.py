@@ -18,8 +18,9 @@ LOADED = """
 import sys, django
 django.setup()
 import controlplane.application, queues.worker.running
-print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))])
+print([name for name in sys.modules if name.startswith(("opentelemetry.sdk.trace", "opentelemetry.exporter"))])
 """
+"""redis-py imports the SDK's metrics wherever the SDK is installed."""
 
 
 def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
