@@ -11,7 +11,7 @@ import pytest
 from queues import JobError, task
 from queues.registry import JobContext, RunResult
 from queues.worker.running import perform
-from quotas import pools
+from quotas import clock, pools
 from quotas.upstream import endpoint
 from tests.integration.quotas.api.test_pools import SECRET, make_pool
 
@@ -44,7 +44,9 @@ def run(kind: Any) -> RunResult:
     with pools.get("llm").acquire() as lease:
         way = endpoint.endpoint(lease.account_id)
     context = JobContext("j1", "acme", "batch", "", {}, 1, 5, 60.0, "j1", lease=way)
-    job = SimpleNamespace(type=kind.name, payload={}, account_lease=lease.id, uid="j1", worker="w")
+    job = SimpleNamespace(
+        created_at=clock.now(), type=kind.name, payload={}, account_lease=lease.id, uid="j1", worker="w"
+    )
     return perform(SimpleNamespace(job=job, context=context, endpoint=way))  # type: ignore[arg-type]
 
 
