@@ -58,7 +58,7 @@ def test_an_incomplete_job_type_is_refused_with_what_it_lacks() -> None:
         def run(self, job: Any, payload: Any) -> Any: ...
 
     with isolated_registry():
-        with pytest.raises(TypeError, match="lacks queue, needs_pool, trusted, delivery, settle, redact, validate"):
+        with pytest.raises(TypeError, match="lacks queue, needs_pool, trusted, delivery, redact, settle, validate"):
             registry.register(Incomplete())  # type: ignore[arg-type]
         registry.register(Complete())
         complete = registry.registered()["test.complete"]
