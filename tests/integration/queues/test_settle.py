@@ -14,6 +14,7 @@ from queues.deliveries import Ended
 from queues.errors import JobError
 from queues.lifecycle.finish import finish as settle
 from queues.models import Attempt, DeadLetter, Job
+from queues.registry import RunResult
 from queues.states import Stage, Status
 from quotas import clock
 from quotas.engine.types import CallOutcome
@@ -313,3 +314,34 @@ def test_a_job_whose_call_was_a_failed_probe_leaves_the_next_probe_to_others(des
         desk.skip(0.5)
     assert waits[0] < 0.06
     assert waits[1] > 0.35
+
+
+ODD = ['{a,"b"}', "{}", "NULL", "", "a\\b", "it's, 100%", "%s", "é\n\t€😀", '"', "[]", "null"]
+"""Texts that mean something to PostgreSQL's arrays, to JSON or to a driver."""
+
+
+def test_odd_texts_are_stored_as_they_are(desk: Desk) -> None:
+    """Ends and attempts travel in arrays on PostgreSQL, in one JSON document on SQLite."""
+    jobs = desk.submit(2 * len(ODD), max_attempts=1)
+    worker = desk.worker(places=2 * len(ODD))
+    desk.cycle()
+    claimed = {item.id: item for item in worker.claim()}
+    for job, text in zip(jobs, [*ODD, *ODD], strict=True):
+        item = claimed[job.pk]
+        is_first = job.pk in {one.pk for one in jobs[: len(ODD)]}
+        worker.claimed_jobs = []
+        worker.settle([item], RunResult(OK.outcome, result={text: [text]}) if is_first else failed(error=text))
+    for job, text in zip(jobs[: len(ODD)], ODD, strict=True):
+        assert fresh(job).result == {text: [text]}
+    for job, text in zip(jobs[len(ODD) :], ODD, strict=True):
+        assert (fresh(job).error, Attempt.objects.get(job=job).error) == (text, text)
+
+
+def test_odd_texts_of_many_ends_at_once(desk: Desk) -> None:
+    jobs = desk.submit(len(ODD), max_attempts=1)
+    worker = desk.worker(places=len(ODD))
+    desk.cycle()
+    results = {job.pk: text for job, text in zip(jobs, ODD, strict=True)}
+    ended = [Ended(item, RunResult(OK.outcome, result=results[item.id])) for item in worker.claim()]
+    assert settle(ended, worker.name) == len(ODD)
+    assert [fresh(job).result for job in jobs] == ODD

@@ -197,14 +197,22 @@ def test_taking_over_at_once_writes_no_gap() -> None:
 def refused_writes(operation: str) -> Iterator[None]:
     """SQL refuses to `INSERT` or to `UPDATE` intervals meanwhile."""
     table = WaitInterval._meta.db_table
+    begin = [f"CREATE TRIGGER refused BEFORE {operation} ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END"]
+    end = ["DROP TRIGGER refused"]
+    if connection.vendor == "postgresql":
+        begin = [
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$",
+            f"CREATE TRIGGER refused BEFORE {operation} ON {table} EXECUTE FUNCTION refuse()",
+        ]
+        end = [f"DROP TRIGGER refused ON {table}", "DROP FUNCTION refuse"]
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"CREATE TRIGGER refused BEFORE {operation} ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END"
-        )
+        for statement in begin:
+            cursor.execute(statement)
         try:
             yield
         finally:
-            cursor.execute("DROP TRIGGER refused")
+            for statement in end:
+                cursor.execute(statement)
 
 
 @pytest.mark.parametrize("operation", ["INSERT", "UPDATE"])

@@ -228,6 +228,14 @@ def test_passwords_are_not_tried_without_end(day: Day) -> None:
     assert attempt("root", PASSWORD, "203.0.113.8").status_code == 302, "from elsewhere the owner gets in"
 
 
+def test_a_made_up_forwarded_address_gives_no_further_tries(day: Day) -> None:
+    def tried(number: int) -> int:
+        given = {"username": f"name-{number}", "password": "wrong"}
+        return Client().post("/admin/login/", given, headers={"X-Forwarded-For": f"198.51.100.{number}"}).status_code
+
+    assert [tried(number) for number in range(login.BY_ADDRESS + 1)] == [200] * login.BY_ADDRESS + [429]
+
+
 def test_a_name_is_not_tried_from_many_addresses_without_end(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "BY_NAME", 5)
     for number in range(5):

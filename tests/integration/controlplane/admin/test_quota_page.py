@@ -125,7 +125,7 @@ def test_an_override_is_marked_and_who_is_blocked_is_named(signed_in: SignIn, ho
     assert "override" in rows["ann"] and "3 of 3 requests" in rows["ann"]
     assert "override" not in rows["bob"] and "3 of 10 requests" in rows["bob"]
     blocked = text_of(re.search(r'<p id="blocked-now">.*?</p>', page, re.S)[0])  # type: ignore[index]
-    assert "ann" in blocked and "whole again in" in blocked and "bob" not in blocked
+    assert "ann" in blocked and "resets in" in blocked and "bob" not in blocked
 
 
 def test_the_page_asks_the_same_number_of_queries_for_many_subjects(signed_in: SignIn, hourly: Policy) -> None:
