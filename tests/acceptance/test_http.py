@@ -82,7 +82,8 @@ def test_events_of_a_job_go_to_its_project_only(shared: Deployment) -> None:
     uid = product.submit("http.request", project="ours", payload=payload, max_attempts=1)
     wait_until(lambda: "job.dead" in mine.names(job=uid), 30, lambda: str(mine.received))
     assert mine.names(job=uid)[0] == "job.executing"
-    assert "job.dead" in everything.names(job=uid) and not other.received
+    wait_until(lambda: "job.dead" in everything.names(job=uid), 10)
+    assert not other.received
     assert "queue.paused" not in mine.names()
     again = shared.events(ours, since=mine.received[0].id)
     wait_until(lambda: again.received == mine.received[1:], 10)
