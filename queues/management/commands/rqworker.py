@@ -40,8 +40,8 @@ class Command(BaseCommand):
         if len(lanes) != 1 or lanes[0] not in LANES:
             raise CommandError(f"A worker has exactly one lane, {' or '.join(LANES)}.")
         concurrency = options["concurrency"]
-        if concurrency is not None and not 1 <= concurrency <= 1000:
-            raise CommandError("--concurrency must be from 1 to 1000.")
+        if concurrency is not None and not 1 <= concurrency <= 5000:
+            raise CommandError("--concurrency must be from 1 to 5000.")
         be_patient()
         worker: Any = get_worker(lanes[0], name=options["name"], serializer=JSONSerializer)
         worker.places = concurrency or worker.places
