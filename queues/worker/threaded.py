@@ -46,7 +46,7 @@ class ThreadedWorker(BaseJobWorker):
         return self._threads.lost + abandoned()
 
     def ready_for_more(self) -> bool:
-        return self._threads.wait_for_place(1.0)
+        return self._threads.wait_for_slot(1.0)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Claim a parcel's deliveries and start them in the threads; does not wait for them."""
