@@ -1,6 +1,6 @@
 """Admits candidates through the engine: under their callers' limits, and on accounts of their pools.
 
-A pool that has denied one is not asked again before its time, and then for one candidate at first.
+A pool that denied a candidate gets none until its time has come, and then one at first.
 """
 
 from __future__ import annotations
