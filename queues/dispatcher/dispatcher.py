@@ -14,12 +14,11 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, tran
 from django.db.models import Min
 
 from queues import config, connection, wait_metric, wakeups
-from queues.dispatcher.admission import Admissions
+from queues.dispatcher.admission import Admissions, PoolMemory
 from queues.dispatcher.capacity import count_capacity
 from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group_cursor import GroupCursor
 from queues.dispatcher.leader import Leader, LeadershipLost
-from queues.dispatcher.pool_memory import PoolMemory
 from queues.dispatcher.round import Round
 from queues.dispatcher.wait_ledger import Cause, WaitLedger, take_over
 from queues.lifecycle.waiting import promote

@@ -118,7 +118,7 @@ class GroupCursor:
         """The job that was drawn last waits for a change of configuration, which unblocks."""
         self._passed_over = True
 
-    def put_back(self, candidates: list[Candidate]) -> None:
+    def return_unused(self, candidates: list[Candidate]) -> None:
         """Return drawn jobs that were not released to the front, in order."""
         self.rows.extendleft(reversed([row for row in candidates if row.ordering_key not in self._blocked_keys]))
 

@@ -67,12 +67,12 @@ class JobThreadPool:
         """The jobs of those deliveries."""
         return {pk for pk, _ in list(self._running)}
 
-    def wait_for_place(self, seconds: float) -> bool:
+    def wait_for_slot(self, seconds: float) -> bool:
         """True as soon as a thread is free; False after `seconds`."""
         with self._changed:
-            return self._changed.wait_for(self._has_place, timeout=seconds)
+            return self._changed.wait_for(self._has_free_slot, timeout=seconds)
 
-    def _has_place(self) -> bool:
+    def _has_free_slot(self) -> bool:
         return len(self._running) + len(self._unwritten) + self.lost < self.places
 
     def start(self, claimed: Sequence[Claimed]) -> None:

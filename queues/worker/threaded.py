@@ -72,7 +72,7 @@ class ThreadedWorker(BaseJobWorker):
             log.warning("worker.wait_not_ended", error=type(error).__name__)
 
     def ready_for_more(self) -> bool:
-        return self._threads.wait_for_place(1.0)
+        return self._threads.wait_for_slot(1.0)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Claim a parcel's deliveries and start them in the threads; does not wait for them."""

@@ -13,8 +13,9 @@ from django.db import DatabaseError
 
 from quotas import events
 from quotas.engine import dialects as headers
+from quotas.engine.account_state import AccountState
 from quotas.engine.accounts.view import Explanation
-from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
+from quotas.engine.types import AccountSpec, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.connection import accounts
 from quotas.services import health, last_responses, outcomes, shared_credentials

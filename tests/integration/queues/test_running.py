@@ -144,9 +144,9 @@ def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
         assert worker.threads.lost == 1
-        assert not worker.threads.wait_for_place(0.1), "its slot is lost"
+        assert not worker.threads.wait_for_slot(0.1), "its slot is lost"
         release.set()
-        assert worker.threads.wait_for_place(10)
+        assert worker.threads.wait_for_slot(10)
         assert worker.threads.lost == 0
 
 
@@ -194,7 +194,7 @@ def test_the_next_job_starts_before_or_after_the_last_end_is_written(
     threads.start(worker.claim())
     wait_until(lambda: len(ended) == (1 if waits else 2))
     if waits:
-        assert not threads.wait_for_place(0.2)
+        assert not threads.wait_for_slot(0.2)
         assert started == [first[0].uid]
         threads.written([(ended[0].claimed.id, ended[0].claimed.delivery)])
         wait_until(lambda: len(ended) == 2)
