@@ -40,6 +40,13 @@ def stamp(job: JobContext) -> None:
     client().rpush("bench:started", f"{time.time():.6f}")
 
 
+@task(name="bench.timed", queue="batch")
+def timed(job: JobContext, at: float) -> None:
+    """Records the seconds since `at`, when the job was due to be submitted."""
+    client().rpush("bench:took", f"{time.time() - at:.6f}")
+    client().incr(COUNTER)
+
+
 @task(name="bench.describe", queue="batch")
 def describe(job: JobContext, name: str, description: str) -> dict[str, object]:
     """Real input, little work: a package's description in one line, and how many words it has."""
