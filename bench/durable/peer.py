@@ -1,6 +1,6 @@
 """One verb of one peer, in the interpreter that has it: `python -m bench.durable.peer NAME VERB [NUMBERS]`.
 
-NAME is a module `bench.durable.NAME_peer` with four functions, each plain or async: `prepare()` makes the tables,
+NAME is the beginning of a module's name here, such as `awa` of `awa_peer`. Each module has four functions, each plain or async: `prepare()` makes the tables,
 `fill(count)` submits jobs in bulk, `steady(rate, seconds)` submits at a fixed rate, `work()` is a worker process.
 """
 

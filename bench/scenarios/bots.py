@@ -5,7 +5,7 @@
 `rate` messages a second are submitted on average, to private chats and to groups: answers to mentions with high
 priority, replies with normal priority, and background work (digests), which is submitted all at once at the beginning,
 with low priority. Each bot has Telegram's limits (30 a second, one a second per chat, 20 a minute per group), and a policy
-limits each user. The provider enforces its limits, too. Fairness is Jain's index over the users' mean times from submit to
+limits each user and pauses background work from half of this limit on. The provider enforces its limits, too. Fairness is Jain's index over the users' mean times from submit to
 answer; it is taken for each priority.
 """
 
@@ -48,7 +48,7 @@ def configuration(url: str, bots: int) -> str:
     ]  # fmt: skip
     policy = {
         "name": "user-minute", "scope": "user", "unit": "requests", "algorithm": "sliding_window", "limit": USER_LIMIT,
-        "window": "60s",
+        "window": "60s", "pause_at": 0.5, "pause": "low",
     }  # fmt: skip
     return yaml.safe_dump(
         {
