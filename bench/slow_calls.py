@@ -28,7 +28,7 @@ from tests.support.valkey import free_port, run_server, valkey_binary
 
 ROOT = Path(__file__).resolve().parents[1]
 WATCHED_SECONDS = 8.0
-RUNNING, DONE = 3, 5
+RUNNING, DONE = 4, 5
 """Stages of a job, as SQL has them."""
 
 
