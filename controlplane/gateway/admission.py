@@ -10,10 +10,12 @@ from typing import Any
 
 from controlplane.gateway.call import Call
 from controlplane.http.threads import Threads
-from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.errors import LimiterUnavailable, NotAsked
+from quotas.engine.ids import random_id
+from quotas.engine.limits.waiting import SERVER_PAUSE
 from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Decision, Limit, PoolSpec
-from quotas.runtime.connection import accounts
-from quotas.services import limits
+from quotas.runtime.connection import accounts, limiter
+from quotas.services import limits, unanswered
 from quotas.services.admissions_async import AsyncAdmissions
 from quotas.services.limits_async import AsyncChecks
 from quotas.snapshot.config import ConfigSnapshot
@@ -21,6 +23,8 @@ from quotas.snapshot.config import ConfigSnapshot
 MARGIN = 10.0
 """Seconds that a caller's slot outlives the provider's timeout."""
 UNUSED = CallOutcome("unused")
+PATIENCE = 1.0
+"""Seconds for which a call that does not wait for capacity waits for Redis, counted from when it stopped answering."""
 
 
 Renewed = Callable[[ConfigSnapshot], AdmitRequest]
@@ -132,6 +136,13 @@ class _Asking:
     request: AdmitRequest
     held: ConfigSnapshot
     last: Admission | None = field(default=None)
+    token: str = field(default_factory=random_id)
+    """Of all admissions of this call: where an answer was lost, the next admission finds what was charged."""
+
+    @property
+    def tokened(self) -> AdmitRequest:
+        """The request as it is sent."""
+        return replace(self.request, token=self.token)
 
     @property
     def limits(self) -> Sequence[Limit]:
@@ -140,7 +151,22 @@ class _Asking:
         return [*self.request.limits, *map(_queue_of, (self.request.pool, *self.request.fallbacks))]
 
     async def once(self) -> Admission:
-        asked = asyncio.ensure_future(self.admissions.engine.admit(self.request))
+        """Admit now; where Redis has just stopped answering, as soon as it answers again within `PATIENCE`."""
+        deadline = time.monotonic() + PATIENCE
+        lost: LimiterUnavailable | None = None
+        while True:
+            try:
+                return await self._shielded()
+            except LimiterUnavailable as error:
+                if not isinstance(error, NotAsked):
+                    lost = error
+                if time.monotonic() >= deadline or limiter().breaker.seconds_open() >= PATIENCE:
+                    self.lost(lost or error)
+                    raise
+                await asyncio.sleep(SERVER_PAUSE)
+
+    async def _shielded(self) -> Admission:
+        asked = asyncio.ensure_future(self.admissions.engine.admit(self.tokened))
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
@@ -150,8 +176,9 @@ class _Asking:
     async def _undo(self, asked: asyncio.Future[Admission]) -> None:
         try:
             admission = await asked
-        except LimiterUnavailable:
-            return  # nothing is known to be charged
+        except LimiterUnavailable as error:
+            self.lost(error)
+            return
         if admission.allowed:
             await self.admissions.give_back(admission, self.request.cost, self.held)
 
@@ -161,8 +188,11 @@ class _Asking:
             explained = await self.admissions.threads.waiting(lambda: accounts().explain(self.request))
             self.last = explained.admission
         else:
-            self.last = await self.admissions.engine.admit(self.request)
+            self.last = await self.admissions.engine.admit(self.tokened)
         return _decision(self.last)
+
+    def lost(self, error: LimiterUnavailable) -> None:
+        unanswered.return_admission(self.tokened, error)
 
     async def refund(self, decision: Decision) -> None:
         if self.last is not None and self.last.allowed:
