@@ -49,6 +49,8 @@ def test_calls_pass_a_short_stall_and_are_charged_once(scene: Scene) -> None:
     assert [answer.status_code for answer in answers] == [200] * 8, answers[0].text
     wait_until(lambda: scene.used("by-user") == before + 8, 10, "each call is charged once")
     wait_until(lambda: is_idle(scene), 10, "no slot stays taken")
+    delayed = [call for call in map(scene.recent, answers) if call["waited_for"]]
+    assert delayed and all(call["waited_for"] == ["redis"] and call["waited"] > 0.05 for call in delayed)
 
 
 def test_calls_that_wait_pass_a_longer_stall(scene: Scene) -> None:
