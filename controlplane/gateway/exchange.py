@@ -96,11 +96,11 @@ class Exchange:
         """Raises `NotNow`, a problem for other refusals, and `Broken`. Cancelled, it settles by what was seen."""
         asked = time.perf_counter()
         try:
-            admission = await self._admissions.first(self._call, self._held)
+            admission = await self._admissions.first(self._call, self._held, self._progress)
         except Refused as refused:
             raise self._refusal(refused.admission) from None
         finally:
-            if self._call.wishes.wait:
+            if self._call.wishes.wait or self._progress.waited_for:
                 self._progress.waited = time.perf_counter() - asked
         self._first = admission
         sender = AnswerSender(self._call, self._progress, admission.limits, send)
@@ -289,7 +289,8 @@ class Exchange:
         left = max(0.0, self._deadline - time.monotonic()) if call.wishes.wait else 0.0
         asked = time.perf_counter()
         try:
-            found = await self._admissions.another(call, self._held, turn.admission.account_id or "", left)
+            refused_by = turn.admission.account_id or ""
+            found = await self._admissions.another(call, self._held, self._progress, refused_by, left)
         except Refused as refused:
             if failure.waits:
                 raise self._refusal(refused.admission) from None

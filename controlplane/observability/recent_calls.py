@@ -70,6 +70,10 @@ class CallBody(Shape):
     )
     attempts: int
     waited: float = field(digits=6)
+    waited_for: list[str] = field(
+        help="What delayed its admission, in order: `policy NAME`, `pool NAME: REASONS`, `earlier calls` that wait for the"
+        " same, or `redis`."
+    )
     seconds: float = field(digits=6)
     overhead: float = field(digits=6)
     first_byte: float | None = field(digits=6)

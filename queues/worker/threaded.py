@@ -60,8 +60,8 @@ class ThreadedWorker(BaseJobWorker):
         threading.Thread(target=self._end_wait, name="stop", daemon=True).start()
 
     def _end_wait(self) -> None:
-        """End a wait for parcels as if its time were up: nothing that Redis has moved already is lost. The command may
-        only be on its way to Redis, so this is repeated."""
+        """End a wait for parcels as if its time were up, so that no parcel is lost that Redis has moved. Repeated, since
+        Redis may get the command that waits after this one."""
         try:
             while self.waits:
                 for found in self.connection.client_list():
