@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from django.middleware.csrf import get_token
 from django.urls import reverse
 from django.utils.html import format_html
@@ -34,9 +34,10 @@ class ReplayForm(PayloadDialog):
         super().__init__(request, object_id, *args, **kwargs)
         rows = visible(request.user, DeadLetter.objects.all(), "project")
         letter = rows.select_related("job").filter(pk=object_id or 0).first()
-        if letter is not None:
-            self.job = letter.job
-            self.fields["payload"].initial = redaction.hide(registry.redacted(letter.type, letter.job.payload))
+        if letter is None:
+            raise Http404
+        self.job = letter.job
+        self.fields["payload"].initial = redaction.hide(registry.redacted(letter.type, letter.job.payload))
 
     def clean_payload(self) -> Any:
         payload = self.cleaned_data["payload"]
