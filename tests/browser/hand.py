@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
+LONG = 100
+"""Such a text is pasted."""
+
+
 class Hand:
     """Counts what a person does. Text that is typed into the field that has the cursor is not counted: another way to
     say the same takes as much text."""
@@ -33,7 +37,10 @@ class Hand:
         """Type into the field that has the cursor already; `field` is a selector that it must match."""
         into = field or "input, textarea"
         self.page.wait_for_function("s => document.activeElement && document.activeElement.matches(s)", arg=into)
-        self.page.keyboard.insert_text(text)
+        if len(text) < LONG:
+            self.page.keyboard.type(text)
+        else:
+            self.page.keyboard.insert_text(text)
 
     def within(self, most: int) -> None:
         assert len(self.done) <= most, f"{len(self.done)} clicks and keys, at most {most}: {self.done}"
