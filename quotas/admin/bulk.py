@@ -26,10 +26,6 @@ SHOWN = 20
 class BulkForm(forms.Form):
     reason = ReasonField()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["reason"].widget.attrs["autofocus"] = True
-
 
 class CutOff(forms.Form):
     """The highest primary key when the page was shown."""

@@ -137,8 +137,9 @@ class Visit:
 
     def shot(self, name: str) -> None:
         """A picture of the page, for people to look at."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+        picture = SHOTS / f"{name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=picture, full_page=True)
 
 
 @pytest.fixture

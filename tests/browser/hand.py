@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 LONG = 100
 """Such a text is pasted."""
 

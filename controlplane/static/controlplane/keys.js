@@ -48,6 +48,12 @@
     field.focus();
     if (field.select && field.tagName === "INPUT") field.select();
   }
+  // A page that asks before it acts is like a dialog.
+  function focusQuestion() {
+    const field = document.querySelector("form.sl-confirm [name=reason]");
+    if (field) field.focus();
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", focusQuestion); else focusQuestion();
   document.addEventListener("htmx:afterSettle", function (event) {
     if (event.detail.target && event.detail.target.id === "modal-content") focusDialog(25);
   });
