@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from queues import event_loops
 from queues.deliveries import Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.states import AttemptOutcome
+from queues.worker import job_loop
 from queues.worker import thread_pool as crew_module
 from queues.worker.running import Running
 from queues.worker.thread_pool import JobThreadPool
@@ -107,7 +107,8 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
     desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python would end it by an exception, which it catches, and go round in it for ever."""
-    monkeypatch.setattr(event_loops, "_abandoned", [])
+    monkeypatch.setattr(crew_module, "STUCK_AFTER", 0.3)
+    before = len(job_loop.abandoned)
     release = threading.Event()
 
     async def ignores_interrupts(job: Any) -> None:
@@ -117,12 +118,14 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
 
     type_of("test.ignores_interrupts")(ignores_interrupts)
     (job,) = desk.submit(type="test.ignores_interrupts", timeout=0.2, max_attempts=1)
-    with hands(desk, places=1) as worker:
-        try:
+    try:
+        with hands(desk, places=1) as worker:
             assert worker.run(job).category == "timeout"
-            wait_until(lambda: event_loops.abandoned() == 1)
-        finally:
-            release.set()
+            assert worker.threads.lost == 1
+            assert not worker.threads.wait_for_place(0.1), "its slot is lost"
+        wait_until(lambda: len(job_loop.abandoned) == before + 1)
+    finally:
+        release.set()
 
 
 def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
