@@ -9,7 +9,6 @@ from typing import Any
 from django.db.models import Count
 from django.utils import timezone
 
-from controlplane.admin import charts
 from controlplane.admin.panels.queue_history import depths_by_queue
 from controlplane.admin.panels.queue_states import pauses, utilisation
 from controlplane.admin.periods import Period
@@ -17,6 +16,7 @@ from queues.models import Job, Queue
 from queues.selectors.jobs import RATE_SPAN, created_after
 from queues.selectors.queues import ready_since
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
+from quotas.admin import sparkline
 from quotas.engine import priorities
 
 
@@ -46,7 +46,7 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
                 "pause": paused.get(queue.pk),
                 "concurrency": queue.concurrency,
                 "used": utilisation(queue, running.get(queue.pk, 0)),
-                "spark": charts.points(history.get(queue.pk, [])),
+                "spark": sparkline.points(history.get(queue.pk, [])),
                 "rate_in": rates["in"].get(queue.pk, 0.0),
                 "rate_out": rates["out"].get(queue.pk, 0.0),
                 "bands": bands,

@@ -152,6 +152,7 @@
   }
 
   const SHORTCUTS = [["?", "Show this help"], ["/", "Search in the list"], ["t", "Search in the navigation"],
+    ["j, k", "Next and previous row of a list"], ["x", "Select the row"], ["Enter", "Open the row"],
     ["Ctrl+K", "Open the command palette"], ["Esc", "Close a dialog"]];
 
   function showHelp() {
