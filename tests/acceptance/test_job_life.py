@@ -71,7 +71,7 @@ def test_a_known_limit_costs_no_attempt_and_many_workers_keep_it(shared: Deploym
 
 
 def test_a_worker_that_waits_for_jobs_stops_by_a_signal(shared: Deployment) -> None:
-    """Redis is asked to end the wait, so that it ends before its time and nothing that was on its way is lost."""
+    """It sends CLIENT UNBLOCK, which loses no parcel that Redis has moved."""
     with worker_fleet(shared.instance) as workers, shared.instance.redis() as redis:
         name = workers.start("io")
         wait_until(lambda: {"name": name, "cmd": "blmove"}.items() <= _client(redis, name).items(), 60)
