@@ -43,14 +43,16 @@ class JobLoops:
     def check(self, now: float) -> None:
         """Start no more jobs in a loop that is blocked, and interrupt what blocks it if its job is to end."""
         with self._lock:
-            threads = [*self._blocked, *([self._current] if self._current else [])]
-            for thread in threads:
+            for thread in self._all():
                 seconds = thread.blocked_for(now)
                 if seconds >= BLOCKED_AFTER:
                     self._is_blocked(thread, seconds)
                 elif thread in self._blocked and not thread.jobs:
                     self._blocked.discard(thread)
                     thread.stop()
+
+    def _all(self) -> list[LoopThread]:
+        return [*self._blocked, *([self._current] if self._current else [])]
 
     def _is_blocked(self, thread: LoopThread, seconds: float) -> None:
         job = thread.running()
@@ -65,5 +67,7 @@ class JobLoops:
     def stop(self) -> None:
         """End all loops, whatever runs in them."""
         with self._lock:
-            for thread in [*self._blocked, *([self._current] if self._current else [])]:
+            for thread in self._all():
                 thread.stop()
+            self._blocked.clear()
+            self._current = None

@@ -184,7 +184,10 @@ class JobThreadPool:
 
     def _watch_deadlines(self) -> None:
         while not self._stopping.wait(WATCH_INTERVAL):
-            self._loops.check(time.monotonic())
+            try:
+                self._loops.check(time.monotonic())
+            except Exception:
+                log.exception("worker.loops_unwatched")
             for running in list(self._running.values()):
                 try:
                     self._check_deadline(running, time.monotonic())
