@@ -122,7 +122,7 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
         with hands(desk, places=1) as worker:
             assert worker.run(job).category == "timeout"
             assert worker.threads.lost == 1
-            assert not worker.threads.wait_for_place(0.1), "its slot is lost"
+            assert not worker.threads.wait_for_slot(0.1), "its slot is lost"
         wait_until(lambda: len(job_loop.abandoned) == before + 1)
     finally:
         release.set()
