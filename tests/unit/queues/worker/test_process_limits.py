@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from queues.worker.process_limits import OWN_FILES
 from tests.support.instance import BASE_DIR
 
 PREPARE = "from queues.worker.process_limits import prepare; prepare({}); import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
@@ -31,7 +32,7 @@ def prepared(places: int, *limits: tuple[int, int, int]) -> subprocess.Completed
 
 
 def test_the_soft_limit_of_open_files_is_raised_as_far_as_it_is_needed() -> None:
-    assert int(prepared(500, (resource.RLIMIT_NOFILE, 128, 4096)).stdout) == 1064
+    assert int(prepared(500, (resource.RLIMIT_NOFILE, 128, 4096)).stdout) == 2 * 500 + OWN_FILES
     assert int(prepared(500, (resource.RLIMIT_NOFILE, 128, 700)).stdout) == 700, "the hard limit is enough"
     assert int(prepared(50, (resource.RLIMIT_NOFILE, 1024, 4096)).stdout) == 1024, "not lowered"
 
