@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,12 +74,16 @@ class Bench:
         pid = int((Path(self.cluster.directory) / "data" / "postmaster.pid").read_text().split()[0])
         return cost.tree_cpu_seconds(pid)
 
-    def steady(self, row: Row, command: list[str], environ: dict[str, str]) -> None:
+    def steady(
+        self, row: Row, command: list[str], environ: dict[str, str], unfinished: Callable[[], str] = lambda: ""
+    ) -> None:
         """Run a submitter at the fixed rate, and wait for the last job."""
         jobs = round(self.options.rate * self.options.steady)
         self.client.delete(TOOK)
         subprocess.run([*command, str(self.options.rate), str(self.options.steady)], cwd=ROOT, env=environ, check=True)
-        wait_until(lambda: self.client.llen(TOOK) >= jobs, 120, lambda: f"{self.client.llen(TOOK)} of {jobs}")
+        wait_until(
+            lambda: self.client.llen(TOOK) >= jobs, 120, lambda: f"{self.client.llen(TOOK)} of {jobs}{unfinished()}"
+        )
         row.took += map(float, self.client.lrange(TOOK, 0, -1))  # type: ignore[arg-type]
 
 
@@ -149,7 +153,16 @@ def sluice(bench: Bench, row: Row) -> None:
         environ = {**ours.instance.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "bench.durable.peer", "sluice", "steady"]
         subprocess.run([*command, "20", "2"], cwd=ROOT, env=environ, check=True)
-        bench.steady(row, command, environ)
+        bench.steady(
+            row,
+            command,
+            environ,
+            lambda: str(
+                ours.instance.rows(
+                    "SELECT type, stage, status, reason, count(*) FROM queues_job GROUP BY 1, 2, 3, 4 ORDER BY 1, 2"
+                )
+            ),
+        )
     finally:
         ours.instance.remove()
 

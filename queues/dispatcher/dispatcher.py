@@ -210,6 +210,7 @@ class Dispatcher:
             del self._groups[key]
         for group in self._groups.values():
             group.read_on()
+            group.look_back()  # also where keys are blocked
         self._refreshed_at = time.monotonic()
 
     def _seconds_to_sleep(self, now: datetime, *, idle: bool) -> float:

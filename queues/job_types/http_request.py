@@ -59,13 +59,21 @@ MAX_TAIL = 64 * 1024
 MAX_READ = 32 * 1024 * 1024
 """Bytes of an answer that are read at most to come to its end."""
 
+MIN_KEPT = 128
+"""Idle connections to a host that are kept for the next call, at least."""
+
 _connections = urllib3.PoolManager(
     num_pools=50,
-    maxsize=128,
+    maxsize=MIN_KEPT,
     block=False,
     retries=False,
     headers={"User-Agent": "sluice", "Accept-Encoding": "identity"},
 )
+
+
+def keep_connections(calls: int) -> None:
+    """Keep as many idle connections to a host as this process has calls at once. Before its first call."""
+    _connections.connection_pool_kw["maxsize"] = max(calls, MIN_KEPT)
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> tuple[bytes, bytes]:
