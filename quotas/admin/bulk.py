@@ -50,7 +50,9 @@ class Refused(Exception):
 
 
 Act = Callable[[HttpRequest, Any, str], object]
+"""Takes a row and the reason."""
 Together = Callable[[HttpRequest, QuerySet[Any], str], None]
+"""Takes the rows and the reason."""
 
 
 def across(request: HttpRequest) -> bool:
@@ -78,12 +80,9 @@ def bulk_action(
     left_out: str = "",
     described: Callable[[Any], str] = str,
 ) -> Callable[..., HttpResponse | None]:
-    """An action for `ModelAdmin.actions`.
-
-    `act(request, row, reason)` does it to one row and raises `Refused` where it can't; `together(request, rows, reason)`
-    does it to all and says so itself. `only` are lookups of the rows that the action can be done to; `left_out` says
-    why the others are not included. `question` and `done` are sentences with `{count}` and `{noun}`.
-    """
+    """An action for `ModelAdmin.actions`. `act` does it to one row and raises `Refused` where it can't; `together` does
+    it to all and reports it. `only` are lookups of the rows that the action can be done to; `left_out` says why the
+    others are not included. `question` and `done` are sentences with `{count}` and `{noun}`."""
 
     def action(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
         chosen = rows
@@ -104,10 +103,8 @@ def bulk_action(
             "submit": title,
             "danger": danger,
             "question": _said(question, count, rows),
-            "rows": [described(row) for row in rows[:SHOWN]],
             "left_out": left_out.format(count=f"{others:,}") if others > 0 else "",
-            "count": count,
-            "more": max(0, count - SHOWN),
+            **_listed(rows, count, described),
             "form": form,
             "action": action.__name__,
             "newest": newest,
@@ -132,6 +129,11 @@ def _page(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
         "across": request.POST.get("select_across", "0"),
         "asked_at": timezone.now(),
     }
+
+
+def _listed(rows: QuerySet[Any], count: int, described: Callable[[Any], str]) -> dict[str, Any]:
+    """The first of the rows, and how many there are."""
+    return {"rows": [described(row) for row in rows[:SHOWN]], "count": count, "more": max(0, count - SHOWN)}
 
 
 def _cut(request: HttpRequest, rows: QuerySet[Any], chosen: QuerySet[Any], form: BulkForm) -> tuple[Any, Any, Any, int]:

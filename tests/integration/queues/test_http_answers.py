@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from queues.job_types.http_request import MAX_BODY, HttpRequest
+from queues.job_types.http_answer import MAX_BODY
+from queues.job_types.http_request import HttpRequest
 from queues.lifecycle.fate import decide
 from queues.models import Job
 from queues.registry import RunResult
