@@ -33,7 +33,6 @@ from quotas.snapshot import addresses
 
 MAX_WAIT = 60.0
 MAX_ENDPOINT = 2048
-_PLAIN_LENGTHS = {"user": MAX_SUBJECT, "endpoint": MAX_ENDPOINT, "method": 16}
 
 
 class AddressField(StrictCharField):
@@ -211,7 +210,10 @@ def _plainly_right(data: dict[str, Any]) -> bool:
     return True
 
 
-def _text(most: int) -> Callable[[Any], bool]:
+def _text(name: str) -> Callable[[Any], bool]:
+    field = CheckBody._declared_fields[name]
+    assert isinstance(field, StrictCharField)
+    most = field.max_length or 0
     return lambda value: type(value) is str and 0 < len(value) <= most
 
 
@@ -249,9 +251,8 @@ def _is_flag(value: Any) -> bool:
 
 
 _RIGHT: dict[str, Callable[[Any], bool]] = {
-    **{name: _text(most) for name, most in _PLAIN_LENGTHS.items()},
+    **{name: _text(name) for name in ("project", "user", "endpoint", "method")},
     "cost": _is_cost,
-    "project": _text(63),
     "ip": _is_address,
     "dry_run": _is_flag,
     "bypass": _is_flag,
