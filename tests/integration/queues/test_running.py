@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import subprocess
 import sys
 import threading
@@ -103,6 +104,7 @@ def test_what_does_not_heed_the_first_interrupt_ends_by_a_later_one(desk: Desk, 
         assert worker.threads.lost == 0
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
     desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,8 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
             wait_until(lambda: event_loops.abandoned() == 1)
         finally:
             release.set()
+    monkeypatch.undo()
+    gc.collect()  # now that it can end, it leaves nothing open
 
 
 def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
