@@ -1,4 +1,6 @@
-"""Event loops of async functions, by the thread that each one runs in, with a thread of its own for blocking calls.
+"""Event loops of single async functions, each in the thread of its job, with a thread of its own for blocking calls.
+
+For what a worker's shared event loop can't run: a process of its own, and a plain function that returns an awaitable.
 
 A loop that waits for something executes no Python instruction, so that an interrupt that was sent to its thread would
 come when the wait is over. `interrupt` ends the wait; the loop's tasks are then cancelled, with their cleaning up.
@@ -11,10 +13,8 @@ job, and no connection is shared by two jobs.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -22,64 +22,13 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext
 
-from queues.errors import JobCancelled
-from queues.isolation import close_connections
-
-SYNC_THREAD = "job-sync"
-
-
-def sync_threads() -> int:
-    """Threads of synchronous calls that still run, also after the end of their loops."""
-    return sum(thread.name.startswith(SYNC_THREAD) for thread in threading.enumerate())
-
-
-class SyncThread(ThreadPoolExecutor):
-    """One thread for the synchronous calls of one loop, started at the first call. A call can be interrupted."""
-
-    def __init__(self) -> None:
-        super().__init__(1, thread_name_prefix=SYNC_THREAD)
-        self._lock = threading.Lock()
-        self._busy: int | None = None
-        self._used = False
-        self._ended: type[BaseException] | None = None
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self._used = True
-        return super().submit(self._call, fn, *args, **kwargs)
-
-    def _call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            with self._lock:
-                if self._ended is not None:
-                    raise self._ended
-                self._busy = threading.get_ident()
-            return fn(*args, **kwargs)
-        finally:
-            with self._lock:
-                self._busy = None
-            _pass()  # an interrupt that was sent just before is raised here
-
-    def interrupt(self, why: type[BaseException]) -> None:
-        """Raise `why` in the call that runs, if one does."""
-        with self._lock:
-            if self._busy is not None:
-                raise_in(self._busy, why)
-
-    def end(self) -> None:
-        """Begin no more calls, interrupt the one that its loop has left behind, and close the thread's connections."""
-        with self._lock:
-            self._ended = JobCancelled
-            if self._busy is not None:
-                raise_in(self._busy, JobCancelled)
-        if self._used:
-            super().submit(close_connections)
-        self.shutdown(wait=False)
+from queues.call_threads import CallThreads, raise_in
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
     loop: asyncio.AbstractEventLoop
-    sync: SyncThread
+    sync: CallThreads
 
 
 _loops: dict[int, _Running] = {}
@@ -97,7 +46,7 @@ def abandoned() -> int:
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end in a loop of its own; its value."""
     thread = threading.get_ident()
-    sync = SyncThread()
+    sync = CallThreads()
     sensitive, context = ThreadSensitiveContext(executor=sync), copy_context()
     try:
         with asyncio.Runner() as runner:
@@ -132,12 +81,3 @@ def interrupt(thread: int, why: type[BaseException]) -> None:
         running.sync.interrupt(why)
         with suppress(RuntimeError):  # closed just now
             running.loop.call_soon_threadsafe(int)  # no Python code: what is raised in a callback is swallowed there
-
-
-def raise_in(thread: int, why: type[BaseException]) -> None:
-    """Raise `why` in a thread at its next Python instruction."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(why))
-
-
-def _pass() -> None:
-    """A Python call, at which a pending exception is raised."""

@@ -98,14 +98,23 @@ class JobType(Protocol):
         return dict(cost)
 
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
-        """Run the job. What it raises becomes a failed attempt."""
+        """Run the job in a thread or a process of its own. What it raises becomes a failed attempt."""
         raise NotImplementedError
+
+    def is_async(self, payload: Mapping[str, Any]) -> bool:
+        """Whether a worker with an event loop is to call `run_async` there, instead of `run` in a thread."""
+        return False
+
+    async def run_async(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
+        """Run the job in an event loop that other jobs share."""
+        missing = f"The job type {self.name} says that it is async, and has no run_async."
+        raise NotImplementedError(missing)  # by a variable: a type checker would take the method for abstract
 
 
 SETTLE = ("in_groups", "before_next")
 _MEMBERS = (
     "name", "queue", "needs_pool", "trusted", "delivery", "redact", "settle",
-    "validate", "pool", "model", "cost", "complete_cost", "run",
+    "validate", "pool", "model", "cost", "complete_cost", "run", "is_async", "run_async",
 )  # fmt: skip
 _types: dict[str, JobType] = {}
 
@@ -153,6 +162,12 @@ def is_trusted(name: str) -> bool:
     """Whether no user's code runs in jobs of the type; False if this process does not know the type."""
     job_type = get(name)
     return job_type is not None and job_type.trusted
+
+
+def is_async(name: str, payload: Mapping[str, Any]) -> bool:
+    """Whether such a job runs in the event loop of its worker; False if this process does not know the type."""
+    job_type = get(name)
+    return job_type is not None and job_type.is_async(payload)
 
 
 def settles_before_next(name: str, delivery_mode: str) -> bool:

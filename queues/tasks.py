@@ -67,11 +67,25 @@ class Task(registry.JobType):
             value = self.function(job, **payload)
             if inspect.isawaitable(value):
                 value = event_loops.run(_await(value))
-            result = _without_secrets(plain(value), job.lease)
+            return self._returned(value, job)
         except CredentialUnreadable:
             raise
         except Exception as error:  # noqa: BLE001 - a task may raise anything: it fails the attempt
             return result_of(error, pooled=job.lease is not None, actual=job.actual)
+
+    def is_async(self, payload: Mapping[str, Any]) -> bool:
+        return inspect.iscoroutinefunction(self.function)
+
+    async def run_async(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
+        try:
+            return self._returned(await self.function(job, **payload), job)
+        except CredentialUnreadable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a task may raise anything: it fails the attempt
+            return result_of(error, pooled=job.lease is not None, actual=job.actual)
+
+    def _returned(self, value: Any, job: JobContext) -> RunResult:
+        result = _without_secrets(plain(value), job.lease)
         return RunResult(
             AttemptOutcome.SUCCEEDED,
             result=result,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from queues.event_loops import raise_in
+from queues.call_threads import raise_in
 
 T = TypeVar("T")
 

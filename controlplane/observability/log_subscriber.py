@@ -39,6 +39,7 @@ LINES: dict[type[events.Event], tuple[Level, str]] = {
     events.SettlementDelayed: ("warning", "settlement.delayed"),
     events.SettlementLost: ("error", "settlement.lost"),
     events.StreamEventsDropped: ("warning", "events.dropped"),
+    events.LoopBlocked: ("warning", "worker.loop_blocked"),
     events.ThreadStuck: ("error", "worker.thread_stuck"),
     events.WorkerRecycling: ("info", "worker.recycling"),
     events.WorkerStarted: ("info", "worker.started"),

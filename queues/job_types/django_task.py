@@ -48,11 +48,9 @@ class DjangoTask(JobType):
     def run(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
         task = self._find(payload["path"])
         if task is None:
-            error = f"There is no task {payload['path']!r} in this worker."
-            return RunResult(AttemptOutcome.LOST, category="code", error=error, counted=False, returned=True)
+            return _unknown(payload)
         try:
-            arguments = [*([self._context_of(task, job)] if task.takes_context else []), *payload.get("args", [])]
-            keywords = payload.get("kwargs", {})
+            arguments, keywords = self._arguments(task, job, payload)
             if inspect.iscoroutinefunction(task.func):
                 value = event_loops.run(task.func(*arguments, **keywords))  # a loop of ours can be interrupted
             else:
@@ -60,6 +58,24 @@ class DjangoTask(JobType):
             return RunResult(AttemptOutcome.SUCCEEDED, result=plain(value))
         except Exception as error:  # noqa: BLE001 - a task may raise anything: it fails the attempt
             return result_of(error, pooled=False, actual={})
+
+    def is_async(self, payload: Mapping[str, Any]) -> bool:
+        task = self._find(payload.get("path"))
+        return task is not None and inspect.iscoroutinefunction(task.func)
+
+    async def run_async(self, job: JobContext, payload: Mapping[str, Any]) -> RunResult:
+        task = self._find(payload["path"])
+        if task is None:
+            return _unknown(payload)
+        try:
+            arguments, keywords = self._arguments(task, job, payload)
+            return RunResult(AttemptOutcome.SUCCEEDED, result=plain(await task.func(*arguments, **keywords)))
+        except Exception as error:  # noqa: BLE001 - a task may raise anything: it fails the attempt
+            return result_of(error, pooled=False, actual={})
+
+    def _arguments(self, task: Any, job: JobContext, payload: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        context = [self._context_of(task, job)] if task.takes_context else []
+        return [*context, *payload.get("args", [])], payload.get("kwargs", {})
 
     def _find(self, path: Any) -> Any:
         if not isinstance(path, str):
@@ -69,3 +85,8 @@ class DjangoTask(JobType):
         except (ImportError, ValueError):
             return None
         return found if isinstance(found, self._kind) else None
+
+
+def _unknown(payload: Mapping[str, Any]) -> RunResult:
+    error = f"There is no task {payload['path']!r} in this worker."
+    return RunResult(AttemptOutcome.LOST, category="code", error=error, counted=False, returned=True)

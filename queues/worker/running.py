@@ -1,4 +1,4 @@
-"""Runs one claimed delivery in a thread, and interrupts it at its deadline or when its job is cancelled."""
+"""Runs one claimed delivery, and interrupts it at its deadline or when its job is cancelled."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from copy import copy
 
 import structlog
@@ -29,8 +31,8 @@ FORKED_COPY = 71
 """Exit status of a copy of the worker that a task has forked and not ended by itself."""
 
 
-class Running:
-    """A claimed delivery that runs in a thread."""
+class RunningJob(ABC):
+    """A claimed delivery that runs in this process."""
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
@@ -45,28 +47,51 @@ class Running:
         self._why: type[BaseException] | None = None
         self._sent_at = float("-inf")
         self._lock = threading.Lock()
-        self._thread: int | None = None
-        self._native: int | None = None
         self._done = False
 
+    @abstractmethod
+    def _send(self, number: int) -> None:
+        """Interrupt it for the reason `_why`; `number` is the signal for processes that it has started."""
+
     def interrupt(self, why: type[BaseException]) -> None:
-        """Raise `why` in the job's thread at its next Python instruction, and never after it has ended. The first
-        reason counts; `repeat` raises it again where the task has caught it."""
+        """End it at the next place where that can be done, and never after it has ended. The first reason counts;
+        `repeat` interrupts it again where the task has caught that."""
         with self._lock:
-            if self._done or self._why is not None or self._thread is None:
+            if self._done or self._why is not None or self.deadline is None:
                 return
             self._why, self.interrupted_at = why, time.monotonic()
+            self._sent_at = self.interrupted_at
             self._send(signal.SIGTERM)
 
     def repeat(self, after: float) -> None:
         """Interrupt it once more if the last interrupt was `after` seconds ago and it still runs."""
         with self._lock:
             if not self._done and self._why is not None and time.monotonic() - self._sent_at >= after:
+                self._sent_at = time.monotonic()
                 self._send(signal.SIGKILL)
+
+    def verdict(self) -> RunResult:
+        """The result of an interrupted delivery."""
+        if self._why is JobCancelled:
+            return RunResult(
+                AttemptOutcome.CANCELLED,
+                error="Cancelled while it ran.",
+                counted=False,
+                upstream=_unknown(self.claimed),
+            )
+        return timed_out(self.claimed)
+
+
+class Running(RunningJob):
+    """A claimed delivery that runs in a thread."""
+
+    def __init__(self, claimed: Claimed) -> None:
+        super().__init__(claimed)
+        self._thread: int | None = None
+        self._native: int | None = None
 
     def _send(self, number: int) -> None:
         assert self._thread is not None and self._why is not None
-        self._sent_at = time.monotonic()
         event_loops.interrupt(self._thread, self._why)
         if not self.trusted and self._native is not None:
             # It may wait for one of these processes, where no interrupt reaches it.
@@ -106,17 +131,6 @@ class Running:
         if self._why is not None and self._native is not None:
             child_processes.end(child_processes.started_by(self._native), signal.SIGKILL)
 
-    def verdict(self) -> RunResult:
-        """The result of an interrupted delivery."""
-        if self._why is JobCancelled:
-            return RunResult(
-                AttemptOutcome.CANCELLED,
-                error="Cancelled while it ran.",
-                counted=False,
-                upstream=_unknown(self.claimed),
-            )
-        return timed_out(self.claimed)
-
 
 def _raise_pending_interrupt() -> None:
     """A Python call, at which a pending interrupt is raised."""
@@ -134,15 +148,35 @@ def _unknown(claimed: Claimed) -> CallOutcome | None:
 
 def perform(claimed: Claimed) -> RunResult:
     """Run the job's type; what it raises becomes a failed attempt."""
-    job = claimed.job
-    facts: tracing.Attributes = {"job.id": job.uid, "job.attempt": claimed.context.attempt}
-    with tracing.of_job(job.uid, job.type, facts, job.created_at) as span:
+    with traced(claimed) as span:
         result = _perform(claimed)
         span.note({"job.outcome": str(result.outcome)}, error=result.category or "")
         return result
 
 
+def traced(claimed: Claimed) -> AbstractContextManager[tracing.Span]:
+    """The span of this attempt."""
+    job = claimed.job
+    return tracing.of_job(
+        job.uid, job.type, {"job.id": job.uid, "job.attempt": claimed.context.attempt}, job.created_at
+    )
+
+
 def _perform(claimed: Claimed) -> RunResult:
+    job_type = job_type_of(claimed)
+    if isinstance(job_type, RunResult):
+        return job_type
+    try:
+        # A copy: a task may set anything in it, and settling uses the original.
+        return checked(job_type.run(copy(claimed.context), claimed.job.payload), claimed)
+    except (JobTimedOut, JobCancelled):
+        raise
+    except BaseException as error:  # noqa: BLE001 - also SystemExit and the like: they fail the attempt
+        return failed(claimed, error)
+
+
+def job_type_of(claimed: Claimed) -> registry.JobType | RunResult:
+    """The job's type; a result if the job can't run here now."""
     job = claimed.job
     job_type = registry.get(job.type)
     if job_type is None:
@@ -157,15 +191,14 @@ def _perform(claimed: Claimed) -> RunResult:
         return RunResult(
             AttemptOutcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
         )  # fmt: skip
-    try:
-        # A copy: a task may set anything in it, and settling uses the original.
-        return checked(job_type.run(copy(claimed.context), job.payload), claimed)
-    except CredentialUnreadable as error:
+    return job_type
+
+
+def failed(claimed: Claimed, error: BaseException) -> RunResult:
+    """The result of a job type that has raised `error`."""
+    if isinstance(error, CredentialUnreadable):
         return RunResult(AttemptOutcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
-    except (JobTimedOut, JobCancelled):
-        raise
-    except BaseException as error:  # noqa: BLE001 - also SystemExit and the like: they fail the attempt
-        return fault(claimed, error)
+    return fault(claimed, error)
 
 
 def fault(claimed: Claimed, error: BaseException) -> RunResult:

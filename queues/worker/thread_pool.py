@@ -1,4 +1,4 @@
-"""The threads that run a worker's jobs, and the thread that enforces their deadlines."""
+"""The threads and event loops that run a worker's jobs, and the thread that enforces their deadlines."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import structlog
 from django.conf import settings
 
+from queues import registry
 from queues.deliveries import Claimed, Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
-from queues.worker.running import Running, fault, returned_to_others
+from queues.worker.job_loop import JobLoops, RunningInLoop
+from queues.worker.running import Running, RunningJob, fault, returned_to_others
 from queues.worker.vital_thread import VitalThread
 from quotas import events
 
@@ -32,7 +35,7 @@ class JobThreadPool:
     """A pool of `places` slots. `on_end` gets each delivery that has ended, from the thread in which it ran.
 
     A job with user's code runs in a new thread of its own, a trusted one in a thread that is kept: nothing that a task
-    leaves in its thread, and no late interrupt, reaches another job. The thread of a job that ends starts the next one
+    leaves in its thread, and no late interrupt, reaches another job. Async jobs share an event loop. The thread of a job that ends starts the next one
     before its end is written, unless the job's type requires the other order (`settle`); then `written` frees the slot.
     `lost` counts the threads that no interrupt ends: their deliveries end without them, and they last as long as the
     process.
@@ -45,8 +48,9 @@ class JobThreadPool:
         self.lost = 0
         self._on_end = on_end
         self._trusted = ThreadPoolExecutor(places, thread_name_prefix="job-slot")
-        self._running: dict[tuple[int, int], Running] = {}
-        self._waiting: deque[Running] = deque()
+        self._loops = JobLoops(self._finished)
+        self._running: dict[tuple[int, int], RunningJob] = {}
+        self._waiting: deque[RunningJob] = deque()
         self._unwritten: set[tuple[int, int]] = set()
         """Ended deliveries that keep their slots until their ends are written."""
         self._taken = 0
@@ -73,24 +77,37 @@ class JobThreadPool:
 
     def start(self, claimed: Sequence[Claimed]) -> None:
         """Run these, at once as far as slots are free."""
-        added = [Running(item) for item in claimed]
+        added = [self._prepared(item) for item in claimed]
         with self._changed:
             self._running.update({(running.claimed.id, running.claimed.delivery): running for running in added})
             self._waiting.extend(added)
         self._start_waiting()
 
+    def _prepared(self, claimed: Claimed) -> RunningJob:
+        try:
+            asynchronous = registry.is_async(claimed.job.type, claimed.job.payload)
+        except Exception:  # a job type of the user's: what is wrong with it shows when it runs
+            log.exception("worker.type_faulty", type=claimed.job.type)
+            asynchronous = False
+        return self._loops.running(claimed) if asynchronous else Running(claimed)
+
     def _start_waiting(self) -> None:
         """Start waiting deliveries, as far as slots are free."""
         while (running := self._next()) is not None:
             try:
-                if running.trusted:
-                    self._trusted.submit(self._run, running)
-                else:
-                    threading.Thread(target=self._run, args=(running,), name="job", daemon=True).start()
-            except RuntimeError as error:  # the system gives no more threads
+                self._begin(running)
+            except (RuntimeError, OSError) as error:  # the system gives no more threads, or a new loop no files
                 self._end(running, _no_thread(running.claimed, error))
 
-    def _next(self) -> Running | None:
+    def _begin(self, running: RunningJob) -> None:
+        if isinstance(running, RunningInLoop):
+            self._loops.start(running)
+        elif running.trusted:
+            self._trusted.submit(self._run, running)
+        else:
+            threading.Thread(target=self._run, args=(running,), name="job", daemon=True).start()
+
+    def _next(self) -> RunningJob | None:
         """Take a slot for the next waiting delivery; None if no slot is free or no delivery waits."""
         with self._changed:
             if not self._waiting or self._taken >= self.places or self._stopping.is_set():
@@ -114,14 +131,19 @@ class JobThreadPool:
             self._stopping.set()
             left = [running.claimed for running in self._running.values()]
         self._trusted.shutdown(wait=False, cancel_futures=True)
+        self._loops.stop()
         return left
 
-    def _run(self, running: Running) -> None:
+    def _run(self, running: Any) -> None:
         """In the delivery's thread: run the job, then start the next waiting delivery."""
         try:
             result = running.run()
         except BaseException as error:  # noqa: BLE001 - our own fault, since `run` raises nothing of the job's
             result = fault(running.claimed, error)
+        self._finished(running, result)
+
+    def _finished(self, running: RunningJob, result: RunResult) -> None:
+        """In the delivery's thread or loop: pass on how it ended, then start the next waiting delivery."""
         if self._end(running, result):
             self._start_waiting()
             return
@@ -129,7 +151,7 @@ class JobThreadPool:
             self.lost -= 1
             self._changed.notify_all()
 
-    def _end(self, running: Running, result: RunResult, *, lost: bool = False) -> bool:
+    def _end(self, running: RunningJob, result: RunResult, *, lost: bool = False) -> bool:
         """Pass on how a delivery ended, and free its slot unless its end is to be written before; False if that was
         done already. `lost`: its thread still runs."""
         key = (running.claimed.id, running.claimed.delivery)
@@ -161,13 +183,14 @@ class JobThreadPool:
 
     def _watch_deadlines(self) -> None:
         while not self._stopping.wait(WATCH_INTERVAL):
+            self._loops.check(time.monotonic())
             for running in list(self._running.values()):
                 try:
                     self._check_deadline(running, time.monotonic())
                 except Exception:
                     log.exception("worker.deadline_unwatched", job=running.claimed.job.uid)
 
-    def _check_deadline(self, running: Running, now: float) -> None:
+    def _check_deadline(self, running: RunningJob, now: float) -> None:
         if running.deadline is not None and now > running.deadline:
             running.interrupt(JobTimedOut)
         running.repeat(REPEAT_INTERVAL)
@@ -178,6 +201,6 @@ class JobThreadPool:
                 self._start_waiting()
 
 
-def _no_thread(claimed: Claimed, error: RuntimeError) -> RunResult:
+def _no_thread(claimed: Claimed, error: Exception) -> RunResult:
     events.emit(events.CapacityExhausted(claimed.job.uid, "thread", str(error)))
     return returned_to_others(f"The worker {claimed.job.worker} can't start a thread.")

@@ -11,7 +11,8 @@ from django.conf import settings
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
-from queues.event_loops import abandoned, sync_threads
+from queues.call_threads import open_call_threads
+from queues.event_loops import abandoned
 from queues.worker.base import BaseJobWorker
 from queues.worker.child_processes import default_signals_in_children
 from queues.worker.completer import Completer
@@ -84,6 +85,6 @@ class ThreadedWorker(BaseJobWorker):
         except Exception as error:  # noqa: BLE001 - jobs that are not requeued are found when their claims expire
             log.warning("worker.stop_incomplete", error=type(error).__name__)
         events.emit(events.WorkerStopped(self.name))
-        if left or self._stuck() or sync_threads():
+        if left or self._stuck() or open_call_threads():
             # Threads that are still in a call would keep the process alive; their results are stale from now on.
             os._exit(0)

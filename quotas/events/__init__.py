@@ -62,6 +62,7 @@ from quotas.events.operation import (
 from quotas.events.processes import (
     LeaderChanged,
     LeadershipEnded,
+    LoopBlocked,
     ProcessStarted,
     ServiceUnavailable,
     ThreadStuck,
@@ -97,6 +98,7 @@ __all__ = [
     "LimiterRecovered",
     "LimitsChecked",
     "LoginThrottled",
+    "LoopBlocked",
     "NoticeFailed",
     "NoticeGivenUp",
     "OperatorActed",

@@ -65,6 +65,15 @@ class WorkerStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoopBlocked(Event):
+    """Code of an async job has kept its event loop from running other jobs; jobs that come run in another loop."""
+
+    job: str
+    type: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadStuck(Event):
     """No interrupt ended a job's thread; its delivery ended without it."""
 

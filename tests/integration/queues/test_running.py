@@ -18,6 +18,7 @@ from queues import event_loops
 from queues.deliveries import Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.states import AttemptOutcome
+from queues.worker import job_loop
 from queues.worker import thread_pool as crew_module
 from queues.worker.running import Running
 from queues.worker.thread_pool import JobThreadPool
@@ -104,12 +105,12 @@ def test_what_does_not_heed_the_first_interrupt_ends_by_a_later_one(desk: Desk, 
         assert worker.threads.lost == 0
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
     desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python would end it by an exception, which it catches, and go round in it for ever."""
-    monkeypatch.setattr(event_loops, "_abandoned", [])
+    monkeypatch.setattr(crew_module, "STUCK_AFTER", 0.3)
+    before = len(job_loop.abandoned)
     release = threading.Event()
 
     async def ignores_interrupts(job: Any) -> None:
@@ -119,14 +120,45 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
 
     type_of("test.ignores_interrupts")(ignores_interrupts)
     (job,) = desk.submit(type="test.ignores_interrupts", timeout=0.2, max_attempts=1)
-    with hands(desk, places=1) as worker:
-        try:
+    try:
+        with hands(desk, places=1) as worker:
             assert worker.run(job).category == "timeout"
-            wait_until(lambda: event_loops.abandoned() == 1)
-        finally:
-            release.set()
+            assert worker.threads.lost == 1
+            assert not worker.threads.wait_for_slot(0.1), "its slot is lost"
+        wait_until(lambda: len(job_loop.abandoned) == before + 1)
+    finally:
+        release.set()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_coroutine_that_its_own_loop_abandons_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loops, "_abandoned", [])
+    begun, release = threading.Event(), threading.Event()
+
+    async def ignores_interrupts() -> None:
+        begun.set()
+        while not release.is_set():
+            with contextlib.suppress(BaseException):
+                await asyncio.sleep(ASLEEP)
+
+    def run() -> None:
+        with contextlib.suppress(JobTimedOut):
+            event_loops.run(ignores_interrupts())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(10)
+
+    def has_ended() -> bool:
+        event_loops.interrupt(thread.ident or 0, JobTimedOut)
+        thread.join(0.3)
+        return not thread.is_alive()
+
+    wait_until(has_ended)
+    assert event_loops.abandoned() == 1
+    release.set()
     monkeypatch.undo()
-    gc.collect()  # now that it can end, it leaves nothing open
+    gc.collect()
 
 
 def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
