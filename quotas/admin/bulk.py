@@ -102,7 +102,7 @@ def bulk_action(
             "title": title,
             "submit": title,
             "danger": danger,
-            "question": _said(question, count, rows),
+            "question": _sentence(question, count, rows),
             "left_out": left_out.format(count=f"{others:,}") if others > 0 else "",
             **_listed(rows, count, described),
             "form": form,
@@ -151,7 +151,7 @@ def _newest(rows: QuerySet[Any]) -> int:
     return rows.order_by().aggregate(newest=Max("pk"))["newest"] or 0
 
 
-def _said(sentence: str, count: int, rows: QuerySet[Any]) -> str:
+def _sentence(sentence: str, count: int, rows: QuerySet[Any]) -> str:
     options = rows.model._meta
     noun = options.verbose_name if count == 1 else options.verbose_name_plural
     return sentence.format(count=f"{count:,}", noun=noun)
@@ -166,7 +166,7 @@ def _each(request: HttpRequest, rows: QuerySet[Any], reason: str, act: Act, done
         except Refused as why:
             refused.append(f"{row}: {why}")
     if count:
-        messages.success(request, _said(done, count, rows))
+        messages.success(request, _sentence(done, count, rows))
     if refused:
         more = f" And {len(refused) - 5:,} more." if len(refused) > 5 else ""
         messages.warning(request, f"Skipped: {'; '.join(refused[:5])}.{more}")

@@ -1,6 +1,6 @@
-"""The body of a limit check: `CheckBody` says what is right, and `question` reads it.
+"""The body of a limit check: `CheckBody` says what is valid, and `question` reads it.
 
-A body that is plainly right is read by a few lines here, at a tenth of the serializer's cost; all others go to the
+A body that needs no correction is read by a few lines here, at a tenth of the serializer's cost; all others go to the
 serializer, which alone decides and words the mistakes.
 """
 
@@ -144,7 +144,7 @@ def question(data: Any, own_project: str) -> Check:
 
     Raises DRF's `ValidationError` with the place of each mistake.
     """
-    if not _plainly_right(data):
+    if not _is_valid_as_sent(data):
         serializer = CheckBody(data=data)
         serializer.is_valid(raise_exception=True)
         data = serializer.validated_data
@@ -174,7 +174,7 @@ def questions(data: Any, own_project: str) -> list[Check]:
         len(data) == 1
         and type(checks) is list
         and 1 <= len(checks) <= 1000
-        and all(type(item) is dict and not item.get("max_wait") and _plainly_right(item) for item in checks)
+        and all(type(item) is dict and not item.get("max_wait") and _is_valid_as_sent(item) for item in checks)
     )
     if not right:
         serializer = CheckBatchBody(data=data)
@@ -201,11 +201,11 @@ def _check(data: dict[str, Any], own_project: str) -> Check:
     )
 
 
-def _plainly_right(data: dict[str, Any]) -> bool:
+def _is_valid_as_sent(data: dict[str, Any]) -> bool:
     """True only where `CheckBody` would find nothing wrong and change nothing but the form of `cost`."""
     for name, value in data.items():
-        is_right = _RIGHT.get(name)
-        if is_right is None or not is_right(value):
+        is_valid = _VALID.get(name)
+        if is_valid is None or not is_valid(value):
             return False
     return True
 
@@ -250,7 +250,7 @@ def _is_flag(value: Any) -> bool:
     return type(value) is bool
 
 
-_RIGHT: dict[str, Callable[[Any], bool]] = {
+_VALID: dict[str, Callable[[Any], bool]] = {
     **{name: _text(name) for name in ("project", "user", "endpoint", "method")},
     "cost": _is_cost,
     "ip": _is_address,

@@ -46,7 +46,7 @@ async def acquire(
         await asyncio.sleep(wait)
 
 
-async def give_back(admission: Admission, in_thread: InThread) -> None:
+async def release_unused(admission: Admission, in_thread: InThread) -> None:
     """Settle a lease whose caller is gone: no call was made."""
     lease = admission.lease
     if lease is not None:
@@ -63,12 +63,12 @@ async def _awaited(in_thread: InThread, work: Callable[[], Admission]) -> Admiss
     return await in_thread(work)
 
 
-_giving_back: set[asyncio.Future[None]] = set()
+_releasing: set[asyncio.Future[None]] = set()
 
 
 def _undo(asked: asyncio.Future[Admission], in_thread: InThread) -> None:
     if asked.cancelled() or asked.exception() is not None or not asked.result().allowed:
         return
-    task = asyncio.ensure_future(give_back(asked.result(), in_thread))
-    _giving_back.add(task)
-    task.add_done_callback(_giving_back.discard)
+    task = asyncio.ensure_future(release_unused(asked.result(), in_thread))
+    _releasing.add(task)
+    task.add_done_callback(_releasing.discard)

@@ -19,7 +19,7 @@ from queues.deliveries import Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.states import AttemptOutcome
 from queues.worker import job_loop
-from queues.worker import thread_pool as crew_module
+from queues.worker import thread_pool as thread_pool_module
 from queues.worker.running import Running
 from queues.worker.thread_pool import JobThreadPool
 from tests.integration.queues.conftest import wait_until
@@ -109,7 +109,7 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
     desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python would end it by an exception, which it catches, and go round in it for ever."""
-    monkeypatch.setattr(crew_module, "STUCK_AFTER", 0.3)
+    monkeypatch.setattr(thread_pool_module, "STUCK_AFTER", 0.3)
     before = len(job_loop.abandoned)
     release = threading.Event()
 
@@ -164,7 +164,7 @@ def test_a_coroutine_that_its_own_loop_abandons_leaves_nothing_open(monkeypatch:
 def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
     desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew_module, "STUCK_AFTER", 0.3)
+    monkeypatch.setattr(thread_pool_module, "STUCK_AFTER", 0.3)
     release = threading.Event()
 
     def ignores_interrupts(job: Any) -> None:
