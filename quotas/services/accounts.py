@@ -187,13 +187,13 @@ def follow_up(ended: Sequence[tuple[Settled, CallOutcome]]) -> None:
             last_responses.note(settled.account_id, outcome)
 
 
-def nothing_follows(settled: Settled, outcome: CallOutcome, held: resolve.ConfigSnapshot) -> bool:
+def nothing_follows(settled: Settled, outcome: CallOutcome, config: resolve.ConfigSnapshot) -> bool:
     """Whether `follow_up` would do nothing: so it is with most calls, and an event loop needs no thread for them."""
     return settled.repeated or (
         outcome.category == "ok"
         and not settled.transition
         and not settled.concurrency
-        and not held.adaptive
+        and not config.adaptive
         and not last_responses.is_due(settled.account_id, outcome)
     )
 

@@ -53,7 +53,7 @@ async def _admit_within(request: AdmitRequest, seconds: float, in_thread: InThre
             await asyncio.sleep(repeated.pause(error))
 
 
-async def give_back(admission: Admission, in_thread: InThread) -> None:
+async def release_unused(admission: Admission, in_thread: InThread) -> None:
     """Settle a lease whose caller is gone: no call was made."""
     lease = admission.lease
     if lease is not None:
@@ -70,7 +70,7 @@ async def _awaited(in_thread: InThread, work: Callable[[], Admission]) -> Admiss
     return await in_thread(work)
 
 
-_giving_back: set[asyncio.Future[None]] = set()
+_releasing: set[asyncio.Future[None]] = set()
 
 
 def _undo(asked: asyncio.Future[Admission], request: AdmitRequest, in_thread: InThread) -> None:
@@ -81,6 +81,6 @@ def _undo(asked: asyncio.Future[Admission], request: AdmitRequest, in_thread: In
         unanswered.return_admission(request, error)
     if error is not None or not asked.result().allowed:
         return
-    task = asyncio.ensure_future(give_back(asked.result(), in_thread))
-    _giving_back.add(task)
-    task.add_done_callback(_giving_back.discard)
+    task = asyncio.ensure_future(release_unused(asked.result(), in_thread))
+    _releasing.add(task)
+    task.add_done_callback(_releasing.discard)

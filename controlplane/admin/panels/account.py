@@ -13,7 +13,7 @@ from controlplane.admin import charts
 from controlplane.admin.periods import Period
 from controlplane.models import AccountSample
 from controlplane.observability.account_history import badness
-from quotas.admin.account import named
+from quotas.admin.account_state import named
 from quotas.engine.account_state import AccountState
 from quotas.engine.learned import AccountQuota
 from quotas.models import Account
