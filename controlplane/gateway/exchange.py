@@ -100,7 +100,7 @@ class Exchange:
         except Refused as refused:
             raise self._refusal(refused.admission) from None
         finally:
-            if self._call.wishes.wait or self._progress.waited_for:
+            if self._progress.waited_for:  # else it was admitted at once, and its admission is overhead
                 self._progress.waited = time.perf_counter() - asked
         self._first = admission
         sender = AnswerSender(self._call, self._progress, admission.limits, send)
