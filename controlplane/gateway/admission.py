@@ -28,8 +28,9 @@ PATIENCE = 1.0
 """Seconds for which a call that does not wait for capacity waits for Redis, counted from when it stopped answering."""
 
 
-Renewed = Callable[[ConfigSnapshot], AdmitRequest]
-"""The request for admission by a configuration: a call that waits is tried again by the one in force then."""
+Renewed = Callable[[ConfigSnapshot, str], AdmitRequest]
+"""The request for admission by a configuration and with a token: a call that waits is tried again by the one in force
+then. The token is of all admissions of one call: where an answer was lost, the next one finds what was charged."""
 
 
 class Refused(Exception):
@@ -64,7 +65,7 @@ class Admissions:
         question = call.question
         life = call.pool.provider.timeout + MARGIN
 
-        def request(now: ConfigSnapshot) -> AdmitRequest:
+        def request(now: ConfigSnapshot, token: str) -> AdmitRequest:
             applying = question.limits(now)
             if any(limit.lease_ttl < life for limit in applying if limit.algorithm == "concurrency"):
                 applying = tuple(
@@ -73,7 +74,7 @@ class Admissions:
                     else limit
                     for limit in applying
                 )
-            return self._request(call, now, limits=applying)
+            return self._request(call, now, token, limits=applying)
 
         admission = await self._ask(request, held, progress, call.wishes.wait)
         if admission.allowed or admission.bound_by == "limit":
@@ -86,7 +87,9 @@ class Admissions:
         self, call: Call, held: ConfigSnapshot, progress: Progress, refused_by: str, wait: float
     ) -> Admission:
         """An account for a call whose last account did not do it; the caller is not charged again."""
-        admission = await self._ask(lambda now: self._request(call, now, without=refused_by), held, progress, wait)
+        admission = await self._ask(
+            lambda now, token: self._request(call, now, token, without=refused_by), held, progress, wait
+        )
         if not admission.allowed:
             raise Refused(admission)
         return admission
@@ -109,7 +112,9 @@ class Admissions:
             await self.close(admission, dict.fromkeys([*units, "requests"], 0), UNUSED, held)
 
     @staticmethod
-    def _request(call: Call, held: ConfigSnapshot, without: str = "", limits: tuple[Limit, ...] = ()) -> AdmitRequest:
+    def _request(
+        call: Call, held: ConfigSnapshot, token: str, without: str = "", limits: tuple[Limit, ...] = ()
+    ) -> AdmitRequest:
         spec = held.pools.get(call.pool.spec.name, call.pool).spec
         fallbacks = tuple(
             found.spec
@@ -117,12 +122,13 @@ class Admissions:
             if (found := held.pools.get(name)) is not None and found.is_open_to(call.project)
         )
         return AdmitRequest(
-            pool=spec, fallbacks=fallbacks, cost=call.cost, priority=call.wishes.priority, key=call.key,
+            pool=spec, fallbacks=fallbacks, token=token, cost=call.cost, priority=call.wishes.priority, key=call.key,
             model=call.model, without=without, limits=limits,
         )  # fmt: skip
 
     async def _ask(self, renewed: Renewed, held: ConfigSnapshot, progress: Progress, wait: float) -> Admission:
-        asking = _Asking(self, renewed, renewed(held), held, progress)
+        token = random_id()
+        asking = _Asking(self, renewed, renewed(held, token), held, progress, token)
         if not wait:
             return await asking.once()
         await self.checks.waiting_checks().check(asking, max_wait=wait)
@@ -139,14 +145,8 @@ class _Asking:
     request: AdmitRequest
     held: ConfigSnapshot
     progress: Progress
+    token: str
     last: Admission | None = field(default=None)
-    token: str = field(default_factory=random_id)
-    """Of all admissions of this call: where an answer was lost, the next admission finds what was charged."""
-
-    @property
-    def tokened(self) -> AdmitRequest:
-        """The request as it is sent."""
-        return replace(self.request, token=self.token)
 
     @property
     def limits(self) -> Sequence[Limit]:
@@ -171,7 +171,7 @@ class _Asking:
                 await asyncio.sleep(SERVER_PAUSE)
 
     async def _shielded(self) -> Admission:
-        asked = asyncio.ensure_future(self.admissions.engine.admit(self.tokened))
+        asked = asyncio.ensure_future(self.admissions.engine.admit(self.request))
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
@@ -188,14 +188,14 @@ class _Asking:
             await self.admissions.give_back(admission, self.request.cost, self.held)
 
     async def check(self, *, dry_run: bool) -> Decision:
-        self.request = self.renewed(await self.admissions.checks.configuration())
+        self.request = self.renewed(await self.admissions.checks.configuration(), self.token)
         try:
             if dry_run:
                 explained = await self.admissions.threads.waiting(lambda: accounts().explain(self.request))
                 self.last = explained.admission
                 self.progress.delayed_by("earlier calls")
             else:
-                self.last = await self.admissions.engine.admit(self.tokened)
+                self.last = await self.admissions.engine.admit(self.request)
         except LimiterUnavailable:
             self.progress.delayed_by("redis")
             raise
@@ -204,7 +204,7 @@ class _Asking:
         return _decision(self.last)
 
     def lost(self, error: LimiterUnavailable) -> None:
-        unanswered.return_admission(self.tokened, error)
+        unanswered.return_admission(self.request, error)
 
     async def refund(self, decision: Decision) -> None:
         if self.last is not None and self.last.allowed:

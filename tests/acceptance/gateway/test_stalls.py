@@ -72,6 +72,10 @@ def test_a_call_that_is_refused_in_an_outage_takes_no_slot(scene: Scene) -> None
         late = scene.call("llm", headers={"Sluice-User": "stalled"})
         assert late.status_code == 503 and late.elapsed.total_seconds() < 0.9, "a long outage is not waited for"
     wait_until(lambda: is_idle(scene) and scene.used("by-user") == before, 20, "all is returned")
+    for answer in (*answers, late):
+        assert scene.recent(answer)["outcome"] == "unavailable", "calls of an outage are recorded when it is over"
+    listed = [call["id"] for call in scene.calls(limit=500)]
+    assert len(listed) == len(set(listed))
 
 
 def test_other_doors_that_wait_pass_a_stall(scene: Scene) -> None:
