@@ -237,7 +237,8 @@ def _copy(model: Any, changed: dict[str, str], which: str) -> str:
     )
 
 
-def _addresses() -> Iterator[tuple[str, str]]:
+def addresses() -> Iterator[tuple[str, str]]:
+    """Names and addresses of the pages, with the newest row of each model."""
     from queues.models import DeadLetter, Job, Queue
     from quotas.models import Account, Policy, Pool, Project
 
@@ -255,7 +256,7 @@ def _times(client: Any, page: str) -> dict[str, Taken]:
     from controlplane.admin.dashboard import forget
 
     found = {}
-    for name, path in _addresses():
+    for name, path in addresses():
         if page not in name:
             continue
         forget()

@@ -35,6 +35,7 @@ def _name_people() -> None:
 
     for model, one, many in ((User, "person", "people"), (Group, "role", "roles")):
         model._meta.verbose_name, model._meta.verbose_name_plural = one, many
+    User._meta.get_field("groups").verbose_name = "roles"
 
 
 def _trace() -> None:

@@ -10,7 +10,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             "job",
             models.Index(
-                condition=models.Q(("stage__in", [0, 1, 2])), fields=["queue", "stage", "priority"], name="job_waiting"
+                condition=models.Q(("stage__in", [0, 1, 2])),
+                fields=["queue", "stage", "priority", "project", "status"],
+                name="job_waiting",
             ),
         ),
         migrations.RemoveIndex("deadletter", "letter_by_fingerprint"),

@@ -91,6 +91,9 @@ class AccountInline(TabularInline):
     can_delete = False
     per_page = 25
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("pool")
+
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 

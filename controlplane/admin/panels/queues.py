@@ -26,9 +26,9 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
     if projects is not None:
         waiting, flying = waiting.filter(project__in=projects), flying.filter(project__in=projects)
     depth: dict[int, dict[str, int]] = defaultdict(lambda: {"high": 0, "normal": 0, "low": 0})
-    for queue_id, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
+    for queue_id, priority, count in waiting.values_list("queue", "priority").annotate(count=Count("*")):
         depth[queue_id][priorities.band(priority)] += count
-    running = dict(flying.values_list("queue").annotate(Count("id")))
+    running = dict(flying.values_list("queue").annotate(count=Count("*")))
     oldest = ready_since(Job.objects.all() if projects is None else Job.objects.filter(project__in=projects))
     now = timezone.now()
     rows = []
