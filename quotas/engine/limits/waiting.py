@@ -30,9 +30,9 @@ from quotas.engine.types import Decision, Limit
 LONGEST_SLEEP = 1.0
 """Seconds after which the first one tries again (capacity may come back early: a refund, a reset), and after which
 tickets are renewed."""
-EARLIER = 0.2
+SLOT_WAIT_SHARE = 0.2
 """The same, where it waits for a slot: those nearly always come back before their lease ends."""
-PAUSE = 0.05
+RENEWAL_INTERVAL = 0.05
 """Seconds between two renewals while another process's ticket is first and no blocking read is possible."""
 
 
@@ -99,7 +99,7 @@ class AwaitTurn:
 
 @dataclass(frozen=True, slots=True)
 class AwaitCall:
-    """Wait until the waiter's ticket is called, at most so long; where that is impossible, for `PAUSE`."""
+    """Wait until the waiter's ticket is called, at most so long; where that is impossible, for `RENEWAL_INTERVAL`."""
 
     seconds: float
 
@@ -232,7 +232,7 @@ class Wait:
                     yield Dequeue(counter, self.waiter.ticket)
                     return decision, False
                 assert decision.retry_after is not None
-                yield Sleep(min(decision.retry_after, EARLIER if _by_slots(decision) else LONGEST_SLEEP))
+                yield Sleep(min(decision.retry_after, SLOT_WAIT_SHARE if _by_slots(decision) else LONGEST_SLEEP))
             first = yield from self._enqueue(counter, self.queues.waiters(counter))
 
     def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> Generator[Step, Reply, str]:
