@@ -256,25 +256,8 @@ class Publisher:
         if self._transport is None:
             self._transport = Transport(client(), timeout=TIMEOUT)
         name = stream_key()
-        commands = [
-            pack(
-                (
-                    "XADD",
-                    name,
-                    "MAXLEN",
-                    "~",
-                    MAX_EVENTS,
-                    "*",
-                    "n",
-                    entry.name,
-                    "p",
-                    entry.project,
-                    "d",
-                    _encode(entry.data),
-                )
-            )
-            for entry in batch
-        ]
+        head = ("XADD", name, "MAXLEN", "~", MAX_EVENTS, "*")
+        commands = [pack((*head, "n", one.name, "p", one.project, "d", _encode(one.data))) for one in batch]
         dropped = self.dropped
         if dropped:
             commands.append(pack(("INCRBY", dropped_key(), dropped)))
