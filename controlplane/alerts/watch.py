@@ -74,7 +74,7 @@ class Watch:
         for place, trouble in present.items():
             alert = known.get(place)
             if alert is None:
-                if not _was_waved_through(trouble):
+                if not _was_resolved_by_operator(trouble):
                     records.report(trouble)
             elif rank(trouble.severity) > rank(alert.severity):
                 records.report(trouble)
@@ -116,7 +116,7 @@ class Watch:
                 yield trouble
 
 
-def _was_waved_through(trouble: Trouble) -> bool:
+def _was_resolved_by_operator(trouble: Trouble) -> bool:
     """Whether an operator has resolved the last one of its kind and subject."""
     last = Alert.objects.filter(kind=trouble.kind, subject=trouble.subject[:300]).order_by("-pk").first()
     return last is not None and last.resolved_at is not None and last.resolved_by != ""
@@ -166,7 +166,7 @@ def _marks() -> Iterator[Trouble]:
 def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
     """Queues that are nearly full, or whose oldest job could have run long ago."""
     waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
-    counts = dict(waiting.values_list("queue").annotate(Count("id")))
+    counts = dict(waiting.values_list("queue").annotate(count=Count("*")))
     since = ready_since(Job.objects.all())
     for queue in Queue.objects.all():
         count = counts.get(queue.pk, 0)

@@ -61,13 +61,13 @@ def read_ready(group: GroupKey, *, after_id: int, without_keys: list[str], count
     return [Candidate(*row) for row in rows.order_by("id").values_list(*COLUMNS)[:count]]
 
 
-def count_ready(group: GroupKey, *, up_to_id: int, without: set[int]) -> int:
-    """Ready jobs of a group up to the id `up_to_id`, besides those in `without`."""
+def has_more_ready(group: GroupKey, than: int, *, up_to_id: int, without: set[int]) -> bool:
+    """Whether a group has more than so many ready jobs up to the id `up_to_id`, besides those in `without`."""
     queue_id, priority, project_id, pool = group
     rows = Job.objects.filter(
         stage=Stage.READY, queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, id__lte=up_to_id
     )
-    return (rows.exclude(id__in=without) if without else rows).count()
+    return (rows.exclude(id__in=without) if without else rows)[: than + 1].count() > than
 
 
 FETCH = 200
@@ -112,7 +112,7 @@ class GroupCursor:
         """
         if not self._last_id or connection.vendor != "postgresql":
             return
-        if count_ready(self.key, up_to_id=self._last_id, without=self._passed_over) > len(self.rows):
+        if has_more_ready(self.key, len(self.rows), up_to_id=self._last_id, without=self._passed_over):
             self.restart()
 
     def unblock(self, *, changed: bool) -> None:
@@ -143,7 +143,7 @@ class GroupCursor:
         """The drawn job waits for a change of configuration, which unblocks."""
         self._passed_over.add(candidate.id)
 
-    def put_back(self, candidates: list[Candidate]) -> None:
+    def return_unused(self, candidates: list[Candidate]) -> None:
         """Return drawn jobs that were not released to the front, in order."""
         self.rows.extendleft(reversed([row for row in candidates if row.ordering_key not in self._blocked_keys]))
 

@@ -46,6 +46,8 @@ def _change(queue: Queue, verb: str, actor: str, reason: str, **fields: object) 
         row = Queue.objects.select_for_update(of=("self",)).get(pk=queue.pk)
         before = {"state": row.state}
         for name, value in fields.items():
+            if value is not None and name.endswith("_at") and getattr(row, name) is not None:
+                continue  # paused twice: it is paused since the first time
             setattr(row, name, value)
         row.save()
         events.emit(events.OperatorActed(actor, verb, f"queue:{row.name}", before, {"state": row.state}, reason))

@@ -6,7 +6,7 @@ What these functions return is in SQL, committed with the caller's transaction, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,8 +21,7 @@ from queues.models import Batch, Job
 from queues.services import idempotency, intake, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.specs import JobSpec, read_job
-from queues.sql import one_of, retry_after_deadlock, slices
-from queues.states import LIVE_STAGES
+from queues.sql import retry_after_deadlock, slices
 from quotas import clock
 from quotas.models import Project
 
@@ -181,7 +180,7 @@ class Submission:
         if locked:
             fresh = {spec.idempotency_key for spec in specs if spec.idempotency_key} - known.keys()
             intake.check_free(self._project, fresh | self._unique)
-        return known, _live_duplicates(self._unique, now)
+        return known, idempotency.live_duplicates(self._unique, now)
 
     def _draw_one(self, position: int, now: datetime) -> None:
         """Add the draft to be inserted for the submission, or the job that answers it."""
@@ -298,14 +297,3 @@ def open_batch(batch: Batch | None, pointer: str) -> Batch:
     if batch.sealed or (batch.finished_at is not None and not batch.open):
         raise BatchClosed()
     return batch
-
-
-def _live_duplicates(unique_keys: Iterable[str], now: datetime) -> dict[str, Job]:
-    """The waiting and running jobs that `unique_for` would duplicate, by unique key; of several the oldest."""
-    found: dict[str, Job] = {}
-    keys = sorted(set(unique_keys))
-    if keys:
-        live = Job.objects.filter(unique_key__in=one_of(keys), unique_key__isnull=False, stage__in=LIVE_STAGES)
-        for job in live.filter(unique_until__gt=now).order_by("id"):
-            found.setdefault(job.unique_key or "", job)
-    return found
