@@ -67,6 +67,12 @@ def counted(job: Any) -> None:
     note("counted", job.id)
 
 
+@task(name="t.acounted")
+async def acounted(job: Any) -> None:
+    """The same, in the event loop of its worker."""
+    note("counted", job.id)
+
+
 @task(name="t.settled", settle="before_next")
 def settled(job: Any) -> None:
     """The same; its end is written before another job takes its slot."""

@@ -24,7 +24,7 @@ PLAN = FAULTS
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("shape", BOTH)
-@pytest.mark.parametrize("type", ["t.counted", "t.settled", "t.once_counted"])
+@pytest.mark.parametrize("type", ["t.counted", "t.acounted", "t.settled", "t.once_counted"])
 def test_twenty_kills_between_end_and_write(shape: str, type: str) -> None:
     with deployed(shape, PLAN) as deployment:
         _die_unwritten(deployment, type, kills=20, jobs=200)
@@ -41,7 +41,7 @@ PLACES = 3
 
 def _die_unwritten(deployment: Deployment, type: str, kills: int, jobs: int) -> None:
     """Workers with `PLACES` slots kill themselves when the first ends are to be written."""
-    once, in_groups = type == "t.once_counted", type == "t.counted"
+    once, in_groups = type == "t.once_counted", type in ("t.counted", "t.acounted")
     counted = deployment.scratch / "counted"
     counted.unlink(missing_ok=True)
     ids: list[str] = []
