@@ -17,6 +17,8 @@ from typing import Any
 
 import psycopg
 
+from tests.support.instance import process_table
+
 COUNTERS = "BENCH_SQL_COUNTERS"
 POSTGRES = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=top")
 FOREIGN_KEYS = "SELECT 1 FROM ONLY %"
@@ -56,6 +58,22 @@ def cpu_seconds(pid: int) -> float:
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def tree_cpu_seconds(pid: int) -> float:
+    """Processor time of a process and all its descendants, those that have ended included."""
+    table = process_table()
+    members = {pid}
+    while grown := {row.pid for row in table.values() if row.parent in members} - members:
+        members |= grown
+    total = 0
+    for member in members:
+        try:
+            stat = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            continue
+        total += sum(map(int, stat[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def prepare(database: str | None) -> None:
     """Make the server count statements."""
     if database:
@@ -68,7 +86,7 @@ def read(instance: Any, database: str | None, counters: str | None) -> Cost:
     dispatcher = sum(map(cpu_seconds, instance.pids("dispatcher")))
     workers = sum(cpu_seconds(pid) for kind in ("worker-io", "worker-cpu") for pid in instance.pids(kind))
     if database:
-        return _read_postgres(dispatcher, workers, database)
+        return read_postgres(dispatcher, workers, database)
     statements = commits = 0
     for path in Path(counters).iterdir() if counters else ():
         some, ended = _RECORD.unpack(path.read_bytes()[: _RECORD.size])
@@ -76,12 +94,14 @@ def read(instance: Any, database: str | None, counters: str | None) -> Cost:
     return Cost(dispatcher, workers, 0.0, statements, commits)
 
 
-def _read_postgres(dispatcher: float, workers: float, database: str) -> Cost:
+def read_postgres(dispatcher: float, workers: float, database: str) -> Cost:
+    """The totals of a database, with the processor times that the caller has read."""
     with psycopg.connect(database, autocommit=True) as connection:
         # The statistics of other sessions arrive when they are idle, at the latest after a second.
         row = connection.execute(
             """SELECT (SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
-                       WHERE query NOT ILIKE '%%pg_stat_%%' AND query NOT LIKE %s AND query !~* '^(begin|commit|rollback|savepoint|release)'),
+                       WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                         AND query NOT ILIKE '%%pg_stat_%%' AND query NOT LIKE %s AND query !~* '^(begin|commit|rollback|savepoint|release)'),
                       (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),
                       (pg_current_wal_insert_lsn() - '0/0')::bigint""",
             [FOREIGN_KEYS],

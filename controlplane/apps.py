@@ -16,6 +16,7 @@ class ControlplaneConfig(AppConfig):
         from controlplane.observability import call_counts, check_counts, log_subscriber, recent_calls, stream
         from controlplane.roles import make_roles
 
+        _name_people()
         subscriber.connect()
         log_subscriber.connect()
         check_counts.connect()
@@ -26,6 +27,15 @@ class ControlplaneConfig(AppConfig):
         if settings.TRACING:
             _trace()
         post_migrate.connect(make_roles, sender=self, dispatch_uid="sluice.roles")
+
+
+def _name_people() -> None:
+    """Pages and messages say person and role, as the navigation does, where Django's models say user and group."""
+    from django.contrib.auth.models import Group, User
+
+    for model, one, many in ((User, "person", "people"), (Group, "role", "roles")):
+        model._meta.verbose_name, model._meta.verbose_name_plural = one, many
+    User._meta.get_field("groups").verbose_name = "roles"
 
 
 def _trace() -> None:

@@ -15,7 +15,7 @@ from django.db.models.lookups import Exact
 from queues.models import Job
 from quotas import clock
 
-NEWEST = 200_000
+NEWEST = 100_000
 """Terms without an index are looked for among so many of the newest jobs."""
 AGE = re.compile(r"([<>])(\d+(?:\.\d+)?)(s|m|h|d)")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -22,7 +22,7 @@ import structlog
 from quotas.engine.account_state import AccountState
 from quotas.engine.priorities import rank
 from quotas.engine.types import Admission, AdmitRequest
-from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
+from quotas.errors import CostExceedsLimit, LimiterUnavailable, NoAccountAvailable, PoolDisabled, QuotaError
 from quotas.runtime.connection import accounts
 from quotas.runtime.threads import in_thread, off_loop
 from quotas.services import accounts as service
@@ -98,7 +98,8 @@ class Pool:
         asked = units(cost, tokens, requests)
         deadline = time.monotonic() + max_wait
         while True:
-            admission, lease = await self._admit_async(asked, rank(priority), str(key), model)
+            request = self._request(asked, rank(priority), str(key), model)
+            admission, lease = await self._admit_async(request, deadline - time.monotonic())
             wait = service.next_try(admission, deadline - time.monotonic())
             if wait is None:
                 break
@@ -139,7 +140,8 @@ class Pool:
         last: Attempt[R] | None = None
         while True:
             try:
-                admission = service.admit(self._request(asked, rank(priority), str(key), model, retry))
+                request = self._request(asked, rank(priority), str(key), model, retry)
+                admission = service.admit_within(request, retry.left())
                 lease = self._lease_of(admission, retry.token)
             except QuotaError as refusal:
                 return no_account(retry, refusal, last)
@@ -181,7 +183,8 @@ class Pool:
         try:
             while True:
                 try:
-                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model, retry)
+                    request = self._request(asked, rank(priority), str(key), model, retry)
+                    admission, lease = await self._admit_async(request, retry.left(), retry.token)
                 except QuotaError as refusal:
                     return no_account(retry, refusal, last)
                 wait: float | None
@@ -214,15 +217,25 @@ class Pool:
         return off_loop(lambda: accounts().states(resolve.pool_spec(self.name)))
 
     async def _admit_async(
-        self, cost: Mapping[str, int], priority: int, key: str, model: str, retry: CallRetry | None = None
+        self, request: AdmitRequest, seconds: float, call: str = ""
     ) -> tuple[Admission, Lease | None]:
+        """One admission and its lease, waiting up to `seconds` for Redis where it does not answer. `call` stands for the
+        call with all of its attempts."""
+        repeated = service.Repeated(request, seconds)
+        while True:
+            try:
+                return await self._admit_in_thread(repeated.request, call)
+            except LimiterUnavailable as error:
+                await asyncio.sleep(repeated.pause(error))
+
+    async def _admit_in_thread(self, request: AdmitRequest, call: str) -> tuple[Admission, Lease | None]:
         """One admission in a thread, and its lease. Cancelled meanwhile, it returns what it was granted."""
         lock, gone, granted = threading.Lock(), False, None
 
         def admit() -> tuple[Admission, Lease | None]:
             nonlocal granted
-            admission = service.admit(self._request(cost, priority, key, model, retry))
-            lease = self._lease_of(admission, retry.token if retry is not None else "")
+            admission = service.admit(request)
+            lease = self._lease_of(admission, call)
             with lock:
                 granted = lease
                 if gone and lease is not None:

@@ -66,14 +66,3 @@ def line(values: Sequence[float | None], top: float, *, height: float, above: fl
         "lines": [" ".join(points) for points in runs if len(points) > 1],
         "dots": [points[0].split(",") for points in runs if len(points) == 1],
     }
-
-
-def points(values: Sequence[float], width: float = 80.0, height: float = 18.0) -> str:
-    """A sparkline's points; empty without any value above 0."""
-    top = max(values, default=0)
-    if not top:
-        return ""
-    step = width / max(len(values) - 1, 1)
-    return " ".join(
-        f"{index * step:.1f},{height - 1 - value / top * (height - 2):.1f}" for index, value in enumerate(values)
-    )

@@ -41,7 +41,7 @@ from controlplane.admin.panels import (
 from controlplane.admin.periods import Period, period_of
 from quotas.admin.visibility import choose_project, project_ids, shown_projects
 from quotas.errors import LimiterUnavailable
-from quotas.permissions import ACT_ON_LIMITS
+from quotas.permissions import ACT_ON_LIMITS, ACT_ON_QUEUES
 
 log = structlog.get_logger(__name__)
 FRESH = 1.5
@@ -125,7 +125,9 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
     # Members of projects reset through the API, with a project's key.
     may_reset = project_ids(request.user) is None and request.user.has_perm(ACT_ON_LIMITS)
     may_tune = project_ids(request.user) is None and request.user.has_perm("queues.change_queue")
-    given = {**figures, "user": request.user, "may_reset": may_reset, "may_tune": may_tune, "full": panel.full}
+    may_stop = project_ids(request.user) is None and request.user.has_perm(ACT_ON_QUEUES)
+    may = {"may_reset": may_reset, "may_tune": may_tune, "may_stop": may_stop}
+    given = {**figures, **may, "user": request.user, "full": panel.full}
     response = TemplateResponse(request, f"admin/live/{panel.template or name}.html", given)
     response["Cache-Control"] = "no-store"
     return response

@@ -166,7 +166,7 @@ def _marks() -> Iterator[Trouble]:
 def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
     """Queues that are nearly full, or whose oldest job could have run long ago."""
     waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
-    counts = dict(waiting.values_list("queue").annotate(Count("id")))
+    counts = dict(waiting.values_list("queue").annotate(count=Count("*")))
     since = ready_since(Job.objects.all())
     for queue in Queue.objects.all():
         count = counts.get(queue.pk, 0)

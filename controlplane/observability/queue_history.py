@@ -68,7 +68,9 @@ class _Minute:
 def _of_minute(minute: datetime) -> Iterable[QueueSample]:
     found: dict[Place, _Minute] = defaultdict(_Minute)
     waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
-    for queue, project, priority, count in waiting.values_list("queue", "project", "priority").annotate(Count("id")):
+    for queue, project, priority, count in waiting.values_list("queue", "project", "priority").annotate(
+        count=Count("*")
+    ):
         found[queue, project].depth[priorities.band(priority)] += count
     in_flight = Job.objects.filter(stage__in=IN_FLIGHT_STAGES).order_by()
     for queue, project, count in in_flight.values_list("queue", "project").annotate(Count("id")):

@@ -32,7 +32,7 @@ def _depth() -> Iterator[Metric]:
     )
     waiting = Job.objects.filter(stage__in=WAITING_STAGES).order_by()
     counts: Counter[tuple[int, str]] = Counter()
-    for queue, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
+    for queue, priority, count in waiting.values_list("queue", "priority").annotate(count=Count("*")):
         counts[queue, priorities.band(priority)] += count
     since = ready_since(Job.objects.all())
     now = clock.now()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.urls import path, reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
+from queues.admin.dead_letter_actions import undo_button
 from queues.admin.pretty_json import pretty
 from queues.errors import AlreadyFinished
 from queues.models import BulkAction
 from queues.services import bulk_actions
+from quotas import clock
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReadOnlyAdmin
 from quotas.admin.bulk import Refused
-from quotas.admin.dialogs import why
+from quotas.admin.dialogs import back, why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.visibility import project_ids
 from quotas.permissions import ACT_ON_JOBS
@@ -49,6 +53,24 @@ class BulkActionAdmin(ReadOnlyAdmin):
         detail="What it has done stays done; the rest is left as it is.",
     )  # fmt: skip
 
+    def get_urls(self) -> Any:
+        guarded = self.admin_site.admin_view(lambda request, object_id: self.undo(request, object_id))
+        return [path("<path:object_id>/undo/", guarded, name="queues_bulkaction_undo"), *super().get_urls()]
+
+    def undo(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The button beside the message that an action was begun, and on its page."""
+        if not self.has_operate_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        row = self.row(request, object_id)
+        try:
+            bulk_actions.undo(row, actor=actor_of(request))
+            messages.success(request, f"Undone: {self.what(row)}. Nothing was changed.")
+        except AlreadyFinished as error:
+            messages.warning(request, str(error))
+        return back(request, reverse("admin:queues_bulkaction_change", args=[row.pk]))
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Of a member's projects, and those that the member began: they may span several projects."""
         mine = project_ids(request.user)
@@ -62,6 +84,7 @@ class BulkActionAdmin(ReadOnlyAdmin):
                 **(kwargs.get("extra_context") or {}),
                 "bulk": row,
                 "share": _share(row),
+                "undo": undo_button(request, row) if self._may_undo(request, row) else "",
                 "left": max(0, row.total - row.done - row.skipped),
                 "title": f"Bulk action: {self.what(row)}",
             }
@@ -70,6 +93,10 @@ class BulkActionAdmin(ReadOnlyAdmin):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         row = self.get_object(request, str(object_id))
         return [] if row is None or row.finished_at else super().get_actions_detail(request, object_id)
+
+    def _may_undo(self, request: HttpRequest, row: BulkAction) -> bool:
+        waits = row.finished_at is None and row.starts_at is not None and row.starts_at > clock.now()
+        return waits and self.has_operate_permission(request)
 
     @display(description="Action")
     def what(self, row: BulkAction) -> str:

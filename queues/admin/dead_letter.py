@@ -134,7 +134,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     edit = reason_action(
         "edit", "Edit and replay", icon="edit", also="payload", form=dead_letter_actions.ReplayForm, submit="Replay", done="Requeued with the new payload.",
         act=lambda request, letter, dialog: dead_letter_actions.replay(request, letter, why(dialog), dialog.cleaned_data["payload"]),
-        question="Replay with another payload",
+        question="Replay with another payload?",
         detail="The payload is checked against the job type. The one that failed stays on the dead letter.",
     )  # fmt: skip
     discard = reason_action(

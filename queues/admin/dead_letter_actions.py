@@ -7,7 +7,8 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
+from django.middleware.csrf import get_token
 from django.urls import reverse
 from django.utils.html import format_html
 
@@ -15,6 +16,7 @@ from queues import redaction, registry
 from queues.errors import InvalidJob, QueueError
 from queues.models import BulkAction, DeadLetter, Queue
 from queues.services import bulk_actions, dead_letters
+from queues.services.bulk_actions import UNDO_FOR
 from quotas.admin.audit import actor_of
 from quotas.admin.bulk import Refused, across, token_of
 from quotas.admin.dialogs import PayloadDialog
@@ -32,9 +34,10 @@ class ReplayForm(PayloadDialog):
         super().__init__(request, object_id, *args, **kwargs)
         rows = visible(request.user, DeadLetter.objects.all(), "project")
         letter = rows.select_related("job").filter(pk=object_id or 0).first()
-        if letter is not None:
-            self.job = letter.job
-            self.fields["payload"].initial = redaction.hide(registry.redacted(letter.type, letter.job.payload))
+        if letter is None:
+            raise Http404
+        self.job = letter.job
+        self.fields["payload"].initial = redaction.hide(registry.redacted(letter.type, letter.job.payload))
 
     def clean_payload(self) -> Any:
         payload = self.cleaned_data["payload"]
@@ -73,11 +76,20 @@ def in_background(verb: str) -> Any:
 
     def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
         action = bulk_actions.begin(
-            verb, filter_of(request, rows), project=None, actor=actor_of(request), reason=reason, uid=token_of(request)
-        )
+            verb, filter_of(request, rows), project=None, actor=actor_of(request), reason=reason, uid=token_of(request),
+            undo_for=bulk_actions.UNDO_FOR,
+        )  # fmt: skip
         say_begun(request, action, "dead letter")
 
     return together
+
+
+def undo_button(request: HttpRequest, action: BulkAction) -> str:
+    """Takes the action back with one click while nothing has been done."""
+    return format_html(
+        """<button type="button" class="sl-button" hx-post="{}" hx-headers='{{"X-CSRFToken": "{}"}}'>Undo</button>""",
+        reverse("admin:queues_bulkaction_undo", args=[action.pk]), get_token(request),
+    )  # fmt: skip
 
 
 def say_begun(request: HttpRequest, action: BulkAction, noun: str) -> None:
@@ -85,9 +97,9 @@ def say_begun(request: HttpRequest, action: BulkAction, noun: str) -> None:
     messages.success(
         request,
         format_html(
-            '{} {} {} in the background. <a class="sl-link" href="{}">Show progress</a>',
-            doing, f"{action.total:,}", noun if action.total == 1 else f"{noun}s",
-            reverse("admin:queues_bulkaction_change", args=[action.pk]),
+            '{} {} {} in the background, in {} s. <a class="sl-link" href="{}">Show progress</a> {}',
+            doing, f"{action.total:,}", noun if action.total == 1 else f"{noun}s", UNDO_FOR.seconds,
+            reverse("admin:queues_bulkaction_change", args=[action.pk]), undo_button(request, action),
         ),
     )  # fmt: skip
 

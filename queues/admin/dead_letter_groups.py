@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
@@ -13,11 +14,14 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from queues import redaction
+from queues.admin import dead_letter_actions
 from queues.models import DeadLetter
-from queues.selectors.dead_letters import dead_letter_groups
+from queues.selectors.dead_letters import DeadLetterGroup, FailureHistory, dead_letter_groups, failure_histories
 from queues.services import bulk_actions
+from quotas import clock
+from quotas.admin import sparkline
 from quotas.admin.audit import actor_of
-from quotas.admin.bulk import BulkForm, CutOff
+from quotas.admin.bulk import BulkForm, CutOff, Refused, new_token, token_of
 from quotas.admin.visibility import project_ids
 from quotas.models import Project
 
@@ -28,18 +32,45 @@ def groups(model_admin: Any, request: HttpRequest) -> HttpResponse:
     if not model_admin.has_view_permission(request):
         raise PermissionDenied
     rows = model_admin.get_queryset(request).filter(handled_at=None)
-    found = [
-        replace(group, error=redaction.hide_in_text(group.error)) for group in dead_letter_groups(rows, count=SHOWN + 1)
-    ]
+    found = dead_letter_groups(rows, count=SHOWN + 1)
+    shown = sorted(found[:SHOWN], key=lambda group: -group.count)
+    seen = model_admin.get_queryset(request)
+    histories = failure_histories(seen, [group.fingerprint for group in shown], clock.now())
     context = {
         **model_admin.admin_site.each_context(request),
         "title": "Failures",
         "opts": DeadLetter._meta,
-        "groups": sorted(found[:SHOWN], key=lambda group: -group.count),
+        "groups": [
+            {
+                "group": replace(group, error=redaction.hide_in_text(group.error)),
+                "spark": sparkline.points(histories[group.fingerprint].per_hour),
+                "recent": sum(histories[group.fingerprint].per_hour),
+                "back": _back(group, histories[group.fingerprint]),
+            }
+            for group in shown
+        ],
         "more": len(found) > SHOWN,
         "may_replay": model_admin.has_operate_permission(request),
     }
     return TemplateResponse(request, "admin/sluice/letter_groups.html", context)
+
+
+def _back(group: DeadLetterGroup, history: FailureHistory) -> datetime | None:
+    """When the failure was resolved last, if it has occurred again since."""
+    return history.resolved_at if history.resolved_at is not None and group.last_at > history.resolved_at else None
+
+
+def _replay_one(model_admin: Any, request: HttpRequest, rows: Any, reason: str) -> HttpResponse:
+    """The newest one, to see whether the cause is gone before the others follow."""
+    letter = rows.order_by("-pk").first()
+    if letter is None:
+        raise Http404
+    try:
+        dead_letter_actions.replay(request, letter, reason)
+        messages.success(request, f"Requeued 1 job, {letter.job.uid}. If it completes, replay the others.")
+    except Refused as error:
+        messages.warning(request, str(error))
+    return HttpResponseRedirect(reverse("admin:queues_job_change", args=[letter.job_id]))
 
 
 def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> HttpResponse:
@@ -50,14 +81,17 @@ def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> Ht
     form = BulkForm(request.POST or None)
     cut_off = CutOff(request.POST or None)
     if form.is_valid() and cut_off.is_valid():
+        if "one" in request.POST:
+            return _replay_one(model_admin, request, rows, form.cleaned_data["reason"])
         chosen: dict[str, Any] = {"fingerprint": fingerprint, "newest": cut_off.cleaned_data["newest"]}
         mine = project_ids(request.user)
         if mine is not None:
             chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
         begun = bulk_actions.begin(
-            "replay", chosen, project=None, actor=actor_of(request), reason=form.cleaned_data["reason"]
-        )
-        messages.success(request, f"Replaying {begun.total:,} dead letters in the background.")
+            "replay", chosen, project=None, actor=actor_of(request), reason=form.cleaned_data["reason"],
+            uid=token_of(request), undo_for=bulk_actions.UNDO_FOR,
+        )  # fmt: skip
+        messages.success(request, f"Replaying {begun.total:,} dead letters in {bulk_actions.UNDO_FOR.seconds} s.")
         return HttpResponseRedirect(reverse("admin:queues_bulkaction_change", args=[begun.pk]))
     count = rows.count()
     if not count:
@@ -69,6 +103,7 @@ def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> Ht
         "question": f"Replay {count:,} dead letter{'s' * (count != 1)} of this failure?",
         "example": rows.order_by("-pk").first(),
         "newest": request.POST.get("newest") or rows.order_by().aggregate(newest=Max("pk"))["newest"],
+        "token": request.POST.get("token") or new_token(),
         "form": form,
     }
     return TemplateResponse(request, "admin/sluice/replay_group.html", context)

@@ -46,7 +46,7 @@ def in_background(verb: str) -> Any:
             return
         action = bulk_actions.begin(
             verb, filter, project=None, actor=actor_of(request), reason=reason, target=bulk_actions.JOBS,
-            uid=token_of(request),
+            uid=token_of(request), undo_for=bulk_actions.UNDO_FOR,
         )  # fmt: skip
         say_begun(request, action, "job")
 

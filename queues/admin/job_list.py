@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from typing import Any
 
 from django.contrib import admin
@@ -14,12 +13,12 @@ from django.template.response import TemplateResponse
 from queues import job_search, reason_codes
 from queues.models import Job
 from queues.ready_groups import groups_waiting
-from queues.selectors.job_filter import PROGRESS, STAGE_CODES, of_group, of_groups
-from queues.states import GroupKey, Status
+from queues.selectors import job_counts
+from queues.selectors.job_counts import Count
+from queues.selectors.job_filter import PROGRESS, STAGE_CODES, of_groups
+from queues.states import FINAL, GroupKey, Status
 from quotas.admin.visibility import project_ids
 
-MOST = 10_000
-"""Further rows are not counted: the figure is shown as `10,000+`."""
 GROUPS = 200
 
 
@@ -28,26 +27,10 @@ def groups(request: HttpRequest) -> list[GroupKey]:
     return [key for key in groups_waiting() if mine is None or key[2] in mine][:GROUPS]
 
 
-def count_of(rows: QuerySet[Any]) -> int:
-    return rows.order_by()[: MOST + 1].count()
-
-
-def shown_count(count: int) -> str:
-    return f"{MOST:,}+" if count > MOST else f"{count:,}"
-
-
+TOTAL = "_sluice_total"
+"""How many rows the list has, which `head` has counted for the list."""
 COUNTING = "_sluice_counting"
 """Marks a copy of the request whose changelist is only counted."""
-
-
-class Total(int):
-    """A count of rows that shows as `10,000+` where there may be more."""
-
-    def __str__(self) -> str:
-        return shown_count(int(self))
-
-    def __format__(self, spec: str) -> str:
-        return str(self)
 
 
 NEWER = "newer_than"
@@ -123,16 +106,19 @@ def head(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
     """The context of `admin/sluice/job_list.html`."""
     free = model_admin.get_changelist_instance(_without(request, "status__exact")).queryset
     chosen = request.GET.get("status__exact", "")
-    counts = [(status, count_of(free.filter(status=status))) for status in Status]
+    counts = job_counts.by_status(free)
+    total = job_counts.total(counts, chosen)
+    setattr(request, TOTAL, total)
     tabs = [{"label": "All", "address": _address(request, status__exact=""), "chosen": not chosen, "count": ""}]
     tabs += [
         {
             "label": status.label,
             "address": _address(request, status__exact=status.value),
             "chosen": chosen == status.value,
-            "count": shown_count(count),
+            "count": str(counts[status]),
+            "least": counts[status].more,
         }
-        for status, count in counts
+        for status in Status
     ]
     search = job_search.parse(request.GET.get("q", ""))
     words = [word for word, _ in search.terms]
@@ -145,6 +131,7 @@ def head(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
     return {
         "newer": _address(request, **{NEWER: str(top)}) if "p" not in request.GET else "",
         "tabs": tabs,
+        "newest": f"{job_counts.MOST:,}",
         "chips": chips,
         "reasons": _reasons(model_admin, request),
         "qualifiers": job_search.QUALIFIERS,
@@ -153,25 +140,26 @@ def head(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
 
 
 def _reasons(model_admin: Any, request: HttpRequest) -> list[dict[str, Any]]:
+    if request.GET.get("status__exact") in FINAL:
+        return []
     rows = model_admin.get_changelist_instance(_without(request, "why")).queryset
-    counts: Counter[str] = Counter()
+    counts: dict[str, Count] = {}
     names: dict[str, set[str]] = {}
-    for key, (code, name) in reason_codes.by_group(groups(request)).items():
-        if count := count_of(rows.filter(of_group(key))):
-            counts[code] += count
-            names.setdefault(code, set()).update({name} - {""})
-    for code, condition in STAGE_CODES.items():
-        if count := count_of(rows.filter(condition)):
-            counts[code] += count
+    by_group = job_counts.by_group(rows, groups(request))
+    for key, (code, name) in reason_codes.by_group(by_group).items():
+        counts[code] = counts.get(code, Count(0)).plus(by_group[key])
+        names.setdefault(code, set()).update({name} - {""})
+    for code, count in job_counts.by_stage_code(rows).items():
+        counts[code] = counts.get(code, Count(0)).plus(count)
     return [
         {
             "reason": reason_codes.REASONS[code],
             "names": ", ".join(sorted(names.get(code, ()))[:3]),
-            "count": shown_count(count),
+            "count": str(count),
             "chosen": request.GET.get("why") == code,
             "address": _address(request, why="" if request.GET.get("why") == code else code),
         }
-        for code, count in counts.most_common()
+        for code, count in sorted(counts.items(), key=lambda item: -item[1])
     ]
 
 

@@ -164,7 +164,7 @@ class Round:
             if candidate.pool:
                 group.block(candidate.ordering_key, time.monotonic() + UNKNOWN_POOL_BLOCK)
             else:
-                group.pass_over()
+                group.pass_over(candidate)
             return None
 
     def _sort(

@@ -36,13 +36,21 @@ OWN_HEADERS = frozenset(
 )  # fmt: skip
 HEADER_NAME = re.compile(r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}\Z")
 PATH = re.compile(r"\A/(?!/)[\x21-\x7e]{0,8000}\Z")
+MIN_KEPT = 128
+"""Idle connections to a host that are kept for the next call, at least."""
+
 _connections = urllib3.PoolManager(
     num_pools=50,
-    maxsize=128,
+    maxsize=MIN_KEPT,
     block=False,
     retries=False,
     headers={"User-Agent": "sluice", "Accept-Encoding": "identity"},
 )
+
+
+def keep_connections(calls: int) -> None:
+    """Keep as many idle connections to a host as this process has calls at once. Before its first call."""
+    _connections.connection_pool_kw["maxsize"] = max(calls, MIN_KEPT)
 
 
 def _headers_and_body(

@@ -18,6 +18,7 @@ class BulkAction(models.Model):
     skipped = models.PositiveIntegerField(default=0)
     last_id = models.BigIntegerField(default=0, help_text="The last row that was handled.")
     created_at = models.DateTimeField(auto_now_add=True)
+    starts_at = models.DateTimeField(null=True, help_text="Nothing is done before. Until then it can be undone.")
     finished_at = models.DateTimeField(null=True)
     stopped_by = models.CharField(max_length=200, blank=True, help_text="Who ended it before it was done.")
 

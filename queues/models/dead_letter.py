@@ -33,7 +33,17 @@ class DeadLetter(models.Model):
         ordering = ["-pk"]
         indexes = [
             models.Index(fields=["category", "-id"], name="letter_by_category"),
-            models.Index(fields=["fingerprint"], name="letter_by_fingerprint"),
+            models.Index(fields=["fingerprint", "created_at"], name="letter_by_fingerprint"),
+            models.Index(
+                fields=["fingerprint", "handled_at"],
+                condition=models.Q(handled_at__isnull=False),
+                name="letter_resolved",
+            ),
+            models.Index(
+                fields=["fingerprint", "category", "severity", "type", "created_at"],
+                condition=models.Q(handled_at__isnull=True),
+                name="letter_open_groups",
+            ),
             models.Index(fields=["-id"], condition=models.Q(handled_at__isnull=True), name="letter_open"),
         ]
 

@@ -125,7 +125,7 @@ class Job(models.Model):
                 name="job_ready_again",
             ),
             models.Index(
-                fields=["queue", "stage"],
+                fields=["queue", "stage", "priority", "project", "status"],
                 condition=Q(stage__in=[Stage.HELD, Stage.SCHEDULED, Stage.READY]),
                 name="job_waiting",
             ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Count, Max, Min, QuerySet
 
@@ -40,6 +41,44 @@ def traceback_of(letter: DeadLetter) -> str | None:
     """The traceback of the last attempt before the letter that left one."""
     attempts = Attempt.objects.filter(job=letter.job_id, ended_at__lte=letter.created_at).exclude(traceback="")
     return attempts.order_by("-number").values_list("traceback", flat=True).first()
+
+
+@dataclass(frozen=True, slots=True)
+class FailureHistory:
+    """What happened before to the letters of one fingerprint."""
+
+    resolved_at: datetime | None
+    """When one was replayed or discarded last."""
+    resolved: int
+    per_hour: tuple[int, ...]
+    """New letters in each of the last `HOURS`, the oldest first."""
+
+
+HOURS = 24
+MOST_RECENT = 20_000
+"""New letters that are counted by hour, the newest ones."""
+
+
+def failure_histories(
+    rows: QuerySet[DeadLetter], fingerprints: Iterable[str], now: datetime
+) -> dict[str, FailureHistory]:
+    """Of each of those fingerprints. `rows`: the letters, open and handled, that the caller may see."""
+    known = list(dict.fromkeys(fingerprints))
+    of_these = rows.order_by().filter(fingerprint__in=known)
+    handled = of_these.filter(handled_at__isnull=False).values("fingerprint")
+    resolved = {
+        row["fingerprint"]: (row["last"], row["count"])
+        for row in handled.annotate(last=Max("handled_at"), count=Count("id"))
+    }
+    begin = now - timedelta(hours=HOURS)
+    hours = {fingerprint: [0] * HOURS for fingerprint in known}
+    recent = of_these.filter(created_at__gt=begin).values_list("fingerprint", "created_at").order_by("-created_at")
+    for fingerprint, at in recent[:MOST_RECENT].iterator():
+        hours[fingerprint][min(int((at - begin).total_seconds() // 3600), HOURS - 1)] += 1
+    return {
+        fingerprint: FailureHistory(*resolved.get(fingerprint, (None, 0)), tuple(hours[fingerprint]))
+        for fingerprint in known
+    }
 
 
 def dead_letter_groups(

@@ -68,13 +68,13 @@ def depths(project: Project | None = None) -> dict[str, QueueDepth]:
     if project is not None:
         waiting, in_flight = waiting.filter(project=project), in_flight.filter(project=project)
     for queue_id, priority, status, count in (
-        waiting.order_by().values_list("queue_id", "priority", "status").annotate(count=Count("id"))
+        waiting.order_by().values_list("queue_id", "priority", "status").annotate(count=Count("*"))
     ):
         depth = found[names[queue_id]]
         depth.add(priority, count)
         if status == Status.RETRYING:
             depth.retry += count
-    for queue_id, count in in_flight.order_by().values_list("queue_id").annotate(count=Count("id")):
+    for queue_id, count in in_flight.order_by().values_list("queue_id").annotate(count=Count("*")):
         found[names[queue_id]].in_flight += count
     return found
 
@@ -88,7 +88,7 @@ def queue_facts(queue: Queue, project: Project | None = None) -> QueueFacts:
         jobs, letters = jobs.filter(project=project), letters.filter(project=project)
     depth = QueueDepth()
     waiting = jobs.filter(stage__in=WAITING_STAGES).order_by()
-    for priority, count in waiting.values_list("priority").annotate(count=Count("id")):
+    for priority, count in waiting.values_list("priority").annotate(count=Count("*")):
         depth.add(priority, count)
     oldest = ready_since(jobs).get(queue.pk)
     return QueueFacts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -21,6 +22,9 @@ from quotas import clock, events
 from quotas.models import Project
 
 SLICE = 50
+UNDO_FOR = timedelta(seconds=10)
+"""How long an action that a person began in the console can be undone."""
+UNDONE = "undone before it started"
 CANCEL_SLICE = 500
 """Jobs that are cancelled in one transaction."""
 LETTERS, JOBS = "letters", "jobs"
@@ -61,12 +65,13 @@ def begin(
     reason: str,
     target: str = LETTERS,
     uid: str = "",
+    undo_for: timedelta = timedelta(0),
 ) -> BulkAction:
     """Record an action on all that match now; the leading dispatcher processes it. `verb`: replay or discard for letters;
     cancel, retry or discard for jobs.
 
     One audit entry stands for all: each job's own page names who acted. A repeated `uid` of the same actor returns the
-    action that the first call began.
+    action that the first call began. Nothing is done in the first `undo_for`, in which `undo` takes it back.
     """
     with transaction.atomic():
         if uid and (known := BulkAction.objects.filter(uid=uid, actor=actor).first()) is not None:
@@ -79,6 +84,7 @@ def begin(
             project=project,
             actor=actor,
             reason=reason,
+            starts_at=clock.now() + undo_for if undo_for else None,
             total=rows_of(target, verb, filter, project).count(),
         )
         after = {"filter": dict(filter), "total": action.total, "action": action.uid}
@@ -100,15 +106,31 @@ def stop(action: BulkAction, *, actor: str, reason: str) -> BulkAction:
     return row
 
 
+def undo(action: BulkAction, *, actor: str) -> BulkAction:
+    """Take an action back before it starts: no row was changed. Raises `AlreadyFinished`."""
+    with transaction.atomic():
+        row = BulkAction.objects.select_for_update().get(pk=action.pk)
+        now = clock.now()
+        if row.finished_at is not None:
+            raise AlreadyFinished("The bulk action has ended already.")
+        if row.starts_at is None or row.starts_at <= now:
+            raise AlreadyFinished("The bulk action has started; it can only be stopped.")
+        row.finished_at, row.stopped_by = now, actor[:200]
+        row.save(update_fields=["finished_at", "stopped_by"])
+        _audit(row, f"{NOUNS[row.target]}.bulk_undo", actor, None, {"action": row.uid, "not_done": row.total}, UNDONE)
+    return row
+
+
 def _audit(action: BulkAction, verb: str, actor: str, before: Any, after: Any, reason: str) -> None:
     target = "dead-letters" if action.target == LETTERS else "jobs"
     project = action.project.slug if action.project else ""
     events.emit(events.OperatorActed(actor, verb, target, before, after, reason, project=project))
 
 
-def process_next_slice(now: Any = None) -> bool:
-    """One slice of the oldest unfinished action; False when there is none."""
-    action = BulkAction.objects.filter(finished_at=None).order_by("pk").first()
+def process_next_slice(now: datetime | None = None) -> bool:
+    """One slice of the oldest unfinished action whose time has come; False when there is none."""
+    due = Q(starts_at=None) | Q(starts_at__lte=now or clock.now())
+    action = BulkAction.objects.filter(due, finished_at=None).order_by("pk").first()
     if action is None:
         return False
     # Only rows that existed when it began: jobs that die again meanwhile need another decision.

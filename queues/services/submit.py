@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle.effects import Effects
@@ -72,13 +72,17 @@ def accept(
 ) -> list[Accepted]:
     """Accept what was prepared, into `batch` if one is given and locked. `in_parts`: `intake` writes the rows. `drawn`:
     what `draw` returned for it."""
+    # Inside a caller's transaction the lock of a queue is not shared: a second submit there may need it alone, and two such
+    # transactions would wait for each other.
+    alone = connection.in_atomic_block
     try:
-        return (drawn or Submission(prepared)).accept(batch, in_parts)
-    except IntegrityError:
-        # Another process accepted the same idempotency key between our look and our insert: now it is found.
+        return (drawn or Submission(prepared)).accept(batch, in_parts, alone)
+    except (IntegrityError, queue_room.NearMaximum):
+        # Another process accepted the same idempotency key between our look and our insert: now it is found. Or a queue
+        # is near its maximum, so that its lock is not shared.
         if drawn is not None:
             drawn.parts = None
-        return Submission(prepared).accept(batch, in_parts)
+        return Submission(prepared).accept(batch, in_parts, alone=True)
 
 
 def draw(prepared: Prepared) -> Submission:
@@ -97,7 +101,7 @@ class Submission:
         self._prepared = prepared
         self._project = prepared.project
         self._batch: Batch | None = None
-        self._in_parts = False
+        self._in_parts = self._alone = False
         self._unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
         self._linked = any(spec.after for spec in prepared.specs)
         """Whether any submission waits for jobs."""
@@ -144,9 +148,10 @@ class Submission:
         self._count = Counter(draft.job.queue_id for draft in self._drafts)
         self._is_drawn = True
 
-    def accept(self, batch: Batch | None, in_parts: bool) -> list[Accepted]:
-        """Raises `InvalidJob`, `BatchClosed`, `IdempotencyKeyReused` and the errors of a queue without room."""
-        self._batch, self._in_parts = batch, in_parts
+    def accept(self, batch: Batch | None, in_parts: bool, alone: bool = False) -> list[Accepted]:
+        """Raises `InvalidJob`, `BatchClosed`, `IdempotencyKeyReused` and the errors of a queue without room. `alone`: do
+        not share the lock of a queue."""
+        self._batch, self._in_parts, self._alone = batch, in_parts, alone
         with transaction.atomic():
             if self._unique:
                 # One at a time: of two duplicates that come at once, neither would see the other.
@@ -245,7 +250,7 @@ class Submission:
         return [self._awaited[uid] for uid in spec.after]
 
     def _insert(self, now: datetime) -> None:
-        queue_room.check_room(self._count)
+        queue_room.check_room(self._count, alone=self._alone)
         idempotency.remember(self._project, self._answered)
         if self._in_parts and self._batch is not None:
             if self.parts is None:

@@ -8,8 +8,9 @@ from django.db.models import Q, QuerySet
 
 from queues import registry
 from queues.models import Batch, IntakePart, Job, Queue, Recurring
+from queues.selectors import job_counts
 from queues.services import cancel, removal
-from queues.states import IN_FLIGHT_STAGES, LIVE_STAGES, WAITING_STAGES, Stage
+from queues.states import IN_FLIGHT_STAGES, LIVE_STAGES, Stage
 from quotas.models import Policy, Pool, Project
 from quotas.services import in_use
 from quotas.services.in_use import Use
@@ -33,7 +34,8 @@ def waiting_for_queues_pool(queue: Queue) -> Iterable[Use]:
 def _pool(row: Pool) -> Iterator[Use]:
     if any(row.name in pools for pools in IntakePart.objects.values_list("pools", flat=True)):
         yield Use("jobs of a bulk that is being accepted; try again in a moment")
-    yield from _unfinished(Job.objects.filter(Q(pool=row.name) | Q(pool="", queue__pool=row)), by_name=True)
+    queues = list(Queue.objects.filter(pool=row).values_list("pk", flat=True))
+    yield from _unfinished(Job.objects.filter(Q(pool=row.name) | Q(pool="", queue__in=queues)), by_name=True)
     for recurring in Recurring.objects.all():
         if pool_of(recurring) == row.name:
             yield Use(f"recurring job {recurring.name} goes through it", named=True)
@@ -88,8 +90,10 @@ def _unfinished(jobs: QuerySet[Job], *, by_name: bool = False) -> Iterator[Use]:
 
 
 def _live(jobs: QuerySet[Job]) -> int:
-    """Unfinished jobs, counted as the two partial indexes have them: otherwise all ended jobs are read, too."""
-    return jobs.filter(stage__in=WAITING_STAGES).count() + jobs.filter(stage__in=IN_FLIGHT_STAGES).count()
+    """Unfinished jobs, counted as the partial indexes have them: otherwise all ended jobs are read, too."""
+    later = job_counts.waiting(jobs).filter(stage__in=(Stage.HELD, Stage.SCHEDULED))
+    ready, in_flight = jobs.filter(stage=Stage.READY), jobs.filter(stage__in=IN_FLIGHT_STAGES)
+    return ready.count() + later.count() + in_flight.count()
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -18,11 +18,12 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import Refused, bulk_action
-from quotas.admin.dialogs import why
+from quotas.admin.dialogs import ReasonDialog, why
 from quotas.admin.reason_action import reason_action
 from quotas.models import ApiKey
 from quotas.models.api_key import SCOPES
 from quotas.services import api_keys
+from quotas.services.api_keys import AlreadyRotated
 
 MEANINGS = {
     "check": "check: evaluate limits",
@@ -57,8 +58,24 @@ def _show_once(request: HttpRequest, token: str) -> None:
     )
 
 
-def _rotate(request: HttpRequest, key: ApiKey, reason: str) -> None:
-    _show_once(request, api_keys.rotate(key, actor=actor_of(request), reason=reason))
+class RotateDialog(ReasonDialog):
+    """Dialog: why, and which secret it is about: a form that is sent twice must not void the secret that was just shown."""
+
+    present = forms.CharField(widget=forms.HiddenInput)
+
+    def __init__(self, request: HttpRequest, object_id: str | int | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, object_id, *args, **kwargs)
+        key = ApiKey.objects.filter(pk=object_id or 0).first()
+        self.fields["present"].initial = api_keys.mark(key) if key is not None else ""
+
+
+def _rotate(request: HttpRequest, key: ApiKey, dialog: Any) -> None:
+    try:
+        if dialog.cleaned_data["present"] != api_keys.mark(key):
+            raise AlreadyRotated
+        _show_once(request, api_keys.rotate(key, actor=actor_of(request), reason=why(dialog)))
+    except AlreadyRotated as error:
+        raise Refused(str(error)) from None
 
 
 @admin.register(ApiKey)
@@ -86,7 +103,7 @@ class ApiKeyAdmin(SluiceAdmin):
 
     rotate = reason_action(
         "rotate", "Rotate secret", icon="autorenew", permission="delete",
-        act=lambda request, key, dialog: _rotate(request, key, why(dialog)), question="Rotate this key's secret?",
+        form=RotateDialog, act=lambda request, key, dialog: _rotate(request, key, dialog), question="Rotate this key's secret?",
         detail="The old secret is refused within a second.",
     )  # fmt: skip
     revoke = reason_action(

@@ -165,7 +165,9 @@ class SluiceAdmin(DeletesWithReason):
         return "Hidden: your roles don't include seeing payloads."
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return [name for name in super().get_fields(request, obj) if name != "reason"]
+        """Without the form's own reason; a row's column of that name is shown."""
+        columns = {field.name for field in self.model._meta.fields}
+        return [name for name in super().get_fields(request, obj) if name != "reason" or name in columns]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         stored = self.model._default_manager

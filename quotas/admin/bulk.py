@@ -39,6 +39,10 @@ class Token(forms.Form):
     token = forms.RegexField(r"[0-9a-f]{26}", strip=False)
 
 
+def new_token() -> str:
+    return secrets.token_hex(13)
+
+
 def token_of(request: HttpRequest) -> str:
     """The question's token; empty where it has none."""
     form = Token(request.POST)
@@ -123,7 +127,7 @@ def _page(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.model._meta,
         "media": model_admin.media,
-        "token": request.POST.get("token") or secrets.token_hex(13),
+        "token": request.POST.get("token") or new_token(),
         "checkbox": helpers.ACTION_CHECKBOX_NAME,
         "selected": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
         "across": request.POST.get("select_across", "0"),

@@ -13,7 +13,8 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdo
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
-from quotas.admin import policy_backtest
+from quotas.admin import adaptive_fields, policy_backtest
+from quotas.admin.adaptive_fields import AdaptiveFields
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import bulk_action
@@ -41,7 +42,7 @@ FIELDS_OF = {
 """The algorithms that use a field; under others the form hides it."""
 
 
-class PolicyForm(ReasonForm):
+class PolicyForm(AdaptiveFields, ReasonForm):
     """What a limiter could not enforce is refused here, before any process loads it."""
 
     timezone = TimeZoneField()
@@ -91,13 +92,7 @@ class PolicyForm(ReasonForm):
                 compile_pattern(pattern)
             except BadPattern as error:
                 self.add_error("excluded_paths", f"{pattern!r}: {error}")
-        if given.get("adaptive") is not None:
-            try:
-                given["adaptive"] = AdaptiveRule.of(given["adaptive"]).document()
-            except ValueError as error:
-                self.add_error("adaptive", str(error))
-            if given.get("limit") is None:
-                self.add_error("adaptive", "Set a limit first: an adaptive policy starts from it.")
+        self.clean_adaptive(given)
         self._clear_other_algorithms(given)
         return given
 
@@ -154,7 +149,7 @@ class PolicyAdmin(SluiceAdmin):
     search_fields = ["name", "match", "key_name"]
     autocomplete_fields = ["project", "tier"]
     inlines = [OverrideInline]
-    readonly_fields = ["backtest"]
+    readonly_fields = ["backtest", "shown_adaptive"]
     actions_detail = ["reset"]
     change_form_outer_before_template = "admin/sluice/policy_live.html"
     actions = [
@@ -188,7 +183,15 @@ class PolicyAdmin(SluiceAdmin):
         ),
         (
             "Near the limit",
-            {"fields": [("pause_at", "pause"), ("warn_at", "adaptive"), "on_redis_down"]},
+            {"fields": [("pause_at", "pause"), ("warn_at", "on_redis_down")]},
+        ),
+        (
+            "Adaptive limit",
+            {
+                "fields": adaptive_fields.ROWS,
+                "classes": ["collapse"],
+                "description": "Moves the limit between floor and ceiling by the outcomes of calls.",
+            },
         ),
     ]
 
@@ -211,8 +214,12 @@ class PolicyAdmin(SluiceAdmin):
         may = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if may:
             return sets
+        shown = {"Adaptive limit": ["shown_adaptive"]}
         return [
-            (title, {**options, "fields": [name for name in options["fields"] if name != "backtest"]})
+            (
+                title,
+                {**options, "fields": shown.get(title) or [name for name in options["fields"] if name != "backtest"]},
+            )
             for title, options in sets
         ]
 
@@ -228,6 +235,10 @@ class PolicyAdmin(SluiceAdmin):
     @display(description="Backtest")
     def backtest(self, row: Policy) -> str:
         return policy_backtest.field(row)
+
+    @display(description="Adaptive limit")
+    def shown_adaptive(self, row: Policy) -> str:
+        return ", ".join(f"{name} {value}" for name, value in (row.adaptive or {}).items()) or "–"
 
     @display(description="Enabled", boolean=True, ordering="enabled")
     def on(self, row: Policy) -> bool:

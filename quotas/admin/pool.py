@@ -91,6 +91,10 @@ class AccountInline(TabularInline):
     can_delete = False
     per_page = 25
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.select_related("pool")
+
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 

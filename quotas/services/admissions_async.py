@@ -100,10 +100,13 @@ async def _many(pipeline: Pipeline, rounds: Generator[list[Call], list[Any], T])
     try:
         calls = next(rounds)
         while True:
-            if len(calls) == 1:
-                replies = [await pipeline.run(calls[0])]
-            else:
-                replies = await asyncio.gather(*[pipeline.run(call) for call in calls])
+            try:
+                if len(calls) == 1:
+                    replies = [await pipeline.run(calls[0])]
+                else:
+                    replies = await asyncio.gather(*[pipeline.run(call) for call in calls])
+            except LimiterUnavailable as error:
+                rounds.throw(error)
             calls = rounds.send(replies)
     except StopIteration as end:
         found: T = end.value

@@ -5,15 +5,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 from django.db import transaction
 
 from quotas import clock, events
+from quotas.errors import QuotaError
 from quotas.models import ApiKey, Project
 from quotas.models.api_key import SCOPES
 from quotas.rest.authentication import hash_secret, keyring
 from quotas.times import rfc3339
+
+
+class AlreadyRotated(QuotaError):
+    """The key got another secret meanwhile. That one is valid."""
 
 
 class UnknownScope(ValueError):
@@ -46,14 +52,24 @@ def create(
 
 
 def rotate(key: ApiKey, *, actor: str, reason: str = "") -> str:
-    """A new secret for the same key; the old one is refused within a second. Returns the new token."""
+    """A new secret for the same key; the old one is refused within a second. Returns the new token.
+
+    Raises `AlreadyRotated` where the key has another secret than when it was read: the secret that somebody was shown
+    a moment ago stays valid.
+    """
     secret = secrets.token_hex(32)
     with transaction.atomic():
-        key.secret_hash = hash_secret(secret)
-        key.save(update_fields=["secret_hash"])
+        present, key.secret_hash = key.secret_hash, hash_secret(secret)
+        if not ApiKey.objects.filter(pk=key.pk, secret_hash=present).update(secret_hash=key.secret_hash):
+            raise AlreadyRotated
         _record(key, "apikey.rotate", actor, reason, _facts(key), _facts(key))
     keyring.forget()
     return f"sl_{key.prefix}_{secret}"
+
+
+def mark(key: ApiKey) -> str:
+    """Another one for each secret; it says nothing about the secret."""
+    return blake2b(key.secret_hash.encode(), digest_size=8).hexdigest()
 
 
 def revoke(key: ApiKey, *, actor: str, reason: str = "") -> bool:

@@ -41,6 +41,72 @@ def day(transactional_db: None, valkey: Any) -> Day:
     return make_day()
 
 
+@pytest.fixture(scope="session")
+def default_database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """pytest-django creates a database for tests with its marker, which tests of a shared instance can't have: it would
+    empty the database after each."""
+    from django.db import DatabaseError, connection
+    from django.test.utils import setup_databases, teardown_databases
+
+    with django_db_blocker.unblock():
+        try:
+            made = "queues_job" in connection.introspection.table_names()
+        except DatabaseError:
+            made = False
+        connection.close()
+        before = None if made else setup_databases(0, interactive=False, aliases=["default"])
+        yield
+        if before is not None:
+            teardown_databases(before, 0)
+
+
+@pytest.fixture(scope="module")
+def shared_day(default_database: None, django_db_blocker: Any, valkey_server: Any) -> Iterator[tuple[str, Day]]:
+    """The address of a server on an instance that all tests of a module share, and what was made there. Each test
+    chooses rows that the others leave alone."""
+    from django.core.management import call_command
+    from pytest_django.live_server_helper import LiveServer
+
+    from controlplane.admin.dashboard import forget
+    from controlplane.roles import make_roles
+
+    with django_db_blocker.unblock():
+        with valkey_server.client() as client:
+            client.flushall()
+        forget()
+        make_roles()
+        server = LiveServer("localhost")
+        server._live_server_modified_settings.enable()
+        try:
+            yield server.url, make_day()
+        finally:
+            server.stop()
+            server._live_server_modified_settings.disable()
+            call_command("flush", interactive=False, verbosity=0, inhibit_post_migrate=False)
+
+
+@pytest.fixture(scope="module")
+def people(browser: Any, shared_day: tuple[str, Day]) -> Iterator[Callable[[str], Visit]]:
+    """Signed-in people, each once for the module; every call leads to the dashboard."""
+    known: dict[str, Visit] = {}
+
+    def person(username: str) -> Visit:
+        if username not in known:
+            context = browser.new_context(viewport={"width": 1440, "height": 900})
+            context.set_default_timeout(20_000)
+            context.grant_permissions(["clipboard-read", "clipboard-write"])
+            known[username] = Visit(context.new_page(), shared_day[0])
+            known[username].sign_in(username)
+        visit = known[username]
+        visit.complaints.clear()
+        visit.go("")
+        return visit
+
+    yield person
+    for visit in known.values():
+        visit.page.context.close()
+
+
 class Visit:
     """A signed-in person's browser. What the page complains about is kept in `complaints`."""
 
@@ -71,8 +137,9 @@ class Visit:
 
     def shot(self, name: str) -> None:
         """A picture of the page, for people to look at."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+        picture = SHOTS / f"{name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=picture, full_page=True)
 
 
 @pytest.fixture

@@ -47,11 +47,8 @@ class Cluster:
         self._common: dict[str, Any] = {
             "stdin": subprocess.DEVNULL, "cwd": directory, "env": {"PATH": os.defpath}, **whom,
         }  # fmt: skip
-        subprocess.run(
-            [str(self.binaries / "initdb"), "-D", f"{directory}/data", "-U", "sluice", "-A", "trust", "-E", "UTF8",
-             "--locale=C", "--no-sync"],
-            check=True, stdout=subprocess.DEVNULL, **self._common,
-        )  # fmt: skip
+        if not os.path.exists(f"{directory}/data"):
+            self._create()
         self.port = free_port()
         self.url = f"postgresql://sluice@127.0.0.1:{self.port}/postgres"
         self._options = [
@@ -62,6 +59,13 @@ class Cluster:
             *settings,
         ]
         self._server: subprocess.Popen[bytes] | None = None
+
+    def _create(self) -> None:
+        subprocess.run(
+            [str(self.binaries / "initdb"), "-D", f"{self.directory}/data", "-U", "sluice", "-A", "trust", "-E", "UTF8",
+             "--locale=C", "--no-sync"],
+            check=True, stdout=subprocess.DEVNULL, **self._common,
+        )  # fmt: skip
 
     def start(self) -> None:
         options = [word for option in self._options for word in ("-c", option)]

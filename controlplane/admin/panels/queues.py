@@ -9,7 +9,6 @@ from typing import Any
 from django.db.models import Count
 from django.utils import timezone
 
-from controlplane.admin import charts
 from controlplane.admin.panels.queue_history import depths_by_queue
 from controlplane.admin.panels.queue_states import pauses, utilisation
 from controlplane.admin.periods import Period
@@ -17,6 +16,7 @@ from queues.models import Job, Queue
 from queues.selectors.jobs import RATE_SPAN, created_after
 from queues.selectors.queues import ready_since
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
+from quotas.admin import sparkline
 from quotas.engine import priorities
 
 
@@ -26,9 +26,9 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
     if projects is not None:
         waiting, flying = waiting.filter(project__in=projects), flying.filter(project__in=projects)
     depth: dict[int, dict[str, int]] = defaultdict(lambda: {"high": 0, "normal": 0, "low": 0})
-    for queue_id, priority, count in waiting.values_list("queue", "priority").annotate(Count("id")):
+    for queue_id, priority, count in waiting.values_list("queue", "priority").annotate(count=Count("*")):
         depth[queue_id][priorities.band(priority)] += count
-    running = dict(flying.values_list("queue").annotate(Count("id")))
+    running = dict(flying.values_list("queue").annotate(count=Count("*")))
     oldest = ready_since(Job.objects.all() if projects is None else Job.objects.filter(project__in=projects))
     now = timezone.now()
     rows = []
@@ -46,7 +46,7 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
                 "pause": paused.get(queue.pk),
                 "concurrency": queue.concurrency,
                 "used": utilisation(queue, running.get(queue.pk, 0)),
-                "spark": charts.points(history.get(queue.pk, [])),
+                "spark": sparkline.points(history.get(queue.pk, [])),
                 "rate_in": rates["in"].get(queue.pk, 0.0),
                 "rate_out": rates["out"].get(queue.pk, 0.0),
                 "bands": bands,

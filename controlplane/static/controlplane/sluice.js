@@ -108,6 +108,20 @@
       const name = nameOfSelect(box);
       if (name) { box.removeAttribute("aria-labelledby"); box.setAttribute("aria-label", name); }
     });
+    document.querySelectorAll(".select2-selection__rendered[role=textbox]").forEach(function (box) {
+      const name = nameOfSelect(box);
+      if (name) box.setAttribute("aria-label", name);
+    });
+    // Chosen items of select2 and its search box are no list.
+    document.querySelectorAll("ul.select2-selection__rendered").forEach(function (list) {
+      list.setAttribute("role", "group");
+      list.querySelectorAll("li").forEach(function (item) { item.setAttribute("role", "none"); });
+    });
+    document.querySelectorAll(".help-tooltip[aria-label]").forEach(function (mark) { mark.setAttribute("role", "img"); });
+    // What scrolls is reached by the keyboard.
+    document.querySelectorAll(".sl-scroll, [data-live]").forEach(function (box) {
+      if (box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible") box.tabIndex = 0;
+    });
     document.querySelectorAll("button, a[href], a[x-on\\:click]").forEach(function (button) {
       const text = button.innerText.trim();
       const icon = button.querySelector(".material-symbols-outlined");
@@ -115,7 +129,8 @@
         button.setAttribute("aria-label", button.title || text.replace(/_/g, " "));
       }
     });
-    const main = document.getElementById("main");
+    const form = document.getElementById("login-form") || document.querySelector("form[method=post]");
+    const main = document.getElementById("main") || form && form.parentElement;
     if (main && !document.querySelector("[role=main], main")) main.setAttribute("role", "main");
   }
 
@@ -152,6 +167,7 @@
   }
 
   const SHORTCUTS = [["?", "Show this help"], ["/", "Search in the list"], ["t", "Search in the navigation"],
+    ["j, k", "Next and previous row of a list"], ["x", "Select the row"], ["Enter", "Open the row"],
     ["Ctrl+K", "Open the command palette"], ["Esc", "Close a dialog"]];
 
   function showHelp() {
@@ -185,7 +201,22 @@
     if (event.key === "?" && !typing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); showHelp(); }
   });
 
+  // Help texts mark literals with backticks.
+  function showLiterals() {
+    document.querySelectorAll("[id$=_helptext], .help, .text-xs").forEach(function (text) {
+      if (text.children.length || !/`[^`]+`/.test(text.textContent)) return;
+      const parts = text.textContent.split("`");
+      text.replaceChildren();
+      parts.forEach(function (part, index) {
+        const piece = index % 2 && index < parts.length - 1 ? document.createElement("code") : document.createTextNode("");
+        piece.textContent = part;
+        text.append(piece);
+      });
+    });
+  }
+
   function begin() {
+    showLiterals();
     nameControls();
     addCopyButtons();
     showFieldsOfChoice();

@@ -67,7 +67,11 @@ class Accounts(AccountActions):
         """Admit one call, or say when it would pass. Both sides are charged, or neither is."""
         if not request.fallbacks and not request.limits and not request.without:
             one = self._calls.prepare(request)
-            reply = self.transport.send(one.call)
+            try:
+                reply = self.transport.send(one.call)
+            except LimiterUnavailable as error:
+                error.leases = (one.lease,)
+                raise
             if reply[0][0] != codec.STALE:
                 answer = self._replies.decode(one, reply)
                 if answer.allowed or not one.sampled:
@@ -94,18 +98,27 @@ class Accounts(AccountActions):
         try:
             calls = next(rounds)
             while True:
-                calls = rounds.send(self.transport.run_many(calls))
+                try:
+                    replies = self.transport.run_many(calls)
+                except LimiterUnavailable as error:
+                    rounds.throw(error)
+                calls = rounds.send(replies)
         except StopIteration as end:
             answers: list[Admission] = end.value
             return answers
 
     def admitting(self, asked: list[AdmitRequest]) -> Generator[list[Call], list[Any], list[Admission]]:
-        """The rounds of admissions, without input and output: yields scripts, takes their replies, returns answers."""
+        """The rounds of admissions, without input and output: yields scripts, takes their replies (or is thrown the
+        LimiterUnavailable that came instead), returns answers."""
         answers: list[Admission | None] = [None] * len(asked)
         turns = [(number, request, 0, False) for number, request in enumerate(asked)]
         while turns:
             prepared = [self._calls.prepare(self._turn(request, turn), whole) for _, request, turn, whole in turns]
-            replies = yield [one.call for one in prepared]
+            try:
+                replies = yield [one.call for one in prepared]
+            except LimiterUnavailable as error:
+                error.leases = tuple(one.lease for one in prepared)
+                raise
             again = []
             for (number, request, turn, whole), one, reply in zip(turns, prepared, replies, strict=True):
                 if codec.STATUS.unpack_from(reply[0])[0] == codec.STALE:
@@ -122,6 +135,12 @@ class Accounts(AccountActions):
                     again.append((number, request, turn + 1, False))
             turns = again
         return [answer for answer in answers if answer is not None]
+
+    def admitted(self, request: AdmitRequest) -> Admission | None:
+        """What an admitted request with this token was answered; None where none was. Charges nothing."""
+        one = self._calls.prepare(request, True, dry=True)
+        answer = self._replies.decode(one, self.transport.send(one.call))
+        return answer if answer.replayed else None
 
     @staticmethod
     def _turn(request: AdmitRequest, turn: int) -> AdmitRequest:

@@ -126,7 +126,8 @@ class AdmissionCalls:
         return Prepared(request, [], (), plan, asked, plan.accounts, call, lease, lease_key, None, False)
 
     def prepare(self, request: AdmitRequest, whole: bool = False, *, dry: bool = False) -> Prepared:
-        """What is to be sent for a request. `whole`: all accounts of a large pool; `dry`: to look, not to charge."""
+        """What is to be sent for a request. `whole`: all accounts of a large pool; `dry`: to look, not to charge. With
+        a token that was admitted, what was answered then is looked at."""
         plain = None if dry else self._plain(request)
         if plain is not None:
             return plain
@@ -150,7 +151,7 @@ class AdmissionCalls:
         if len(set(counters)) != len(counters):
             raise ValueError("one admission names the same counter twice")
         side = _CallerSide(ordered, limiting, [*counters, *map(self.keys.index, limiting)], _DRY if dry else 0)
-        if request.token and not dry:
+        if request.token:
             side.flags |= _TOKEN
             side.heads.append(self.token_key(request.token))
         slots = [limit.lease_ttl for limit in limiting if limit.algorithm == "concurrency" and limit.cost]

@@ -82,14 +82,12 @@ class AdmissionReplies:
                     account_id=account.id,
                     account=account.name,
                     expires_in=pool.lease_ttl,
-                    reservation=slot if one.reservation else None,
+                    reservation=slot or None,
                     limits=decision.limits,
                     pool=pool.name,
                     replayed=True,
                 )
-        return Admission(
-            allowed=True, reservation=slot if one.reservation else None, limits=decision.limits, replayed=True
-        )
+        return Admission(allowed=True, reservation=slot or None, limits=decision.limits, replayed=True)
 
 
 def _denied(one: Prepared, reply: list[Any], decision: Decision, pool_status: int | None, wait: float) -> Admission:

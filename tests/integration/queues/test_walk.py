@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from queues import settlement
 from queues.models import Job
 from queues.states import Stage
+from queues.worker.thread_pool import WATCH_INTERVAL
 from tests.integration.queues.conftest import wait_until
 from tests.integration.queues.desk import Desk
 from tests.integration.queues.hands import hands
@@ -32,6 +35,7 @@ def test_a_job_passes_through_few_files_and_each_says_what_it_is_for(desk: Desk)
             desk.maintenance.make_all_due()  # any of it may fall into the recorded job's time
             worker.start()
             settlement.retry_unsettled()
+            time.sleep(2 * WATCH_INTERVAL)  # so does the watch of deadlines
 
         run_one_job()  # the first one also loads what the process keeps
         tracer.steps.clear()

@@ -57,7 +57,8 @@ def ask(client: Client, action: str, url: str = URL, **given: Any) -> tuple[int,
 
 
 def finish() -> None:
-    while bulk_actions.process_next_slice():
+    """All slices, as if the time for an undo were over."""
+    while bulk_actions.process_next_slice(timezone.now() + bulk_actions.UNDO_FOR):
         pass
 
 

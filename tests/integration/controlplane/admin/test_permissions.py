@@ -47,7 +47,7 @@ OWN = {
     "quotas_project_set_weight": {"quotas.change_project"},
 }
 """What single ones need instead."""
-POSTED = {"quotas_policy_backtest"}
+POSTED = {"quotas_policy_backtest", "queues_bulkaction_undo"}
 """Those that answer only what is posted."""
 READING = {
     "queues_deadletter_groups": {"queues.view_deadletter", "queues.change_deadletter"},
