@@ -141,7 +141,7 @@ def resolve(found: object, ip: str, user: str, path: str = "/v1/chat") -> tuple[
 def snapshot(count: int, overrides: int = 0) -> object:
     """A configuration of `count` policies: one each for ip, user, project and endpoint, the others of other paths,
     projects and keys. The policy for users has `overrides` exceptions, those of the measured users among them."""
-    from quotas.models import Override, Policy, Project
+    from quotas.models import Policy, Project
     from quotas.snapshot.addresses import NetworkList
     from quotas.snapshot.config import ConfigSnapshot, ProjectFacts
     from quotas.snapshot.index import PolicyIndex
@@ -163,7 +163,7 @@ def snapshot(count: int, overrides: int = 0) -> object:
             ("custom", "", f"key{n}", None),
         )[n % 4]
         rows.append(made)
-    exceptions = [Override(policy=rows[1], key=f"u{n}", limit=10**9) for n in range(overrides)]
+    exceptions = [(None, f"u{n}", 10**9, None) for n in range(overrides)]
     compiled = [CompiledPolicy.of(row, exceptions if row is rows[1] else [], 64) for row in rows]
     return ConfigSnapshot(
         version=1,

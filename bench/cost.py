@@ -7,23 +7,19 @@ itself, so a run is measured either with the counters or for its processor time.
 
 from __future__ import annotations
 
-import mmap
 import os
-import struct
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from bench.sql_counters import RECORD
 from tests.support.instance import process_table
 
-COUNTERS = "BENCH_SQL_COUNTERS"
 POSTGRES = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=top")
 FOREIGN_KEYS = "SELECT 1 FROM ONLY %"
 """PostgreSQL's own checks of foreign keys, which no client sends."""
-_RECORD = struct.Struct("qq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,7 @@ def read(instance: Any, database: str | None, counters: str | None) -> Cost:
         return read_postgres(dispatcher, workers, database)
     statements = commits = 0
     for path in Path(counters).iterdir() if counters else ():
-        some, ended = _RECORD.unpack(path.read_bytes()[: _RECORD.size])
+        some, ended = RECORD.unpack(path.read_bytes()[: RECORD.size])
         statements, commits = statements + some, commits + ended
     return Cost(dispatcher, workers, 0.0, statements, commits)
 
@@ -113,40 +109,3 @@ def read_postgres(dispatcher: float, workers: float, database: str) -> Cost:
         ]
     server = sum(cpu_seconds(pid) for pid in pids if Path(f"/proc/{pid}/stat").exists())
     return Cost(dispatcher, workers, server, *row)
-
-
-def count_statements() -> None:
-    """In a process of the instance: count what its connections to SQLite run, if the bench requests it."""
-    directory = os.environ.get(COUNTERS)
-    if directory is None:
-        return
-    from django.db.backends.signals import connection_created
-
-    lock = threading.Lock()
-    files: dict[int, mmap.mmap] = {}
-
-    def record() -> mmap.mmap:
-        pid = os.getpid()
-        if pid not in files:
-            with open(f"{directory}/{pid}", "w+b") as file:
-                file.write(bytes(_RECORD.size))
-                file.flush()
-                files[pid] = mmap.mmap(file.fileno(), _RECORD.size)
-        return files[pid]
-
-    def count(statement: str) -> None:
-        with lock:
-            into = record()
-            some, ended = _RECORD.unpack(into[:])
-            word = statement.lstrip()[:8].upper()
-            if word.startswith("COMMIT"):
-                ended += 1
-            elif not word.startswith(("BEGIN", "ROLLBACK", "SAVEPOIN", "RELEASE", "PRAGMA")):
-                some += 1
-            into[:] = _RECORD.pack(some, ended)
-
-    def trace(connection: Any, **_: Any) -> None:
-        if connection.vendor == "sqlite":
-            connection.connection.set_trace_callback(count)
-
-    connection_created.connect(trace, weak=False)

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import cost  # noqa: E402
+from bench.sql_counters import COUNTERS  # noqa: E402
 from tests.support.instance import Instance, wait_until  # noqa: E402
 from tests.support.valkey import run_server, valkey_binary  # noqa: E402
 
@@ -175,7 +176,7 @@ class Ours:
                 "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=",
             }
         if counters:
-            environ[cost.COUNTERS] = counters
+            environ[COUNTERS] = counters
         self.instance = Instance(environ=environ).start()
         cost.prepare(database)
         self.http = self.instance.client()

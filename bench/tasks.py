@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import redis
 
-from bench.cost import count_statements
+from bench.sql_counters import count_statements
 from queues import task
 from queues.registry import JobContext
 

@@ -23,7 +23,7 @@ from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
 from quotas.services import backtest
 from quotas.shapes import Shape, field
-from quotas.snapshot.policies import CompiledPolicy
+from quotas.snapshot.policies import OVERRIDE_COLUMNS, CompiledPolicy
 
 MAX_SUBJECTS = 1000
 """The most subjects in an answer; the totals cover all."""
@@ -140,7 +140,7 @@ def _compiled(item: Item, caller: Caller) -> CompiledPolicy:
             raise InvalidRequest.at("#/policy/tier", "There is no such tier.")
     stored = Policy.objects.filter(name=item["name"]).first()
     policy = Policy(pk=stored.pk if stored is not None else 0, **columns)
-    overrides = list(Override.objects.select_related("project").filter(policy__name=item["name"]))
+    overrides = Override.objects.filter(policy__name=item["name"]).values_list(*OVERRIDE_COLUMNS)
     return CompiledPolicy.of(policy, overrides, settings.IPV6_PREFIX)
 
 
