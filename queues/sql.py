@@ -21,9 +21,9 @@ from django.db.models.expressions import RawSQL
 from quotas import events
 
 T = TypeVar("T")
-FEW = 500
-TURN = 0.002
-PAUSE = 0.0002
+MAX_PARAMETERS = 500
+TURN_LENGTH = 0.002
+TURN_PAUSE = 0.0002
 """Seconds."""
 
 
@@ -36,17 +36,17 @@ def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 def in_turns(items: Iterable[T]) -> Iterator[T]:
     """`items`, with a short pause after every 2 ms, so that work on many rows in pure Python lets other threads of its
     process run: each of them needs the interpreter again after every statement, and would wait 5 ms each time."""
-    pause_at = time.perf_counter() + TURN
+    pause_at = time.perf_counter() + TURN_LENGTH
     for item in items:
         yield item
         if time.perf_counter() >= pause_at:
-            time.sleep(PAUSE)
-            pause_at = time.perf_counter() + TURN
+            time.sleep(TURN_PAUSE)
+            pause_at = time.perf_counter() + TURN_LENGTH
 
 
 def one_of(texts: Sequence[str]) -> Any:
     """For a look-up `__in`: texts however many, of which more than a few travel as one value."""
-    if len(texts) <= FEW:
+    if len(texts) <= MAX_PARAMETERS:
         return texts
     if connection.vendor == "postgresql":
         return RawSQL("SELECT unnest(%s::text[])", [list(texts)])
@@ -71,7 +71,7 @@ def array_type(model: type[Model], column: str) -> str:
 
 def insert_many(model: type[Model], columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert rows, given as their values of the named columns, a few hundred in one statement."""
-    for some in slices(rows, FEW):
+    for some in slices(rows, MAX_PARAMETERS):
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
                 cursor.execute(_insert_arrays(model, columns), list(map(list, zip(*some, strict=True))))
@@ -94,13 +94,13 @@ def _insert_json(model: type[Model], columns: tuple[str, ...]) -> str:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-TRIES = 5
-STATES = frozenset({"40P01", "40001"})
+MAX_TRIES = 5
+DEADLOCK_STATES = frozenset({"40P01", "40001"})
 """PostgreSQL's `deadlock_detected` and `serialization_failure`. On SQLite writers come one at a time."""
 
 
 def is_deadlock(error: OperationalError) -> bool:
-    return getattr(error.__cause__, "sqlstate", None) in STATES
+    return getattr(error.__cause__, "sqlstate", None) in DEADLOCK_STATES
 
 
 def retry_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
@@ -112,11 +112,11 @@ def retry_after_deadlock(act: Callable[P, R]) -> Callable[P, R]:
     def acting(*args: P.args, **kwargs: P.kwargs) -> R:
         if connection.in_atomic_block:
             return act(*args, **kwargs)
-        for turn in range(1, TRIES + 1):
+        for turn in range(1, MAX_TRIES + 1):
             try:
                 return act(*args, **kwargs)
             except OperationalError as error:
-                if turn == TRIES or not is_deadlock(error):
+                if turn == MAX_TRIES or not is_deadlock(error):
                     raise
                 events.emit(events.DeadlockRetried(act.__name__, turn))
                 time.sleep(random.uniform(0.0, 0.02 * turn))

@@ -31,16 +31,16 @@ from quotas.runtime import background
 from quotas.shapes import Shape, field
 from quotas.times import from_unix
 
-KEPT = 20_000
+MAX_CALLS = 20_000
 """Calls that are kept of all projects, about."""
 KEPT_BY_PROJECT = 1_000
-LIFE = 7 * 86400
+CALLS_TTL = 7 * 86400
 """Seconds for which the calls of a project that makes no more are kept."""
 BUFFERED = 5_000
 """Calls that one process keeps until they are written: of more, the newest."""
 AT_ONCE = 500
 """Calls of one write: few enough to be answered in time."""
-EVERY = 1.0
+WRITE_INTERVAL = 1.0
 TIMEOUT = 1.0
 CHUNK = 1_000
 _ID = re.compile(r"\d{1,16}-\d{1,10}")
@@ -145,15 +145,15 @@ class Recorder:
             fields = ["d", _encode(CallBody.of(call, at=from_unix(call.at)))]
             if call.call in self._unanswered:
                 fields += [_REPEATED, "1"]
-            commands.append(pack(("XADD", stream_key(None), "MAXLEN", "~", KEPT, "*", *fields)))
+            commands.append(pack(("XADD", stream_key(None), "MAXLEN", "~", MAX_CALLS, "*", *fields)))
             if call.project:
                 name = stream_key(call.project)
                 commands.append(pack(("XADD", name, "MAXLEN", "~", KEPT_BY_PROJECT, "*", *fields)))
-        commands += [pack(("EXPIRE", stream_key(slug), LIFE)) for slug in {call.project for call in calls} if slug]
+        commands += [pack(("EXPIRE", stream_key(slug), CALLS_TTL)) for slug in {call.project for call in calls} if slug]
         self._transport.exchange(b"".join(commands), len(commands))
 
     def _write_in_a_while(self, stop: threading.Event) -> None:
-        if not stop.wait(EVERY):
+        if not stop.wait(WRITE_INTERVAL):
             self.flush()
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from queues.errors import IdempotencyKeyReused
 from queues.models import AnsweredKey, Job
 from queues.specs import JobSpec
-from queues.sql import FEW, one_of
+from queues.sql import MAX_PARAMETERS, one_of
 from queues.states import LIVE_STAGES
 from quotas.models import Project
 
@@ -42,7 +42,7 @@ def remember(project: Project, answered: Sequence[tuple[str, str, Job]]) -> None
     """Note with which job a key (with the hash of its request) was answered."""
     AnsweredKey.objects.bulk_create(
         (AnsweredKey(project=project, key=key, request_hash=digest, job=job) for key, digest, job in answered),
-        batch_size=FEW,
+        batch_size=MAX_PARAMETERS,
     )
 
 

@@ -26,7 +26,7 @@ from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.upstream import backoff
 
-PAUSE = 0.005
+CLOCK_MARGIN = 0.005
 """Seconds added to the wait of a refused admission, since clocks are rounded."""
 
 log = structlog.get_logger(__name__)
@@ -142,7 +142,7 @@ def next_try(admission: Admission, left: float) -> float | None:
     wait = admission.retry_after
     if admission.allowed or admission.impossible or admission.disabled or wait is None or wait > left:
         return None
-    return min(max(wait, 0.0) + PAUSE, max(left, 0.0), backoff.ASK_AGAIN)
+    return min(max(wait, 0.0) + CLOCK_MARGIN, max(left, 0.0), backoff.ASK_AGAIN)
 
 
 def settle(lease: str, report: Report) -> Settled | None:

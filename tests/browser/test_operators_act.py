@@ -14,6 +14,7 @@ from controlplane.models import AuditEntry
 from queues.models import BulkAction, DeadLetter, Job, Queue
 from queues.services import bulk_actions, dead_letters
 from quotas.models import Account, ApiKey, Policy, UsageRollup
+from quotas.rest.authentication import keyring
 from quotas.services.rollups import start_of
 from quotas.services.usage import Selection, usage
 from tests.browser.conftest import Visit
@@ -281,6 +282,26 @@ def test_a_key_is_made_and_copied(people: People, day: Day) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == page.inner_text("#new-key")
     assert ApiKey.objects.get(name="nightly").scopes == ["check"]
     hand.within(5)
+
+
+def test_a_double_click_makes_one_key_and_one_rotation(people: People, day: Day) -> None:
+    visit = people("administrator")
+    page = visit.page
+    visit.go("quotas/apikey/add/")
+    page.fill("input[name=name]", "clicked twice")
+    page.check("input[name=scopes][value=read]")
+    page.dblclick("button[name=_save]")
+    page.wait_for_selector("#new-key")
+    key = ApiKey.objects.get(name="clicked twice")
+    visit.go(f"quotas/apikey/{key.pk}/change/")
+    page.click("a:has-text('Rotate secret')")
+    page.locator("#dialog-form [name=reason]").wait_for(state="visible")
+    page.fill("#dialog-form [name=reason]", "leaked")
+    page.dblclick("#dialog button:has-text('Rotate secret')")
+    page.wait_for_selector("#new-key")
+    assert AuditEntry.objects.filter(verb="apikey.rotate", reason="leaked").count() == 1
+    caller = keyring.find(page.inner_text("#new-key"))
+    assert caller is not None and caller.key_id == key.pk, "the secret that is shown is the valid one"
 
 
 def test_a_cooldown_is_cleared(people: People, day: Day) -> None:

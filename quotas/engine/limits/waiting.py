@@ -32,9 +32,9 @@ from quotas.engine.types import Decision, Limit
 LONGEST_SLEEP = 1.0
 """Seconds after which the first one tries again (capacity may come back early: a refund, a reset), and after which
 tickets are renewed."""
-EARLIER = 0.2
+SLOT_WAIT_SHARE = 0.2
 """The same, where it waits for a slot: those nearly always come back before their lease ends."""
-PAUSE = 0.05
+RENEWAL_INTERVAL = 0.05
 """Seconds between two renewals while another process's ticket is first and no blocking read is possible."""
 SERVER_PAUSE = 0.1
 """Seconds between two calls of the limiter while its server does not answer."""
@@ -107,7 +107,7 @@ class AwaitTurn:
 
 @dataclass(frozen=True, slots=True)
 class AwaitCall:
-    """Wait until the waiter's ticket is called, at most so long; where that is impossible, for `PAUSE`."""
+    """Wait until the waiter's ticket is called, at most so long; where that is impossible, for `RENEWAL_INTERVAL`."""
 
     seconds: float
 
@@ -240,7 +240,7 @@ class Wait:
                     yield Dequeue(counter, self.waiter.ticket)
                     return decision, False
                 assert decision.retry_after is not None
-                yield Sleep(min(decision.retry_after, EARLIER if _by_slots(decision) else LONGEST_SLEEP))
+                yield Sleep(min(decision.retry_after, SLOT_WAIT_SHARE if _by_slots(decision) else LONGEST_SLEEP))
             first = yield from self._enqueue(counter, self.queues.waiters(counter))
 
     def _ask(self, *, dry_run: bool = False) -> Generator[Step, Reply, Decision]:

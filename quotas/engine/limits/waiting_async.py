@@ -15,7 +15,7 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
 from quotas.engine.limits import waiting
 from quotas.engine.limits.wait_queue import LEASE, call_commands, queue_keys, turn_key
-from quotas.engine.limits.waiting import PAUSE, LocalQueues, Reply, Step, Wait, Waiter
+from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Reply, Step, Wait, Waiter
 from quotas.engine.redis.scripts import Call, load, pack
 from quotas.engine.types import Decision, Limit
 
@@ -171,7 +171,7 @@ class AsyncWaitingChecks:
         except LimiterUnavailable:
             possible = False  # the next renewal notices, and continues alone
         if not possible:
-            await asyncio.sleep(min(seconds, PAUSE))
+            await asyncio.sleep(min(seconds, RENEWAL_INTERVAL))
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -13,7 +13,7 @@ from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys
 from quotas.engine.limits import waiting
 from quotas.engine.limits.wait_queue import TurnListener, WaitQueue
-from quotas.engine.limits.waiting import PAUSE, LocalQueues, Reply, Step, Wait, Waiter
+from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Reply, Step, Wait, Waiter
 from quotas.engine.types import Decision, Limit
 
 
@@ -153,4 +153,4 @@ class WaitingChecks:
         try:
             listener.wait(waiter.ticket, seconds)
         except LimiterUnavailable:
-            time.sleep(min(seconds, PAUSE))  # the next renewal notices, and continues alone
+            time.sleep(min(seconds, RENEWAL_INTERVAL))  # the next renewal notices, and continues alone

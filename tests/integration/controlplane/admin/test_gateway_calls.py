@@ -71,7 +71,7 @@ def test_a_member_sees_the_calls_of_its_project(signed_in: SignIn) -> None:
 
 
 def test_no_stream_grows_without_end(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_calls, "KEPT", 300)
+    monkeypatch.setattr(recent_calls, "MAX_CALLS", 300)
     monkeypatch.setattr(recent_calls, "KEPT_BY_PROJECT", 100)
     for number in range(4):
         for turn in range(400):
