@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import itertools
 import os
 import pstats
 import statistics
@@ -37,6 +38,9 @@ MIXES = {
 WINDOWS = (60.0, 3600.0, 60.0, 86400.0)
 SUBJECTS = 1000
 Step = Callable[[int], object]
+CONFIGURATIONS = ((4, 0), (1000, 0), (10_000, 100_000))
+"""Policies and overrides."""
+FRESH = itertools.count()
 
 
 def limits_for(mix: str, subject: int, limit: int = 1_000_000_000) -> list[Limit]:
@@ -117,25 +121,26 @@ def mixtures(limiter: Limiter) -> dict[str, Step]:
 
 
 def resolving(limiter: Limiter) -> dict[str, Step]:
-    """Finding the policies and the check, with as many policies as named; four of them apply."""
+    """Finding the policies and the check, with as many policies and overrides as named; four policies apply."""
     steps: dict[str, Step] = {}
-    for count in (4, 1000):
-        held = snapshot(count)
-        steps[f"resolve + check, {count:,} policies"] = lambda n, held=held: limiter.check(
-            resolve(held, f"10.0.{n % SUBJECTS // 250}.{n % 250}", f"u{n % SUBJECTS}")
-        )
+    for count, overrides in CONFIGURATIONS:
+        found = snapshot(count, overrides)
+        for name, path in (("", "/v1/chat"), (", new paths", "/v1/chat/{}")):
+            steps[f"{count:,} policies{name}"] = lambda n, found=found, path=path: limiter.check(
+                resolve(found, f"10.0.{n % SUBJECTS // 250}.{n % 250}", f"u{n % SUBJECTS}", path.format(next(FRESH)))
+            )
     return steps
 
 
-def resolve(held: object, ip: str, user: str) -> tuple[Limit, ...]:
+def resolve(found: object, ip: str, user: str, path: str = "/v1/chat") -> tuple[Limit, ...]:
     from quotas.snapshot import resolve as policies
 
-    return policies.limits_for(project="acme", user=user, ip=ip, endpoint="/v1/chat", method="POST", snapshot=held)  # type: ignore[arg-type]
+    return policies.limits_for(project="acme", user=user, ip=ip, endpoint=path, method="POST", snapshot=found)  # type: ignore[arg-type]
 
 
-def snapshot(count: int) -> object:
+def snapshot(count: int, overrides: int = 0) -> object:
     """A configuration of `count` policies: one each for ip, user, project and endpoint, the others of other paths,
-    projects and keys."""
+    projects and keys. The policy for users has `overrides` exceptions, those of the measured users among them."""
     from quotas.models import Policy, Project
     from quotas.snapshot.addresses import NetworkList
     from quotas.snapshot.config import ConfigSnapshot, ProjectFacts
@@ -158,7 +163,8 @@ def snapshot(count: int) -> object:
             ("custom", "", f"key{n}", None),
         )[n % 4]
         rows.append(made)
-    compiled = [CompiledPolicy.of(row, [], 64) for row in rows]
+    exceptions = [(None, f"u{n}", 10**9, None) for n in range(overrides)]
+    compiled = [CompiledPolicy.of(row, exceptions if row is rows[1] else [], 64) for row in rows]
     return ConfigSnapshot(
         version=1,
         policies={policy.name: policy for policy in compiled},
@@ -188,6 +194,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--server", default=valkey_binary())
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--only", default="", help="rows whose names contain this, such as: policies")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     with (
@@ -211,6 +218,7 @@ def main() -> None:
         raw = Row(lambda n: client.evalsha(sha, 1, f"raw:{n % SUBJECTS}", 60000))
         rows = {name: Row(step) for name, step in (steps | resolving(limiter)).items()}
         rows |= {name: Row(step, 50) for name, step in peers.items()}
+        rows = {name: row for name, row in rows.items() if options.only in name}
         for row in (raw, *rows.values()):
             rate(row.step, 1000)
             row.commands = round_trips(row.step, watching)
@@ -228,10 +236,11 @@ def main() -> None:
                 f"{name:36}{statistics.median(row.rates):10,.0f}{statistics.median(row.ratios):8.2f}"
                 f"{row.commands:7.1f}{caller:9.1f}{served:8.1f}{scripts:9.1f}"
             )
-        few, many = (rows[f"resolve + check, {count:,} policies"].rates for count in (4, 1000))
-        print(
-            f"1,000 policies against 4: {statistics.median(a / b for a, b in zip(few, many, strict=True)):.2f} times the time"
-        )
+        for count, overrides in CONFIGURATIONS[1:] if "policies" in " ".join(rows) else ():
+            for name in ("", ", new paths"):
+                few, many = (rows[f"{number:,} policies{name}"].rates for number in (4, count))
+                ratio = statistics.median(a / b for a, b in zip(few, many, strict=True))
+                print(f"{count:,} policies{name}, {overrides:,} overrides, against 4: {ratio:.2f} times the time")
         for name in missing:
             print(f"not installed, not measured: {name} (pip 25.1: pip install --group bench)")
 

@@ -7,21 +7,19 @@ itself, so a run is measured either with the counters or for its processor time.
 
 from __future__ import annotations
 
-import mmap
 import os
-import struct
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-COUNTERS = "BENCH_SQL_COUNTERS"
+from bench.sql_counters import RECORD
+from tests.support.instance import process_table
+
 POSTGRES = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=top")
 FOREIGN_KEYS = "SELECT 1 FROM ONLY %"
 """PostgreSQL's own checks of foreign keys, which no client sends."""
-_RECORD = struct.Struct("qq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,22 @@ def cpu_seconds(pid: int) -> float:
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def tree_cpu_seconds(pid: int) -> float:
+    """Processor time of a process and all its descendants, those that have ended included."""
+    table = process_table()
+    members = {pid}
+    while grown := {row.pid for row in table.values() if row.parent in members} - members:
+        members |= grown
+    total = 0
+    for member in members:
+        try:
+            stat = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            continue
+        total += sum(map(int, stat[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def prepare(database: str | None) -> None:
     """Make the server count statements."""
     if database:
@@ -68,20 +82,22 @@ def read(instance: Any, database: str | None, counters: str | None) -> Cost:
     dispatcher = sum(map(cpu_seconds, instance.pids("dispatcher")))
     workers = sum(cpu_seconds(pid) for kind in ("worker-io", "worker-cpu") for pid in instance.pids(kind))
     if database:
-        return _read_postgres(dispatcher, workers, database)
+        return read_postgres(dispatcher, workers, database)
     statements = commits = 0
     for path in Path(counters).iterdir() if counters else ():
-        some, ended = _RECORD.unpack(path.read_bytes()[: _RECORD.size])
+        some, ended = RECORD.unpack(path.read_bytes()[: RECORD.size])
         statements, commits = statements + some, commits + ended
     return Cost(dispatcher, workers, 0.0, statements, commits)
 
 
-def _read_postgres(dispatcher: float, workers: float, database: str) -> Cost:
+def read_postgres(dispatcher: float, workers: float, database: str) -> Cost:
+    """The totals of a database, with the processor times that the caller has read."""
     with psycopg.connect(database, autocommit=True) as connection:
         # The statistics of other sessions arrive when they are idle, at the latest after a second.
         row = connection.execute(
             """SELECT (SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
-                       WHERE query NOT ILIKE '%%pg_stat_%%' AND query NOT LIKE %s AND query !~* '^(begin|commit|rollback|savepoint|release)'),
+                       WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                         AND query NOT ILIKE '%%pg_stat_%%' AND query NOT LIKE %s AND query !~* '^(begin|commit|rollback|savepoint|release)'),
                       (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),
                       (pg_current_wal_insert_lsn() - '0/0')::bigint""",
             [FOREIGN_KEYS],
@@ -93,40 +109,3 @@ def _read_postgres(dispatcher: float, workers: float, database: str) -> Cost:
         ]
     server = sum(cpu_seconds(pid) for pid in pids if Path(f"/proc/{pid}/stat").exists())
     return Cost(dispatcher, workers, server, *row)
-
-
-def count_statements() -> None:
-    """In a process of the instance: count what its connections to SQLite run, if the bench requests it."""
-    directory = os.environ.get(COUNTERS)
-    if directory is None:
-        return
-    from django.db.backends.signals import connection_created
-
-    lock = threading.Lock()
-    files: dict[int, mmap.mmap] = {}
-
-    def record() -> mmap.mmap:
-        pid = os.getpid()
-        if pid not in files:
-            with open(f"{directory}/{pid}", "w+b") as file:
-                file.write(bytes(_RECORD.size))
-                file.flush()
-                files[pid] = mmap.mmap(file.fileno(), _RECORD.size)
-        return files[pid]
-
-    def count(statement: str) -> None:
-        with lock:
-            into = record()
-            some, ended = _RECORD.unpack(into[:])
-            word = statement.lstrip()[:8].upper()
-            if word.startswith("COMMIT"):
-                ended += 1
-            elif not word.startswith(("BEGIN", "ROLLBACK", "SAVEPOIN", "RELEASE", "PRAGMA")):
-                some += 1
-            into[:] = _RECORD.pack(some, ended)
-
-    def trace(connection: Any, **_: Any) -> None:
-        if connection.vendor == "sqlite":
-            connection.connection.set_trace_callback(count)
-
-    connection_created.connect(trace, weak=False)

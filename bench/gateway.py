@@ -8,8 +8,7 @@
 LiteLLM's proxy where one is named, measured in turn against a provider that answers at once, whole and streamed.
 `streams`: one process, streams of a chunk a second; what each chunk is delayed against the same streams without a
 gateway, memory, a reader of one byte a second among them, and how soon slots are free when all clients vanish.
-`use`: many clients, few accounts of a simulator that enforces a limit, estimates that are wrong; the baseline is the
-arithmetic: bursts, and the rate.
+`use`: `bench.gateway_use`.
 
 LiteLLM is in the dependency group `bench` and in no lock. Read the ratios: the machine is shared. `CPU` is what a call
 costs the server's process, Redis and the provider not among them.
@@ -20,155 +19,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import random
 import re
-import signal
 import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
 
 import aiohttp
 
-from bench.rest_check import SERVE, cpu_of
-from tests.support.valkey import free_port, run_server, valkey_binary, wait_for
-
-ROOT = Path(__file__).resolve().parent.parent
-PATH = "/gateway/llm/v1/chat/completions"
-PREPARE = """
-import sys
-import django; django.setup()
-from django.core.management import call_command
-call_command('migrate', verbosity=0)
-from controlplane import config
-config.apply(sys.argv[1], actor='bench')
-from quotas.models import Project
-from quotas.services import api_keys
-print(api_keys.create('bench', ['call', 'read'], project=Project.objects.get(), actor='bench')[1])
-"""
-LITELLM = """
-model_list:
-  - model_name: gpt-4o-mini
-    litellm_params: {model: openai/gpt-4o-mini, api_base: "%s/v1", api_key: sk-provider}
-general_settings: {master_key: sk-bench}
-"""
-CHAT = {"model": "gpt-4o-mini", "max_tokens": 50, "messages": [{"role": "user", "content": "word " * 40}]}
-
-
-def configuration(provider: str, accounts: int = 1, **pool: Any) -> str:
-    return json.dumps(
-        {
-            "version": 1,
-            "projects": [{"slug": "bench"}],
-            "providers": [{"name": "p", "dialect": "openai", "base_url": provider, "timeout": "300s"}],
-            "pools": [
-                {
-                    "name": "llm", "provider": "p", **pool,
-                    "accounts": [
-                        {"name": f"a{number}", "credential_env": f"BENCH_KEY_{number}"} for number in range(1, accounts + 1)
-                    ],
-                }
-            ],
-            "policies": [
-                {"name": "hourly", "scope": "user", "algorithm": "sliding_window", "limit": 10**9, "window": "1h"},
-                {"name": "tokens", "scope": "project", "unit": "tokens", "algorithm": "token_bucket", "limit": 10**9, "window": "1h"},
-            ],
-        }
-    )  # fmt: skip
-
-
-@contextmanager
-def process(command: list[str], environ: dict[str, str], port: int, seconds: float = 90.0) -> Iterator[int]:
-    """Its process group, when it listens."""
-    started = subprocess.Popen(
-        command, cwd=ROOT, env=environ, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_for(lambda: _listens(port) or started.poll() is not None, seconds)
-        assert started.poll() is None, command
-        yield started.pid
-    finally:
-        if started.poll() is None:
-            os.killpg(started.pid, signal.SIGTERM)
-        try:
-            started.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(started.pid, signal.SIGKILL)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def memory_of(group: int) -> float:
-    """MiB of resident memory of the largest process of a group, and of that one only: granian's parent is another."""
-    most = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group:
-                status = (stat.parent / "status").read_text()
-                most = max(most, int(re.search(r"VmRSS:\s+(\d+)", status)[1]))  # type: ignore[index]
-        except (FileNotFoundError, TypeError):
-            continue
-    return most / 1024
-
-
-class Yard:
-    """The servers of one run."""
-
-    def __init__(self, stack: ExitStack, directory: str) -> None:
-        self._stack, self.directory = stack, Path(directory)
-        server = stack.enter_context(run_server(valkey_binary()))
-        self.environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")},
-            "SLUICE_DATA_DIR": directory, "SLUICE_SECRET_KEY": "bench" * 12, "REDIS_URL": server.unix_url,
-            "SLUICE_CREDENTIAL_KEYS": "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=", "SLUICE_LOG_LEVEL": "ERROR",
-            "DJANGO_SETTINGS_MODULE": "controlplane.settings", "PYTHONPATH": str(ROOT),
-            **{f"BENCH_KEY_{number}": f"sk-bench-{number}" for number in range(1, 9)},
-        }  # fmt: skip
-        (self.directory / "serve.py").write_text(SERVE)
-
-    def provider(self) -> str:
-        port = free_port()
-        self._stack.enter_context(
-            process([sys.executable, "-m", "bench.gateway_provider", str(port)], self.environ, port)
-        )
-        return f"http://127.0.0.1:{port}"
-
-    def gateway(self, document: str) -> tuple[int, int, str]:
-        """Port, process group and API key."""
-        made = subprocess.run(
-            [sys.executable, "-c", PREPARE, document], cwd=ROOT, env=self.environ, check=True, capture_output=True, text=True
-        )  # fmt: skip
-        port, group = self._served("controlplane.asgi:application", self.environ)
-        return port, group, made.stdout.split()[-1]
-
-    def bare(self, provider: str) -> tuple[int, int]:
-        return self._served("bench.gateway_bare:application", {**self.environ, "PROVIDER": provider})
-
-    def _served(self, target: str, environ: dict[str, str]) -> tuple[int, int]:
-        port = free_port()
-        command = [sys.executable, str(self.directory / "serve.py"), target, "asgi", str(port)]
-        return port, self._stack.enter_context(process(command, environ, port))
-
-    def litellm(self, program: str, provider: str) -> tuple[int, int]:
-        port = free_port()
-        file = self.directory / "litellm.yaml"
-        file.write_text(LITELLM % provider)
-        command = [program, "--config", str(file), "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
-        environ = {name: value for name, value in self.environ.items() if name not in ("PYTHONPATH", "REDIS_URL")}
-        return port, self._stack.enter_context(process(command, environ, port, 180))
+from bench import gateway_use
+from bench.gateway_yard import CHAT, PATH, Yard, configuration, memory_of
+from bench.rest_check import cpu_of
 
 
 def request_of(path: str, key: str, *, stream: bool) -> bytes:
@@ -394,80 +257,6 @@ async def _vanish(port: int, key: str, count: int) -> None:
         )
 
 
-def use(options: argparse.Namespace) -> None:
-    from tests.integration.controlplane.simulator.process import Simulator
-
-    accounts, rpm = 4, options.rpm
-    with ExitStack() as stack:
-        yard = Yard(stack, stack.enter_context(tempfile.TemporaryDirectory()))
-        keys = [
-            f"sk-bench-{number}:rpm={rpm},tpm={rpm * 100},burst={rpm // 10},tpm_burst={rpm * 10}"
-            for number in range(1, accounts + 1)
-        ]
-        simulator = stack.enter_context(
-            Simulator("--dialect", "openai", "--latency", "50", *[part for key in keys for part in ("--key", key)])
-        )
-        limits = [
-            {"unit": "requests", "algorithm": "token_bucket", "limit": rpm, "window": "60s", "burst": rpm // 12},
-            {"unit": "tokens", "algorithm": "token_bucket", "limit": rpm * 100, "window": "60s", "burst": rpm * 8},
-        ]
-        document = configuration(simulator.base_url, accounts, limits=limits, pause_at=None)
-        port, _, key = yard.gateway(document)
-        found = _Pressed()
-        took = asyncio.run(_pressed(f"http://127.0.0.1:{port}{PATH}", key, options.calls, options.clients, found))
-        stats = simulator.stats()
-        possible = accounts * (rpm // 10 + rpm * took / 60)
-        print(f"{found.done:,} calls from {options.clients} clients in {took:.0f} s; others: {dict(found.others)}")
-        cuts = statistics.quantiles(found.waits, n=100)
-        print(
-            f"waited: {sum(wait > 0 for wait in found.waits):,} calls; p50 {cuts[49]:.2f} s, p99 {cuts[98]:.2f} s, "
-            f"longest {max(found.waits):.2f} s; the rate alone makes {options.clients * 60 / (accounts * rpm):.2f} s"
-        )
-        print(
-            f"the provider refused {stats['refused']} of {stats['requests']:,}; use {stats['requests'] / possible:.1%} of what it allows"
-        )
-
-
-@dataclass
-class _Pressed:
-    """How the calls of `use` ended: seconds that each waited for its turn, and the statuses of the others."""
-
-    done: int = 0
-    waits: list[float] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
-
-
-async def _pressed(url: str, key: str, count: int, clients: int, found: _Pressed) -> float:
-    """The duration in seconds."""
-    chance = random.Random(7)
-    left = list(range(count))
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-
-        async def client(number: int) -> None:
-            while left:
-                left.pop()
-                words = chance.randint(2, 40)
-                used = words * 5 / 4 + 20
-                headers = {
-                    "Authorization": f"Bearer {key}", "Prefer": "wait=300", "Sluice-User": f"u{number}",
-                    "Sluice-Cost": f"tokens={max(1, round(used * 3 ** chance.uniform(-1, 1)))}",
-                }  # fmt: skip
-                body = {"model": "m", "max_tokens": 20, "messages": [{"role": "user", "content": "word " * words}]}
-                async with session.post(
-                    url, json=body, headers=headers, timeout=aiohttp.ClientTimeout(total=700)
-                ) as answer:
-                    text = await answer.read()
-                    if answer.status == 200:
-                        found.done += 1
-                        found.waits.append(float(answer.headers["sluice-waited"]))
-                    else:
-                        found.others[f"{answer.status} {json.loads(text)['error']['code']}"] += 1
-
-        began = time.perf_counter()
-        await asyncio.gather(*[client(number) for number in range(clients)])
-        return time.perf_counter() - began
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
@@ -484,7 +273,7 @@ def main() -> None:
     three.add_argument("--clients", type=int, default=200)
     three.add_argument("--rpm", type=int, default=600)
     options = parser.parse_args()
-    {"calls": calls, "streams": streams, "use": use}[options.part](options)
+    {"calls": calls, "streams": streams, "use": gateway_use.use}[options.part](options)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m bench.gateway_provider PORT
 
 `POST` with `"stream":true` in its body streams `x-chunks` chunks, one every `x-interval` seconds, each with the time at
-which it was sent (`time.monotonic`, one clock for all processes of a machine); all else gets a chat completion.
+which it was sent (`time.monotonic`, one clock for all processes of a machine); all else gets a chat completion, after
+`x-delay` seconds.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Connection(asyncio.Protocol):
         if b'"stream":true' in body or b'"stream": true' in body:
             chunks, interval = int(fields.get(b"x-chunks", b"40")), float(fields.get(b"x-interval", b"0"))
             self._task = asyncio.get_running_loop().create_task(self._stream(chunks, interval))
+        elif delay := float(fields.get(b"x-delay", b"0")):
+            asyncio.get_running_loop().call_later(delay, self._write, HEAD + ANSWER)
         else:
             self._transport.write(HEAD + ANSWER)
 

@@ -40,6 +40,40 @@ elif PEER == "dramatiq":
 
     dramatiq.set_broker(RedisBroker(url=URL))
     job = dramatiq.actor(work)
+elif PEER in ("taskiq", "streaq"):
+    import asyncio
+
+    import redis.asyncio
+
+    @lru_cache(maxsize=1)
+    def async_client() -> redis.asyncio.Redis:
+        return redis.asyncio.Redis.from_url(URL)
+
+    async def work_async() -> None:
+        if SECONDS:
+            await asyncio.sleep(SECONDS)
+        await async_client().incr("bench:done")
+
+    if PEER == "taskiq":
+        from taskiq_redis import RedisStreamBroker
+
+        broker = RedisStreamBroker(url=URL)
+        job = broker.task(work_async)
+
+        async def fill(count: int) -> None:
+            await broker.startup()
+            for _ in range(count):
+                await job.kiq()
+            await broker.shutdown()
+    else:
+        from streaq import Worker
+
+        worker: Worker = Worker(redis_url=URL, concurrency=50)
+        job = worker.task()(work_async)
+
+        async def fill(count: int) -> None:
+            async with worker:
+                await worker.enqueue_many([job.enqueue() for _ in range(count)])
 elif PEER == "celery":
     from celery import Celery
 

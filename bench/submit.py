@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What accepting jobs costs: one at a time against a bare INSERT, in bulk against RQ's `enqueue_many`.
 
-    python bench/submit.py [--rounds 20] [--single 100] [--bulk 5000] [--database URL]
+    python bench/submit.py [--rounds 20] [--single 100] [--bulk 5000] [--submitters 16] [--only together] [--database URL | --postgres]
 
 One at a time: `queues.submit` (validation, the transaction, the wake-up), the same over REST as the answer of
 a running instance, and an INSERT of one narrow row, committed, in the same database; the three in turn, p50 and p95 in
-milliseconds. In bulk: `submit_specs` with 1,000 jobs a transaction, and over REST, against RQ. While it is measured the
-queue is paused and nothing runs.
+milliseconds. In bulk: `submit_specs` with 1,000 jobs a transaction, and over REST, against RQ. Together: 16 processes that
+submit to one queue against one, with what the sessions of PostgreSQL wait for. While it is measured the queue is paused and
+nothing runs.
 """
 
 from __future__ import annotations
@@ -50,10 +51,14 @@ def instance(url: str, database: str | None) -> Iterator[Any]:
     running = Instance(environ=environ).start()
     try:
         running.manage(
-            "apply", "-", stdin="version: 1\nprojects: [{slug: bench}]\nqueues: [{name: batch, max_size: 10000000}]\n"
+            "apply",
+            "-",
+            stdin="version: 1\nprojects: [{slug: bench}]\nqueues:\n"
+            "  - {name: batch, max_size: 10000000}\n  - {name: unbounded, max_size: null}\n",
         )
         http = running.client()
-        http.post("/api/v1/queues/batch/pause", json={"reason": "benchmark"}).raise_for_status()
+        for queue in ("batch", "unbounded"):
+            http.post(f"/api/v1/queues/{queue}/pause", json={"reason": "benchmark"}).raise_for_status()
         os.environ |= {
             **environ,
             "SLUICE_DATA_DIR": str(running.data_dir),
@@ -159,10 +164,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--single", type=int, default=50, help="jobs one by one in each round")
     parser.add_argument("--bulk", type=int, default=5000, help="jobs in each bulk, 10,000 at most")
+    parser.add_argument("--submitters", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement of submitters together")
+    parser.add_argument("--only", default="one,bulk,together,memory", help="the parts that are run")
     parser.add_argument("--database", default=None, help="a PostgreSQL URL; by default SQLite")
     parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, started here")
     options = parser.parse_args()
     from bench.drain import sql
+    from bench.submitters import together
     from tests.support.valkey import run_server, valkey_binary
 
     with (
@@ -170,9 +179,15 @@ def main() -> None:
         sql(options) as database,
         instance(server.url, database) as running,
     ):
-        one_by_one(running, options.rounds, options.single)
-        in_bulk(running, server.url, max(options.rounds // 5, 3), options.bulk)
-        resident(running)
+        parts = options.only.split(",")
+        if "one" in parts:
+            one_by_one(running, options.rounds, options.single)
+        if "bulk" in parts:
+            in_bulk(running, server.url, max(options.rounds // 5, 3), options.bulk)
+        if "together" in parts:
+            together(running, database, options.submitters, options.seconds)
+        if "memory" in parts:
+            resident(running)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from functools import lru_cache
 
 import redis
 
-from bench.cost import count_statements
+from bench.sql_counters import count_statements
 from queues import task
 from queues.registry import JobContext
 
@@ -38,6 +39,26 @@ def nothing(job: JobContext) -> None:
 def stamp(job: JobContext) -> None:
     """Records the time of its start."""
     client().rpush("bench:started", f"{time.time():.6f}")
+
+
+@task(name="bench.timed", queue="batch")
+def timed(job: JobContext, at: float) -> None:
+    """Records the seconds since `at`, when the job was due to be submitted."""
+    client().rpush("bench:took", f"{time.time() - at:.6f}")
+    client().incr(COUNTER)
+
+
+@task(name="bench.slow_call", queue="batch")
+async def slow_call(job: JobContext, port: int, seconds: float) -> int:
+    """An HTTP call of so many seconds that is awaited; the length of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: 2\r\nx-delay: %g\r\n\r\n{}" % seconds)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        return len(await reader.readexactly(length))
+    finally:
+        writer.close()
 
 
 @task(name="bench.describe", queue="batch")

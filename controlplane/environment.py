@@ -193,3 +193,9 @@ def read(environ: Mapping[str, str] | None = None) -> Environment:
 def name_of(item: Field[Any]) -> str:
     """The variable that a field is read from."""
     return str(item.metadata["name"])
+
+
+def secret(variable: str | None) -> str | None:
+    """The secret in a variable that a configuration names, without surrounding blanks and line ends; None if no
+    variable is named, or it is not set or empty."""
+    return os.environ.get(variable, "").strip() or None if variable else None

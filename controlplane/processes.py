@@ -31,13 +31,16 @@ def dispatcher() -> ChildSpec:
     return ChildSpec("dispatcher", manage("dispatch"), rank=DISPATCHER_RANK)
 
 
-def worker(lane: str, number: int) -> ChildSpec:
-    return ChildSpec(f"worker-{lane}-{number}", manage("rqworker", lane), rank=WORKER_RANK, grace=WORKER_GRACE)
+def worker(lane: str, number: int, *options: str) -> ChildSpec:
+    return ChildSpec(
+        f"worker-{lane}-{number}", manage("rqworker", lane, *options), rank=WORKER_RANK, grace=WORKER_GRACE
+    )
 
 
-def workers(io: int) -> list[ChildSpec]:
-    """`io` workers for I/O, and one that forks a process for each job."""
-    return [*(worker("io", number) for number in range(1, io + 1)), worker("cpu", 1)]
+def workers(io: int, concurrency: int | None = None) -> list[ChildSpec]:
+    """`io` workers for I/O, each with `concurrency` jobs at once, and one that forks a process for each job."""
+    options = () if concurrency is None else ("--concurrency", str(concurrency))
+    return [*(worker("io", number, *options) for number in range(1, io + 1)), worker("cpu", 1)]
 
 
 def simulator(port: int) -> ChildSpec:

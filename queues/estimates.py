@@ -1,14 +1,14 @@
-"""Estimates when a job starts and a batch ends, from the rate and the windows of the limit that binds; None if unknown.
+"""Estimates when a job starts, from the rate and the windows of the limit that binds; None if unknown.
 
 Measured rates alone mislead under a window: fifty jobs that start within a minute say nothing about the next hour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet
 
 from queues.models import Job
 from queues.states import Stage
@@ -20,6 +20,8 @@ from quotas.snapshot.policies import CompiledPolicy
 PERIODS = {"day": 86_400.0, "week": 7 * 86_400.0, "month": 31 * 86_400.0}
 MEASURED = 60.0
 """Seconds: windows up to this length show in the rate that is measured."""
+USERS = 5
+"""Under a limit of users: those with the most jobs, one of whom is served last."""
 
 
 def start_of(job: Job, wait: GroupWait, rate: float, ahead: int) -> datetime | None:
@@ -35,43 +37,18 @@ def start_of(job: Job, wait: GroupWait, rate: float, ahead: int) -> datetime | N
         return None
     before = Job.objects.filter(same, stage=Stage.READY, id__lt=job.pk).count()
     if policy.algorithm == "concurrency":
-        return _at_rate(first, before, rate)
+        return at_rate(first, before, rate)
     return _nth(policy, job, first, before)
 
 
-def end_of(rows: QuerySet[Job], left: int, found: Sequence[GroupWait], rate: float) -> datetime | None:
-    """When the last of `rows` is done, of which `left` have not ended; `found` are the waits of their groups."""
-    at_rate = _at_rate(clock.now(), left, rate)
-    if not found:
-        return at_rate
-    ends = []
-    for wait in found:
-        end = _end_under(rows, left, wait, rate)
-        if end is None:
-            return None
-        ends.append(end)
-    return max([*ends, *([at_rate] if at_rate is not None else [])])
-
-
-def _end_under(rows: QuerySet[Job], left: int, wait: GroupWait, rate: float) -> datetime | None:
-    first = wait.until
-    example = rows.filter(stage=Stage.READY).order_by("-id").first()
-    if first is None or example is None:
-        return None
-    policy = _policy(wait)
-    if policy is None:
-        return _through_pool(wait, first, left, rate, example.cost)
-    if policy.algorithm == "concurrency":
-        return _at_rate(first, left, rate)
-    if policy.scope == "user":
-        users = dict(rows.filter(stage=Stage.READY).order_by().values_list("user").annotate(Count("id")))
-        ends = [_nth(policy, example, first, count - 1, subject=user) for user, count in users.items()]
-        return None if None in ends else max(end for end in ends if end is not None)
-    same = _of_subject(policy, example)
-    if same is None:
-        return None
-    before = Job.objects.filter(same, stage=Stage.READY, id__lt=example.pk).count()
-    return _nth(policy, example, first, before)
+def last_starts(ready: QuerySet[Job], wait: GroupWait | None) -> list[Job]:
+    """Those of a group's `ready` jobs of which one starts last: the last one, or that of each user under a limit of
+    users. `wait` is the group's."""
+    policy = _policy(wait) if wait is not None else None
+    if policy is None or policy.scope != "user":
+        return list(ready.order_by("-id")[:1])
+    most = ready.order_by().values("user").annotate(last=Max("id"), count=Count("id")).order_by("-count")[:USERS]
+    return list(Job.objects.filter(pk__in=[row["last"] for row in most]))
 
 
 def _policy(wait: GroupWait) -> CompiledPolicy | None:
@@ -93,10 +70,10 @@ def _of_subject(policy: CompiledPolicy, job: Job) -> Q | None:
     return None
 
 
-def _nth(policy: CompiledPolicy, job: Job, first: datetime, before: int, subject: str | None = None) -> datetime | None:
+def _nth(policy: CompiledPolicy, job: Job, first: datetime, before: int) -> datetime | None:
     """The start of a job with `before` others of its subject ahead, the first of which starts at `first`."""
     cost = int(job.cost.get(policy.unit, 1 if policy.unit == "requests" else 0))
-    key = subject if subject is not None else job.user if policy.scope == "user" else ""
+    key = job.user if policy.scope == "user" else ""
     project = job.project.slug if policy.project or policy.scope == "user" else ""
     limit = policy.limit_for(key, project, cost, clock.now().timestamp(), job.priority)
     if limit.limit is None or cost <= 0:
@@ -114,17 +91,18 @@ def _through_pool(wait: GroupWait, first: datetime, left: int, rate: float, cost
     limits = [limit for limit in config.spec.limits if limit.limit] if config is not None else []
     windows = [PERIODS.get(limit.period, limit.window) for limit in limits]
     if config is None or (max(windows, default=0.0) <= MEASURED and first <= clock.now() + timedelta(seconds=MEASURED)):
-        return _at_rate(first, left, rate)
+        return at_rate(first, left, rate)
     accounts = sum(account.enabled for account in config.spec.accounts)
     rates = [
         accounts * limit.limit / cost.get(limit.unit, 1) / window
         for limit, window in zip(limits, windows, strict=True)
         if window and limit.limit and cost.get(limit.unit, 1)
     ]
-    return _at_rate(first, left, min(rates, default=0.0))
+    return at_rate(first, left, min(rates, default=0.0))
 
 
-def _at_rate(first: datetime, left: int, rate: float) -> datetime | None:
+def at_rate(first: datetime, left: int, rate: float) -> datetime | None:
+    """When `left` jobs have passed at `rate` a second, the first of them not before `first`."""
     if not left:
         return first
     return max(first, clock.now() + timedelta(seconds=left / rate)) if rate else None

@@ -16,6 +16,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,20 +47,29 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end in a loop of its own; its value."""
     thread = threading.get_ident()
     sync = CallThreads()
+    sensitive, context = ThreadSensitiveContext(executor=sync), copy_context()
     try:
         with asyncio.Runner() as runner:
             _loops[thread] = _Running(runner.get_loop(), sync)
-            return runner.run(_within(sync, coroutine))
+            return runner.run(_within(sensitive, coroutine), context=context)
     finally:
+        # Not by the coroutine: if it is abandoned, it is ended outside its context, or never.
+        context.run(_finish, sensitive.__aexit__(None, None, None))  # type: ignore[no-untyped-call]
         running = _loops.pop(thread, None)
         if running is not None:
             _abandoned.extend(asyncio.all_tasks(running.loop))
         sync.end()
 
 
-async def _within(sync: CallThreads, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    async with ThreadSensitiveContext(executor=sync):
-        return await coroutine
+async def _within(sensitive: ThreadSensitiveContext, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    await sensitive.__aenter__()  # type: ignore[no-untyped-call]
+    return await coroutine
+
+
+def _finish(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine that waits for nothing."""
+    with suppress(StopIteration):
+        coroutine.send(None)
 
 
 def interrupt(thread: int, why: type[BaseException]) -> None:

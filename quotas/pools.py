@@ -15,21 +15,21 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import TypeVar
 
 import structlog
 
+from quotas.engine.account_state import AccountState
 from quotas.engine.priorities import rank
-from quotas.engine.types import AccountState, Admission, AdmitRequest, CallOutcome
-from quotas.errors import CostExceedsLimit, NoAccountAvailable, PoolDisabled, QuotaError
+from quotas.engine.types import Admission, AdmitRequest
+from quotas.errors import CostExceedsLimit, LimiterUnavailable, NoAccountAvailable, PoolDisabled, QuotaError
 from quotas.runtime.connection import accounts
 from quotas.runtime.threads import in_thread, off_loop
 from quotas.services import accounts as service
 from quotas.services.account_lease import Lease, lease_of
+from quotas.services.call_attempt import Attempt, answered, failed, no_account
 from quotas.snapshot import resolve
-from quotas.upstream import response as answers
-from quotas.upstream.call import CallFailed, CallRetry, CallStatus, units
+from quotas.upstream.call import CallRetry, CallStatus, units
 
 R = TypeVar("R")
 DEFAULT_ATTEMPTS = 5
@@ -98,7 +98,8 @@ class Pool:
         asked = units(cost, tokens, requests)
         deadline = time.monotonic() + max_wait
         while True:
-            admission, lease = await self._admit_async(asked, rank(priority), str(key), model)
+            request = self._request(asked, rank(priority), str(key), model)
+            admission, lease = await self._admit_async(request, deadline - time.monotonic())
             wait = service.next_try(admission, deadline - time.monotonic())
             if wait is None:
                 break
@@ -136,20 +137,21 @@ class Pool:
         """
         retry = CallRetry(self.name, request_id, attempts, max_wait, on_status)
         asked = units(cost, tokens, requests)
-        last: _Attempt[R] | None = None
+        last: Attempt[R] | None = None
         while True:
             try:
-                admission = service.admit(self._request(asked, rank(priority), str(key), model, retry))
+                request = self._request(asked, rank(priority), str(key), model, retry)
+                admission = service.admit_within(request, retry.left())
                 lease = self._lease_of(admission, retry.token)
             except QuotaError as refusal:
-                return _no_account(retry, refusal, last)
+                return no_account(retry, refusal, last)
             if lease is None:
                 time.sleep(retry.wait_for_account(admission))
                 continue
             try:
-                last = _answered(lease, fn(lease))
+                last = answered(lease, fn(lease))
             except Exception as raised:  # noqa: BLE001 - the caller's code may raise anything: it settles the lease
-                last = _failed(lease, raised)
+                last = failed(lease, raised)
             except BaseException as raised:
                 lease.end(raised)
                 raise
@@ -177,13 +179,14 @@ class Pool:
         unreported: list[CallStatus] = []
         retry = CallRetry(self.name, request_id, attempts, max_wait, unreported.append)
         asked = units(cost, tokens, requests)
-        last: _Attempt[R] | None = None
+        last: Attempt[R] | None = None
         try:
             while True:
                 try:
-                    admission, lease = await self._admit_async(asked, rank(priority), str(key), model, retry)
+                    request = self._request(asked, rank(priority), str(key), model, retry)
+                    admission, lease = await self._admit_async(request, retry.left(), retry.token)
                 except QuotaError as refusal:
-                    return _no_account(retry, refusal, last)
+                    return no_account(retry, refusal, last)
                 wait: float | None
                 if lease is None:
                     wait = retry.wait_for_account(admission)
@@ -198,35 +201,45 @@ class Pool:
             await _report_statuses(unreported, on_status)
 
     @staticmethod
-    async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> _Attempt[R]:
+    async def _attempt_async(fn: Callable[[Lease], Awaitable[R]], lease: Lease) -> Attempt[R]:
         try:
             response = await fn(lease)
         except Exception as error:  # noqa: BLE001 - the caller's code may raise anything: it settles the lease
             raised = error
-            return await in_thread(lambda: _failed(lease, raised))
+            return await in_thread(lambda: failed(lease, raised))
         except BaseException as error:
             lease.end(error)  # cancelled: no further await
             raise
-        return await in_thread(lambda: _answered(lease, response))
+        return await in_thread(lambda: answered(lease, response))
 
     def states(self) -> list[AccountState]:
         """The present state of every account."""
         return off_loop(lambda: accounts().states(resolve.pool_spec(self.name)))
 
     async def _admit_async(
-        self, cost: Mapping[str, int], priority: int, key: str, model: str, retry: CallRetry | None = None
+        self, request: AdmitRequest, seconds: float, call: str = ""
     ) -> tuple[Admission, Lease | None]:
+        """One admission and its lease, waiting up to `seconds` for Redis where it does not answer. `call` stands for the
+        call with all of its attempts."""
+        repeated = service.Repeated(request, seconds)
+        while True:
+            try:
+                return await self._admit_in_thread(repeated.request, call)
+            except LimiterUnavailable as error:
+                await asyncio.sleep(repeated.pause(error))
+
+    async def _admit_in_thread(self, request: AdmitRequest, call: str) -> tuple[Admission, Lease | None]:
         """One admission in a thread, and its lease. Cancelled meanwhile, it returns what it was granted."""
         lock, gone, granted = threading.Lock(), False, None
 
         def admit() -> tuple[Admission, Lease | None]:
             nonlocal granted
-            admission = service.admit(self._request(cost, priority, key, model, retry))
-            lease = self._lease_of(admission, retry.token if retry is not None else "")
+            admission = service.admit(request)
+            lease = self._lease_of(admission, call)
             with lock:
                 granted = lease
                 if gone and lease is not None:
-                    _give_back(lease)
+                    lease.give_back()
             return admission, lease
 
         try:
@@ -235,7 +248,7 @@ class Pool:
             with lock:
                 gone = True
                 if granted is not None:
-                    _give_back(granted)
+                    granted.give_back()
             raise
 
     def _request(
@@ -259,51 +272,6 @@ class Pool:
         if lease is None:
             raise NoAccountAvailable(admission.retry_after, admission.reasons, self.name)
         return lease
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt(Generic[R]):
-    """How one attempt of a call came out: an answer or an exception, and what it means."""
-
-    outcome: CallOutcome
-    response: R | None = None
-    error: Exception | None = None
-
-    def finish(self, retry: CallRetry) -> R:
-        if self.error is not None:
-            raise self.error
-        if self.outcome.category == "ok":
-            return cast(R, self.response)
-        raise CallFailed(self.outcome.category, retry.made, self.response)
-
-
-def _answered(lease: Lease, response: R) -> _Attempt[R]:
-    """Settle by what `fn` returned, unless it has settled itself."""
-    if lease.outcome is None and answers.status_of(response) is not None:
-        lease.settle_response(response)
-    else:
-        lease.end(None)
-    assert lease.outcome is not None
-    return _Attempt(lease.outcome, response)
-
-
-def _failed(lease: Lease, error: Exception) -> _Attempt[Any]:
-    lease.end(error)
-    assert lease.outcome is not None
-    return _Attempt(lease.outcome, error=error)
-
-
-def _no_account(retry: CallRetry, refusal: QuotaError, last: _Attempt[R] | None) -> R:
-    """End a call that gets no account, whatever it waits: by its last failure, where it had one."""
-    if last is not None and isinstance(refusal, PoolDisabled):
-        retry.stop(last.outcome.category)
-        return last.finish(retry)
-    retry.stop("")
-    raise refusal
-
-
-def _give_back(lease: Lease) -> None:
-    lease.give_back()
 
 
 async def _report_statuses(unreported: list[CallStatus], on_status: OnStatus | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -89,6 +90,8 @@ def jain(values: Sequence[float]) -> float:
 
 def report(title: str, rows: Mapping[str, object]) -> None:
     print(f"\n{title}")
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    rows = {**rows, "load of the machine (1, 5, 15 minutes)": f"{load} on {os.cpu_count()} cores"}
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"  {name:{width}}  {value}")

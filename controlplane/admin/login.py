@@ -30,7 +30,7 @@ class LoginForm(AuthenticationForm):
     def clean(self) -> Any:
         wait = getattr(self.request, _WAIT, None)
         if wait is not None:
-            raise forms.ValidationError(f"Too many attempts. Try again in {_spoken(wait)}.", code="throttled")
+            raise forms.ValidationError(f"Too many attempts. Try again in {_in_words(wait)}.", code="throttled")
         return super().clean()
 
 
@@ -79,5 +79,5 @@ def _refused(request: HttpRequest, tried: Decision) -> HttpResponse:
     return answer
 
 
-def _spoken(seconds: int) -> str:
+def _in_words(seconds: int) -> str:
     return f"{seconds} s" if seconds < 120 else f"{math.ceil(seconds / 60)} minutes"

@@ -28,7 +28,7 @@ _FORM = re.compile(
     re.ASCII,
 )
 SHORTEST, LONGEST = 60.0, 3600.0
-ENOUGH = 10
+MIN_SAMPLE = 10
 """With fewer jobs or calls in the time no share is computed."""
 _UNITS = {"min": "m", "minutes": "m", "minute": "m", "hour": "h", "hours": "h"}
 NOUNS = {"dead_letters": ("queue", "jobs became dead letters"), "call_errors": ("pool", "calls failed")}
@@ -57,7 +57,7 @@ class Condition:
         bound = self.bound / (2 if is_open else 1)
         if not self.is_share:
             return bad > bound
-        return total >= ENOUGH and bad * 100 > bound * total
+        return total >= MIN_SAMPLE and bad * 100 > bound * total
 
 
 def parse(text: str) -> Condition:

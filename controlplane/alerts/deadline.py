@@ -15,7 +15,7 @@ from queues.call_threads import raise_in
 T = TypeVar("T")
 
 INTERRUPTIONS = 3
-PATIENCE = 0.5
+INTERRUPT_WAIT = 0.5
 """Seconds for a call to end after each interruption: it ends at the next byte, or by the library's own timeout."""
 
 
@@ -59,7 +59,7 @@ class Deadline:
             if not thread.is_alive():
                 break
             raise_in(thread.ident or 0, Overdue)
-            thread.join(PATIENCE)
+            thread.join(INTERRUPT_WAIT)
         if thread.is_alive() or (raised and isinstance(raised[0], Overdue)):
             raise TooSlow(TooSlow.__doc__)
         with self._lock:

@@ -20,8 +20,8 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.runtime import background
 from quotas.runtime.outbox_sender import OutboxSender
 
-PAUSE = 1.0
-EVERY = 5.0
+FAILURE_PAUSE = 1.0
+POLL_INTERVAL = 5.0
 """Seconds between two looks."""
 
 
@@ -54,7 +54,7 @@ class Sender:
                 self.look()
             except (DatabaseError, InterfaceError, RedisError, LimiterUnavailable) as error:
                 events.emit(events.ServiceUnavailable("alerts", "looking for alerts", type(error).__name__))
-        self._stopping.wait(EVERY if self._leads() else PAUSE)
+        self._stopping.wait(POLL_INTERVAL if self._leads() else FAILURE_PAUSE)
 
     def look(self) -> None:
         """Compare alerts with SQL once, and sample the accounts and queues."""

@@ -21,7 +21,7 @@ from controlplane.alerts.sender import Sender
 from quotas import events
 from quotas.snapshot import resolve
 
-TOGETHER = 1.0
+WRITE_WINDOW = 1.0
 """Seconds in which so many writes for one kind and subject are made at most:"""
 WRITES = 20
 MOST_PLACES = 10_000
@@ -82,7 +82,7 @@ class Recorder:
         place, now = trouble.place, self._monotonic()
         with self._lock:
             since, writes = self._written.get(place, (now, 0))
-            if now - since >= TOGETHER:
+            if now - since >= WRITE_WINDOW:
                 since, writes = now, 0
             if writes >= WRITES:
                 self._more[place] = self._more.get(place, 0) + 1

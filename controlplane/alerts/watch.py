@@ -25,14 +25,14 @@ from quotas import clock
 from quotas.engine.categories import ACCOUNT_FAILURES
 from quotas.models import Account, ThresholdMark
 
-KEPT = timedelta(days=90)
+ALERT_RETENTION = timedelta(days=90)
 """How long alerts that are over are kept."""
-SLOW = 3
+COUNT_EVERY = 3
 """Every third comparison counts rows."""
 NEARLY_FULL, NO_LONGER = 0.8, 0.6
-SPAN = 60.0
+ERROR_RATE_SPAN = 60.0
 """Seconds over which calls are counted for the error rate."""
-ENOUGH = 20
+MIN_CALLS = 20
 FAILURE_SPAN = timedelta(minutes=10)
 FAILURE_READ = 1000
 """A queue's failure rate is that of its last jobs, at most so many and no older."""
@@ -58,14 +58,14 @@ class Watch:
     def look(self) -> None:
         now = clock.now()
         known = {(alert.kind, alert.subject): alert for alert in Alert.objects.filter(resolved_at=None)}
-        if fresh := self._looks % SLOW == 0:
+        if fresh := self._looks % COUNT_EVERY == 0:
             self._counted = [
                 *_backlogs(now, known),
                 *_failures(now, known),
                 *_letters(),
                 *conditions.troubles(now, known.__contains__),
             ]
-            Alert.objects.filter(resolved_at__lt=now - KEPT).delete()
+            Alert.objects.filter(resolved_at__lt=now - ALERT_RETENTION).delete()
         self._looks += 1
         rows = list(Account.objects.select_related("pool").defer("credential"))
         found = [*_accounts(rows, now), *_pools(rows, now), *self._errors(rows, known), *_marks(), *self._counted]
@@ -74,7 +74,7 @@ class Watch:
         for place, trouble in present.items():
             alert = known.get(place)
             if alert is None:
-                if not _was_waved_through(trouble):
+                if not _was_resolved_by_operator(trouble):
                     records.report(trouble)
             elif rank(trouble.severity) > rank(alert.severity):
                 records.report(trouble)
@@ -100,7 +100,7 @@ class Watch:
             good[row.pool.name] += row.successes
             bad[row.pool.name] += sum(row.errors.get(category, 0) for category in ACCOUNT_FAILURES)
         self._calls.append((moment, {pool: (good[pool], bad[pool]) for pool in good}))
-        while len(self._calls) > 2 and self._calls[1][0] <= moment - SPAN:
+        while len(self._calls) > 2 and self._calls[1][0] <= moment - ERROR_RATE_SPAN:
             self._calls.popleft()
         since, before = self._calls[0]
         for pool in good:
@@ -108,7 +108,7 @@ class Watch:
                 (good[pool], bad[pool]), before.get(pool, (good[pool], bad[pool])), strict=True
             ))  # fmt: skip
             calls = succeeded + failed
-            if min(succeeded, failed) < 0 or calls < ENOUGH:
+            if min(succeeded, failed) < 0 or calls < MIN_CALLS:
                 continue
             trouble = summaries.error_rate(pool, failed, calls, moment - since)
             bound = settings.ALERT_ERROR_RATE / (2 if trouble.place in known else 1)
@@ -116,7 +116,7 @@ class Watch:
                 yield trouble
 
 
-def _was_waved_through(trouble: Trouble) -> bool:
+def _was_resolved_by_operator(trouble: Trouble) -> bool:
     """Whether an operator has resolved the last one of its kind and subject."""
     last = Alert.objects.filter(kind=trouble.kind, subject=trouble.subject[:300]).order_by("-pk").first()
     return last is not None and last.resolved_at is not None and last.resolved_by != ""

@@ -23,9 +23,9 @@ from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
 from quotas.services import backtest
 from quotas.shapes import Shape, field
-from quotas.snapshot.policies import CompiledPolicy
+from quotas.snapshot.policies import OVERRIDE_COLUMNS, CompiledPolicy
 
-MOST = 1000
+MAX_SUBJECTS = 1000
 """The most subjects in an answer; the totals cover all."""
 
 
@@ -77,7 +77,7 @@ class BacktestAnswer(Shape):
     from_: datetime = field("begin", name="from")
     to: datetime = field("end")
     total: BacktestTotal
-    results: list[SubjectResult] = field("subjects", help=f"Most denied first, at most {MOST}.")
+    results: list[SubjectResult] = field("subjects", help=f"Most denied first, at most {MAX_SUBJECTS}.")
     approximate: list[str] = field(help="What is not exact, in words.")
 
 
@@ -140,7 +140,7 @@ def _compiled(item: Item, caller: Caller) -> CompiledPolicy:
             raise InvalidRequest.at("#/policy/tier", "There is no such tier.")
     stored = Policy.objects.filter(name=item["name"]).first()
     policy = Policy(pk=stored.pk if stored is not None else 0, **columns)
-    overrides = list(Override.objects.select_related("project").filter(policy__name=item["name"]))
+    overrides = Override.objects.filter(policy__name=item["name"]).values_list(*OVERRIDE_COLUMNS)
     return CompiledPolicy.of(policy, overrides, settings.IPV6_PREFIX)
 
 
@@ -153,4 +153,4 @@ def _answer(policy: CompiledPolicy, found: backtest.Backtest) -> dict[str, Any]:
         denied=sum(subject.denied for subject in subjects),
         recorded_denied=sum(subject.recorded_denied for subject in subjects),
     )
-    return BacktestAnswer.of(found, policy=policy.name, unit=policy.unit, total=total, results=subjects[:MOST])
+    return BacktestAnswer.of(found, policy=policy.name, unit=policy.unit, total=total, results=subjects[:MAX_SUBJECTS])

@@ -16,9 +16,9 @@ from quotas.services import api_keys
 
 log = structlog.get_logger(__name__)
 KEY = "demo-gateway"
-PACE = 0.7
+CALL_INTERVAL = 0.7
 """Seconds between two calls."""
-PATIENCE = 20.0
+CALL_TIMEOUT = 20.0
 
 
 def start(url: str, actor: str) -> None:
@@ -39,14 +39,14 @@ def _token(actor: str) -> str:
 def _run(origin: str, token: str) -> None:
     url = f"{origin}/gateway/demo-pool/v1/chat/completions"
     chance = random.Random()
-    with urllib3.PoolManager(retries=False, timeout=PATIENCE) as http:
+    with urllib3.PoolManager(retries=False, timeout=CALL_TIMEOUT) as http:
         _wait_until_up(http, origin)
         while True:
             try:
                 _call(http, url, token, chance)
             except urllib3.exceptions.HTTPError as error:  # the web server was stopped or killed
                 log.info("demo.call_failed", error=type(error).__name__)
-            time.sleep(PACE)
+            time.sleep(CALL_INTERVAL)
 
 
 def _wait_until_up(http: urllib3.PoolManager, origin: str) -> None:

@@ -15,7 +15,7 @@ from quotas.errors import QuotaError
 from quotas.services.limits import Check, check
 
 log = structlog.get_logger(__name__)
-PACE = 1.0
+ROUND_INTERVAL = 1.0
 """Seconds between two rounds."""
 
 
@@ -29,7 +29,7 @@ def run() -> None:
         except (QueueError, QuotaError) as error:
             # A full queue or a limiter without Redis is part of the picture.
             log.warning("demo.refused", error=type(error).__name__)
-        time.sleep(PACE)
+        time.sleep(ROUND_INTERVAL)
 
 
 def _jobs(chance: random.Random) -> None:

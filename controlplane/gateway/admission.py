@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controlplane.gateway.call import Call
+from controlplane.gateway.progress import Progress
 from controlplane.http.threads import Threads
-from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.errors import LimiterUnavailable, NotAsked
+from quotas.engine.ids import random_id
+from quotas.engine.limits.waiting import SERVER_PAUSE
 from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Decision, Limit, PoolSpec
-from quotas.runtime.connection import accounts
-from quotas.services import limits
+from quotas.runtime.connection import accounts, limiter
+from quotas.services import limits, unanswered
 from quotas.services.admissions_async import AsyncAdmissions
 from quotas.services.limits_async import AsyncChecks
 from quotas.snapshot.config import ConfigSnapshot
@@ -21,10 +24,13 @@ from quotas.snapshot.config import ConfigSnapshot
 MARGIN = 10.0
 """Seconds that a caller's slot outlives the provider's timeout."""
 UNUSED = CallOutcome("unused")
+PATIENCE = 1.0
+"""Seconds for which a call that does not wait for capacity waits for Redis, counted from when it stopped answering."""
 
 
-Renewed = Callable[[ConfigSnapshot], AdmitRequest]
-"""The request for admission by a configuration: a call that waits is tried again by the one in force then."""
+Renewed = Callable[[ConfigSnapshot, str], AdmitRequest]
+"""The request for admission by a configuration and with a token: a call that waits is tried again by the one in force
+then. The token is of all admissions of one call: where an answer was lost, the next one finds what was charged."""
 
 
 class Refused(Exception):
@@ -52,14 +58,14 @@ class Admissions:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def first(self, call: Call, held: ConfigSnapshot) -> Admission:
+    async def first(self, call: Call, held: ConfigSnapshot, progress: Progress) -> Admission:
         """Admit a call. Raises `Refused`, and what resolving limits and the engine raise. Cancelled, it charges
         nothing."""
         began = time.perf_counter()
         question = call.question
         life = call.pool.provider.timeout + MARGIN
 
-        def request(now: ConfigSnapshot) -> AdmitRequest:
+        def request(now: ConfigSnapshot, token: str) -> AdmitRequest:
             applying = question.limits(now)
             if any(limit.lease_ttl < life for limit in applying if limit.algorithm == "concurrency"):
                 applying = tuple(
@@ -68,18 +74,22 @@ class Admissions:
                     else limit
                     for limit in applying
                 )
-            return self._request(call, now, limits=applying)
+            return self._request(call, now, token, limits=applying)
 
-        admission = await self._ask(request, held, call.wishes.wait)
+        admission = await self._ask(request, held, progress, call.wishes.wait)
         if admission.allowed or admission.bound_by == "limit":
             limits.emit_decision(question, _decision(admission), time.perf_counter() - began)
         if not admission.allowed:
             raise Refused(admission)
         return admission
 
-    async def another(self, call: Call, held: ConfigSnapshot, refused_by: str, wait: float) -> Admission:
+    async def another(
+        self, call: Call, held: ConfigSnapshot, progress: Progress, refused_by: str, wait: float
+    ) -> Admission:
         """An account for a call whose last account did not do it; the caller is not charged again."""
-        admission = await self._ask(lambda now: self._request(call, now, without=refused_by), held, wait)
+        admission = await self._ask(
+            lambda now, token: self._request(call, now, token, without=refused_by), held, progress, wait
+        )
         if not admission.allowed:
             raise Refused(admission)
         return admission
@@ -102,7 +112,9 @@ class Admissions:
             await self.close(admission, dict.fromkeys([*units, "requests"], 0), UNUSED, held)
 
     @staticmethod
-    def _request(call: Call, held: ConfigSnapshot, without: str = "", limits: tuple[Limit, ...] = ()) -> AdmitRequest:
+    def _request(
+        call: Call, held: ConfigSnapshot, token: str, without: str = "", limits: tuple[Limit, ...] = ()
+    ) -> AdmitRequest:
         spec = held.pools.get(call.pool.spec.name, call.pool).spec
         fallbacks = tuple(
             found.spec
@@ -110,12 +122,13 @@ class Admissions:
             if (found := held.pools.get(name)) is not None and found.is_open_to(call.project)
         )
         return AdmitRequest(
-            pool=spec, fallbacks=fallbacks, cost=call.cost, priority=call.wishes.priority, key=call.key,
+            pool=spec, fallbacks=fallbacks, token=token, cost=call.cost, priority=call.wishes.priority, key=call.key,
             model=call.model, without=without, limits=limits,
         )  # fmt: skip
 
-    async def _ask(self, renewed: Renewed, held: ConfigSnapshot, wait: float) -> Admission:
-        asking = _Asking(self, renewed, renewed(held), held)
+    async def _ask(self, renewed: Renewed, held: ConfigSnapshot, progress: Progress, wait: float) -> Admission:
+        token = random_id()
+        asking = _Asking(self, renewed, renewed(held, token), held, progress, token)
         if not wait:
             return await asking.once()
         await self.checks.waiting_checks().check(asking, max_wait=wait)
@@ -131,6 +144,8 @@ class _Asking:
     renewed: Renewed
     request: AdmitRequest
     held: ConfigSnapshot
+    progress: Progress
+    token: str
     last: Admission | None = field(default=None)
 
     @property
@@ -140,6 +155,22 @@ class _Asking:
         return [*self.request.limits, *map(_queue_of, (self.request.pool, *self.request.fallbacks))]
 
     async def once(self) -> Admission:
+        """Admit now; where Redis has just stopped answering, as soon as it answers again within `PATIENCE`."""
+        deadline = time.monotonic() + PATIENCE
+        lost: LimiterUnavailable | None = None
+        while True:
+            try:
+                return await self._shielded()
+            except LimiterUnavailable as error:
+                if not isinstance(error, NotAsked):
+                    lost = error
+                if time.monotonic() >= deadline or limiter().breaker.seconds_open() >= PATIENCE:
+                    self.lost(lost or error)
+                    raise
+                self.progress.delayed_by("redis")
+                await asyncio.sleep(SERVER_PAUSE)
+
+    async def _shielded(self) -> Admission:
         asked = asyncio.ensure_future(self.admissions.engine.admit(self.request))
         try:
             return await asyncio.shield(asked)
@@ -150,23 +181,41 @@ class _Asking:
     async def _undo(self, asked: asyncio.Future[Admission]) -> None:
         try:
             admission = await asked
-        except LimiterUnavailable:
-            return  # nothing is known to be charged
+        except LimiterUnavailable as error:
+            self.lost(error)
+            return
         if admission.allowed:
             await self.admissions.give_back(admission, self.request.cost, self.held)
 
     async def check(self, *, dry_run: bool) -> Decision:
-        self.request = self.renewed(await self.admissions.checks.configuration())
-        if dry_run:
-            explained = await self.admissions.threads.waiting(lambda: accounts().explain(self.request))
-            self.last = explained.admission
-        else:
-            self.last = await self.admissions.engine.admit(self.request)
+        self.request = self.renewed(await self.admissions.checks.configuration(), self.token)
+        try:
+            if dry_run:
+                explained = await self.admissions.threads.waiting(lambda: accounts().explain(self.request))
+                self.last = explained.admission
+                self.progress.delayed_by("earlier calls")
+            else:
+                self.last = await self.admissions.engine.admit(self.request)
+        except LimiterUnavailable:
+            self.progress.delayed_by("redis")
+            raise
+        if not self.last.allowed:
+            self.progress.delayed_by(_reason_of(self.last))
         return _decision(self.last)
+
+    def lost(self, error: LimiterUnavailable) -> None:
+        unanswered.return_admission(self.request, error)
 
     async def refund(self, decision: Decision) -> None:
         if self.last is not None and self.last.allowed:
             await self.admissions.give_back(self.last, self.request.cost, self.held)
+
+
+def _reason_of(admission: Admission) -> str:
+    """What denies an admission, in a few words."""
+    if admission.bound_by == "limit":
+        return f"policy {admission.binding}"
+    return f"pool {admission.pool}: {', '.join(sorted(admission.reasons))}"
 
 
 def _decision(admission: Admission) -> Decision:

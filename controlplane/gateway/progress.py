@@ -13,6 +13,8 @@ from quotas import events
 from quotas.rest.problems import ProblemError
 
 MAX_PATH = 300
+MAX_DELAYS = 10
+"""Reasons of one wait that are kept."""
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
 _OUTCOMES = {
@@ -33,6 +35,8 @@ class Progress:
     at: float = field(default_factory=time.time)
     attempts: int = 0
     waited: float = 0.0
+    waited_for: list[str] = field(default_factory=list)
+    """What delayed the admission, each named once."""
     provider: float = 0.0
     """Time until the heads of the provider's answers."""
     account: str = ""
@@ -52,6 +56,11 @@ class Progress:
     def overhead_now(self) -> float:
         """Time since the arrival that neither the provider nor waiting for admission took."""
         return max(0.0, time.perf_counter() - self.began - self.provider - self.waited)
+
+    def delayed_by(self, what: str) -> None:
+        """The admission was not possible yet."""
+        if what not in self.waited_for and len(self.waited_for) < MAX_DELAYS:
+            self.waited_for.append(what)
 
     def passed(self) -> None:
         """The first byte of the answer's body was passed on."""
@@ -76,5 +85,5 @@ class Progress:
             seconds=time.perf_counter() - self.began,
             overhead=self.overhead if self.overhead is not None else self.overhead_now(), first_byte=self.first_byte,
             is_stream=self.is_stream, cost=dict(call.cost), actual=dict(self.actual), refusal=self.refusal,
-            trace=found[1] if found else "", project=call.project or "",
+            waited_for=tuple(self.waited_for), trace=found[1] if found else "", project=call.project or "",
         )  # fmt: skip

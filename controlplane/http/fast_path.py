@@ -187,7 +187,7 @@ class FastPath:
             await asyncio.wait({acquiring, gone}, return_when=asyncio.FIRST_COMPLETED)
             if gone.done():
                 if acquiring.done() and acquiring.exception() is None:
-                    await accounts_async.give_back(acquiring.result(), self._threads.waiting)
+                    await accounts_async.release_unused(acquiring.result(), self._threads.waiting)
                 raise Disconnected
             admission = acquiring.result()
         except (UnknownPool, LimiterUnavailable) as error:

@@ -2,7 +2,7 @@
 
 A fresh entry needs no SQL. A thread renews an entry when it is half as old as it may become, so a busy server never
 waits. An entry that is too old, after a time without calls, is read before the call is answered. If SQL hangs, callers
-continue after PATIENCE seconds with the old entry.
+continue after MAX_WAIT seconds with the old entry.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from controlplane.http.threads import Threads
-from quotas.rest.authentication import FRESH, STALE, keyring
+from quotas.rest.authentication import KEY_TTL, STALE, keyring
 from quotas.rest.caller import Caller
 from quotas.snapshot.config import ConfigSnapshot, configuration
-from quotas.snapshot.freshness import LOOK_EVERY, PATIENCE, PROMISE
+from quotas.snapshot.freshness import LOOK_EVERY, MAX_WAIT, PROMISE
 
 T = TypeVar("T")
 
@@ -30,10 +30,10 @@ class HotCache:
     async def caller(self, token: str) -> Caller | None:
         """The caller of a key; None if the key is unknown. Raises SQL's error if nothing is known about the key."""
         known, age = keyring.peek(token)
-        if known is not None and age < FRESH / 2:
+        if known is not None and age < KEY_TTL / 2:
             return known
-        look = self._look(token, lambda: keyring.find(token, FRESH / 2))
-        if known is not None and age < FRESH:
+        look = self._look(token, lambda: keyring.find(token, KEY_TTL / 2))
+        if known is not None and age < KEY_TTL:
             return known
         if known is None or age >= STALE:
             return await asyncio.shield(look)
@@ -64,7 +64,7 @@ class HotCache:
 
     @staticmethod
     async def _within_patience(look: asyncio.Future[T], known: T) -> T:
-        await asyncio.wait({look}, timeout=PATIENCE)
+        await asyncio.wait({look}, timeout=MAX_WAIT)
         return look.result() if look.done() and not look.cancelled() and look.exception() is None else known
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from granian.log import LOGGING_CONFIG
 
 BROKEN = "Broken"
-"""The name of `controlplane.gateway.exchange.Broken`, which the log ends with."""
+"""The name of `controlplane.gateway.attempt.Broken`, which the log ends with."""
 
 
 class NoBrokenStreams(logging.Filter):

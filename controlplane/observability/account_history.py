@@ -11,7 +11,7 @@ from django.db import transaction
 from controlplane.models import AccountSample
 from quotas.models import Account
 
-KEPT = timedelta(days=2)
+MINUTE_RETENTION = timedelta(days=2)
 """Minutes older than that are merged by the hour."""
 KEPT_HOURS = timedelta(days=8)
 WORST = ("available", "paused", "half_open", "cooling_down", "open", "disabled")
@@ -77,7 +77,7 @@ class AccountHistory:
         self._before = {pk: seen.last for pk, seen in self._seen.items()}
         self._seen = {}
         if start.minute == 0:
-            merge_hour((now - KEPT).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1))
+            merge_hour((now - MINUTE_RETENTION).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1))
             AccountSample.objects.filter(at__lt=now - KEPT_HOURS).delete()
         return len(samples)
 

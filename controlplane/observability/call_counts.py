@@ -19,9 +19,9 @@ from quotas.runtime.counters import BufferedCounter, Field
 OVERHEAD = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 FIRST_BYTE = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 WAIT = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-LIFE = 10.0
+OPEN_CALLS_TTL = 10.0
 """Seconds for which a process's number of open calls is believed."""
-EVERY = 1.0
+WRITE_INTERVAL = 1.0
 log = structlog.get_logger(__name__)
 
 
@@ -80,13 +80,14 @@ class OpenCalls:
         self.open -= 1
 
     def _write_in_a_while(self) -> None:
-        time.sleep(EVERY)
+        time.sleep(WRITE_INTERVAL)
         if not self.open and not self._written:
             return
         self._written = self.open
         try:
             with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1.0) as client:
-                client.hset(streams_key(), f"{socket.gethostname()}:{os.getpid()}", f"{self.open} {time.time():.0f}")
+                name = f"{socket.gethostname()}:{os.getpid()}"
+                client.hset(streams_key(), name, f"{self.open} {_server_time(client):.0f}")
                 client.expire(streams_key(), 60)
         except redis.RedisError as error:
             log.info("metrics.open_calls_unwritten", error=type(error).__name__)
@@ -96,8 +97,15 @@ def open_calls() -> int:
     """Of all processes. Raises `redis.RedisError`."""
     with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, decode_responses=True) as client:
         found: dict[str, str] = client.hgetall(streams_key())
+        now = _server_time(client)
     entries = [value.split() for value in found.values()]
-    return sum(int(number) for number, at in entries if time.time() - float(at) < LIFE)
+    return sum(int(number) for number, at in entries if now - float(at) < OPEN_CALLS_TTL)
+
+
+def _server_time(client: redis.Redis) -> float:
+    """Redis's own time: hosts may differ in theirs."""
+    seconds, micros = client.time()
+    return float(seconds) + micros / 1e6
 
 
 streams = OpenCalls()

@@ -11,7 +11,7 @@ from controlplane.observability.buckets import cumulative
 from quotas.runtime.counters import Field
 from quotas.services.usage import Selection, ratio, usage
 
-MOST = 5_000
+MAX_SUBJECTS = 5_000
 """Subjects that are read for the ratio of use."""
 
 
@@ -43,7 +43,7 @@ def _ratios() -> Metric:
         "sluice_quota_used_ratio", "Use by limit, of the subject nearest to it.", labels=["policy", "project"]
     )
     most: dict[tuple[str, str], float] = {}
-    for state in usage(Selection(), most=MOST):
+    for state in usage(Selection(), most=MAX_SUBJECTS):
         if state.limit:
             place = (state.policy, state.partition)
             most[place] = max(most.get(place, 0.0), ratio(state) or 0.0)

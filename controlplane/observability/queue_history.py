@@ -17,10 +17,10 @@ from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage, Status
 from quotas.engine import priorities
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-KEPT = {"minute": timedelta(days=1), "hour": timedelta(days=8)}
+RETENTION = {"minute": timedelta(days=1), "hour": timedelta(days=8)}
 SETTLED = timedelta(seconds=5)
 """The time from a minute's end until its jobs are counted, so that late commits are included."""
-READ = 5_000
+MAX_DURATIONS = 5_000
 """Jobs of a queue and minute whose durations are read; all are counted."""
 Place = tuple[int, int]
 """(queue, project)."""
@@ -43,7 +43,7 @@ class QueueHistory:
         first, self._written = self._written is None, minute
         if first or minute.minute == 59:
             self._sum_up(minute, 24 if first else 2)
-            for resolution, age in KEPT.items():
+            for resolution, age in RETENTION.items():
                 QueueSample.objects.filter(resolution=resolution, at__lt=now - age).delete()
         return len(samples)
 
@@ -98,7 +98,7 @@ def _add_ended(found: dict[Place, _Minute], queue: int, minute: datetime) -> Non
     for number, (project, status, made, first, begun, end) in enumerate(ended.values_list(*columns).iterator()):
         one = found[queue, project]
         one.ended[status] += 1
-        if number < READ and first is not None and begun is not None:
+        if number < MAX_DURATIONS and first is not None and begun is not None:
             one.waits.append((first - made).total_seconds())
             one.runs.append((end - begun).total_seconds())
 

@@ -3,8 +3,9 @@
     CallEnded -> this process's buffer -> once a second one write: the newest calls of all, and of each project
 
 Two capped streams take each call: one of all calls, and one per project, so that a busy project does not push out the
-calls of others. They are for people to look at: where Redis is unavailable calls are dropped, and after a restart of a Redis
-without a disk they are gone.
+calls of others. While Redis is unavailable the newest calls stay in the buffer, and what was sent without an answer is sent
+again, marked as repeated: of a call that was written twice, readers skip the second. After a restart of a Redis without a
+disk the calls are gone.
 """
 
 from __future__ import annotations
@@ -30,18 +31,22 @@ from quotas.runtime import background
 from quotas.shapes import Shape, field
 from quotas.times import from_unix
 
-KEPT = 20_000
+MAX_CALLS = 20_000
 """Calls that are kept of all projects, about."""
 KEPT_BY_PROJECT = 1_000
-LIFE = 7 * 86400
+CALLS_TTL = 7 * 86400
 """Seconds for which the calls of a project that makes no more are kept."""
 BUFFERED = 5_000
-"""Calls that one process keeps between two writes: of more, the newest."""
-EVERY = 1.0
+"""Calls that one process keeps until they are written: of more, the newest."""
+AT_ONCE = 500
+"""Calls of one write: few enough to be answered in time."""
+WRITE_INTERVAL = 1.0
 TIMEOUT = 1.0
 CHUNK = 1_000
 _ID = re.compile(r"\d{1,16}-\d{1,10}")
 _FIRST = "+"
+_REPEATED = "r"
+"""The field of an entry that may have been written before."""
 log = structlog.get_logger(__name__)
 
 
@@ -70,6 +75,10 @@ class CallBody(Shape):
     )
     attempts: int
     waited: float = field(digits=6)
+    waited_for: list[str] = field(
+        help="What delayed its admission, in order: `policy NAME`, `pool NAME: REASONS`, `earlier calls` that wait for the"
+        " same, or `redis`."
+    )
     seconds: float = field(digits=6)
     overhead: float = field(digits=6)
     first_byte: float | None = field(digits=6)
@@ -90,6 +99,8 @@ class Recorder:
 
     def _forget(self) -> None:
         self._buffer: deque[events.CallEnded] = deque(maxlen=BUFFERED)
+        self._unanswered: set[str] = set()
+        """Calls that were sent to Redis without an answer."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._transport = None
@@ -105,31 +116,44 @@ class Recorder:
                     atexit.register(self.flush)
 
     def flush(self) -> None:
-        """Write what is in the buffer; what Redis does not take is dropped."""
+        """Write what is in the buffer; what Redis does not answer for stays in it."""
         with self._lock:
-            calls = [self._buffer.popleft() for _ in range(len(self._buffer))]
-            if not calls:
-                return
-            try:
-                self._write(calls)
-            except LimiterUnavailable as error:
-                log.info("calls.dropped", calls=len(calls), error=str(error))
+            left = len(self._buffer)
+            while left > 0:
+                calls = [self._buffer.popleft() for _ in range(min(left, AT_ONCE))]
+                left -= len(calls)
+                try:
+                    self._write(calls)
+                except LimiterUnavailable as error:
+                    log.info("calls.delayed", calls=len(calls) + left, error=str(error))
+                    self._keep(calls)
+                    return
+                self._unanswered.difference_update(call.call for call in calls)
+
+    def _keep(self, calls: list[events.CallEnded]) -> None:
+        """Put calls that were not answered for before those that came meanwhile; of too many, drop the oldest."""
+        room = BUFFERED - len(self._buffer)
+        kept = calls[-room:] if room > 0 else []
+        self._buffer.extendleft(reversed(kept))
+        self._unanswered.update(call.call for call in kept)
 
     def _write(self, calls: list[events.CallEnded]) -> None:
         if self._transport is None:
             self._transport = Transport(client(), timeout=TIMEOUT)
         commands = []
         for call in calls:
-            data = _encode(CallBody.of(call, at=from_unix(call.at)))
-            commands.append(pack(("XADD", stream_key(None), "MAXLEN", "~", KEPT, "*", "d", data)))
+            fields = ["d", _encode(CallBody.of(call, at=from_unix(call.at)))]
+            if call.call in self._unanswered:
+                fields += [_REPEATED, "1"]
+            commands.append(pack(("XADD", stream_key(None), "MAXLEN", "~", MAX_CALLS, "*", *fields)))
             if call.project:
                 name = stream_key(call.project)
-                commands.append(pack(("XADD", name, "MAXLEN", "~", KEPT_BY_PROJECT, "*", "d", data)))
-        commands += [pack(("EXPIRE", stream_key(slug), LIFE)) for slug in {call.project for call in calls} if slug]
+                commands.append(pack(("XADD", name, "MAXLEN", "~", KEPT_BY_PROJECT, "*", *fields)))
+        commands += [pack(("EXPIRE", stream_key(slug), CALLS_TTL)) for slug in {call.project for call in calls} if slug]
         self._transport.exchange(b"".join(commands), len(commands))
 
     def _write_in_a_while(self, stop: threading.Event) -> None:
-        if not stop.wait(EVERY):
+        if not stop.wait(WRITE_INTERVAL):
             self.flush()
 
 
@@ -143,10 +167,16 @@ def calls(project: str | None, before: str = "") -> Iterator[tuple[str, dict[str
     """
     recorder.flush()
     end = f"({before}" if before else _FIRST
+    repeated: set[str] = set()
     while True:
         entries: list[Any] = client().xrevrange(stream_key(project), end, "-", count=CHUNK)  # type: ignore[assignment]
         for place, entry in entries:
-            yield place.decode(), json.loads(entry[b"d"])
+            call = json.loads(entry[b"d"])
+            if call["id"] in repeated:
+                continue
+            if _REPEATED.encode() in entry:
+                repeated.add(call["id"])
+            yield place.decode(), call
         if len(entries) < CHUNK:
             return
         end = f"({entries[-1][0].decode()}"

@@ -32,14 +32,14 @@ from quotas.engine.redis.scripts import pack
 from quotas.engine.redis.transport import ScriptError, Transport
 from quotas.runtime import background
 
-KEPT = 20_000
+MAX_EVENTS = 20_000
 """About how many events the stream keeps for clients that return."""
 BUFFERED = 10_000
 """Events in the buffer of one process."""
 BATCH = 500
-PACE = 0.02
+WRITE_DELAY = 0.02
 """Seconds between the first event in the buffer and the write."""
-TOGETHER = 1.0
+DENIAL_WINDOW = 1.0
 """Seconds for which denials of the same policy and key are counted together."""
 MOST_DENIALS = 1_000
 """Keys that are counted at a time; denials of further keys are reported without their key."""
@@ -217,10 +217,10 @@ class Publisher:
         self._wake.set()
 
     def _write_what_comes(self) -> None:
-        self._wake.wait(TOGETHER if self._denials else None)
-        time.sleep(PACE)
+        self._wake.wait(DENIAL_WINDOW if self._denials else None)
+        time.sleep(WRITE_DELAY)
         self._wake.clear()
-        if time.monotonic() - self._collected >= TOGETHER:
+        if time.monotonic() - self._collected >= DENIAL_WINDOW:
             self._collected = time.monotonic()
             self._collect_denials()
         wait = 0.1
@@ -256,12 +256,8 @@ class Publisher:
         if self._transport is None:
             self._transport = Transport(client(), timeout=TIMEOUT)
         name = stream_key()
-        commands = [
-            pack(
-                ("XADD", name, "MAXLEN", "~", KEPT, "*", "n", entry.name, "p", entry.project, "d", _encode(entry.data))
-            )
-            for entry in batch
-        ]
+        head = ("XADD", name, "MAXLEN", "~", MAX_EVENTS, "*")
+        commands = [pack((*head, "n", one.name, "p", one.project, "d", _encode(one.data))) for one in batch]
         dropped = self.dropped
         if dropped:
             commands.append(pack(("INCRBY", dropped_key(), dropped)))

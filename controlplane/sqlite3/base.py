@@ -15,7 +15,7 @@ from typing import IO
 from django.db.backends.sqlite3 import base
 from django.db.utils import OperationalError
 
-LOOK = 0.0005
+LOCK_POLL_INTERVAL = 0.0005
 """Seconds between two tries to get the lock."""
 
 
@@ -46,7 +46,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise OperationalError("database is locked") from None
-                time.sleep(LOOK)
+                time.sleep(LOCK_POLL_INTERVAL)
 
     def _end_turn(self) -> None:
         if self._turn is not None:

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-SIZE = 16_384
+MAX_SIZE = 16_384
 NAMED = 50
 """Children that the file names at most."""
-ENOUGH = 3
+FAILING_AFTER = 3
 """Deaths in a row from which on a child counts as one that keeps dying."""
 
 
@@ -47,7 +47,7 @@ class FailingFile:
         """Take the space that the file will ever need. Without it the file is not there, and nothing else fails."""
         with contextlib.suppress(OSError):
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.posix_fallocate(self._file, 0, SIZE)
+            os.posix_fallocate(self._file, 0, MAX_SIZE)
         self.write([])
 
     def write(self, failing: Iterable[Failing]) -> None:
@@ -56,7 +56,7 @@ class FailingFile:
             return
         text = json.dumps({"supervisor": os.getpid(), "failing": [asdict(one) for one in named]})
         try:
-            os.pwrite(self._file, text.encode().ljust(SIZE), 0)
+            os.pwrite(self._file, text.encode().ljust(MAX_SIZE), 0)
             self._written = named
         except OSError:
             self._written = None  # written again with the next change or look

@@ -16,7 +16,7 @@ from typing import Any
 from controlplane.supervisor.child import Child, ChildSpec
 from controlplane.supervisor.child_log import ChildLog
 from controlplane.supervisor.errors import ChildGivenUp, ConditionTimeout, Stopped
-from controlplane.supervisor.failing import ENOUGH, Failing, FailingFile
+from controlplane.supervisor.failing import FAILING_AFTER, Failing, FailingFile
 
 TICK = 0.05
 """Seconds between two checks of a condition."""
@@ -186,7 +186,7 @@ class Supervisor:
     def _keep_dying(self) -> list[Failing]:
         found = []
         for child in self.children.values():
-            if (child.life() or 0.0) < self.calm and child.backoff.deaths >= ENOUGH:
+            if (child.life() or 0.0) < self.calm and child.backoff.deaths >= FAILING_AFTER:
                 found.append(Failing(child.name, child.backoff.deaths, child.status))
         return found
 

@@ -20,11 +20,10 @@ from unfold.paginator import InfinitePaginator
 
 from queues import job_search, reason_codes, redaction
 from queues.admin import job_actions, job_life, job_list, job_payload, job_suggestions
-from queues.admin.job_list import WhyFilter
+from queues.admin.job_list import ProgressFilter, WhyFilter
 from queues.admin.pretty_json import pretty
 from queues.errors import AlreadyFinished, QueueError
 from queues.models import Job
-from queues.selectors import job_filter
 from queues.selectors.explanation import Explanation, explain
 from queues.services import cancel as cancelling
 from queues.services import dead_letters
@@ -68,20 +67,6 @@ def _readable(story: Explanation) -> Explanation:
     """The same without the secrets in URLs that errors repeat."""
     steps = [replace(step, reason=redaction.hide_in_text(step.reason)) for step in story.timeline]
     return replace(story, timeline=steps)
-
-
-class ProgressFilter(admin.SimpleListFilter):
-    """The stages that the dashboard's figures count."""
-
-    title = "progress"
-    parameter_name = "progress"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in job_filter.PROGRESS]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        stages = job_filter.PROGRESS.get(self.value() or "")
-        return queryset.filter(stage__in=stages) if stages else queryset
 
 
 @admin.register(Job)

@@ -15,7 +15,7 @@ from queues.models import Job
 from queues.ready_groups import groups_waiting
 from queues.selectors import job_counts
 from queues.selectors.job_counts import Count
-from queues.selectors.job_filter import STAGE_CODES, of_groups
+from queues.selectors.job_filter import PROGRESS, STAGE_CODES, of_groups
 from queues.states import FINAL, GroupKey, Status
 from quotas.admin.visibility import project_ids
 
@@ -49,6 +49,20 @@ def newer(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "newer": f"{MOST_NEW:,}+" if count > MOST_NEW else f"{count:,}" if count else "",
     }
     return TemplateResponse(request, "admin/sluice/new_jobs.html", context)
+
+
+class ProgressFilter(admin.SimpleListFilter):
+    """The stages that the dashboard's figures count."""
+
+    title = "progress"
+    parameter_name = "progress"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in PROGRESS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        stages = PROGRESS.get(self.value() or "")
+        return queryset.filter(stage__in=stages) if stages else queryset
 
 
 class WhyFilter(admin.SimpleListFilter):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from django.db.models import Q
 from drf_spectacular.utils import extend_schema
@@ -27,8 +26,7 @@ from queues.selectors.wait_history import spans_of, waits_in
 from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import Accepted, submit_specs
-from queues.specs import JobSpec, read_job
-from queues.sql import in_turns
+from queues.specs import JobSpec, read_bulk, read_job
 from queues.states import Status
 from quotas.models import Project
 from quotas.rest.caller import resolve_project
@@ -40,9 +38,6 @@ from quotas.rest.pagination import PageQuery, page
 from quotas.rest.problems import InvalidRequest, NotFound
 from quotas.rest.serializers import StrictSerializer
 from quotas.rest.views import ApiView
-
-MAX_BULK = 10_000
-BATCH_MEMBERS: dict[str, type] = {"name": str, "callback_url": str, "id": str, "open": bool, "then": dict}
 
 
 class Reason(StrictSerializer):
@@ -202,71 +197,24 @@ class JobsBulk(ApiView):
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         with as_problems(self.caller):
-            batch, jobs, slug = self._read(request.data)
-            project = resolve_project(request, slug, required=True)
+            bulk = read_bulk(request.data)
+            project = resolve_project(request, bulk.project, required=True)
             assert project is not None
-            check_url(batch["callback_url"], "/batch/callback_url")
-            check_url(batch["then"].callback_url if batch["then"] else "", "/batch/then/callback_url")
+            check_url(bulk.callback_url, "/batch/callback_url")
+            check_url(bulk.then.callback_url if bulk.then else "", "/batch/then/callback_url")
             key = idempotency_key(request)
             made, ids, created = batches.submit_bulk(
                 project,
-                self._bound(jobs, project),
-                **batch,
+                self._bound(bulk.jobs, project),
+                name=bulk.name,
+                uid=bulk.batch,
+                stays_open=bulk.open,
+                callback_url=bulk.callback_url,
+                then=bulk.then,
                 idempotency_key=key,
                 request_hash=fingerprint(request.data) if key is not None else "",
             )
         return Response(bulk_answer(made, ids), 202 if created else 200)
-
-    @staticmethod
-    def _read(data: Any) -> tuple[dict[str, Any], list[JobSpec], str | None]:
-        """The batch's own members, the jobs, and the one project that they are for."""
-        found: list[FieldError] = []
-        for name in set(data) - {"batch", "jobs"}:
-            found.append(FieldError(f"/{name}", "Unknown field."))
-        about = data.get("batch")
-        about = {} if about is None else about
-        jobs = data.get("jobs")
-        if not isinstance(about, dict):
-            found.append(FieldError("/batch", "Must be an object."))
-            about = {}
-        about = {name: value for name, value in about.items() if value is not None or name not in BATCH_MEMBERS}
-        for name in ("name", "callback_url", "then"):
-            if "id" in about and name in about:
-                found.append(FieldError(f"/batch/{name}", "Belongs to a new batch."))
-        then = _read_then(about, found)
-        for name, value in about.items():
-            if name not in BATCH_MEMBERS:
-                found.append(FieldError(f"/batch/{name}", "Unknown field."))
-            elif not isinstance(value, BATCH_MEMBERS[name]) or (
-                isinstance(value, str) and len(value) > 200 + 800 * (name == "callback_url")
-            ):
-                found.append(
-                    FieldError(
-                        f"/batch/{name}",
-                        "Must be true or false."
-                        if BATCH_MEMBERS[name] is bool
-                        else "Must be a string of at most 200 characters.",
-                    )
-                )
-        if not isinstance(jobs, list) or not 1 <= len(jobs) <= MAX_BULK:
-            found.append(FieldError("/jobs", f"Must be a list of 1 to {MAX_BULK:,} jobs."))
-            jobs = []
-        specs = []
-        for position, item in enumerate(in_turns(jobs)):
-            try:
-                specs.append(read_job(item, f"/jobs/{position}"))
-            except InvalidJob as error:
-                found += error.errors
-        slugs = {spec.project for spec in [*specs, *([then] if then else [])]}
-        if len(slugs) > 1:
-            found.append(FieldError("/jobs", "All jobs of a batch are of one project."))
-        if found:
-            raise InvalidJob(found)
-        fields = {
-            "name": about.get("name", ""), "callback_url": about.get("callback_url", ""), "uid": about.get("id"),
-            "stays_open": about.get("open", False), "then": then,
-        }  # fmt: skip
-        return fields, specs, next(iter(slugs), None)
 
     @staticmethod
     def _bound(jobs: list[JobSpec], project: Project) -> list[JobSpec]:
@@ -275,19 +223,3 @@ class JobsBulk(ApiView):
             if spec.batch is not None:
                 raise InvalidJob([FieldError(f"/jobs/{position}/batch", "The batch stands at the top.")])
         return jobs
-
-
-def _read_then(about: dict[str, Any], found: list[FieldError]) -> JobSpec | None:
-    """The job that runs when the batch is complete, taken out of the batch's members."""
-    data = about.pop("then", None)
-    if data is None:
-        return None
-    try:
-        spec = read_job(data, "/batch/then")
-    except InvalidJob as error:
-        found += error.errors
-        return None
-    for name in ("after", "batch", "idempotency_key", "unique_for"):
-        if getattr(spec, name):
-            found.append(FieldError(f"/batch/then/{name}", "Has no meaning here: it waits for the batch."))
-    return spec

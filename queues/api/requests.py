@@ -1,9 +1,15 @@
-"""Bodies of requests for the OpenAPI schema; `queues.specs` reads jobs."""
+"""The schema of requests, from the descriptions by which `queues.specs` reads them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers as s
+
+from queues import request_fields as kinds
+from queues.request_fields import Field
+from queues.specs import BATCH_FIELDS, FIELDS, MAX_BULK
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -13,40 +19,51 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 )
 
 
-class JobRequest(s.Serializer):
-    type = s.CharField(help_text="`http.request` or the name of a registered task.")
-    queue = s.CharField(required=False, help_text="Default: the type's own, else `batch`.")
-    priority = s.JSONField(required=False, help_text="`high`, `normal`, `low` or 0 (first) to 9.")
-    payload = s.DictField(required=False)
-    project = s.CharField(required=False, help_text="Default: the key's own.")
-    user = s.CharField(required=False)
-    run_at = s.DateTimeField(required=False, allow_null=True)
-    delay = s.FloatField(required=False, help_text="Seconds.")
-    cost = s.DictField(
-        child=s.IntegerField(), required=False, help_text="Units; estimated, settled with the actual use."
-    )
-    max_attempts = s.IntegerField(required=False)
-    timeout = s.FloatField(required=False, help_text="Seconds.")
-    batch = s.CharField(required=False, allow_null=True, help_text="Id of a batch that takes more.")
-    callback_url = s.URLField(required=False, allow_null=True)
-    keys = s.DictField(child=s.CharField(), required=False, help_text="Custom keys, such as a chat.")
-    delivery = s.ChoiceField(choices=["at_least_once", "at_most_once"], required=False)
-    after = s.ListField(child=s.CharField(), required=False, help_text="Jobs that must complete before.")
-    unique_for = s.FloatField(
-        required=False, allow_null=True, help_text="Seconds in which a waiting or running twin is answered."
-    )
-    unique_key = s.CharField(required=False, allow_null=True)
-    idempotency_key = s.CharField(required=False, allow_null=True)
+def _declared(fields: tuple[Field, ...]) -> dict[str, s.Field]:
+    return {field.name: _field(field) for field in fields}
 
 
-class BatchRequest(s.Serializer):
-    name = s.CharField(required=False)
-    callback_url = s.URLField(required=False)
-    id = s.CharField(required=False, help_text="Add to this batch.")
-    open = s.BooleanField(required=False, help_text="More will come, until it is sealed.")
-    then = JobRequest(required=False, help_text="Runs when all of them have ended, however they did.")
+def _field(field: Field) -> s.Field:
+    options: dict[str, Any] = {"required": field.required, "help_text": field.help}
+    if field.nullable and not field.required:
+        options["allow_null"] = True
+    match field.kind:
+        case kinds.Text(longest, empty):
+            return s.CharField(max_length=longest, allow_blank=empty, **options)
+        case kinds.Number(low, high):
+            return s.FloatField(min_value=low, max_value=high, **options)
+        case kinds.Whole(low, high):
+            return s.IntegerField(min_value=low, max_value=high, **options)
+        case kinds.Flag():
+            return s.BooleanField(**options)
+        case kinds.Choice(choices):
+            return s.ChoiceField(choices=choices, **options)
+        case kinds.Moment():
+            return s.DateTimeField(**options)
+        case kinds.Object():
+            return s.DictField(**options)
+        case kinds.Texts():
+            return s.DictField(child=s.CharField(), **options)
+        case kinds.Ids(most):
+            return s.ListField(child=s.CharField(), max_length=most, **options)
+        case kinds.Reference():
+            return s.CharField(**options)
+        case kinds.Cost():
+            return s.DictField(child=s.IntegerField(), **options)
+        case kinds.Priority():
+            return s.JSONField(**options)
+    raise TypeError(f"The schema has no form of {field.kind!r}.")
+
+
+JobRequest = type("JobRequest", (s.Serializer,), _declared(FIELDS))
+BatchRequest = type(
+    "BatchRequest",
+    (s.Serializer,),
+    _declared(BATCH_FIELDS)
+    | {"then": JobRequest(required=False, allow_null=True, help_text="Runs when all have ended, however they did.")},
+)
 
 
 class BulkRequest(s.Serializer):
-    batch = BatchRequest(required=False)
-    jobs = JobRequest(many=True)
+    batch = BatchRequest(required=False, allow_null=True)
+    jobs = JobRequest(many=True, min_length=1, max_length=MAX_BULK)

@@ -1,12 +1,16 @@
-"""Admits candidates through the engine: under their callers' limits, and on accounts of their pools."""
+"""Admits candidates through the engine: under their callers' limits, and on accounts of their pools.
+
+A pool that denied a candidate gets none until its time has come, and then one at first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from queues import config, registry
 from queues.dispatcher.group_cursor import Candidate
+from queues.dispatcher.wait_ledger import Cause
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
@@ -19,6 +23,8 @@ UNUSED = CallOutcome("unused")
 """Settles a lease whose call was never made: everything reserved is released."""
 MARGIN = 30.0
 """Seconds from a release to its start and from an end to its settling."""
+MAX_BATCH = 64
+"""Candidates admitted in one round trip at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +82,8 @@ class Admissions:
         decided = iter(admissions)
         return [Admission(True) if demand.is_empty else next(decided) for demand in demands]
 
-    def give_back(self, candidate: Candidate, admission: Admission) -> None:
-        """Return an admission that was not used. Its token goes first: what it stands for is charged no more."""
+    def release_unused(self, candidate: Candidate, admission: Admission) -> None:
+        """Release what an unused admission reserves. Its token is deleted first, so that no replay charges for it."""
         if admission.lease or admission.reservation:
             self._accounts.forget(candidate.token)
         if admission.lease:
@@ -108,3 +114,37 @@ def _with_slots_until(limits: tuple[Limit, ...], seconds: float) -> tuple[Limit,
         replace(limit, lease_ttl=seconds) if limit.algorithm == "concurrency" and limit.lease_ttl < seconds else limit
         for limit in limits
     )
+
+
+class PoolMemory:
+    """What the dispatcher remembers of each pool: until when it is blocked, and how many candidates to admit in one batch.
+    Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[str, int], tuple[float, Cause]] = {}
+        self._batch_limits: dict[str, int] = {}
+
+    def unblock(self) -> None:
+        """Drop all blocks."""
+        self._blocks.clear()
+
+    def block(self, pool: str, priority: int, until: float, cause: Cause) -> None:
+        """Don't try the pool for this priority until then."""
+        self._blocks[pool, priority] = (until, cause)
+
+    def blocked_until(self, pool: str, priority: int) -> float:
+        """0.0: it is not blocked."""
+        return self._blocks[pool, priority][0] if (pool, priority) in self._blocks else 0.0
+
+    def cause(self, pool: str, priority: int) -> Cause:
+        """Why it is blocked; only for a pool that was."""
+        return self._blocks[pool, priority][1]
+
+    def batch_limit(self, pool: str) -> int:
+        """How many candidates of the pool go into the next batch at most."""
+        return self._batch_limits.get(pool, MAX_BATCH) if pool else MAX_BATCH
+
+    def learn(self, asked: Iterable[str], denied: set[str]) -> None:
+        """A pool that denied gets one candidate in the next batch, and twice as many each time that it admits all."""
+        for pool in asked:
+            self._batch_limits[pool] = 1 if pool in denied else min(self._batch_limits.get(pool, 1) * 2, MAX_BATCH)

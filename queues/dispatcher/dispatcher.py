@@ -14,12 +14,11 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, tran
 from django.db.models import Min
 
 from queues import config, connection, wait_metric, wakeups
-from queues.dispatcher.admission import Admissions
+from queues.dispatcher.admission import Admissions, PoolMemory
 from queues.dispatcher.capacity import count_capacity
 from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group_cursor import GroupCursor
 from queues.dispatcher.leader import Leader, LeadershipLost
-from queues.dispatcher.pool_memory import PoolMemory
 from queues.dispatcher.round import Round
 from queues.dispatcher.wait_ledger import Cause, WaitLedger, take_over
 from queues.lifecycle.waiting import promote
@@ -37,6 +36,8 @@ log = structlog.get_logger(__name__)
 GROUP_REFRESH = 2.0
 """Seconds between two reads of which groups have ready jobs, whatever the wake-ups say."""
 MAX_SLEEP = 1.0
+IDLE_SLEEP = 2.0
+"""Seconds between two cycles at most; `IDLE_SLEEP` where no job waits and nothing has happened."""
 BUSY = 3
 BUSY_PAUSE = 0.03
 """Seconds between two cycles after one that drew `BUSY` jobs."""
@@ -66,7 +67,10 @@ class Dispatcher:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
+        """End `run`, also where it waits for a wake-up. For a signal handler: it blocks nothing."""
         self._stopping.set()
+        if self.leader.token is not None:
+            threading.Thread(target=wakeups.notify, name="stop", daemon=True).start()
 
     def run(self) -> None:
         """Lead if no other dispatcher does, stand by otherwise. A fault of a cycle is logged and the next one tried."""
@@ -163,7 +167,7 @@ class Dispatcher:
         if len(rounds.taken) >= BUSY:
             # Under load it pays to let a few ends of jobs come together: fewer and fuller transactions for everyone.
             self._stopping.wait(BUSY_PAUSE)
-        return self._seconds_to_sleep(now)
+        return self._seconds_to_sleep(now, idle=not (self._groups or woken.any))
 
     def _apply(self, woken: Wakeups) -> None:
         """Unblock and read again what the wake-ups or a change of configuration name."""
@@ -206,16 +210,16 @@ class Dispatcher:
             del self._groups[key]
         for group in self._groups.values():
             group.read_on()
+            group.look_back()  # also where keys are blocked
         self._refreshed_at = time.monotonic()
 
-    def _seconds_to_sleep(self, now: datetime) -> float:
+    def _seconds_to_sleep(self, now: datetime, *, idle: bool) -> float:
         moment = time.monotonic()
-        pauses = [MAX_SLEEP, self._maintenance.due_in()]
+        pauses = [IDLE_SLEEP] if idle else [MAX_SLEEP, self._maintenance.due_in()]
         for group in self._groups.values():
             at = group.next_block_end()
             if at is not None and at > moment:
                 pauses.append(at - moment)
         first = Job.objects.filter(stage=Stage.SCHEDULED).aggregate(first=Min("not_before"))["first"]
-        if first is not None:
-            pauses.append((first - now) / timedelta(seconds=1))
+        pauses += [(at - now) / timedelta(seconds=1) for at in (first, self._maintenance.next_tick) if at is not None]
         return max(min(pauses), 0.0)

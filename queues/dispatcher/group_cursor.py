@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 
+from django.db import connection
+
 from queues.models import Job
 from queues.states import GroupKey, Stage
 
@@ -59,6 +61,15 @@ def read_ready(group: GroupKey, *, after_id: int, without_keys: list[str], count
     return [Candidate(*row) for row in rows.order_by("id").values_list(*COLUMNS)[:count]]
 
 
+def has_more_ready(group: GroupKey, than: int, *, up_to_id: int, without: set[int]) -> bool:
+    """Whether a group has more than so many ready jobs up to the id `up_to_id`, besides those in `without`."""
+    queue_id, priority, project_id, pool = group
+    rows = Job.objects.filter(
+        stage=Stage.READY, queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, id__lte=up_to_id
+    )
+    return (rows.exclude(id__in=without) if without else rows)[: than + 1].count() > than
+
+
 FETCH = 200
 """Jobs read at a time."""
 
@@ -78,7 +89,7 @@ class GroupCursor:
         self._blocked_keys: dict[str, float] = {}
         self._last_id = 0
         self._exhausted = False
-        self._passed_over = False
+        self._passed_over: set[int] = set()
 
     def restart(self) -> None:
         """Read from the front again: a job came back that is older than what was read."""
@@ -89,6 +100,20 @@ class GroupCursor:
     def read_on(self) -> None:
         """Jobs were added at the end."""
         self._exhausted = False
+        if not self._blocked_keys:
+            self.look_back()
+
+    def look_back(self) -> None:
+        """Read from the front again if a job has appeared among those that were read before.
+
+        PostgreSQL gives a job its id when its row is written, and shows it when its transaction is committed: of two that
+        were submitted at once, the one with the smaller id may appear later. SQLite has one writer at a time. Jobs of
+        blocked keys are not here; the end of their block restarts.
+        """
+        if not self._last_id or connection.vendor != "postgresql":
+            return
+        if has_more_ready(self.key, len(self.rows), up_to_id=self._last_id, without=self._passed_over):
+            self.restart()
 
     def unblock(self, *, changed: bool) -> None:
         """Drop all blocks; limits that still bind deny again. `changed`: the configuration has changed, so that jobs
@@ -96,7 +121,7 @@ class GroupCursor:
         self.blocked_until = 0.0
         if self._blocked_keys or (changed and self._passed_over):
             self._blocked_keys.clear()
-            self._passed_over = False
+            self._passed_over.clear()
             self.restart()
 
     def end_blocks(self, moment: float) -> None:
@@ -114,11 +139,11 @@ class GroupCursor:
         self._blocked_keys[ordering_key] = until
         self.rows = deque(row for row in self.rows if row.ordering_key != ordering_key)
 
-    def pass_over(self) -> None:
-        """The job that was drawn last waits for a change of configuration, which unblocks."""
-        self._passed_over = True
+    def pass_over(self, candidate: Candidate) -> None:
+        """The drawn job waits for a change of configuration, which unblocks."""
+        self._passed_over.add(candidate.id)
 
-    def put_back(self, candidates: list[Candidate]) -> None:
+    def return_unused(self, candidates: list[Candidate]) -> None:
         """Return drawn jobs that were not released to the front, in order."""
         self.rows.extendleft(reversed([row for row in candidates if row.ordering_key not in self._blocked_keys]))
 

@@ -10,13 +10,12 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from queues import config
-from queues.dispatcher.admission import Admissions, Demand
+from queues.dispatcher.admission import MAX_BATCH, Admissions, Demand, PoolMemory
 from queues.dispatcher.capacity import WorkerCapacity
 from queues.dispatcher.denials import Denied, cause_of, publish_group_waits, record_waits
 from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group_cursor import Candidate, GroupCursor
 from queues.dispatcher.leader import Leader
-from queues.dispatcher.pool_memory import MAX_BATCH, PoolMemory
 from queues.dispatcher.release import Granted, lane_for, release
 from queues.dispatcher.wait_ledger import Cause, WaitLedger
 from queues.lifecycle.waiting import reject
@@ -77,7 +76,7 @@ class Round:
         self._cfg = config.current()
         moment = time.monotonic()
         drawn = self._draw(self._open(groups, moment), moment)
-        self._put_back(drawn.unused)
+        self._return_unused(drawn.unused)
         if not drawn.demands:
             self._hold_short(drawn.short)
             return False
@@ -85,7 +84,7 @@ class Round:
         granted, denied = self._sort(drawn.demands, admissions)
         if granted:
             for item in release(self._leader, granted, self._capacity.workers):
-                self._admissions.give_back(item.candidate, item.admission)
+                self._admissions.release_unused(item.candidate, item.admission)
                 self._capacity.release(self._cfg.queues[item.candidate.queue_id], lane_for(item.candidate))
         self._hold_short(drawn.short)
         if denied:
@@ -142,9 +141,9 @@ class Round:
                 break
         return drawn
 
-    def _put_back(self, unused: dict[GroupCursor, list[Candidate]]) -> None:
+    def _return_unused(self, unused: dict[GroupCursor, list[Candidate]]) -> None:
         for group, candidates in unused.items():
-            group.put_back(candidates)
+            group.return_unused(candidates)
             self.taken.difference_update(candidate.id for candidate in candidates)
 
     def _demand(self, group: GroupCursor, candidate: Candidate) -> Demand | None:
@@ -165,7 +164,7 @@ class Round:
             if candidate.pool:
                 group.block(candidate.ordering_key, time.monotonic() + UNKNOWN_POOL_BLOCK)
             else:
-                group.pass_over()
+                group.pass_over(candidate)
             return None
 
     def _sort(
@@ -193,14 +192,14 @@ class Round:
                 continue
             unused.setdefault(group, []).append(candidate)
             if admission.allowed:
-                self._admissions.give_back(candidate, admission)
+                self._admissions.release_unused(candidate, admission)
             elif in_order:
                 closed.add((group.key, candidate.ordering_key))
                 denied.append(Denied(candidate, admission))
                 self._block(group, demand, admission)
                 if admission.bound_by == "pool" and demand.pool is not None:
                     denying_pools.add(demand.pool.name)
-        self._put_back(unused)
+        self._return_unused(unused)
         self._pools.learn({demand.pool.name for _, demand in demands if demand.pool is not None}, denying_pools)
         return granted, denied
 

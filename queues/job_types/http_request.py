@@ -6,19 +6,16 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
 
 from queues.errors import FieldError
+from queues.job_types.http_answer import read, result_of
 from queues.registry import JobContext, JobType, RunResult
 from queues.states import AttemptOutcome
 from quotas import tracing
-from quotas.engine import dialects
-from quotas.engine.categories import Category
 from quotas.engine.dialects import resources
 from quotas.engine.types import CallOutcome
 from quotas.rest.pointers import escape
@@ -39,55 +36,21 @@ OWN_HEADERS = frozenset(
 )  # fmt: skip
 HEADER_NAME = re.compile(r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}\Z")
 PATH = re.compile(r"\A/(?!/)[\x21-\x7e]{0,8000}\Z")
-KEPT_HEADERS = frozenset(
-    {
-        "content-type",
-        "content-length",
-        "date",
-        "etag",
-        "last-modified",
-        "location",
-        "retry-after",
-        "x-request-id",
-        "request-id",
-    }
-)
-MAX_BODY = 256 * 1024
-"""Bytes of an answer that are kept."""
-MAX_TAIL = 64 * 1024
-"""Bytes of the end of a longer answer that are read: streams and long documents report their use there."""
-MAX_READ = 32 * 1024 * 1024
-"""Bytes of an answer that are read at most to come to its end."""
+MIN_KEPT = 128
+"""Idle connections to a host that are kept for the next call, at least."""
 
 _connections = urllib3.PoolManager(
     num_pools=50,
-    maxsize=128,
+    maxsize=MIN_KEPT,
     block=False,
     retries=False,
     headers={"User-Agent": "sluice", "Accept-Encoding": "identity"},
 )
 
 
-def _read(response: urllib3.BaseHTTPResponse) -> tuple[bytes, bytes]:
-    """The beginning of a body, one byte longer than is kept where there is more, and then the body's end.
-
-    An answer that does not end within `MAX_READ` bytes is left there, with its connection, and has no known end.
-    """
-    head = response.read(MAX_BODY + 1)
-    read, tail = len(head), b""
-    while len(head) > MAX_BODY and (chunk := response.read(MAX_TAIL)):
-        read += len(chunk)
-        tail = (tail + chunk)[-MAX_TAIL:]
-        if read > MAX_READ:
-            response.close()
-            return head, b""
-    response.release_conn()
-    return head, tail
-
-
-def _bounded(hint: float | None, lease: AccountEndpoint) -> float | None:
-    """A provider's hint, at most the longest cooldown of its pool."""
-    return hint if hint is None else min(hint, lease.config.spec.cooldown_max)
+def keep_connections(calls: int) -> None:
+    """Keep as many idle connections to a host as this process has calls at once. Before its first call."""
+    _connections.connection_pool_kw["maxsize"] = max(calls, MIN_KEPT)
 
 
 def _headers_and_body(
@@ -109,27 +72,6 @@ def _headers_and_body(
 def _not_sent(error: str) -> RunResult:
     """A failed attempt whose call was not made."""
     return RunResult(AttemptOutcome.FAILED, category="validation", error=error, upstream=CallOutcome("unused"))
-
-
-def _answer(response: urllib3.BaseHTTPResponse, content: bytes, lease: AccountEndpoint) -> dict[str, Any]:
-    """The provider's answer as a job's result, without the credential: status, some header fields, the body."""
-    text = lease.redact(content[:MAX_BODY].decode("utf-8", "replace"))
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    answer: dict[str, Any] = {
-        "status": response.status,
-        "headers": {name: lease.redact(value) for name, value in headers.items() if _is_kept(name)},
-        "body": text,
-    }
-    if len(content) > MAX_BODY:
-        answer["truncated"] = True
-    elif "json" in response.headers.get("content-type", ""):
-        with suppress(ValueError, RecursionError):  # it stays text
-            answer["body"] = json.loads(text)
-    return answer
-
-
-def _is_kept(name: str) -> bool:
-    return name in KEPT_HEADERS or "ratelimit" in name or "rate-limit" in name
 
 
 class HttpRequest(JobType):
@@ -239,7 +181,7 @@ class HttpRequest(JobType):
                 error = str(response.status) if response.status >= 400 else ""
                 span.note({"http.response.status_code": response.status}, error=error)
                 with response:
-                    content, tail = _read(response)
+                    content, tail = read(response)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if answers.fault_of(error) == "timeout":
                 waited = connect if isinstance(error, urllib3.exceptions.ConnectTimeoutError) else timeout
@@ -250,7 +192,7 @@ class HttpRequest(JobType):
         except ValueError as error:
             # It could not even be written, as with a line break in the credential. The message would show it.
             return _not_sent(f"The request can't be sent: {type(error).__name__}.")
-        return self._answered(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
+        return result_of(response, content, payload, lease, time.perf_counter() - started, job.project, tail)
 
     @staticmethod
     def _unanswered(
@@ -262,53 +204,4 @@ class HttpRequest(JobType):
             category=category,
             error=error,
             upstream=CallOutcome("unknown") if own_deadline else CallOutcome(category, error=error, latency=latency),
-        )
-
-    @staticmethod
-    def _answered(
-        response: urllib3.BaseHTTPResponse,
-        content: bytes,
-        payload: Mapping[str, Any],
-        lease: AccountEndpoint,
-        latency: float,
-        project: str | None = None,
-        tail: bytes = b"",
-    ) -> RunResult:
-        status = response.status
-        upstream = dialects.read(
-            lease.dialect,
-            status,
-            list(response.headers.items()),
-            content,
-            settings=lease.settings,
-            secrets=[lease.credential],
-            latency=latency,
-            tail=tail,
-        )
-        path = str(payload.get("path", "")).partition("?")[0]
-        upstream = replace(upstream, target=f"{payload.get('method', 'GET')} {path}")
-        answer = _answer(response, content, lease)
-        expect = payload.get("expect")
-        expected = status in expect if expect else 200 <= status < 300
-        actual = dict(upstream.usage)
-        # A status that was expected makes a success of what the request was refused for, but not a refusal inside a 2xx.
-        kind = Category.of(upstream.category)
-        fine = kind in (Category.OK, Category.UNKNOWN) or (kind is Category.VALIDATION and not 200 <= status < 300)
-        if expected and fine:
-            return RunResult(AttemptOutcome.SUCCEEDED, result=answer, status=status, upstream=upstream, actual=actual)
-        category = upstream.category if kind not in (Category.OK, Category.UNKNOWN) else "validation"
-        error = f"HTTP {status}" + (f": {lease.redact(upstream.error)}" if upstream.error else "")
-        limited = Category.of(category).is_limit
-        # A refused credential is the account's trouble and not the job's, as long as there is another account.
-        elsewhere = upstream.refuses_account and lease.has_another(project)
-        return RunResult(
-            AttemptOutcome.RATE_LIMITED if limited else AttemptOutcome.FAILED,
-            result=answer,
-            category=category,
-            error=error[:2000],
-            status=status,
-            retry_after=_bounded(upstream.retry_after, lease),
-            counted=not limited and not elsewhere,
-            upstream=upstream,
-            actual=actual,
         )

@@ -9,7 +9,6 @@ from datetime import datetime
 from django.db import transaction
 
 from queues.lifecycle import sql
-from queues.lifecycle.arrays import ArrayUpdate
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
@@ -18,7 +17,7 @@ from queues.settlement import unused
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, GroupKey, Stage, Status
 from quotas import clock
 
-_RELEASE = ArrayUpdate(
+_RELEASE = sql.ArrayUpdate(
     given={
         "g_delivery": "integer", "g_parcel": "text", "g_account": "bigint", "g_lease": "text", "g_reservation": "text",
     },
@@ -27,7 +26,7 @@ _RELEASE = ArrayUpdate(
         "account_id" = g_account, "account_lease" = g_lease, "reservation" = g_reservation""",
     fence=f'job."stage" = {int(Stage.READY)} AND job."delivery" = g_delivery - 1',
 )  # fmt: skip
-_CLAIM = ArrayUpdate(
+_CLAIM = sql.ArrayUpdate(
     given={"g_delivery": "integer", "g_worker": "text", "g_until": "timestamptz"},
     changes=f"""
         "stage" = {int(Stage.RUNNING)}, "status" = '{Status.EXECUTING.value}', "reason" = '', "worker" = g_worker,

@@ -11,7 +11,6 @@ from django.db import transaction
 
 from queues.deliveries import Ended
 from queues.lifecycle import sql
-from queues.lifecycle.arrays import ArrayUpdate
 from queues.lifecycle.effects import AttemptRow, Effects, attempt_of, clear_delivery
 from queues.lifecycle.fate import Fate, decide
 from queues.lifecycle.perform import apply
@@ -26,7 +25,7 @@ _FINISHED = (
     "stage", "status", "reason", "not_before", "attempts_counted", "result", "category", "error", "finished_at",
     "lease_until", "worker", "account_lease", "reservation", "suspect", "deaths", "returns", "refused_by",
 )  # fmt: skip
-_COMPLETE = ArrayUpdate(
+_COMPLETE = sql.ArrayUpdate(
     given={"g_delivery": "integer", "g_worker": "text", "g_result": "jsonb"},
     changes=f"""
         "stage" = {int(Stage.DONE)}, "status" = '{Status.COMPLETED.value}', "reason" = '', "not_before" = NULL,

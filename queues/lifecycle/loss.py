@@ -85,14 +85,11 @@ def lose(now: datetime) -> int:
     """Take jobs from workers whose claims have expired; returns how many. A job with a cancel request is cancelled, an
     at-most-once job dies, and so does one that was lost too often; any other goes back to the front of its group under a
     new delivery number."""
+    expired = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, lease_until__lt=now)
+    if not expired.exists():  # nearly always: without a transaction, which on SQLite excludes every other writer
+        return 0
     with transaction.atomic():
-        jobs = list(
-            Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.RUNNING, lease_until__lt=now)
-            .order_by("id")
-            .select_for_update()[:LOST_AT_ONCE]
-        )
-        if not jobs:
-            return 0
+        jobs = list(expired.order_by("id").select_for_update()[:LOST_AT_ONCE])
         effects = Effects(changed=jobs, unblock=True)
         for job in jobs:
             effects.lost_attempt(job, "Its worker was lost.", now)

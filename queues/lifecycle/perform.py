@@ -9,9 +9,9 @@ from django.db import transaction
 
 from queues import config, settlement
 from queues.lifecycle import dead_letters, dependants
-from queues.lifecycle.arrays import insert_attempts, insert_steps
-from queues.lifecycle.effects import Effects
-from queues.models import Job
+from queues.lifecycle.effects import AttemptRow, Effects, StepRow
+from queues.models import Attempt, Job, Transition
+from queues.sql import insert_many
 from queues.wakeups import notify
 from quotas import events
 
@@ -33,12 +33,12 @@ def apply(effects: Effects, now: datetime) -> None:
 
     Rows are locked in one order: jobs, then batches.
     """
-    insert_attempts(effects.attempts)
+    insert_many(Attempt, AttemptRow._fields, effects.attempts)
     if effects.dead:
         dead_letters.write(effects.dead, now)
     if effects.ended or effects.ended_before:
         dependants.follow(effects, [*(job.pk for job in effects.ended), *effects.ended_before], now)
-    insert_steps(effects.steps)
+    insert_many(Transition, StepRow._fields, effects.steps)
     (write_job_callbacks, write_batch_callbacks) = _callback_writers[0]
     if effects.ended:
         write_job_callbacks(effects.ended, now)

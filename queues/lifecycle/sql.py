@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -16,8 +17,8 @@ from typing import Any
 from django.db import connection, models
 from django.db.models.base import ModelState
 
-from queues.lifecycle.arrays import array_type
 from queues.models import Job
+from queues.sql import array_type, written
 from queues.states import Stage
 
 
@@ -121,18 +122,18 @@ _INSERT = (
 )
 
 
-_values_of_new = attrgetter(*(field.attname for field in _NEW))
+_values_of_new = attrgetter(*(column.attname for column in _NEW))
 _PLAIN = (models.CharField, models.TextField, models.IntegerField, models.FloatField, models.ForeignKey)
 """Fields whose values drivers take as they are."""
-_PREPARED = [(position, field) for position, field in enumerate(_NEW) if not isinstance(field, _PLAIN)]
+_PREPARED = [(position, column) for position, column in enumerate(_NEW) if not isinstance(column, _PLAIN)]
 
 
 def row_of(job: Job) -> tuple[Any, ...]:
     """The values of a job that is no row yet, as `insert` takes them: converted before anything is locked."""
     values = list(_values_of_new(job))
-    for position, field in _PREPARED:
+    for position, column in _PREPARED:
         if values[position] is not None:
-            values[position] = field.get_db_prep_save(values[position], connection)
+            values[position] = column.get_db_prep_save(values[position], connection)
     return tuple(values)
 
 
@@ -196,3 +197,58 @@ def _checked(columns: tuple[str, ...]) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"A job has no column {', '.join(unknown)}.")
     return columns
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayUpdate:
+    """One UPDATE of many jobs, each with values of its own.
+
+    `given` names what each row brings, with its type on PostgreSQL; `g_id` and `g_now` come by themselves. `changes` and
+    `fence` are SQL over a job's columns and the given names: only rows that pass the fence are changed. Their
+    `returning` columns are the answer, by id; the first of them is the id.
+    """
+
+    given: Mapping[str, str]
+    changes: str
+    fence: str
+    returning: str = '"id"'
+    _texts: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+
+    def run(self, rows: Sequence[Sequence[Any]], now: datetime) -> list[tuple[Any, ...]]:
+        """Change the rows, each given as its id and values. Inside a transaction."""
+        if not rows:
+            return []
+        vendor = connection.vendor
+        text = self._texts.get(vendor) or self._texts.setdefault(vendor, self._text(vendor))
+        rows = sorted(rows, key=_first)
+        with connection.cursor() as cursor:
+            if vendor == "postgresql":
+                cursor.execute(text, [now, *map(list, zip(*rows, strict=True))])
+            else:
+                cursor.execute(text, [now, json.dumps(rows, default=written)])
+            return sorted(cursor.fetchall(), key=_first)
+
+    def _text(self, vendor: str) -> str:
+        columns = {"g_id": "bigint", **self.given}
+        if vendor == "postgresql":
+            arrays = ", ".join(f"%s::{type}[]" for type in columns.values())
+            # Each row is locked before it is changed, in the order of the arrays, which is that of the ids. A join without
+            # LATERAL would lock in the order of its plan, and might look for the rows by the fence instead of the key.
+            start = (
+                "WITH given AS (SELECT given.*, g_now FROM (SELECT %s::timestamptz AS g_now) AS moment"  # noqa: S608
+                f" CROSS JOIN unnest({arrays}) AS given({', '.join(columns)}) CROSS JOIN LATERAL"
+                f' (SELECT 1 FROM "queues_job" AS job WHERE job."id" = g_id AND {self.fence} FOR NO KEY UPDATE) AS locked) '
+            )
+            source, fence = "given", ""
+        else:
+            values = ", ".join(f"json_extract(value, '$[{at}]') AS {name}" for at, name in enumerate(columns))
+            fence = f" AND {self.fence}"
+            start, source = "", f"(SELECT %s AS g_now, {values} FROM json_each(%s)) AS given"  # noqa: S608
+        return (
+            f'{start}UPDATE "queues_job" AS job SET {self.changes} FROM {source} '  # noqa: S608
+            f'WHERE job."id" = g_id{fence} RETURNING {self.returning}'
+        )
+
+
+def _first(row: Sequence[Any]) -> Any:
+    return row[0]

@@ -33,7 +33,7 @@ class Maintenance:
         self._tasks: list[tuple[float, Callable[[datetime], object]]] = [
             (2.0, self._reconciler.run),
             (1.0, _bulk_actions),
-            (1.0, recurring.submit_due),
+            (1.0, self._submit_recurring),
             (1.0, intake.finish_orphans),
             (pruner.pace(), pruner.prune),
             (15.0, parcel_cleaner.sweep),
@@ -43,6 +43,12 @@ class Maintenance:
             (1.0, self._adapt),
         ]
         self._next = [time.monotonic() + every for every, _ in self._tasks]
+        self.next_tick: datetime | None = None
+        """When the next recurring job is due, as of the last look."""
+
+    def _submit_recurring(self, now: datetime) -> None:
+        recurring.submit_due(now)
+        self.next_tick = recurring.next_at()
 
     def _copy_to_sql(self, now: datetime) -> None:
         """Copy states and usage from Redis to SQL. While Redis is unavailable this is skipped, so that jobs do not wait for it."""
@@ -67,8 +73,9 @@ class Maintenance:
     def run_due(self, now: datetime) -> None:
         """Run the tasks that are due, and those that will be within `SLACK`: so the leader wakes up once for all of them
         and not for each by itself."""
+        tick = self.next_tick is not None and self.next_tick <= now
         for position, (every, task) in enumerate(self._tasks):
-            if time.monotonic() >= self._next[position] - SLACK:
+            if time.monotonic() >= self._next[position] - SLACK or (tick and task == self._submit_recurring):
                 unfinished = task(now) is UNFINISHED
                 self._next[position] = time.monotonic() + (UNFINISHED_PAUSE if unfinished else every)
 

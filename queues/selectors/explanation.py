@@ -40,16 +40,7 @@ class Explanation:
 
 def explain(job: Job) -> Explanation:
     wait = _wait(job)
-    ahead = 0
-    if job.stage == Stage.READY:
-        ahead = Job.objects.filter(
-            stage=Stage.READY,
-            queue_id=job.queue_id,
-            priority=job.priority,
-            project_id=job.project_id,
-            pool=job.pool,
-            id__lt=job.pk,
-        ).count()
+    ahead = _ahead(job)
     spans = spans_of(job)
     waits = waits_in(spans)
     return Explanation(
@@ -63,6 +54,18 @@ def explain(job: Job) -> Explanation:
         waits=waits,
         waited=seconds_by_code(waits),
     )
+
+
+def estimated_start(job: Job) -> datetime | None:
+    """When the job will probably start, as `explain` says."""
+    return _estimated_start(job, _wait(job), _ahead(job))
+
+
+def _ahead(job: Job) -> int:
+    if job.stage != Stage.READY:
+        return 0
+    group = job.group._asdict()
+    return Job.objects.filter(stage=Stage.READY, id__lt=job.pk, **group).count()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from queues import config, registry
 from queues.errors import FieldError, InvalidJob, NoSuchPool, UnknownJobType
 from queues.lifecycle.waiting import new_job
 from queues.models import Job
+from queues.request_fields import Cost
 from queues.services import idempotency
-from queues.specs import JobSpec, read_cost
+from queues.specs import JobSpec
 from queues.sql import in_turns
 from quotas import clock, tracing
 from quotas.models import Pool, Project
@@ -214,7 +215,7 @@ def _estimate(spec: JobSpec, job_type: registry.JobType, pointer: str) -> dict[s
     """The type's own estimate of the cost, checked by the same rules as a caller's, since it may be user's code."""
     errors: list[FieldError] = []
     try:
-        cost = read_cost(dict(job_type.cost(spec.payload)), f"{pointer}/cost", errors)
+        cost = Cost().read(dict(job_type.cost(spec.payload)), f"{pointer}/cost", errors.append)
     except Exception as error:  # noqa: BLE001 - an estimate may be user's code: reported as a mistake of the submission
         errors.append(
             FieldError(f"{pointer}/cost", f"The type's estimate failed: {type(error).__name__}: {error}"[:300])

@@ -1,17 +1,19 @@
-"""Idempotency keys of jobs: which job a key was answered with, for as long as that job is kept.
+"""Which job answers a submission already: by its idempotency key, for as long as that job is kept, or by `unique_for`.
 
-A key stands on the job that was made for it. Where `unique_for` found another job instead, the key is remembered in a
+A key is stored with the job that was made for it. Where `unique_for` found another job instead, the key is stored in a
 row of its own, so that it means that job also after it has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from queues.errors import IdempotencyKeyReused
 from queues.models import AnsweredKey, Job
 from queues.specs import JobSpec
-from queues.sql import FEW, one_of
+from queues.sql import MAX_PARAMETERS, one_of
+from queues.states import LIVE_STAGES
 from quotas.models import Project
 
 
@@ -40,5 +42,16 @@ def remember(project: Project, answered: Sequence[tuple[str, str, Job]]) -> None
     """Note with which job a key (with the hash of its request) was answered."""
     AnsweredKey.objects.bulk_create(
         (AnsweredKey(project=project, key=key, request_hash=digest, job=job) for key, digest, job in answered),
-        batch_size=FEW,
+        batch_size=MAX_PARAMETERS,
     )
+
+
+def live_duplicates(unique_keys: Iterable[str], now: datetime) -> dict[str, Job]:
+    """The waiting and running jobs that `unique_for` would duplicate, by unique key; of several the oldest."""
+    found: dict[str, Job] = {}
+    keys = sorted(set(unique_keys))
+    if keys:
+        live = Job.objects.filter(unique_key__in=one_of(keys), unique_key__isnull=False, stage__in=LIVE_STAGES)
+        for job in live.filter(unique_until__gt=now).order_by("id"):
+            found.setdefault(job.unique_key or "", job)
+    return found

@@ -33,7 +33,7 @@ from quotas.models import Project
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SIZE = 100
+PART_SIZE = 100
 """Jobs in a part, and the fewest for which parts are made."""
 PART_PAUSE = 0.002
 """Seconds between two parts, in which other transactions can write."""
@@ -82,7 +82,7 @@ def parts_of(project: Project, drafts: Sequence[Draft]) -> list[Part]:
             ),
             some,
         )
-        for some in slices(drafts, SIZE)
+        for some in slices(drafts, PART_SIZE)
     ]
 
 
@@ -235,4 +235,4 @@ def write_rows(
 
 def is_worth_it(count: int) -> bool:
     """Whether so many jobs are written in parts: not inside a transaction of the caller's own, which must be atomic."""
-    return count > SIZE and not connection.in_atomic_block
+    return count > PART_SIZE and not connection.in_atomic_block

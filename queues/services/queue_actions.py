@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from queues.models import Queue
+from queues.services import queue_room
 from queues.wakeups import notify
 from quotas import clock, events
 
@@ -41,6 +42,7 @@ def set_concurrency(queue: Queue, concurrency: int | None, *, actor: str, reason
 
 def _change(queue: Queue, verb: str, actor: str, reason: str, **fields: object) -> Queue:
     with transaction.atomic():
+        queue_room.lock(queue.pk)  # a submit that has seen the state before commits first
         row = Queue.objects.select_for_update(of=("self",)).get(pk=queue.pk)
         before = {"state": row.state}
         for name, value in fields.items():

@@ -1,7 +1,13 @@
-"""Whether a queue has room for more waiting jobs, exactly, also when many processes submit at once."""
+"""Whether a queue has room for more waiting jobs, exactly, also when many processes submit at once.
+
+On PostgreSQL a submit locks the queue until its commit. Far below the maximum submits of a few jobs share this lock, so that they
+do not wait for each other's commits: together they can't reach the maximum, since each is small and the server limits
+how many there are. A submit near the maximum, and a bulk, has the lock alone. On SQLite the transaction is the lock.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
@@ -16,29 +22,50 @@ Row = tuple[int, str, int | None, datetime | None]
 """A queue: key, name, maximum, and since when it drains."""
 
 
-def _read(queue_ids: Collection[int], lock: bool) -> list[Row]:
+LOCK = 0x510CE
+"""The first number of the advisory locks of queues; the second is the queue's key."""
+SMALL = 10
+"""Jobs of a submit that shares the lock, at most."""
+NEAR_SECONDS = 1.0
+"""For so long after a queue was seen near its maximum, this process takes its lock alone at once."""
+_near: dict[int, float] = {}
+"""By queue: until when it counts as near its maximum, on the monotonic clock."""
+_sessions: int | None = None
+
+
+class NearMaximum(Exception):
+    """A submit that shares the lock found the queue near its maximum: repeat the transaction with the lock alone."""
+
+
+def lock(queue_id: int, *, shared: bool = False) -> None:
+    """Lock the queue's room until the transaction ends. After jobs and batches; of several queues in the order of their keys."""
+    if connection.vendor != "postgresql":
+        return
+    name = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {name}({LOCK}, {int(queue_id)})")
+
+
+def _read(queue_ids: Collection[int]) -> list[Row]:
     ids = ", ".join(str(int(queue_id)) for queue_id in queue_ids)
     with connection.cursor() as cursor:
         cursor.execute(
             f'SELECT "id", "name", "max_size", "draining_at" FROM "queues_queue" WHERE "id" IN ({ids}) ORDER BY "id"'  # noqa: S608
-            f"{' FOR NO KEY UPDATE' if lock else ''}"
         )
         rows: list[Row] = cursor.fetchall()
         return rows
 
 
-def _queues(queue_ids: Collection[int]) -> list[Row]:
-    """The rows of the queues. Those that have a maximum are locked until the transaction ends, in one order everywhere,
-    so that there is no deadlock.
-
-    On SQLite the transaction itself (IMMEDIATE) is the lock. `NO KEY` lets rows that refer to a queue be written.
-    """
-    rows = _read(queue_ids, lock=False)
-    bounded = [row[0] for row in rows if row[2] is not None]
-    if not bounded or not connection.features.has_select_for_update:
-        return rows
-    locked = {row[0]: row for row in _read(bounded, lock=True)}
-    return [locked.get(row[0], row) for row in rows]
+def _reserve() -> int:
+    """More jobs than all submits that share a lock can add together: each session of the server has one transaction."""
+    global _sessions
+    if connection.vendor != "postgresql":
+        return 0
+    if _sessions is None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('max_connections')::int")
+            (_sessions,) = cursor.fetchone()
+    return SMALL * (_sessions or 0)
 
 
 def waiting(queue_id: int) -> int:
@@ -47,21 +74,42 @@ def waiting(queue_id: int) -> int:
     return in_intake + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
 
 
-def check_room(jobs: Mapping[int, int]) -> None:
+def check_room(jobs: Mapping[int, int], *, alone: bool = False) -> None:
     """Check that the queues have room for so many more jobs, by the key of the queue. Raises `QueueDraining`,
-    `QueueTooSmall`, `QueueFull`. Jobs and batches are locked before."""
+    `QueueTooSmall`, `QueueFull`, and `NearMaximum` unless `alone`. Jobs and batches are locked before."""
     # The rows, not the snapshot: a drain or another size applies from its commit on.
-    for queue_id, name, max_size, draining_at in _queues(jobs) if jobs else ():
-        count = jobs[queue_id]
-        if draining_at is not None:
-            raise QueueDraining(f"The queue {name} is draining and accepts nothing new.")
-        if max_size is None:
-            continue
-        if count > max_size:
-            raise QueueTooSmall(f"The queue {name} has room for {max_size:,} jobs; {count:,} were sent.")
-        free = max_size - waiting(queue_id)
-        if count > free:
-            raise QueueFull(name, retry_after=_seconds_until_free(queue_id, count - free))
+    for row in _read(jobs) if jobs else ():
+        if row[2] is None:
+            _check_open(row)
+        else:
+            _check(row, jobs[row[0]], alone)
+
+
+def _check_open(row: Row) -> None:
+    _, name, _, draining_at = row
+    if draining_at is not None:
+        raise QueueDraining(f"The queue {name} is draining and accepts nothing new.")
+
+
+def _check(row: Row, count: int, alone: bool) -> None:
+    """Check one queue that has a maximum."""
+    queue_id = row[0]
+    shared = not alone and count <= SMALL and _near.get(queue_id, 0.0) < time.monotonic()
+    if connection.vendor == "postgresql":
+        lock(queue_id, shared=shared)
+        row = next(iter(_read([queue_id])), row)
+    _check_open(row)
+    _, name, max_size, _ = row
+    if max_size is None:
+        return
+    if count > max_size:
+        raise QueueTooSmall(f"The queue {name} has room for {max_size:,} jobs; {count:,} were sent.")
+    free = max_size - waiting(queue_id)
+    if shared and free - count < _reserve():
+        _near[queue_id] = time.monotonic() + NEAR_SECONDS
+        raise NearMaximum()
+    if count > free:
+        raise QueueFull(name, retry_after=_seconds_until_free(queue_id, count - free))
 
 
 def _seconds_until_free(queue_id: int, needed: int) -> float:

@@ -6,12 +6,12 @@ What these functions return is in SQL, committed with the caller's transaction, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle.effects import Effects
@@ -21,8 +21,7 @@ from queues.models import Batch, Job
 from queues.services import idempotency, intake, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.specs import JobSpec, read_job
-from queues.sql import one_of, retry_after_deadlock, slices
-from queues.states import LIVE_STAGES
+from queues.sql import retry_after_deadlock, slices
 from quotas import clock
 from quotas.models import Project
 
@@ -73,13 +72,17 @@ def accept(
 ) -> list[Accepted]:
     """Accept what was prepared, into `batch` if one is given and locked. `in_parts`: `intake` writes the rows. `drawn`:
     what `draw` returned for it."""
+    # Inside a caller's transaction the lock of a queue is not shared: a second submit there may need it alone, and two such
+    # transactions would wait for each other.
+    alone = connection.in_atomic_block
     try:
-        return (drawn or Submission(prepared)).accept(batch, in_parts)
-    except IntegrityError:
-        # Another process accepted the same idempotency key between our look and our insert: now it is found.
+        return (drawn or Submission(prepared)).accept(batch, in_parts, alone)
+    except (IntegrityError, queue_room.NearMaximum):
+        # Another process accepted the same idempotency key between our look and our insert: now it is found. Or a queue
+        # is near its maximum, so that its lock is not shared.
         if drawn is not None:
             drawn.parts = None
-        return Submission(prepared).accept(batch, in_parts)
+        return Submission(prepared).accept(batch, in_parts, alone=True)
 
 
 def draw(prepared: Prepared) -> Submission:
@@ -98,7 +101,7 @@ class Submission:
         self._prepared = prepared
         self._project = prepared.project
         self._batch: Batch | None = None
-        self._in_parts = False
+        self._in_parts = self._alone = False
         self._unique = {draft.job.unique_key for draft in prepared.drafts if draft and draft.job.unique_key}
         self._linked = any(spec.after for spec in prepared.specs)
         """Whether any submission waits for jobs."""
@@ -145,9 +148,10 @@ class Submission:
         self._count = Counter(draft.job.queue_id for draft in self._drafts)
         self._is_drawn = True
 
-    def accept(self, batch: Batch | None, in_parts: bool) -> list[Accepted]:
-        """Raises `InvalidJob`, `BatchClosed`, `IdempotencyKeyReused` and the errors of a queue without room."""
-        self._batch, self._in_parts = batch, in_parts
+    def accept(self, batch: Batch | None, in_parts: bool, alone: bool = False) -> list[Accepted]:
+        """Raises `InvalidJob`, `BatchClosed`, `IdempotencyKeyReused` and the errors of a queue without room. `alone`: do
+        not share the lock of a queue."""
+        self._batch, self._in_parts, self._alone = batch, in_parts, alone
         with transaction.atomic():
             if self._unique:
                 # One at a time: of two duplicates that come at once, neither would see the other.
@@ -176,7 +180,7 @@ class Submission:
         if locked:
             fresh = {spec.idempotency_key for spec in specs if spec.idempotency_key} - known.keys()
             intake.check_free(self._project, fresh | self._unique)
-        return known, _live_duplicates(self._unique, now)
+        return known, idempotency.live_duplicates(self._unique, now)
 
     def _draw_one(self, position: int, now: datetime) -> None:
         """Add the draft to be inserted for the submission, or the job that answers it."""
@@ -246,7 +250,7 @@ class Submission:
         return [self._awaited[uid] for uid in spec.after]
 
     def _insert(self, now: datetime) -> None:
-        queue_room.check_room(self._count)
+        queue_room.check_room(self._count, alone=self._alone)
         idempotency.remember(self._project, self._answered)
         if self._in_parts and self._batch is not None:
             if self.parts is None:
@@ -293,14 +297,3 @@ def open_batch(batch: Batch | None, pointer: str) -> Batch:
     if batch.sealed or (batch.finished_at is not None and not batch.open):
         raise BatchClosed()
     return batch
-
-
-def _live_duplicates(unique_keys: Iterable[str], now: datetime) -> dict[str, Job]:
-    """The waiting and running jobs that `unique_for` would duplicate, by unique key; of several the oldest."""
-    found: dict[str, Job] = {}
-    keys = sorted(set(unique_keys))
-    if keys:
-        live = Job.objects.filter(unique_key__in=one_of(keys), unique_key__isnull=False, stage__in=LIVE_STAGES)
-        for job in live.filter(unique_until__gt=now).order_by("id"):
-            found.setdefault(job.unique_key or "", job)
-    return found

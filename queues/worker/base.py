@@ -47,6 +47,12 @@ class BaseJobWorker(BaseWorker):
         self.recycling = Recycling()
         self.asked_to_stop = False
         """By a signal, and not by its own recycling."""
+        self._taking: Any = None
+        """The client, with one connection, that waits for parcels."""
+        self.waits = False
+        """Whether it may be waiting for a parcel."""
+        self.idle_waits = 0
+        """Waits in a row that ended without a parcel."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         self._install_signal_handlers()  # before it registers: from then on it may get a signal to stop
@@ -79,6 +85,9 @@ class BaseJobWorker(BaseWorker):
         """Sleep after a command that failed; returns the next wait. A server that answers with an error (its memory is
         full, it is loading, it has become a replica) is treated like one that does not answer."""
         events.emit(events.ServiceUnavailable("worker", "taking parcels", type(error).__name__))
+        if self._taking is not None:
+            self._taking.close()
+            self._taking = None
         drop_connections(self.connection)
         time.sleep(wait)
         return min(wait * 2, LONGEST_WAIT)
@@ -186,32 +195,45 @@ class BaseJobWorker(BaseWorker):
         wait = FIRST_WAIT
         while True:
             self.stop_if_recycling_due()
-            if self._stop_requested:
-                raise StopRequested()
-            if not self.ready_for_more():
-                continue
+            self.waits = True  # before the look at the request: what ends a wait need not know which came first
             try:
+                if self._stop_requested:
+                    raise StopRequested()
+                if not self.ready_for_more():
+                    continue
                 self.heartbeat()
                 taken = self._take(None if burst else self.patience)
+                self.idle_waits = 0
                 if taken is not None or burst:
                     return taken
             except DequeueTimeout:
+                self.idle_waits += 1
                 wait = FIRST_WAIT
             except redis.RedisError as error:
                 wait = self._wait_for_redis(error, wait)
+            finally:
+                self.waits = False
 
     def _take(self, seconds: float | None) -> tuple[RQJob, Queue] | None:
         """The next parcel, moved to RQ's intermediate list so that a kill here loses none; None if `seconds` is None
         and the queue is empty."""
         queue = self.queues[0]
         while True:
-            found = self.queue_class.lmove(self.connection, queue.key, seconds)  # type: ignore[arg-type]
+            found = self.queue_class.lmove(self._taking_client(), queue.key, seconds)  # type: ignore[arg-type]
             if found is None:
                 return None
             try:
                 return Parcel.fetch(as_text(found[1]), connection=self.connection, serializer=self.serializer), queue
             except NoSuchJobError:
                 continue  # its deliveries were given up and are released again
+
+    def _taking_client(self) -> Any:
+        if self._taking is None:
+            client = self.connection.client()
+            client.connection.client_name = self.name  # set again with each connection
+            client.client_setname(self.name)
+            self._taking = client
+        return self._taking
 
     def forget(self, rq_job: RQJob) -> None:
         """Remove a parcel from Redis: its deliveries are claimed in SQL now, or stale."""

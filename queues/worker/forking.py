@@ -55,7 +55,7 @@ class ForkingWorker(BaseJobWorker):
 
     @property
     def patience(self) -> float:
-        return 0.2 if self._children else 1.0
+        return 0.2 if self._children else min(1.0 + self.idle_waits, 2.0)
 
     def ready_for_more(self) -> bool:
         self._supervise()

@@ -1,8 +1,7 @@
-"""The event loop in which the async jobs of a worker run together, in one thread.
+"""An event loop in which async jobs of a worker run together, in one thread.
 
 Jobs are isolated from each other as far as one thread allows: each has a context, threads for blocking calls, tasks and
-processes of its own, and what it leaves of them ends with it. Only code that blocks the loop itself delays other jobs;
-`JobLoops` then starts another loop for the jobs that come, and interrupts that code at its job's deadline.
+processes of its own, and what it leaves of them ends with it. Only code that blocks the loop itself delays other jobs.
 """
 
 from __future__ import annotations
@@ -30,13 +29,10 @@ from queues.registry import RunResult
 from queues.worker import child_processes
 from queues.worker.checked_result import checked
 from queues.worker.running import FORKED_COPY, RunningJob, failed, fault, job_type_of, traced
-from quotas import events
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-BLOCKED_AFTER = 1.0
-"""Seconds after which a loop that does not answer gets no more jobs."""
 CALLS_PER_JOB = 8
 """Threads that one job gets for `asyncio.to_thread` and the like."""
 RESOLVERS = 16
@@ -263,58 +259,3 @@ class LoopThread(threading.Thread):
         """End the thread, whatever runs in it."""
         self._stopping = True
         self.loop.call_soon_threadsafe(self.loop.stop)
-
-
-class JobLoops:
-    """The loops of a worker: one, and another while code of a job blocks that one. `on_end` gets each job that has ended."""
-
-    def __init__(self, on_end: Callable[[RunningInLoop, RunResult], None]) -> None:
-        self._on_end = on_end
-        self._lock = threading.Lock()
-        self._current: LoopThread | None = None
-        self._blocked: set[LoopThread] = set()
-
-    def running(self, claimed: Claimed) -> RunningInLoop:
-        """A delivery that `start` can run."""
-        return RunningInLoop(claimed, self._ended)
-
-    def start(self, job: RunningInLoop) -> None:
-        """Run a job. Raises RuntimeError if the system gives no more threads, OSError if no more files."""
-        with self._lock:
-            if self._current is None:
-                self._current = LoopThread()
-                self._current.start()
-            self._current.add(job)
-
-    def _ended(self, job: RunningInLoop, result: RunResult) -> None:
-        assert job.thread is not None
-        job.thread.jobs.discard(job)
-        self._on_end(job, result)
-
-    def check(self, now: float) -> None:
-        """Start no more jobs in a loop that is blocked, and interrupt what blocks it if its job is to end."""
-        with self._lock:
-            threads = [*self._blocked, *([self._current] if self._current else [])]
-            for thread in threads:
-                seconds = thread.blocked_for(now)
-                if seconds >= BLOCKED_AFTER:
-                    self._is_blocked(thread, seconds)
-                elif thread in self._blocked and not thread.jobs:
-                    self._blocked.discard(thread)
-                    thread.stop()
-
-    def _is_blocked(self, thread: LoopThread, seconds: float) -> None:
-        job = thread.running()
-        if thread is self._current:
-            self._current = None
-            self._blocked.add(thread)
-            if job is not None:
-                events.emit(events.LoopBlocked(job.claimed.job.uid, job.claimed.job.type, round(seconds, 1)))
-        if job is not None:
-            job.interrupt_blocking_code()
-
-    def stop(self) -> None:
-        """End all loops, whatever runs in them."""
-        with self._lock:
-            for thread in [*self._blocked, *([self._current] if self._current else [])]:
-                thread.stop()

@@ -16,7 +16,8 @@ from queues import registry
 from queues.deliveries import Claimed, Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
-from queues.worker.job_loop import JobLoops, RunningInLoop
+from queues.worker.job_loop import RunningInLoop
+from queues.worker.job_loops import JobLoops
 from queues.worker.running import Running, RunningJob, fault, returned_to_others
 from queues.worker.vital_thread import VitalThread
 from quotas import events
@@ -67,12 +68,12 @@ class JobThreadPool:
         """The jobs of those deliveries."""
         return {pk for pk, _ in list(self._running)}
 
-    def wait_for_place(self, seconds: float) -> bool:
+    def wait_for_slot(self, seconds: float) -> bool:
         """True as soon as a thread is free; False after `seconds`."""
         with self._changed:
-            return self._changed.wait_for(self._has_place, timeout=seconds)
+            return self._changed.wait_for(self._has_free_slot, timeout=seconds)
 
-    def _has_place(self) -> bool:
+    def _has_free_slot(self) -> bool:
         return len(self._running) + len(self._unwritten) + self.lost < self.places
 
     def start(self, claimed: Sequence[Claimed]) -> None:
@@ -183,7 +184,10 @@ class JobThreadPool:
 
     def _watch_deadlines(self) -> None:
         while not self._stopping.wait(WATCH_INTERVAL):
-            self._loops.check(time.monotonic())
+            try:
+                self._loops.check(time.monotonic())
+            except Exception:
+                log.exception("worker.loops_unwatched")
             for running in list(self._running.values()):
                 try:
                     self._check_deadline(running, time.monotonic())

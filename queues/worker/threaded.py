@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from types import FrameType
 from typing import Any
 
+import redis
 import structlog
 from django.conf import settings
 from rq.job import Job as RQJob
@@ -24,6 +27,8 @@ from quotas import events
 
 log = structlog.get_logger(__name__)
 
+LONGEST_PATIENCE = 4.0
+"""Seconds that an idle worker waits for a parcel: each wait is a command. Less than a client's timeout."""
 DEFAULT_PLACES = settings.CONCURRENCY
 
 
@@ -46,8 +51,28 @@ class ThreadedWorker(BaseJobWorker):
         """Jobs that no interrupt has ended."""
         return self._threads.lost + abandoned()
 
+    @property
+    def patience(self) -> float:
+        return min(1.0 + self.idle_waits, LONGEST_PATIENCE)
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        super().request_stop(signum, frame)
+        threading.Thread(target=self._end_wait, name="stop", daemon=True).start()
+
+    def _end_wait(self) -> None:
+        """End a wait for parcels as if its time were up, so that no parcel is lost that Redis has moved. Repeated, since
+        Redis may get the command that waits after this one."""
+        try:
+            while self.waits:
+                for found in self.connection.client_list():
+                    if found.get("name") == self.name and found.get("cmd") == "blmove":
+                        self.connection.client_unblock(int(found["id"]))
+                time.sleep(0.1)
+        except redis.RedisError as error:  # the wait ends by itself
+            log.warning("worker.wait_not_ended", error=type(error).__name__)
+
     def ready_for_more(self) -> bool:
-        return self._threads.wait_for_place(1.0)
+        return self._threads.wait_for_slot(1.0)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Claim a parcel's deliveries and start them in the threads; does not wait for them."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -18,6 +18,7 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
+from quotas.admin.account_state import STATES, StateFilter, headroom, named
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
 from quotas.admin.bulk import Refused, bulk_action
@@ -30,41 +31,6 @@ from quotas.models import Account
 from quotas.models.encrypted import validate_credential
 from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions, account_trial, credentials
-
-STATES = {
-    "available": "success",
-    "cooling down": "warning",
-    "breaker open": "danger",
-    "breaker half open": "info",
-    "disabled": "default",
-    "low priority waits": "info",
-    "pool paused": "warning",
-}
-NAMES = {
-    "available": "available",
-    "cooling_down": "cooling down",
-    "open": "breaker open",
-    "half_open": "breaker half open",
-    "disabled": "disabled",
-    "paused": "low priority waits",
-}
-AVAILABLE = Q(state__in=["available", "paused"], pool__paused_at=None)
-"""Takes calls, though perhaps not of low priority."""
-
-
-def named(state: str, *, paused: bool = False) -> str:
-    """An account's state in words. The engine's `paused` is either its pool's pause, or a quota that is nearly used up
-    and is reserved for higher priorities."""
-    return "pool paused" if state == "paused" and paused else NAMES.get(state, state)
-
-
-def headroom(learned: Mapping[str, Any]) -> str:
-    """What is left of the quotas that the provider reports for the account as a whole."""
-    return ", ".join(
-        f"{quota['remaining']:,} of {quota['limit']:,} {unit}"
-        for unit, quota in sorted(learned.items())
-        if isinstance(quota, dict) and isinstance(quota.get("remaining"), int) and isinstance(quota.get("limit"), int)
-    )
 
 
 class AccountForm(ReasonForm):
@@ -85,17 +51,6 @@ class AccountForm(ReasonForm):
 
     def clean_credential(self) -> Any:
         return self.cleaned_data["credential"] or self.instance.credential
-
-
-class StateFilter(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return list(NAMES.items())
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(state=self.value()) if self.value() else queryset
 
 
 def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger: bool = False) -> Any:

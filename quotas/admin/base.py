@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.admin.utils import flatten_fieldsets
-from django.db.models import JSONField, Model, Q, QuerySet
+from django.db.models import JSONField, Model, Q, QuerySet, URLField
 from django.http import Http404, HttpRequest
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget
@@ -127,6 +127,8 @@ class SluiceAdmin(DeletesWithReason):
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if isinstance(db_field, JSONField) and "widget" not in kwargs:
             kwargs["widget"] = UnfoldAdminTextareaWidget(attrs={"rows": 2})
+        if isinstance(db_field, URLField):
+            kwargs.setdefault("assume_scheme", "https")  # a credential may be sent there
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     # What is changed

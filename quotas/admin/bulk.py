@@ -54,7 +54,9 @@ class Refused(Exception):
 
 
 Act = Callable[[HttpRequest, Any, str], object]
+"""Takes a row and the reason."""
 Together = Callable[[HttpRequest, QuerySet[Any], str], None]
+"""Takes the rows and the reason."""
 
 
 def across(request: HttpRequest) -> bool:
@@ -82,12 +84,9 @@ def bulk_action(
     left_out: str = "",
     described: Callable[[Any], str] = str,
 ) -> Callable[..., HttpResponse | None]:
-    """An action for `ModelAdmin.actions`.
-
-    `act(request, row, reason)` does it to one row and raises `Refused` where it can't; `together(request, rows, reason)`
-    does it to all and says so itself. `only` are lookups of the rows that the action can be done to; `left_out` says
-    why the others are not included. `question` and `done` are sentences with `{count}` and `{noun}`.
-    """
+    """An action for `ModelAdmin.actions`. `act` does it to one row and raises `Refused` where it can't; `together` does
+    it to all and reports it. `only` are lookups of the rows that the action can be done to; `left_out` says why the
+    others are not included. `question` and `done` are sentences with `{count}` and `{noun}`."""
 
     def action(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
         chosen = rows
@@ -107,11 +106,9 @@ def bulk_action(
             "title": title,
             "submit": title,
             "danger": danger,
-            "question": _said(question, count, rows),
-            "rows": [described(row) for row in rows[:SHOWN]],
+            "question": _sentence(question, count, rows),
             "left_out": left_out.format(count=f"{others:,}") if others > 0 else "",
-            "count": count,
-            "more": max(0, count - SHOWN),
+            **_listed(rows, count, described),
             "form": form,
             "action": action.__name__,
             "newest": newest,
@@ -138,6 +135,11 @@ def _page(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
     }
 
 
+def _listed(rows: QuerySet[Any], count: int, described: Callable[[Any], str]) -> dict[str, Any]:
+    """The first of the rows, and how many there are."""
+    return {"rows": [described(row) for row in rows[:SHOWN]], "count": count, "more": max(0, count - SHOWN)}
+
+
 def _cut(request: HttpRequest, rows: QuerySet[Any], chosen: QuerySet[Any], form: BulkForm) -> tuple[Any, Any, Any, int]:
     """Rows, chosen rows and form, without rows that are newer than the question; and the highest primary key."""
     if not across(request):
@@ -153,7 +155,7 @@ def _newest(rows: QuerySet[Any]) -> int:
     return rows.order_by().aggregate(newest=Max("pk"))["newest"] or 0
 
 
-def _said(sentence: str, count: int, rows: QuerySet[Any]) -> str:
+def _sentence(sentence: str, count: int, rows: QuerySet[Any]) -> str:
     options = rows.model._meta
     noun = options.verbose_name if count == 1 else options.verbose_name_plural
     return sentence.format(count=f"{count:,}", noun=noun)
@@ -168,7 +170,7 @@ def _each(request: HttpRequest, rows: QuerySet[Any], reason: str, act: Act, done
         except Refused as why:
             refused.append(f"{row}: {why}")
     if count:
-        messages.success(request, _said(done, count, rows))
+        messages.success(request, _sentence(done, count, rows))
     if refused:
         more = f" And {len(refused) - 5:,} more." if len(refused) > 5 else ""
         messages.warning(request, f"Skipped: {'; '.join(refused[:5])}.{more}")

@@ -15,7 +15,7 @@ from quotas.admin.bulk import Refused, bulk_action
 from quotas.admin.reason import ReasonField
 from quotas.services import in_use
 
-MOST = 1000
+MAX_COUNTED = 1000
 """Rows that are counted at most."""
 
 
@@ -36,12 +36,12 @@ def _related(rows: Iterable[Model], on_delete: Any) -> Iterator[str]:
             continue
         model = relation.related_model
         others = model._base_manager.filter(**{f"{relation.field.name}__in": found}).order_by()
-        count = others[: MOST + 1].count()
+        count = others[: MAX_COUNTED + 1].count()
         if count:
             yield counted(count, model)
 
 
-def counted(count: int, model: type[Model], most: int = MOST) -> str:
+def counted(count: int, model: type[Model], most: int = MAX_COUNTED) -> str:
     """`1 queue`, `3 queues`, `1,000+ jobs`."""
     noun = model._meta.verbose_name if count == 1 else model._meta.verbose_name_plural
     return f"{most:,}+ {noun}" if count > most else f"{count:,} {noun}"

@@ -16,7 +16,7 @@ from django.utils.text import capfirst
 from quotas import clock
 from quotas.models import Policy
 from quotas.services import backtest
-from quotas.snapshot.policies import CompiledPolicy
+from quotas.snapshot.policies import OVERRIDE_COLUMNS, CompiledPolicy
 
 SPANS = {"1h": timedelta(hours=1), "6h": timedelta(hours=6), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
 NOUNS = {
@@ -65,7 +65,7 @@ def _answer(form: Any, span: str) -> dict[str, Any]:
     policy: Policy = form.instance
     if policy.pk is None:
         policy.pk = 0
-    overrides = [] if not policy.pk else list(policy.overrides.select_related("project"))
+    overrides = [] if not policy.pk else list(policy.overrides.values_list(*OVERRIDE_COLUMNS))
     end = clock.now()
     span = span if span in SPANS else "1h"
     compiled = CompiledPolicy.of(policy, overrides, settings.IPV6_PREFIX)

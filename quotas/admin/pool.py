@@ -92,7 +92,8 @@ class AccountInline(TabularInline):
     per_page = 25
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).select_related("pool")
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.select_related("pool")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -48,12 +48,12 @@ def reason_action(
         # The plain row: a list's own may be annotated or without some columns, and is not to be saved.
         row = model_admin.model._default_manager.get(pk=model_admin.row(request, object_id).pk)
         try:
-            said = None
+            message = None
             if verb is not None:
                 verb(row, actor=actor_of(request), reason=why(dialog))
             elif act is not None:
-                said = act(request, row, dialog)
-            text = said if isinstance(said, str) else done.format(row=row)
+                message = act(request, row, dialog)
+            text = message if isinstance(message, str) else done.format(row=row)
             if text:
                 messages.success(request, text)
         except Refused as error:

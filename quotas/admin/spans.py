@@ -14,8 +14,11 @@ def spell(seconds: float) -> str:
 
 
 def spell_span(span: timedelta) -> str:
-    """What went by or is left, roughly: `48 s`, `12 min`, `3 h`, `2 d`."""
-    seconds = max(0, round(span.total_seconds()))
+    """What went by or is left, roughly: `250 ms`, `48 s`, `12 min`, `3 h`, `2 d`."""
+    exact = max(0.0, span.total_seconds())
+    if 0 < exact < 0.9995:
+        return f"{max(1, round(exact * 1000))} ms"
+    seconds = round(exact)
     for size, unit in ((172_800, "d"), (7_200, "h"), (120, "min")):
         if seconds >= size:
             return f"{seconds // (size // 2)} {unit}"

@@ -15,6 +15,7 @@ class TierUserInline(TabularInline):
     verbose_name = "user"
     verbose_name_plural = "users, by your own IDs"
     per_page = 50
+    ordering = ["user"]
 
 
 @admin.register(Tier)

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from quotas.api.pools import ReasonBody, pool_named, steerable
 from quotas.api.presenters import accounts as shapes
 from quotas.api.presenters.accounts import account_detail, live, shown_account, states_of, visible_pools
-from quotas.engine.types import AccountState
+from quotas.engine.account_state import AccountState
 from quotas.models import Account
 from quotas.rest.caller import Caller
 from quotas.rest.openapi import described

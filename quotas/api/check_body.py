@@ -1,6 +1,6 @@
-"""The body of a limit check: `CheckBody` says what is right, and `question` reads it.
+"""The body of a limit check: `CheckBody` says what is valid, and `question` reads it.
 
-A body that is plainly right is read by a few lines here, at a tenth of the serializer's cost; all others go to the
+A body that needs no correction is read by a few lines here, at a tenth of the serializer's cost; all others go to the
 serializer, which alone decides and words the mistakes.
 """
 
@@ -33,7 +33,6 @@ from quotas.snapshot import addresses
 
 MAX_WAIT = 60.0
 MAX_ENDPOINT = 2048
-_PLAIN_LENGTHS = {"user": MAX_SUBJECT, "endpoint": MAX_ENDPOINT, "method": 16}
 
 
 class AddressField(StrictCharField):
@@ -145,7 +144,7 @@ def question(data: Any, own_project: str) -> Check:
 
     Raises DRF's `ValidationError` with the place of each mistake.
     """
-    if not _plainly_right(data):
+    if not _is_valid_as_sent(data):
         serializer = CheckBody(data=data)
         serializer.is_valid(raise_exception=True)
         data = serializer.validated_data
@@ -175,7 +174,7 @@ def questions(data: Any, own_project: str) -> list[Check]:
         len(data) == 1
         and type(checks) is list
         and 1 <= len(checks) <= 1000
-        and all(type(item) is dict and not item.get("max_wait") and _plainly_right(item) for item in checks)
+        and all(type(item) is dict and not item.get("max_wait") and _is_valid_as_sent(item) for item in checks)
     )
     if not right:
         serializer = CheckBatchBody(data=data)
@@ -202,16 +201,19 @@ def _check(data: dict[str, Any], own_project: str) -> Check:
     )
 
 
-def _plainly_right(data: dict[str, Any]) -> bool:
+def _is_valid_as_sent(data: dict[str, Any]) -> bool:
     """True only where `CheckBody` would find nothing wrong and change nothing but the form of `cost`."""
     for name, value in data.items():
-        is_right = _RIGHT.get(name)
-        if is_right is None or not is_right(value):
+        is_valid = _VALID.get(name)
+        if is_valid is None or not is_valid(value):
             return False
     return True
 
 
-def _text(most: int) -> Callable[[Any], bool]:
+def _text(name: str) -> Callable[[Any], bool]:
+    field = CheckBody._declared_fields[name]
+    assert isinstance(field, StrictCharField)
+    most = field.max_length or 0
     return lambda value: type(value) is str and 0 < len(value) <= most
 
 
@@ -248,10 +250,9 @@ def _is_flag(value: Any) -> bool:
     return type(value) is bool
 
 
-_RIGHT: dict[str, Callable[[Any], bool]] = {
-    **{name: _text(most) for name, most in _PLAIN_LENGTHS.items()},
+_VALID: dict[str, Callable[[Any], bool]] = {
+    **{name: _text(name) for name in ("project", "user", "endpoint", "method")},
     "cost": _is_cost,
-    "project": _text(63),
     "ip": _is_address,
     "dry_run": _is_flag,
     "bypass": _is_flag,

@@ -208,7 +208,7 @@ class BlockView(ApiView):
         unit, _, signed = lease.rpartition(".")
         reservation = verify(signed, self.caller)
         try:
-            settled = prepaid.give_back(reservation, {unit: body["spent"]}) if unit and reservation else None
+            settled = prepaid.refund_unspent(reservation, {unit: body["spent"]}) if unit and reservation else None
         except LimiterUnavailable as error:
             raise decisions.refusal(error) from None
         if settled is None:

@@ -39,6 +39,12 @@ class LimiterUnavailable(QuotaError):
     """The limiter's server can't be reached and the policy says to refuse then."""
 
     retry_after: float = 1.0
+    leases: tuple[str, ...] = ()
+    """Leases of accounts that may have been made though no answer came."""
+
+
+class NotAsked(LimiterUnavailable):
+    """The limiter's server was not called, since it does not answer; so nothing was charged."""
 
 
 class IdempotencyConflict(QuotaError):

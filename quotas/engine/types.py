@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from quotas.engine.learned import AccountQuota, LearnedQuota
+from quotas.engine.learned import LearnedQuota
 
 Mode = Literal["enforce", "shadow"]
-AccountStateName = Literal["available", "cooling_down", "open", "half_open", "disabled", "paused"]
 ALGORITHMS: tuple[str, ...] = (
     "sliding_window",
     "sliding_window_counter",
@@ -288,30 +287,3 @@ class Settled:
     """Why it moved, in words."""
     probe: bool = False
     """True when the call was a probe."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccountState:
-    """An account's live state in Redis."""
-
-    id: str
-    name: str
-    state: AccountStateName = "available"
-    until: float | None = None
-    """Seconds from now until the state ends; None where it has no end of its own."""
-    why: str = ""
-    health: float = 1.0
-    successes: int = 0
-    errors: Mapping[str, int] = field(default_factory=dict)
-    skips: Mapping[str, int] = field(default_factory=dict)
-    in_flight: int = 0
-    concurrency: int | None = None
-    models: Mapping[str, float] = field(default_factory=dict)
-    """Models that were refused: seconds until each may be requested again."""
-    learned: Mapping[str, AccountQuota] = field(default_factory=dict)
-    """By unit."""
-    latency: float | None = None
-    last_used: float | None = None
-    """Unix time by the server's clock."""
-    last_error: str = ""
-    last_error_at: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,8 @@ class CallEnded(Event):
     """A call through the gateway ended or was refused; nothing of its body, query and credentials is in it.
 
     Emitted on an event loop for each call: a subscriber must not block. `at` is Unix time; times are in
-    seconds; `status` is the answer's, None where its caller went away before one; `refusal` says why it was refused.
+    seconds; `status` is the answer's, None where its caller went away before one; `refusal` says why it was refused,
+    `waited_for` what delayed its admission, in order.
     """
 
     call: str
@@ -103,6 +104,7 @@ class CallEnded(Event):
     cost: Mapping[str, int]
     actual: Mapping[str, int]
     refusal: Mapping[str, Any] = field(default_factory=dict)
+    waited_for: Sequence[str] = ()
     trace: str = ""
     """The trace id of the caller's `traceparent`; empty where there is none."""
 

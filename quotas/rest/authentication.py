@@ -22,11 +22,11 @@ from quotas import events
 from quotas.models import ApiKey, Project
 from quotas.rest.caller import Caller
 
-FRESH = 1.0
+KEY_TTL = 1.0
 """Seconds for which a looked-up key is believed without reading SQL: a revoked one lives no longer."""
 STALE = 300.0
 """Seconds for which it is believed while SQL does not answer, so that limit checks keep working."""
-KEPT = 10_000
+MAX_KEYS = 10_000
 TOUCH = timedelta(minutes=1)
 """`last_used_at` is written no more often."""
 REFUSED = "The API key is missing, unknown, revoked or expired."
@@ -69,11 +69,11 @@ class KeyRing:
 
     def find(self, token: str, no_older: float | None = None) -> Caller | None:
         """The caller whose key `token` is, or None. SQL is read where what is known is older than `no_older` seconds;
-        where none are given, than `FRESH`."""
+        where none are given, than `KEY_TTL`."""
         parts = _parts(token)
         if parts is None:
             return None
-        known = self._lookup(parts[0], FRESH if no_older is None else no_older)
+        known = self._lookup(parts[0], KEY_TTL if no_older is None else no_older)
         caller = _holder(known, parts[1])
         if caller is not None:
             self._touch(caller.key_id, timezone.now())
@@ -121,7 +121,7 @@ class KeyRing:
             )
             self._known[prefix] = fresh
             self._known.move_to_end(prefix)
-            while len(self._known) > KEPT:
+            while len(self._known) > MAX_KEYS:
                 self._known.popitem(last=False)
             return fresh
 

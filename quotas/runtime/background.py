@@ -15,7 +15,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-PAUSE = 1.0
+FAILURE_PAUSE = 1.0
 """Seconds after a pass that failed."""
 DIED = 70
 """Exit status of a process that lost such a thread (EX_SOFTWARE, sysexits.h)."""
@@ -34,9 +34,9 @@ def _run(name: str, work: Callable[[], None], stop: threading.Event, vital: bool
             work()
         except Exception:
             log.exception("thread.fault", thread=name)
-            stop.wait(PAUSE)
+            stop.wait(FAILURE_PAUSE)
         except BaseException:
             log.critical("thread.died", thread=name, exc_info=True)
             if vital:
                 os._exit(DIED)
-            stop.wait(PAUSE)
+            stop.wait(FAILURE_PAUSE)

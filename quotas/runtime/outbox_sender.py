@@ -22,14 +22,14 @@ from quotas.runtime.outbox import Outbox, Row
 
 log = structlog.get_logger(__name__)
 
-PAUSE = 0.5
+POLL_INTERVAL = 0.5
 AT_ONCE = 16
 """Tries that run at once."""
 PER_RECEIVER = 2
 """Of them, to one receiver: further ones wait until it has answered."""
 SHARE = AT_ONCE // 2
 """Of them, for one tenant, and to slow receivers together."""
-SLOW = 3.0
+SLOW_TRY = 3.0
 """Seconds from which on a try counts as slow."""
 REMEMBERED = 500
 """Slow receivers that are remembered."""
@@ -80,12 +80,12 @@ class OutboxSender(Generic[Row]):
             except (DatabaseError, InterfaceError) as error:
                 events.emit(events.ServiceUnavailable(self._name, "reading its rows", type(error).__name__))
         if not begun:
-            self._stopping.wait(PAUSE)
+            self._stopping.wait(POLL_INTERVAL)
 
     def begin_some(self) -> int:
         """Begin as many as there is room for; how many that were. Waits for room, half a second at most."""
         with self._changed:
-            self._changed.wait_for(lambda: self._underway.total() < AT_ONCE, timeout=PAUSE)
+            self._changed.wait_for(lambda: self._underway.total() < AT_ONCE, timeout=POLL_INTERVAL)
             room = AT_ONCE - self._underway.total()
             receivers, tenants = self._full_receivers(), self._full_tenants()
         begun = 0
@@ -142,7 +142,7 @@ class OutboxSender(Generic[Row]):
             self._count(receiver, tenant, -1)
             if seconds is not None:
                 self._slow.pop(receiver, None)
-                if seconds >= SLOW:
+                if seconds >= SLOW_TRY:
                     self._slow[receiver] = None
                 if len(self._slow) > REMEMBERED:
                     self._slow.popitem(last=False)

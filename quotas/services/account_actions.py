@@ -9,8 +9,9 @@ from django.db import transaction
 
 from quotas import clock, events
 from quotas.audit import recorded
+from quotas.engine.account_state import AccountState
 from quotas.engine.errors import LimiterUnavailable
-from quotas.engine.types import AccountState, PoolSpec
+from quotas.engine.types import PoolSpec
 from quotas.models import Account, Pool
 from quotas.runtime.connection import accounts
 from quotas.services import health

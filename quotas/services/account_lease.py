@@ -158,9 +158,9 @@ def failure(error: BaseException, lease: Lease) -> CallOutcome:
     """What an exception of an HTTP client means: the answer in it, a timeout, a broken network, or nothing known."""
     if isinstance(error, CredentialUnreadable):
         return CallOutcome("unused")  # no call was made
-    said = responses.said_in(error)
-    if said is not None:
-        report = Report(said.status, said.headers, said.body)
+    reported = responses.reported_in(error)
+    if reported is not None:
+        report = Report(reported.status, reported.headers, reported.body)
         return service.outcome_of(report, lease._config, lease.account_id)
     word = responses.fault_of(error)
     return dialects.failed(word, type(error).__name__, latency=lease._took()) if word else CallOutcome("unknown")

@@ -25,9 +25,9 @@ PATHS = {
     "shopify": "/admin/api/2024-07/shop.json",
 }  # fmt: skip
 """For each dialect a request that costs nothing and needs the credential."""
-LONGEST = 10.0
+MAX_SECONDS = 10.0
 """Seconds that the call may take: a page waits for it."""
-READ = 1_000_000
+MAX_BODY = 1_000_000
 TOP_PRIORITY = 1
 
 _connections = urllib3.PoolManager(num_pools=4, maxsize=2, retries=False)
@@ -99,10 +99,10 @@ def _call(lease: Lease, path: str) -> Tested:
             raise NotTested("The path must begin with / and stay on the provider's host.")
         answer = _connections.request(
             "GET", url, headers=lease.auth_headers, redirect=False, preload_content=False,
-            timeout=min(lease.timeout, LONGEST),
+            timeout=min(lease.timeout, MAX_SECONDS),
         )  # fmt: skip
         with answer:
-            body = answer.read(READ)
+            body = answer.read(MAX_BODY)
     except (urllib3.exceptions.HTTPError, OSError) as error:
         outcome = lease.settle(error=responses.fault_of(error) or "network")
     except (NotTested, CredentialUnreadable, ValueError) as error:

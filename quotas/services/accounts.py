@@ -13,16 +13,20 @@ from django.db import DatabaseError
 
 from quotas import events
 from quotas.engine import dialects as headers
+from quotas.engine.account_state import AccountState
 from quotas.engine.accounts.view import Explanation
-from quotas.engine.types import AccountSpec, AccountState, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
+from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.ids import random_id
+from quotas.engine.limits.waiting import SERVER_PAUSE
+from quotas.engine.types import AccountSpec, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.connection import accounts
-from quotas.services import health, last_responses, outcomes, shared_credentials
+from quotas.services import health, last_responses, outcomes, shared_credentials, unanswered
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.upstream import backoff
 
-PAUSE = 0.005
+CLOCK_MARGIN = 0.005
 """Seconds added to the wait of a refused admission, since clocks are rounded."""
 
 log = structlog.get_logger(__name__)
@@ -46,8 +50,14 @@ class Report:
 
 
 def admit(request: AdmitRequest) -> Admission:
-    """Admit once, without waiting, and publish what the admission changed."""
-    admission = accounts().admit(request)
+    """Admit once, without waiting, and publish what the admission changed. Raises `LimiterUnavailable`: what may have
+    been charged then is returned later, except with a token, by which it can be repeated."""
+    try:
+        admission = accounts().admit(request)
+    except LimiterUnavailable as error:
+        if not request.token:
+            unanswered.return_leases(error)
+        raise
     with _without_sql():
         publish_admitted((admission,))
     return admission
@@ -84,17 +94,47 @@ def acquire(
     max_wait: float = 0.0,
     project: str | None = None,
 ) -> Admission:
-    """Reserve an account of the pool, waiting up to `max_wait` seconds for one.
+    """Reserve an account of the pool, waiting up to `max_wait` seconds for one, and for Redis where it does not answer.
 
     Raises `UnknownPool`, `LimiterUnavailable`.
     """
     deadline = time.monotonic() + max_wait
     while True:
-        admission = admit(request_for(name, cost, priority=priority, key=key, model=model, project=project))
+        request = request_for(name, cost, priority=priority, key=key, model=model, project=project)
+        admission = admit_within(request, deadline - time.monotonic())
         wait = next_try(admission, deadline - time.monotonic())
         if wait is None:
             return admission
         time.sleep(wait)
+
+
+def admit_within(request: AdmitRequest, seconds: float) -> Admission:
+    """Admit once, waiting up to `seconds` for Redis where it does not answer. Raises `LimiterUnavailable`."""
+    repeated = Repeated(request, seconds)
+    while True:
+        try:
+            return admit(repeated.request)
+        except LimiterUnavailable as error:
+            time.sleep(repeated.pause(error))
+
+
+class Repeated:
+    """An admission that is repeated while Redis does not answer, for up to `seconds`. Its token keeps it from being
+    charged twice where only an answer was lost."""
+
+    def __init__(self, request: AdmitRequest, seconds: float) -> None:
+        self.request = replace(request, token=random_id()) if seconds > 0 else request
+        self._deadline = time.monotonic() + seconds
+
+    def pause(self, error: LimiterUnavailable) -> float:
+        """Seconds to sleep before the next try. Raises the error where the time is up; what may have been charged is
+        returned then."""
+        left = self._deadline - time.monotonic()
+        if left > 0:
+            return min(left, SERVER_PAUSE)
+        if self.request.token:
+            unanswered.return_admission(self.request, error)
+        raise error
 
 
 def next_try(admission: Admission, left: float) -> float | None:
@@ -102,7 +142,7 @@ def next_try(admission: Admission, left: float) -> float | None:
     wait = admission.retry_after
     if admission.allowed or admission.impossible or admission.disabled or wait is None or wait > left:
         return None
-    return min(max(wait, 0.0) + PAUSE, max(left, 0.0), backoff.ASK_AGAIN)
+    return min(max(wait, 0.0) + CLOCK_MARGIN, max(left, 0.0), backoff.ASK_AGAIN)
 
 
 def settle(lease: str, report: Report) -> Settled | None:
@@ -147,13 +187,13 @@ def follow_up(ended: Sequence[tuple[Settled, CallOutcome]]) -> None:
             last_responses.note(settled.account_id, outcome)
 
 
-def nothing_follows(settled: Settled, outcome: CallOutcome, held: resolve.ConfigSnapshot) -> bool:
+def nothing_follows(settled: Settled, outcome: CallOutcome, config: resolve.ConfigSnapshot) -> bool:
     """Whether `follow_up` would do nothing: so it is with most calls, and an event loop needs no thread for them."""
     return settled.repeated or (
         outcome.category == "ok"
         and not settled.transition
         and not settled.concurrency
-        and not held.adaptive
+        and not config.adaptive
         and not last_responses.is_due(settled.account_id, outcome)
     )
 

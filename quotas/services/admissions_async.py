@@ -46,7 +46,7 @@ class AsyncAdmissions:
 
         return await self._checks.ask(over, lambda: pools.admit(request))
 
-    async def settle(self, lease: str, outcome: CallOutcome, life: float, held: ConfigSnapshot) -> None:
+    async def settle(self, lease: str, outcome: CallOutcome, life: float, config: ConfigSnapshot) -> None:
         """Report how a call went to its account; later, where Redis does not answer. Never raises."""
 
         async def over(pipeline: Pipeline) -> Settled | None:
@@ -65,13 +65,13 @@ class AsyncAdmissions:
         except LookupError:  # of another process, or settled already
             await self._in_thread(settle)
             return
-        if settled is not None and not pools.nothing_follows(settled, outcome, held):
+        if settled is not None and not pools.nothing_follows(settled, outcome, config):
             await self._in_thread(
                 lambda: deferred_settlement.settled(what, lambda: pools.follow_up([(settled, outcome)]))
             )
 
     async def close(
-        self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, held: ConfigSnapshot
+        self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, config: ConfigSnapshot
     ) -> None:
         """Replace what the caller was charged by what was used; later, where Redis does not answer. Never raises."""
         reservation, reserved = admission.reservation, admission.reserved
@@ -80,7 +80,7 @@ class AsyncAdmissions:
 
         async def over(pipeline: Pipeline) -> Settlement | None:
             engine = limiter().limiter
-            if reserved and not held.adaptive:  # its result is not used
+            if reserved and not config.adaptive:  # its result is not used
                 await pipeline.run(engine.settle_call(reservation, actual, reserved))
                 return None
             return await _one(pipeline, engine.settling(reservation, actual, reserved))
@@ -92,7 +92,7 @@ class AsyncAdmissions:
                 f"reservation {reservation[:6]}..", lambda: limits.settle_or_later(reservation, actual), str(error)
             )
             return
-        if held.adaptive and settled is not None and not settled.repeated:
+        if config.adaptive and settled is not None and not settled.repeated:
             await self._in_thread(lambda: outcomes.of_reservation(settled.limits, outcome))
 
 
@@ -100,10 +100,13 @@ async def _many(pipeline: Pipeline, rounds: Generator[list[Call], list[Any], T])
     try:
         calls = next(rounds)
         while True:
-            if len(calls) == 1:
-                replies = [await pipeline.run(calls[0])]
-            else:
-                replies = await asyncio.gather(*[pipeline.run(call) for call in calls])
+            try:
+                if len(calls) == 1:
+                    replies = [await pipeline.run(calls[0])]
+                else:
+                    replies = await asyncio.gather(*[pipeline.run(call) for call in calls])
+            except LimiterUnavailable as error:
+                rounds.throw(error)
             calls = rounds.send(replies)
     except StopIteration as end:
         found: T = end.value

@@ -16,7 +16,7 @@ from quotas import clock
 from quotas.errors import QuotaError
 from quotas.models import UsageRollup
 from quotas.services import traffic
-from quotas.services.rollups import KEPT, start_of
+from quotas.services.rollups import RETENTION, start_of
 from quotas.services.traffic import Recorded
 from quotas.services.usage import Selection
 from quotas.snapshot import resolve
@@ -67,8 +67,8 @@ def backtest(policy: CompiledPolicy, begin: datetime, end: datetime, visible_to:
     """
     source = _source(policy, visible_to)
     now = clock.now()
-    begin = max(begin, now - KEPT["day"])  # nothing older is kept
-    resolution = next(name for name, age in KEPT.items() if begin >= now - age)
+    begin = max(begin, now - RETENTION["day"])  # nothing older is kept
+    resolution = next(name for name, age in RETENTION.items() if begin >= now - age)
     begin = start_of(resolution, begin)
     length = LENGTHS[resolution]
     counts = policy.unit == "requests"

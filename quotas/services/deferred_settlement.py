@@ -21,8 +21,8 @@ from quotas import events
 from quotas.engine.limits.requests import RESERVATION_LIFE
 from quotas.errors import LimiterUnavailable
 
-EVERY = 1.0
-MOST = 10_000
+RETRY_INTERVAL = 1.0
+MAX_KEPT = 10_000
 """Settlements that are kept; beyond that the oldest is given up, and counts as it was reserved."""
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class Late:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[float, str, Settle]] = deque(maxlen=MOST)
+        self._waiting: deque[tuple[float, str, Settle]] = deque(maxlen=MAX_KEPT)
         self._pid = os.getpid()
         self._running = False
 
@@ -56,7 +56,7 @@ class Late:
 
     def _run(self) -> None:
         while True:
-            time.sleep(EVERY)
+            time.sleep(RETRY_INTERVAL)
             for _ in range(len(self._waiting)):
                 if not self._try_first():
                     break

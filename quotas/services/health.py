@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from quotas import clock, events
-from quotas.engine.types import AccountState, PoolSpec
+from quotas.engine.account_state import AccountState
+from quotas.engine.types import PoolSpec
 from quotas.models import Account
 from quotas.runtime.connection import accounts
 from quotas.services import rollups

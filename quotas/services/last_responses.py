@@ -19,12 +19,12 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.types import CallOutcome
 from quotas.runtime.connection import accounts
 
-LIFE = 7 * 86400
-EVERY = 5.0
+RESPONSE_TTL = 7 * 86400
+WRITE_INTERVAL = 5.0
 """Seconds between two successes that are written by one process."""
 AT_ONCE = 1.0
 """The same for failures."""
-MOST = 10_000
+MAX_ACCOUNTS = 10_000
 log = structlog.get_logger(__name__)
 
 
@@ -52,7 +52,7 @@ def note(account_id: str, outcome: CallOutcome) -> None:
     with _lock:
         if not is_due(account_id, outcome):
             return
-        if len(_written) >= MOST:
+        if len(_written) >= MAX_ACCOUNTS:
             _written.clear()
         _written[account_id] = now
     document = {
@@ -62,7 +62,7 @@ def note(account_id: str, outcome: CallOutcome) -> None:
         "headers": dict(outcome.rate_limit_fields),
     }
     try:
-        accounts().transport.command("SET", _key(account_id), json.dumps(document).encode(), "EX", str(LIFE))
+        accounts().transport.command("SET", _key(account_id), json.dumps(document).encode(), "EX", str(RESPONSE_TTL))
     except LimiterUnavailable as error:
         log.info("account.last_answer_lost", account=account_id, error=str(error))
 
@@ -71,7 +71,7 @@ def is_due(account_id: str, outcome: CallOutcome) -> bool:
     """Whether `note` would write it."""
     if not account_id or outcome.status is None:
         return False
-    pause = EVERY if outcome.category == "ok" else AT_ONCE
+    pause = WRITE_INTERVAL if outcome.category == "ok" else AT_ONCE
     return time.monotonic() - _written.get(account_id, float("-inf")) >= pause
 
 

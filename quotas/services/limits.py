@@ -9,11 +9,12 @@ from typing import Any
 
 from quotas import events
 from quotas.engine.costs import check_amounts
+from quotas.engine.ids import random_id
 from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
 from quotas.errors import LimiterUnavailable, NetworkDenied, UnknownProject, UnknownUnit
 from quotas.runtime.connection import limiter, waiting_checks
-from quotas.services import deferred_settlement, units
+from quotas.services import deferred_settlement, unanswered, units
 from quotas.snapshot import resolve
 from quotas.snapshot.patterns import Endpoint
 
@@ -90,9 +91,7 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
         _record_bypass(question, limits, actor)
     began = time.perf_counter()
     if question.max_wait and not question.dry_run and not question.bypass:
-        decision = waiting_checks().check(
-            question.limits, max_wait=question.max_wait, token=token.key, token_body=token.body, reserve=reserve
-        )
+        decision = _check_waiting(question, token, reserve)
     else:
         decision = limiter().check(
             limits,
@@ -104,6 +103,18 @@ def check(question: Check, *, actor: str, token: Token = Token(), reserve: bool 
         )
     emit_decision(question, decision, time.perf_counter() - began)
     return decision
+
+
+def _check_waiting(question: Check, token: Token, reserve: bool | None) -> Decision:
+    key = token.key or random_id()
+    try:
+        return waiting_checks().check(
+            question.limits, max_wait=question.max_wait, token=key, token_body=token.body, reserve=reserve
+        )
+    except LimiterUnavailable as error:
+        if not token.key:  # with a token of its own the caller may ask again
+            unanswered.return_check(question.limits, key, error)
+        raise
 
 
 def emit_decision(question: Check, decision: Decision, seconds: float) -> None:

@@ -6,10 +6,11 @@ import asyncio
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.errors import LimiterUnavailable, NotAsked
+from quotas.engine.ids import random_id
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.requests import CheckRequest, wants_reservation
 from quotas.engine.limits.waiting_async import AsyncWaitingChecks
@@ -19,7 +20,7 @@ from quotas.engine.redis.scripts import Call
 from quotas.engine.types import Decision, Limit
 from quotas.runtime.connection import limiter
 from quotas.runtime.threads import in_thread
-from quotas.services import limits
+from quotas.services import limits, unanswered
 from quotas.services.limits import Check, Token
 from quotas.snapshot import resolve
 from quotas.snapshot.config import configuration
@@ -64,10 +65,8 @@ class AsyncChecks:
         applying = question.limits(snapshot)
         if question.max_wait and not question.dry_run:
             asking = _Asking(self, question, applying, token)
-            decision = await unless_gone(
-                self._connected(limiter()).check(asking, max_wait=question.max_wait), gone, asking
-            )
-            decision = asking.answer(decision)
+            waiting = self.waiting_checks().check(asking, max_wait=question.max_wait)
+            decision = asking.answer(await unless_gone(waiting, gone, asking))
         else:
             decision = await self.decide(
                 CheckRequest(applying, question.dry_run, False, token.key, token.body), self._in_thread
@@ -94,17 +93,25 @@ class AsyncChecks:
         return decision
 
     async def ask(self, over: Callable[[Pipeline], Awaitable[T]], instead: Callable[[], T]) -> T:
-        """Call `over` with the loop's connection or, where that can't be, `instead` in a thread. Raises what both raise."""
+        """Call `over` with the loop's connection or, where that can't be, `instead` in a thread. Raises what both raise,
+        and `NotAsked`, at once, while the server does not answer."""
         limiter_now = limiter()
         self._connected(limiter_now)
-        if not self.threads_only and not limiter_now.breaker.is_open:
-            assert self._pipeline is not None
-            try:
-                return await over(self._pipeline)
-            except PlainSocketNeeded:
-                self.threads_only = True
-        found: T = await self._in_thread(instead)
-        return found
+        breaker = limiter_now.breaker
+        if breaker.is_open and not (breaker.is_probe_due and await self._in_thread(breaker.allows)):
+            raise NotAsked
+        try:
+            if not self.threads_only:
+                assert self._pipeline is not None
+                try:
+                    return await over(self._pipeline)
+                except PlainSocketNeeded:
+                    self.threads_only = True
+            found: T = await self._in_thread(instead)
+            return found
+        except LimiterUnavailable as error:
+            breaker.failed(str(error))
+            raise
 
     async def configuration(self) -> resolve.ConfigSnapshot:
         """The configuration in force, without a thread where this process's copy is recent."""
@@ -191,17 +198,22 @@ class _Asking:
     limits: Sequence[Limit]
     token: Token
     reserve: bool | None = None
+    own: str = field(default_factory=random_id)
+    """The token of its questions, where the caller has given none."""
 
     async def check(self, *, dry_run: bool) -> Decision:
         self.limits = self.question.limits(await self.checks.configuration())
         reserve = self.reserve if self.token.key or dry_run else True
-        token = Token() if dry_run else self.token
-        request = CheckRequest(self.limits, dry_run, False, token.key, token.body, reserve)
+        request = CheckRequest(self.limits, dry_run, False, self.token.key or self.own, self.token.body, reserve)
         return await self.checks.decide(request, self.checks._waiting)
 
     async def refund(self, decision: Decision) -> None:
         if not self.token.key:
             await self.checks.refund(decision)
+
+    def lost(self, error: LimiterUnavailable) -> None:
+        if not self.token.key:
+            unanswered.return_check(self.question.limits, self.own, error)
 
     def answer(self, decision: Decision) -> Decision:
         """The decision with its reservation only where its caller has to settle it."""
@@ -244,8 +256,7 @@ async def check_waiting(question: Check, *, reserve: bool | None = None) -> Deci
     began = time.perf_counter()
     applying = await in_thread(question.limits)
     asking = _Asking(checks, question, applying, Token(), reserve)
-    decision = await checks._connected(limiter()).check(asking, max_wait=question.max_wait)
-    decision = asking.answer(decision)
+    decision = asking.answer(await checks.waiting_checks().check(asking, max_wait=question.max_wait))
     limits.emit_decision(question, decision, time.perf_counter() - began)
     return decision
 

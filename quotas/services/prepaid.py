@@ -47,12 +47,12 @@ def take(question: Check, unit: str, units: int, ttl: float) -> Block:
         return Block(0, 0.0, decision)
     # A shadow policy shortens nothing: it may not even have been charged.
     limiting = [state for state in decision.limits if state.remaining is not None and state.mode != "shadow"]
-    lives = [engine.good_for(state, state.algorithm) for state in limiting]
+    lives = [engine.validity(state, state.algorithm) for state in limiting]
     name = decision.reservation or UNLIMITED + secrets.token_urlsafe(15)
     return Block(got, max(min([ttl, *lives]), 0.0), decision, name)
 
 
-def give_back(lease: str, unit_spent: dict[str, int]) -> Settlement | None:
+def refund_unspent(lease: str, unit_spent: dict[str, int]) -> Settlement | None:
     """Refund what was not spent, to the window that it came from; None: unknown or expired."""
     if lease.startswith(UNLIMITED):
         return Settlement(lease, unit_spent, {})
@@ -70,6 +70,6 @@ class PolicyLease(engine.PrepaidLease):
         settle_or_later(reservation, spent)
 
     def _renew(self, units: int) -> Decision:
-        self._give_back()
+        self._refund_unspent()
         self._limits = limits_of(self._question, self._unit)
         return super()._renew(units)

@@ -24,7 +24,7 @@ from quotas.snapshot.policies import CompiledPolicy
 
 SUBJECTS = 2000
 """Recent subjects of a policy that are sampled, beside those that were noted as touched."""
-KEPT = {"minute": timedelta(days=2), "hour": timedelta(days=60), "day": timedelta(days=730)}
+RETENTION = {"minute": timedelta(days=2), "hour": timedelta(days=60), "day": timedelta(days=730)}
 SPANS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 Bucket = tuple[int, str, datetime, str, str]
 """(policy, resolution, start, project, key)."""
@@ -42,7 +42,7 @@ class Sampler:
     def sample(self, now: datetime | None = None) -> int:
         """Read all counters once. Returns how many rows were written. Raises `LimiterUnavailable`."""
         now = now or clock.now()
-        starts = {resolution: start_of(resolution, now) for resolution in KEPT}
+        starts = {resolution: start_of(resolution, now) for resolution in RETENTION}
         self._highest = {bucket: used for bucket, used in self._highest.items() if bucket[2] == starts[bucket[1]]}
         rows: list[UsageRollup] = []
         noted = _noted(active_subjects.counter.drain())
@@ -82,7 +82,7 @@ class Sampler:
         if self._pruned == hour:
             return
         self._pruned = hour
-        for resolution, age in KEPT.items():
+        for resolution, age in RETENTION.items():
             UsageRollup.objects.filter(resolution=resolution, start__lt=now - age).delete()
 
 

@@ -29,7 +29,7 @@ from quotas.snapshot.addresses import NetworkList
 from quotas.snapshot.cache import SnapshotCache
 from quotas.snapshot.index import PolicyIndex
 from quotas.snapshot.patterns import Pattern, compile_pattern
-from quotas.snapshot.policies import CompiledPolicy
+from quotas.snapshot.policies import OVERRIDE_COLUMNS, CompiledPolicy, OverrideRow
 from quotas.snapshot.pools import PoolConfig, read_pools
 
 
@@ -72,9 +72,9 @@ def read() -> ConfigSnapshot:
     """A new snapshot from SQL. The version is read first: what changes meanwhile makes this one old."""
     version, moved = ConfigVersion.numbers()
     limits = _moved_limits()
-    overrides: dict[int, list[Override]] = defaultdict(list)
-    for row in Override.objects.select_related("project"):
-        overrides[row.policy_id].append(row)
+    overrides: dict[int, list[OverrideRow]] = defaultdict(list)
+    for policy_id, *row in Override.objects.values_list("policy_id", *OVERRIDE_COLUMNS):
+        overrides[policy_id].append(tuple(row))
     spaces = dict(Project.objects.values_list("slug", "space"))
     compiled = [
         CompiledPolicy.of(policy, overrides[policy.pk], settings.IPV6_PREFIX, limits, spaces)

@@ -20,7 +20,7 @@ LOOK_EVERY = 0.5
 """Seconds between two looks."""
 PROMISE = 0.9
 """Seconds after which a copy is not used unchecked. One second is promised; the rest is for the request's travel."""
-PATIENCE = 2.0
+MAX_WAIT = 2.0
 """Seconds to wait for a look of another thread. One that takes longer waits for a database that does not answer."""
 
 
@@ -62,7 +62,7 @@ class Freshness:
         if age < PROMISE or self.hung:
             if self._lock.acquire(blocking=False):
                 self._renew_if(LOOK_EVERY)
-        elif self._lock.acquire(timeout=PATIENCE):
+        elif self._lock.acquire(timeout=MAX_WAIT):
             self._renew_if(PROMISE)
         else:
             self.hung = True

@@ -28,7 +28,7 @@ class Bucket:
     queue: dict[str, list[CompiledPolicy]] = field(default_factory=dict)
     """By the queue's name; empty for each queue."""
     exact: dict[str, list[CompiledPolicy]] = field(default_factory=dict)
-    wild: list[CompiledPolicy] = field(default_factory=list)
+    wild: WildPolicies = field(default_factory=lambda: WildPolicies())
     _matched: dict[tuple[str | None, tuple[str, ...]], list[CompiledPolicy]] = field(default_factory=dict)
 
     def add(self, policy: CompiledPolicy) -> None:
@@ -48,7 +48,7 @@ class Bucket:
                 if policy.pattern.exact:
                     self.exact.setdefault(policy.pattern.prefix, []).append(policy)
                 else:
-                    self.wild.append(policy)
+                    self.wild.add(policy)
             case _:
                 self.everyone.append(policy)
 
@@ -59,7 +59,8 @@ class Bucket:
         known = (method, endpoint.readings)
         found = self._matched.get(known)
         if found is None:
-            candidates = [*(policy for path in endpoint.readings for policy in self.exact.get(path, ())), *self.wild]
+            exact = (policy for path in endpoint.readings for policy in self.exact.get(path, ()))
+            candidates = [*exact, *self.wild.candidates(endpoint)]
             found = [policy for policy in candidates if policy.pattern and endpoint.matched_by(policy.pattern, method)]
             if len(self._matched) >= REMEMBERED:
                 self._matched.clear()
@@ -69,6 +70,37 @@ class Bucket:
     def queues(self, name: str) -> Iterator[CompiledPolicy]:
         yield from self.queue.get("", ())
         yield from self.queue.get(name, ())
+
+
+class WildPolicies:
+    """Policies of patterns with a `*`, by what stands before it. A path looks up its own beginnings, of each length that
+    any of the patterns has, so that the time does not grow with the number of patterns."""
+
+    def __init__(self) -> None:
+        self._by_prefix: dict[str, list[tuple[int, CompiledPolicy]]] = {}
+        self._lengths: list[int] = []
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def add(self, policy: CompiledPolicy) -> None:
+        assert policy.pattern is not None
+        prefix = policy.pattern.prefix
+        self._by_prefix.setdefault(prefix, []).append((self._count, policy))
+        self._count += 1
+        if len(prefix) not in self._lengths:
+            self._lengths = sorted([*self._lengths, len(prefix)])
+
+    def candidates(self, endpoint: Endpoint) -> list[CompiledPolicy]:
+        """Those with which a reading of the path begins, each once, in the order in which they were added."""
+        found: dict[int, CompiledPolicy] = {}
+        for path in endpoint.readings:
+            for length in self._lengths:
+                if length > len(path):
+                    break
+                found.update(self._by_prefix.get(path[:length], ()))
+        return [found[position] for position in sorted(found)]
 
 
 class PolicyIndex:

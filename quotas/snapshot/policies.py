@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,17 @@ from quotas.snapshot.adaptive_rule import AdaptiveRule
 from quotas.snapshot.patterns import Endpoint, Pattern, compile_pattern
 
 if TYPE_CHECKING:
-    from quotas.models import Override, Policy
+    from quotas.models import Policy
 
 PARTITIONED = frozenset({"user", "project", "endpoint", "custom"})
 """Scopes whose counters are kept apart by project; a queue is shared by those who use it."""
 
 NOTHING_MOVED: Mapping[int, tuple[int, int]] = {}
+
+
+OVERRIDE_COLUMNS = ("project__slug", "key", "limit", "until")
+"""Of `Override`, for `CompiledPolicy.of`. There may be a hundred thousand, of which each reload makes values only."""
+OverrideRow = tuple[str | None, str, int | None, datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class CompiledPolicy:
     def of(
         cls,
         policy: Policy,
-        overrides: list[Override],
+        overrides: Iterable[OverrideRow],
         ipv6_prefix: int,
         moved: Mapping[int, tuple[int, int]] = NOTHING_MOVED,
         spaces: Mapping[str, str] | None = None,
@@ -218,13 +224,15 @@ def _exemptions(
     return frozenset(exempt), tuple(networks)
 
 
-def _overrides(policy: Policy, rows: list[Override], ipv6_prefix: int) -> dict[tuple[str, str], CompiledOverride]:
+def _overrides(
+    policy: Policy, rows: Iterable[OverrideRow], ipv6_prefix: int
+) -> dict[tuple[str, str], CompiledOverride]:
     """By project and subject."""
     return {
-        (row.project.slug if row.project else "", _subject(policy.scope, row.key, ipv6_prefix)): CompiledOverride(
-            row.limit, row.until.timestamp() if row.until else None
+        (slug or "", _subject(policy.scope, key, ipv6_prefix)): CompiledOverride(
+            limit, until.timestamp() if until else None
         )
-        for row in rows
+        for slug, key, limit, until in rows
     }
 
 

@@ -87,7 +87,7 @@ class CallRetry:
     max_wait: float
     on_status: Callable[[CallStatus], object] | None
     made: int = 0
-    troubled: bool = False
+    has_waited: bool = False
     reported_until: float = float("-inf")
     started: float = field(default_factory=time.monotonic)
     refused_by: str = ""
@@ -105,7 +105,7 @@ class CallRetry:
         if wait is None or wait > self.left():
             self._report("given_up", category="rate_limited")
             raise NoAccountAvailable(wait, admission.reasons, self.pool)
-        self.troubled = True
+        self.has_waited = True
         until = time.monotonic() + wait
         if (
             until > self.reported_until + REPORT_AGAIN
@@ -122,7 +122,7 @@ class CallRetry:
         account = lease.account
         self.made += 1
         if outcome.category == "ok":
-            if self.troubled:
+            if self.has_waited:
                 self._report("recovered", account=account)
             return None
         elsewhere = Category.of(outcome.category).is_limit
@@ -137,7 +137,7 @@ class CallRetry:
         elif wait > self.left():
             self._report("given_up", category=outcome.category, account=account)
             return None
-        self.troubled = True
+        self.has_waited = True
         self._report("retry", wait=wait, category=outcome.category, account=account, attempt=self.made + 1)
         return wait
 

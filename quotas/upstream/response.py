@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from quotas.upstream.sdk_errors import Said, said_by
+from quotas.upstream.sdk_errors import ReportedError, reported_by
 
 _WORDS = {
     # No connection was made, or it broke.
@@ -109,18 +109,18 @@ def answer_in(error: BaseException) -> object | None:
     return None
 
 
-def said_in(error: BaseException) -> Said | None:
+def reported_in(error: BaseException) -> ReportedError | None:
     """Status, header fields and body that an exception is about: of the response in it, or from a provider's library
     them in its own members (the error event of a stream that began with a 200, Telegram's `RetryAfter`)."""
     response = answer_in(error)
-    said = said_by(error)
+    reported = reported_by(error)
     if response is None:
-        return said
+        return reported
     body: object = body_of(response)
     status = status_of(response) or 0
-    if body is None and said is not None:
-        body = said.body
-    return Said(status, headers_of(response), body)
+    if body is None and reported is not None:
+        body = reported.body
+    return ReportedError(status, headers_of(response), body)
 
 
 def fault_of(error: BaseException, depth: int = 0) -> str:

@@ -19,7 +19,7 @@ _TELEGRAM_STATUSES = {
 }  # fmt: skip
 
 
-class Said(NamedTuple):
+class ReportedError(NamedTuple):
     """Status, header fields and body of an answer."""
 
     status: int
@@ -27,35 +27,35 @@ class Said(NamedTuple):
     body: object
 
 
-def said_by(error: BaseException) -> Said | None:
+def reported_by(error: BaseException) -> ReportedError | None:
     """The answer that an exception stands for; None where it is no such exception. Never raises."""
     try:
-        return _said_by(error)
+        return _reported_by(error)
     except Exception:  # noqa: BLE001 - a library's property may raise: then nothing is known
         return None
 
 
-def _said_by(error: Any) -> Said | None:
+def _reported_by(error: Any) -> ReportedError | None:
     library = type(error).__module__.partition(".")[0]
     if library in _TELEGRAM:
         return _telegram(error)
     if library == "discord" and hasattr(error, "retry_after"):
-        return Said(429, {}, {"retry_after": _seconds(error.retry_after), "message": str(error)})
+        return ReportedError(429, {}, {"retry_after": _seconds(error.retry_after), "message": str(error)})
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):
-        return _botocore(response) if "ResponseMetadata" in response else Said(200, {}, dict(response))
+        return _botocore(response) if "ResponseMetadata" in response else ReportedError(200, {}, dict(response))
     body = getattr(error, "body", None)
     if library in ("openai", "anthropic") and isinstance(body, Mapping):  # an error event of a stream
-        return Said(200, {}, dict(body) if isinstance(body.get("error"), Mapping) else {"error": dict(body)})
+        return ReportedError(200, {}, dict(body) if isinstance(body.get("error"), Mapping) else {"error": dict(body)})
     if library == "google":
         return _google(error)
     return None
 
 
-def _telegram(error: Any) -> Said | None:
+def _telegram(error: Any) -> ReportedError | None:
     result = getattr(error, "result_json", None)
     if isinstance(result, Mapping) and isinstance(getattr(error, "error_code", None), int):
-        return Said(error.error_code, {}, dict(result))
+        return ReportedError(error.error_code, {}, dict(result))
     names = [kind.__name__ for kind in type(error).__mro__]
     status = next((_TELEGRAM_STATUSES[name] for name in names if name in _TELEGRAM_STATUSES), None)
     if status is None:
@@ -64,18 +64,20 @@ def _telegram(error: Any) -> Said | None:
     wait = _seconds(getattr(error, "retry_after", None))
     if wait is not None:
         body["parameters"] = {"retry_after": wait}
-    return Said(status, {}, body)
+    return ReportedError(status, {}, body)
 
 
-def _botocore(response: Mapping[str, Any]) -> Said | None:
+def _botocore(response: Mapping[str, Any]) -> ReportedError | None:
     metadata, error = response["ResponseMetadata"], response.get("Error") or {}
     status = metadata.get("HTTPStatusCode")
     if not isinstance(status, int):
         return None
-    return Said(status, metadata.get("HTTPHeaders"), {"code": error.get("Code"), "message": error.get("Message")})
+    return ReportedError(
+        status, metadata.get("HTTPHeaders"), {"code": error.get("Code"), "message": error.get("Message")}
+    )
 
 
-def _google(error: Any) -> Said | None:
+def _google(error: Any) -> ReportedError | None:
     """`google.api_core` (gRPC too) and `google.genai`, which has the error's JSON in `details`."""
     code, details = getattr(error, "code", None), getattr(error, "details", None)
     if not isinstance(code, int) or not 400 <= code <= 599:
@@ -83,11 +85,11 @@ def _google(error: Any) -> Said | None:
     if isinstance(details, Mapping | list) and (isinstance(details, Mapping) or not details or _is_json(details[0])):
         holds_error = isinstance(details, Mapping) and "error" in details
         inner = {"code": int(code), "message": str(getattr(error, "message", "")), "details": details}
-        return Said(int(code), {}, dict(details) if holds_error else {"error": inner})
+        return ReportedError(int(code), {}, dict(details) if holds_error else {"error": inner})
     delays = [getattr(getattr(detail, "retry_delay", None), "seconds", None) for detail in details or ()]
     retry = [{"retryDelay": {"seconds": delay}} for delay in delays if isinstance(delay, int)]
     inner = {"code": int(code), "message": str(getattr(error, "message", "")), "details": retry}
-    return Said(int(code), {}, {"error": inner})
+    return ReportedError(int(code), {}, {"error": inner})
 
 
 def _is_json(value: object) -> bool:

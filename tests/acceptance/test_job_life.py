@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -64,6 +65,23 @@ def test_a_known_limit_costs_no_attempt_and_many_workers_keep_it(shared: Deploym
     assert all(len(job["attempts"]) == 1 for job in jobs)
     for one, following in zip(jobs, jobs[1:], strict=False):
         assert one["finished_at"] <= following["started_at"], "one at a time, on any worker"
+
+
+# Stopping
+
+
+def test_a_worker_that_waits_for_jobs_stops_by_a_signal(shared: Deployment) -> None:
+    """It sends CLIENT UNBLOCK, which loses no parcel that Redis has moved."""
+    with worker_fleet(shared.instance) as workers, shared.instance.redis() as redis:
+        name = workers.start("io")
+        wait_until(lambda: {"name": name, "cmd": "blmove"}.items() <= _client(redis, name).items(), 60)
+        workers.signal(name, signal.SIGTERM)
+        assert workers.processes[name].wait(30) == 0
+        assert redis.info("commandstats")["cmdstat_client|unblock"]["calls"] >= 1
+
+
+def _client(redis: Any, name: str) -> dict[str, Any]:
+    return next((found for found in redis.client_list() if found["name"] == name), {})
 
 
 # Retries

@@ -12,6 +12,9 @@ from hashlib import sha256
 
 CHUNK = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 6}}}\n\n'
+ODD_EVENTS = 'data:{"choices":[{"index":0,"delta":{"content":"北京 🙂 é"}}]}\r\n\r\n'.encode() * 3
+"""No space after the colon, lines that end in CRLF, characters of several bytes."""
+ODD_USAGE = b'data:{"choices":[],"usage":{"total_tokens":21}}\r\n\r\n'
 
 
 @dataclass
@@ -129,6 +132,15 @@ def _special(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | No
     if b"/zero" in path:
         zero = b'data: {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}\n\n'
         return stream + _chunk(CHUNK) + _chunk(zero)
+    if b"/bytewise" in path:  # each byte in a chunk of its own: borders inside of characters, and of line ends
+        return (
+            stream
+            + b"".join(_chunk(bytes([byte])) for byte in ODD_EVENTS + ODD_USAGE + b"data:[DONE]\r\n\r\n")
+            + b"0\r\n\r\n"
+        )
+    if b"/overloaded" in path:
+        error = b'{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}'
+        return stream + _chunk(b"event: error\ndata: " + error + b"\n\n") + b"0\r\n\r\n"
     if b"/responses" in path:
         done = b'{"type": "response.completed", "response": {"id": "r", "usage": {"input_tokens": 5, "output_tokens": 8, "total_tokens": 13}}}'
         created = b'event: response.created\ndata: {"type": "response.created", "response": {"usage": null}}\n\n'

@@ -1,7 +1,8 @@
 """The files of `queues` that one job passes through, from `POST /api/v1/jobs` to its end: `python -m tests.tools.walk`.
 
 It runs on real parts: the REST view, SQL, Redis, the dispatcher, a worker's threads. A file counts if, for the job, another
-file calls a function in it. What also happens without any job is measured first and left out.
+file calls a function in it. What also happens without any job is measured first and left out. A call back into a file that
+waits for it leads to no other file.
 """
 
 from __future__ import annotations
@@ -54,8 +55,19 @@ class Tracer:
         while back is not None and not back.f_code.co_filename.startswith(self._app):
             back = back.f_back
         caller = back.f_code.co_filename if back is not None else ""
-        if caller != code.co_filename:
-            self.steps.setdefault((_short(caller), _short(code.co_filename), code.co_qualname))
+        if caller == code.co_filename or _calls_back(back, code.co_filename):
+            return
+        self.steps.setdefault((_short(caller), _short(code.co_filename), code.co_qualname))
+
+
+def _calls_back(frame: FrameType | None, file: str) -> bool:
+    """Whether `frame` was called from `file`, directly or not: it calls what it was given there, and leads to no other
+    file."""
+    while frame is not None:
+        if frame.f_code.co_filename == file:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _short(file: str) -> str:

@@ -48,6 +48,7 @@ DIALECT_IN_CODE = re.compile(
         |lends?|lent|lending|borrow\w*
         |looks?[ _]after|looking[ _]after|let(?:s|ting)?[ _]go|held[ _]against|stand(?:s|ing)?[ _]in[ _]line
         |couriers?|bookkeep\w*|mourn\w*|buried|bury\w*|breathe\w*
+        |waved?[ _]through|crew(?:[ _]\w+)?|put[ _]back|places?[ _]free|(?:wait[ _]for|has)[ _]place|hopeless|plainly|spoken
     )(?:\b|_)""",
     re.IGNORECASE | re.VERBOSE,
 )

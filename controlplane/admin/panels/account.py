@@ -13,9 +13,9 @@ from controlplane.admin import charts
 from controlplane.admin.periods import Period
 from controlplane.models import AccountSample
 from controlplane.observability.account_history import badness
-from quotas.admin.account import named
+from quotas.admin.account_state import named
+from quotas.engine.account_state import AccountState
 from quotas.engine.learned import AccountQuota
-from quotas.engine.types import AccountState
 from quotas.models import Account
 from quotas.runtime.connection import accounts
 from quotas.services import last_responses

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from quotas.admin.account import named
+from quotas.admin.account_state import named
 from quotas.models import Account, Pool
 
 SHOWN = 40

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from controlplane.admin import charts
-from controlplane.admin.panels import queue_history
+from controlplane.admin.panels import ended_jobs, queue_history
 from controlplane.admin.periods import Period
 from controlplane.observability.durations import percentile
 
@@ -20,7 +20,7 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
     runs = [percentile(step.runs, 0.95) for step in found]
     top = max([value for value in (*waits, *runs) if value is not None], default=0.0)
     return {
-        **queue_history.summary(found),
+        **queue_history.summary(found, ended_jobs.by_step(period, projects, timezone.now())),
         "waits": charts.line(waits, top, height=HEIGHT),
         "runs": charts.line(runs, top, height=HEIGHT),
         "top": top,

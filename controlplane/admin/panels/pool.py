@@ -13,7 +13,7 @@ from django.utils import timezone
 from controlplane.admin import charts
 from controlplane.admin.periods import Period
 from controlplane.models import AccountSample
-from quotas.admin.account import headroom, named
+from quotas.admin.account_state import headroom, named
 from quotas.models import Account, Pool
 from quotas.runtime.connection import accounts
 from quotas.snapshot import resolve

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -75,11 +75,12 @@ def depths_by_queue(period: Period, projects: list[int] | None) -> dict[int, lis
     return found
 
 
-def summary(found: list[Step]) -> dict[str, Any]:
-    """Percentiles of waits and runs, and the share of ended jobs that completed, over all steps."""
+def summary(found: list[Step], ended: Iterable[Mapping[str, int]] | None = None) -> dict[str, Any]:
+    """Percentiles of waits and runs, and the share of ended jobs that completed, over all steps. `ended`: the counts
+    of ended jobs by step, where they are not those of the samples."""
     waits, runs = added(step.waits for step in found), added(step.runs for step in found)
-    completed = sum(step.counts["completed"] for step in found)
-    dead = sum(step.counts["dead"] for step in found)
+    counts = [step.counts for step in found] if ended is None else list(ended)
+    completed, dead = (sum(each.get(kind, 0) for each in counts) for kind in ("completed", "dead"))
     return {
         "wait": (percentile(waits, 0.5), percentile(waits, 0.95)),
         "run": (percentile(runs, 0.5), percentile(runs, 0.95)),

@@ -12,7 +12,7 @@ from queues import liveness
 from queues.models import DeadLetter, Job, Leadership
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
 from quotas import clock
-from quotas.admin.account import AVAILABLE
+from quotas.admin.account_state import AVAILABLE
 from quotas.models import Account
 
 MOST = 10_000

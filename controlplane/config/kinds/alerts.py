@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+from controlplane import environment
 from controlplane.alerts import channels, conditions
 from controlplane.alerts.kinds import KINDS
 from controlplane.config import readers
@@ -102,7 +102,7 @@ def _given(item: Item) -> str | None:
     """The address from the file or the environment; None: the stored one stays."""
     if item["to"] is not None:
         return str(item["to"])
-    return os.environ.get(item["to_env"]) or None if item["to_env"] else None
+    return environment.secret(item["to_env"])
 
 
 def _is_stored(name: str, address: str) -> bool:

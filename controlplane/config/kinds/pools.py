@@ -1,25 +1,19 @@
-"""Section `pools`, with the accounts, whose credentials come from the environment."""
+"""Section `pools`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
-
-from django.core.exceptions import ValidationError
-from django.db import transaction
 
 from controlplane.config import readers
 from controlplane.config.document import Node
-from controlplane.config.kinds import limits
+from controlplane.config.kinds import limits, pool_accounts
 from controlplane.config.kinds.base import Kind, Reference
+from controlplane.config.kinds.pool_accounts import ACCOUNT
 from controlplane.config.records import Item, Member, Record, duration, read_list
-from quotas.models import Account, Pool, PoolLimit, Provider, StickyBy
-from quotas.models.encrypted import Ciphertext, CredentialUnreadable, validate_credential
+from quotas.models import Pool, PoolLimit, Provider, StickyBy
 from quotas.models.policy import PausedPriorities
 from quotas.models.pool import Strategy
-from quotas.services import account_actions, credentials
 
 _LIMIT = Record(
     (
@@ -34,14 +28,6 @@ _LIMIT = Record(
         Member("key_match", readers.text(200), ""),
     ),
     limits.check,
-)
-_ACCOUNT = Record(
-    (
-        Member("name", readers.name),
-        Member("credential_env", readers.nullable(readers.environment_name), None),
-        Member("weight", readers.whole(0, 1_000_000), 1),
-        Member("enabled", readers.nullable(readers.flag), None),
-    )
 )
 _CONCURRENCY = Record(
     (
@@ -130,7 +116,7 @@ class Pools(Kind):
             Member("tries", readers.whole(1, 100), 3),
             Member("repeat_unsafe", readers.flag, False),
             Member("show_provider_limits", readers.flag, False),
-            Member("accounts", _ACCOUNT.listed("name"), list, lambda items: [_ACCOUNT.show(item) for item in items]),
+            Member("accounts", ACCOUNT.listed("name"), list, lambda items: [ACCOUNT.show(item) for item in items]),
         ),
         _check,
     )
@@ -143,22 +129,8 @@ class Pools(Kind):
             yield "projects", slug, "projects"
 
     def problem(self, item: Item, before: Item | None) -> tuple[str, str] | None:
-        known = {account["name"] for account in before["accounts"]} if before else set()
-        for account in item["accounts"]:
-            variable = account["credential_env"]
-            given = _credential(account)
-            if given is not None:
-                try:
-                    validate_credential(given)
-                except ValidationError as error:
-                    return "accounts", f"the credential of {account['name']!r} in {variable} {error.message}"
-            if account["name"] in known:
-                continue
-            if variable is None:
-                return "accounts", f"the new account {account['name']!r} needs a credential_env"
-            if given is None:
-                return "accounts", f"the new account {account['name']!r} needs a credential: {variable} is not set"
-        return None
+        wrong = pool_accounts.problem(item["accounts"], before["accounts"] if before else [])
+        return None if wrong is None else ("accounts", wrong)
 
     def stored(self) -> dict[str, Item]:
         rows = Pool.objects.select_related("provider").prefetch_related("limits", "accounts")
@@ -177,25 +149,10 @@ class Pools(Kind):
         place = {account["name"]: number for number, account in enumerate(accounts)}
         was = sorted(before["accounts"], key=lambda account: place.get(account["name"], len(place)))
         found = super().differences({**item, "accounts": accounts}, {**before, "accounts": was})
-        changed = self._changed_credentials(item)
+        changed = pool_accounts.changed_credentials(item["name"], item["accounts"])
         if changed:
             found["credentials"] = ("…", f"changed for {', '.join(changed)}")
         return found
-
-    def _changed_credentials(self, item: Item) -> list[str]:
-        rows = {row.name: row for row in Account.objects.filter(pool__name=item["name"])}
-        changed = []
-        for account in item["accounts"]:
-            given = _credential(account)
-            if given is None or account["name"] not in rows:
-                continue
-            try:
-                same = _sealed(rows[account["name"]]).reveal() == given
-            except CredentialUnreadable:
-                same = False
-            if not same:
-                changed.append(account["name"])
-        return changed
 
     def save(self, item: Item, before: Item | None) -> None:
         row = Pool.objects.filter(name=item["name"]).first() or Pool(name=item["name"])
@@ -214,7 +171,7 @@ class Pools(Kind):
                 setattr(row, f"{group}_{name}", value)
         row.save()
         _save_limits(row, item["limits"])
-        _save_accounts(row, item["accounts"], self._changed_credentials(item))
+        pool_accounts.save(row, item["accounts"], pool_accounts.changed_credentials(item["name"], item["accounts"]))
 
     def row(self, item: Item) -> Pool | None:
         return Pool.objects.filter(name=item["name"]).first()
@@ -243,15 +200,7 @@ def _pool_item(row: Pool) -> Item:
         "tries": row.tries,
         "repeat_unsafe": row.repeat_unsafe,
         "show_provider_limits": row.show_provider_limits,
-        "accounts": [
-            {
-                "name": account.name,
-                "credential_env": account.credential_env or None,
-                "weight": account.weight,
-                "enabled": None if account.enabled else False,
-            }
-            for account in sorted(row.accounts.all(), key=lambda account: account.pk)
-        ],
+        "accounts": pool_accounts.items(row),
     }
 
 
@@ -268,36 +217,3 @@ def _save_limits(pool: Pool, wanted: list[Item]) -> None:
         row.save()
     for limit in rows.values():
         limit.delete()
-
-
-def _save_accounts(pool: Pool, wanted: list[Item], changed: list[str]) -> None:
-    rows = {account.name: account for account in pool.accounts.all()}
-    for item in wanted:
-        account = rows.pop(item["name"], None) or Account(pool=pool, name=item["name"])
-        if item["name"] in changed:
-            transaction.on_commit(partial(credentials.renewed, account.pk))
-        account.weight = item["weight"]
-        account.credential_env = item["credential_env"] or ""
-        if item["enabled"] is not None:
-            if item["enabled"] and not account.enabled:
-                account.disabled_reason = ""
-                transaction.on_commit(partial(account_actions.enable_after_config_change, account.pk))
-            account.enabled = item["enabled"]
-        given = _credential(item)
-        if given is not None:
-            account.credential = given
-        account.save()
-    for account in rows.values():
-        account.delete()
-
-
-def _credential(item: Item) -> str | None:
-    """The variable's value without surrounding blanks and line ends; None if that is empty."""
-    variable = item["credential_env"]
-    return os.environ.get(variable, "").strip() or None if variable else None
-
-
-def _sealed(account: Account) -> Ciphertext:
-    value = account.credential
-    assert isinstance(value, Ciphertext)
-    return value

@@ -17,6 +17,8 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if settings.EMBEDDED_SQL:
+            settings.INSTANCE.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         call_command("migrate", interactive=False, verbosity=0)
         create_defaults()
         path = settings.INSTANCE.credentials_path

@@ -33,11 +33,20 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=8000, help="Port of REST, admin and metrics (default: 8000).")
         parser.add_argument("--data-dir", metavar="DIR", help="Where all data is kept (default: var/).")
         parser.add_argument("--workers", type=int, default=2, help="Workers for I/O jobs (default: 2).")
+        parser.add_argument(
+            "--concurrency",
+            type=int,
+            help="Jobs at once in each of these workers (default: SLUICE_CONCURRENCY, or 50).",
+        )
         parser.add_argument("--demo", action="store_true", help="Add an upstream simulator, a configuration, traffic.")
 
-    def handle(self, *args: Any, host: str, port: int, workers: int, demo: bool, **options: Any) -> None:
+    def handle(
+        self, *args: Any, host: str, port: int, workers: int, concurrency: int | None, demo: bool, **options: Any
+    ) -> None:
         if workers < 0:
             raise CommandError("--workers can't be negative.")
+        if concurrency is not None and concurrency < 1:
+            raise CommandError("--concurrency must be at least 1.")
         check_free(host, port)
         os.umask(0o077)
         instance: Instance = settings.INSTANCE
@@ -49,7 +58,9 @@ class Command(BaseCommand):
                     supervisor.start(valkey.spec(lock))
                     supervisor.until(valkey.answers, READY_SECONDS, "the embedded Valkey does not answer")
                 self._prepare(supervisor)
-                for spec in [processes.web(host, port), processes.dispatcher(), *processes.workers(workers)]:
+                supervisor.start(processes.web(host, port))
+                supervisor.start(processes.dispatcher())
+                for spec in processes.workers(workers, concurrency):
                     supervisor.start(spec)
                 probe = "127.0.0.1" if host in ("0.0.0.0", "::") else host
                 if demo:

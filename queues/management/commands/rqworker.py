@@ -10,11 +10,15 @@ from django.db import connections
 from django_rq.workers import get_worker
 from rq.serializers import JSONSerializer
 
+from queues.job_types import http_request
+from queues.worker import process_limits
 from queues.worker.forking import DEFAULT_PLACES as CPU_PLACES
 from queues.worker.threaded import DEFAULT_PLACES
 from quotas.runtime.connection import be_patient
 
 LANES = ("io", "cpu")
+MAX_CONCURRENCY = 100_000
+"""As of SLUICE_CONCURRENCY."""
 
 
 class Command(BaseCommand):
@@ -40,8 +44,14 @@ class Command(BaseCommand):
         if len(lanes) != 1 or lanes[0] not in LANES:
             raise CommandError(f"A worker has exactly one lane, {' or '.join(LANES)}.")
         concurrency = options["concurrency"]
-        if concurrency is not None and not 1 <= concurrency <= 1000:
-            raise CommandError("--concurrency must be from 1 to 1000.")
+        if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
+            raise CommandError(f"--concurrency must be from 1 to {MAX_CONCURRENCY:,}.")
+        if lanes[0] == "io":
+            try:
+                process_limits.prepare(concurrency or DEFAULT_PLACES)
+            except process_limits.TooFewResources as error:
+                raise CommandError(str(error)) from None
+            http_request.keep_connections(concurrency or DEFAULT_PLACES)
         be_patient()
         worker: Any = get_worker(lanes[0], name=options["name"], serializer=JSONSerializer)
         worker.places = concurrency or worker.places

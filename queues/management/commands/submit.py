@@ -34,9 +34,9 @@ from quotas.rest.fingerprints import fingerprint
 
 SLICE = 1000
 """Jobs accepted in one transaction."""
-PATIENCE = 1.0
+FULL_QUEUE_PAUSE = 1.0
 """Seconds between two checks of a full queue."""
-LOOK = 0.5
+PROGRESS_INTERVAL = 0.5
 
 
 pause = time.sleep
@@ -160,7 +160,7 @@ class Command(BaseCommand):
                 if len(part) > 1:
                     part = part[: len(part) // 2]
                 else:
-                    pause(min(error.retry_after, PATIENCE))  # backpressure: the rest comes when there is room
+                    pause(min(error.retry_after, FULL_QUEUE_PAUSE))  # backpressure: the rest comes when there is room
             except QueueDraining as error:
                 raise CommandError(str(error)) from None
             except InvalidJob as error:
@@ -189,7 +189,7 @@ class Command(BaseCommand):
                 progress.update(task, completed=ended, total=facts.total, **pace)
                 if ended == facts.total:
                     break
-                pause(LOOK)
+                pause(PROGRESS_INTERVAL)
         totals = facts.totals
         shown = ", ".join(f"{count:,} {status}" for status, count in totals.items() if count)
         self.stdout.write(f"batch {batch.uid}: {shown}")

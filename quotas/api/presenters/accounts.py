@@ -9,8 +9,9 @@ from typing import Any, Literal
 from django.db.models import QuerySet
 
 from quotas import clock, models
+from quotas.engine.account_state import AccountState
 from quotas.engine.accounts.view import AccountView, Explanation
-from quotas.engine.types import AccountState, Settled
+from quotas.engine.types import Settled
 from quotas.errors import LimiterUnavailable, UnknownPool
 from quotas.rest import decisions
 from quotas.rest.caller import Caller

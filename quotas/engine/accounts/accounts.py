@@ -14,9 +14,12 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from quotas.engine.account_state import AccountState
 from quotas.engine.accounts import outcome as accounts_outcome
 from quotas.engine.accounts import packed_pool
+from quotas.engine.accounts.actions import AccountActions
 from quotas.engine.accounts.admission import AdmissionCalls
+from quotas.engine.accounts.admission_reply import AdmissionReplies
 from quotas.engine.accounts.lease_keys import LeaseKeys
 from quotas.engine.accounts.packed_pool import PackedPool
 from quotas.engine.accounts.view import Explanation, PoolView, state_of, views_of
@@ -25,14 +28,14 @@ from quotas.engine.keys import Keys
 from quotas.engine.limits import codec
 from quotas.engine.redis.scripts import EMPTY, Call, bulk, load, packed
 from quotas.engine.redis.transport import Transport
-from quotas.engine.types import AccountState, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
+from quotas.engine.types import Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
 
 if TYPE_CHECKING:
     import redis as redis_py
     from redis.cluster import RedisCluster
 
 
-class Accounts:
+class Accounts(AccountActions):
     """Admits calls to accounts and settles them, on one Redis or Valkey server.
 
     `redis` is a redis-py client (its connections are used as a model), `prefix` as the limiter's, `clock` returns
@@ -49,15 +52,14 @@ class Accounts:
         timeout: float | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        self.keys = Keys(prefix)
-        self.clock = clock
-        self.transport = Transport(redis, tag=self.keys.tag, timeout=timeout)
+        keys = Keys(prefix)
+        super().__init__(keys, Transport(redis, tag=keys.tag, timeout=timeout), clock)
         self._settle = load("settle_lease")
-        self._action = load("account_action")
         self._states = load("account_states", read_only=True)
         self._random = chance or random.Random()
         self._leases = LeaseKeys(self.keys)
         self._calls = AdmissionCalls(self.keys, self._leases, clock, self._random)
+        self._replies = AdmissionReplies(self._calls)
 
     # -- admitting -----------------------------------------------------------------------------------------------
 
@@ -65,9 +67,13 @@ class Accounts:
         """Admit one call, or say when it would pass. Both sides are charged, or neither is."""
         if not request.fallbacks and not request.limits and not request.without:
             one = self._calls.prepare(request)
-            reply = self.transport.send(one.call)
+            try:
+                reply = self.transport.send(one.call)
+            except LimiterUnavailable as error:
+                error.leases = (one.lease,)
+                raise
             if reply[0][0] != codec.STALE:
-                answer = self._calls.decode(one, reply)
+                answer = self._replies.decode(one, reply)
                 if answer.allowed or not one.sampled:
                     return answer
         return self.admit_many([request])[0]
@@ -92,18 +98,27 @@ class Accounts:
         try:
             calls = next(rounds)
             while True:
-                calls = rounds.send(self.transport.run_many(calls))
+                try:
+                    replies = self.transport.run_many(calls)
+                except LimiterUnavailable as error:
+                    rounds.throw(error)
+                calls = rounds.send(replies)
         except StopIteration as end:
             answers: list[Admission] = end.value
             return answers
 
     def admitting(self, asked: list[AdmitRequest]) -> Generator[list[Call], list[Any], list[Admission]]:
-        """The rounds of admissions, without input and output: yields scripts, takes their replies, returns answers."""
+        """The rounds of admissions, without input and output: yields scripts, takes their replies (or is thrown the
+        LimiterUnavailable that came instead), returns answers."""
         answers: list[Admission | None] = [None] * len(asked)
         turns = [(number, request, 0, False) for number, request in enumerate(asked)]
         while turns:
             prepared = [self._calls.prepare(self._turn(request, turn), whole) for _, request, turn, whole in turns]
-            replies = yield [one.call for one in prepared]
+            try:
+                replies = yield [one.call for one in prepared]
+            except LimiterUnavailable as error:
+                error.leases = tuple(one.lease for one in prepared)
+                raise
             again = []
             for (number, request, turn, whole), one, reply in zip(turns, prepared, replies, strict=True):
                 if codec.STATUS.unpack_from(reply[0])[0] == codec.STALE:
@@ -111,7 +126,7 @@ class Accounts:
                         raise LimiterUnavailable("no calendar period fits the server's time")
                     again.append((number, request, turn, whole))
                     continue
-                answer = self._calls.decode(one, reply)
+                answer = self._replies.decode(one, reply)
                 if one.sampled and not answer and answer.bound_by == "pool":
                     again.append((number, request, turn, True))
                     continue
@@ -120,6 +135,12 @@ class Accounts:
                     again.append((number, request, turn + 1, False))
             turns = again
         return [answer for answer in answers if answer is not None]
+
+    def admitted(self, request: AdmitRequest) -> Admission | None:
+        """What an admitted request with this token was answered; None where none was. Charges nothing."""
+        one = self._calls.prepare(request, True, dry=True)
+        answer = self._replies.decode(one, self.transport.send(one.call))
+        return answer if answer.replayed else None
 
     @staticmethod
     def _turn(request: AdmitRequest, turn: int) -> AdmitRequest:
@@ -140,7 +161,7 @@ class Accounts:
         if keys is None:
             return self.settle_many([(lease, outcome)])[0]
         reply = self.transport.send(self._settling(lease, outcome, keys))
-        return None if reply is None else self._settled(lease, outcome, reply)
+        return None if reply is None else accounts_outcome.settled(lease, outcome, reply)
 
     def settling(self, lease: str, outcome: CallOutcome) -> Generator[Call, Any, Settled | None]:
         """As `settle`, without input and output, for a lease that this process acquired: yields the script, takes its
@@ -149,7 +170,7 @@ class Accounts:
         if keys is None:
             raise LookupError(lease)
         reply = yield self._settling(lease, outcome, keys)
-        return None if reply is None else self._settled(lease, outcome, reply)
+        return None if reply is None else accounts_outcome.settled(lease, outcome, reply)
 
     def settle_many(self, outcomes: Iterable[tuple[str, CallOutcome]]) -> list[Settled | None]:
         """Many settles in at most two round trips, in order."""
@@ -173,7 +194,7 @@ class Accounts:
         settled: list[Settled | None] = [None] * len(given)
         for number, reply in zip(sent, self.transport.run_many(calls), strict=True):
             if reply is not None:
-                settled[number] = self._settled(*given[number], reply)
+                settled[number] = accounts_outcome.settled(*given[number], reply)
         return settled
 
     def owner_of(self, lease: str, account_ids: Iterable[str]) -> str | None:
@@ -196,21 +217,6 @@ class Accounts:
         now = EMPTY if self.clock is None else bulk(b"%d" % self.clock())
         args = accounts_outcome.pack(outcome, self._random.random(), lease.encode())
         return Call(self._settle, packed=packed(self._settle, keys[0], 10, keys[1], now, args))
-
-    def _settled(self, lease: str, outcome: CallOutcome, reply: list[Any]) -> Settled:
-        repeated, category, cooldown, transition, before, after, account, errors, use, probe = reply
-        return Settled(
-            lease=lease,
-            outcome=category.decode(),
-            cooldown=float(cooldown) / 1e6,
-            learned={} if repeated else outcome.learned,
-            repeated=bool(repeated),
-            transition=transition.decode(),
-            account_id=account.decode(),
-            concurrency=(before, after) if before or after else None,
-            concurrency_why=_why_moved(after > before, errors / 1000, use / 1000) if before or after else "",
-            probe=probe == 1,
-        )
 
     # -- showing -------------------------------------------------------------------------------------------------
 
@@ -248,85 +254,12 @@ class Accounts:
             if found is not None and (found or found.bound_by != "pool"):  # it would not be tried any more
                 views = [replace(view, chosen=False) for view in views]
             else:
-                found = _better(found, self._calls.decode(one, reply))
+                found = _better(found, self._replies.decode(one, reply))
             shown.append(PoolView(one.request.pool.name if one.request.pool else "", views))
         assert found is not None
         if request.without and (found.disabled or found.impossible):
             return self.explain(replace(request, without=""))
         return Explanation(replace(found, lease=None, reservation=None), shown)
-
-    # -- operating -----------------------------------------------------------------------------------------------
-
-    def clear_cooldown(self, account_id: str) -> bool:
-        """End an account's cooldown. True if it had one."""
-        return self._do(account_id, "clear_cooldown")
-
-    def clear_pool_cooldown(self, pool: PoolSpec) -> bool:
-        """End the cooldown that a whole pool has since its accounts were refused together. True if it had one."""
-        return self._do_at(self.plan(pool).state, "clear_cooldown")
-
-    def trip(self, account_id: str, open_for: float = 60.0, why: str = "operator") -> bool:
-        """Open an account's breaker for `open_for` seconds."""
-        return self._do(account_id, "trip", struct.pack("<d", round(open_for * 1e6)) + why.encode("utf-8", "replace"))
-
-    def close(self, account_id: str) -> bool:
-        """Close an account's breaker. Calls that began before count for it no more. True if it was open."""
-        return self._do(account_id, "close")
-
-    def disable(self, account_id: str, why: str = "operator") -> bool:
-        """Take an account out until it is enabled again. True if it was in."""
-        return self._do(account_id, "disable", why.encode("utf-8", "replace"))
-
-    def enable(self, account_id: str) -> bool:
-        """Put a disabled account back in. True if it was out."""
-        return self._do(account_id, "enable")
-
-    def renew(self, account_id: str) -> bool:
-        """The account has another credential: delete what was learned with the last one; calls in flight say nothing about it."""
-        return self._do(account_id, "renew")
-
-    def refuse(self, account_id: str) -> bool:
-        """Disable an account whose credential was refused through another one. True if it was in."""
-        return self._do(account_id, "refuse")
-
-    def cool(self, account_id: str, seconds: float, why: str) -> bool:
-        """Let an account cool down: its credential was refused through another one. A longer cooldown stays."""
-        return self._do(account_id, "cool", struct.pack("<d", round(seconds * 1e6)) + why.encode("utf-8", "replace"))
-
-    def restore(self, states: Iterable[AccountState]) -> int:
-        """Rebuild what was lost with the server's memory from stored states; what is live wins. How many changed.
-
-        `until` of each state counts from now.
-        """
-        changed = 0
-        for state in states:
-            left = state.until or 0.0
-            figures = struct.pack(
-                "<dddB",
-                left * 1e6 if state.state == "cooling_down" else -1,
-                (left or 0.001) * 1e6 if state.state in ("open", "half_open") else -1,
-                state.health if state.health < 1 else -1,
-                state.state == "disabled",
-            )
-            changed += self._do(state.id, "restore", figures + (state.why or "restored").encode("utf-8", "replace"))
-        return changed
-
-    def _do(self, account_id: str, action: str, argument: bytes = b"") -> bool:
-        return self._do_at(packed_pool.account_state_key(self.keys, account_id), action, argument)
-
-    def _do_at(self, key: bytes, action: str, argument: bytes = b"") -> bool:
-        now = b"" if self.clock is None else b"%d" % self.clock()
-        return bool(self.transport.run(self._action, [key], [now, action, argument]))
-
-
-def _why_moved(up: bool, errors: float, use: float) -> str:
-    """Why concurrency went up or down, in words."""
-    if up:
-        return f"{1 - errors:.0%} of the calls succeeded and {use:.0%} of the quota is used"
-    reasons = [f"{errors:.0%} of the calls failed"] if errors > 0.2 else []
-    if use > 0.9:
-        reasons.append(f"{use:.0%} of the quota is used")
-    return " and ".join(reasons)
 
 
 def _better(before: Admission | None, after: Admission) -> Admission:

@@ -1,14 +1,13 @@
-"""The codec of an admission: keys and arguments as they are sent, and the reply as an `Admission`."""
+"""Packs an admission for the script: its keys and arguments as they are sent."""
 
 from __future__ import annotations
 
 import random
 import struct
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from quotas.engine.accounts.lease_keys import LeaseKeys
 from quotas.engine.accounts.packed_pool import AccountKeys, PackedDemand, PackedPool
@@ -17,16 +16,14 @@ from quotas.engine.keys import Keys, digest, subject
 from quotas.engine.limits import codec
 from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
 from quotas.engine.redis.scripts import EMPTY, Call, Script, bulk, load, packed
-from quotas.engine.types import Admission, AdmitRequest, Decision, Limit, LimitState, PoolSpec
+from quotas.engine.types import AdmitRequest, Limit, PoolSpec
 
 SAMPLE = 16
 """Of so many drawn at random a large pool chooses; only when all of them are busy are all weighed."""
-POOL = struct.Struct("<BhdB")
 
 _HEAD = struct.Struct("<BBBHBddddd")
 _DRY, _QUIET, _RESERVE, _TOKEN, _KEY, _STICKY, _POOLED, _PAUSED = 1, 2, 4, 8, 16, 32, 64, 128
 _NO_POOL = b"".join(map(bulk, (b"", bytes(80), b"", b"", codec.DOUBLE.pack(1.0))))
-_NONE, _ACQUIRED, _IMPOSSIBLE, _DISABLED = 0, 1, 2, 3
 
 
 @dataclass(slots=True)
@@ -80,7 +77,7 @@ class _PoolSide:
 
 
 class AdmissionCalls:
-    """Packs the calls of `acquire.lua` and reads its replies; `leases` gets the keys of each lease that is acquired."""
+    """Packs the calls of `acquire.lua`; `leases` gets the keys of each lease that is acquired."""
 
     def __init__(self, keys: Keys, leases: LeaseKeys, clock: Callable[[], int] | None, chance: random.Random) -> None:
         self.keys = keys
@@ -129,7 +126,8 @@ class AdmissionCalls:
         return Prepared(request, [], (), plan, asked, plan.accounts, call, lease, lease_key, None, False)
 
     def prepare(self, request: AdmitRequest, whole: bool = False, *, dry: bool = False) -> Prepared:
-        """What is to be sent for a request. `whole`: all accounts of a large pool; `dry`: to look, not to charge."""
+        """What is to be sent for a request. `whole`: all accounts of a large pool; `dry`: to look, not to charge. With
+        a token that was admitted, what was answered then is looked at."""
         plain = None if dry else self._plain(request)
         if plain is not None:
             return plain
@@ -153,7 +151,7 @@ class AdmissionCalls:
         if len(set(counters)) != len(counters):
             raise ValueError("one admission names the same counter twice")
         side = _CallerSide(ordered, limiting, [*counters, *map(self.keys.index, limiting)], _DRY if dry else 0)
-        if request.token and not dry:
+        if request.token:
             side.flags |= _TOKEN
             side.heads.append(self.token_key(request.token))
         slots = [limit.lease_ttl for limit in limiting if limit.algorithm == "concurrency" and limit.cost]
@@ -245,84 +243,17 @@ class AdmissionCalls:
             keys = []
             for one in accounts:
                 keys += [one.state, self.keys.key("a", "k", one.account.id, hashed), *one.counters]
-                keys += self._key_counters(mine, one, request.key)
+                keys += self.key_counters(mine, one, request.key)
         return len(keys), b"".join(map(bulk, keys))
 
-    def _key_counters(self, templates: Sequence[Limit], one: AccountKeys, key: str) -> list[bytes]:
+    def key_counters(self, templates: Sequence[Limit], one: AccountKeys, key: str) -> list[bytes]:
         """The counters that an account has for a key (a chat)."""
         return [self.keys.counter(replace(limit, partition=one.account.id, subject=key)) for limit in templates]
 
-    def decode(self, one: Prepared, reply: list[Any]) -> Admission:
-        """What the script answered; the keys of a lease that it gave are remembered."""
-        pool_status, index, wait, probe = POOL.unpack_from(reply[1])
-        replayed = len(reply) > 2 and reply[2] == b"="
-        plan = one.plan
-        acquired = plan is None or pool_status == _ACQUIRED
-        if acquired and plan is not None and not one.ordered and not replayed:
-            return self._admitted(one, reply, index, probe, ())
-        status, moment = codec.STATUS.unpack_from(reply[0])
-        decision = self._decide(one, reply[0], status == codec.ALLOWED, int(moment))
-        if replayed:
-            return self._replayed(one, reply, decision)
-        if status == codec.ALLOWED and acquired:
-            return self._admitted(one, reply, index, probe, decision.limits)
-        return _denied(one, reply, decision, None if acquired else pool_status, wait)
+    def token_key(self, token: str) -> bytes:
+        return self.keys.key("a", "t", digest(token))
 
-    def _admitted(
-        self, one: Prepared, reply: list[Any], index: int, probe: int, limits: tuple[LimitState, ...]
-    ) -> Admission:
-        plan = one.plan
-        account = one.offered[index].account if plan is not None else None
-        if plan is not None and not one.dry:
-            self._remember(one, index)
-        return Admission(
-            allowed=True,
-            lease=one.lease if account else None,
-            account_id=account.id if account else None,
-            account=account.name if account else None,
-            expires_in=plan.pool.lease_ttl if plan else 0.0,
-            reservation=one.reservation,
-            reserved=tuple(map(self.keys.counter, one.limiting)) if one.reservation else (),
-            reasons=_reasons(one, reply) if len(reply) > 2 else {},
-            limits=limits,
-            pool=plan.pool.name if plan else None,
-            probe=probe > 0,
-            half_opened=probe == 1,
-        )
-
-    def _decide(self, one: Prepared, packed: bytes, allowed: bool, moment: int) -> Decision:
-        known = (len(packed) - codec.STATUS.size) // codec.STATE.size
-        limits: list[Limit] = []
-        for limit in one.ordered:  # a replayed answer may be from before the policies were changed
-            known -= limit.limit is not None
-            if known < 0:
-                break
-            limits.append(limit)
-        states, impossible = codec.states_of(limits, packed, moment)
-        return codec.decide(limits, states, impossible, allowed)
-
-    def _replayed(self, one: Prepared, reply: list[Any], decision: Decision) -> Admission:
-        lease, slot, suffix = (part.decode() for part in reply[3:6])
-        request = one.request
-        for pool in (request.pool, *request.fallbacks):
-            account = self.plan(pool).by_suffix.get(suffix) if pool is not None else None
-            if account is not None and pool is not None:
-                return Admission(
-                    allowed=True,
-                    lease=lease,
-                    account_id=account.id,
-                    account=account.name,
-                    expires_in=pool.lease_ttl,
-                    reservation=slot if one.reservation else None,
-                    limits=decision.limits,
-                    pool=pool.name,
-                    replayed=True,
-                )
-        return Admission(
-            allowed=True, reservation=slot if one.reservation else None, limits=decision.limits, replayed=True
-        )
-
-    def _remember(self, one: Prepared, index: int) -> None:
+    def remember(self, one: Prepared, index: int) -> None:
         """Keep the keys of a lease that this process has acquired."""
         assert one.plan is not None and one.asked is not None
         chosen = one.offered[index]
@@ -332,51 +263,9 @@ class AdmissionCalls:
             count, counters = one.plan.settling(chosen)
             cooldown = lease_key
         else:
-            mine = self._key_counters(one.asked.templates[len(one.plan.own) :], chosen, key)
+            mine = self.key_counters(one.asked.templates[len(one.plan.own) :], chosen, key)
             every = (*chosen.counters, *mine)
             count, counters = len(every), b"".join(map(bulk, every))
             cooldown = bulk(self.keys.key("a", "k", chosen.account.id, digest(key)))
         keys = b"".join((lease_key, bulk(chosen.state), one.plan.packed_head, cooldown, counters))
         self.leases.remember(one.lease, (5 + count, keys))
-
-    def token_key(self, token: str) -> bytes:
-        return self.keys.key("a", "t", digest(token))
-
-
-def _denied(one: Prepared, reply: list[Any], decision: Decision, pool_status: int | None, wait: float) -> Admission:
-    """The denial by one side or both: the longer wait binds. `pool_status`: why there is no account, None if it is not
-    the pool that refuses; `wait` is the pool's, in microseconds."""
-    by_pool_too = pool_status is not None
-    pool_wait = (None if wait < 0 else wait / 1e6) if by_pool_too else 0.0
-    limit_wait = 0.0 if decision.allowed else decision.retry_after
-    bound_by_pool = by_pool_too and (decision.allowed or _longer(pool_wait, limit_wait))
-    if decision.impossible:
-        bound_by_pool = False
-    elif pool_status == _IMPOSSIBLE:
-        bound_by_pool = True
-    pool = one.plan.pool.name if one.plan else None
-    never = pool_wait is None or limit_wait is None
-    return Admission(
-        allowed=False,
-        retry_after=None if never else max(pool_wait or 0.0, limit_wait or 0.0),
-        bound_by="pool" if bound_by_pool else "limit",
-        binding=pool if bound_by_pool and pool else decision.binding,
-        reasons=_reasons(one, reply) if by_pool_too else {},
-        impossible=decision.impossible or pool_status == _IMPOSSIBLE,
-        disabled=pool_status == _DISABLED,
-        limits=decision.limits,
-        pool=pool,
-    )
-
-
-def _reasons(one: Prepared, reply: list[Any]) -> dict[str, int]:
-    names = reply[2:]
-    if one.dry:  # one for each account, empty where it could take the call
-        return dict(Counter(name.decode() for name in names if name))
-    return {name.decode(): count for name, count in zip(names[::2], names[1::2], strict=True)}
-
-
-def _longer(pool_wait: float | None, limit_wait: float | None) -> bool:
-    if limit_wait is None:
-        return False
-    return pool_wait is None or pool_wait >= limit_wait

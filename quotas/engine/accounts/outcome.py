@@ -1,14 +1,15 @@
-"""How an outcome travels to the script that settles a lease."""
+"""How an outcome travels to the script that settles a lease, and what its reply says."""
 
 from __future__ import annotations
 
 import struct
 from hashlib import blake2b
+from typing import Any
 
 from quotas.engine.costs import is_count
 from quotas.engine.learned import LearnedQuota
 from quotas.engine.redis.scripts import bulk
-from quotas.engine.types import CallOutcome
+from quotas.engine.types import CallOutcome, Settled
 
 _HEAD = struct.Struct("<dddBB")
 _LEARNED = struct.Struct("<dddddB")
@@ -75,3 +76,30 @@ def _microseconds(seconds: float | None) -> float:
 
 def _text(text: str) -> bytes:
     return text.encode("utf-8", "replace")
+
+
+def settled(lease: str, outcome: CallOutcome, reply: list[Any]) -> Settled:
+    """What settling the lease did."""
+    repeated, category, cooldown, transition, before, after, account, errors, use, probe = reply
+    return Settled(
+        lease=lease,
+        outcome=category.decode(),
+        cooldown=float(cooldown) / 1e6,
+        learned={} if repeated else outcome.learned,
+        repeated=bool(repeated),
+        transition=transition.decode(),
+        account_id=account.decode(),
+        concurrency=(before, after) if before or after else None,
+        concurrency_why=_why_moved(after > before, errors / 1000, use / 1000) if before or after else "",
+        probe=probe == 1,
+    )
+
+
+def _why_moved(up: bool, errors: float, use: float) -> str:
+    """Why concurrency went up or down, in words."""
+    if up:
+        return f"{1 - errors:.0%} of the calls succeeded and {use:.0%} of the quota is used"
+    reasons = [f"{errors:.0%} of the calls failed"] if errors > 0.2 else []
+    if use > 0.9:
+        reasons.append(f"{use:.0%} of the quota is used")
+    return " and ".join(reasons)

@@ -51,7 +51,7 @@ class PackedPool:
         self._moves = any(limit.algorithm == "calendar" for limit in self.own)
         self._asked: dict[tuple[object, ...], PackedDemand] = {}
         self._settling: dict[bytes, tuple[int, bytes]] = {}
-        self.state = keys.key("a", "p", pool.id)
+        self.state = pool_state_key(keys, pool.id)
         self.statistics = keys.key("a", "n", pool.id)
         self.accounts = tuple(
             AccountKeys(
@@ -167,6 +167,11 @@ def _array(items: Sequence[bytes]) -> bytes:
 def _map(costs: dict[str, int]) -> bytes:
     pairs = [_text(unit) + b"\xcb" + struct.pack(">d", cost) for unit, cost in costs.items()]
     return b"\xde" + len(pairs).to_bytes(2, "big") + b"".join(pairs)
+
+
+def pool_state_key(keys: Keys, pool_id: str) -> bytes:
+    """Where a pool's live state is."""
+    return keys.key("a", "p", pool_id)
 
 
 def account_state_key(keys: Keys, account_id: str) -> bytes:

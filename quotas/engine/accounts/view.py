@@ -6,10 +6,12 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from quotas.engine.accounts.admission import POOL, Prepared
+from quotas.engine.account_state import AccountState
+from quotas.engine.accounts.admission import Prepared
+from quotas.engine.accounts.admission_reply import POOL
 from quotas.engine.accounts.packed_pool import AccountKeys
 from quotas.engine.learned import AccountQuota
-from quotas.engine.types import AccountState, Admission, PoolSpec
+from quotas.engine.types import Admission, PoolSpec
 
 _VIEW = struct.Struct("<Bdd")
 

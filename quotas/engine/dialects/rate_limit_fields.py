@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from quotas.engine.dialects.redaction import MASK, redact
 from quotas.engine.dialects.response import Answer
 
-MOST = 24
-LONGEST = 120
+MAX_FIELDS = 24
+MAX_LENGTH = 120
 _ALSO = ("age", "date", "request-id", "x-request-id", "x-should-retry", "x-endpoint-monthly-call-limit")
 _FIGURES = re.compile(r"[0-9.,:;/=+\- ]*(?:(?:h|ms|m|s|us|T|Z|GMT|w|r|t|q|qu)[0-9.,:;/=+\- ]*){0,20}")
 _STRUCTURED = re.compile(r'(?:"[a-z_-]{1,16}"|[a-z]{1,9}=|[0-9.,;= ]|(?:;[a-z]{1,2}=))*')
@@ -32,9 +32,9 @@ def fields_of(answer: Answer, secrets: Iterable[str] = ()) -> dict[str, str]:
         if not _describes_limit(name):
             continue
         known = [secret for secret in secrets if secret] if known is None else known
-        value = ", ".join(answer.all(name))[:LONGEST]
+        value = ", ".join(answer.all(name))[:MAX_LENGTH]
         found[name[:64]] = _shown(value, known)
-        if len(found) == MOST:
+        if len(found) == MAX_FIELDS:
             break
     return found
 

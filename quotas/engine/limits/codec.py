@@ -194,12 +194,12 @@ def decide(
     wait: float | None = 0.0
     rank = -1.0
     never = False
-    for state, hopeless in zip(states, impossible, strict=True):
+    for state, is_impossible in zip(states, impossible, strict=True):
         if state.allowed or state.mode == "shadow":
             continue
-        if hopeless:
+        if is_impossible:
             never = True
-        worth = float("inf") if hopeless else (1e300 if state.retry_after is None else state.retry_after)
+        worth = float("inf") if is_impossible else (1e300 if state.retry_after is None else state.retry_after)
         if worth > rank:
             rank, binding, wait = worth, state.policy, state.retry_after
     return Decision(False, tuple(states), wait, binding, degraded, bypassed, None, never, replayed)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.errors import LimiterUnavailable, NotAsked
 from quotas.engine.limits.limiter import Limiter
 from quotas.engine.limits.reference import ReferenceLimiter
 from quotas.engine.limits.requests import CheckRequest
@@ -43,11 +43,21 @@ class ServerBreaker:
         self._lock = threading.Lock()
         self._probing = threading.Lock()
         self._open = False
+        self._opened_at = 0.0
         self._next_probe = 0.0
 
     @property
     def is_open(self) -> bool:
         return self._open
+
+    @property
+    def is_probe_due(self) -> bool:
+        """Whether `allows` would call the server, and so may block."""
+        return time.monotonic() >= self._next_probe and not self._probing.locked()
+
+    def seconds_open(self) -> float:
+        """For how long the server has not answered; 0 while it does."""
+        return time.monotonic() - self._opened_at if self._open else 0.0
 
     def allows(self) -> bool:
         """True when the server may be called; while open, one caller at a time finds out whether it is back."""
@@ -76,6 +86,7 @@ class ServerBreaker:
             if self._open == opened:
                 return
             self._open = opened
+            self._opened_at = time.monotonic()
         self._on_event("unavailable" if opened else "recovered", why)
 
 
@@ -115,19 +126,21 @@ class ResilientLimiter:
         reserve: bool | None = None,
     ) -> Decision:
         """As Limiter.check. Raises LimiterUnavailable in an outage if one of the limits fails closed."""
-        if self.breaker.allows():
+        asks = self.breaker.allows()
+        if asks:
             try:
                 return self.limiter.check(
                     limits, dry_run=dry_run, bypass=bypass, token=token, token_body=token_body, reserve=reserve
                 )
             except LimiterUnavailable as error:
                 self.breaker.failed(str(error))
-        return self._locally(CheckRequest(limits, dry_run, bypass, token, token_body, reserve))
+        return self._locally(CheckRequest(limits, dry_run, bypass, token, token_body, reserve), was_asked=asks)
 
     def check_many(self, requests: Iterable[CheckRequest]) -> list[Decision | LimiterUnavailable]:
         """As Limiter.check_many; in an outage, those that fail closed are answered with the exception itself."""
         asked = list(requests)
-        if self.breaker.allows():
+        asks = self.breaker.allows()
+        if asks:
             try:
                 return list(self.limiter.check_many(asked))
             except LimiterUnavailable as error:
@@ -135,7 +148,7 @@ class ResilientLimiter:
         answers: list[Decision | LimiterUnavailable] = []
         for request in asked:
             try:
-                answers.append(self._locally(request))
+                answers.append(self._locally(request, was_asked=asks))
             except LimiterUnavailable as error:
                 answers.append(error)
         return answers
@@ -143,17 +156,17 @@ class ResilientLimiter:
     def unanswered(self, request: CheckRequest, why: str) -> Decision:
         """The decision without the server, for a caller whose own request to it failed. Raises as `check` does."""
         self.breaker.failed(why)
-        return self._locally(request)
+        return self._locally(request, was_asked=True)
 
-    def _locally(self, request: CheckRequest) -> Decision:
-        """Check the request against this process's share of its limits."""
+    def _locally(self, request: CheckRequest, *, was_asked: bool) -> Decision:
+        """Check the request against this process's share of its limits. `was_asked`: whether the server may have run it."""
         closed = [
             limit.name
             for limit in request.limits
             if limit.on_redis_down != "fail_open" and limit.mode != "shadow" and limit.limit is not None
         ]
         if closed and not request.bypass:
-            raise LimiterUnavailable(", ".join(closed))
+            raise (LimiterUnavailable if was_asked else NotAsked)(", ".join(closed))
         share = max(1, self._processes())
         decision = self.local.check(
             [self._share(limit, share) for limit in request.limits],
@@ -179,6 +192,10 @@ class ResilientLimiter:
         if settled is not None:
             return settled
         return self._asked(lambda: self.limiter.settle(reservation, actual))
+
+    def charged(self, limits: Sequence[Limit], token: str) -> Decision | None:
+        """As Limiter.charged."""
+        return self._asked(lambda: self.limiter.charged(limits, token))
 
     def units_of(self, reservation: str) -> frozenset[str]:
         """As Limiter.units_of."""
@@ -210,7 +227,7 @@ class ResilientLimiter:
 
     def _asked(self, ask: Callable[[], T]) -> T:
         if not self.breaker.allows():
-            raise LimiterUnavailable
+            raise NotAsked
         try:
             return ask()
         except LimiterUnavailable as error:

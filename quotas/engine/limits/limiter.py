@@ -78,6 +78,7 @@ class Limiter(Counters):
         other than requests, also where it costs nothing yet, or a concurrency limit applies).
         """
         send = self.transport.send
+        token = "" if dry_run else token
         prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
         if not prepared.limiting:
             return self.decode(prepared, b"")
@@ -86,6 +87,14 @@ class Limiter(Counters):
             prepared = self._prepare(limits, dry_run, bypass, token, token_body, reserve)
             reply = send(prepared.call)
         return self.decode(prepared, reply)
+
+    def charged(self, limits: Sequence[Limit], token: str, token_body: str = "") -> Decision | None:
+        """What an allowed check with this token was answered; None where none was made. Charges nothing."""
+        prepared = self._prepare(limits, True, False, token, token_body, None)
+        if not prepared.limiting:
+            return None
+        reply = self.transport.send(prepared.call)
+        return self.decode(prepared, reply) if type(reply) is list else None
 
     def check_many(self, requests: Iterable[CheckRequest]) -> list[Decision]:
         """Many checks in one round trip, in order, each all or nothing by itself."""
@@ -107,7 +116,8 @@ class Limiter(Counters):
     def prepare(self, request: CheckRequest) -> Prepared:
         """What is to be sent for a check."""
         asked = request
-        return self._prepare(asked.limits, asked.dry_run, asked.bypass, asked.token, asked.token_body, asked.reserve)
+        token = "" if asked.dry_run else asked.token
+        return self._prepare(asked.limits, asked.dry_run, asked.bypass, token, asked.token_body, asked.reserve)
 
     def is_stale(self, reply: Reply) -> bool:
         """Whether nothing was done since calendar periods are not those of the server's clock; they will be next time."""
@@ -149,10 +159,11 @@ class Limiter(Counters):
         if len(set(counters)) != count:
             raise ValueError("one check names the same counter twice")
         parts += indexes
-        flags, reservation, slot, body = codec.DRY_RUN, None, EMPTY, EMPTY
-        if not dry_run:
-            wanted = reserves if reserve is None else reserve
-            flags, reservation, slot, body = self._charge(parts, wanted, slot_life > 0, token, token_body)
+        wanted = not dry_run and (reserves if reserve is None else reserve)
+        takes_slot = not dry_run and slot_life > 0
+        flags, reservation, slot, body = self._charge(parts, wanted, takes_slot, token, token_body)
+        if dry_run:
+            flags |= codec.DRY_RUN
         if bypass:
             flags |= codec.BYPASS
         sent = len(parts)
@@ -166,7 +177,7 @@ class Limiter(Counters):
     def _charge(
         self, parts: list[bytes], reserve: bool, takes_slot: bool, token: str, token_body: str
     ) -> tuple[int, str | None, bytes, bytes]:
-        """Flags, reservation, lease of a slot and the token's body of a check that charges; adds its keys to `parts`."""
+        """Flags, reservation, lease of a slot and the token's body of a check; adds their keys to `parts`."""
         flags, reservation, slot, body = 0, None, EMPTY, EMPTY
         if reserve:
             reservation = random_id()

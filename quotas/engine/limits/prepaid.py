@@ -61,7 +61,7 @@ def take(limiter: Charging, limits: Sequence[Limit], wanted: int, least: int = 1
     return (units if decision else 0), decision
 
 
-def good_for(state: LimitState, algorithm: str) -> float:
+def validity(state: LimitState, algorithm: str) -> float:
     """Seconds for which spending counts in the same window as the charge."""
     if algorithm in ("fixed_window", "calendar"):
         return state.reset_after
@@ -112,7 +112,7 @@ class PrepaidLease:
     def _renew(self, units: int) -> Decision:
         now = time.monotonic()
         rate = (self._size - self._left) / max(now - self._taken, 1e-6) if self._size else 16 / HORIZON
-        self._give_back()
+        self._refund_unspent()
         ahead = min(self._units, int(rate * HORIZON), self._room // SHARE)
         start = time.monotonic()  # before the request: the round trip shortens the block's life
         got, decision = take(self._limiter, self._limits, max(units, ahead, 1), max(units, 1))
@@ -122,7 +122,7 @@ class PrepaidLease:
         self._reservation = decision.reservation
         self._size, self._left, self._taken = got, got - units, start
         enforced = [state for state in decision.limits if state.remaining is not None and state.mode != "shadow"]
-        life = min((good_for(state, state.algorithm) for state in enforced), default=self._ttl)
+        life = min((validity(state, state.algorithm) for state in enforced), default=self._ttl)
         self._ends = start + min(self._ttl, life)
         costs = {limit.name: max(limit.cost, 1) for limit in self._limits}
         self._room = min(
@@ -130,7 +130,7 @@ class PrepaidLease:
         )
         return ALLOWED
 
-    def _give_back(self) -> None:
+    def _refund_unspent(self) -> None:
         reservation, self._reservation = self._reservation, None
         if reservation is not None and self._left:
             spent = self._size - self._left
@@ -143,7 +143,7 @@ class PrepaidLease:
     def close(self) -> None:
         """Refund what was not spent. The lease may be used again and takes a new block then."""
         with self._lock:
-            self._give_back()
+            self._refund_unspent()
 
     def __enter__(self) -> PrepaidLease:
         return self

@@ -7,7 +7,8 @@ Of a process's waiters in one queue only the first one renews tickets, for all o
     refused by A -> queue of A -> first in it -> checks -> allowed: dequeued, the next one is called
                                                        -> refused by B: to the queue of B, positioned by its arrival
     a process dies -> its tickets expire within 3 s, and the others continue
-    Redis is unavailable  -> each process continues with its own waiters, in their order
+    Redis is unavailable  -> each process continues with its own waiters, in their order; where a policy refuses then,
+                             they wait for the server too, up to their deadline
 
 A check that does not wait (`max_wait` 0) enters no queue and may overtake those that do.
 
@@ -24,16 +25,19 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from quotas.engine.errors import LimiterUnavailable, NotAsked
 from quotas.engine.keys import Keys
 from quotas.engine.types import Decision, Limit
 
 LONGEST_SLEEP = 1.0
 """Seconds after which the first one tries again (capacity may come back early: a refund, a reset), and after which
 tickets are renewed."""
-EARLIER = 0.2
+SLOT_WAIT_SHARE = 0.2
 """The same, where it waits for a slot: those nearly always come back before their lease ends."""
-PAUSE = 0.05
+RENEWAL_INTERVAL = 0.05
 """Seconds between two renewals while another process's ticket is first and no blocking read is possible."""
+SERVER_PAUSE = 0.1
+"""Seconds between two calls of the limiter while its server does not answer."""
 
 
 class Turn(Protocol):
@@ -69,7 +73,11 @@ class Occupied:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Call the limiter with the limits in force now. Reply: its decision."""
+    """Call the limiter with the limits in force now. Reply: its decision.
+
+    Where it raises LimiterUnavailable the driver throws the error into the steps, which may yield the same again: the
+    server may have run the first call, so all calls of one check have one idempotency token.
+    """
 
     dry_run: bool = False
 
@@ -99,7 +107,7 @@ class AwaitTurn:
 
 @dataclass(frozen=True, slots=True)
 class AwaitCall:
-    """Wait until the waiter's ticket is called, at most so long; where that is impossible, for `PAUSE`."""
+    """Wait until the waiter's ticket is called, at most so long; where that is impossible, for `RENEWAL_INTERVAL`."""
 
     seconds: float
 
@@ -200,7 +208,7 @@ class Wait:
         """
         counter = yield Occupied(list(self._counters()))
         assert counter is None or isinstance(counter, bytes)
-        decision = yield from _ask(dry_run=counter is not None)
+        decision = yield from self._ask(dry_run=counter is not None)
         while self._is_worth_it(decision) or (counter is not None and decision.allowed):
             counter = counter or self._binding(decision)
             if counter is None:
@@ -218,13 +226,13 @@ class Wait:
         while True:
             left = self.deadline - self.now()
             if left <= 0:
-                return (yield from _ask()), True
+                return (yield from self._ask()), True
             if not self.queues.is_first(self.waiter):
                 yield AwaitTurn(left)
             elif first not in ("", self.waiter.ticket):
                 yield AwaitCall(min(left, LONGEST_SLEEP))
             else:
-                decision = yield from _ask()
+                decision = yield from self._ask()
                 if not self._is_worth_it(decision):
                     return decision, True
                 if self._binding(decision) not in (counter, None):
@@ -232,8 +240,26 @@ class Wait:
                     yield Dequeue(counter, self.waiter.ticket)
                     return decision, False
                 assert decision.retry_after is not None
-                yield Sleep(min(decision.retry_after, EARLIER if _by_slots(decision) else LONGEST_SLEEP))
+                yield Sleep(min(decision.retry_after, SLOT_WAIT_SHARE if _by_slots(decision) else LONGEST_SLEEP))
             first = yield from self._enqueue(counter, self.queues.waiters(counter))
+
+    def _ask(self, *, dry_run: bool = False) -> Generator[Step, Reply, Decision]:
+        """Call the limiter; while its server does not answer, again until the deadline. Raises LimiterUnavailable then:
+        `NotAsked` only if no call reached the server."""
+        lost: LimiterUnavailable | None = None
+        while True:
+            try:
+                decision = yield Ask(dry_run)
+            except LimiterUnavailable as error:
+                if not isinstance(error, NotAsked):
+                    lost = error
+                left = self.deadline - self.now()
+                if left <= 0:
+                    raise (lost or error) from None
+                yield Sleep(min(left, SERVER_PAUSE))
+            else:
+                assert isinstance(decision, Decision)
+                return decision
 
     def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> Generator[Step, Reply, str]:
         """Add or renew tickets. Returns the one that is first; empty where the server is unavailable: each for itself."""
@@ -260,12 +286,6 @@ class Wait:
         if decision.allowed or decision.impossible or decision.retry_after is None:
             return False
         return decision.retry_after <= self.deadline - self.now()
-
-
-def _ask(*, dry_run: bool = False) -> Generator[Step, Reply, Decision]:
-    decision = yield Ask(dry_run)
-    assert isinstance(decision, Decision)
-    return decision
 
 
 def _by_slots(decision: Decision) -> bool:

@@ -15,13 +15,16 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
 from quotas.engine.limits import waiting
 from quotas.engine.limits.wait_queue import LEASE, call_commands, queue_keys, turn_key
-from quotas.engine.limits.waiting import PAUSE, LocalQueues, Reply, Step, Wait, Waiter
+from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Reply, Step, Wait, Waiter
 from quotas.engine.redis.scripts import Call, load, pack
 from quotas.engine.types import Decision, Limit
 
 
 class Asking(Protocol):
-    """What waiting needs of a limiter, each awaited. Raises LimiterUnavailable as the limiter does."""
+    """What waiting needs of a limiter, each awaited. Raises LimiterUnavailable as the limiter does.
+
+    Where it does, the check is repeated, though the server may have run it: all checks of one object charge once.
+    """
 
     @property
     def limits(self) -> Sequence[Limit]:
@@ -32,6 +35,9 @@ class Asking(Protocol):
 
     async def refund(self, decision: Decision) -> None:
         """Refund what an allowed decision has charged: its caller is gone."""
+
+    def lost(self, error: LimiterUnavailable) -> None:
+        """A check was not answered, and is not repeated: refund later what it may have charged."""
 
 
 class Connection(Protocol):
@@ -64,13 +70,21 @@ class AsyncWaitingChecks:
         waiter = Waiter(turn)
         deadline = time.monotonic() + max_wait
         steps = Wait(waiter, self._queues, self._keys, lambda: asking.limits, deadline).steps()
-        reply: Reply = None
         try:
+            step = next(steps)
             while True:
-                reply = await self._perform(steps.send(reply), waiter, turn, asking)
+                try:
+                    reply = await self._perform(step, waiter, turn, asking)
+                except LimiterUnavailable as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(reply)
         except StopIteration as end:
             decision: Decision = end.value
             return decision
+        except LimiterUnavailable as error:
+            asking.lost(error)
+            raise
         finally:
             if waiter.counter is not None:
                 counter = waiter.counter
@@ -112,8 +126,9 @@ class AsyncWaitingChecks:
     async def _undo(asked: asyncio.Future[Decision], asking: Asking) -> None:
         try:
             decision = await asked
-        except LimiterUnavailable:
-            return  # nothing is known to be charged
+        except LimiterUnavailable as error:
+            asking.lost(error)
+            return
         if decision.allowed:
             await asking.refund(decision)
 
@@ -156,7 +171,7 @@ class AsyncWaitingChecks:
         except LimiterUnavailable:
             possible = False  # the next renewal notices, and continues alone
         if not possible:
-            await asyncio.sleep(min(seconds, PAUSE))
+            await asyncio.sleep(min(seconds, RENEWAL_INTERVAL))
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

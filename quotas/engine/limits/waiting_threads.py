@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys
 from quotas.engine.limits import waiting
 from quotas.engine.limits.wait_queue import TurnListener, WaitQueue
-from quotas.engine.limits.waiting import PAUSE, LocalQueues, Reply, Step, Wait, Waiter
+from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Reply, Step, Wait, Waiter
 from quotas.engine.types import Decision, Limit
 
 
@@ -55,7 +56,12 @@ class WaitingChecks:
         reserve: bool | None = None,
     ) -> Decision:
         """As Limiter.check, but waits up to `max_wait` seconds for capacity. `limits` as a function is called before
-        each question, so that what is decided is decided by the limits in force then."""
+        each question, so that what is decided is decided by the limits in force then.
+
+        While the server does not answer and a limit refuses then, it waits for the server: `token` (one of its own, if
+        none is given) makes that safe. Raises LimiterUnavailable at the deadline.
+        """
+        token = token or random_id()
         deadline = time.monotonic() + max_wait
         asked = list(limits() if callable(limits) else limits)
 
@@ -70,10 +76,15 @@ class WaitingChecks:
         steps = Wait(waiter, self._queues, self._keys, lambda: asked, deadline).steps()
         with ExitStack() as closing:
             listener = None if self._shared is None else closing.enter_context(self._shared.listener())
-            reply: Reply = None
             try:
+                step = next(steps)
                 while True:
-                    reply = self._perform(steps.send(reply), waiter, turn, ask, listener)
+                    try:
+                        reply = self._perform(step, waiter, turn, ask, listener)
+                    except LimiterUnavailable as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(reply)
             except StopIteration as end:
                 decision: Decision = end.value
                 return decision
@@ -142,4 +153,4 @@ class WaitingChecks:
         try:
             listener.wait(waiter.ticket, seconds)
         except LimiterUnavailable:
-            time.sleep(min(seconds, PAUSE))  # the next renewal notices, and continues alone
+            time.sleep(min(seconds, RENEWAL_INTERVAL))  # the next renewal notices, and continues alone

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PREFIX = "sluice_"
-KEPT = 4
+KEPT_VERSIONS = 4
 """Versions of the library that stay on a server."""
 
 
@@ -45,7 +45,7 @@ def surplus(library: Library, listed: object) -> list[tuple[str, ...]]:
     A server does not report when a library was last used, so libraries are dropped at random: unused ones go sooner or later.
     """
     names = [name for name in _names(listed) if name != library.name] if isinstance(listed, list) else []
-    gone = random.sample(names, max(len(names) + 1 - KEPT, 0))
+    gone = random.sample(names, max(len(names) + 1 - KEPT_VERSIONS, 0))
     return [("FUNCTION", "DELETE", name) for name in gone]
 
 

@@ -40,7 +40,7 @@ class InThread(Protocol):
 
 
 DEFAULT_TIMEOUT = 0.1
-TICKS = 4
+TICKS_PER_TIMEOUT = 4
 """Looks within one timeout; an answer is waited for by that many and at most one more."""
 _ENOUGH = 64 * 1024
 """Bytes that are sent without waiting for the end of the turn."""
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         if self._out_size > _ENOUGH:
             self._flush()
         if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout / TICKS, self._look)
+            self._watch = self._loop.call_later(self._timeout / TICKS_PER_TIMEOUT, self._look)
         return future
 
     def _flush(self) -> None:
@@ -96,10 +96,10 @@ class Connection(asyncio.Protocol):
         self._ticks += 1
         if not self._waiting:
             return
-        if self._ticks - self._waiting[0][0] > TICKS:
+        if self._ticks - self._waiting[0][0] > TICKS_PER_TIMEOUT:
             self.fail("no answer in time")
         else:
-            self._watch = self._loop.call_later(self._timeout / TICKS, self._look)
+            self._watch = self._loop.call_later(self._timeout / TICKS_PER_TIMEOUT, self._look)
 
     def fail(self, why: str) -> None:
         """Close, and fail all pending questions."""

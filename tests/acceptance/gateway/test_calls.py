@@ -139,6 +139,9 @@ def test_failovers_and_waits_are_measured(scene: Scene) -> None:
     assert scene.recent(scene.call("nobody"))["attempts"] == 2
     scene.call("narrow", headers={"Prefer": "wait=10"})
     waited = scene.recent(scene.call("narrow", headers={"Prefer": "wait=10"}))
-    assert waited["waited"] > 0.2
+    assert waited["waited"] > 0.2 and waited["waited_for"] == ["pool narrow: requests"]
+    few = {"Sluice-Keys": "few=measured", "Prefer": "wait=10"}
+    scene.call("llm", headers=few)
+    assert scene.recent(scene.call("llm", headers=few))["waited_for"] == ["policy few"]
     wait_until(lambda: metric(scene, "sluice_gateway_failovers_total") == failovers + 1, 5)
     wait_until(lambda: metric(scene, "sluice_gateway_wait_seconds_count") >= waits + 1, 5)

@@ -111,7 +111,7 @@ def test_those_who_wait_go_in_order_of_arrival(scene: Scene) -> None:
 
 def test_another_account_takes_what_one_refuses_and_the_caller_pays_once(scene: Scene) -> None:
     before = scene.used("by-user")
-    for fault in ({"status": 429}, {"status": 503}, {"invalid_key": SECRETS["GATEWAY_BAD"]}):
+    for fault in ({"status": 429}, {"status": 503}, {"status": 529}, {"invalid_key": SECRETS["GATEWAY_BAD"]}):
         scene.sim.faults({**fault, "key": SECRETS["GATEWAY_BAD"]} if "status" in fault else fault)
         answers = [scene.call("failing", headers={"Sluice-User": "failover"}) for _ in range(2)]
         assert [one.status_code for one in answers] == [200, 200], answers[-1].text

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.gateway_scene import MESSAGES, SECRETS, Scene
 from tests.support.instance import process_table, wait_until
+from tests.support.streaming_provider import ODD_EVENTS, ODD_USAGE
 
 SINGLE = {"Sluice-Keys": "single=a"}
 
@@ -322,3 +323,33 @@ def memory_of(scene: Scene) -> int:
     children = [row.pid for row in process_table().values() if row.parent == parent]
     sizes = [Path(f"/proc/{pid}/status").read_text() for pid in (parent, *children)]
     return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) for text in sizes) // 1024  # type: ignore[index]
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["hidden", "requested"])
+def test_borders_of_chunks_inside_of_characters_change_nothing(scene: Scene, asks: bool) -> None:
+    body: dict[str, Any] = {"model": "m", "stream": True, "messages": MESSAGES}
+    if asks:
+        body["stream_options"] = {"include_usage": True}
+    answer = scene.call("raw", "/v1/bytewise/completions", json=body)
+    assert answer.content == ODD_EVENTS + (ODD_USAGE if asks else b"") + b"data:[DONE]\r\n\r\n"
+    assert scene.recent(answer)["actual"]["tokens"] == 21
+
+
+def test_an_error_event_in_a_good_answer_is_no_success(scene: Scene) -> None:
+    answer = scene.call("raw", "/v1/overloaded", json={"model": "m", "stream": True})
+    assert answer.status_code == 200 and b"overloaded_error" in answer.content
+    assert scene.recent(answer)["outcome"] not in ("ok", "broken")
+
+
+def test_the_providers_wait_reaches_the_caller(scene: Scene) -> None:
+    scene.telegram.faults({"status": 429, "headers": {"Retry-After": "3"}})
+    answer = scene.call("tg", "/sendMessage", json={"chat_id": 99, "text": "t"})
+    assert answer.status_code == 429 and 1 <= int(answer.headers["retry-after"]) <= 4
+
+
+def test_repeated_fields_of_the_caller_all_arrive(scene: Scene) -> None:
+    fields = "anthropic-beta: context-1m\r\nanthropic-beta: tools-2\r\nanthropic-version: 2023-06-01\r\n"
+    raw(scene, head(scene, "GET", "/gateway/raw/v1/record", f"{fields}Connection: close\r\n"))
+    sent = scene.provider.requests[-1].lower()
+    assert b"anthropic-version: 2023-06-01\r\n" in sent
+    assert all(word in sent for word in (b"context-1m", b"tools-2"))

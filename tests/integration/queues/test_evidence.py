@@ -106,6 +106,38 @@ def test_estimates_take_the_binding_window_into_account(desk: Desk, algorithm: s
     assert facts.eta >= found.estimated_start - timedelta(seconds=5)
 
 
+def batch_of(jobs: list[Job]) -> Batch:
+    batch = Batch.objects.create(project=jobs[0].project, created_at=clock.now())
+    Job.objects.filter(pk__in=[job.pk for job in jobs]).update(batch=batch)
+    return batch
+
+
+def test_a_batch_behind_other_jobs_of_its_pool_ends_when_its_last_job_starts(desk: Desk) -> None:
+    desk.queue(pool=desk.pool(limits=[{"unit": "requests", "algorithm": "fixed_window", "limit": 2, "window": 3600.0}]))
+    worker = desk.worker(places=100)
+    jobs = desk.submit(20, queue="q")
+    batch = batch_of(jobs[-3:])
+    desk.cycle()
+    worker.settle(worker.claim())
+    desk.cycle()
+    start = explain(fresh(jobs[-1])).estimated_start
+    end = batch_progress(batch).eta
+    assert start is not None and end is not None
+    assert start > clock.now() + timedelta(hours=5), "17 others come before"
+    assert abs(end - start) < timedelta(seconds=60)
+
+
+def test_a_batch_does_not_end_before_the_time_of_its_jobs(desk: Desk) -> None:
+    worker = desk.worker()
+    jobs = desk.submit(2)
+    later = desk.submit(1, delay=7200)[0]
+    batch = batch_of([*jobs, later])
+    desk.cycle()
+    worker.settle(worker.claim())
+    end = batch_progress(batch).eta
+    assert end is not None and end >= explain(fresh(later)).estimated_start
+
+
 def test_an_end_under_a_limit_that_the_rows_do_not_show_is_unknown(desk: Desk) -> None:
     desk.policy("each chat", "custom", 1, key_name="chat")
     worker = desk.worker(places=10)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from queues.job_types.http_request import MAX_BODY, HttpRequest
+from queues.job_types.http_answer import MAX_BODY
+from queues.job_types.http_request import HttpRequest
 from queues.lifecycle.fate import decide
 from queues.models import Job
 from queues.registry import RunResult
@@ -32,8 +33,8 @@ def call(base_url: str, dialect: str, path: str, payload: dict[str, Any], **colu
     pool = make_pool(dialect=dialect, **columns)
     Provider.objects.filter(pk=pool.provider_id).update(base_url=base_url, auth_header="x-api-key: {credential}")
     resolve.clear()
-    way = endpoint(str(pool.accounts.order_by("pk")[0].pk))
-    context = SimpleNamespace(lease=way, id="j", attempt=1, timeout=10.0, idempotency_key="j", project=None)
+    account = endpoint(str(pool.accounts.order_by("pk")[0].pk))
+    context = SimpleNamespace(lease=account, id="j", attempt=1, timeout=10.0, idempotency_key="j", project=None)
     return HttpRequest().run(context, {"method": "POST", "path": path, **payload})  # type: ignore[arg-type]
 
 
@@ -155,8 +156,8 @@ def test_a_provider_that_does_not_answer_is_a_timeout() -> None:
         base = f"http://127.0.0.1:{silent.getsockname()[1]}"
         Provider.objects.filter(pk=pool.provider_id).update(base_url=base, timeout=1)
         resolve.clear()
-        way = endpoint(str(pool.accounts.order_by("pk")[0].pk))
-        context = SimpleNamespace(lease=way, id="j", attempt=1, timeout=30.0, idempotency_key="j", project=None)
+        account = endpoint(str(pool.accounts.order_by("pk")[0].pk))
+        context = SimpleNamespace(lease=account, id="j", attempt=1, timeout=30.0, idempotency_key="j", project=None)
         result = HttpRequest().run(context, {"method": "GET", "path": "/"})  # type: ignore[arg-type]
     assert (result.category, result.upstream.category) == ("timeout", "timeout")
 

@@ -9,6 +9,7 @@ import structlog
 import urllib3
 
 from queues.deliveries import Claimed
+from queues.job_types.http_answer import result_of
 from queues.job_types.http_request import HttpRequest
 from queues.lifecycle.fate import decide
 from queues.models import Job
@@ -26,8 +27,8 @@ from tests.integration.quotas.api.test_pools import SECRET, make_pool
 
 def refused(pool: Pool, status: int = 401) -> RunResult:
     """The result of a call through the pool's first account that is answered with `status`."""
-    way = endpoint(str(pool.accounts.order_by("pk")[0].pk))
-    return HttpRequest._answered(urllib3.HTTPResponse(body=b"", status=status), b"", {}, way, 0.1)
+    account = endpoint(str(pool.accounts.order_by("pk")[0].pk))
+    return result_of(urllib3.HTTPResponse(body=b"", status=status), b"", {}, account, 0.1)
 
 
 def test_a_refused_credential_does_not_end_the_job_while_another_account_is_in_service() -> None:
@@ -53,12 +54,10 @@ class Boom(Exception):
 
 @pytest.mark.parametrize("foreseen", [True, False])
 def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    way = endpoint(str(make_pool(accounts=1).accounts.get().pk))
+    account = endpoint(str(make_pool(accounts=1).accounts.get().pk))
 
     def run(context: object, payload: object) -> RunResult:
-        message = (
-            f"401 for https://api.example.com/bot{way.credential}/send, sent {b'Bearer ' + way.credential.encode()!r}"
-        )
+        message = f"401 for https://api.example.com/bot{account.credential}/send, sent {b'Bearer ' + account.credential.encode()!r}"
         if not foreseen:
             raise Boom(message)
         upstream = CallOutcome("server", error=message)
@@ -67,7 +66,7 @@ def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pyte
     kind = SimpleNamespace(run=run, needs_pool=False, trusted=False, redact=())
     monkeypatch.setattr("queues.registry.get", lambda name: kind)
     with structlog.testing.capture_logs() as logged:
-        result = perform(Claimed(Job(type="x"), SimpleNamespace(attempt=1), way))  # type: ignore[arg-type]
+        result = perform(Claimed(Job(type="x"), SimpleNamespace(attempt=1), account))  # type: ignore[arg-type]
     assert "[redacted]" in result.error and "[redacted]" in result.traceback
     assert SECRET not in repr(result) and SECRET not in repr(logged)
     assert foreseen or logged[0]["event"] == "job.fault"
@@ -76,8 +75,8 @@ def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pyte
 def test_a_request_that_cannot_be_written_reports_only_that() -> None:
     pool = make_pool(accounts=1)
     pool.accounts.update(credential=f"{SECRET}\nX-Other: 1")
-    way = endpoint(str(pool.accounts.get().pk))
-    context = SimpleNamespace(lease=way, id="j", attempt=1, timeout=5.0, idempotency_key="j")
+    account = endpoint(str(pool.accounts.get().pk))
+    context = SimpleNamespace(lease=account, id="j", attempt=1, timeout=5.0, idempotency_key="j")
     result = HttpRequest().run(context, {"method": "GET", "path": "/v1/models"})  # type: ignore[arg-type]
     assert (result.outcome, result.category, result.upstream) == ("failed", "validation", CallOutcome("unused"))
     assert SECRET not in repr(result)

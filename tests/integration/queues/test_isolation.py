@@ -157,7 +157,7 @@ def count() -> int:
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-@pytest.mark.parametrize("called", ["plainly", "from a loop", "through a pool"])
+@pytest.mark.parametrize("called", ["directly", "from a loop", "through a pool"])
 @pytest.mark.parametrize("leave", LEFT)
 def test_a_connection_that_a_task_has_spoilt_serves_nobody_else(
     desk: Desk, worker: Hands, type_of: Any, leave: Any, called: str, trusted: bool

@@ -14,7 +14,7 @@ from queues.registry import RunResult
 from queues.states import Status
 from queues.worker import running
 from queues.worker.child import cancelled
-from quotas.engine.types import AccountState
+from quotas.engine.account_state import AccountState
 from quotas.runtime.connection import accounts
 from quotas.snapshot import resolve
 from tests.integration.queues.desk import Desk, fresh

@@ -475,7 +475,7 @@ def test_neither_a_receiver_nor_a_project_takes_all_places(
 def test_receivers_that_were_slow_share_half_of_the_places(
     desk: Desk, sender: OutboxSender[Callback], silent: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quotas.runtime.outbox_sender.SLOW", 1.0)
+    monkeypatch.setattr("quotas.runtime.outbox_sender.SLOW_TRY", 1.0)
     projects = [desk.project(f"p{number}") for number in range(4)]
     for number in range(1, AT_ONCE + 1):
         due(projects[number % 4], f"http://127.0.0.{number}:{silent}/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import subprocess
 import sys
 import threading
@@ -13,11 +14,12 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from queues import event_loops
 from queues.deliveries import Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.states import AttemptOutcome
 from queues.worker import job_loop
-from queues.worker import thread_pool as crew_module
+from queues.worker import thread_pool as thread_pool_module
 from queues.worker.running import Running
 from queues.worker.thread_pool import JobThreadPool
 from tests.integration.queues.conftest import wait_until
@@ -107,7 +109,7 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
     desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python would end it by an exception, which it catches, and go round in it for ever."""
-    monkeypatch.setattr(crew_module, "STUCK_AFTER", 0.3)
+    monkeypatch.setattr(thread_pool_module, "STUCK_AFTER", 0.3)
     before = len(job_loop.abandoned)
     release = threading.Event()
 
@@ -122,16 +124,47 @@ def test_a_coroutine_that_catches_everything_is_kept_where_nobody_collects_it(
         with hands(desk, places=1) as worker:
             assert worker.run(job).category == "timeout"
             assert worker.threads.lost == 1
-            assert not worker.threads.wait_for_place(0.1), "its slot is lost"
+            assert not worker.threads.wait_for_slot(0.1), "its slot is lost"
         wait_until(lambda: len(job_loop.abandoned) == before + 1)
     finally:
         release.set()
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_coroutine_that_its_own_loop_abandons_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loops, "_abandoned", [])
+    begun, release = threading.Event(), threading.Event()
+
+    async def ignores_interrupts() -> None:
+        begun.set()
+        while not release.is_set():
+            with contextlib.suppress(BaseException):
+                await asyncio.sleep(ASLEEP)
+
+    def run() -> None:
+        with contextlib.suppress(JobTimedOut):
+            event_loops.run(ignores_interrupts())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(10)
+
+    def has_ended() -> bool:
+        event_loops.interrupt(thread.ident or 0, JobTimedOut)
+        thread.join(0.3)
+        return not thread.is_alive()
+
+    wait_until(has_ended)
+    assert event_loops.abandoned() == 1
+    release.set()
+    monkeypatch.undo()
+    gc.collect()
+
+
 def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
     desk: Desk, type_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew_module, "STUCK_AFTER", 0.3)
+    monkeypatch.setattr(thread_pool_module, "STUCK_AFTER", 0.3)
     release = threading.Event()
 
     def ignores_interrupts(job: Any) -> None:
@@ -144,9 +177,9 @@ def test_a_thread_that_goes_on_counts_as_lost_until_it_is_gone(
     with hands(desk, places=1) as worker:
         assert worker.run(job).category == "timeout"
         assert worker.threads.lost == 1
-        assert not worker.threads.wait_for_place(0.1), "its slot is lost"
+        assert not worker.threads.wait_for_slot(0.1), "its slot is lost"
         release.set()
-        assert worker.threads.wait_for_place(10)
+        assert worker.threads.wait_for_slot(10)
         assert worker.threads.lost == 0
 
 
@@ -194,7 +227,7 @@ def test_the_next_job_starts_before_or_after_the_last_end_is_written(
     threads.start(worker.claim())
     wait_until(lambda: len(ended) == (1 if waits else 2))
     if waits:
-        assert not threads.wait_for_place(0.2)
+        assert not threads.wait_for_slot(0.2)
         assert started == [first[0].uid]
         threads.written([(ended[0].claimed.id, ended[0].claimed.delivery)])
         wait_until(lambda: len(ended) == 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -16,9 +17,11 @@ from controlplane.environment import Environment, name_of, read
 
 ROOT = Path(__file__).resolve().parents[3]
 READ_ELSEWHERE = {
-    "SLUICE_DATA_DIR",  # before settings: `--data-dir` sets it
-    "SLUICE_SUPERVISED",  # between `up` and its children
+    "controlplane/instance.py": ["os.environ.get"],  # SLUICE_DATA_DIR, before settings: `--data-dir` sets it
+    "controlplane/parent_death.py": ["os.environ.get"],  # SLUICE_SUPERVISED, between `up` and its children
+    "controlplane/supervisor/child.py": ["os.environ"],  # children get it all
 }
+"""By module, what it reads itself."""
 
 
 def test_nothing_set_gives_the_defaults():
@@ -84,13 +87,46 @@ def test_every_variable_is_documented_and_every_documented_one_exists():
     assert documented == {name_of(item) for item in fields(Environment)} | {"SLUICE_DATA_DIR"}
 
 
-def test_no_other_module_reads_the_products_variables():
+def reads(path: Path) -> list[str]:
+    """The lines in which a module reads the environment, whatever it calls it. `setdefault` and assignments set it."""
+    found = []
+    tree = ast.parse(path.read_text())
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            found += [f"import of {name.name}" for name in node.names if name.name in {"environ", "environb", "getenv"}]
+        if not (isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.environb", "os.getenv"}):
+            continue
+        use = parents[node]
+        sets = isinstance(use, ast.Subscript) and not isinstance(use.ctx, ast.Load)
+        if not sets and not (isinstance(use, ast.Attribute) and use.attr == "setdefault"):
+            found.append(ast.unparse(node if isinstance(use, ast.Dict) else use))
+    return found
+
+
+def test_no_other_module_reads_the_environment():
     found = {
-        f"{path.relative_to(ROOT)}: {name}"
+        str(path.relative_to(ROOT)): uses
         for package in ("controlplane", "queues", "quotas")
-        for path in (ROOT / package).rglob("*.py")
-        if path.name != "environment.py"
-        for name in re.findall(r"(?:environ(?:\.get)?[\[(]|getenv\()\s*\"([A-Z_]+)\"", path.read_text())
-        if name.startswith("SLUICE_") and name not in READ_ELSEWHERE
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if (uses := reads(path))
     }
-    assert found == set()
+    assert found.pop("controlplane/environment.py")
+    assert found == READ_ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import os\nos.environ['A']", ["os.environ['A']"]),
+        ("import os\nos.getenv('A')", ["os.getenv('A')"]),
+        ("import os\nos.environ.get('A')", ["os.environ.get"]),
+        ("import os\nother = os.environ", ["other = os.environ"]),
+        ("from os import environ, getenv", ["import of environ", "import of getenv"]),
+        ("import os\nos.environ['A'] = 'b'\nos.environ.setdefault('A', 'b')", []),
+    ],
+)
+def test_reading_the_environment_is_found(tmp_path: Path, source: str, found: list[str]):
+    module = tmp_path / "module.py"
+    module.write_text(source)
+    assert reads(module) == found

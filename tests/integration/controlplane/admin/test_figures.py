@@ -13,11 +13,14 @@ from django.test import Client
 from django.utils import timezone
 
 from controlplane.admin.dashboard import forget
+from controlplane.admin.panels import performance, throughput
+from controlplane.admin.periods import PERIODS
 from controlplane.alerts import records, summaries
 from queues.models import DeadLetter, Job, Queue
 from queues.selectors.queues import queue_facts
 from queues.services import dead_letters
-from queues.states import WAITING_STAGES, Stage
+from queues.states import WAITING_STAGES, Stage, Status
+from quotas.admin.spans import spell_span
 from quotas.models import Account, Policy, Pool
 from quotas.services.limits import Check, check
 from quotas.snapshot import resolve
@@ -140,6 +143,21 @@ def test_times_have_seconds_and_jobs_have_user_and_age(signed_in: SignIn, day: D
     assert "cust-3" in page and "12 min" in page
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", page)
     assert "p.m." not in page and "a.m." not in page
+
+
+def test_the_success_rate_is_of_the_jobs_in_the_throughput_chart(day: Day) -> None:
+    Job.objects.filter(pk=day.running.pk).update(stage=Stage.DONE, status=Status.DEAD, finished_at=timezone.now())
+    for period in PERIODS.values():
+        drawn = throughput.figures(None, None, period)["total"]
+        assert performance.figures(None, None, period)["ended"] == drawn["completed"] + drawn["dead"], period
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.0004, "1 ms"), (0.0421, "42 ms"), (0.9994, "999 ms"), (0.9999, "1 s"), (1.4, "1 s"), (-3, "0 s")],
+)
+def test_a_run_under_a_second_is_shown_in_milliseconds(seconds: float, text: str) -> None:
+    assert spell_span(timedelta(seconds=seconds)) == text
 
 
 def test_a_person_without_roles_sees_what_to_do(day: Day) -> None:

@@ -13,6 +13,8 @@ from jsonschema import Draft202012Validator
 
 from controlplane.alerts import records, summaries
 from controlplane.models import AuditEntry
+from queues.errors import InvalidJob
+from queues.specs import read_job
 from quotas import events
 from quotas.api.check_body import CheckBody
 from quotas.services import last_responses, rollups
@@ -50,6 +52,38 @@ def test_every_path_is_described_with_scopes_and_problems(schema: dict[str, Any]
     body = schema["components"]["schemas"]["CheckBodyRequest"]
     assert body["additionalProperties"] is False
     assert set(body["properties"]) == set(CheckBody().fields)
+
+
+@pytest.mark.parametrize(
+    ("member", "right", "wrong"),
+    [
+        ("type", ["t" * 200], ["", "t" * 201, None, 3]),
+        ("queue", ["q" * 63, None], ["q" * 64, 3]),
+        ("payload", [{"a": None}], [None, []]),
+        ("user", ["", "u" * 1024, None], ["u" * 1025]),
+        ("delay", [0, 366 * 86400, None], [-1, 366 * 86400 + 1, "5"]),
+        ("max_attempts", [1, 1000, None], [0, 1001, 1.5]),
+        ("timeout", [0.001, 86400, None], [-1, 86401]),
+        ("delivery", ["at_most_once", None], ["exactly_once"]),
+        ("after", [["a"] * 1000, None], [["a"] * 1001, [3]]),
+        ("keys", [{"chat": "-1"}, None], [[], {"chat": 1}]),
+        ("idempotency_key", ["k" * 255, None], ["", "k" * 256]),
+    ],
+)
+def test_the_schema_of_a_job_says_what_is_taken(
+    schema: dict[str, Any], member: str, right: list[Any], wrong: list[Any]
+) -> None:
+    described = {"$ref": "#/components/schemas/JobRequestRequest", "components": schema["components"]}
+    checked = Draft202012Validator(described)
+    for value in [*right, *wrong]:
+        body = {"type": "t", member: value}
+        assert checked.is_valid(body) == (value in right), value
+        try:
+            read_job(body)
+        except InvalidJob:
+            assert value not in right, value
+        else:
+            assert value in right, value
 
 
 def test_operation_ids_are_unique(schema: dict[str, Any]) -> None:

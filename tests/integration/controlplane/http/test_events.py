@@ -306,7 +306,7 @@ def test_a_forked_child_writes_its_own_events_only(store: redis.Redis) -> None:
 
 
 def test_the_stream_is_capped(publisher: Publisher, monkeypatch: pytest.MonkeyPatch, store: redis.Redis) -> None:
-    monkeypatch.setattr(stream, "KEPT", 500)
+    monkeypatch.setattr(stream, "MAX_EVENTS", 500)
     monkeypatch.setattr(stream, "BUFFERED", 5000)
     for n in range(3000):
         publisher.put(stream.Entry("job.completed", "", {"n": n}))

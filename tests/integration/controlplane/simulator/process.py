@@ -1,4 +1,4 @@
-"""A simulator in a process of its own, spoken to over real sockets."""
+"""A simulator in a process of its own, called over real sockets."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_known_key_is_believed_while_sql_is_away(client: Client, monkeypatch: py
         raise OperationalError("the server closed the connection")
 
     monkeypatch.setattr(ApiKey.objects, "select_related", away)
-    monkeypatch.setattr("quotas.rest.authentication.FRESH", 0.0)
+    monkeypatch.setattr("quotas.rest.authentication.KEY_TTL", 0.0)
     assert post(client, {"name": "x"}, key).status_code == 200
     stranger = post(client, {"name": "x"}, {"Authorization": "Bearer sl_nobody_secret"})
     assert stranger.status_code == 503 and stranger.json()["type"] == "/problems/storage-unavailable"
@@ -237,6 +237,6 @@ def test_changed_scopes_hold_within_a_second(client: Client, monkeypatch: pytest
     key = make_key("check")
     assert post(client, {"name": "x"}, key).status_code == 200
     ApiKey.objects.update(scopes=["read"])
-    assert authentication.FRESH <= 1.0
-    monkeypatch.setattr(authentication, "FRESH", 0.0)
+    assert authentication.KEY_TTL <= 1.0
+    monkeypatch.setattr(authentication, "KEY_TTL", 0.0)
     assert post(client, {"name": "x"}, key).status_code == 403

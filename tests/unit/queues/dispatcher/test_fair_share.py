@@ -57,7 +57,7 @@ def start_one(share: FairShare, groups: list[GroupCursor], known: dict[int, Proj
         back.append((group, item))
         group.blocked_until = 1.0
     for group, item in back:
-        group.put_back([item])
+        group.return_unused([item])
     assert started is not None
     share.confirm(started)
     return started

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rest_framework.serializers import ValidationError
 
-from queues.specs import read_cost
+from queues.request_fields import Cost
 from queues.worker.checked_result import mistake_in_use
 from quotas.engine.costs import MAX_COST, check_amounts, is_count, is_unit
 from quotas.engine.limits.capacity import burst_at, capacity_of
@@ -30,7 +30,7 @@ def refuses(check: Any) -> bool:
 def test_all_doors_take_the_same_counts(value: Any) -> None:
     wrong = not any(value is count for count in COUNTS)
     errors: list[Any] = []
-    read_cost({"tokens": value}, "/cost", errors)
+    Cost().read({"tokens": value}, "/cost", errors.append)
     found = {
         "engine": refuses(lambda: check_amounts({"tokens": value})),
         "jobs": bool(errors),

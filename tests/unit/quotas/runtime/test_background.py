@@ -16,7 +16,7 @@ from tests.support.valkey import wait_for
 def test_a_pass_that_fails_is_followed_by_the_next(
     raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "PAUSE", 0.01)
+    monkeypatch.setattr(background, "FAILURE_PAUSE", 0.01)
     stop = threading.Event()
     passes: list[int] = []
 

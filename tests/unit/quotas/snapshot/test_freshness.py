@@ -91,7 +91,7 @@ def test_a_look_that_began_before_does_not_count() -> None:
 
 
 def test_a_database_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freshness, "PATIENCE", 0.2)
+    monkeypatch.setattr(freshness, "MAX_WAIT", 0.2)
     source = Source()
     source.use()
     source.freshness.expire()
@@ -103,7 +103,7 @@ def test_a_database_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatc
     assert source.use() == 0
     assert source.freshness.hung
     with monkeypatch.context() as patched:
-        patched.setattr(freshness, "PATIENCE", 3600.0)
+        patched.setattr(freshness, "MAX_WAIT", 3600.0)
         assert source.use() == 0, "nobody waits any more"
     source.number = 1
     source.goes_on.set()

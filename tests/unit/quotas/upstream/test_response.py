@@ -265,8 +265,8 @@ INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "38s"
 def test_what_the_exceptions_of_providers_libraries_say(
     dialect: str, error: Exception, category: str, wait: float | None
 ) -> None:
-    said = answers.said_in(error)
-    outcome = dialects.read(dialect, *said) if said is not None else dialects.failed("odd")
+    reported = answers.reported_in(error)
+    outcome = dialects.read(dialect, *reported) if reported is not None else dialects.failed("odd")
     assert (outcome.category, outcome.retry_after) == (category, wait)
 
 
@@ -277,4 +277,4 @@ def test_a_librarys_members_that_raise_say_nothing() -> None:
             raise RuntimeError("no")
 
     Broken.__module__ = "slack_sdk.errors"
-    assert answers.said_in(Broken()) is None
+    assert answers.reported_in(Broken()) is None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from quotas.engine.account_state import AccountState
 from quotas.engine.dialects import read
 from quotas.engine.learned import LearnedQuota
-from quotas.engine.types import AccountState, CallOutcome, ConcurrencySpec
+from quotas.engine.types import CallOutcome, ConcurrencySpec
 from tests.integration.quotas.engine.accounts.conftest import OK, RATE_LIMITED, SERVER, bucket, pool
 
 

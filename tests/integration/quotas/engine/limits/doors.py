@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from quotas.engine.errors import LimiterUnavailable
+from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys
 from quotas.engine.limits.wait_queue import WaitQueue
 from quotas.engine.limits.waiting_async import AsyncWaitingChecks
@@ -53,13 +54,16 @@ class LoopDoor:
 
 class _Asking:
     def __init__(self, limiter: Checking, limits: Sequence[Limit]) -> None:
-        self.limiter, self.limits = limiter, limits
+        self.limiter, self.limits, self.token = limiter, limits, random_id()
 
     async def check(self, *, dry_run: bool) -> Decision:
-        return await asyncio.to_thread(self.limiter.check, self.limits, dry_run=dry_run)
+        return await asyncio.to_thread(self.limiter.check, self.limits, dry_run=dry_run, token=self.token)
 
     async def refund(self, decision: Decision) -> None:
         raise AssertionError("nobody goes away in these tests")
+
+    def lost(self, error: LimiterUnavailable) -> None:
+        """Whether it was charged is of no interest here."""
 
 
 class _Away:

@@ -11,7 +11,7 @@ from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.limiter import Limiter
 from quotas.engine.redis import library, scripts
-from quotas.engine.redis.library import KEPT, PREFIX, Library
+from quotas.engine.redis.library import KEPT_VERSIONS, PREFIX, Library
 from quotas.engine.redis.scripts import Script
 from quotas.engine.types import AccountSpec, AdmitRequest, PoolSpec
 from tests.integration.quotas.engine.limits.conftest import limit
@@ -45,13 +45,13 @@ def test_two_versions_live_side_by_side(on_server: Limiter, client: redis.Redis)
 def test_versions_do_not_pile_up_and_others_libraries_stay(on_server: Limiter, client: redis.Redis) -> None:
     other = Library("mine", "#!lua name=mine\nredis.register_function('mine', function() return 1 end)")
     client.function_load(other.source)
-    for number in range(KEPT + 5):
+    for number in range(KEPT_VERSIONS + 5):
         assert on_server.transport.run(version(f"v{number}"), []) == f"v{number}".encode()
         assert f"{PREFIX}v{number}" in libraries(client)
     assert on_server.check([limit()])
     found = libraries(client)
     assert {other.name, scripts.load("check").library.name} < found
-    assert len(found) == KEPT + 1
+    assert len(found) == KEPT_VERSIONS + 1
 
 
 def test_many_who_find_it_missing_at_once_charge_once_each(

@@ -92,8 +92,8 @@ def test_a_wait_that_is_too_long_is_refused_at_once(door: Door, limiter: Countin
     assert door.check([one], max_wait=5)
     denied = door.check([one], max_wait=5)
     assert not denied and denied.retry_after and denied.retry_after > 5
-    hopeless: Limit = limit("z", limit=0)
-    assert door.check([hopeless], max_wait=5).retry_after is None
+    impossible: Limit = limit("z", limit=0)
+    assert door.check([impossible], max_wait=5).retry_after is None
     assert door.check([limit("i", limit=3, cost=4)], max_wait=5).impossible
     assert limiter.asked == 4
     assert time.monotonic() - began < 5, "it did not wait"

@@ -1,0 +1,1 @@
+"""Queues that store their jobs in PostgreSQL, beside Sluice: `python -m bench.durable`."""
