@@ -12,6 +12,7 @@ from django.test import Client
 from controlplane.models import AuditEntry
 from quotas.models import ConfigVersion, Policy, Pool, Project, Provider
 from tests.browser.seed import Day
+from tests.integration.controlplane.admin.pages import filled
 
 SignIn = Callable[[str], Client]
 NO_OVERRIDES = {"overrides-TOTAL_FORMS": "0", "overrides-INITIAL_FORMS": "0"}
@@ -54,13 +55,42 @@ def test_a_good_policy_is_saved_announced_and_in_force(signed_in: SignIn, day: D
         ("pause_at", "1.5"),
         ("exempt", '"all"'),
         ("exempt", '["u-1"]'),
-        ("adaptive", '{"floor": 9, "ceiling": 1}'),
+        ("adaptive_floor", "9"),
+        ("adaptive_latency", "2"),
+        ("adaptive_pool", "no-such-pool"),
         ("name", "no spaces"),
     ],
 )
 def test_what_no_limiter_could_hold_is_refused(signed_in: SignIn, day: Day, field: str, value: str) -> None:
     assert post(signed_in("root"), **{field: value}).status_code == 200
     assert not Policy.objects.filter(name=GOOD["name"]).exists()
+
+
+def test_an_adaptive_limit_is_typed_in_fields(signed_in: SignIn, day: Day) -> None:
+    client = signed_in("root")
+    page = post(client, adaptive_floor="90", adaptive_ceiling="10").content.decode()
+    assert "The floor is above the ceiling." in page
+    page = post(client, adaptive_floor="1", adaptive_ceiling="10", adaptive_errors="7").content.decode()
+    assert "Errors is a share above 0, up to 1." in page
+    given = {"adaptive_floor": "10", "adaptive_ceiling": "100", "adaptive_latency": "2.5", "adaptive_pool": "llm"}
+    assert post(client, **given, limit="").status_code == 200, "it starts from a limit"
+    assert post(client, **given).status_code == 302
+    policy = Policy.objects.get(name=GOOD["name"])
+    assert policy.adaptive == {"floor": 10, "ceiling": 100, "latency": 2.5, "pool": "llm"}
+    url = f"/admin/quotas/policy/{policy.pk}/change/"
+    sent = filled(client.get(url).content.decode(), "policy")
+    assert sent["adaptive_latency"] == ["2.5"] and sent["adaptive_pool"] == ["llm"]
+    shown = signed_in("viewer").get(url).content.decode()
+    assert "ceiling 100" in shown
+    assert (
+        client.post(
+            url, {**sent, "adaptive_floor": "", "adaptive_ceiling": "", "adaptive_latency": "", "adaptive_pool": ""}
+        ).status_code
+        == 302
+    )
+    policy.refresh_from_db()
+    assert policy.adaptive is None
+    assert AuditEntry.objects.filter(verb="policy.change", after={"adaptive": None}).count() == 1
 
 
 def test_a_network_that_is_none_is_refused_before_it_breaks_the_snapshot(signed_in: SignIn, day: Day) -> None:
