@@ -161,7 +161,7 @@ def test_low_priority_is_not_starved(desk: Desk) -> None:
 
 def test_one_blocked_chat_holds_up_no_other(desk: Desk) -> None:
     """A policy on a custom key: the first chat's is used up for a minute, 999 others continue."""
-    desk.policy("chat", "custom", 1, key_name="chat", window=60.0)
+    desk.policy("chat", "custom", 1, algorithm="sliding_window", key_name="chat", window=60.0)
     desk.submit(50, keys={"chat": "busy"})
     others = [{"type": "test.echo", "keys": {"chat": f"c{number}"}} for number in range(999)]
     submit_specs(desk.project(), [read_job(body) for body in others])
