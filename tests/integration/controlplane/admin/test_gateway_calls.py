@@ -24,7 +24,7 @@ SignIn = Callable[[str], Client]
 def ended(project: str, user: str, pool: str = "llm") -> events.CallEnded:
     return events.CallEnded(
         call=f"id-{user}", at=time.time(), pool=pool, method="POST", path="/v1/chat", model="m", user=user, actor="key:a",
-        account="a1", status=200, outcome="ok", attempts=1, waited=0.25, seconds=1.5, overhead=0.001, first_byte=0.5,
+        account="a1", status=200, outcome="ok", attempts=1, waited=0.25, waited_for=("policy few", "redis"), seconds=1.5, overhead=0.001, first_byte=0.5,
         is_stream=False, cost={"requests": 1}, actual={"requests": 1, "tokens": 1234, "cached_tokens": 1000},
         project=project,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_a_call_is_shown_with_who_account_outcome_and_use(signed_in: SignIn) -> 
     client = signed_in("root")
     assert client.get("/admin/calls/").status_code == 200
     text = shown(client, "calls")
-    assert "ann POST /v1/chat a1 ok 200 1 0.25 1.50 1,234 tokens, 1,000 cached tokens" in text
+    assert "ann POST /v1/chat a1 ok 200 1 0.25 policy few, redis 1.50 1,234 tokens, 1,000 cached tokens" in text
     assert "bob" in text and "eve" in text
 
 
