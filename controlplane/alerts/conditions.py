@@ -19,6 +19,7 @@ from controlplane.alerts import kinds
 from controlplane.alerts.kinds import Trouble
 from controlplane.models import AccountSample, AlertRule
 from queues.models import Job, Queue
+from queues.selectors.ignored_failures import without_ignored_deaths
 from queues.states import Stage, Status
 from quotas import durations
 
@@ -86,7 +87,7 @@ def troubles(now: datetime, is_open: Callable[[tuple[str, str]], bool]) -> Itera
             condition = parse(text)
             key = condition.measure, condition.window
             if key not in counted:
-                counted[key] = _COUNTS[condition.measure](now - timedelta(seconds=condition.window))
+                counted[key] = _COUNTS[condition.measure](now, timedelta(seconds=condition.window))
             for name, (bad, total) in counted[key].items():
                 if condition.name in ("", name):
                     trouble = trouble_of(rule.name, condition, name, bad, total)
@@ -105,18 +106,19 @@ def trouble_of(rule: str, condition: Condition, name: str, bad: int, total: int)
     return Trouble(kinds.CONDITION, f"{rule}: {condition} ({name})", summary, "warning", facts=facts)
 
 
-def _dead_letters(since: datetime) -> dict[str, tuple[int, int]]:
+def _dead_letters(now: datetime, span: timedelta) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
+    counted = without_ignored_deaths(Job.objects.filter(stage=Stage.DONE, finished_at__gt=now - span), now).order_by()
     for queue in Queue.objects.all():
-        rows = Job.objects.filter(queue=queue, stage=Stage.DONE, finished_at__gt=since).order_by()
+        rows = counted.filter(queue=queue)
         died = rows.filter(status=Status.DEAD).count()
         if died:
             found[queue.name] = died, rows.exclude(status=Status.CANCELLED).count()
     return found
 
 
-def _call_errors(since: datetime) -> dict[str, tuple[int, int]]:
-    rows = AccountSample.objects.filter(at__gte=since).order_by().values_list("account__pool__name")
+def _call_errors(now: datetime, span: timedelta) -> dict[str, tuple[int, int]]:
+    rows = AccountSample.objects.filter(at__gte=now - span).order_by().values_list("account__pool__name")
     sums: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     for pool, succeeded, failed in rows.annotate(Sum("succeeded"), Sum("failed")):
@@ -124,7 +126,7 @@ def _call_errors(since: datetime) -> dict[str, tuple[int, int]]:
     return {pool: (failures[pool], total) for pool, total in sums.items() if failures[pool]}
 
 
-_COUNTS: dict[str, Callable[[datetime], dict[str, tuple[int, int]]]] = {
+_COUNTS: dict[str, Callable[[datetime, timedelta], dict[str, tuple[int, int]]]] = {
     "dead_letters": _dead_letters,
     "call_errors": _call_errors,
 }

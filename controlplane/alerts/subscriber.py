@@ -43,7 +43,7 @@ def trouble_of(event: events.Event) -> Trouble | None:
             if policy is not None and not summaries.is_alerted(policy.scope, policy.warn_at):
                 return None
             return summaries.threshold(event.policy, event.project, event.key, event.share, event.used, event.limit)
-        case events.JobDied(severity="critical"):
+        case events.JobDied(severity="critical", is_ignored=False):
             return summaries.letters(event.project, event.queue, event.category, event.type)
     return None
 

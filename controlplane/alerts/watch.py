@@ -19,6 +19,7 @@ from controlplane.alerts import conditions, records, summaries
 from controlplane.alerts.kinds import Trouble, rank
 from controlplane.models import Alert
 from queues.models import DeadLetter, Job, Queue
+from queues.selectors.ignored_failures import without_ignored, without_ignored_deaths
 from queues.selectors.queues import ready_since
 from queues.states import WAITING_STAGES, Stage, Status
 from quotas import clock
@@ -62,7 +63,7 @@ class Watch:
             self._counted = [
                 *_backlogs(now, known),
                 *_failures(now, known),
-                *_letters(),
+                *_letters(now),
                 *conditions.troubles(now, known.__contains__),
             ]
             Alert.objects.filter(resolved_at__lt=now - ALERT_RETENTION).delete()
@@ -181,9 +182,10 @@ def _backlogs(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
 
 def _failures(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
     """Queues in which many of the last jobs died."""
+    counted = without_ignored_deaths(Job.objects.exclude(status=Status.CANCELLED), now)
     for queue in Queue.objects.all():
-        rows = Job.objects.filter(queue=queue, stage=Stage.DONE, finished_at__gt=now - FAILURE_SPAN)
-        latest = rows.exclude(status=Status.CANCELLED).order_by("-finished_at")
+        rows = counted.filter(queue=queue, stage=Stage.DONE, finished_at__gt=now - FAILURE_SPAN)
+        latest = rows.order_by("-finished_at")
         ended = Counter(latest.values_list("status", flat=True)[:FAILURE_READ])
         total, died = ended.total(), ended[Status.DEAD]
         if not total:
@@ -195,8 +197,8 @@ def _failures(now: datetime, known: dict[Place, Alert]) -> Iterator[Trouble]:
             yield trouble
 
 
-def _letters() -> Iterator[Trouble]:
-    rows = DeadLetter.objects.filter(handled_at=None, severity="critical").order_by()
+def _letters(now: datetime) -> Iterator[Trouble]:
+    rows = without_ignored(DeadLetter.objects.filter(handled_at=None, severity="critical"), now).order_by()
     for project, queue, count, last in rows.values_list("project__slug", "queue__name").annotate(
         Count("id"), Max("id")
     ):

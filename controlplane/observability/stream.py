@@ -110,7 +110,9 @@ STREAMED: dict[type[events.Event], Streamed] = {
         wanted=lambda event: event.status != "dead",  # reported with its dead letter
     ),
     events.JobDied: Streamed(
-        "job.dead", (*_JOB, ("dead_letter", "letter"), "category", "severity"), {"status": "dead"}
+        "job.dead",
+        (*_JOB, ("dead_letter", "letter"), "category", "severity", ("ignored", "is_ignored")),
+        {"status": "dead"},
     ),
     events.LimitDenied: Streamed("limit.denied", ("policy", "scope", "key", "retry_after"), {"count": 1}),
     events.CallEnded: Streamed(

@@ -14,7 +14,7 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from queues import redaction, registry
-from queues.admin import dead_letter_actions, dead_letter_groups
+from queues.admin import dead_letter_actions, dead_letter_groups, ignored_failures
 from queues.admin.pretty_json import pretty
 from queues.models import DeadLetter
 from queues.selectors.dead_letters import traceback_of
@@ -158,6 +158,16 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                 "groups/<str:fingerprint>/replay/",
                 guarded(lambda request, fingerprint: dead_letter_groups.replay_group(self, request, fingerprint)),
                 name="queues_deadletter_replay_group",
+            ),
+            path(
+                "groups/<str:fingerprint>/ignore/",
+                guarded(lambda request, fingerprint: ignored_failures.ignore_group(self, request, fingerprint)),
+                name="queues_deadletter_ignore_group",
+            ),
+            path(
+                "groups/<str:fingerprint>/stop-ignoring/",
+                guarded(lambda request, fingerprint: ignored_failures.stop_ignoring_group(self, request, fingerprint)),
+                name="queues_deadletter_stop_ignoring_group",
             ),
             *super().get_urls(),
         ]

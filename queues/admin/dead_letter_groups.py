@@ -14,9 +14,10 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from queues import redaction
-from queues.admin import dead_letter_actions
+from queues.admin import dead_letter_actions, ignored_failures
 from queues.models import DeadLetter
 from queues.selectors.dead_letters import DeadLetterGroup, FailureHistory, dead_letter_groups, failure_histories
+from queues.selectors.ignored_failures import without_ignored
 from queues.services import bulk_actions
 from quotas import clock
 from quotas.admin import sparkline
@@ -29,13 +30,20 @@ SHOWN = 100
 
 
 def groups(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """Failures to be handled; with `?ignored=1` those that are ignored now, whether or not any of their jobs is open."""
     if not model_admin.has_view_permission(request):
         raise PermissionDenied
-    rows = model_admin.get_queryset(request).filter(handled_at=None)
+    now, ignored = clock.now(), ignored_failures.ignored_for(request)
+    is_ignored = "ignored" in request.GET
+    letters = model_admin.get_queryset(request)
+    rows = (
+        ignored_failures.letters_of(letters, ignored)
+        if is_ignored
+        else without_ignored(letters.filter(handled_at=None), now)
+    )
     found = dead_letter_groups(rows, count=SHOWN + 1)
     shown = sorted(found[:SHOWN], key=lambda group: -group.count)
-    seen = model_admin.get_queryset(request)
-    histories = failure_histories(seen, [group.fingerprint for group in shown], clock.now())
+    histories = failure_histories(letters, [group.fingerprint for group in shown], now)
     context = {
         **model_admin.admin_site.each_context(request),
         "title": "Failures",
@@ -46,10 +54,13 @@ def groups(model_admin: Any, request: HttpRequest) -> HttpResponse:
                 "spark": sparkline.points(histories[group.fingerprint].per_hour),
                 "recent": sum(histories[group.fingerprint].per_hour),
                 "back": _back(group, histories[group.fingerprint]),
+                "ignored": [one for one in ignored if is_ignored and one.fingerprint == group.fingerprint],
             }
             for group in shown
         ],
         "more": len(found) > SHOWN,
+        "is_ignored": is_ignored,
+        "ignored_count": len({one.fingerprint for one in ignored}),
         "may_replay": model_admin.has_operate_permission(request),
     }
     return TemplateResponse(request, "admin/sluice/letter_groups.html", context)

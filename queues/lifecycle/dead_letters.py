@@ -9,6 +9,7 @@ from datetime import datetime
 
 from queues import config
 from queues.models import DeadLetter, Job
+from queues.selectors.ignored_failures import ignored_of
 from quotas import events
 from quotas.engine.categories import Category
 
@@ -41,6 +42,7 @@ def write(jobs: Sequence[Job], now: datetime) -> list[DeadLetter]:
         ]
     )
     cfg = config.current()
+    ignored = ignored_of((letter.fingerprint for letter in letters), now)
     for job, letter in zip(jobs, letters, strict=True):
         queue, project = cfg.queues.get(job.queue_id), cfg.projects.get(job.project_id)
         events.emit(
@@ -52,6 +54,7 @@ def write(jobs: Sequence[Job], now: datetime) -> list[DeadLetter]:
                 category=letter.category,
                 severity=letter.severity,
                 project=project.slug if project else "",
+                is_ignored=(letter.project_id, letter.fingerprint) in ignored,
             )
         )
     return letters

@@ -6,6 +6,7 @@ from queues.models.batch import Batch, BatchAnswer
 from queues.models.bulk_action import BulkAction
 from queues.models.callback import Callback
 from queues.models.dead_letter import DeadLetter
+from queues.models.ignored_failure import IgnoredFailure
 from queues.models.intake import IntakePart
 from queues.models.job import Job, JobDependency
 from queues.models.leadership import Leadership
@@ -24,6 +25,7 @@ __all__ = [
     "BulkAction",
     "Callback",
     "DeadLetter",
+    "IgnoredFailure",
     "IntakePart",
     "Job",
     "JobDependency",

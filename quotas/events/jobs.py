@@ -28,6 +28,8 @@ class JobDied(Event):
     letter: str
     category: str
     severity: str
+    is_ignored: bool = False
+    """Whether operators ignore this failure now, so that nobody is notified."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.contrib.auth.tokens import default_token_generator
+from django.utils import timezone
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
 
 from controlplane.alerts import records, summaries
 from controlplane.models import Alert, AlertRule, AuditEntry
-from queues.models import BulkAction, Recurring, WorkerProcess
-from queues.services import bulk_actions
+from queues.models import BulkAction, DeadLetter, Recurring, WorkerProcess
+from queues.services import bulk_actions, ignored_failures
 from quotas.models import CostRule, Network, Override
 from tests.browser.conftest import Visit
 from tests.browser.page_faults import axe_faults, faults
@@ -30,6 +35,10 @@ LOADED = """() => document.readyState === 'complete' && !document.querySelector(
   && [...document.querySelectorAll('[hx-trigger*=load]')].every((panel) => panel.childElementCount)"""
 ROLES = ("root", "administrator", "operator", "viewer", "member")
 NORMAL = {("root", 1280, "light"), ("operator", 390, "dark")}
+IGNORED = "known-fault"
+"""The fingerprint of a failure that is ignored."""
+CONFIRMED = ("queues/job", "queues/deadletter")
+"""Lists whose bulk actions are tried in the normal tier; the others' look alike."""
 LEFT_OUT = {"root": ("list",), "operator": ("add", "delete")}
 """Of these in the normal tier: pages that the other one sees, or that look alike."""
 COMBINATIONS = [
@@ -49,6 +58,12 @@ def day(shared_day: tuple[str, Day]) -> Day:
     Recurring.objects.create(name="nightly", cron="0 3 * * *", type="http.request", project=made.acme, payload={"a": 1})
     CostRule.objects.create(match="POST /v1/embeddings", cost={"requests": 2})
     Network.objects.create(name="office", action="allow", cidrs=["192.0.2.0/24"])
+    DeadLetter.objects.create(
+        job=made.dead, project=made.acme, queue=made.queue, type=made.dead.type, category="code", severity="critical",
+        fingerprint=IGNORED, error="KeyError: 'total'", created_at=timezone.now(),
+    )  # fmt: skip
+    ignored_failures.ignore(DeadLetter.objects.all(), IGNORED, timedelta(days=1), actor="user:root", reason="known")
+    User.objects.create_user("invited", is_staff=True)
     return made
 
 
@@ -71,12 +86,21 @@ def pages(day: Day) -> dict[str, str]:
         "dashboard": "", "doctor": "doctor/", "configuration": "configuration/", "calls": "calls/",
         "failures": "queues/deadletter/groups/", "missing": "no-such-page/",
         "replay": f"queues/deadletter/groups/{day.letter.fingerprint}/replay/",
+        "ignore": f"queues/deadletter/groups/{day.letter.fingerprint}/ignore/",
+        "ignored": "queues/deadletter/groups/?ignored=1",
+        "stop ignoring": f"queues/deadletter/groups/{IGNORED}/stop-ignoring/",
+        "invitation": invitation(User.objects.get(username="invited")), "old invitation": "invitation/MQ/used-up/",
         "password": f"auth/user/{rows['auth/user']}/password/",
         **{f"list {path}": f"{path}/" for path in {*LISTS, *rows}},
         **{f"row {path}": f"{path}/{pk}/change/" for path, pk in rows.items()},
         **{f"add {path}": f"{path}/add/" for path in forms},
         **{f"delete {path}": f"{path}/{rows[path]}/delete/" for path in ("queues/queue", "quotas/project", "auth/user")},
     }  # fmt: skip
+
+
+def invitation(user: User) -> str:
+    """The link by which somebody chooses a password."""
+    return f"invitation/{urlsafe_base64_encode(force_bytes(user.pk))}/{default_token_generator.make_token(user)}/"
 
 
 READ_ONLY = {
@@ -98,6 +122,29 @@ def dialogs(visit: Visit) -> Iterator[tuple[str, Any]]:
         page.keyboard.press("Escape")
         page.locator("#dialog-form").wait_for(state="hidden")
         page.evaluate("document.getElementById('modal-content').replaceChildren()")
+
+
+def confirmations(visit: Visit, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The page that each bulk action of a list shows before it acts, for the list's first row."""
+    page = visit.page
+    names = page.eval_on_selector_all(
+        "#changelist-form select[name=action] option", "all => all.map((one) => one.value).filter((one) => one)"
+    )
+    for name in names if page.locator("input[name=_selected_action]").count() else []:
+        visit.go(f"{path}/")
+        with page.expect_navigation():
+            page.evaluate(
+                """(name) => {
+                  document.querySelector("input[name=_selected_action]").checked = true;
+                  const form = document.getElementById("changelist-form");
+                  form.querySelector("select[name=action]").value = name;
+                  HTMLFormElement.prototype.submit.call(form);
+                }""",
+                name,
+            )
+        page.wait_for_function(LOADED)
+        assert page.locator("input[name=action]").first.get_attribute("value") == name
+        yield f"confirm {name} {path}", faults(page)
 
 
 @pytest.mark.parametrize(("role", "width", "theme"), COMBINATIONS)
@@ -126,6 +173,9 @@ def test_pages_and_dialogs(
         found[name] = faults(visit.page)
         if status == 200:
             found |= {address: {"axe": fault} for address, fault in dialogs(visit) if fault}
+        listed = name.removeprefix("list ")
+        if status == 200 and listed != name and ((role, width, theme) not in NORMAL or listed in CONFIRMED):
+            found |= dict(confirmations(visit, listed))
     context.close()
     expected = ("403 (Forbidden)", "404 (Not Found)")  # pages of other roles, and the missing one
     assert [text for text in visit.complaints if not any(words in text for words in expected)] == []

@@ -1,4 +1,4 @@
-"""Open dead letters, by category."""
+"""The largest groups of open dead letters; not those that operators ignore."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from django.db.models import Count, Max
 
 from queues import redaction
 from queues.models import DeadLetter
+from queues.selectors.ignored_failures import without_ignored
+from quotas import clock
 
 
 def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
@@ -15,7 +17,8 @@ def figures(projects: list[int] | None, pk: int | None) -> dict[str, Any]:
     if projects is not None:
         letters = letters.filter(project__in=projects)
     groups = (
-        letters.order_by()
+        without_ignored(letters, clock.now())
+        .order_by()
         .values("fingerprint", "category", "severity", "type")
         .annotate(count=Count("pk"), last=Max("created_at"), newest=Max("pk"))
         .order_by("-count")[:6]

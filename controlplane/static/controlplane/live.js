@@ -34,6 +34,14 @@
   }, 250);
   document.addEventListener("visibilitychange", function () { if (!document.hidden && every()) refresh(); });
 
+  // A link inside that waits for its dialog would be replaced, and the dialog would never open.
+  document.addEventListener("htmx:beforeSwap", function (event) {
+    const panel = event.detail.target;
+    if (panel && panel.matches && panel.matches("[data-live]") && panel.querySelector(".htmx-request")) {
+      event.detail.shouldSwap = false;
+    }
+  });
+
   function period() { return new URLSearchParams(location.search).get("period") || "1h"; }
 
   document.addEventListener("htmx:configRequest", function (event) {

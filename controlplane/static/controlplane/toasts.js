@@ -30,7 +30,7 @@
   const last = {}, waiting = {};
 
   function show(kind, data, base) {
-    if (muted().includes(kind)) return;
+    if (muted().includes(kind) || data.ignored) return;
     const now = Date.now();
     waiting[kind] = (waiting[kind] || 0) + (data.count || 1);
     if (last[kind] && now - last[kind] < AGAIN) return;

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from controlplane.models import AuditEntry
-from queues.models import BulkAction, DeadLetter, Job
+from queues.models import BulkAction, DeadLetter, IgnoredFailure, Job
 from queues.services import bulk_actions, queue_actions
 from quotas.models import Account, Pool, Project
 from quotas.services import account_actions
@@ -24,6 +24,7 @@ OTHERWISE = {"quotas_policy_backtest", "auth_user_password_change", "quotas_acco
 """Shows something and changes nothing; Django's own form, without a reason; calls a provider, which has its own test."""
 ACTS = [action for action in ACTIONS if action[1] not in READING.keys() | OTHERWISE]
 EXTRA: dict[str, dict[str, str]] = {
+    "queues_deadletter_ignore_group": {"span": "day"},
     "queues_queue_set_concurrency": {"concurrency": "3"},
     "quotas_project_set_weight": {"weight": "7"},
     "quotas_policy_reset": {"key": "u-1", "project": "acme"},
@@ -55,6 +56,8 @@ def prepare(name: str, day: Day) -> Any:
         account_actions.pause_pool(Pool.objects.get(name="llm"), actor="test", reason="test")
     if name == "auth_user_activate":
         User.objects.filter(username="zoe").update(is_active=False)
+    if name == "queues_deadletter_ignore_group":
+        IgnoredFailure.objects.all().delete()
     if name == "queues_job_retry":
         return day.dead
     if name == "queues_bulkaction_undo":
@@ -94,7 +97,7 @@ def rows_now() -> dict[str, list[dict[str, Any]]]:
             {name: value for name, value in row.items() if name not in changing}
             for row in model._default_manager.order_by("pk").values()
         ]
-        for model in MODELS
+        for model in [*MODELS, IgnoredFailure]
         if model is not AuditEntry
     }
 
@@ -132,6 +135,7 @@ def test_an_action_on_another_projects_row_is_refused(
         Job.objects.filter(pk=job.pk).update(project=other)
     DeadLetter.objects.update(project=other)
     BulkAction.objects.update(project=other)
+    IgnoredFailure.objects.update(project=other)
     _, answer, _ = press(member, name, url)
     assert answer.status_code in (302, 403, 404), (name, answer.status_code)
     assert entries() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ import controlplane.urls  # noqa: F401 - registers the pages
 from controlplane.admin.dashboard import PANELS
 from controlplane.alerts import records, summaries
 from controlplane.models import AlertRule, AuditEntry
-from queues.models import BulkAction, Recurring
-from queues.services import bulk_actions
+from queues.models import BulkAction, DeadLetter, Recurring
+from queues.services import bulk_actions, ignored_failures
 from quotas.models import CostRule, Network
 from quotas.permissions import ACTS, SEE_PAYLOADS
 from tests.browser.seed import PASSWORD, Day
@@ -112,6 +113,7 @@ def rows(day: Day) -> None:
     CostRule.objects.create(match="POST /v1/embeddings", cost={"requests": 2})
     Network.objects.create(name="office", action="allow", cidrs=["192.0.2.0/24"])
     User.objects.create_user("zoe", password=PASSWORD, is_staff=True)
+    ignored_failures.ignore(DeadLetter.objects.all(), day.letter.fingerprint, timedelta(hours=1), actor="user:root")
 
 
 def row_of(model: Any, day: Day) -> Any:
