@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from queues import config
-from queues.models import DeadLetter, Job
-from queues.selectors.ignored_failures import ignored_of
+from queues.models import DeadLetter, IgnoredFailure, Job
 from quotas import events
 from quotas.engine.categories import Category
 
@@ -42,7 +41,7 @@ def write(jobs: Sequence[Job], now: datetime) -> list[DeadLetter]:
         ]
     )
     cfg = config.current()
-    ignored = ignored_of((letter.fingerprint for letter in letters), now)
+    ignored = _ignored(letters, now)
     for job, letter in zip(jobs, letters, strict=True):
         queue, project = cfg.queues.get(job.queue_id), cfg.projects.get(job.project_id)
         events.emit(
@@ -58,3 +57,9 @@ def write(jobs: Sequence[Job], now: datetime) -> list[DeadLetter]:
             )
         )
     return letters
+
+
+def _ignored(letters: Sequence[DeadLetter], now: datetime) -> set[tuple[int, str]]:
+    """(project, fingerprint) of those that operators ignore."""
+    rows = IgnoredFailure.objects.filter(fingerprint__in={letter.fingerprint for letter in letters}, until__gt=now)
+    return set(rows.order_by().values_list("project_id", "fingerprint"))

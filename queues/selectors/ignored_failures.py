@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -10,20 +9,6 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from queues.models import DeadLetter, IgnoredFailure, Job
 from queues.states import Status
-
-
-def ignored_of(fingerprints: Iterable[str], now: datetime) -> set[tuple[int, str]]:
-    """(project, fingerprint) of those that are ignored."""
-    known = set(fingerprints)
-    if not known:
-        return set()
-    rows = IgnoredFailure.objects.filter(fingerprint__in=known, until__gt=now)
-    return set(rows.order_by().values_list("project_id", "fingerprint"))
-
-
-def only_ignored(rows: QuerySet[DeadLetter], now: datetime) -> QuerySet[DeadLetter]:
-    """Those dead letters whose group is ignored."""
-    return rows.filter(_of_letter(now))
 
 
 def without_ignored(rows: QuerySet[DeadLetter], now: datetime) -> QuerySet[DeadLetter]:

@@ -29,7 +29,7 @@ class JobDied(Event):
     category: str
     severity: str
     is_ignored: bool = False
-    """Whether operators ignore this failure now, so that nobody is notified."""
+    """Whether operators ignore this failure now: it raises no alert and no notice."""
 
 
 @dataclass(frozen=True, slots=True)

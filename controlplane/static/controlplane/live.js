@@ -75,6 +75,8 @@
   }
 
   function begin() {
+    // Links of a panel work as soon as they are there; a click within the usual delay would be lost.
+    htmx.config.defaultSettleDelay = 0;
     const control = document.querySelector("#refresh select");
     if (control && document.querySelector("[data-live]")) {
       control.parentElement.hidden = false;
