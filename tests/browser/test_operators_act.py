@@ -166,6 +166,30 @@ def test_a_failure_that_is_back_is_replayed_one_first_then_the_rest(people: Peop
     page.locator("#bulk-progress button:has-text('Undo')").wait_for()
 
 
+def test_a_known_failure_is_ignored_for_a_day_and_seen_again(people: People, day: Day) -> None:
+    made = letter(day, "known and harmless", 2)
+    page, hand = hand_of(people)
+    nav(hand, "Dead letters")
+    hand.click("a:has-text('Show by failure')")
+    row = page.locator("#groups tbody tr", has_text="known and harmless")
+    hand.click(row.locator("text=Ignore"))
+    page.locator("[name=reason]").focus()
+    hand.write("fixed on Monday", "[name=reason]")
+    with page.expect_navigation():
+        hand.press("Enter")
+    hand.within(4)
+    assert row.count() == 0 and page.locator("text=Ignored for 1 day, until").count()
+    page.click("a:has-text('Show ignored failures')")
+    assert "by user:operator: fixed on Monday" in row.inner_text()
+    row.locator("text=Stop ignoring").click()
+    page.fill("[name=reason]", "it is Monday")
+    with page.expect_navigation():
+        page.click("button:has-text('Stop ignoring')")
+    assert row.count() == 1
+    verbs = AuditEntry.objects.filter(target=f"failure:{made[0].fingerprint}").values_list("verb", flat=True)
+    assert set(verbs) == {"dead_letter.ignore", "dead_letter.stop_ignoring"}
+
+
 def test_a_letter_is_edited_and_replayed(people: People, day: Day) -> None:
     page, hand = hand_of(people)
     nav(hand, "Dead letters")
