@@ -70,6 +70,22 @@ def test_a_queue_is_paused_and_resumed_from_its_row(people: People, day: Day) ->
     assert Queue.objects.get(name="embeddings").paused_at is None
 
 
+def test_a_dialog_opens_though_its_panel_is_refreshed_meanwhile(people: People, day: Day) -> None:
+    page = people("operator").page
+    stopped: list[Any] = []
+    link = page.locator("[aria-label='Pause embeddings']")
+    link.wait_for()
+    page.route("**/queues/queue/*/pause*/**", lambda route: stopped.append(route))
+    panel = link.evaluate_handle("link => link.closest('[data-live]')")
+    link.click()
+    with page.expect_response("**/live/queues*"):
+        panel.evaluate("panel => htmx.trigger(panel, 'tick')")
+    page.wait_for_function("panel => !panel.classList.contains('htmx-request')", arg=panel)
+    stopped[0].continue_()
+    page.locator("#dialog-form").wait_for(state="visible")
+    page.unroute("**/queues/queue/*/pause*/**")
+
+
 def test_a_queues_concurrency_is_set_in_place(people: People, day: Day) -> None:
     page, hand = hand_of(people, "administrator")
     nav(hand, "Queues")
