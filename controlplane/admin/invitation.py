@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.contrib.auth.forms import SetPasswordForm
 from django.contrib.auth.models import User
 from django.contrib.auth.tokens import default_token_generator
@@ -59,6 +59,10 @@ class InvitationView(PasswordResetConfirmView):
     post_reset_login = True
     post_reset_login_backend = "django.contrib.auth.backends.ModelBackend"
     success_url = reverse_lazy("admin:index")
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """With the admin's own context, which has the theme's colours: without them the button can't be seen."""
+        return {**admin.site.each_context(self.request), **super().get_context_data(**kwargs)}
 
     def get_user(self, uidb64: str) -> Any:
         """No user who was deactivated meanwhile."""
