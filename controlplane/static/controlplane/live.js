@@ -74,6 +74,14 @@
     });
   }
 
+  // The palette's own focus comes after a fixed time, in which a busy browser may not have shown its field yet.
+  function focusPalette(tries) {
+    const field = document.getElementById("search-input-command");
+    if (!field || document.activeElement === field) return;
+    if (field.offsetParent) field.focus();
+    else if (tries > 0) setTimeout(function () { focusPalette(tries - 1); }, 50);
+  }
+
   function begin() {
     // Links of a panel work as soon as they are there; a click within the usual delay would be lost.
     htmx.config.defaultSettleDelay = 0;
@@ -111,6 +119,10 @@
     if (palette) palette.addEventListener("click", function (event) {
       event.stopPropagation();
       window.dispatchEvent(new CustomEvent("opencommand"));
+    });
+    window.addEventListener("opencommand", function () { focusPalette(100); });
+    document.addEventListener("keydown", function (event) {
+      if ((event.ctrlKey || event.metaKey) && event.key === "k") focusPalette(100);
     });
     const help = document.getElementById("open-help");
     if (help) help.addEventListener("click", function () { document.dispatchEvent(new CustomEvent("sluice:help")); });
