@@ -10,12 +10,14 @@ from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
 from controlplane.models import AccountSample
+from queues import config
 from queues.models import Attempt, Batch, DeadLetter, Job, Leadership, Queue, Transition, WorkerProcess
 from queues.services.defaults import create_defaults
 from queues.states import Stage, Status
 from quotas.models import Account, ApiKey, Override, Policy, Pool, PoolLimit, Project, Provider, Tier
 from quotas.services import api_keys
 from quotas.services.limits import Check, check
+from quotas.snapshot import resolve
 
 PASSWORD = "correct horse battery"
 CREDENTIAL = "sk-live-do-not-show-me-0123456789"
@@ -59,6 +61,9 @@ def make_day() -> Day:
         )  # fmt: skip
     Leadership.objects.create(role="dispatcher", holder="host1:3999", token=4, until=now + timedelta(hours=1))
     key, _ = api_keys.create("ci pipeline", ["check", "submit"], project=acme, actor="user:root", reason="first use")
+    # An emptied database counts its versions of the configuration from the beginning: this one may look like an old one.
+    resolve.clear()
+    config.snapshot.clear()
     for user in range(30):
         check(Check(project="acme", user=f"u-{user % 3}", cost={"requests": 1}), actor="test")
     return Day(acme, globex, jobs["running"], jobs["dead"], letter, account, policy, queue, key)
