@@ -13,7 +13,7 @@ from tests.acceptance.plans import SHARED, SHARED_CONFIGURATION
 from tests.acceptance.pools import Pools, pools_deployed
 from tests.integration.controlplane.simulator.process import Simulator
 from tests.support.product import Product
-from tests.support.shapes import BOTH, EMBEDDED, SEPARATE, Deployment, Plan, deployed
+from tests.support.shapes import BOTH, BOTH_IF_LONG, EMBEDDED, SEPARATE, Deployment, Plan, deployed
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +48,13 @@ def separate(request: pytest.FixtureRequest) -> Iterator[Deployment]:
 @pytest.fixture(scope="module", params=BOTH)
 def either(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """Both shapes, one after the other."""
+    with deployed(request.param, _plan(request)) as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="module", params=BOTH_IF_LONG)
+def either_if_long(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """Both shapes, the separate one in the long tier only."""
     with deployed(request.param, _plan(request)) as deployment:
         yield deployment
 

@@ -28,13 +28,18 @@ PROMISE = 1.0
 
 
 @pytest.fixture
-def checking(either: Deployment) -> Iterator[list[subprocess.Popen[str]]]:
+def checking(either_if_long: Deployment) -> Iterator[list[subprocess.Popen[str]]]:
     """Processes of their own that check through the Python API."""
-    either.apply(policy(1000))
+    either_if_long.apply(policy(1000))
     command = [sys.executable, "-m", "tests.acceptance.python_checks", "fresh"]
     started = [
         subprocess.Popen(
-            command, cwd=BASE_DIR, env=either.instance.environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command,
+            cwd=BASE_DIR,
+            env=either_if_long.instance.environ,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         for _ in range(2)
     ]
@@ -67,16 +72,18 @@ def burst(product: Product, path: str, body: dict[str, object]) -> list[httpx.Re
         return list(threads.map(lambda _: product.call("POST", path, body), range(AT_ONCE)))
 
 
-def test_no_check_is_counted_against_the_old_limit(either: Deployment, checking: list[subprocess.Popen[str]]) -> None:
+def test_no_check_is_counted_against_the_old_limit(
+    either_if_long: Deployment, checking: list[subprocess.Popen[str]]
+) -> None:
     body: dict[str, object] = {"project": "fresh", "cost": {"requests": 0}}
-    burst(either.product, "limits/check", body)  # connections, threads, keys
+    burst(either_if_long.product, "limits/check", body)  # connections, threads, keys
     for limit in range(2000, 2004):
-        applied(either, policy(limit))
+        applied(either_if_long, policy(limit))
         for process in checking:
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        answers = burst(either.product, "limits/check", body)
+        answers = burst(either_if_long.product, "limits/check", body)
         assert Counter(one.json()["limits"][0]["limit"] for one in answers) == {limit: AT_ONCE}
         for process in checking:
             assert process.stdout is not None
@@ -92,55 +99,55 @@ def test_no_check_is_counted_against_the_old_limit(either: Deployment, checking:
         ("limits/leases", {"units": 1}),
     ],
 )
-def test_a_project_that_was_just_made_is_known(either: Deployment, path: str, extra: dict[str, object]) -> None:
-    burst(either.product, "limits/check", {})
+def test_a_project_that_was_just_made_is_known(either_if_long: Deployment, path: str, extra: dict[str, object]) -> None:
+    burst(either_if_long.product, "limits/check", {})
     for _ in range(2):
         name = f"p{time.time_ns()}"
-        applied(either, f"version: 1\nprojects: [{{slug: {name}}}]")
+        applied(either_if_long, f"version: 1\nprojects: [{{slug: {name}}}]")
         body = {"checks": [{"project": name}]} if "checks" in extra else {"project": name, **extra}
-        answers = burst(either.product, path, body)
+        answers = burst(either_if_long.product, path, body)
         assert set(Counter(one.status_code for one in answers)) <= {200, 201}
         results = [result["status"] for one in answers for result in one.json().get("results", [])]
         assert set(results) <= {200}
 
 
-def test_a_queue_that_was_just_made_accepts_jobs_and_they_run(either: Deployment) -> None:
+def test_a_queue_that_was_just_made_accepts_jobs_and_they_run(either_if_long: Deployment) -> None:
     for _ in range(2):
         name = f"q{time.time_ns()}"
-        applied(either, f"version: 1\nprojects: [{{slug: fresh}}]\nqueues: [{{name: {name}}}]")
+        applied(either_if_long, f"version: 1\nprojects: [{{slug: fresh}}]\nqueues: [{{name: {name}}}]")
         job = job_of(queue=name, project="fresh")
-        answers = burst(either.product, "jobs", job)
+        answers = burst(either_if_long.product, "jobs", job)
         assert Counter(one.status_code for one in answers) == {202: AT_ONCE}
-        wait_until(lambda name=name: done(either.product, name) == AT_ONCE, 60)
+        wait_until(lambda name=name: done(either_if_long.product, name) == AT_ONCE, 60)
 
 
 def done(product: Product, queue: str) -> int:
     return len(product.results("jobs", queue=queue, status="completed", limit=500))
 
 
-def test_a_pool_that_was_just_made_is_known(either: Deployment) -> None:
+def test_a_pool_that_was_just_made_is_known(either_if_long: Deployment) -> None:
     for _ in range(2):
         name = f"pool{time.time_ns()}"
-        either.instance.environ["FRESH_KEY"] = "k"
+        either_if_long.instance.environ["FRESH_KEY"] = "k"
         text = f"""
 version: 1
 providers: [{{name: fresh-provider, dialect: generic, base_url: "http://127.0.0.1:9"}}]
 pools: [{{name: {name}, provider: fresh-provider, concurrency: {{initial: 100, ceiling: 100}}, accounts: [{{name: a, credential_env: FRESH_KEY}}]}}]
 """
-        applied(either, text)
-        answers = burst(either.product, f"pools/{name}/acquire", {"cost": {"requests": 1}})
+        applied(either_if_long, text)
+        answers = burst(either_if_long.product, f"pools/{name}/acquire", {"cost": {"requests": 1}})
         assert set(Counter(one.status_code for one in answers)) <= {200, 429}, answers[0].text
 
 
-def test_a_job_that_waits_for_a_limit_runs_when_the_limit_is_raised(either: Deployment) -> None:
+def test_a_job_that_waits_for_a_limit_runs_when_the_limit_is_raised(either_if_long: Deployment) -> None:
     text = """
 version: 1
 projects: [{slug: waiting}]
 policies: [{name: waiting-limit, scope: project, project: waiting, unit: requests, algorithm: fixed_window, limit: %d, window: 7d}]
 """
-    product = either.product
-    either.apply(text % 0)
+    product = either_if_long.product
+    either_if_long.apply(text % 0)
     uid = product.submit(project="waiting")
     product.wait(uid, status="rate_limited", seconds=20)
-    applied(either, text % 5)
+    applied(either_if_long, text % 5)
     product.wait(uid, seconds=20)

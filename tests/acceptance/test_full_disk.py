@@ -18,7 +18,7 @@ from tests.support.disk import fill, small_file_system
 from tests.support.instance import BASE_DIR, Instance, wait_until
 from tests.support.product import Product, job_of
 from tests.support.servers import separate_servers
-from tests.support.shapes import BOTH, SEPARATE
+from tests.support.shapes import BOTH_IF_LONG, SEPARATE
 
 POLICIES = """
 version: 1
@@ -28,7 +28,7 @@ policies: [{name: closed, scope: user, unit: requests, algorithm: fixed_window, 
 LONG = 20.0
 
 
-@pytest.fixture(params=BOTH)
+@pytest.fixture(params=BOTH_IF_LONG)
 def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
     """An instance whose data directory is a small disk of its own; in the separate shape that has its logs only."""
     environ = {"SLUICE_TASK_MODULES": "tests.acceptance.tasks", "ACCEPTANCE_SCRATCH": "/tmp"}

@@ -35,8 +35,8 @@ def pids(instance: Instance) -> dict[str, list[int]]:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("state", STATES)
-def test_all_wait_and_recover(either: Deployment, state: str) -> None:
-    instance, product = either.instance, either.product
+def test_all_wait_and_recover(either_if_long: Deployment, state: str) -> None:
+    instance, product = either_if_long.instance, either_if_long.product
     before = pids(instance)
     with instance.redis() as server:
         ids = [product.submit()]
@@ -60,8 +60,8 @@ def test_all_wait_and_recover(either: Deployment, state: str) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_a_worker_that_starts_meanwhile_waits(either: Deployment) -> None:
-    instance, product = either.instance, either.product
+def test_a_worker_that_starts_meanwhile_waits(either_if_long: Deployment) -> None:
+    instance, product = either_if_long.instance, either_if_long.product
     with instance.redis() as server:
         with refusing(server, "OOM"):
             killed = instance.kill_child("worker-io")
@@ -100,8 +100,8 @@ def test_after_a_failover_behind_one_address_no_process_uses_the_old_primary() -
 
 
 @pytest.mark.timeout(240)
-def test_pages_are_shown_and_operators_act_while_its_memory_is_full(either: Deployment) -> None:
-    instance, product = either.instance, either.product
+def test_pages_are_shown_and_operators_act_while_its_memory_is_full(either_if_long: Deployment) -> None:
+    instance, product = either_if_long.instance, either_if_long.product
     with httpx.Client(base_url=instance.url, follow_redirects=True, timeout=30.0) as browser:
         page = browser.get("/admin/login/")
         form = {

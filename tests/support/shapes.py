@@ -20,6 +20,8 @@ from tests.support.valkey import Server
 
 EMBEDDED, SEPARATE = "embedded", "separate"
 BOTH = [EMBEDDED, pytest.param(SEPARATE, marks=pytest.mark.postgres)]
+BOTH_IF_LONG = [EMBEDDED, pytest.param(SEPARATE, marks=(pytest.mark.postgres, pytest.mark.long))]
+"""The second shape in the long tier only: where a test takes long and hardly depends on the shape."""
 
 
 @dataclass(frozen=True)
