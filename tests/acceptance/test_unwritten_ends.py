@@ -31,7 +31,7 @@ def test_twenty_kills_between_end_and_write(shape: str, type: str) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("type", ["t.counted", "t.settled", "t.once_counted"])
+@pytest.mark.parametrize("type", ["t.counted", "t.once_counted"])
 def test_kills_between_end_and_write(embedded: Deployment, type: str) -> None:
     _die_unwritten(embedded, type, kills=2, jobs=20)
 

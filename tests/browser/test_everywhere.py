@@ -1,7 +1,7 @@
 """Every page and dialog as each role, on a wide and a narrow screen, light and dark.
 
 No console error, no remote request, no overflow, no axe fault of level serious or critical. All combinations are long;
-two of them, which together have each role's kind of page, width and theme, are in the normal tier.
+one of them, on a phone, is in the normal tier.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ DARK = """new MutationObserver(() => document.documentElement.classList.add('dar
 LOADED = """() => document.readyState === 'complete' && !document.querySelector('.htmx-request')
   && [...document.querySelectorAll('[hx-trigger*=load]')].every((panel) => panel.childElementCount)"""
 ROLES = ("root", "administrator", "operator", "viewer", "member")
-NORMAL = {("root", 1280, "light"), ("operator", 390, "dark")}
+NORMAL = {("operator", 390, "dark")}
 IGNORED = "known-fault"
 """The fingerprint of a failure that is ignored."""
 CONFIRMED = ("queues/job", "queues/deadletter")
 """Lists whose bulk actions are tried in the normal tier; the others' look alike."""
-LEFT_OUT = {"root": ("list",), "operator": ("add", "delete")}
-"""Of these in the normal tier: pages that the other one sees, or that look alike."""
+LEFT_OUT = ("add", "delete")
+"""Pages that the normal tier leaves out, since they look like the others."""
 COMBINATIONS = [
     pytest.param(role, width, theme, marks=[] if (role, width, theme) in NORMAL else [pytest.mark.long])
     for role in ROLES
@@ -161,7 +161,7 @@ def test_pages_and_dialogs(
     found["login"] = faults(visit.page)
     visit.sign_in(role)
     for name, path in pages(day).items():
-        if (role, width, theme) in NORMAL and name.startswith(LEFT_OUT[role]):
+        if (role, width, theme) in NORMAL and name.startswith(LEFT_OUT):
             continue
         status = visit.go(path).status
         visit.page.wait_for_function(LOADED)
