@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 4
+WORKERS ?= 3
 ARGS ?=
 PIP := $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r
 

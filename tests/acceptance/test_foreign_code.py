@@ -89,7 +89,7 @@ def test_a_thread_that_no_interrupt_ends_is_given_up_and_its_worker_makes_room(e
     instance = embedded.instance
     own = instance.pids("worker-io")[0]
     uid = embedded.product.submit("t.ignores-interrupts", queue="threaded", timeout=0.5, max_attempts=1)
-    beside = embedded.product.submit("t.sleep", queue="threaded", payload={"seconds": 12.0})
+    beside = embedded.product.submit("t.sleep", queue="threaded", payload={"seconds": 20.0})
 
     def stuck() -> list[dict[str, Any]]:
         rows = embedded.product.results("workers")
