@@ -114,13 +114,23 @@ class RunningInLoop(RunningJob):
         self._worker = os.getpid()
 
     def begin(self, thread: LoopThread) -> None:
-        """Start the coroutine."""
-        self.thread = thread
+        """Start the coroutine, unless the job has left this thread."""
         context = Context()
         context.run(_job.set, self)
         with self._lock:
+            if self.thread is not thread:
+                return
             self.deadline = thread.loop.time() + self.claimed.context.timeout
         context.run(self._create, thread.loop)
+
+    def leave(self, thread: LoopThread) -> bool:
+        """Leave a thread in which the job has not begun; False if it has. Called from any thread."""
+        with self._lock:
+            if self.deadline is not None or self.thread is not thread:
+                return False
+            self.thread = None
+        thread.jobs.discard(self)
+        return True
 
     def _create(self, loop: asyncio.AbstractEventLoop) -> None:
         task: Any = loop.create_task(self._perform())
@@ -236,6 +246,7 @@ class LoopThread(threading.Thread):
 
     def add(self, job: RunningInLoop) -> None:
         """Run a job. Called from any thread."""
+        job.thread = self
         self.jobs.add(job)
         self.loop.call_soon_threadsafe(job.begin, self)
 

@@ -30,10 +30,14 @@ class JobLoops:
     def start(self, job: RunningInLoop) -> None:
         """Run a job. Raises RuntimeError if the system gives no more threads, OSError if no more files."""
         with self._lock:
-            if self._current is None:
-                self._current = LoopThread()
-                self._current.start()
-            self._current.add(job)
+            self._open().add(job)
+
+    def _open(self) -> LoopThread:
+        if self._current is None:
+            thread = LoopThread()
+            thread.start()
+            self._current = thread
+        return self._current
 
     def _ended(self, job: RunningInLoop, result: RunResult) -> None:
         assert job.thread is not None
@@ -61,6 +65,9 @@ class JobLoops:
             self._blocked.add(thread)
             if job is not None:
                 events.emit(events.LoopBlocked(job.claimed.job.uid, job.claimed.job.type, round(seconds, 1)))
+            for waiting in list(thread.jobs):  # what came after the loop was blocked, and before that was seen
+                if waiting.leave(thread):
+                    self._open().add(waiting)
         if job is not None:
             job.interrupt_blocking_code()
 

@@ -100,6 +100,31 @@ def test_code_that_blocks_the_loop_ends_by_its_deadline_and_delays_no_job_that_c
     assert [event.job for event in seen] == [blocking.uid]
 
 
+def test_a_job_that_came_before_the_block_was_seen_runs_in_another_loop(
+    desk: Desk, worker: Hands, type_of: Any
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def blocks(job: Any) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    async def quick(job: Any) -> str:
+        return "done"
+
+    type_of("test.blocks")(blocks)
+    type_of("test.quick")(quick)
+    (blocking,) = desk.submit(type="test.blocks", max_attempts=1)
+    worker.start()
+    assert begun.wait(10)
+    (caught,) = desk.submit(type="test.quick", max_attempts=1)
+    assert worker.run(caught).result == "done"
+    assert fresh(blocking).status == Status.EXECUTING
+    go_on.set()
+    assert ended(blocking).status == Status.COMPLETED
+    assert fresh(caught).attempts_made == 1
+
+
 def test_what_a_job_starts_ends_with_it_and_with_no_other_job(
     desk: Desk, worker: Hands, type_of: Any, tmp_path: Path
 ) -> None:
