@@ -114,11 +114,11 @@ class PoolAdmin(SluiceAdmin):
     actions_detail = ["pause_pool", "resume_pool"]
     readonly_fields = ["paused_at", "paused_reason"]
     fieldsets = [
-        (None, {"fields": [("name", "provider"), ("strategy", "sticky", "sticky_by"), ("fallback", "projects")]}),
+        (None, {"fields": [("name", "provider"), "strategy", ("sticky", "sticky_by"), ("fallback", "projects")]}),
         (
             "Concurrency",
             {
-                "fields": [("concurrency_initial", "concurrency_floor", "concurrency_ceiling")],
+                "fields": ["concurrency_initial", ("concurrency_floor", "concurrency_ceiling")],
                 "description": "Calls in flight per account. Leave all blank for no limit.",
             },
         ),
@@ -132,7 +132,7 @@ class PoolAdmin(SluiceAdmin):
                 ]
             },
         ),
-        ("Gateway", {"fields": [("tries", "repeat_unsafe", "show_provider_limits")]}),
+        ("Gateway", {"fields": ["tries", ("repeat_unsafe", "show_provider_limits")]}),
         ("Hold and pause", {"fields": [("pause_at", "pause"), ("paused_at", "paused_reason")]}),
     ]
 

@@ -235,3 +235,17 @@ def test_an_accounts_health_over_a_day(people: People, day: Day) -> None:
     hand.click("#periods a:has-text('24h')")
     page.wait_for_selector("#account-history[aria-label*='24h']")
     hand.within(2)
+
+
+CUT = "() => [...document.querySelectorAll('.sl-scroll')].filter(one => one.scrollWidth > one.clientWidth).length"
+
+
+def test_no_table_of_the_dashboard_is_cut(people: People, day: Day) -> None:
+    page, _ = hand_of(people)
+    before = page.viewport_size
+    page.set_viewport_size({"width": 1280, "height": 900})
+    try:
+        page.locator("#panel-queues td a", has_text="pause").first.wait_for()
+        assert page.evaluate(CUT) == 0
+    finally:
+        page.set_viewport_size(before)

@@ -197,3 +197,15 @@ def test_a_deletion_asks_why(signed_in: SignIn, day: Day) -> None:
 def test_login_with_the_seeds_password_works(day: Day) -> None:
     """The other tests rely on it."""
     assert Client().login(username="root", password=PASSWORD)
+
+
+def test_a_line_of_a_form_has_at_most_two_fields() -> None:
+    """With three, a help text has one word per line beside its label."""
+    crowded = [
+        (model._meta.label, line)
+        for model, page in admin.site._registry.items()
+        for _, options in page.fieldsets or ()
+        for line in options["fields"]
+        if isinstance(line, tuple | list) and len(line) > 2
+    ]
+    assert crowded == []
