@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 3
+WORKERS ?= 4
 ARGS ?=
 PIP := $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r
 
