@@ -68,25 +68,50 @@ class Panel:
     """Whether it shows the chosen period."""
     full: bool = False
     """Whether its template shows all columns."""
+    on: str = ""
+    """The families of live events after which it is loaded again: the parts of their names before the dot."""
 
 
 PANELS: dict[str, Panel] = {
-    "pulse": Panel(summary.figures, "queues.view_job", column="top"),
-    "alerts": Panel(alerts.figures, "controlplane.view_alert", title="Open alerts", column="top"),
-    "throughput": Panel(throughput.figures, "queues.view_job", title="Finished jobs", column="left", timed=True),
-    "performance": Panel(performance.figures, "queues.view_job", title="Wait and run time", column="left", timed=True),
-    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority", column="right", timed=True),
+    "pulse": Panel(summary.figures, "queues.view_job", column="top", on="job jobs account breaker"),
+    "alerts": Panel(alerts.figures, "controlplane.view_alert", title="Open alerts", column="top", on="alert"),
+    "throughput": Panel(
+        throughput.figures, "queues.view_job", title="Finished jobs", column="left", timed=True, on="job"
+    ),
+    "performance": Panel(
+        performance.figures, "queues.view_job", title="Wait and run time", column="left", timed=True, on="job"
+    ),
+    "queues": Panel(
+        queues.figures,
+        "queues.view_queue",
+        title="Queue depth by priority",
+        column="right",
+        timed=True,
+        on="job jobs queue",
+    ),
     "all_queues": Panel(queues.figures, "queues.view_queue", template="queues", timed=True, full=True),
-    "limits": Panel(limits.figures, "quotas.view_policy", title="Quota usage", column="left"),
-    "accounts": Panel(accounts.figures, "quotas.view_account", platform=True, title="Accounts", column="right"),
-    "letters": Panel(dead_letters.figures, "queues.view_deadletter", title="Open dead letters", column="left"),
-    "workers": Panel(workers.figures, "queues.view_workerprocess", platform=True, title="Workers", column="right"),
+    "limits": Panel(limits.figures, "quotas.view_policy", title="Quota usage", column="left", on="job limit"),
+    "accounts": Panel(
+        accounts.figures,
+        "quotas.view_account",
+        platform=True,
+        title="Accounts",
+        column="right",
+        on="account breaker call",
+    ),
+    "letters": Panel(
+        dead_letters.figures, "queues.view_deadletter", title="Open dead letters", column="left", on="job"
+    ),
+    "workers": Panel(
+        workers.figures, "queues.view_workerprocess", platform=True, title="Workers", column="right", on="job"
+    ),
     "lately": Panel(
         recent_activity.figures,
         "controlplane.view_auditentry",
         platform=True,
         title="Recent activity",
         column="bottom",
+        on="queue account",
     ),
     "calls": Panel(calls.of_all, "quotas.view_pool", title="Recent gateway calls"),
     "pool_calls": Panel(calls.of_pool, "quotas.view_pool", template="calls"),

@@ -10,6 +10,7 @@ from django.utils.functional import SimpleLazyObject
 
 from controlplane.admin.periods import PERIODS
 from controlplane.api.events import STREAMS
+from controlplane.observability.stream import NAMES
 from quotas.admin.visibility import chosen_project, project_ids, visible
 from quotas.models import Project
 
@@ -28,6 +29,7 @@ def _tools(request: HttpRequest) -> dict[str, Any]:
         projects = list(seen.values_list("pk", "slug")[:MOST_PROJECTS])
     return {
         "events": _events(request),
+        "event_names": " ".join(NAMES),
         "projects": projects if len(projects) > 1 else [],
         "chosen": chosen_project(request),
         "periods": list(PERIODS),

@@ -51,10 +51,11 @@ def apply(effects: Effects, now: datetime) -> None:
 
 
 def _after_commit(effects: Effects) -> None:
-    if effects.changed:
+    if effects.changed or effects.submitted:
         cfg = config.current()
-        changed = [_changed(job, cfg) for job in effects.changed]
-        transaction.on_commit(lambda: events.emit_all(changed))
+        found: list[events.Event] = [_submitted(*place, count, cfg) for place, count in effects.submitted.items()]
+        found += [_changed(job, cfg) for job in effects.changed]
+        transaction.on_commit(lambda: events.emit_all(found))
     if effects.settlements:
         transaction.on_commit(lambda: settlement.settle(effects.settlements))
     if effects.requeued or effects.unblock:
@@ -63,13 +64,26 @@ def _after_commit(effects: Effects) -> None:
         transaction.on_commit(lambda: notify(effects.appended))
 
 
+def _submitted(queue: int, project: int, count: int, cfg: config.QueueConfig) -> events.JobsSubmitted:
+    return events.JobsSubmitted(_queue_name(queue, cfg), count, project=_project_slug(project, cfg))
+
+
 def _changed(job: Job, cfg: config.QueueConfig) -> events.JobChanged:
-    queue, project = cfg.queues.get(job.queue_id), cfg.projects.get(job.project_id)
     return events.JobChanged(
         job.uid,
-        queue.name if queue else "",
+        _queue_name(job.queue_id, cfg),
         job.type,
         job.status,
         job.reason[:MAX_REASON],
-        project=project.slug if project else "",
+        project=_project_slug(job.project_id, cfg),
     )
+
+
+def _queue_name(pk: int, cfg: config.QueueConfig) -> str:
+    queue = cfg.queues.get(pk)
+    return queue.name if queue else ""
+
+
+def _project_slug(pk: int, cfg: config.QueueConfig) -> str:
+    project = cfg.projects.get(pk)
+    return project.slug if project else ""

@@ -4,6 +4,8 @@
   const KEY = "sluice-refresh";
   let chosen = null; // where nothing can be stored
   const CHOICES = ["0", "1", "5", "30"];
+  const SOONEST = 1000; // between two loads that live events cause
+  const SETTLED = 2500; // after an event: the server may answer with figures that it has computed shortly before
 
   function stored() {
     try { return localStorage.getItem(KEY); } catch (error) { return null; } // storage may be forbidden
@@ -21,16 +23,50 @@
 
   function every() { return chosen === null ? seconds() : chosen; }
 
+  function load(panel) {
+    if (!panel.classList.contains("htmx-request")) htmx.trigger(panel, "tick");
+  }
+
   function refresh() {
     last = Date.now();
-    document.querySelectorAll("[data-live]").forEach(function (panel) {
-      if (!panel.classList.contains("htmx-request")) htmx.trigger(panel, "tick");
+    document.querySelectorAll("[data-live]").forEach(load);
+  }
+
+  // Live events: the families that came lately, the jobs that they were about, and until when that counts.
+  const happened = new Map(), jobs = new Map();
+  let lastOfEvents = 0;
+
+  document.addEventListener("sluice:event", function (event) {
+    const until = Date.now() + SETTLED;
+    happened.set(event.detail.kind.split(".")[0], until);
+    if (event.detail.data.job) jobs.set(event.detail.data.job, until);
+  });
+  document.addEventListener("sluice:stream", function () {
+    document.querySelectorAll("[data-on]").forEach(function (panel) {
+      panel.dataset.on.split(" ").forEach(function (family) { happened.set(family, Date.now() + SETTLED); });
+      if (panel.dataset.job) jobs.set(panel.dataset.job, Date.now() + SETTLED);
     });
+  });
+
+  function isConcerned(panel) {
+    if (panel.dataset.job && !jobs.has(panel.dataset.job)) return false;
+    return panel.dataset.on.split(" ").some(function (family) { return happened.has(family); });
+  }
+
+  function follow(now) {
+    [happened, jobs].forEach(function (known) {
+      known.forEach(function (until, key) { if (until < now) known.delete(key); });
+    });
+    if (!happened.size || now - lastOfEvents < SOONEST) return;
+    lastOfEvents = now;
+    document.querySelectorAll("[data-live][data-on]").forEach(function (panel) { if (isConcerned(panel)) load(panel); });
   }
 
   setInterval(function () {
-    const pace = every();
-    if (pace && !document.hidden && Date.now() - last >= pace * 1000 - 50) refresh();
+    const pace = every(), now = Date.now();
+    if (!pace || document.hidden) return;
+    if (now - last >= pace * 1000 - 50) { last = lastOfEvents = now; refresh(); }
+    else follow(now);
   }, 250);
   document.addEventListener("visibilitychange", function () { if (!document.hidden && every()) refresh(); });
 
