@@ -135,5 +135,15 @@ UNFOLD: dict[str, Any] = {
         "search_models": ["quotas.project", "quotas.policy", "queues.queue", "quotas.account"],
         "search_callback": "controlplane.admin.palette.found",
     },
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Preferences", "link": reverse_lazy("admin-preferences")},
+            {
+                "title": "Change password",
+                "link": reverse_lazy("admin:password_change"),
+                "permission": lambda request: request.user.has_usable_password(),
+            },
+        ]
+    },
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": NAVIGATION},
 }

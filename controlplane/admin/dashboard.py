@@ -18,6 +18,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from controlplane.admin.panels import (
@@ -165,7 +166,8 @@ def _may(request: HttpRequest, panel: Panel) -> bool:
 def _figures(
     name: str, panel: Panel, projects: list[int] | None, pk: int | None, period: Period | None
 ) -> dict[str, Any]:
-    key = (name, tuple(projects) if projects is not None else None, pk, period)
+    # Charts are labelled in the time zone of the person.
+    key = (name, tuple(projects) if projects is not None else None, pk, period, timezone.get_current_timezone_name())
     known = _worked_out.get(key)
     if known is not None and time.monotonic() - known[0] < FRESH:
         return known[1]

@@ -21,6 +21,7 @@ from quotas import clock
 from quotas.admin.audit import actor_of
 from quotas.admin.bulk import BulkForm
 from quotas.admin.visibility import visible
+from quotas.moments import spell_moment
 
 SPANS = {
     "hour": ("1 hour", timedelta(hours=1)),
@@ -66,7 +67,7 @@ def ignore_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> Ht
         if until is None:
             messages.warning(request, "This failure is ignored already, or none of its dead letters is open.")
         else:
-            messages.success(request, f"Ignored for {text}, until {until:%Y-%m-%d %H:%M:%S} UTC.")
+            messages.success(request, f"Ignored for {text}, until {spell_moment(until)}.")
         return HttpResponseRedirect(reverse("admin:queues_deadletter_groups"))
     return _ask(
         model_admin, request, letters, form, title="Ignore this failure", submit="Ignore",

@@ -116,6 +116,6 @@ def chart(samples: list[AccountSample], period: Period, now: datetime) -> dict[s
         "successful": sum(each["successful"] for each in calls),
         "failed": sum(each["failed"] for each in calls),
         "first": charts.label(starts[0], period),
-        "last": charts.label(now, period),
+        "last": charts.label(now, period, zone=True),
         "any": bool(samples),
     }
