@@ -32,3 +32,9 @@ def title_text(title: Any) -> str:
 def moment(at: datetime | None, form: str = SECONDS) -> str:
     """In the person's time zone, with its name."""
     return "" if at is None else spell_moment(at, form)
+
+
+@register.filter
+def spoken(code: str) -> str:
+    """A code as words: `rate limited`."""
+    return code.replace("_", " ")
