@@ -301,3 +301,28 @@ def test_times_are_shown_in_the_chosen_zone(people: People, day: Day) -> None:
     page.locator('[x-on\\:click="openUserLinks = !openUserLinks"]').first.click()
     assert page.locator("a[href='/admin/preferences/']", has_text="Preferences").is_visible()
     assert [one for one in visit.complaints if "ERR_INTERNET_DISCONNECTED" not in one] == []
+
+
+def test_a_panel_that_is_refreshed_disturbs_neither_selecting_text_nor_the_keyboard(people: People, day: Day) -> None:
+    page, _ = hand_of(people, "root")
+    page.locator("#panel-pulse .sl-tile").first.wait_for()
+    page.locator("#panel-queues td a").nth(1).wait_for()
+    page.evaluate("document.querySelectorAll('#panel-queues td a')[1].focus()")
+    focused = "document.activeElement.outerHTML"
+    before = page.evaluate(focused)
+    page.select_option("#refresh select", "1")
+    page.evaluate("document.querySelectorAll('#panel-queues td a')[1].focus()")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#panel-pulse .sl-tile'))")
+    selected = page.evaluate("getSelection().toString()")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for _ in range(2):
+        with page.expect_response("**/admin/live/queues*"):
+            pass
+    page.wait_for_timeout(200)
+    assert page.evaluate("getSelection().toString()") == selected and "Queued" in selected
+    assert not [url for url in asked if "/live/pulse" in url]
+    assert page.evaluate(focused) == before
+    with page.expect_response("**/admin/live/pulse*"):
+        page.evaluate("getSelection().removeAllRanges()")
+    page.select_option("#refresh select", "5")
