@@ -20,6 +20,7 @@ from quotas.models import Override
 from quotas.moments import spell_moment
 from tests.browser.seed import Day
 from tests.integration.controlplane.admin.conftest import SignIn
+from tests.integration.controlplane.admin.pages import filled
 
 AT = datetime(2026, 5, 4, 20, 45, 30, tzinfo=UTC)
 KOLKATA, UTC_TIME = "2026-05-05 02:15:30", "2026-05-04 20:45:30"
@@ -100,6 +101,15 @@ def test_a_time_that_is_typed_into_a_form_is_of_the_zone(signed_in: SignIn, day:
     address = f"/admin/quotas/override/{override.pk}/change/"
     page = client.get(address).content.decode()
     assert 'value="2026-05-05"' in page and 'value="02:15:30"' in page
+    address = f"/admin/quotas/policy/{day.policy.pk}/change/"
+    sent = filled(client.get(address).content.decode(), "policy")
+    assert client.post(address, {**sent, "overrides-0-until_1": "03:00:00"}).status_code == 302
+    override.refresh_from_db()
+    assert override.until == datetime(2026, 5, 4, 21, 30, tzinfo=UTC)
+    entry = AuditEntry.objects.get(verb="override.change")
+    assert (entry.before, entry.after) == (
+        {"until": "2026-05-04 20:45:30+00:00"}, {"until": "2026-05-04 21:30:00+00:00"},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
