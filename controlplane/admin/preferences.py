@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import forms
 from django.contrib import admin, messages
 from django.db import transaction
@@ -38,7 +40,8 @@ def save(request: HttpRequest, time_zone: str) -> None:
     """Store the choice, with an entry in the audit log."""
     stored = Preferences.objects.filter(user=request.user.pk).first()
     before = audit.facts(stored) if stored is not None else None
-    row, _ = Preferences.objects.update_or_create(user_id=request.user.pk, defaults={"time_zone": time_zone})
+    person: Any = request.user  # signed in
+    row, _ = Preferences.objects.update_or_create(user=person, defaults={"time_zone": time_zone})
     audit.record(request, "change" if before else "create", row, before, audit.facts(row), "")
 
 

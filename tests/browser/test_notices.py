@@ -11,11 +11,18 @@ from tests.support.instance import Instance
 
 pytestmark = pytest.mark.browser
 
+CONFIGURATION = """
+version: 1
+projects: [{slug: acme}]
+providers: [{name: sim, dialect: openai, base_url: "http://127.0.0.1:9"}]
+pools: [{name: llm, provider: sim}]
+"""
+
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Instance]:
     started = Instance("--workers", "1").start()
-    started.manage("apply", "-", stdin="projects: [{slug: acme}]")
+    started.manage("apply", "-", stdin=CONFIGURATION)
     yield started
     started.stop()
     started.remove()
@@ -74,7 +81,7 @@ REFRESH = "localStorage.setItem('sluice-refresh', '{}')"
 def submit_later(client: Any) -> None:
     """A job that does not run meanwhile."""
     job = {"type": "http.request", "queue": "batch", "project": "acme", "run_at": "2099-01-01T00:00:00Z"}
-    answer = client.post("/api/v1/jobs", json={**job, "payload": {"url": "http://127.0.0.1:9/", "method": "GET"}})
+    answer = client.post("/api/v1/jobs", json={**job, "payload": {"pool": "llm", "path": "/v1/models"}})
     assert answer.status_code == 202, answer.text
 
 
