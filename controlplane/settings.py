@@ -189,8 +189,8 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
-        "AccountState": ["available", "cooling_down", "open", "half_open", "disabled", "paused"],
-        "CallError": ["network", "timeout"],
+        "AccountState": "quotas.engine.account_state.STATES",
+        "CallError": "quotas.engine.categories.UNANSWERED",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -63,7 +63,7 @@ class Payload(s.DictField):
     """What a job's type takes."""
 
 
-class PayloadSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+class PayloadShape(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
     """The payload of `http.request`, or of a registered task, which this schema can't know."""
 
     target_class = "queues.api.requests.Payload"
