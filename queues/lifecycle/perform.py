@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db import transaction
 
 from queues import config, settlement
-from queues.lifecycle import dead_letters, dependants
+from queues.lifecycle import dead_letters, dependants, sql
 from queues.lifecycle.effects import AttemptRow, Effects, StepRow
 from queues.models import Attempt, Job, Transition
 from queues.sql import insert_many
@@ -23,8 +23,8 @@ _callback_writers: list[tuple[WriteJobCallbacks, WriteBatchCallbacks]] = []
 
 
 def write_callbacks_with(jobs: WriteJobCallbacks, batches: WriteBatchCallbacks) -> None:
-    """Register the functions that write the callback rows of ended jobs and of complete batches, since their content is
-    the API's."""
+    """Register the functions that write the callback rows of ended jobs with a `callback_url` and of complete batches, since
+    their content is the API's."""
     _callback_writers[:] = [(jobs, batches)]
 
 
@@ -37,11 +37,15 @@ def apply(effects: Effects, now: datetime) -> None:
     if effects.dead:
         dead_letters.write(effects.dead, now)
     if effects.ended or effects.ended_before:
-        dependants.follow(effects, [*(job.pk for job in effects.ended), *effects.ended_before], now)
+        held = sql.held_for([*(job.pk for job in effects.ended), *effects.ended_before])
+        if held:
+            dependants.follow(effects, held, now)
     insert_many(Transition, StepRow._fields, effects.steps)
     (write_job_callbacks, write_batch_callbacks) = _callback_writers[0]
     if effects.ended:
-        write_job_callbacks(effects.ended, now)
+        owed = [job for job in effects.ended if job.callback_url]
+        if owed:
+            write_job_callbacks(owed, now)
         effects.batches.update(job.batch_id for job in effects.ended if job.batch_id is not None)
     if effects.batches:
         complete = dependants.complete_batches(effects, sorted(effects.batches), now)
