@@ -95,14 +95,13 @@ def _replay_one(model_admin: Any, request: HttpRequest, rows: Any, reason: str) 
 
 def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> HttpResponse:
     """First a confirmation with the count; then replays in the background the letters that existed at that time. Those of
-    projects in which the failure is ignored are a group of their own, `?ignored=1`, as in the list."""
+    projects in which the failure is ignored are a group of their own, `?ignored=1`, as in the list; so is one that is ignored in all."""
     if not model_admin.has_operate_permission(request):
         raise PermissionDenied
     letters = model_admin.get_queryset(request).filter(handled_at=None, fingerprint=fingerprint)
-    if "ignored" in request.GET:
-        rows: Any = ignored_failures.letters_of(letters, ignored_failures.ignored_for(request))
-    else:
-        rows = without_ignored(letters, clock.now())
+    rows: Any = without_ignored(letters, clock.now())
+    if "ignored" in request.GET or not rows.exists():
+        rows = ignored_failures.letters_of(letters, ignored_failures.ignored_for(request))
     form = BulkForm(request.POST or None)
     cut_off = GroupCutOff(request.POST or None)
     if form.is_valid() and cut_off.is_valid():
