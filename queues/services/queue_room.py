@@ -3,19 +3,23 @@
 On PostgreSQL a submit locks the queue until its commit. Far below the maximum submits of a few jobs share this lock, so that they
 do not wait for each other's commits: together they can't reach the maximum, since each is small and the server limits
 how many there are. A submit near the maximum, and a bulk, has the lock alone. On SQLite the transaction is the lock.
+
+The waiting jobs are counted near the maximum only. Far below it a process remembers its last count and how many rows had been
+written until then: more jobs than those that were written since can't have come.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection
 
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
 from queues.models import IntakePart, Job
-from queues.states import WAITING_STAGES, Stage
+from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
 from quotas import clock
 
 Row = tuple[int, str, int | None, datetime | None]
@@ -31,6 +35,20 @@ NEAR_SECONDS = 1.0
 _near: dict[int, float] = {}
 """By queue: until when it counts as near its maximum, on the monotonic clock."""
 _sessions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The last count of a queue's jobs in this process."""
+
+    live: int
+    """Jobs that waited or were in flight: these may come back."""
+    rows: int
+    """What `_rows` returned then."""
+
+
+_counted: dict[int, Counted] = {}
+"""By queue."""
 
 
 class NearMaximum(Exception):
@@ -68,10 +86,49 @@ def _reserve() -> int:
     return SMALL * (_sessions or 0)
 
 
-def waiting(queue_id: int) -> int:
-    """Jobs of the queue that wait, in the intake or as rows. In this order: what becomes a row meanwhile is counted twice at most."""
-    in_intake: int = sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
-    return in_intake + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
+def _rows() -> int:
+    """A number that is at least one higher for each job that was inserted or replayed since, in whichever queue, whether
+    committed or not: the last keys of jobs and of the timeline, which each replay writes to."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                "SELECT coalesce(sum(pg_sequence_last_value(pg_get_serial_sequence(name, 'id')::regclass)), 0)"
+                " FROM unnest(ARRAY['queues_job', 'queues_transition']) AS name"
+            )
+        else:
+            cursor.execute(
+                'SELECT coalesce((SELECT max("id") FROM "queues_job"), 0)'
+                ' + coalesce((SELECT max("id") FROM "queues_transition"), 0)'
+            )
+        return int(cursor.fetchone()[0])
+
+
+def _in_intake(queue_id: int) -> int:
+    """Jobs of the queue that are accepted and not rows yet."""
+    return sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
+
+
+def _is_far_below(queue_id: int, max_size: int, count: int) -> bool:
+    """Whether the queue has room for so many jobs beside all that other sessions may be adding, as far as is known without
+    a count. Jobs go from the intake into rows, so they are read in this order."""
+    known = _counted.get(queue_id)
+    if known is None:
+        return False
+    in_intake = _in_intake(queue_id)
+    come = _rows() - known.rows
+    # Twice: the jobs of submits that were not committed at the count, and of those that are not now.
+    return come >= 0 and max_size - known.live - come - in_intake - count >= 2 * _reserve()
+
+
+def _count(queue_id: int, at_most: int) -> int:
+    """Jobs of the queue that wait, in the intake or as rows; not more than `at_most` are counted. In this order: what becomes a
+    row meanwhile is counted twice at most."""
+    rows, in_intake = _rows(), _in_intake(queue_id)
+    jobs = Job.objects.filter(queue_id=queue_id).order_by()
+    waiting = jobs.filter(stage__in=WAITING_STAGES)[:at_most].count()
+    in_flight = jobs.filter(stage__in=IN_FLIGHT_STAGES)[:at_most].count()
+    _counted[queue_id] = Counted(in_intake + waiting + in_flight, rows)
+    return in_intake + waiting
 
 
 def check_room(jobs: Mapping[int, int], *, alone: bool = False) -> None:
@@ -104,7 +161,9 @@ def _check(row: Row, count: int, alone: bool) -> None:
         return
     if count > max_size:
         raise QueueTooSmall(f"The queue {name} has room for {max_size:,} jobs; {count:,} were sent.")
-    free = max_size - waiting(queue_id)
+    if _is_far_below(queue_id, max_size, count):
+        return
+    free = max_size - _count(queue_id, at_most=max_size + 1)
     if shared and free - count < _reserve():
         _near[queue_id] = time.monotonic() + NEAR_SECONDS
         raise NearMaximum()
@@ -113,7 +172,8 @@ def _check(row: Row, count: int, alone: bool) -> None:
 
 
 def _seconds_until_free(queue_id: int, needed: int) -> float:
-    """An estimate from what the queue finished in the last minute; from 1 to 60 seconds."""
+    """An estimate from what the queue finished in the last minute; from 1 to 60 seconds. More than makes it 1 is not counted."""
     since = clock.now() - timedelta(seconds=60)
-    done = Job.objects.filter(queue_id=queue_id, stage=Stage.DONE, finished_at__gte=since).count()
+    finished = Job.objects.filter(queue_id=queue_id, stage=Stage.DONE, finished_at__gte=since).order_by()
+    done = finished[: 60 * needed].count()
     return min(max(60.0 * needed / done, 1.0), 60.0) if done else 30.0
