@@ -98,6 +98,20 @@ def _insert_json(model: type[Model], columns: tuple[str, ...]) -> str:
     return f'INSERT INTO "{model._meta.db_table}" ({", ".join(columns)}) SELECT {values} FROM json_each(%s)'  # noqa: S608
 
 
+def started_before(moment: datetime) -> bool:
+    """Whether another session has a transaction that writes and began before `moment`: what it has written is not seen yet. On
+    SQLite there is one writer at a time, and the caller sees all that the one before has written."""
+    if connection.vendor != "postgresql":
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_xid IS NOT NULL AND xact_start < %s)",
+            [moment],
+        )
+        return bool(cursor.fetchone()[0])
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
