@@ -17,8 +17,9 @@ from datetime import datetime, timedelta
 
 from django.db import connection
 
+from queues import config
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
-from queues.models import IntakePart, Job
+from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
 from quotas import clock
 
@@ -44,7 +45,7 @@ class Counted:
     live: int
     """Jobs that waited or were in flight: these may come back."""
     rows: int
-    """What `_rows` returned then."""
+    """The second number of `_state` then."""
 
 
 _counted: dict[int, Counted] = {}
@@ -86,36 +87,37 @@ def _reserve() -> int:
     return SMALL * (_sessions or 0)
 
 
-def _rows() -> int:
-    """A number that is at least one higher for each job that was inserted or replayed since, in whichever queue, whether
-    committed or not: the last keys of jobs and of the timeline, which each replay writes to."""
+_STATE = {
+    "postgresql": (
+        "SELECT (SELECT coalesce(sum((queues ->> %s)::bigint), 0) FROM queues_intakepart),"
+        " coalesce(sum(pg_sequence_last_value(pg_get_serial_sequence(name, 'id')::regclass)), 0)"
+        " FROM unnest(ARRAY['queues_job', 'queues_transition']) AS name"
+    ),
+    "sqlite": (
+        "SELECT (SELECT coalesce(sum(json_extract(queues, '$.\"' || %s || '\"')), 0) FROM queues_intakepart),"
+        " coalesce((SELECT max(id) FROM queues_job), 0) + coalesce((SELECT max(id) FROM queues_transition), 0)"
+    ),
+}
+
+
+def _state(queue_id: int) -> tuple[int, int]:
+    """The queue's jobs that are accepted and not rows yet; and a number that is at least one higher for each job that was
+    inserted or replayed since, in whichever queue, whether committed or not: the last keys of jobs and of the timeline,
+    which each replay writes to."""
     with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute(
-                "SELECT coalesce(sum(pg_sequence_last_value(pg_get_serial_sequence(name, 'id')::regclass)), 0)"
-                " FROM unnest(ARRAY['queues_job', 'queues_transition']) AS name"
-            )
-        else:
-            cursor.execute(
-                'SELECT coalesce((SELECT max("id") FROM "queues_job"), 0)'
-                ' + coalesce((SELECT max("id") FROM "queues_transition"), 0)'
-            )
-        return int(cursor.fetchone()[0])
-
-
-def _in_intake(queue_id: int) -> int:
-    """Jobs of the queue that are accepted and not rows yet."""
-    return sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
+        cursor.execute(_STATE[connection.vendor], [str(queue_id)])
+        in_intake, rows = cursor.fetchone()
+        return int(in_intake), int(rows)
 
 
 def _is_far_below(queue_id: int, max_size: int, count: int) -> bool:
     """Whether the queue has room for so many jobs beside all that other sessions may be adding, as far as is known without
-    a count. Jobs go from the intake into rows, so they are read in this order."""
+    a count."""
     known = _counted.get(queue_id)
     if known is None:
         return False
-    in_intake = _in_intake(queue_id)
-    come = _rows() - known.rows
+    in_intake, rows = _state(queue_id)
+    come = rows - known.rows
     # Twice: the jobs of submits that were not committed at the count, and of those that are not now.
     return come >= 0 and max_size - known.live - come - in_intake - count >= 2 * _reserve()
 
@@ -123,7 +125,7 @@ def _is_far_below(queue_id: int, max_size: int, count: int) -> bool:
 def _count(queue_id: int, at_most: int) -> int:
     """Jobs of the queue that wait, in the intake or as rows; not more than `at_most` are counted. In this order: what becomes a
     row meanwhile is counted twice at most."""
-    rows, in_intake = _rows(), _in_intake(queue_id)
+    in_intake, rows = _state(queue_id)
     jobs = Job.objects.filter(queue_id=queue_id).order_by()
     waiting = jobs.filter(stage__in=WAITING_STAGES)[:at_most].count()
     in_flight = jobs.filter(stage__in=IN_FLIGHT_STAGES)[:at_most].count()
@@ -134,12 +136,22 @@ def _count(queue_id: int, at_most: int) -> int:
 def check_room(jobs: Mapping[int, int], *, alone: bool = False) -> None:
     """Check that the queues have room for so many more jobs, by the key of the queue. Raises `QueueDraining`,
     `QueueTooSmall`, `QueueFull`, and `NearMaximum` unless `alone`. Jobs and batches are locked before."""
+    if not jobs:
+        return
     # The rows, not the snapshot: a drain or another size applies from its commit on.
-    for row in _read(jobs) if jobs else ():
-        if row[2] is None:
+    rows = None if _has_maximum(jobs) else _read(jobs)
+    for queue_id, count in sorted(jobs.items()):
+        row = next((row for row in rows if row[0] == queue_id), None) if rows is not None else None
+        if row is not None and row[2] is None:
             _check_open(row)
-        else:
-            _check(row, jobs[row[0]], alone)
+        elif row is not None or rows is None:
+            _check(queue_id, count, alone)
+
+
+def _has_maximum(jobs: Mapping[int, int]) -> bool:
+    """Whether each of the queues has one as far as this process knows, so that its row is read under its lock only."""
+    known = config.current().queues
+    return all(queue_id in known and known[queue_id].max_size is not None for queue_id in jobs)
 
 
 def _check_open(row: Row) -> None:
@@ -148,13 +160,13 @@ def _check_open(row: Row) -> None:
         raise QueueDraining(f"The queue {name} is draining and accepts nothing new.")
 
 
-def _check(row: Row, count: int, alone: bool) -> None:
+def _check(queue_id: int, count: int, alone: bool) -> None:
     """Check one queue that has a maximum."""
-    queue_id = row[0]
     shared = not alone and count <= SMALL and _near.get(queue_id, 0.0) < time.monotonic()
-    if connection.vendor == "postgresql":
-        lock(queue_id, shared=shared)
-        row = next(iter(_read([queue_id])), row)
+    lock(queue_id, shared=shared)
+    row = next(iter(_read([queue_id])), None)
+    if row is None:
+        return  # it was removed, and its key refuses the jobs
     _check_open(row)
     _, name, max_size, _ = row
     if max_size is None:
