@@ -168,7 +168,7 @@ class Dispatcher:
         if self._interrupted is not None and self._cycled_at is not None:
             self._ledger.interrupt(self._interrupted, self._cycled_at, now)
         self._interrupted = None
-        urgent = bool(woken.appended)
+        urgent = bool(woken.appended) and not (woken.unblock or woken.requeued)
         found = False
         if not urgent:
             self._look_around(now)

@@ -95,7 +95,7 @@ _STATE = {
     ),
     "sqlite": (
         "SELECT (SELECT coalesce(sum(json_extract(queues, '$.\"' || %s || '\"')), 0) FROM queues_intakepart),"
-        " coalesce((SELECT max(id) FROM queues_job), 0) + coalesce((SELECT max(id) FROM queues_transition), 0)"
+        " coalesce((SELECT sum(seq) FROM sqlite_sequence WHERE name IN ('queues_job', 'queues_transition')), 0)"
     ),
 }
 

@@ -24,10 +24,12 @@ def test_a_job_passes_all_of_them_in_order(
 
     type_of("test.plain")(awaited if coroutine else lambda job: None)
     passed: list[str] = []
-    worker = ThreadedWorker([broker.belt("io")], connection=connection.client(), serializer=JSONSerializer)
     leading = threading.Thread(target=desk.dispatcher.run)
     desk.project()
     with hands(desk) as running:
+        worker = ThreadedWorker(
+            [broker.belt("io")], connection=connection.client(), serializer=JSONSerializer, name=running.worker.name
+        )
         worker._threads = running.threads
         leading.start()
         try:
