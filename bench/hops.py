@@ -5,8 +5,8 @@
 
 One job at a time, from Python and over REST, with a pause between two, so that all processes are asleep when it arrives;
 by default on SQLite with the embedded Valkey, then on PostgreSQL (fsync on) with a Redis of its own. The times are
-those of the trace points in `queues.hops`. Each line is the time from the point before, which is below zero where the next
-process was awake before the sender went on; the last line is the sum.
+those of the trace points in `queues.hops`. Each line is the time from the point before. It is below zero where the next
+process passes its point before the sender passes the one before; the last line is the sum.
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ def test_a_job_with_a_smaller_id_that_is_committed_later(
 
 def test_a_bulk_action_passes_over_no_job_that_is_committed_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_actions, "CANCEL_SLICE", 2)
+    desk.project()
     desk.queue("q", max_size=None)
     late: list[Job] = []
     with uncommitted(lambda: late.extend(desk.submit(3, queue="q"))):
@@ -98,6 +99,7 @@ def test_a_bulk_action_passes_over_no_job_that_is_committed_later(desk: Desk, mo
 
 
 def test_a_bulk_action_does_not_wait_for_ever(desk: Desk) -> None:
+    desk.project()
     desk.queue("q", max_size=None)
     late: list[Job] = []
     with uncommitted(lambda: late.extend(desk.submit(1, queue="q"))):
