@@ -15,8 +15,8 @@ from quotas.engine.redis.pipeline import InThread, Pipeline
 from quotas.engine.redis.scripts import Call, pack
 from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Settled, Settlement
 from quotas.runtime.connection import accounts, limiter
+from quotas.services import account_changes, deferred_settlement, limits, outcomes
 from quotas.services import accounts as pools
-from quotas.services import deferred_settlement, limits, outcomes
 from quotas.services.limits_async import AsyncChecks
 from quotas.snapshot.config import ConfigSnapshot
 
@@ -41,7 +41,7 @@ class AsyncAdmissions:
                 found: Admission = await self._in_thread(lambda: pools.admit(request))
                 return found
             if admission.half_opened:
-                await self._in_thread(lambda: pools.publish_admitted((admission,)))
+                await self._in_thread(lambda: account_changes.publish_admitted((admission,)))
             return admission
 
         return await self._checks.ask(over, lambda: pools.admit(request))
