@@ -1,4 +1,4 @@
-"""Small things that a page says: one name for one thing, words instead of codes, names as they are written."""
+"""Small things that a page says: one name for one thing, no codes, names as they are written."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_priority_is_the_same_word_in_the_list_and_on_the_page(signed_in: Sign
 
 
 @pytest.mark.parametrize("code", ["rate_limited", "timeout_total", "invalid_payload"])
-def test_codes_are_words(signed_in: SignIn, day: Day, code: str) -> None:
+def test_codes_are_written_as_text(signed_in: SignIn, day: Day, code: str) -> None:
     DeadLetter.objects.filter(pk=day.letter.pk).update(category=code)
     Account.objects.update(state="cooling_down", why=code, until=timezone.now() + timedelta(minutes=5))
     client = signed_in("root")
