@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from controlplane.alerts import records, summaries
 from controlplane.unfold import NAVIGATION
 from queues.models import DeadLetter, Job, Queue
 from quotas.models import Account
@@ -87,3 +88,10 @@ def test_a_list_without_filters_offers_nothing_to_clear(signed_in: SignIn, day: 
     assert "Clear filters" not in text(client, "/admin/quotas/policy/")
     filtered = client.get("/admin/quotas/policy/?q=user").content.decode()
     assert 'href="?"' in filtered and "Clear filters" in filtered and "Show all" not in filtered
+
+
+def test_an_alert_s_page_is_called_by_its_kind_and_subject(signed_in: SignIn, day: Day) -> None:
+    alert = records.report(summaries.auth_failed("llm", "a1"))
+    assert alert is not None
+    said = heading(signed_in("root"), f"/admin/controlplane/alert/{alert.pk}/change/")
+    assert "Credential refused: llm/a1" in said and "account_auth_failed" not in said
