@@ -201,6 +201,12 @@ class AlertAdmin(ReadOnlyAdmin):
             return "No alert rule matches."
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{} to {}: {}</li>", lines))
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.page_title = f"{KINDS.get(row.kind, row.kind)}: {row.subject}"
+        return row
+
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """Only the actions that would change something."""
         row = self.get_object(request, str(object_id))

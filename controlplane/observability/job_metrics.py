@@ -11,6 +11,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,6 +35,8 @@ SETTLED = timedelta(seconds=1)
 LOCK_SECONDS = 10
 ALL_QUEUES = "mark"
 """The field with the mark of a version that had one for all queues."""
+TURN = "turn"
+"""The field with the queue at which the next scrape begins; 0: at the first."""
 
 
 def _key() -> str:
@@ -52,32 +55,47 @@ def _catch_up(client: redis.Redis) -> None:
     if not client.set(f"{_key()}:lock", "1", nx=True, ex=LOCK_SECONDS):
         return
     try:
-        # Queue by queue, as the index of ended jobs is ordered: without a queue each scrape would read all of them.
-        queues = list(Queue.objects.order_by("pk").values_list("pk", "name"))
-        marks = client.hmget(_key(), [ALL_QUEUES, *(_mark(pk) for pk, _ in queues)])
-        sums: Counter[tuple[str | int, ...]] = Counter()
-        reached: dict[str, str] = {}
-        left, end = ROWS_PER_SCRAPE, time.monotonic() + LONGEST
-        for position, (pk, name) in enumerate(queues):
-            seconds, last = json.loads(str(marks[position + 1] or marks[0] or "[0.0, 0]"))
-            while left and time.monotonic() < end:
-                rows = _ended(pk, seconds, last, min(SLICE, left))
-                if not rows:
-                    break
-                left -= len(rows)
-                seconds, last = _aware(rows[-1][1]).timestamp(), rows[-1][0]
-                reached[_mark(pk)] = json.dumps([seconds, last])
-                _add(sums, name, rows)
-        if not reached:
-            return
+        news = _read(client)
         with client.pipeline(transaction=True) as pipeline:
-            for place, amount in sums.items():
+            for place, amount in news.sums.items():
                 pipeline.hincrbyfloat(_key(), json.dumps(place), amount)
-            for field, mark in reached.items():
-                pipeline.hset(_key(), field, mark)
+            for field_name, value in news.fields.items():
+                pipeline.hset(_key(), field_name, value)
             pipeline.execute()
     finally:
         client.delete(f"{_key()}:lock")
+
+
+@dataclass(slots=True)
+class News:
+    """What a scrape adds. `fields`: the marks that it has reached, and where the next one begins."""
+
+    sums: Counter[tuple[str | int, ...]] = field(default_factory=Counter)
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+def _read(client: redis.Redis) -> News:
+    """Queue by queue, as the index of ended jobs is ordered: without a queue each scrape would read all of them. When the
+    time is over, the next scrape begins with the queue that would have been next."""
+    queues = list(Queue.objects.order_by("pk").values_list("pk", "name"))
+    stored = client.hmget(_key(), [TURN, ALL_QUEUES, *(_mark(pk) for pk, _ in queues)])
+    turn, old_mark = int(stored[0] or 0), stored[1]
+    marks = dict(zip((pk for pk, _ in queues), stored[2:], strict=True))
+    news, left, end = News(), ROWS_PER_SCRAPE, time.monotonic() + LONGEST
+    news.fields[TURN] = "0"
+    for position, (pk, name) in enumerate(sorted(queues, key=lambda queue: (queue[0] < turn, queue[0]))):
+        if position and (left <= 0 or time.monotonic() >= end):
+            news.fields[TURN] = str(pk)
+            break
+        seconds, last = json.loads(str(marks[pk] or old_mark or "[0.0, 0]"))
+        while rows := _ended(pk, seconds, last, min(SLICE, left)):
+            left -= len(rows)
+            seconds, last = _aware(rows[-1][1]).timestamp(), rows[-1][0]
+            news.fields[_mark(pk)] = json.dumps([seconds, last])
+            _add(news.sums, name, rows)
+            if left <= 0 or time.monotonic() >= end:
+                break
+    return news
 
 
 def _mark(queue: int) -> str:

@@ -24,8 +24,8 @@ def page_path(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @register.filter
 def title_text(title: Any) -> str:
-    """An object's name is not capitalised: `llm` is not `Llm`."""
-    return str(title) if isinstance(title, Model) else str(capfirst(title))
+    """An object's name is not capitalised: `llm` is not `Llm`. A page may give its object a `page_title`."""
+    return str(getattr(title, "page_title", title)) if isinstance(title, Model) else str(capfirst(title))
 
 
 @register.filter

@@ -146,6 +146,11 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("queue", "project")
 
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """A list of open ones does not say so of each."""
+        columns = super().get_list_display(request)
+        return columns if "handled" in request.GET else [name for name in columns if name != "handled"]
+
     def get_urls(self) -> Any:
         guarded = self.admin_site.admin_view
         return [

@@ -120,8 +120,8 @@ class JobAdmin(ReadOnlyAdmin):
                     ("attempts_counted", "max_attempts"),
                     ("attempts_made", "replays"),
                     ("account", "worker"),
-                    ("timeout", "delivery_mode"),
-                    ("cost", "keys"),
+                    ("timeout", "shown_delivery"),
+                    ("cost", "shown_keys"),
                     ("suspect", "deaths"),
                 ],
                 "classes": ["tab"],
@@ -138,6 +138,8 @@ class JobAdmin(ReadOnlyAdmin):
         "shown_result",
         "shown_reason",
         "shown_error",
+        "shown_delivery",
+        "shown_keys",
     ]
     actions = job_actions.ACTIONS
 
@@ -191,6 +193,14 @@ class JobAdmin(ReadOnlyAdmin):
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
         return job_search.parse(search_term).apply(queryset), False
+
+    @display(description="Delivery")
+    def shown_delivery(self, row: Job) -> str:
+        return row.delivery_mode.replace("_", " ")
+
+    @display(description="Keys")
+    def shown_keys(self, row: Job) -> str:
+        return pretty(row.keys) if row.keys else "–"
 
     @display(description="Why it waits")
     def why_it_waits(self, row: Any) -> str:

@@ -32,6 +32,20 @@ class WorkerAdmin(ReadOnlyAdmin):
     ]
     change_form_outer_before_template = "admin/sluice/worker_live.html"
     list_filter = ["lane"]
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": [
+                    ("host", "shown_pid"),
+                    ("lane", "stopped_at"),
+                    ("jobs_done", "jobs_failed"),
+                    ("started_at", "seen_at"),
+                ]
+            },
+        )
+    ]
+    readonly_fields = ["shown_pid"]
     ordering = ["stopped_at", "name"]
     search_fields = ["name", "host"]
 
@@ -42,6 +56,10 @@ class WorkerAdmin(ReadOnlyAdmin):
         if not is_alive(row, clock.now()):
             return "lost"
         return "working" if row.busy else "idle"
+
+    @display(description="Process ID")
+    def shown_pid(self, row: WorkerProcess) -> str:
+        return str(row.pid)
 
     @display(description="Slots in use")
     def load(self, row: WorkerProcess) -> str:

@@ -83,9 +83,11 @@ class PoolLimitInline(TabularInline):
 
 
 class AccountInline(TabularInline):
+    """The accounts' settings; their states are above, as they are now."""
+
     model = Account
     extra = 0
-    fields = ["name", "state", "health", "weight", "enabled", "last_used"]
+    fields = ["name", "weight", "enabled"]
     readonly_fields = fields
     show_change_link = True
     can_delete = False

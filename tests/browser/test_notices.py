@@ -75,6 +75,32 @@ def test_what_happens_is_shown_until_it_is_muted(console: Any, instance: Instanc
         assert toast.count() == 0, "muted stays muted"
 
 
+SEEN = "addEventListener('sluice:event', event => (window.seen ||= []).push(event.detail.kind), true)"
+
+
+def test_many_pages_of_one_browser_share_a_stream(console: Any, instance: Instance) -> None:
+    """A seventh connection to one server waits until another one is closed."""
+    context, address = console.context, f"{instance.url}/admin/doctor/"
+    context.add_init_script(SEEN)
+    pages = [context.new_page() for _ in range(8)]
+    for page in pages:
+        page.goto(address, timeout=15_000)
+    with instance.client() as client:
+        submit_later(client)
+        for page in pages:
+            page.wait_for_function("(window.seen || []).includes('jobs.submitted')", timeout=8_000)
+        for page in (console, *pages[:-1]):  # the one that has the stream is among them: another one opens it
+            page.close()
+        last = pages[-1]
+        last.evaluate("window.seen = []")
+        for _ in range(30):
+            submit_later(client)
+            if last.evaluate("window.seen.length"):
+                break
+            last.wait_for_timeout(300)
+        assert "jobs.submitted" in last.evaluate("window.seen")
+
+
 REFRESH = "localStorage.setItem('sluice-refresh', '{}')"
 
 

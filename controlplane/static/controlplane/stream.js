@@ -1,45 +1,63 @@
-// The stream of live events: one connection of a visible page, for the notices and for all that is loaded again.
+// The stream of live events, for the notices and for all that is loaded again. A browser opens about six connections to one
+// server, and a stream keeps one: of all visible pages one has the stream and sends the events to the others.
 (function () {
   "use strict";
-  const AGAIN = 30000; // ms until the next try at a server that refuses the stream, such as for too many of them
+  const AGAIN = 30000; // milliseconds after which a stream that the server refused is opened again
 
-  function pass(kind, text) {
-    document.dispatchEvent(new CustomEvent("sluice:event", { detail: { kind: kind, data: JSON.parse(text).data } }));
+  function take(message) {
+    if (message.kind) document.dispatchEvent(new CustomEvent("sluice:event", { detail: message }));
+    else document.dispatchEvent(new CustomEvent("sluice:stream"));
   }
 
   function begin() {
     const notices = document.getElementById("notices");
     if (!notices) return;
-    const names = notices.dataset.names.split(" ");
-    let stream = null, later = 0;
+    const names = notices.dataset.names.split(" "), address = notices.dataset.events;
+    const channel = window.BroadcastChannel ? new BroadcastChannel("sluice:" + address) : null;
+    let stream = null, later = 0, waiting = null, release = null;
+
+    function send(message) {
+      take(message);
+      if (channel) channel.postMessage(message);
+    }
 
     function open() {
-      stream = new EventSource(notices.dataset.events);
+      stream = new EventSource(address);
       names.forEach(function (kind) {
-        stream.addEventListener(kind, function (event) { pass(kind, event.data); });
+        stream.addEventListener(kind, function (event) { send({ kind: kind, data: JSON.parse(event.data).data }); });
       });
       // What happened while there was no connection is on the server: everything is loaded again.
-      stream.addEventListener("open", function () { document.dispatchEvent(new CustomEvent("sluice:stream")); });
+      stream.addEventListener("open", function () { send({}); });
       stream.addEventListener("error", function () {
-        if (stream && stream.readyState === EventSource.CLOSED) { close(); later = setTimeout(follow, AGAIN); }
+        if (stream && stream.readyState === EventSource.CLOSED) { stop(); later = setTimeout(start, AGAIN); }
       });
     }
 
-    function close() {
+    function start() {
       clearTimeout(later);
-      if (stream) stream.close();
-      stream = null;
+      if (stream || waiting || document.hidden) return;
+      // Only pages from https or from this machine have locks; others have a stream each.
+      if (!navigator.locks || !channel) { open(); return; }
+      waiting = new AbortController();
+      navigator.locks.request("sluice:" + address, { signal: waiting.signal }, function () {
+        open();
+        return new Promise(function (done) { release = done; });
+      }).catch(function (error) { if (error.name !== "AbortError") throw error; });
     }
 
-    // A browser has few connections to one server: hidden pages keep none.
-    function follow() {
-      if (document.hidden) close();
-      else if (!stream) { clearTimeout(later); open(); }
+    function stop() {
+      clearTimeout(later);
+      if (stream) stream.close();
+      if (release) release();
+      else if (waiting) waiting.abort();
+      stream = waiting = release = null;
     }
-    document.addEventListener("visibilitychange", follow);
-    window.addEventListener("pagehide", close);
-    window.addEventListener("pageshow", function (event) { if (event.persisted) follow(); });
-    follow();
+
+    if (channel) channel.onmessage = function (event) { if (!document.hidden) take(event.data); };
+    document.addEventListener("visibilitychange", function () { if (document.hidden) stop(); else start(); });
+    window.addEventListener("pagehide", stop);
+    window.addEventListener("pageshow", function (event) { if (event.persisted) start(); });
+    start();
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin); else begin();
 })();

@@ -20,7 +20,9 @@ from queues.services import batches, dead_letters, queue_actions
 from queues.services.submit import submit, submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage, Status
+from quotas import events
 from quotas.models import Project
+from quotas.testing import capture_events
 from tests.integration.queues.desk import Desk, failed, fresh
 
 
@@ -44,6 +46,22 @@ def at_once(number: int, act: Callable[[int], Any], threads: int = 16) -> list[A
 
 def spec(**fields: Any) -> JobSpec:
     return read_job({"type": "test.echo", **fields})
+
+
+def test_new_jobs_are_an_event_of_their_queue_and_project(desk: Desk) -> None:
+    """Whatever they wait for; once for a transaction; not for what was found, nor for what is rolled back."""
+    project = desk.project()
+    later = {"run_at": "2099-01-01T00:00:00Z"}
+    with capture_events(events.JobsSubmitted) as seen:
+        first = [spec(queue="batch"), spec(queue="batch", **later), spec(queue="exports", idempotency_key="k")]
+        submit_specs(project, first)
+        submit_specs(project, first[2:])
+        with pytest.raises(InvalidJob):
+            submit_specs(project, [spec(queue="batch"), spec(queue="batch", after=["no-such-job"])])
+    assert {(event.queue, event.count, event.project) for event in seen} == {
+        ("batch", 2, project.slug), ("exports", 1, project.slug),
+    }  # fmt: skip
+    assert len(seen) == 2
 
 
 def test_fifty_equal_submits_with_one_key_are_one_job(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""Small things that a page says: one name for one thing, words instead of codes, names as they are written."""
+"""Small things that a page says: one name for one thing, no codes, names as they are written."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from controlplane.alerts import records, summaries
 from controlplane.unfold import NAVIGATION
 from queues.models import DeadLetter, Job, Queue
 from quotas.models import Account
@@ -57,7 +58,7 @@ def test_a_priority_is_the_same_word_in_the_list_and_on_the_page(signed_in: Sign
 
 
 @pytest.mark.parametrize("code", ["rate_limited", "timeout_total", "invalid_payload"])
-def test_codes_are_words(signed_in: SignIn, day: Day, code: str) -> None:
+def test_codes_are_written_as_text(signed_in: SignIn, day: Day, code: str) -> None:
     DeadLetter.objects.filter(pk=day.letter.pk).update(category=code)
     Account.objects.update(state="cooling_down", why=code, until=timezone.now() + timedelta(minutes=5))
     client = signed_in("root")
@@ -87,3 +88,10 @@ def test_a_list_without_filters_offers_nothing_to_clear(signed_in: SignIn, day: 
     assert "Clear filters" not in text(client, "/admin/quotas/policy/")
     filtered = client.get("/admin/quotas/policy/?q=user").content.decode()
     assert 'href="?"' in filtered and "Clear filters" in filtered and "Show all" not in filtered
+
+
+def test_an_alert_s_page_is_called_by_its_kind_and_subject(signed_in: SignIn, day: Day) -> None:
+    alert = records.report(summaries.auth_failed("llm", "a1"))
+    assert alert is not None
+    said = heading(signed_in("root"), f"/admin/controlplane/alert/{alert.pk}/change/")
+    assert "Credential refused: llm/a1" in said and "account_auth_failed" not in said

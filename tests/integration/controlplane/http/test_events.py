@@ -255,6 +255,19 @@ def test_denials_are_published_at_once_and_then_counted(publisher: Publisher, st
     assert denials()[:2] == [("u", 1), ("v", 1)] and len(denials()) <= 4
 
 
+def test_submissions_are_published_at_once_and_then_counted(publisher: Publisher, store: redis.Redis) -> None:
+    for _ in range(100):
+        publisher.publish(events.JobsSubmitted("batch", 7, project="acme"))
+    publisher.publish(events.JobsSubmitted("batch", 1, project="globex"))
+
+    def found() -> list[tuple[bytes, int]]:
+        rows: Any = store.xrange(stream.stream_key())
+        return [(fields[b"p"], json.loads(fields[b"d"])["count"]) for _, fields in rows]
+
+    wait_for(lambda: sum(count for _, count in found()) == 701)
+    assert found()[:2] == [(b"acme", 7), (b"globex", 1)] and len(found()) <= 4
+
+
 def test_failed_calls_are_events_and_counted_together(publisher: Publisher, store: redis.Redis) -> None:
     def ended(outcome: str) -> events.CallEnded:
         return events.CallEnded(

@@ -148,7 +148,26 @@ def test_each_queue_is_counted_from_its_own_mark_and_an_old_mark_counts_for_all(
             figures.get(("sluice_jobs_total", labels(queue=queue.name, status="completed")), 0.0) for queue in queues
         ]
 
-    assert [totals() for _ in range(4)] == [[4, 0], [5, 3], [5, 5], [5, 5]]
+    assert [totals() for _ in range(5)] == [[4, 0], [4, 4], [5, 5], [5, 5], [5, 5]], "each queue has its turn"
+
+
+def test_a_scrape_without_time_reads_one_slice_of_the_next_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a thousand queues, or slow SQL, no queue is left out for ever."""
+    from controlplane.observability import job_metrics
+
+    monkeypatch.setattr(job_metrics, "LONGEST", 0.0)
+    project, moment = Project.objects.create(slug="acme"), timezone.now() - timedelta(seconds=60)
+    queues = list(Queue.objects.order_by("pk"))
+    for queue in queues:
+        Job.objects.create(
+            project=project, queue=queue, type="x", stage=Stage.DONE, status=Status.COMPLETED, created_at=moment,
+            finished_at=moment,
+        )  # fmt: skip
+    counts = [
+        sum(value for (name, _), value in scrape().items() if name == "sluice_jobs_total")
+        for _ in range(len(queues) + 1)
+    ]
+    assert counts == [*range(1, len(queues) + 1), len(queues)]
 
 
 def test_accounts_have_metrics() -> None:
