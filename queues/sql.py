@@ -63,6 +63,8 @@ def one_statement() -> AbstractContextManager[Any]:
 def written(value: Any) -> str:
     """A moment as the ORM writes it into SQLite."""
     if isinstance(value, datetime):
+        if value.tzinfo is UTC:
+            return value.isoformat(" ")[: -len("+00:00")]
         return str(value.astimezone(UTC).replace(tzinfo=None))
     raise TypeError(f"{value!r} is no value of a column.")
 
