@@ -10,8 +10,10 @@ LiteLLM's proxy where one is named, measured in turn against a provider that ans
 gateway, memory, a reader of one byte a second among them, and how soon slots are free when all clients vanish.
 `use`: `bench.gateway_use`.
 
-LiteLLM is in the dependency group `bench` and in no lock. Read the ratios: the machine is shared. `CPU` is what a call
-costs the server's process, Redis and the provider not among them.
+LiteLLM is in the dependency group `bench` and in no lock. Read the ratios: the machine is shared. `CPU us` is what a call
+costs the server's process, Redis and the provider not among them; `rate is` and `CPU is` compare the gateway with each line.
+`calls` measures twice: as fast as answers come, where the time of a call is mostly the wait for a busy process, and at half
+of that rate, where it is the call's own.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import aiohttp
 
@@ -50,16 +53,23 @@ class Load:
         self.times: list[float] = []
         self.refused: Counter[bytes] = Counter()
 
-    async def run(self, connections: int, seconds: float) -> float:
-        """Answers a second."""
-        until = time.perf_counter() + seconds
+    async def run(self, connections: int, seconds: float, rate: float = 0.0) -> float:
+        """Answers a second. With a `rate`, each connection sends its part of so many requests a second, at even distances
+        and beside those of the others; without one, as fast as it is answered."""
         began = time.perf_counter()
-        await asyncio.gather(*[self._one(until) for _ in range(connections)])
+        pause = connections / rate if rate else 0.0
+        starts = [began + number * pause / connections for number in range(connections)]
+        await asyncio.gather(*[self._one(began + seconds, start, pause) for start in starts])
         return len(self.times) / (time.perf_counter() - began)
 
-    async def _one(self, until: float) -> None:
+    async def _one(self, until: float, start: float, pause: float) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        while (began := time.perf_counter()) < until:
+        due = start
+        while time.perf_counter() < until:
+            if pause:
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                due = max(due + pause, time.perf_counter())
+            began = time.perf_counter()
             writer.write(self._request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
@@ -76,44 +86,86 @@ class Load:
         writer.close()
 
 
+@dataclass
+class Server:
+    """One of the servers that are compared, and what was measured of it."""
+
+    port: int
+    group: int
+    path: str
+    key: str
+    rates: list[float] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
+    """Microseconds of processor time a call."""
+    times: list[float] = field(default_factory=list)
+
+    def measure(self, options: argparse.Namespace, seconds: float, rate: float = 0.0, *, stream: bool) -> Load:
+        load = Load(self.port, request_of(self.path, self.key, stream=stream))
+        before = cpu_of(self.group)
+        self.rates.append(asyncio.run(load.run(options.connections, seconds, rate)))
+        self.costs.append((cpu_of(self.group) - before) / max(1, len(load.times)) * 1e6)
+        self.times += load.times
+        if load.refused:
+            print(f"port {self.port}: {dict(load.refused)}")
+        return load
+
+    def forget(self) -> None:
+        self.rates, self.costs, self.times = [], [], []
+
+    def percentile(self, number: int) -> float:
+        """Milliseconds."""
+        return statistics.quantiles(self.times, n=100)[number - 1] * 1e3
+
+
 def calls(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         yard = Yard(stack, stack.enter_context(tempfile.TemporaryDirectory()))
         provider = yard.provider()
         port, group, key = yard.gateway(configuration(provider))
-        servers = {"gateway": (port, group, PATH, key), "bare": (*yard.bare(provider), PATH, key)}
+        servers = {"gateway": Server(port, group, PATH, key), "bare": Server(*yard.bare(provider), PATH, key)}
         if options.litellm:
-            servers["litellm"] = (*yard.litellm(options.litellm, provider), "/v1/chat/completions", "sk-bench")
-        direct = int(provider.rpartition(":")[2])
+            servers["litellm"] = Server(*yard.litellm(options.litellm, provider), "/v1/chat/completions", "sk-bench")
+        direct = Server(int(provider.rpartition(":")[2]), 0, "/v1/chat/completions", "x")
         for stream in (False, True):
-            rates: dict[str, list[float]] = {name: [] for name in servers}
-            costs: dict[str, list[float]] = {name: [] for name in servers}
-            times: dict[str, list[float]] = {name: [] for name in servers}
-            for turn in range(options.rounds + 1):  # the first is to warm up
-                for name, (at, of, path, token) in servers.items():
-                    load = Load(at, request_of(path, token, stream=stream))
-                    before = cpu_of(of)
-                    found = asyncio.run(load.run(options.connections, options.seconds if turn else 2.0))
-                    if turn:
-                        costs[name].append((cpu_of(of) - before) / max(1, len(load.times)) * 1e6)
-                        rates[name].append(found)
-                        times[name] += load.times
-                    if load.refused:
-                        print(f"{name}: {dict(load.refused)}")
-            alone = Load(direct, request_of("/v1/chat/completions", "x", stream=stream))
-            asyncio.run(alone.run(options.connections, 2.0))
-            own = statistics.median(alone.times)
-            print(f"\n{'streamed' if stream else 'whole'} answers, {options.connections} connections")
-            print(f"{'':8}{'per second':>12}{'p50 ms':>9}{'p99 ms':>9}{'gateway is':>12}{'CPU us':>9}{'MiB':>7}")
-            for name, (_, of, _, _) in servers.items():
-                cuts = statistics.quantiles(times[name], n=100)
-                faster = statistics.median(a / b for a, b in zip(rates["gateway"], rates[name], strict=True))
-                print(
-                    f"{name:8}{statistics.median(rates[name]):12,.0f}{cuts[49] * 1e3:9.2f}{cuts[98] * 1e3:9.2f}"
-                    f"{faster:11.2f}x{statistics.median(costs[name]):9.0f}{memory_of(of):7.0f}"
-                )
-            print(f"without any: p50 {own * 1e3:.2f} ms")
+            what = f"{'streamed' if stream else 'whole'} answers, {options.connections} connections"
+            for server in servers.values():
+                server.measure(options, 2.0, stream=stream)  # to warm up
+            at_once = _compared(servers, direct, options, stream=stream)
+            print(f"\n{what}, as fast as they are answered\n{at_once}")
+            rate = statistics.median(servers["gateway"].rates) / 2
+            paced = {name: servers[name] for name in ("gateway", "bare")}
+            print(
+                f"\n{what}, {rate:,.0f} a second: half of that\n{_compared(paced, direct, options, rate, stream=stream)}"
+            )
         print(overheads(port, key, options.connections))
+
+
+def _compared(
+    servers: dict[str, Server], direct: Server, options: argparse.Namespace, rate: float = 0.0, *, stream: bool
+) -> str:
+    """Measure in turn, with the same load: a table. `added` is the time beyond that of the provider alone."""
+    for server in (*servers.values(), direct):
+        server.forget()
+    for _ in range(options.rounds):
+        for server in servers.values():
+            server.measure(options, options.seconds, rate, stream=stream)
+    direct.measure(options, 2.0, rate, stream=stream)
+    lines = [
+        f"{'':8}{'per second':>12}{'p50 ms':>9}{'p95 ms':>9}{'added p50':>11}{'p95':>8}{'rate is':>10}{'CPU us':>9}{'CPU is':>9}{'MiB':>7}"
+    ]
+    ours = servers["gateway"]
+    for name, server in servers.items():
+        faster = statistics.median(a / b for a, b in zip(ours.rates, server.rates, strict=True))
+        cheaper = statistics.median(b / a for a, b in zip(ours.costs, server.costs, strict=True))
+        p50, p95 = server.percentile(50), server.percentile(95)
+        lines.append(
+            f"{name:8}{statistics.median(server.rates):12,.0f}{p50:9.2f}{p95:9.2f}{p50 - direct.percentile(50):11.2f}"
+            f"{p95 - direct.percentile(95):8.2f}{faster:9.2f}x{statistics.median(server.costs):9.0f}{cheaper:8.2f}x"
+            f"{memory_of(server.group):7.0f}"
+        )
+    return "\n".join(
+        [*lines, f"provider alone: p50 {direct.percentile(50):.2f} ms, p95 {direct.percentile(95):.2f} ms"]
+    )
 
 
 def overheads(port: int, key: str, connections: int) -> str:

@@ -124,11 +124,16 @@ class Yard:
 
     def gateway(self, document: str) -> tuple[int, int, str]:
         """Port, process group and API key."""
+        key = self.prepared(document)
+        port, group = self._served("controlplane.asgi:application", self.environ)
+        return port, group, key
+
+    def prepared(self, document: str) -> str:
+        """An API key, after the configuration was applied."""
         made = subprocess.run(
             [sys.executable, "-c", PREPARE, document], cwd=ROOT, env=self.environ, check=True, capture_output=True, text=True
         )  # fmt: skip
-        port, group = self._served("controlplane.asgi:application", self.environ)
-        return port, group, made.stdout.split()[-1]
+        return made.stdout.split()[-1]
 
     def bare(self, provider: str) -> tuple[int, int]:
         return self._served("bench.gateway_bare:application", {**self.environ, "PROVIDER": provider})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from quotas.engine.limits.waiting import SERVER_PAUSE
 from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Decision, Limit, PoolSpec
 from quotas.runtime.connection import accounts, limiter
 from quotas.services import limits, unanswered
-from quotas.services.admissions_async import AsyncAdmissions
+from quotas.services.admissions_async import AsyncAdmissions, Lease
 from quotas.services.limits_async import AsyncChecks
 from quotas.snapshot.config import ConfigSnapshot
 
@@ -47,7 +47,7 @@ class Admissions:
     def __init__(self, threads: Threads, checks: AsyncChecks) -> None:
         self.threads = threads
         self.checks = checks
-        self.engine = AsyncAdmissions(checks, threads.waiting)
+        self.engine = AsyncAdmissions(checks, threads.waiting, self.background)
         self.tasks: set[asyncio.Future[Any]] = set()
         """What still has to be settled."""
 
@@ -94,22 +94,31 @@ class Admissions:
             raise Refused(admission)
         return admission
 
-    async def settle(self, lease: str, outcome: CallOutcome, life: float, held: ConfigSnapshot) -> None:
-        """Report how a call went to its account."""
-        await self.engine.settle(lease, outcome, life, held)
+    def settle(self, lease: Lease, held: ConfigSnapshot) -> asyncio.Future[Any]:
+        """Report how a call went to its account, to the end, also where the caller is gone."""
+        return self._tracked(self.engine.start_settling(lease, held))
 
-    async def close(
+    def close(
         self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, held: ConfigSnapshot
-    ) -> None:
-        """Replace what the caller was charged by what was used."""
-        await self.engine.close(admission, actual, outcome, held)
+    ) -> asyncio.Future[Any]:
+        """Replace what the caller was charged by what was used, to the end."""
+        return self._tracked(self.engine.start_closing(admission, actual, outcome, held))
+
+    def _tracked(self, ending: asyncio.Future[Any]) -> asyncio.Future[Any]:
+        if ending not in self.tasks:
+            self.tasks.add(ending)
+            ending.add_done_callback(self.tasks.discard)
+        return ending
 
     async def give_back(self, admission: Admission, units: Mapping[str, int], held: ConfigSnapshot) -> None:
         """Return all that an admission has reserved: no call was made."""
+        ending = []
         if admission.lease:
-            await self.settle(admission.lease, UNUSED, admission.expires_in, held)
+            ending.append(self.settle(Lease(admission.lease, UNUSED, admission.expires_in), held))
         if admission.reservation:
-            await self.close(admission, dict.fromkeys([*units, "requests"], 0), UNUSED, held)
+            ending.append(self.close(admission, dict.fromkeys([*units, "requests"], 0), UNUSED, held))
+        if ending:
+            await asyncio.wait(ending)
 
     @staticmethod
     def _request(
@@ -160,7 +169,7 @@ class _Asking:
         lost: LimiterUnavailable | None = None
         while True:
             try:
-                return await self._shielded()
+                return await self.admissions.engine.admit_or_undo(self.request, self._undo)
             except LimiterUnavailable as error:
                 if not isinstance(error, NotAsked):
                     lost = error
@@ -170,15 +179,7 @@ class _Asking:
                 self.progress.delayed_by("redis")
                 await asyncio.sleep(SERVER_PAUSE)
 
-    async def _shielded(self) -> Admission:
-        asked = asyncio.ensure_future(self.admissions.engine.admit(self.request))
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            self.admissions.background(self._undo(asked))
-            raise
-
-    async def _undo(self, asked: asyncio.Future[Admission]) -> None:
+    async def _undo(self, asked: Awaitable[Admission]) -> None:
         try:
             admission = await asked
         except LimiterUnavailable as error:

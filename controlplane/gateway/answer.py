@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 
 import aiohttp
 
@@ -15,7 +14,7 @@ from controlplane.gateway.upstream import Way, next_part
 from controlplane.gateway.usage import EventMeter, Meter
 from controlplane.http.request import Send
 from quotas.engine.dialects.redaction import without
-from quotas.engine.types import Decision, LimitState
+from quotas.engine.types import LimitState
 from quotas.rest import decisions
 
 _BODILESS = (204, 304)
@@ -96,11 +95,7 @@ class AnswerSender:
             (b"sluice-account", way.account.encode("latin-1", "replace")),
             (b"sluice-attempts", b"%d" % progress.attempts),
             (b"sluice-waited", b"%.6f" % progress.waited),
-            *(
-                (_lower(name), value.encode("latin-1", "replace"))
-                for name, value in decisions.headers_of(Decision(True, limits=tuple(self._limits))).items()
-                if name.startswith("RateLimit")
-            ),
+            *decisions.limit_fields(self._limits),
         ]
         if self._call.wishes.preferred:
             own.append((b"preference-applied", self._call.wishes.preferred.encode()))
@@ -112,8 +107,3 @@ class AnswerSender:
         ]
         progress.overhead = progress.overhead_now()
         return [*passed, *own, (b"sluice-overhead", b"%.6f" % progress.overhead)]
-
-
-@lru_cache(maxsize=64)
-def _lower(name: str) -> bytes:
-    return name.lower().encode()

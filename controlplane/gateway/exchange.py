@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from controlplane.gateway.admission import UNUSED, Admissions, Refused
 from controlplane.gateway.answer import AnswerSender
@@ -19,8 +20,9 @@ from controlplane.gateway.refusals import of_admission
 from controlplane.gateway.upstream import Upstream
 from controlplane.http.request import Send
 from quotas.engine.categories import Category
-from quotas.engine.types import Admission, CallOutcome
+from quotas.engine.types import Admission
 from quotas.rest.problems import ProblemError
+from quotas.services.admissions_async import Lease
 from quotas.snapshot.config import ConfigSnapshot
 
 
@@ -44,8 +46,8 @@ class Exchange:
         self._deadline = time.monotonic() + call.wishes.wait
         self._first: Admission | None = None
         self._tried: set[str] = set()
-        self._open: tuple[str, CallOutcome, float] | None = None
-        """The last account's lease, where it is still to be settled: its outcome, its life."""
+        self._open: Lease | None = None
+        """The last account's lease, where it is still to be settled."""
         self._is_ended = False
         self._last = UNUSED
         """How the last try ended; until a provider was reached, the call was not made."""
@@ -76,7 +78,7 @@ class Exchange:
         finally:
             self._end()
 
-    def _end(self) -> list[asyncio.Future[None]]:
+    def _end(self) -> list[asyncio.Future[Any]]:
         """Settle what is still open, once for each call: the last account, and the caller by what was used.
 
         Both are sent to Redis together, and are settled to the end wherever the call itself is cancelled.
@@ -89,9 +91,9 @@ class Exchange:
         admissions, held = self._admissions, self._held
         ending = []
         if self._open is not None:
-            ending.append(admissions.background(admissions.settle(*self._open, held)))
+            ending.append(admissions.settle(self._open, held))
         if self._first.reservation:
-            ending.append(admissions.background(admissions.close(self._first, used, self._last, held)))
+            ending.append(admissions.close(self._first, used, self._last, held))
         return ending
 
     async def _end_first(self, turn: Attempt) -> None:
@@ -133,14 +135,14 @@ class Exchange:
             self._open = self._lease_of(turn)
             if self._open is not None and turn.is_error:
                 # The account cools down before another one is chosen.
-                settling = self._admissions.settle(*self._open, self._held)
+                settling = self._admissions.settle(self._open, self._held)
                 self._open = None
-                await asyncio.shield(self._admissions.background(settling))
+                await asyncio.wait([settling])
 
-    def _lease_of(self, turn: Attempt) -> tuple[str, CallOutcome, float] | None:
+    def _lease_of(self, turn: Attempt) -> Lease | None:
         """What is still to be settled of a try; None where that was done."""
         lease = turn.admission.lease
-        return None if lease is None or self._is_ended else (lease, turn.outcome, turn.admission.expires_in)
+        return None if lease is None or self._is_ended else Lease(lease, turn.outcome, turn.admission.expires_in)
 
     # -- another account -----------------------------------------------------------------------------------------
 

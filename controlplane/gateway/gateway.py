@@ -39,6 +39,9 @@ from quotas.snapshot.addresses import BadAddress
 from quotas.snapshot.config import ConfigSnapshot
 
 log = structlog.get_logger(__name__)
+WATCH_AFTER = 0.05
+"""Seconds after which a call is watched for its caller's going away: most calls have ended by then, and a watch costs the
+server and the event loop as much as a tenth of a call."""
 SETTLING = 3.0
 """Seconds in which what is still to be settled may be so, when the process ends."""
 
@@ -163,8 +166,13 @@ async def _unless_gone(exchange: Coroutine[Any, Any, None], body: Body) -> None:
     """Run the exchange; where its caller goes away meanwhile it is cancelled, and settled by what was seen."""
     running = asyncio.current_task()
     assert running is not None
-    gone = asyncio.ensure_future(body.gone())
+    gone: asyncio.Future[None] | None = None
     is_left = is_over = False
+
+    def watch() -> None:
+        nonlocal gone
+        gone = asyncio.ensure_future(body.gone())
+        gone.add_done_callback(leave)
 
     def leave(_: asyncio.Future[None]) -> None:
         nonlocal is_left
@@ -172,7 +180,7 @@ async def _unless_gone(exchange: Coroutine[Any, Any, None], body: Body) -> None:
             is_left = True
             running.cancel()
 
-    gone.add_done_callback(leave)
+    watching = asyncio.get_running_loop().call_later(WATCH_AFTER, watch)
     try:
         await exchange
     except asyncio.CancelledError:
@@ -182,7 +190,9 @@ async def _unless_gone(exchange: Coroutine[Any, Any, None], body: Body) -> None:
         raise Disconnected from None
     finally:
         is_over = True
-        gone.cancel()
+        watching.cancel()
+        if gone is not None:
+            gone.cancel()
 
 
 def _too_many() -> ProblemError:

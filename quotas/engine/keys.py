@@ -84,6 +84,12 @@ class Keys:
         self.policy = policy
         """(what a policy's counters begin with, its index)"""
 
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def of(prefix: str) -> Keys:
+        """The one instance of a prefix: what is packed for it is of use to all that have the same prefix."""
+        return Keys(prefix)
+
     def counter(self, limit: Limit) -> bytes:
         return self.counter_of(limit, subject(limit.partition, limit.subject, limit.space)[0])
 

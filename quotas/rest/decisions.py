@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -141,6 +142,25 @@ def headers_of(decision: types.Decision) -> dict[str, str]:
     headers["X-RateLimit-Remaining"] = str(remaining)
     headers["X-RateLimit-Reset"] = str(reset)
     return headers
+
+
+def limit_fields(limits: Sequence[types.LimitState]) -> list[tuple[bytes, bytes]]:
+    """`RateLimit-Policy` and `RateLimit` of an admitted call, as bytes with their names in lower case."""
+    limiting = [state for state in limits if state.limit is not None and state.mode != "shadow"]
+    if not limiting:
+        return []
+    first = limiting[0]
+    named = tuple([(state.policy, state.limit or 0, state.unit, state.window) for state in limiting[:MAX_FIELDS]])
+    remaining, reset = _sf(max(0, first.remaining or 0)), _sf(math.ceil(first.reset_after))
+    return [
+        (b"ratelimit-policy", _policies(named)),
+        (b"ratelimit", b"%b;r=%d;t=%d" % (_name(first.policy).encode(), remaining, reset)),
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _policies(named: tuple[tuple[str, int, str, float], ...]) -> bytes:
+    return ", ".join([_policy(*one) for one in named]).encode()
 
 
 def whole_seconds(seconds: float) -> int:

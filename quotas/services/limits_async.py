@@ -113,6 +113,15 @@ class AsyncChecks:
             breaker.failed(str(error))
             raise
 
+    def pipeline(self) -> Pipeline | None:
+        """The loop's open connection to a server that answers; None where there is none."""
+        limiter_now = limiter()
+        self._connected(limiter_now)
+        found = self._pipeline
+        if found is None or self.threads_only or limiter_now.breaker.is_open or not found.is_open:
+            return None
+        return found
+
     async def configuration(self) -> resolve.ConfigSnapshot:
         """The configuration in force, without a thread where this process's copy is recent."""
         known, age = configuration.peek()

@@ -52,7 +52,7 @@ class Accounts(AccountActions):
         timeout: float | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        keys = Keys(prefix)
+        keys = Keys.of(prefix)
         super().__init__(keys, Transport(redis, tag=keys.tag, timeout=timeout), clock)
         self._settle = load("settle_lease")
         self._states = load("account_states", read_only=True)
@@ -171,6 +171,11 @@ class Accounts(AccountActions):
             raise LookupError(lease)
         reply = yield self._settling(lease, outcome, keys)
         return None if reply is None else accounts_outcome.settled(lease, outcome, reply)
+
+    def settle_call(self, lease: str, outcome: CallOutcome) -> Call | None:
+        """What `settle` sends for a lease that this process acquired; None for any other lease. Once for each lease."""
+        keys = self._leases.pop(lease)
+        return None if keys is None else self._settling(lease, outcome, keys)
 
     def settle_many(self, outcomes: Iterable[tuple[str, CallOutcome]]) -> list[Settled | None]:
         """Many settles in at most two round trips, in order."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from quotas.engine.accounts.lease_keys import LeaseKeys
 from quotas.engine.accounts.packed_pool import AccountKeys, PackedDemand, PackedPool
 from quotas.engine.ids import random_id
-from quotas.engine.keys import Keys, digest, subject
+from quotas.engine.keys import Keys, digest
 from quotas.engine.limits import codec
-from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, in_order, wants_reservation
+from quotas.engine.limits.packed import PackedLimit
+from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, in_order
 from quotas.engine.redis.scripts import EMPTY, Call, Script, bulk, load, packed
 from quotas.engine.types import AdmitRequest, Limit, PoolSpec
 
@@ -42,6 +43,8 @@ class Prepared:
     reservation: str | None
     sampled: bool
     dry: bool = False
+    counters: Sequence[bytes] = ()
+    """Of the limits that limit, in order."""
 
 
 @dataclass(slots=True)
@@ -50,8 +53,8 @@ class _CallerSide:
 
     ordered: Sequence[Limit]
     limiting: list[Limit]
+    packed: list[PackedLimit]
     counters: list[bytes]
-    """Their counters, then their indexes."""
     flags: int
     heads: list[bytes] = field(default_factory=list)
     """Keys before the counters: of the token and of the reservation."""
@@ -132,7 +135,7 @@ class AdmissionCalls:
         if plain is not None:
             return plain
         now = self.clock() if self.clock else time.time_ns() // 1000
-        caller = self._caller_side(request, dry)
+        caller = self._caller_side(request, now, dry)
         pool = self._no_pool() if request.pool is None else self._pool_side(request, request.pool, whole, now)
         lease = random_id()
         lease_key = self.leases.key(lease)
@@ -140,24 +143,25 @@ class AdmissionCalls:
         call = Call(script, packed=self._pack(script, caller, pool, lease, lease_key, now))
         return Prepared(
             request, caller.limiting, caller.ordered, pool.plan, pool.demand, pool.accounts, call, lease, lease_key,
-            caller.reservation, pool.sampled, dry,
+            caller.reservation, pool.sampled, dry, caller.counters,
         )  # fmt: skip
 
-    def _caller_side(self, request: AdmitRequest, dry: bool) -> _CallerSide:
+    def _caller_side(self, request: AdmitRequest, now: int, dry: bool) -> _CallerSide:
         """The caller's limits: their counters, and whether the charge is kept to be settled."""
         ordered = in_order(request.limits)
         limiting = [limit for limit in ordered if limit.limit is not None]
-        counters = [self.keys.counter(limit) for limit in limiting]
+        every = [PackedLimit.of(limit, self.keys, now) for limit in limiting]
+        counters = [one.counter for one in every]
         if len(set(counters)) != len(counters):
             raise ValueError("one admission names the same counter twice")
-        side = _CallerSide(ordered, limiting, [*counters, *map(self.keys.index, limiting)], _DRY if dry else 0)
+        side = _CallerSide(ordered, limiting, every, counters, _DRY if dry else 0)
         if request.token:
             side.flags |= _TOKEN
             side.heads.append(self.token_key(request.token))
-        slots = [limit.lease_ttl for limit in limiting if limit.algorithm == "concurrency" and limit.cost]
+        slots = [limit.lease_ttl for limit, one in zip(limiting, every, strict=True) if one.takes_slot]
         if slots:
             side.life = max(slots)
-        if not dry and wants_reservation(limiting):
+        if not dry and any(one.reserves for one in every):
             side.slot = side.reservation = random_id()
             side.flags |= _RESERVE
             side.heads.append(self.keys.reservation(side.reservation))
@@ -209,16 +213,19 @@ class AdmissionCalls:
                 pool.plan.initial,
             )  # fmt: skip
             specs = pool.demand.specs
-        if limiting:
-            specs = b"".join([codec.pack_spec(limit, now) for limit in limiting]) + specs
-        keys = [*caller.heads, *pool.heads, *caller.counters]
+        every = caller.packed
+        if every:
+            specs = b"".join([one.spec for one in every]) + specs
+        heads = [*caller.heads, *pool.heads]
         return packed(
             script,
-            3 + len(keys) + pool.key_count,
-            10 + len(limiting),
+            3 + len(heads) + 2 * len(every) + pool.key_count,
+            10 + len(every),
             pool.first,
             bulk(lease_key),
-            b"".join(map(bulk, keys)),
+            *map(bulk, heads),
+            *[one.counter_sent for one in every],
+            *[one.index_sent for one in every],
             pool.keys,
             EMPTY if self.clock is None else bulk(b"%d" % now),
             bulk(figures),
@@ -226,7 +233,7 @@ class AdmissionCalls:
             bulk(caller.slot.encode()),
             bulk(specs),
             pool.args,
-            b"".join([bulk(subject(limit.partition, limit.subject, limit.space)[1]) for limit in limiting]),
+            *[one.member_sent for one in every],
         )
 
     def _pool_keys(

@@ -152,7 +152,11 @@ def _pairs(headers: object) -> Iterator[tuple[str, str]]:
     for pair in items:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             continue
-        name, value = _text(pair[0]), pair[1]
+        name, value = pair
+        if type(name) is str and type(value) is str:  # nearly all
+            yield name, value
+            continue
+        name = _text(name)
         if name is None:
             continue
         for one in value if isinstance(value, list | tuple) else (value,):

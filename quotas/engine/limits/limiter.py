@@ -53,7 +53,7 @@ class Limiter(Counters):
         clock: Callable[[], int] | None = None,
         timeout: float | None = None,
     ) -> None:
-        keys = Keys(prefix)
+        keys = Keys.of(prefix)
         super().__init__(Transport(redis, tag=keys.tag, timeout=timeout), keys, clock)
         self._check = load("check")
         self._settle = load("settle")

@@ -45,6 +45,9 @@ class PackedLimit:
     @classmethod
     def of(cls, limit: Limit, keys: Keys, now: int) -> PackedLimit:
         """The limit's packed form, which is kept with the limit for as long as `keys` are the same and it is true."""
+        known: PackedLimit | None = limit.packed
+        if known is not None and known.keys is keys and known.since <= now < known.until:
+            return known
         made = cls(limit, keys, now)
         object.__setattr__(limit, "packed", made)
         return made

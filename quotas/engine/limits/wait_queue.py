@@ -7,6 +7,7 @@ dequeue -> the next ticket is called: its process sleeps in a blocking read unti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis as redis_py
@@ -20,6 +21,26 @@ LEASE = 3.0
 """Seconds after which a ticket that is not renewed is dropped: how long a dead waiter can block the others."""
 GRACE = 0.25
 """Seconds by which a blocking read may exceed its timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """What the server answers to tickets that are added or renewed."""
+
+    positions: Sequence[int]
+    """The position of each ticket."""
+    first: str
+    """The ticket at the head of the queue."""
+    second: str = ""
+    """The ticket behind it; empty where there is none."""
+    count: int = 0
+    """How many tickets the queue has."""
+
+    @classmethod
+    def of_reply(cls, reply: Sequence[Any]) -> Enqueued:
+        *positions, first, second, count = reply
+        return cls([int(position) for position in positions], first.decode(), second.decode(), count)
+
 
 Ask = Callable[[Callable[[Transport], Any]], Any]
 """Runs a function with the transport to the server. Raises LimiterUnavailable."""
@@ -57,16 +78,15 @@ class WaitQueue:
         replies = self._ask(lambda transport: transport.exchange(b"".join(commands), len(commands)))
         return next((counter for counter, reply in zip(counters, replies, strict=True) if reply == 1), None)
 
-    def enqueue(self, counter: bytes, tickets: Sequence[tuple[str, int | None]]) -> tuple[list[int], str]:
-        """Add or renew tickets: (the position of each ticket, the ticket that is first)."""
+    def enqueue(self, counter: bytes, tickets: Sequence[tuple[str, int | None]]) -> Enqueued:
+        """Add or renew tickets."""
         now = b"" if self._clock is None else b"%d" % self._clock()
         args: list[bytes | str] = [now, b"%d" % round(LEASE * 1e6)]
         for ticket, place in tickets:
             args += [ticket, "" if place is None else str(place)]
-        *places, first = self._ask(
-            lambda transport: transport.run(self._enqueue, queue_keys(self._keys, counter), args)
+        return Enqueued.of_reply(
+            self._ask(lambda transport: transport.run(self._enqueue, queue_keys(self._keys, counter), args))
         )
-        return [int(place) for place in places], first.decode()
 
     def dequeue(self, counter: bytes, ticket: str) -> None:
         """Remove a ticket, and call the next one if it was the first."""

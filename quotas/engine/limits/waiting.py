@@ -2,7 +2,9 @@
 
 A refused check enters the queue of the counter that refused it, with a ticket (`wait_queue`). Only the first waiter of a
 queue calls the limiter, and it sleeps until the exact time that the denial named; all others sleep until they are called.
-Of a process's waiters in one queue only the first one renews tickets, for all of them.
+Of a process's waiters in one queue only the first one renews tickets, for all of them, twice a second at most.
+Where the next one in the queue is of the same process, it calls the limiter as soon as the first one leaves: each waiter
+takes one round trip, however many there are.
 
     refused by A -> queue of A -> first in it -> checks -> allowed: dequeued, the next one is called
                                                        -> refused by B: to the queue of B, positioned by its arrival
@@ -27,6 +29,7 @@ from typing import Protocol
 
 from quotas.engine.errors import LimiterUnavailable, NotAsked
 from quotas.engine.keys import Keys
+from quotas.engine.limits.wait_queue import Enqueued
 from quotas.engine.types import Decision, Limit
 
 LONGEST_SLEEP = 1.0
@@ -34,6 +37,8 @@ LONGEST_SLEEP = 1.0
 tickets are renewed."""
 SLOT_WAIT_SHARE = 0.2
 """The same, where it waits for a slot: those nearly always come back before their lease ends."""
+RENEWED_FOR = 0.5
+"""Seconds for which the first one renews only its own ticket after it has renewed all of its process."""
 RENEWAL_INTERVAL = 0.05
 """Seconds between two renewals while another process's ticket is first and no blocking read is possible."""
 SERVER_PAUSE = 0.1
@@ -59,6 +64,10 @@ class Waiter:
     """The moment of arrival as the server counts it; None where the server has not been reached."""
     counter: bytes | None = None
     """The counter in whose queue it is."""
+    behind: str = ""
+    """The ticket directly behind its own, as the server has last answered when its own was first; else empty."""
+    is_called: bool = False
+    """Whether the ticket directly before its own was of this process, and has left: its own is first now."""
 
 
 # -- steps: what a driver performs, and what it sends back -------------------------------------------------------------
@@ -84,10 +93,26 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """Add or renew tickets. Reply: their positions and the ticket that is first; None where the server is unavailable."""
+    """Add or renew tickets. Reply: `Enqueued`; None where the server is unavailable."""
 
     counter: bytes
     waiters: Sequence[Waiter]
+
+
+@dataclass(frozen=True, slots=True)
+class AskAndEnqueue:
+    """Both at the same time. Reply: `Asked`. Errors as for `Ask`."""
+
+    counter: bytes
+    waiters: Sequence[Waiter]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A decision, and the reply to `Enqueue`."""
+
+    decision: Decision
+    enqueued: Enqueued | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +142,8 @@ class Sleep:
     seconds: float
 
 
-Step = Occupied | Ask | Enqueue | Dequeue | AwaitTurn | AwaitCall | Sleep
-Reply = Decision | bytes | tuple[Sequence[int], str] | None
+Step = Occupied | Ask | Enqueue | AskAndEnqueue | Dequeue | AwaitTurn | AwaitCall | Sleep
+Reply = Decision | bytes | Enqueued | Asked | None
 
 
 class LocalQueues:
@@ -127,6 +152,8 @@ class LocalQueues:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._queues: dict[bytes, list[Waiter]] = {}
+        self._renewed: dict[bytes, float] = {}
+        """When the tickets of a queue were last renewed, all of them."""
 
     def occupied(self, counters: Sequence[bytes]) -> bytes | None:
         with self._lock:
@@ -134,7 +161,7 @@ class LocalQueues:
 
     def enter(self, counter: bytes, waiter: Waiter) -> None:
         with self._lock:
-            waiter.counter = counter
+            waiter.counter, waiter.behind, waiter.is_called = counter, "", False
             waiters = self._queues.setdefault(counter, [])
             waiters.append(waiter)
             waiters.sort(key=_position)
@@ -146,9 +173,11 @@ class LocalQueues:
             waiters = self._queues[waiter.counter]
             waiters.remove(waiter)
             if waiters:
+                waiters[0].is_called = waiters[0].ticket == waiter.behind
                 waiters[0].turn.set()
             else:
                 del self._queues[waiter.counter]
+                self._renewed.pop(waiter.counter, None)
             waiter.counter = None
 
     def is_first(self, waiter: Waiter) -> bool:
@@ -160,20 +189,30 @@ class LocalQueues:
                 waiter.turn.clear()
             return first
 
-    def waiters(self, counter: bytes) -> list[Waiter]:
+    def due(self, waiter: Waiter, now: float) -> list[Waiter]:
+        """The waiters whose tickets the first one renews now: its own, and after `RENEWED_FOR` those of all."""
+        counter = waiter.counter
+        assert counter is not None
         with self._lock:
+            renewed = self._renewed.get(counter)
+            if renewed is not None and 0 <= now - renewed < RENEWED_FOR:
+                return [waiter]
+            self._renewed[counter] = now
             return list(self._queues[counter])
 
-    def position(self, counter: bytes, waiters: Sequence[Waiter], positions: Sequence[int]) -> list[Waiter]:
-        """Note the positions that the server gave. Returns the waiters that have left meanwhile."""
+    def enqueued(self, counter: bytes, waiters: Sequence[Waiter], reply: Enqueued) -> list[Waiter]:
+        """Note what the server answered. Returns the waiters that have left meanwhile."""
         with self._lock:
-            for waiter, position in zip(waiters, positions, strict=True):
+            for waiter, position in zip(waiters, reply.positions, strict=True):
                 waiter.position = position
+                waiter.behind = reply.second if waiter.ticket == reply.first else ""
             here = self._queues.get(counter, [])
             here.sort(key=_position)
             if here:
                 here[0].turn.set()
-            return [waiter for waiter in waiters if waiter not in here]
+            if reply.count < sum(one.position is not None for one in here):
+                self._renewed.pop(counter, None)  # the server has lost tickets: they are added again at once
+            return [waiter for waiter in waiters if waiter.counter != counter]
 
     def count(self) -> int:
         with self._lock:
@@ -208,7 +247,7 @@ class Wait:
         """
         counter = yield Occupied(list(self._counters()))
         assert counter is None or isinstance(counter, bytes)
-        decision = yield from self._ask(dry_run=counter is not None)
+        decision = yield from self._ask(Ask(dry_run=counter is not None))
         while self._is_worth_it(decision) or (counter is not None and decision.allowed):
             counter = counter or self._binding(decision)
             if counter is None:
@@ -229,10 +268,10 @@ class Wait:
                 return (yield from self._ask()), True
             if not self.queues.is_first(self.waiter):
                 yield AwaitTurn(left)
-            elif first not in ("", self.waiter.ticket):
+            elif not self.waiter.is_called and first not in ("", self.waiter.ticket):
                 yield AwaitCall(min(left, LONGEST_SLEEP))
             else:
-                decision = yield from self._ask()
+                decision = yield from self._ask(self._in_turn(counter))
                 if not self._is_worth_it(decision):
                     return decision, True
                 if self._binding(decision) not in (counter, None):
@@ -241,15 +280,23 @@ class Wait:
                     return decision, False
                 assert decision.retry_after is not None
                 yield Sleep(min(decision.retry_after, SLOT_WAIT_SHARE if _by_slots(decision) else LONGEST_SLEEP))
-            first = yield from self._enqueue(counter, self.queues.waiters(counter))
+            if not self.waiter.is_called:
+                first = yield from self._enqueue(counter, self.queues.due(self.waiter, self.now()))
 
-    def _ask(self, *, dry_run: bool = False) -> Generator[Step, Reply, Decision]:
+    def _in_turn(self, counter: bytes) -> Ask | AskAndEnqueue:
+        """How the first one asks. One that was called does not know the ticket behind it yet, and requests it along."""
+        if not self.waiter.is_called:
+            return Ask()
+        self.waiter.is_called = False
+        return AskAndEnqueue(counter, self.queues.due(self.waiter, self.now()))
+
+    def _ask(self, step: Ask | AskAndEnqueue = Ask()) -> Generator[Step, Reply, Decision]:
         """Call the limiter; while its server does not answer, again until the deadline. Raises LimiterUnavailable then:
         `NotAsked` only if no call reached the server."""
         lost: LimiterUnavailable | None = None
         while True:
             try:
-                decision = yield Ask(dry_run)
+                reply = yield step
             except LimiterUnavailable as error:
                 if not isinstance(error, NotAsked):
                     lost = error
@@ -258,19 +305,26 @@ class Wait:
                     raise (lost or error) from None
                 yield Sleep(min(left, SERVER_PAUSE))
             else:
-                assert isinstance(decision, Decision)
-                return decision
+                if isinstance(step, AskAndEnqueue):
+                    assert isinstance(reply, Asked)
+                    yield from self._note(step.counter, step.waiters, reply.enqueued)
+                    return reply.decision
+                assert isinstance(reply, Decision)
+                return reply
 
     def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> Generator[Step, Reply, str]:
         """Add or renew tickets. Returns the one that is first; empty where the server is unavailable: each for itself."""
         reply = yield Enqueue(counter, waiters)
+        assert reply is None or isinstance(reply, Enqueued)
+        return (yield from self._note(counter, waiters, reply))
+
+    def _note(self, counter: bytes, waiters: Sequence[Waiter], reply: Enqueued | None) -> Generator[Step, Reply, str]:
         if reply is None:
+            self.waiter.behind = ""
             return ""
-        assert isinstance(reply, tuple)
-        positions, first = reply
-        for gone in self.queues.position(counter, waiters, positions):
+        for gone in self.queues.enqueued(counter, waiters, reply):
             yield Dequeue(counter, gone.ticket)  # it left during the call of the server, and was added again
-        return first
+        return reply.first
 
     def _counters(self) -> dict[bytes, Limit]:
         """The counters that the limits are decided by."""

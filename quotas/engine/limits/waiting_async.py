@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
 from quotas.engine.limits import waiting
-from quotas.engine.limits.wait_queue import LEASE, call_commands, queue_keys, turn_key
-from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Reply, Step, Wait, Waiter
+from quotas.engine.limits.wait_queue import LEASE, Enqueued, call_commands, queue_keys, turn_key
+from quotas.engine.limits.waiting import RENEWAL_INTERVAL, Asked, LocalQueues, Reply, Step, Wait, Waiter
 from quotas.engine.redis.scripts import Call, load, pack
 from quotas.engine.types import Decision, Limit
 
@@ -101,6 +101,8 @@ class AsyncWaitingChecks:
                 return await self._occupied(counters)
             case waiting.Ask(dry_run):
                 return await (asking.check(dry_run=True) if dry_run else self._ask(asking))
+            case waiting.AskAndEnqueue(counter, waiters):
+                return await self._ask_and_enqueue(asking, counter, waiters)
             case waiting.Enqueue(counter, waiters):
                 return await self._enqueue(counter, waiters)
             case waiting.Dequeue(counter, ticket):
@@ -112,6 +114,18 @@ class AsyncWaitingChecks:
             case waiting.Sleep(seconds):
                 await asyncio.sleep(seconds)
         return None
+
+    async def _ask_and_enqueue(self, asking: Asking, counter: bytes, waiters: Sequence[Waiter]) -> Asked:
+        """Both in one turn of the loop, so that they leave in one write and the first reply is that of the queue.
+
+        It is not waited for: cancelled then, the caller would keep what it was charged.
+        """
+        enqueueing = asyncio.ensure_future(self._enqueue(counter, waiters))
+        try:
+            decision = await self._ask(asking)
+            return Asked(decision, enqueueing.result() if enqueueing.done() else None)
+        finally:
+            enqueueing.cancel()  # where the caller has gone away, its ticket must not be added later
 
     async def _ask(self, asking: Asking) -> Decision:
         """Check, and charge; where the caller goes away meanwhile, what was charged is refunded."""
@@ -144,18 +158,17 @@ class AsyncWaitingChecks:
             return None  # the check itself is answered by the policies' own rules, or says so
         return next((counter for counter, reply in zip(counters, replies, strict=True) if reply == 1), None)
 
-    async def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> tuple[list[int], str] | None:
+    async def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> Enqueued | None:
         now = b"" if self._clock is None else b"%d" % self._clock()
         args: list[bytes | str] = [now, b"%d" % round(LEASE * 1e6)]
         for waiter in waiters:
             args += [waiter.ticket, "" if waiter.position is None else str(waiter.position)]
         try:
-            *positions, first = await self._connection.run(
-                Call(self._enqueue_script, queue_keys(self._keys, counter), args)
+            return Enqueued.of_reply(
+                await self._connection.run(Call(self._enqueue_script, queue_keys(self._keys, counter), args))
             )
         except LimiterUnavailable:
             return None
-        return [int(position) for position in positions], first.decode() if first is not None else ""
 
     async def _dequeue(self, counter: bytes, ticket: str) -> None:
         try:

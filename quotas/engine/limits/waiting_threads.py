@@ -12,7 +12,7 @@ from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys
 from quotas.engine.limits import waiting
-from quotas.engine.limits.wait_queue import TurnListener, WaitQueue
+from quotas.engine.limits.wait_queue import Enqueued, TurnListener, WaitQueue
 from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Reply, Step, Wait, Waiter
 from quotas.engine.types import Decision, Limit
 
@@ -111,6 +111,9 @@ class WaitingChecks:
                 return self._occupied(counters)
             case waiting.Ask(dry_run):
                 return ask(dry_run)
+            case waiting.AskAndEnqueue(counter, waiters):
+                enqueued = self._enqueue(counter, waiters)
+                return waiting.Asked(ask(False), enqueued)
             case waiting.Enqueue(counter, waiters):
                 return self._enqueue(counter, waiters)
             case waiting.Dequeue(counter, ticket):
@@ -132,7 +135,7 @@ class WaitingChecks:
         except LimiterUnavailable:
             return None  # the check itself is answered by the policies' own rules, or says so
 
-    def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> tuple[list[int], str] | None:
+    def _enqueue(self, counter: bytes, waiters: Sequence[Waiter]) -> Enqueued | None:
         if self._shared is None:
             return None
         try:

@@ -9,10 +9,11 @@
 --       2       how long a lease lives, in microseconds
 --       3..     pairs: a ticket, and its position where it has one already ('' for a new one)
 --
--- Returns {the position of each ticket.., the ticket that is first}. A position is the moment of arrival, and never that of
--- another ticket; with its old position a ticket comes back to where it was, also where the server lost its memory.
+-- Returns {the position of each ticket.., the ticket that is first, the second one or '', how many tickets there are}. A
+-- position is the moment of arrival, and never that of another ticket; with its old position a ticket comes back to where
+-- it was, also where the server lost its memory.
 --
--- Example: FCALL wait_enqueue 2 {sl}:w:~h {sl}:w:~h:e '' 3000000 a '' -> {'1800000000000000', 'a'}
+-- Example: FCALL wait_enqueue 2 {sl}:w:~h {sl}:w:~h:e '' 3000000 a '' -> {'1800000000000000', 'a', '', 1}
 
 -- at each call:
 
@@ -42,5 +43,8 @@ end
 local life = math.floor(ARGV[2] / 500)
 redis.call('PEXPIRE', KEYS[1], life)
 redis.call('PEXPIRE', KEYS[2], life)
-positions[#positions + 1] = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
+local leading = redis.call('ZRANGE', KEYS[1], 0, 1)
+positions[#positions + 1] = leading[1] or ''
+positions[#positions + 1] = leading[2] or ''
+positions[#positions + 1] = redis.call('ZCARD', KEYS[1])
 return positions

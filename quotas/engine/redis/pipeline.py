@@ -14,7 +14,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import hiredis
 import redis as redis_py
@@ -46,6 +46,13 @@ _ENOUGH = 64 * 1024
 """Bytes that are sent without waiting for the end of the turn."""
 
 
+class KeptReply(asyncio.Future[Reply]):
+    """A reply that arrives although the task that awaits it is cancelled: the cancellation takes effect with the reply."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        return False
+
+
 class PlainSocketNeeded(Exception):
     """The server is reached by TLS or as a cluster, which this module does not speak: use threads."""
 
@@ -55,7 +62,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self._wire = wire  # keeps redis-py's object, and with it the socket, alive
-        self._loop = loop
+        self.loop = loop
         self._timeout = timeout
         self._reader = hiredis.Reader(replyError=ScriptError, notEnoughData=...)
         self._waiting: deque[tuple[int, asyncio.Future[Reply]]] = deque()
@@ -66,18 +73,19 @@ class Connection(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self.closed = False
 
-    def ask(self, payload: bytes) -> asyncio.Future[Reply]:
+    def ask(self, payload: bytes, future: asyncio.Future[Reply] | None = None) -> asyncio.Future[Reply]:
         """The reply to one packed command, errors as ScriptError objects."""
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        if future is None:
+            future = self.loop.create_future()
         self._waiting.append((self._ticks, future))
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         self._out.append(payload)
         self._out_size += len(payload)
         if self._out_size > _ENOUGH:
             self._flush()
         if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout / TICKS_PER_TIMEOUT, self._look)
+            self._watch = self.loop.call_later(self._timeout / TICKS_PER_TIMEOUT, self._look)
         return future
 
     def _flush(self) -> None:
@@ -99,7 +107,7 @@ class Connection(asyncio.Protocol):
         if self._ticks - self._waiting[0][0] > TICKS_PER_TIMEOUT:
             self.fail("no answer in time")
         else:
-            self._watch = self._loop.call_later(self._timeout / TICKS_PER_TIMEOUT, self._look)
+            self._watch = self.loop.call_later(self._timeout / TICKS_PER_TIMEOUT, self._look)
 
     def fail(self, why: str) -> None:
         """Close, and fail all pending questions."""
@@ -158,6 +166,20 @@ class Pipeline:
         self._timeout = transport.timeout or DEFAULT_TIMEOUT
         self._connection: Connection | None = None
         self._opening: asyncio.Future[Connection] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `start` can send."""
+        return self._connection is not None and not self._connection.closed
+
+    def start(self, call: Call) -> KeptReply:
+        """Send a script on the open connection. The reply is a ScriptError object where the server did not run it; a lost
+        connection raises LimiterUnavailable."""
+        connection = self._connection
+        assert connection is not None
+        reply = KeptReply(loop=connection.loop)
+        connection.ask(call.payload(), reply)
+        return reply
 
     async def run(self, call: Call) -> Reply:
         """Run one script, loading it where the server does not have it.

@@ -33,7 +33,7 @@ def test_a_job_passes_all_of_them_in_order(
         worker._threads = running.threads
         leading.start()
         try:
-            wait_until(lambda: desk.dispatcher.leader.token is not None)
+            wait_until(lambda: any(client["cmd"] == "blpop" for client in connection.client().client_list()))
             monkeypatch.setattr(hops, "observer", passed.append)
             (job,) = desk.submit(type="test.plain")
             taken = worker._take(10.0)

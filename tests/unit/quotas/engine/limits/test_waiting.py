@@ -7,8 +7,10 @@ from collections.abc import Generator
 
 import pytest
 
+from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
 from quotas.engine.limits import waiting
+from quotas.engine.limits.wait_queue import Enqueued
 from quotas.engine.limits.waiting import LocalQueues, Reply, Step, Wait, Waiter
 from quotas.engine.types import Decision, Limit
 
@@ -44,7 +46,7 @@ class Check:
         assert self.step == waiting.Occupied([OF_A, OF_B])
         assert self.reply(None) == waiting.Ask()
         assert self.reply(BY_A) == waiting.Enqueue(OF_A, [self.waiter])
-        return self.reply(([self.waiter.position or 100], first or self.waiter.ticket))
+        return self.reply(Enqueued([self.waiter.position or 100], first or self.waiter.ticket))
 
 
 def test_an_allowed_check_enters_no_queue() -> None:
@@ -71,7 +73,7 @@ def test_the_first_one_sleeps_until_the_named_time_at_most_a_second_and_asks_aga
     assert check.queue_up() == waiting.Ask()
     assert check.reply(BY_A) == waiting.Sleep(1.0)
     assert check.reply() == waiting.Enqueue(OF_A, [check.waiter])
-    assert check.reply(([100], check.waiter.ticket)) == waiting.Ask()
+    assert check.reply(Enqueued([100], check.waiter.ticket)) == waiting.Ask()
     assert check.reply(Decision(False, retry_after=0.25, binding="a")) == waiting.Sleep(0.25)
 
 
@@ -79,7 +81,7 @@ def test_behind_another_process_it_awaits_its_call() -> None:
     check = Check(LocalQueues())
     assert check.queue_up(first="another") == waiting.AwaitCall(1.0)
     assert check.reply() == waiting.Enqueue(OF_A, [check.waiter])
-    assert check.reply(([100], check.waiter.ticket)) == waiting.Ask()
+    assert check.reply(Enqueued([100], check.waiter.ticket)) == waiting.Ask()
 
 
 def test_behind_a_waiter_of_its_process_it_awaits_its_turn_and_the_first_renews_for_both() -> None:
@@ -88,7 +90,7 @@ def test_behind_a_waiter_of_its_process_it_awaits_its_turn_and_the_first_renews_
     assert first.queue_up() == waiting.Ask()
     assert second.reply(OF_A) == waiting.Ask(dry_run=True)
     assert second.reply(ALLOWED) == waiting.Enqueue(OF_A, [second.waiter])
-    assert second.reply(([200], first.waiter.ticket)) == waiting.AwaitTurn(10.0)
+    assert second.reply(Enqueued([200], first.waiter.ticket)) == waiting.AwaitTurn(10.0)
     first.reply(BY_A)
     assert first.reply() == waiting.Enqueue(OF_A, [first.waiter, second.waiter])
     second.waiter.turn.clear()
@@ -111,7 +113,7 @@ def test_whose_time_is_up_asks_once_more() -> None:
     check.queue_up(first="another")
     check.time = 10.0
     check.reply()
-    assert check.reply(([100], "another")) == waiting.Ask()
+    assert check.reply(Enqueued([100], "another")) == waiting.Ask()
     assert check.reply(BY_A) is None and check.decision is BY_A
 
 
@@ -129,11 +131,11 @@ def test_a_ticket_that_was_renewed_after_its_waiter_left_is_removed() -> None:
     first.queue_up()
     second.reply(OF_A)
     second.reply(ALLOWED)
-    second.reply(([200], first.waiter.ticket))
+    second.reply(Enqueued([200], first.waiter.ticket))
     first.reply(BY_A)
     assert first.reply() == waiting.Enqueue(OF_A, [first.waiter, second.waiter])
     queues.leave(second.waiter)
-    assert first.reply(([100, 200], first.waiter.ticket)) == waiting.Dequeue(OF_A, second.waiter.ticket)
+    assert first.reply(Enqueued([100, 200], first.waiter.ticket)) == waiting.Dequeue(OF_A, second.waiter.ticket)
     assert first.reply() == waiting.Ask()
 
 
@@ -143,5 +145,66 @@ def test_positions_of_the_server_decide_who_is_first() -> None:
     queues.enter(OF_A, late)
     queues.enter(OF_A, early)
     assert queues.is_first(late)
-    assert queues.position(OF_A, [late, early], [2, 1]) == []
+    assert queues.enqueued(OF_A, [late, early], Enqueued([2, 1], early.ticket)) == []
     assert queues.is_first(early) and not queues.is_first(late)
+
+
+def _two(queues: LocalQueues, second_on_server: str = "") -> tuple[Check, Check]:
+    """Two waiters of one process in the queue of A; the first one has renewed both tickets."""
+    first, second = Check(queues), Check(queues)
+    first.queue_up()
+    second.reply(OF_A)
+    second.reply(ALLOWED)
+    second.reply(Enqueued([200], first.waiter.ticket, second.waiter.ticket, 2))
+    first.reply(BY_A)
+    first.reply()
+    first.reply(Enqueued([100, 200], first.waiter.ticket, second_on_server or second.waiter.ticket, 2))
+    return first, second
+
+
+def test_the_next_one_of_the_same_process_asks_at_once_and_renews_meanwhile() -> None:
+    queues = LocalQueues()
+    first, second = _two(queues)
+    first.reply(ALLOWED)
+    queues.leave(first.waiter)
+    assert second.reply() == waiting.AskAndEnqueue(OF_A, [second.waiter])
+    enqueued = Enqueued([200], second.waiter.ticket, "another", 2)
+    assert second.reply(waiting.Asked(BY_A, enqueued)) == waiting.Sleep(1.0)
+    assert second.waiter.behind == "another"
+    assert second.reply() == waiting.Enqueue(OF_A, [second.waiter])
+
+
+def test_where_a_ticket_of_another_process_is_between_the_next_one_asks_the_queue_first() -> None:
+    queues = LocalQueues()
+    first, second = _two(queues, "another")
+    first.reply(ALLOWED)
+    queues.leave(first.waiter)
+    assert second.reply() == waiting.Enqueue(OF_A, [second.waiter])
+    assert second.reply(Enqueued([200], "another", second.waiter.ticket, 2)) == waiting.AwaitCall(1.0)
+
+
+def test_one_that_was_called_asks_again_where_the_server_did_not_answer() -> None:
+    queues = LocalQueues()
+    first, second = _two(queues)
+    first.reply(ALLOWED)
+    queues.leave(first.waiter)
+    step = second.reply()
+    assert step == waiting.AskAndEnqueue(OF_A, [second.waiter])
+    assert second.steps.throw(LimiterUnavailable("lost")) == waiting.Sleep(waiting.SERVER_PAUSE)
+    assert second.reply() == step
+    assert second.reply(waiting.Asked(ALLOWED, None)) is None and second.decision is ALLOWED
+
+
+def test_all_tickets_are_renewed_twice_a_second_and_at_once_where_the_server_has_lost_some() -> None:
+    queues = LocalQueues()
+    first, second = _two(queues)
+    both, ticket = [first.waiter, second.waiter], first.waiter.ticket
+    short = Decision(False, retry_after=0.1, binding="a")
+    for at, count, renewed in (
+        (0.0, 2, both[:1]), (0.4, 2, both[:1]), (0.5, 2, both), (0.6, 1, both[:1]), (0.7, 2, both), (0.8, 2, both[:1]),
+    ):  # fmt: skip
+        first.time = at
+        first.reply(short)
+        assert first.reply() == waiting.Enqueue(OF_A, renewed), at
+        positions = [100, 200][: len(renewed)]
+        assert first.reply(Enqueued(positions, ticket, second.waiter.ticket, count)) == waiting.Ask()
