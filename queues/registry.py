@@ -34,6 +34,13 @@ class JobContext:
     actual: dict[str, int] = field(default_factory=dict)
     """Set by the job if it knows its actual use: units that replace the estimate."""
 
+    def __copy__(self) -> JobContext:
+        """What `copy` makes, in a fifth of its time: each run gets one."""
+        return JobContext(
+            self.id, self.project, self.queue, self.user, self.keys, self.attempt, self.max_attempts, self.timeout,
+            self.idempotency_key, self.lease, self.actual,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:

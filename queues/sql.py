@@ -11,11 +11,10 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection
 from django.db.models import Field, Model
 from django.db.models.expressions import RawSQL
 
@@ -54,15 +53,11 @@ def one_of(texts: Sequence[str]) -> Any:
     return RawSQL("SELECT value FROM json_each(%s)", [json.dumps(texts)])
 
 
-def one_statement() -> AbstractContextManager[Any]:
-    """For what one statement writes. PostgreSQL makes a transaction of it, without two more round trips; on SQLite a writer takes
-    its turn with the beginning of a transaction."""
-    return nullcontext() if connection.vendor == "postgresql" else transaction.atomic()
-
-
 def written(value: Any) -> str:
     """A moment as the ORM writes it into SQLite."""
     if isinstance(value, datetime):
+        if value.tzinfo is UTC:
+            return value.isoformat(" ")[: -len("+00:00")]
         return str(value.astimezone(UTC).replace(tzinfo=None))
     raise TypeError(f"{value!r} is no value of a column.")
 

@@ -58,7 +58,7 @@ def _workers() -> Metric:
 def _dead_letters() -> Metric:
     letters = GaugeMetricFamily("sluice_dead_letters", "Open dead letters.", labels=["category", "severity"])
     rows = DeadLetter.objects.filter(handled_at=None).order_by().values_list("category", "severity")
-    for category, severity, count in rows.annotate(Count("id")):
+    for category, severity, count in rows.annotate(count=Count("*")):
         letters.add_metric([category, severity], count)
     return letters
 

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -68,7 +69,7 @@ class Entry:
     data: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Streamed:
     """How events of a type are streamed. `members`: its fields, or (name in the stream, field)."""
 
@@ -78,11 +79,14 @@ class Streamed:
     """Members with a constant value."""
     wanted: Callable[[Any], bool] = lambda event: True
 
+    @cached_property
+    def _pairs(self) -> list[tuple[str, str]]:
+        return [(one, one) if isinstance(one, str) else one for one in self.members]
+
     def entry(self, event: events.Event) -> Entry | None:
         if not self.wanted(event):
             return None
-        pairs = ((one, one) if isinstance(one, str) else one for one in self.members)
-        data = {name: getattr(event, source) for name, source in pairs}
+        data = {name: getattr(event, source) for name, source in self._pairs}
         name = self.name if isinstance(self.name, str) else self.name(event)
         return Entry(name, event.project, {**data, **self.more})
 

@@ -66,7 +66,7 @@ def count_capacity(now: datetime) -> WorkerCapacity:
         Job.objects.filter(stage__in=IN_FLIGHT_STAGES)
         .order_by()
         .values_list("queue_id", "suspect")
-        .annotate(count=Count("id"))
+        .annotate(count=Count("*"))
     )
     for queue_id, suspect, count in in_flight:
         capacity.in_queue[queue_id] = capacity.in_queue.get(queue_id, 0) + count

@@ -14,7 +14,6 @@ from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
 from queues.models import Job
 from queues.settlement import unused
-from queues.sql import one_statement
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, GroupKey, Stage, Status
 
 _RELEASE = sql.ArrayUpdate(
@@ -68,7 +67,7 @@ def release(releases: Sequence[Release]) -> set[int]:
 @transition("claim", [Stage.BELT], {Stage.RUNNING: (Status.EXECUTING,)}, callers="worker", effects=["event"])
 def claim(deliveries: Mapping[int, int], worker: str) -> list[Job]:
     """Mark the deliveries {job: number} as running in `worker`; stale ones are skipped. Owes an event."""
-    with one_statement():
+    with transaction.atomic():
         rows = _CLAIM.run([(pk, number, worker) for pk, number in deliveries.items()])
         jobs = [sql.job_of(row) for row in rows]
         if jobs:

@@ -217,7 +217,7 @@ class ArrayUpdate:
     _texts: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def run(self, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Change the rows, each given as its id and values. On SQLite inside a transaction."""
+        """Change the rows, each given as its id and values. Inside a transaction."""
         if not rows:
             return []
         vendor = connection.vendor

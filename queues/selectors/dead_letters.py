@@ -68,7 +68,7 @@ def failure_histories(
     handled = of_these.filter(handled_at__isnull=False).values("fingerprint")
     resolved = {
         row["fingerprint"]: (row["last"], row["count"])
-        for row in handled.annotate(last=Max("handled_at"), count=Count("id"))
+        for row in handled.annotate(last=Max("handled_at"), count=Count("*"))
     }
     begin = now - timedelta(hours=HOURS)
     hours = {fingerprint: [0] * HOURS for fingerprint in known}
