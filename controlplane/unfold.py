@@ -107,7 +107,9 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "water",
     "SITE_URL": "/api/v1/docs",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("controlplane/favicon.svg")}],
-    "SCRIPTS": [_file(f"controlplane/{name}.js") for name in ("sluice", "live", "commands", "toasts", "keys", "once")],
+    "SCRIPTS": [
+        _file(f"controlplane/{name}.js") for name in ("sluice", "live", "commands", "toasts", "stream", "keys", "once")
+    ],
     "STYLES": [_file("controlplane/sluice.css")],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
@@ -132,6 +134,16 @@ UNFOLD: dict[str, Any] = {
     "COMMAND": {
         "search_models": ["quotas.project", "quotas.policy", "queues.queue", "quotas.account"],
         "search_callback": "controlplane.admin.palette.found",
+    },
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Preferences", "link": reverse_lazy("admin-preferences")},
+            {
+                "title": "Change password",
+                "link": reverse_lazy("admin:password_change"),
+                "permission": lambda request: request.user.has_usable_password(),
+            },
+        ]
     },
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": NAVIGATION},
 }

@@ -20,12 +20,14 @@ from controlplane.admin.dashboard import calls_view, live_view, project_view  # 
 from controlplane.admin.doctor import doctor_view  # noqa: E402
 from controlplane.admin.invitation import InvitationView  # noqa: E402
 from controlplane.admin.login import login  # noqa: E402
+from controlplane.admin.preferences import preferences_view  # noqa: E402
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/live/<slug:name>", live_view, name="admin-live"),
     path("admin/project/", project_view, name="admin-project"),
     path("admin/doctor/", doctor_view, name="admin-doctor"),
     path("admin/configuration/", configuration_view, name="admin-configuration"),
+    path("admin/preferences/", preferences_view, name="admin-preferences"),
     path("admin/calls/", calls_view, name="admin-calls"),
     path("admin/login/", login),
     path("admin/invitation/<uidb64>/<token>/", InvitationView.as_view(), name="admin-invitation"),

@@ -6,6 +6,7 @@ not the field itself, and returns None then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -168,6 +169,46 @@ class Moment:
             except OverflowError:
                 report(FieldError(pointer, "Must be in the years 1 to 9999."))
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A string that matches `pattern` whole; `rule` says so in words."""
+
+    pattern: re.Pattern[str]
+    rule: str
+
+    def read(self, value: Any, pointer: str, report: Report) -> str | None:
+        if isinstance(value, str) and self.pattern.fullmatch(value):
+            return value
+        report(FieldError(pointer, self.rule))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Wholes:
+    """A list of whole numbers, with at least one."""
+
+    low: int
+    high: int
+
+    def read(self, value: Any, pointer: str, report: Report) -> list[int] | None:
+        if (
+            isinstance(value, list)
+            and value
+            and all(type(one) is int and self.low <= one <= self.high for one in value)
+        ):
+            return value
+        report(FieldError(pointer, f"Must be a list of whole numbers from {self.low} to {self.high}."))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """Any JSON."""
+
+    def read(self, value: Any, pointer: str, report: Report) -> Any:
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from quotas.admin.reason_action import reason_action
 from quotas.admin.spans import spell_span
 from quotas.admin.visibility import project_ids
 from quotas.models import Account, Policy, Pool, Project
+from quotas.moments import spell_moment
 from quotas.permissions import may_act
 
 
@@ -178,10 +179,10 @@ class AlertAdmin(ReadOnlyAdmin):
     def shown_acknowledged(self, row: Alert) -> str:
         parts = []
         if row.acknowledged_at:
-            parts.append(f"acknowledged by {row.acknowledged_by} at {row.acknowledged_at:%Y-%m-%d %H:%M:%S}")
+            parts.append(f"acknowledged by {row.acknowledged_by} at {spell_moment(row.acknowledged_at)}")
         if row.resolved_at:
             how = f"resolved by {row.resolved_by}" if row.resolved_by else "auto-resolved"
-            parts.append(f"{how} at {row.resolved_at:%Y-%m-%d %H:%M:%S}")
+            parts.append(f"{how} at {spell_moment(row.resolved_at)}")
         return ", ".join(parts) or "unacknowledged"
 
     @display(description="Notifications")
@@ -189,7 +190,7 @@ class AlertAdmin(ReadOnlyAdmin):
         lines = []
         for notice in row.notices.select_related("rule").order_by("pk")[:50]:
             if notice.delivered_at:
-                state = f"delivered at {notice.delivered_at:%Y-%m-%d %H:%M:%S}"
+                state = f"delivered at {spell_moment(notice.delivered_at)}"
             elif notice.due_at is None:
                 state = notice.error
             else:

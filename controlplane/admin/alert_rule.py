@@ -20,6 +20,7 @@ from quotas.admin.bulk import Refused
 from quotas.admin.dialogs import why
 from quotas.admin.fields import LinesField
 from quotas.admin.reason_action import reason_action
+from quotas.moments import spell_moment
 
 ADDRESS_HELP = (
     "webhook+https://… posts JSON; mailto://, slack://, tgram://, … in apprise's notation. Encrypted at"
@@ -129,5 +130,5 @@ class AlertRuleAdmin(SluiceAdmin):
         if last is None:
             return "none"
         if last.delivered_at:
-            return f"delivered at {last.delivered_at:%Y-%m-%d %H:%M:%S}"
+            return f"delivered at {spell_moment(last.delivered_at)}"
         return last.error or "pending"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.utils.html import format_html
-from unfold.contrib.filters.admin import FieldTextFilter, RangeDateTimeFilter
+from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from controlplane.admin.targets import address_of
+from controlplane.admin.utc_range import UtcRangeFilter
 from controlplane.models import AuditEntry
 from queues.admin.pretty_json import pretty
 from quotas.admin.base import ReadOnlyAdmin
@@ -18,7 +19,7 @@ from quotas.admin.base import ReadOnlyAdmin
 class AuditEntryAdmin(ReadOnlyAdmin):
     empty_text = "Each change and action of a person or a key appears here, with its reason."
     list_display = ["at", "actor", "verb", "target", "project", "shown_change", "reason"]
-    list_filter = [("actor", FieldTextFilter), ("verb", FieldTextFilter), ("at", RangeDateTimeFilter)]
+    list_filter = [("actor", FieldTextFilter), ("verb", FieldTextFilter), ("at", UtcRangeFilter)]
     list_filter_submit = True
     list_disable_select_all = True
     paginator = InfinitePaginator

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from controlplane.admin.periods import Period
+from quotas.moments import spell_moment
 
 WIDTH = 600.0
 
@@ -22,8 +23,8 @@ def nice(top: float) -> int:
     return size
 
 
-def label(start: datetime, period: Period) -> str:
-    return f"{start:%H:%M}" if period.span.days < 2 else f"{start:%a %d, %H:%M}"
+def label(start: datetime, period: Period, *, zone: bool = False) -> str:
+    return spell_moment(start, "H:i" if period.span.days < 2 else "D d, H:i", zone=zone)
 
 
 def bars(

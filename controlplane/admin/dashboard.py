@@ -18,6 +18,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from controlplane.admin.panels import (
@@ -68,25 +69,50 @@ class Panel:
     """Whether it shows the chosen period."""
     full: bool = False
     """Whether its template shows all columns."""
+    on: str = ""
+    """The families of live events after which it is loaded again: the parts of their names before the dot."""
 
 
 PANELS: dict[str, Panel] = {
-    "pulse": Panel(summary.figures, "queues.view_job", column="top"),
-    "alerts": Panel(alerts.figures, "controlplane.view_alert", title="Open alerts", column="top"),
-    "throughput": Panel(throughput.figures, "queues.view_job", title="Finished jobs", column="left", timed=True),
-    "performance": Panel(performance.figures, "queues.view_job", title="Wait and run time", column="left", timed=True),
-    "queues": Panel(queues.figures, "queues.view_queue", title="Queue depth by priority", column="right", timed=True),
+    "pulse": Panel(summary.figures, "queues.view_job", column="top", on="job jobs account breaker"),
+    "alerts": Panel(alerts.figures, "controlplane.view_alert", title="Open alerts", column="top", on="alert"),
+    "throughput": Panel(
+        throughput.figures, "queues.view_job", title="Finished jobs", column="left", timed=True, on="job"
+    ),
+    "performance": Panel(
+        performance.figures, "queues.view_job", title="Wait and run time", column="left", timed=True, on="job"
+    ),
+    "queues": Panel(
+        queues.figures,
+        "queues.view_queue",
+        title="Queue depth by priority",
+        column="right",
+        timed=True,
+        on="job jobs queue",
+    ),
     "all_queues": Panel(queues.figures, "queues.view_queue", template="queues", timed=True, full=True),
-    "limits": Panel(limits.figures, "quotas.view_policy", title="Quota usage", column="left"),
-    "accounts": Panel(accounts.figures, "quotas.view_account", platform=True, title="Accounts", column="right"),
-    "letters": Panel(dead_letters.figures, "queues.view_deadletter", title="Open dead letters", column="left"),
-    "workers": Panel(workers.figures, "queues.view_workerprocess", platform=True, title="Workers", column="right"),
+    "limits": Panel(limits.figures, "quotas.view_policy", title="Quota usage", column="left", on="job limit"),
+    "accounts": Panel(
+        accounts.figures,
+        "quotas.view_account",
+        platform=True,
+        title="Accounts",
+        column="right",
+        on="account breaker call",
+    ),
+    "letters": Panel(
+        dead_letters.figures, "queues.view_deadletter", title="Open dead letters", column="left", on="job"
+    ),
+    "workers": Panel(
+        workers.figures, "queues.view_workerprocess", platform=True, title="Workers", column="right", on="job"
+    ),
     "lately": Panel(
         recent_activity.figures,
         "controlplane.view_auditentry",
         platform=True,
         title="Recent activity",
         column="bottom",
+        on="queue account",
     ),
     "calls": Panel(calls.of_all, "quotas.view_pool", title="Recent gateway calls"),
     "pool_calls": Panel(calls.of_pool, "quotas.view_pool", template="calls"),
@@ -140,7 +166,8 @@ def _may(request: HttpRequest, panel: Panel) -> bool:
 def _figures(
     name: str, panel: Panel, projects: list[int] | None, pk: int | None, period: Period | None
 ) -> dict[str, Any]:
-    key = (name, tuple(projects) if projects is not None else None, pk, period)
+    # Charts are labelled in the time zone of the person.
+    key = (name, tuple(projects) if projects is not None else None, pk, period, timezone.get_current_timezone_name())
     known = _worked_out.get(key)
     if known is not None and time.monotonic() - known[0] < FRESH:
         return known[1]

@@ -6,12 +6,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
 from controlplane.admin.periods import PERIODS
 from controlplane.api.events import STREAMS
+from controlplane.observability.stream import NAMES
 from quotas.admin.visibility import chosen_project, project_ids, visible
 from quotas.models import Project
+from quotas.moments import offset_of
 
 MOST_PROJECTS = 500
 
@@ -28,9 +31,12 @@ def _tools(request: HttpRequest) -> dict[str, Any]:
         projects = list(seen.values_list("pk", "slug")[:MOST_PROJECTS])
     return {
         "events": _events(request),
+        "event_names": " ".join(NAMES),
         "projects": projects if len(projects) > 1 else [],
         "chosen": chosen_project(request),
         "periods": list(PERIODS),
+        "zone": timezone.get_current_timezone_name(),
+        "offset": offset_of(timezone.now()),
     }
 
 

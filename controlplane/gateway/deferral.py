@@ -9,7 +9,8 @@ from controlplane.gateway.call import Call
 from controlplane.gateway.encodings import is_plain
 from controlplane.http.response import Answer, rendered
 from queues import config
-from queues.api.problems import as_problems
+from queues.api.problems import problem_of
+from queues.errors import QueueError
 from queues.job_types.http_request import HEADER_NAME, METHODS, OWN_HEADERS
 from queues.models import Job
 from queues.presenters.jobs import job_whole
@@ -39,8 +40,7 @@ def known(call: Call, caller: Caller) -> Answer | None:
     jobs = Job.objects.filter(project__slug=call.project, idempotency_key=call.idempotency_key)
     if not jobs.exists():
         return None
-    with as_problems(caller):
-        return _submitted(call)
+    return _submitted(call, caller)
 
 
 def submitted(call: Call, caller: Caller, refusal: ProblemError) -> Answer:
@@ -48,8 +48,7 @@ def submitted(call: Call, caller: Caller, refusal: ProblemError) -> Answer:
     and a problem where the queue does not take it."""
     if not _fits(call):
         raise refusal
-    with as_problems(caller):
-        return _submitted(call)
+    return _submitted(call, caller)
 
 
 def _fits(call: Call) -> bool:
@@ -59,7 +58,7 @@ def _fits(call: Call) -> bool:
     return call.document is not None or is_plain(call.encoding) and _text_of(call.body.first) is not None
 
 
-def _submitted(call: Call) -> Answer:
+def _submitted(call: Call, caller: Caller) -> Answer:
     data: dict[str, Any] = {
         "type": "http.request", "queue": call.wishes.queue or _queue_of(call.target.pool), "payload": _payload(call),
         "priority": call.wishes.priority, "user": call.user, "keys": dict(call.wishes.keys), "cost": dict(call.cost),
@@ -67,7 +66,11 @@ def _submitted(call: Call) -> Answer:
     if call.idempotency_key:
         data["idempotency_key"] = call.idempotency_key
     project = Project.objects.get(slug=call.project)
-    accepted = submit_specs(project, [read_job({name: value for name, value in data.items() if value is not None})])[0]
+    try:
+        spec = read_job({name: value for name, value in data.items() if value is not None})
+        accepted = submit_specs(project, [spec])[0]
+    except QueueError as error:
+        raise problem_of(error, caller) from None
     job = Job.objects.select_related("project", "queue", "batch").get(pk=accepted.job.pk)
     fields = {
         "Location": f"/api/v1/jobs/{job.uid}", "Sluice-Request-Id": call.id,

@@ -18,7 +18,7 @@ from django.conf import settings
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from controlplane.observability.buckets import cumulative
-from queues.models import Job
+from queues.models import Job, Queue
 from queues.states import Stage
 from quotas import clock
 
@@ -27,6 +27,8 @@ ROWS_PER_SCRAPE = 50_000
 SETTLED = timedelta(seconds=1)
 """A row is counted when it is so old, so that a late commit is not missed."""
 LOCK_SECONDS = 10
+ALL_QUEUES = "mark"
+"""The field with the mark of a version that had one for all queues."""
 
 
 def _key() -> str:
@@ -45,45 +47,61 @@ def _catch_up(client: redis.Redis) -> None:
     if not client.set(f"{_key()}:lock", "1", nx=True, ex=LOCK_SECONDS):
         return
     try:
-        mark = client.hget(_key(), "mark")
-        seconds, last = json.loads(str(mark)) if mark else (0.0, 0)
-        since = datetime.fromtimestamp(seconds, UTC)
-        rows = list(
-            Job.objects.filter(stage=Stage.DONE, finished_at__gte=since, finished_at__lte=clock.now() - SETTLED)
-            .exclude(finished_at=since, id__lte=last)
-            .order_by("finished_at", "id")
-            .values_list("id", "finished_at", "created_at", "started_at", "first_started_at", "queue__name", "status")[
-                :ROWS_PER_SCRAPE
-            ]
-        )
-        if not rows:
+        # Queue by queue, as the index of ended jobs is ordered: without a queue each scrape would read all of them.
+        queues = list(Queue.objects.order_by("pk").values_list("pk", "name"))
+        marks = client.hmget(_key(), [ALL_QUEUES, *(_mark(pk) for pk, _ in queues)])
+        sums: Counter[tuple[str | int, ...]] = Counter()
+        reached: dict[str, str] = {}
+        left = ROWS_PER_SCRAPE
+        for position, (pk, name) in enumerate(queues):
+            seconds, last = json.loads(str(marks[position + 1] or marks[0] or "[0.0, 0]"))
+            rows = _ended(pk, seconds, last, left) if left else []
+            if rows:
+                left -= len(rows)
+                reached[_mark(pk)] = json.dumps([rows[-1][1].timestamp(), rows[-1][0]])
+                _add(sums, name, rows)
+        if not reached:
             return
-        last, finished = rows[-1][:2]
-        assert finished is not None
         with client.pipeline(transaction=True) as pipeline:
-            for name, amount in _sums(rows).items():
-                pipeline.hincrbyfloat(_key(), name, amount)
-            pipeline.hset(_key(), "mark", json.dumps([finished.timestamp(), last]))
+            for place, amount in sums.items():
+                pipeline.hincrbyfloat(_key(), json.dumps(place), amount)
+            for field, mark in reached.items():
+                pipeline.hset(_key(), field, mark)
             pipeline.execute()
     finally:
         client.delete(f"{_key()}:lock")
 
 
-def _sums(rows: list[tuple[Any, ...]]) -> Counter[str]:
-    """Field names are JSON lists: [family, labels.., part]."""
-    sums: Counter[str] = Counter()
-    for _, finished, created, started, first_started, queue, status in rows:
-        sums[json.dumps(["total", queue, status])] += 1
-        spans = []
+def _mark(queue: int) -> str:
+    """The field with the last job of the queue that is counted: when it ended, and its primary key."""
+    return f"{ALL_QUEUES}:{queue}"
+
+
+def _ended(queue: int, seconds: float, last: int, most: int) -> list[tuple[Any, ...]]:
+    since = datetime.fromtimestamp(seconds, UTC)
+    rows = Job.objects.filter(queue=queue, stage=Stage.DONE, finished_at__gte=since)
+    return list(
+        rows.filter(finished_at__lte=clock.now() - SETTLED)
+        .exclude(finished_at=since, id__lte=last)
+        .order_by("finished_at", "id")
+        .values_list("id", "finished_at", "created_at", "started_at", "first_started_at", "status")[:most]
+    )
+
+
+def _add(sums: Counter[tuple[str | int, ...]], queue: str, rows: list[tuple[Any, ...]]) -> None:
+    """By (family, labels.., part), which is the name of the field as a JSON list."""
+    for _, finished, created, started, first_started, status in rows:
+        sums["total", queue, status] += 1
         if first_started:
-            spans.append(("wait", first_started - created))
+            _add_span(sums, "wait", queue, first_started - created)
         if started:
-            spans.append(("run", finished - started))
-        for family, span in spans:
-            seconds = max(0.0, span.total_seconds())
-            sums[json.dumps([family, queue, bisect_left(BOUNDS, seconds)])] += 1
-            sums[json.dumps([family, queue, "sum"])] += seconds
-    return sums
+            _add_span(sums, "run", queue, finished - started)
+
+
+def _add_span(sums: Counter[tuple[str | int, ...]], family: str, queue: str, span: timedelta) -> None:
+    seconds = max(0.0, span.total_seconds())
+    sums[family, queue, bisect_left(BOUNDS, seconds)] += 1
+    sums[family, queue, "sum"] += seconds  # type: ignore[assignment]
 
 
 def _families(sums: dict[str, float]) -> Iterator[Metric]:

@@ -3,8 +3,8 @@
     emit() -> put() into this process's buffer -> a thread writes the buffer, 20 ms after the first -> XADD ...
 
 The emitter is never delayed and never fails. While Redis is unavailable, events wait in the buffer; if the buffer is full
-they are dropped and counted. Denials, of which there may be thousands a second, are reported once per policy and key and
-second, with their count.
+they are dropped and counted. Denials and submissions, of which there may be thousands a second, are reported once per policy
+and key, or queue, and second, with their count.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def _account_name(before: str, after: str) -> str:
 _JOB = ("job", "queue", "type")
 _ALERT = ("alert", "kind", "subject", "severity", "summary", "count")
 STREAMED: dict[type[events.Event], Streamed] = {
+    events.JobsSubmitted: Streamed("jobs.submitted", ("queue", "count")),
     events.JobChanged: Streamed(
         lambda event: f"job.{event.status}",
         (*_JOB, "status", "reason"),
@@ -137,6 +138,18 @@ STREAMED: dict[type[events.Event], Streamed] = {
     events.AlertResolved: Streamed("alert.resolved", _ALERT),
 }
 """The events of the stream, by their type."""
+NAMES = (
+    *(f"account.{what}" for what in ("available", "cooling_down", "disabled", "paused", "pool_limited", "concurrency")),
+    *(f"alert.{what}" for what in ("raised", "resolved")),
+    *(f"breaker.{what}" for what in ("opened", "half_open", "closed")),
+    "call.failed",
+    *(f"job.{what}" for what in ("executing", "completed", "retrying", "rate_limited", "pending", "cancelled", "dead")),
+    "jobs.submitted",
+    *(f"limit.{what}" for what in ("adapted", "bypassed", "denied", "settlement_delayed", "threshold")),
+    *(f"limit.{what}" for what in ("degraded", "recovered")),
+    *(f"queue.{what}" for what in ("paused", "draining", "resumed")),
+)
+"""All names in the stream: a browser listens for each by its name."""
 
 
 class Publisher:
@@ -171,6 +184,9 @@ class Publisher:
         if isinstance(event, events.CallEnded):
             self._collect((event.pool, "", event.outcome, event.project), entry)
             return
+        if isinstance(event, events.JobsSubmitted):
+            self._collect((entry.name, event.queue, "", event.project), entry)
+            return
         if sql.in_atomic_block:
             transaction.on_commit(lambda: self.put(entry))
         else:
@@ -201,7 +217,7 @@ class Publisher:
         with self._lock:
             waiting = self._denials.get(place)
             if waiting is not None:
-                waiting.data.update(entry.data, count=waiting.data["count"] + 1)
+                waiting.data.update(entry.data, count=waiting.data["count"] + entry.data["count"])
                 return
             self._denials[place] = Entry(entry.name, entry.project, {**entry.data, "count": 0})
         self.put(entry)

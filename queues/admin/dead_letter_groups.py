@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -23,10 +24,18 @@ from quotas import clock
 from quotas.admin import sparkline
 from quotas.admin.audit import actor_of
 from quotas.admin.bulk import BulkForm, CutOff, Refused, new_token, token_of
-from quotas.admin.visibility import project_ids
 from quotas.models import Project
 
 SHOWN = 100
+
+
+class GroupCutOff(CutOff):
+    """What the question was about: letters up to the newest one, of these projects (their primary keys)."""
+
+    projects = forms.RegexField(r"[0-9]+(,[0-9]+)*")
+
+    def clean_projects(self) -> list[int]:
+        return [int(pk) for pk in self.cleaned_data["projects"].split(",")]
 
 
 def groups(model_admin: Any, request: HttpRequest) -> HttpResponse:
@@ -85,19 +94,23 @@ def _replay_one(model_admin: Any, request: HttpRequest, rows: Any, reason: str) 
 
 
 def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> HttpResponse:
-    """First a confirmation with the count; then replays in the background the letters that existed at that time."""
+    """First a confirmation with the count; then replays in the background the letters that existed at that time. Those of
+    projects in which the failure is ignored are a group of their own, `?ignored=1`, as in the list; so is one that is ignored in all."""
     if not model_admin.has_operate_permission(request):
         raise PermissionDenied
-    rows: Any = model_admin.get_queryset(request).filter(handled_at=None, fingerprint=fingerprint)
+    letters = model_admin.get_queryset(request).filter(handled_at=None, fingerprint=fingerprint)
+    rows: Any = without_ignored(letters, clock.now())
+    if "ignored" in request.GET or not rows.exists():
+        rows = ignored_failures.letters_of(letters, ignored_failures.ignored_for(request))
     form = BulkForm(request.POST or None)
-    cut_off = CutOff(request.POST or None)
+    cut_off = GroupCutOff(request.POST or None)
     if form.is_valid() and cut_off.is_valid():
+        rows = rows.filter(pk__lte=cut_off.cleaned_data["newest"], project__in=cut_off.cleaned_data["projects"])
         if "one" in request.POST:
             return _replay_one(model_admin, request, rows, form.cleaned_data["reason"])
-        chosen: dict[str, Any] = {"fingerprint": fingerprint, "newest": cut_off.cleaned_data["newest"]}
-        mine = project_ids(request.user)
-        if mine is not None:
-            chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
+        slugs = Project.objects.filter(pk__in=_projects(rows)).order_by("slug").values_list("slug", flat=True)
+        newest = cut_off.cleaned_data["newest"]
+        chosen = {"fingerprint": fingerprint, "newest": newest, "projects": list(slugs)}
         begun = bulk_actions.begin(
             "replay", chosen, project=None, actor=actor_of(request), reason=form.cleaned_data["reason"],
             uid=token_of(request), undo_for=bulk_actions.UNDO_FOR,
@@ -114,7 +127,13 @@ def replay_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> Ht
         "question": f"Replay {count:,} dead letter{'s' * (count != 1)} of this failure?",
         "example": rows.order_by("-pk").first(),
         "newest": request.POST.get("newest") or rows.order_by().aggregate(newest=Max("pk"))["newest"],
+        "projects": request.POST.get("projects") or ",".join(map(str, _projects(rows))),
         "token": request.POST.get("token") or new_token(),
         "form": form,
     }
     return TemplateResponse(request, "admin/sluice/replay_group.html", context)
+
+
+def _projects(letters: QuerySet[DeadLetter]) -> list[int]:
+    """Primary keys of their projects."""
+    return sorted(letters.order_by().values_list("project", flat=True).distinct())

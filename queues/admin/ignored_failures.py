@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -21,6 +23,7 @@ from quotas import clock
 from quotas.admin.audit import actor_of
 from quotas.admin.bulk import BulkForm
 from quotas.admin.visibility import visible
+from quotas.moments import spell_moment
 
 SPANS = {
     "hour": ("1 hour", timedelta(hours=1)),
@@ -46,10 +49,12 @@ def ignored_for(request: HttpRequest) -> list[IgnoredFailure]:
 
 
 def letters_of(letters: QuerySet[DeadLetter], ignored: list[IgnoredFailure]) -> QuerySet[DeadLetter]:
-    """Those of the ignored failures."""
-    return letters.filter(
-        fingerprint__in={one.fingerprint for one in ignored}, project__in={one.project_id for one in ignored}
-    )
+    """Those of the ignored failures: of each, the letters of its own project."""
+    by_project: dict[int, set[str]] = {}
+    for one in ignored:
+        by_project.setdefault(one.project_id, set()).add(one.fingerprint)
+    chosen = [Q(project=project, fingerprint__in=prints) for project, prints in by_project.items()]
+    return letters.filter(reduce(or_, chosen)) if chosen else letters.none()
 
 
 def ignore_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> HttpResponse:
@@ -66,7 +71,7 @@ def ignore_group(model_admin: Any, request: HttpRequest, fingerprint: str) -> Ht
         if until is None:
             messages.warning(request, "This failure is ignored already, or none of its dead letters is open.")
         else:
-            messages.success(request, f"Ignored for {text}, until {until:%Y-%m-%d %H:%M:%S} UTC.")
+            messages.success(request, f"Ignored for {text}, until {spell_moment(until)}.")
         return HttpResponseRedirect(reverse("admin:queues_deadletter_groups"))
     return _ask(
         model_admin, request, letters, form, title="Ignore this failure", submit="Ignore",
@@ -104,7 +109,7 @@ def _ask(model_admin: Any, request: HttpRequest, letters: Any, form: forms.Form,
         **model_admin.admin_site.each_context(request),
         **texts,
         "opts": DeadLetter._meta,
-        "example": f"{example.category}: {redaction.hide_in_text(example.error[:1000])}",
+        "example": f"{example.category.replace('_', ' ')}: {redaction.hide_in_text(example.error[:1000])}",
         "form": form,
     }
     return TemplateResponse(request, "admin/sluice/ignore_group.html", context)

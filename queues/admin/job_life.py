@@ -14,6 +14,7 @@ from queues.admin import reason_links
 from queues.models import Attempt, Job
 from queues.reason_codes import REASONS
 from queues.selectors.wait_history import DEAD, RUNNING, Span, spans_of
+from quotas.moments import spell_moment, zone_of
 
 FINEST = 0.002
 """Bars of one row that are closer to each other than this share of the chart are drawn as one."""
@@ -95,8 +96,8 @@ def drawn(job: Job, request: HttpRequest) -> Life | None:
     return Life(
         rows=rows,
         ticks=[(100 * at / TICKS, _offset(whole * at / TICKS)) for at in range(TICKS + 1)],
-        began=f"{_time(began)} UTC",
-        ended=f"{_time(ended)} UTC",
+        began=_time(began),
+        ended=_time(ended),
         seconds=whole,
         waits=waits,
         waited=sum(_sum(some) for (code, _), some in by_cause.items() if code not in (RUNNING, DEAD)),
@@ -167,7 +168,7 @@ def _bar(group: list[Span], began: datetime, whole: float, attempts: dict[Any, A
     first, last = group[0], group[-1]
     left = 100 * (first.began_at - began).total_seconds() / whole
     width = max(100 * (last.ended_at - first.began_at).total_seconds() / whole, NARROWEST)
-    times = f"{_time(first.began_at)} to {_time(last.ended_at)} UTC, {_sum(group):,.3f} s"
+    times = f"{_time(first.began_at)} to {_time(last.ended_at)}, {_sum(group):,.3f} s"
     if len(group) > 1:
         times += f" in {len(group):,} parts"
     attempt = attempts.get(first.began_at) if first.code == RUNNING else None
@@ -210,7 +211,7 @@ def _waits(
 
 
 def _time(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return f"{spell_moment(at, zone=False)}.{at.microsecond // 1000:03} {zone_of(at)}"
 
 
 def _offset(seconds: float) -> str:

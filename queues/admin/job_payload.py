@@ -15,6 +15,7 @@ from queues import redaction, registry
 from queues.admin.pretty_json import pretty
 from queues.models import Job
 from queues.presenters.jobs import payload_of
+from quotas.moments import spell_moment
 
 LONGEST = 20_000
 """Characters of a payload up to which differences and the command are shown."""
@@ -74,9 +75,9 @@ def _editions(job: Job) -> list[SafeString]:
             difference = format_html_join("\n", "{}", ((_line(line),) for line in list(lines)[2:]))
         parts.append(
             format_html(
-                '<details class="sl-edition" open><summary>Edited after the failure of {} UTC</summary>'
+                '<details class="sl-edition" open><summary>Edited after the failure of {}</summary>'
                 '<pre class="sl-json sl-diff">{}</pre></details>',
-                f"{letter.created_at:%Y-%m-%d %H:%M:%S}", difference,
+                spell_moment(letter.created_at), difference,
             )
         )  # fmt: skip
         later = before

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from queues.api.jobs import Reason
-from queues.api.problems import as_problems
+from queues.api.problems import QueuesView
 from queues.models import BulkAction, DeadLetter, Job
 from queues.presenters import dead_letters as shapes
 from queues.presenters.jobs import JobAnswer, job_whole
@@ -90,7 +90,7 @@ def letter_of(view: ApiView, uid: str) -> DeadLetter:
     return letter
 
 
-class DeadLetters(ApiView):
+class DeadLetters(QueuesView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_deadletter"})
 
@@ -105,7 +105,7 @@ class DeadLetters(ApiView):
         return Response(page(letters(self, query), query, shapes.DeadLetterAnswer.of, order="id"))
 
 
-class DeadLetterGroups(ApiView):
+class DeadLetterGroups(QueuesView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_deadletter"})
 
@@ -124,7 +124,7 @@ class DeadLetterGroups(ApiView):
         return Response(shapes.DeadLetterGroupPage.of(results=groups[:limit], next=following))
 
 
-class DeadLetterDetail(ApiView):
+class DeadLetterDetail(QueuesView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_deadletter"})
 
@@ -137,7 +137,7 @@ class DeadLetterDetail(ApiView):
         return Response(shapes.dead_letter_whole(letter))
 
 
-class DeadLetterReplay(ApiView):
+class DeadLetterReplay(QueuesView):
     scopes = {"POST": "operate"}
 
     @extend_schema(
@@ -149,14 +149,11 @@ class DeadLetterReplay(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         body = self.body(ReplayOne)
         letter = letter_of(self, uid)
-        with as_problems(self.caller):
-            job = dead_letters.replay(
-                letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload")
-            )
+        job = dead_letters.replay(letter.pk, actor=self.caller.name, reason=body["reason"], payload=body.get("payload"))
         return Response(job_whole(Job.objects.select_related("project", "queue", "batch").get(pk=job.pk)))
 
 
-class DeadLetterDiscard(ApiView):
+class DeadLetterDiscard(QueuesView):
     scopes = {"POST": "operate"}
 
     @extend_schema(
@@ -168,12 +165,11 @@ class DeadLetterDiscard(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
         letter = letter_of(self, uid)
-        with as_problems(self.caller):
-            dead_letters.discard(letter.pk, actor=self.caller.name, reason=reason)
+        dead_letters.discard(letter.pk, actor=self.caller.name, reason=reason)
         return Response(shapes.DeadLetterAnswer.of(letter_of(self, uid)))
 
 
-class DeadLettersReplay(ApiView):
+class DeadLettersReplay(QueuesView):
     scopes = {"POST": "operate"}
 
     @extend_schema(
@@ -203,7 +199,7 @@ class DeadLettersReplay(ApiView):
         )
 
 
-class BulkActionDetail(ApiView):
+class BulkActionDetail(QueuesView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_bulkaction"})
 

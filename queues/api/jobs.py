@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from queues import config
 from queues.api import requests
-from queues.api.problems import as_problems
+from queues.api.problems import QueuesView
 from queues.api.readable import readable
 from queues.errors import FieldError, InvalidJob
 from queues.models import Job, Queue
@@ -74,7 +74,7 @@ def _as_accepted(accepted: Accepted, spec: JobSpec) -> Job:
     return as_new(job)
 
 
-class Jobs(ApiView):
+class Jobs(QueuesView):
     scopes = {"GET": "read", "POST": "submit"}
     session_needs = frozenset({"queues.view_job"})
 
@@ -84,17 +84,17 @@ class Jobs(ApiView):
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         """Accepted with 202: from then on the job is in SQL and is not lost. The same key and body: 200, the same job."""
-        with as_problems(self.caller):
-            spec = read_job(request.data)
-            header = idempotency_key(request)
-            if header is not None:
-                if spec.idempotency_key not in (None, header):
-                    raise InvalidRequest.at("#/idempotency_key", "differs from the header Idempotency-Key")
-                spec = replace(spec, idempotency_key=header)
-            project = resolve_project(request, spec.project, required=True)
-            assert project is not None
+        spec = read_job(request.data)
+        header = idempotency_key(request)
+        if header is not None:
+            if spec.idempotency_key not in (None, header):
+                raise InvalidRequest.at("#/idempotency_key", "differs from the header Idempotency-Key")
+            spec = replace(spec, idempotency_key=header)
+        project = resolve_project(request, spec.project, required=True)
+        assert project is not None
+        if spec.callback_url:
             check_url(spec.callback_url, "/callback_url")
-            accepted = submit_specs(project, [spec])[0]
+        accepted = submit_specs(project, [spec])[0]
         job = _as_accepted(accepted, spec)
         location = f"/api/v1/jobs/{job.uid}"
         return Response(job_whole(job), 202 if accepted.created else 200, headers={"Location": location})
@@ -120,7 +120,7 @@ class Jobs(ApiView):
         return Response(page(rows, query, job_row, order="id"))
 
 
-class JobDetail(ApiView):
+class JobDetail(QueuesView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_job"})
 
@@ -131,7 +131,7 @@ class JobDetail(ApiView):
         return Response(shown if self.caller.permissions is None else readable(shown, self.caller.sees_payloads))
 
 
-class JobTimeline(ApiView):
+class JobTimeline(QueuesView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_job"})
 
@@ -145,7 +145,7 @@ class JobTimeline(ApiView):
         return Response(shapes.Timeline.of(results=timeline(job, spans), waits=waits_in(spans)))
 
 
-class JobExplain(ApiView):
+class JobExplain(QueuesView):
     scopes = {"GET": "read"}
     session_needs = frozenset({"queues.view_job"})
 
@@ -157,7 +157,7 @@ class JobExplain(ApiView):
         return Response(shapes.explained(explain(job_of(self, uid))))
 
 
-class JobCancel(ApiView):
+class JobCancel(QueuesView):
     scopes = {"POST": "submit"}
 
     @extend_schema(
@@ -169,12 +169,11 @@ class JobCancel(ApiView):
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
         job = job_of(self, uid)
-        with as_problems(self.caller):
-            cancel.cancel(job.pk, actor=self.caller.name, reason=reason, audited=self.caller.may("operate"))
+        cancel.cancel(job.pk, actor=self.caller.name, reason=reason, audited=self.caller.may("operate"))
         return Response(job_whole(job_of(self, uid)))
 
 
-class JobRetry(ApiView):
+class JobRetry(QueuesView):
     scopes = {"POST": "operate"}
 
     @extend_schema(
@@ -182,12 +181,11 @@ class JobRetry(ApiView):
     )
     def post(self, request: Request, uid: str) -> Response:
         reason = self.body(Reason)["reason"]
-        with as_problems(self.caller):
-            dead_letters.retry(job_of(self, uid), actor=self.caller.name, reason=reason)
+        dead_letters.retry(job_of(self, uid), actor=self.caller.name, reason=reason)
         return Response(job_whole(job_of(self, uid)))
 
 
-class JobsBulk(ApiView):
+class JobsBulk(QueuesView):
     scopes = {"POST": "submit"}
 
     @extend_schema(
@@ -196,24 +194,23 @@ class JobsBulk(ApiView):
         parameters=[requests.IDEMPOTENCY_KEY], summary="Submit up to 10,000 jobs as one batch, all or nothing",
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        with as_problems(self.caller):
-            bulk = read_bulk(request.data)
-            project = resolve_project(request, bulk.project, required=True)
-            assert project is not None
-            check_url(bulk.callback_url, "/batch/callback_url")
-            check_url(bulk.then.callback_url if bulk.then else "", "/batch/then/callback_url")
-            key = idempotency_key(request)
-            made, ids, created = batches.submit_bulk(
-                project,
-                self._bound(bulk.jobs, project),
-                name=bulk.name,
-                uid=bulk.batch,
-                stays_open=bulk.open,
-                callback_url=bulk.callback_url,
-                then=bulk.then,
-                idempotency_key=key,
-                request_hash=fingerprint(request.data) if key is not None else "",
-            )
+        bulk = read_bulk(request.data)
+        project = resolve_project(request, bulk.project, required=True)
+        assert project is not None
+        check_url(bulk.callback_url, "/batch/callback_url")
+        check_url(bulk.then.callback_url if bulk.then else "", "/batch/then/callback_url")
+        key = idempotency_key(request)
+        made, ids, created = batches.submit_bulk(
+            project,
+            self._bound(bulk.jobs, project),
+            name=bulk.name,
+            uid=bulk.batch,
+            stays_open=bulk.open,
+            callback_url=bulk.callback_url,
+            then=bulk.then,
+            idempotency_key=key,
+            request_hash=fingerprint(request.data) if key is not None else "",
+        )
         return Response(bulk_answer(made, ids), 202 if created else 200)
 
     @staticmethod

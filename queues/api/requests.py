@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers as s
 
 from queues import request_fields as kinds
+from queues.job_types import http_request
 from queues.request_fields import Field
 from queues.specs import BATCH_FIELDS, FIELDS, MAX_BULK
 
@@ -27,35 +30,54 @@ def _field(field: Field) -> s.Field:
     options: dict[str, Any] = {"required": field.required, "help_text": field.help}
     if field.nullable and not field.required:
         options["allow_null"] = True
-    match field.kind:
-        case kinds.Text(longest, empty):
-            return s.CharField(max_length=longest, allow_blank=empty, **options)
-        case kinds.Number(low, high):
-            return s.FloatField(min_value=low, max_value=high, **options)
-        case kinds.Whole(low, high):
-            return s.IntegerField(min_value=low, max_value=high, **options)
-        case kinds.Flag():
-            return s.BooleanField(**options)
-        case kinds.Choice(choices):
-            return s.ChoiceField(choices=choices, **options)
-        case kinds.Moment():
-            return s.DateTimeField(**options)
-        case kinds.Object():
-            return s.DictField(**options)
-        case kinds.Texts():
-            return s.DictField(child=s.CharField(), **options)
-        case kinds.Ids(most):
-            return s.ListField(child=s.CharField(), max_length=most, **options)
-        case kinds.Reference():
-            return s.CharField(**options)
-        case kinds.Cost():
-            return s.DictField(child=s.IntegerField(), **options)
-        case kinds.Priority():
-            return s.JSONField(**options)
-    raise TypeError(f"The schema has no form of {field.kind!r}.")
+    return _FORMS[type(field.kind)](field.kind, options)
 
 
-JobRequest = type("JobRequest", (s.Serializer,), _declared(FIELDS))
+_FORMS: dict[type[kinds.Kind], Callable[[Any, dict[str, Any]], s.Field]] = {
+    kinds.Text: lambda kind, options: s.CharField(max_length=kind.longest, allow_blank=kind.empty, **options),
+    kinds.Number: lambda kind, options: s.FloatField(min_value=kind.low, max_value=kind.high, **options),
+    kinds.Whole: lambda kind, options: s.IntegerField(min_value=kind.low, max_value=kind.high, **options),
+    kinds.Flag: lambda kind, options: s.BooleanField(**options),
+    kinds.Choice: lambda kind, options: s.ChoiceField(choices=kind.choices, **options),
+    kinds.Moment: lambda kind, options: s.DateTimeField(**options),
+    kinds.Matching: lambda kind, options: s.RegexField(kind.pattern, **options),
+    kinds.Wholes: lambda kind, options: s.ListField(
+        child=s.IntegerField(min_value=kind.low, max_value=kind.high), min_length=1, **options
+    ),
+    kinds.Object: lambda kind, options: s.DictField(**options),
+    kinds.Texts: lambda kind, options: s.DictField(child=s.CharField(), **options),
+    http_request.Headers: lambda kind, options: s.DictField(child=s.CharField(), **options),
+    kinds.Ids: lambda kind, options: s.ListField(child=s.CharField(), max_length=kind.most, **options),
+    kinds.Reference: lambda kind, options: s.CharField(**options),
+    kinds.Cost: lambda kind, options: s.DictField(child=s.IntegerField(), **options),
+    kinds.Priority: lambda kind, options: s.JSONField(**options),
+    kinds.Json: lambda kind, options: s.JSONField(**options),
+}
+"""How the schema shows each kind."""
+
+
+HttpRequestPayload = type("HttpRequestPayload", (s.Serializer,), _declared(http_request.FIELDS))
+
+
+class Payload(s.DictField):
+    """What a job's type takes."""
+
+
+class PayloadShape(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """The payload of `http.request`, or of a registered task, which this schema can't know."""
+
+    target_class = "queues.api.requests.Payload"
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        known = auto_schema.resolve_serializer(HttpRequestPayload, direction)
+        return {"anyOf": [known.ref, {"type": "object", "additionalProperties": {}}]}
+
+
+JobRequest = type(
+    "JobRequest",
+    (s.Serializer,),
+    _declared(FIELDS) | {"payload": Payload(required=False, help_text="What the type takes.")},
+)
 BatchRequest = type(
     "BatchRequest",
     (s.Serializer,),

@@ -16,7 +16,7 @@ from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
 from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Limit, PoolSpec
 from quotas.errors import UnknownPool
-from quotas.services.accounts import publish_admitted
+from quotas.services.account_changes import publish_admitted
 from quotas.snapshot import resolve as policies
 
 UNUSED = CallOutcome("unused")

@@ -183,7 +183,8 @@ class Round:
                 self._share.confirm(candidate)
                 granted.append(Granted(candidate, admission))
                 # Before the denials that follow it: what they report begins now.
-                self._ledger.release(group.key, candidate.ordering_key, self._now)
+                if self._ledger.holds:
+                    self._ledger.release(group.key, candidate.ordering_key, self._now)
                 continue
             self._capacity.release(self._cfg.queues[candidate.queue_id], lane_for(candidate))
             self._share.refund(candidate, self._cfg.projects)

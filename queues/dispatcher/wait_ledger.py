@@ -32,7 +32,7 @@ Holder = tuple[GroupKey, str]
 
 
 @dataclass(slots=True)
-class _Hold:
+class Hold:
     cause: Cause
     began: datetime
     until: datetime
@@ -49,31 +49,32 @@ class WaitLedger:
 
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
-        self._holds: dict[Holder, _Hold] = {}
-        self._over: list[tuple[Holder, _Hold]] = []
+        self.holds: dict[Holder, Hold] = {}
+        """What lasts now."""
+        self._over: list[tuple[Holder, Hold]] = []
         self._flushed: datetime | None = None
 
     def hold(self, group: GroupKey, ordering_key: str, cause: Cause, at: datetime, until: datetime) -> None:
         """Report that from `at` until `until`, as far as is known, `cause` blocks the group or one ordering key."""
         holder = (group, ordering_key)
-        present = self._holds.get(holder)
+        present = self.holds.get(holder)
         if present is not None:
             if present.cause == cause and at <= present.until + JOIN:
                 present.until = max(until, at)
                 return
             self._end(holder, present, at)
-        self._holds[holder] = _Hold(cause, at, max(until, at), at)
+        self.holds[holder] = Hold(cause, at, max(until, at), at)
 
     def release(self, group: GroupKey, ordering_key: str, at: datetime) -> None:
         """Report that a job of the group with this ordering key is released: the hold ends now."""
         for key in {"", ordering_key}:
-            present = self._holds.get((group, key))
+            present = self.holds.get((group, key))
             if present is not None and present.until > at:
                 present.until = at
 
-    def _end(self, holder: Holder, hold: _Hold, at: datetime) -> None:
+    def _end(self, holder: Holder, hold: Hold, at: datetime) -> None:
         hold.until = min(hold.until, at)
-        del self._holds[holder]
+        del self.holds[holder]
         self._over.append((holder, hold))
 
     def flush(self, now: datetime) -> dict[tuple[int, str], float]:
@@ -81,7 +82,7 @@ class WaitLedger:
         for each queue and code, for the metric."""
         if self._flushed is not None and now - self._flushed < FLUSH:
             return {}
-        for holder, hold in [item for item in self._holds.items() if item[1].until + JOIN < now]:
+        for holder, hold in [item for item in self.holds.items() if item[1].until + JOIN < now]:
             self._end(holder, hold, now)
         self._write(now)
         seconds = self._count(now)
@@ -99,7 +100,7 @@ class WaitLedger:
                 fresh.append(_row(holder, hold, hold.until))
         opened = [
             (hold, _row(holder, hold, None))
-            for holder, hold in self._holds.items()
+            for holder, hold in self.holds.items()
             if hold.row is None and now - hold.began >= FLUSH
         ]
         fresh += [row for _, row in opened]
@@ -113,7 +114,7 @@ class WaitLedger:
 
     def _count(self, now: datetime) -> dict[tuple[int, str], float]:
         seconds: dict[tuple[int, str], float] = {}
-        for (group, _), hold in [*self._holds.items(), *self._over]:
+        for (group, _), hold in [*self.holds.items(), *self._over]:
             end = min(hold.until, now)
             if end > hold.counted_until:
                 key = (group.queue_id, hold.cause[0])
@@ -123,7 +124,7 @@ class WaitLedger:
 
     def interrupt(self, cause: Cause, since: datetime, now: datetime) -> None:
         """Write that from `since` until `now` nothing could be released, and end what lasted then."""
-        for holder, hold in list(self._holds.items()):
+        for holder, hold in list(self.holds.items()):
             self._end(holder, hold, since)
         self._flushed = None
         self.flush(now)
@@ -131,12 +132,12 @@ class WaitLedger:
 
     def discard(self) -> None:
         """Drop the waits in memory: another leader continues from the rows."""
-        self._holds.clear()
+        self.holds.clear()
         self._over.clear()
         self._flushed = None
 
 
-def _row(holder: Holder, hold: _Hold, ended: datetime | None) -> WaitInterval:
+def _row(holder: Holder, hold: Hold, ended: datetime | None) -> WaitInterval:
     group, ordering_key = holder
     code, name = hold.cause
     return WaitInterval(

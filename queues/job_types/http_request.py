@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,11 +15,12 @@ import urllib3
 from queues.errors import FieldError
 from queues.job_types.http_answer import read, result_of
 from queues.registry import JobContext, JobType, RunResult
+from queues.request_fields import Choice, Field, Json, Matching, Report, Text, Wholes
+from queues.request_fields import read as read_fields
 from queues.states import AttemptOutcome
 from quotas import tracing
 from quotas.engine.dialects import resources
 from quotas.engine.types import CallOutcome
-from quotas.rest.pointers import escape
 from quotas.services import estimates
 from quotas.snapshot import resolve
 from quotas.upstream import response as answers
@@ -26,7 +28,6 @@ from quotas.upstream.endpoint import AccountEndpoint
 
 MAX_MODEL = 200
 MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]+)")
-FIELDS = frozenset({"pool", "method", "path", "headers", "json", "body", "expect"})
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OWN_HEADERS = frozenset(
     {
@@ -35,9 +36,51 @@ OWN_HEADERS = frozenset(
     }
 )  # fmt: skip
 HEADER_NAME = re.compile(r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}\Z")
-PATH = re.compile(r"\A/(?!/)[\x21-\x7e]{0,8000}\Z")
+_PATH = re.compile(r"^/(?!/)[!\"$-\[\]-~]{0,8000}$")
+"""A path and a query of printable ASCII, without backslashes and fragments."""
+MAX_HEADER = 8000
+MAX_BODY = 64 * 1024 * 1024
+"""Characters; what a request or a command may send as a whole is less."""
 MIN_KEPT = 128
 """Idle connections to a host that are kept for the next call, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """Header fields that a call may set: strings by name."""
+
+    def read(self, value: Any, pointer: str, report: Report) -> Mapping[str, str] | None:
+        if not isinstance(value, Mapping):
+            report(FieldError(pointer, "Must be an object of strings."))
+            return None
+        for name, text in value.items():
+            if not HEADER_NAME.match(name):
+                report(FieldError(pointer, "A header's name may contain letters, digits and dashes only."))
+            elif name.lower() in OWN_HEADERS:
+                report(FieldError(f"{pointer}/{name}", "This header is set by the call itself."))
+            elif not isinstance(text, str) or not text.isprintable() or not text.isascii() or len(text) > MAX_HEADER:
+                report(FieldError(f"{pointer}/{name}", "Must be a string of printable ASCII."))
+        return value
+
+
+FIELDS = (
+    Field(
+        "pool", Text(63, empty=False), "The pool whose account makes the call; default: the queue's.", nullable=False
+    ),
+    Field("method", Choice(METHODS), "Default: `GET`.", "GET", nullable=False),
+    Field(
+        "path",
+        Matching(_PATH, "Must begin with a single / and contain printable ASCII only; an absolute URL is refused."),
+        "Path and query behind the pool's base URL.",
+        required=True,
+        nullable=False,
+    ),
+    Field("headers", Headers(), "Further header fields.", dict, nullable=False),
+    Field("json", Json(), "The body as JSON.", nullable=False),
+    Field("body", Text(MAX_BODY), "The body as text, instead of `json`.", nullable=False),
+    Field("expect", Wholes(100, 599), "Statuses that count as success; default: any 2xx.", nullable=False),
+)
+
 
 _connections = urllib3.PoolManager(
     num_pools=50,
@@ -75,7 +118,7 @@ def _not_sent(error: str) -> RunResult:
 
 
 class HttpRequest(JobType):
-    """Payload: pool, method, path, headers?, json or body?, expect? (statuses; default: any 2xx)."""
+    """Its payload is described by `FIELDS`."""
 
     name = "http.request"
     needs_pool = True
@@ -84,48 +127,10 @@ class HttpRequest(JobType):
 
     def validate(self, payload: Mapping[str, Any], pointer: str) -> list[FieldError]:
         errors: list[FieldError] = []
-
-        def wrong(name: str, detail: str) -> None:
-            errors.append(FieldError(f"{pointer}/{name}", detail))
-
-        for name in payload:
-            if name not in FIELDS:
-                wrong(escape(name), "Unknown field.")
-        if "pool" in payload and not isinstance(payload["pool"], str):
-            wrong("pool", "Must be a pool's name.")
-        if payload.get("method", "GET") not in METHODS:
-            wrong("method", f"Must be one of {', '.join(METHODS)}.")
-        path = payload.get("path")
-        if path is None:
-            wrong("path", "This field is required.")
-        elif not isinstance(path, str) or not PATH.match(path) or "\\" in path or "#" in path:
-            wrong("path", "Must begin with a single / and contain printable ASCII only; an absolute URL is refused.")
-        self._check_headers(payload.get("headers", {}), wrong)
+        read_fields(FIELDS, payload, pointer, errors.append)
         if "json" in payload and "body" in payload:
-            wrong("body", "Give either `json` or `body`.")
-        if not isinstance(payload.get("body", ""), str):
-            wrong("body", "Must be a string.")
-        expect = payload.get("expect", [200])
-        if (
-            not isinstance(expect, list)
-            or not expect
-            or not all(type(code) is int and 100 <= code <= 599 for code in expect)
-        ):
-            wrong("expect", "Must be a list of HTTP statuses.")
+            errors.append(FieldError(f"{pointer}/body", "Give either `json` or `body`."))
         return errors
-
-    @staticmethod
-    def _check_headers(headers: Any, wrong: Any) -> None:
-        if not isinstance(headers, Mapping):
-            wrong("headers", "Must be an object of strings.")
-            return
-        for name, value in headers.items():
-            if not HEADER_NAME.match(name):
-                wrong("headers", "A header's name may contain letters, digits and dashes only.")
-            elif name.lower() in OWN_HEADERS:
-                wrong(f"headers/{name}", "This header is set by the call itself.")
-            elif not isinstance(value, str) or not value.isprintable() or not value.isascii() or len(value) > 8000:
-                wrong(f"headers/{name}", "Must be a string of printable ASCII.")
 
     def pool(self, payload: Mapping[str, Any]) -> str | None:
         return payload.get("pool")

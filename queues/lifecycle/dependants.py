@@ -55,28 +55,21 @@ def cancel_held(effects: Effects, failed: Sequence[tuple[Job, str]], now: dateti
 
 
 def follow(effects: Effects, job_ids: Collection[int], now: datetime) -> None:
-    """Decide on all jobs that wait for the ended jobs `job_ids`: a job that waits for no other job any more is released;
-    one that waited for a job that died or was cancelled is cancelled, and its own dependants follow."""
-    ended = set(job_ids)
-    while ended:
-        waiting = _waiting_for(ended)
-        if not waiting:
-            return
-        failed, free = _decide(waiting)
+    """Decide on the jobs of stage HELD `job_ids`, which wait for jobs that have ended: one that waits for no other job any
+    more is released; one that waited for a job that died or was cancelled is cancelled, and its own dependants follow."""
+    while job_ids:
+        failed, free = _decide(_locked(job_ids))
         if failed:
             cancel_held(effects, failed, now)
         if free:
             release_held(effects, free, now)
-        ended = {job.pk for job, _ in failed}
+        job_ids = sql.held_for([job.pk for job, _ in failed]) if failed else ()
 
 
-def _waiting_for(ended: Collection[int]) -> list[Job]:
-    """The jobs of stage HELD that wait for any of the jobs `ended`, locked, by id."""
-    waiting: set[int] = set()
-    for ids in slices(sorted(ended), SLICE):
-        waiting |= sql.held_for(ids)
+def _locked(job_ids: Collection[int]) -> list[Job]:
+    """Those of the jobs that are of stage HELD, locked, by id."""
     found: list[Job] = []
-    for ids in slices(sorted(waiting), SLICE):
+    for ids in slices(sorted(job_ids), SLICE):
         found += Job.objects.filter(pk__in=ids, stage=Stage.HELD).order_by("pk").select_for_update()
     return found
 

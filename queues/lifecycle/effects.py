@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -57,6 +58,8 @@ class Effects:
     """Batches that may be complete, besides those of the ended jobs."""
     changed: list[Job] = field(default_factory=list)
     """Jobs whose status or reason changed: each gets a `JobChanged` event."""
+    submitted: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """New jobs by queue and project: each pair gets a `JobsSubmitted` event."""
     appended: set[GroupKey] = field(default_factory=set)
     """Groups with new jobs at their ends."""
     requeued: set[GroupKey] = field(default_factory=set)

@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db import transaction
 
 from queues import config, settlement
-from queues.lifecycle import dead_letters, dependants
+from queues.lifecycle import dead_letters, dependants, sql
 from queues.lifecycle.effects import AttemptRow, Effects, StepRow
 from queues.models import Attempt, Job, Transition
 from queues.sql import insert_many
@@ -23,8 +23,8 @@ _callback_writers: list[tuple[WriteJobCallbacks, WriteBatchCallbacks]] = []
 
 
 def write_callbacks_with(jobs: WriteJobCallbacks, batches: WriteBatchCallbacks) -> None:
-    """Register the functions that write the callback rows of ended jobs and of complete batches, since their content is
-    the API's."""
+    """Register the functions that write the callback rows of ended jobs with a `callback_url` and of complete batches, since
+    their content is the API's."""
     _callback_writers[:] = [(jobs, batches)]
 
 
@@ -37,11 +37,15 @@ def apply(effects: Effects, now: datetime) -> None:
     if effects.dead:
         dead_letters.write(effects.dead, now)
     if effects.ended or effects.ended_before:
-        dependants.follow(effects, [*(job.pk for job in effects.ended), *effects.ended_before], now)
+        held = sql.held_for([*(job.pk for job in effects.ended), *effects.ended_before])
+        if held:
+            dependants.follow(effects, held, now)
     insert_many(Transition, StepRow._fields, effects.steps)
     (write_job_callbacks, write_batch_callbacks) = _callback_writers[0]
     if effects.ended:
-        write_job_callbacks(effects.ended, now)
+        owed = [job for job in effects.ended if job.callback_url]
+        if owed:
+            write_job_callbacks(owed, now)
         effects.batches.update(job.batch_id for job in effects.ended if job.batch_id is not None)
     if effects.batches:
         complete = dependants.complete_batches(effects, sorted(effects.batches), now)
@@ -51,10 +55,11 @@ def apply(effects: Effects, now: datetime) -> None:
 
 
 def _after_commit(effects: Effects) -> None:
-    if effects.changed:
+    if effects.changed or effects.submitted:
         cfg = config.current()
-        changed = [_changed(job, cfg) for job in effects.changed]
-        transaction.on_commit(lambda: events.emit_all(changed))
+        found: list[events.Event] = [_submitted(*place, count, cfg) for place, count in effects.submitted.items()]
+        found += [_changed(job, cfg) for job in effects.changed]
+        transaction.on_commit(lambda: events.emit_all(found))
     if effects.settlements:
         transaction.on_commit(lambda: settlement.settle(effects.settlements))
     if effects.requeued or effects.unblock:
@@ -63,13 +68,26 @@ def _after_commit(effects: Effects) -> None:
         transaction.on_commit(lambda: notify(effects.appended))
 
 
+def _submitted(queue: int, project: int, count: int, cfg: config.QueueConfig) -> events.JobsSubmitted:
+    return events.JobsSubmitted(_queue_name(queue, cfg), count, project=_project_slug(project, cfg))
+
+
 def _changed(job: Job, cfg: config.QueueConfig) -> events.JobChanged:
-    queue, project = cfg.queues.get(job.queue_id), cfg.projects.get(job.project_id)
     return events.JobChanged(
         job.uid,
-        queue.name if queue else "",
+        _queue_name(job.queue_id, cfg),
         job.type,
         job.status,
         job.reason[:MAX_REASON],
-        project=project.slug if project else "",
+        project=_project_slug(job.project_id, cfg),
     )
+
+
+def _queue_name(pk: int, cfg: config.QueueConfig) -> str:
+    queue = cfg.queues.get(pk)
+    return queue.name if queue else ""
+
+
+def _project_slug(pk: int, cfg: config.QueueConfig) -> str:
+    project = cfg.projects.get(pk)
+    return project.slug if project else ""

@@ -58,11 +58,11 @@ def _job_of(fields: Mapping[str, Any]) -> Job:
     [],
     {Stage.HELD: (Status.PENDING,), Stage.SCHEDULED: (Status.PENDING,), Stage.READY: (Status.PENDING,)},
     callers="submit, intake",
-    effects=["wake-up"],
+    effects=["wake-up", "event"],
 )
 def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]], *, keys: bool) -> None:
-    """Insert the rows of accepted jobs, their values as `sql.row_of` makes them; with `keys` each job gets its `pk`. Owes a
-    wake-up for what may run now or at a time."""
+    """Insert the rows of accepted jobs, their values as `sql.row_of` makes them; with `keys` each job gets its `pk`. Owes an
+    event, and a wake-up for what may run now or at a time."""
     if keys and len(jobs) == 1:
         jobs[0].pk = sql.insert_one(rows[0])
     else:
@@ -71,6 +71,7 @@ def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]
             sql.read_keys(jobs)
     for job in jobs:
         job._state.adding = False
+    effects.submitted.update((job.queue_id, job.project_id) for job in jobs)
     effects.appended.update(job.group for job in jobs if job.stage == Stage.READY)
     effects.wake |= any(job.stage == Stage.SCHEDULED for job in jobs)
 

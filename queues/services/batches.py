@@ -12,9 +12,9 @@ from queues.errors import IdempotencyKeyReused
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.models import Batch, BatchAnswer, Job
-from queues.services import idempotency, intake
+from queues.services import idempotency, intake, links
 from queues.services.draft import Prepared, prepare
-from queues.services.submit import accept, draw, lock_batches, lock_dependencies, open_batch
+from queues.services.submit import accept, draw, retry_after_intake
 from queues.specs import JobSpec
 from queues.sql import retry_after_deadlock
 from quotas import clock
@@ -73,7 +73,7 @@ class _Answer:
     """Jobs that are accepted and whose rows are still to be written."""
 
 
-@intake.retry_after_intake
+@retry_after_intake
 @retry_after_deadlock
 def _accept(project: Project, specs: Sequence[JobSpec], request: BatchRequest, in_parts: bool) -> _Answer:
     new, key = request.uid is None, request.idempotency_key
@@ -128,11 +128,11 @@ def _create(project: Project, request: BatchRequest) -> tuple[Batch, bool]:
 
 def _locked_batch(project: Project, specs: Sequence[JobSpec], request: BatchRequest) -> tuple[Batch, bool]:
     """The batch that jobs are added to, locked; False if the same request was accepted before."""
-    lock_dependencies(specs, project)
-    found = lock_batches(project, [request.uid or ""]).get(request.uid or "")
+    links.lock_dependencies(specs, project)
+    found = links.lock_batches(project, [request.uid or ""]).get(request.uid or "")
     if found is not None and _is_repeated(project, specs):
         return found, False  # also if it was sealed since
-    batch = open_batch(found, "/batch/id")
+    batch = links.open_batch(found, "/batch/id")
     if request.stays_open and not batch.open:
         Batch.objects.filter(pk=batch.pk).update(open=True)
         batch.open = True

@@ -116,9 +116,9 @@ def connect() -> None:
 
 
 def note_jobs(jobs: Sequence[Job], now: datetime) -> None:
-    """Write a callback for each of the ended jobs that have one, with the job as it is now: what happens to it
-    later, such as a replay, is not what this callback says."""
-    ids = [job.pk for job in jobs if job.callback_url]
+    """Write a callback for each of these ended jobs, which have an address for it, with the job as it is now: what happens
+    to it later, such as a replay, is not what this callback says."""
+    ids = [job.pk for job in jobs]
     for start in range(0, len(ids), NOTED_AT_ONCE):
         rows = Job.objects.filter(pk__in=ids[start : start + NOTED_AT_ONCE]).order_by("pk")
         rows = rows.select_related("project", "queue", "batch")

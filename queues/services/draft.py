@@ -77,7 +77,7 @@ def prepare(
     Raises `InvalidJob`, `IdempotencyKeyReused`.
     """
     pointers = pointers or [f"{pointer}/{position}" if pointer else "" for position in range(len(specs))]
-    known = idempotency.existing(project, specs, pointers)
+    known = idempotency.existing(project, specs, pointers) if any(spec.idempotency_key for spec in specs) else {}
     resolved = _resolve_all(project, specs, pointers, known)
     now = clock.now()
     drafts = [

@@ -7,14 +7,13 @@ rest. Until then the jobs of a part count as waiting, and its keys as used.
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -23,15 +22,11 @@ from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.lifecycle.sql import read_keys, row_of
 from queues.lifecycle.waiting import accept, restored_job
-from queues.models import Batch, IntakePart, Job, JobDependency
-from queues.services import idempotency
+from queues.models import Batch, IntakePart, Job
+from queues.services import idempotency, links
 from queues.services.draft import Draft
 from queues.sql import in_turns, retry_after_deadlock, slices
-from queues.states import FINAL
 from quotas.models import Project
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 PART_SIZE = 100
 """Jobs in a part, and the fewest for which parts are made."""
@@ -125,25 +120,9 @@ def _job(values: Sequence[Any]) -> Job:
 def check_free(project: Project, names: Collection[str]) -> None:
     """Raises `StillInIntake` where one of the keys belongs to a job that is not a row yet."""
     asked = frozenset(names)
-    if asked:
-        for taken in IntakePart.objects.filter(project=project).values_list("names", flat=True):
-            if not asked.isdisjoint(taken):
-                raise StillInIntake()
-
-
-def retry_after_intake(act: Callable[P, R]) -> Callable[P, R]:
-    """Repeat a call that met a key of a bulk whose rows are still being written, once they are. The first argument of
-    `act` is the project."""
-
-    @functools.wraps(act)
-    def acting(*args: P.args, **kwargs: P.kwargs) -> R:
-        while True:
-            try:
-                return act(*args, **kwargs)
-            except StillInIntake:
-                finish({"project": args[0]})
-
-    return acting
+    for taken in IntakePart.objects.filter(project=project).values_list("names", flat=True):
+        if not asked.isdisjoint(taken):
+            raise StillInIntake()
 
 
 def finish(parts: Mapping[str, Any]) -> None:
@@ -182,7 +161,11 @@ def _turn_into_rows(part_id: int, own: Part | None = None) -> bool:
             return False
         _clear_used_keys(part.project, drafts, rows)
         effects = Effects()
-        write_rows(effects, drafts, rows)
+        accept(effects, [draft.job for draft in drafts], rows, keys=False)
+        linked = [draft for draft in drafts if draft.after]
+        read_keys([draft.job for draft in drafts if draft.after or draft.keys])
+        if linked:
+            links.write_dependencies(effects, linked)
         idempotency.remember(part.project, [(key, digest, draft.job) for draft in drafts for key, digest in draft.keys])
         if not IntakePart.objects.filter(batch=part.batch_id).exists():
             effects.batches.add(part.batch_id)
@@ -210,27 +193,6 @@ def _clear_used_keys(project: Project, drafts: Sequence[Draft], rows: list[tuple
         if draft.job.idempotency_key in known:
             draft.job.idempotency_key, draft.job.request_hash = None, ""
             rows[position] = row_of(draft.job)
-
-
-def write_rows(
-    effects: Effects, drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]], *, keys: bool = False
-) -> None:
-    """Insert the jobs and what they wait for; a job that has ended already is treated like one that ends later.
-    `rows`: the jobs' values (`sql.row_of`). `keys`: each job gets its `pk`."""
-    accept(effects, [draft.job for draft in drafts], rows, keys=keys)
-    if not keys:
-        read_keys([draft.job for draft in drafts if draft.after or draft.keys])
-    pairs = [(draft.job, after) for draft in drafts for after in draft.after]
-    if not pairs:
-        return
-    others = sorted({after for _, after in pairs})
-    ended: list[int] = []
-    for some in slices(others, 500):
-        # Locked: one that ends meanwhile would not see that a job waits for it.
-        awaited = Job.objects.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
-        ended += [pk for pk, status in awaited.values_list("pk", "status") if status in FINAL]
-    JobDependency.objects.bulk_create((JobDependency(job=job, after_id=after) for job, after in pairs), batch_size=500)
-    effects.ended_before += ended
 
 
 def is_worth_it(count: int) -> bool:

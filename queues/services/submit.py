@@ -5,25 +5,30 @@ What these functions return is in SQL, committed with the caller's transaction, 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from django.db import IntegrityError, connection, transaction
 
-from queues.errors import BatchClosed, FieldError, IdempotencyKeyReused, InvalidJob
+from queues.errors import FieldError, IdempotencyKeyReused, InvalidJob
+from queues.lifecycle import waiting
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.perform import apply
 from queues.lifecycle.sql import row_of
 from queues.models import Batch, Job
-from queues.services import idempotency, intake, queue_room
+from queues.services import idempotency, intake, links, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.specs import JobSpec, read_job
-from queues.sql import retry_after_deadlock, slices
+from queues.sql import retry_after_deadlock
 from quotas import clock
 from quotas.models import Project
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,22 @@ def submit_specs(
     return _submit(project, specs, pointer, pointers)
 
 
-@intake.retry_after_intake
+def retry_after_intake(act: Callable[P, R]) -> Callable[P, R]:
+    """Repeat a call that met a key of a bulk whose rows are still being written, once they are. The first argument of
+    `act` is the project."""
+
+    @functools.wraps(act)
+    def acting(*args: P.args, **kwargs: P.kwargs) -> R:
+        while True:
+            try:
+                return act(*args, **kwargs)
+            except intake.StillInIntake:
+                intake.finish({"project": args[0]})
+
+    return acting
+
+
+@retry_after_intake
 @retry_after_deadlock
 def _submit(project: Project, specs: Sequence[JobSpec], pointer: str, pointers: Sequence[str] | None) -> list[Accepted]:
     return accept(prepare(project, specs, pointer=pointer, pointers=pointers))
@@ -168,18 +188,22 @@ class Submission:
     def _lock(self) -> None:
         """Jobs, then batches, then queues (in `_insert`): everywhere in this order."""
         specs = self._prepared.specs
-        self._awaited = lock_dependencies(specs, self._project)
-        if self._batch is None:
-            self._batches = lock_batches(self._project, [spec.batch for spec in specs if spec.batch is not None])
+        if self._linked:
+            self._awaited = links.lock_dependencies(specs, self._project)
+        batches = [spec.batch for spec in specs if spec.batch is not None]
+        if batches and self._batch is None:
+            self._batches = links.lock_batches(self._project, batches)
 
     def _existing(self, now: datetime, locked: bool) -> tuple[Mapping[str, Job], Mapping[str, Job]]:
         """The jobs that answer a submission already: by idempotency key, and by unique key. In this order: what becomes
         a row meanwhile is found as a part or as a row."""
         specs = self._prepared.specs
+        keys = {spec.idempotency_key for spec in specs if spec.idempotency_key}
+        if not keys and not self._unique:
+            return {}, {}
         known = idempotency.existing(self._project, specs, self._prepared.pointers)
         if locked:
-            fresh = {spec.idempotency_key for spec in specs if spec.idempotency_key} - known.keys()
-            intake.check_free(self._project, fresh | self._unique)
+            intake.check_free(self._project, (keys - known.keys()) | self._unique)
         return known, idempotency.live_duplicates(self._unique, now)
 
     def _draw_one(self, position: int, now: datetime) -> None:
@@ -232,68 +256,31 @@ class Submission:
         spec, pointer = self._prepared.specs[position], self._prepared.pointers[position]
         batch = self._batch
         if batch is None and spec.batch is not None:
-            batch = open_batch(self._batches.get(spec.batch), f"{pointer}/batch")
+            batch = links.open_batch(self._batches.get(spec.batch), f"{pointer}/batch")
         if batch is not None:
             draft.job.batch_id = batch.pk
         if spec.after:
-            draft.after = self._dependencies(spec, pointer)
-
-    def _dependencies(self, spec: JobSpec, pointer: str) -> list[int]:
-        """The jobs that `after` names. Raises `InvalidJob` for unknown ones."""
-        errors = [
-            FieldError(f"{pointer}/after/{position}", "There is no such job in this project.")
-            for position, uid in enumerate(spec.after)
-            if uid not in self._awaited
-        ]
-        if errors:
-            raise InvalidJob(errors)
-        return [self._awaited[uid] for uid in spec.after]
+            draft.after = links.dependencies(spec, self._awaited, pointer)
 
     def _insert(self, now: datetime) -> None:
         queue_room.check_room(self._count, alone=self._alone)
-        idempotency.remember(self._project, self._answered)
+        if self._answered:
+            idempotency.remember(self._project, self._answered)
         if self._in_parts and self._batch is not None:
             if self.parts is None:
                 self.parts = intake.parts_of(self._project, self._drafts)
             intake.write(self.parts, self._batch, now)
             return
         effects = Effects()
-        intake.write_rows(effects, self._drafts, [row_of(draft.job) for draft in self._drafts], keys=True)
+        jobs = [draft.job for draft in self._drafts]
+        waiting.accept(effects, jobs, [row_of(job) for job in jobs], keys=True)
+        if self._linked:
+            links.write_dependencies(effects, self._drafts)
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]
-        idempotency.remember(self._project, keys)
+        if keys:
+            idempotency.remember(self._project, keys)
         apply(effects, now)
 
 
 def ids_of(jobs: Mapping[str, Job]) -> dict[str, int]:
     return {key: job.pk for key, job in jobs.items()}
-
-
-def lock_dependencies(specs: Sequence[JobSpec], project: Project) -> dict[str, int]:
-    """The project's jobs that `after` names anywhere in `specs`: their keys in SQL by their ids.
-
-    Locked until the commit: one that ends meanwhile would not see that a job waits for it. All at once and in one
-    order, before batches and queues, as transitions lock them.
-    """
-    found: dict[str, int] = {}
-    for uids in slices(sorted({uid for spec in specs for uid in spec.after}), 500):
-        found.update(Job.objects.filter(uid__in=uids, project=project).values_list("uid", "pk"))
-    for ids in slices(sorted(found.values()), 500):
-        list(Job.objects.filter(pk__in=ids).order_by("pk").select_for_update(no_key=True).values_list("pk"))
-    return found
-
-
-def lock_batches(project: Project, uids: Collection[str]) -> dict[str, Batch]:
-    """Those of the project's batches, by id, locked until the transaction ends. After jobs and before queues."""
-    if not uids:
-        return {}
-    rows = Batch.objects.filter(project=project, uid__in=set(uids)).order_by("pk")
-    return {batch.uid: batch for batch in rows.select_for_update(no_key=True)}
-
-
-def open_batch(batch: Batch | None, pointer: str) -> Batch:
-    """A batch that takes more jobs. Raises `InvalidJob` if there is none, `BatchClosed`."""
-    if batch is None:
-        raise InvalidJob([FieldError(pointer, "There is no such batch in this project.")])
-    if batch.sealed or (batch.finished_at is not None and not batch.open):
-        raise BatchClosed()
-    return batch

@@ -50,7 +50,7 @@ def _fields_checked(result: RunResult, claimed: Claimed) -> RunResult:
         error=_text(result.error),
         traceback=_text(result.traceback),
         status=result.status if type(result.status) is int and 0 <= result.status < 1000 else None,
-        retry_after=hint_of(result.retry_after),
+        retry_after=None if result.retry_after is None else hint_of(result.retry_after),
         counted=bool(result.counted),
         returned=bool(result.returned),
         upstream=upstream or (CallOutcome("unknown") if claimed.endpoint else None),

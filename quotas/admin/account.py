@@ -29,6 +29,7 @@ from quotas.engine.categories import ACCOUNT_FAILURES
 from quotas.errors import LimiterUnavailable
 from quotas.models import Account
 from quotas.models.encrypted import validate_credential
+from quotas.moments import spell_moment
 from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions, account_trial, credentials
 
@@ -200,7 +201,7 @@ class AccountAdmin(SluiceAdmin):
     def shown_until(self, row: Account) -> str:
         if row.until is None or row.until <= timezone.now():
             return "–"
-        return f"{row.until:%H:%M:%S} UTC, in {spell_span(row.until - timezone.now())}"
+        return f"{spell_moment(row.until, 'H:i:s')}, in {spell_span(row.until - timezone.now())}"
 
     @display(description="Reason", ordering="why")
     def shown_why(self, row: Account) -> str:

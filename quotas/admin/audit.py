@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -33,6 +34,8 @@ def facts(row: Model) -> dict[str, Any]:
             columns[field.name] = str(related) if related is not None else None
         elif value is None or isinstance(value, (bool, int, float, str, list, dict)):
             columns[field.name] = value
+        elif isinstance(value, datetime):
+            columns[field.name] = str(value.astimezone(UTC))  # a form gives it in the person's time zone
         else:
             columns[field.name] = str(value)
     return columns

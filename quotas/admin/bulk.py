@@ -1,13 +1,16 @@
 """Actions on chosen rows of a list: first a page that says on how many, then the act, row by row.
 
 The act is done on what that page showed: the chosen rows, or all that match the list's filters and were there when the
-page was opened.
+page was opened. A request acts on at most `PART` rows, for `LONGEST` seconds; then the page asks about the next ones. Lists of
+jobs and dead letters, which may have a million rows, begin a background action instead (`together`).
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from django import forms
@@ -21,6 +24,10 @@ from django.utils import timezone
 from quotas.admin.reason import ReasonField
 
 SHOWN = 20
+PART = 200
+"""Rows that one request acts on. Each costs a few statements in SQL, and for an account one in Redis."""
+LONGEST = 5.0
+"""Seconds after which a request acts on no further row."""
 
 
 class BulkForm(forms.Form):
@@ -31,6 +38,12 @@ class CutOff(forms.Form):
     """The highest primary key when the page was shown."""
 
     newest = forms.IntegerField(min_value=0)
+
+
+class Place(forms.Form):
+    """The primary key up to which all rows are done."""
+
+    after = forms.IntegerField(min_value=0, required=False)
 
 
 class Token(forms.Form):
@@ -93,22 +106,32 @@ def bulk_action(
         rows = rows.filter(only) if isinstance(only, Q) else rows.filter(**only or {})
         form = BulkForm(request.POST if "confirmed" in request.POST else None)
         rows, chosen, form, newest = _cut(request, rows, chosen, form)
+        after = 0
         if form.is_bound and form.is_valid():
             reason = form.cleaned_data["reason"]
             if together is not None:
                 together(request, rows, reason)
-            elif act is not None:
-                _each(request, rows, reason, act, done)
-            return None
+                return None
+            if act is not None:
+                after = _each(request, rows, reason, act, done)
+            if not rows.filter(pk__gt=after).exists():
+                return None
+            form = BulkForm(initial={"reason": reason})
+        rows = rows.filter(pk__gt=after) if after else rows
+        rows = rows if together is not None else rows.order_by("pk")
         count = rows.count()
-        others = chosen.count() - count if left_out else 0
+        asked = count if together is not None else min(count, PART)
+        others = chosen.count() - count if left_out and not after else 0
         context = _page(model_admin, request) | {
             "title": title,
             "submit": title,
             "danger": danger,
-            "question": _sentence(question, count, rows),
+            "question": _sentence(question, asked, rows),
             "left_out": left_out.format(count=f"{others:,}") if others > 0 else "",
-            **_listed(rows, count, described),
+            **_listed(rows, asked, described),
+            "total": count,
+            "is_part": asked < count,
+            "after": after,
             "form": form,
             "action": action.__name__,
             "newest": newest,
@@ -161,16 +184,33 @@ def _sentence(sentence: str, count: int, rows: QuerySet[Any]) -> str:
     return sentence.format(count=f"{count:,}", noun=noun)
 
 
-def _each(request: HttpRequest, rows: QuerySet[Any], reason: str, act: Act, done: str) -> None:
-    count, refused = 0, []
-    for row in rows:
+@dataclass(slots=True)
+class Done:
+    """What a request did. `last`: the primary key of its last row."""
+
+    count: int = 0
+    refused: list[str] = field(default_factory=list)
+    last: int = 0
+
+
+def _each(request: HttpRequest, rows: QuerySet[Any], reason: str, act: Act, done: str) -> int:
+    """Act on the first rows that are not done yet; returns the last one's primary key."""
+    place = Place(request.POST)
+    after = (place.cleaned_data["after"] or 0) if place.is_valid() else 0
+    end, part = time.monotonic() + LONGEST, Done(last=after)
+    for row in rows.filter(pk__gt=after).order_by("pk")[:PART]:
+        key = row.pk  # a deleted row has none
         try:
             act(request, row, reason)
-            count += 1
+            part.count += 1
         except Refused as why:
-            refused.append(f"{row}: {why}")
-    if count:
-        messages.success(request, _sentence(done, count, rows))
-    if refused:
-        more = f" And {len(refused) - 5:,} more." if len(refused) > 5 else ""
-        messages.warning(request, f"Skipped: {'; '.join(refused[:5])}.{more}")
+            part.refused.append(f"{row}: {why}")
+        part.last = key
+        if time.monotonic() > end:
+            break
+    if part.count:
+        messages.success(request, _sentence(done, part.count, rows))
+    if part.refused:
+        more = f" And {len(part.refused) - 5:,} more." if len(part.refused) > 5 else ""
+        messages.warning(request, f"Skipped: {'; '.join(part.refused[:5])}.{more}")
+    return part.last

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from quotas.engine.learned import AccountQuota
 
 AccountStateName = Literal["available", "cooling_down", "open", "half_open", "disabled", "paused"]
+STATES: tuple[AccountStateName, ...] = get_args(AccountStateName)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,14 @@ from quotas.events.bus import Event
 
 
 @dataclass(frozen=True, slots=True)
+class JobsSubmitted(Event):
+    """New jobs of a project are in a queue."""
+
+    queue: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobChanged(Event):
     """A job went to another status."""
 

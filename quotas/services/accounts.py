@@ -1,17 +1,14 @@
-"""Acquire and settle accounts for calls, and publish what changes about them as events and in SQL."""
+"""Acquire and settle accounts for calls."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
-from django.db import DatabaseError
 
-from quotas import events
 from quotas.engine import dialects as headers
 from quotas.engine.account_state import AccountState
 from quotas.engine.accounts.view import Explanation
@@ -21,7 +18,8 @@ from quotas.engine.limits.waiting import SERVER_PAUSE
 from quotas.engine.types import AccountSpec, Admission, AdmitRequest, CallOutcome, PoolSpec, Settled
 from quotas.models.encrypted import CredentialUnreadable
 from quotas.runtime.connection import accounts
-from quotas.services import health, last_responses, outcomes, shared_credentials, unanswered
+from quotas.services import last_responses, outcomes, shared_credentials, unanswered
+from quotas.services.account_changes import find_account, publish_admitted, publish_settled, without_sql
 from quotas.snapshot import resolve
 from quotas.snapshot.pools import PoolConfig
 from quotas.upstream import backoff
@@ -58,7 +56,7 @@ def admit(request: AdmitRequest) -> Admission:
         if not request.token:
             unanswered.return_leases(error)
         raise
-    with _without_sql():
+    with without_sql():
         publish_admitted((admission,))
     return admission
 
@@ -177,7 +175,7 @@ def settle_outcomes(pairs: Sequence[tuple[str, CallOutcome]]) -> list[Settled | 
 def follow_up(ended: Sequence[tuple[Settled, CallOutcome]]) -> None:
     """What follows from calls that Redis has settled: events, SQL, accounts with the same credential, adaptive
     policies, the provider's last response."""
-    with _without_sql():
+    with without_sql():
         publish_settled([settled for settled, _ in ended])
         for settled, outcome in ended:
             shared_credentials.follow(settled, outcome)
@@ -196,15 +194,6 @@ def nothing_follows(settled: Settled, outcome: CallOutcome, config: resolve.Conf
         and not config.adaptive
         and not last_responses.is_due(settled.account_id, outcome)
     )
-
-
-@contextmanager
-def _without_sql() -> Iterator[None]:
-    """Let a call end while SQL is unavailable: Redis has decided, and the health flusher updates SQL later."""
-    try:
-        yield
-    except DatabaseError as error:
-        events.emit(events.ServiceUnavailable("accounts", "writing an account's change", type(error).__name__))
 
 
 def outcome_of(report: Report, config: PoolConfig, account_id: str) -> CallOutcome:
@@ -249,58 +238,6 @@ def _owner(lease: str) -> tuple[PoolConfig, AccountSpec] | None:
     ids = (account.id for config in resolve.snapshot().pools.values() for account in config.spec.accounts)
     account_id = accounts().owner_of(lease, ids)
     return None if account_id is None else find_account(account_id)
-
-
-def find_account(account_id: str) -> tuple[PoolConfig, AccountSpec] | None:
-    for config in resolve.snapshot().pools.values():
-        for account in config.spec.accounts:
-            if account.id == account_id:
-                return config, account
-    return None
-
-
-def publish_settled(settled: Iterable[Settled]) -> None:
-    """Emit what settled calls changed about their accounts, and write those accounts' health to SQL at once.
-
-    Most calls change nothing.
-    """
-    for one in settled:
-        if one.repeated or not (one.transition or one.concurrency):
-            continue
-        found = find_account(one.account_id)
-        if found is None:
-            continue
-        config, account = found
-        if one.transition:
-            events.emit(_changed(config.spec, account, one))
-            health.persist(config.spec)
-        if one.concurrency:
-            was, now = one.concurrency
-            events.emit(events.ConcurrencyChanged(config.spec.name, account.name, was, now, one.concurrency_why))
-
-
-def publish_admitted(admissions: Iterable[Admission]) -> None:
-    """Emit what admissions changed: a circuit breaker half-opens when its first probe is admitted."""
-    for one in admissions:
-        if not one.half_opened or one.account_id is None:
-            continue
-        found = find_account(one.account_id)
-        if found is not None:
-            spec, account = found[0].spec, found[1]
-            events.emit(events.AccountChanged(spec.name, account.name, "open", "half_open", "a probe goes out"))
-            health.persist(spec)
-
-
-def _changed(spec: PoolSpec, account: AccountSpec, settled: Settled) -> events.Event:
-    states = accounts().states(spec)
-    if settled.transition == "pool_limited":
-        waits = [state.until for state in states if state.state != "disabled" and state.until is not None]
-        return events.PoolLimited(spec.name, account.name, settled.outcome, min(waits, default=None))
-    state = next((state for state in states if state.id == account.id), None)
-    before = "half_open" if settled.probe else "available"
-    after = {"opened": "open", "closed": "available"}.get(settled.transition, settled.transition)
-    why = (state.why if state else "") or settled.outcome
-    return events.AccountChanged(spec.name, account.name, before, after, why, state.until if state else None)
 
 
 def state_of(spec: PoolSpec, account_id: str) -> AccountState | None:

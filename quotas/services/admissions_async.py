@@ -20,8 +20,8 @@ from quotas.engine.redis.scripts import Call, pack
 from quotas.engine.redis.transport import Reply, ScriptError
 from quotas.engine.types import Admission, AdmitRequest, CallOutcome, Settled, Settlement
 from quotas.runtime.connection import accounts, limiter
+from quotas.services import account_changes, deferred_settlement, limits, outcomes
 from quotas.services import accounts as pools
-from quotas.services import deferred_settlement, limits, outcomes
 from quotas.services.limits_async import AsyncChecks
 from quotas.snapshot.config import ConfigSnapshot
 
@@ -132,7 +132,7 @@ class AsyncAdmissions:
             found: Admission = await self._in_thread(lambda: pools.admit(request))
             return found
         if admission.half_opened:
-            await self._in_thread(lambda: pools.publish_admitted((admission,)))
+            await self._in_thread(lambda: account_changes.publish_admitted((admission,)))
         return admission
 
     async def admit(self, request: AdmitRequest) -> Admission:

@@ -13,8 +13,8 @@ from quotas import events
 from quotas.errors import LimiterUnavailable, QuotaError
 from quotas.models.encrypted import Ciphertext, EncryptedTextField, cipher
 from quotas.runtime.connection import accounts
+from quotas.services import account_changes, health
 from quotas.services import accounts as pools
-from quotas.services import health
 from quotas.snapshot import resolve
 
 
@@ -63,7 +63,7 @@ def renewed(account_id: int) -> bool:
     One that an operator has disabled stays so. True if the account's state is another one now. Call it after the commit.
     """
     resolve.clear()
-    found = pools.find_account(str(account_id))
+    found = account_changes.find_account(str(account_id))
     if found is None:
         return False
     spec = found[0].spec

@@ -83,9 +83,10 @@ def pages(day: Day) -> dict[str, str]:
     }  # fmt: skip
     forms = [path for path in rows if path not in READ_ONLY]
     return {
-        "dashboard": "", "doctor": "doctor/", "configuration": "configuration/", "calls": "calls/",
+        "dashboard": "", "doctor": "doctor/", "configuration": "configuration/", "calls": "calls/", "preferences": "preferences/",
         "failures": "queues/deadletter/groups/", "missing": "no-such-page/",
         "replay": f"queues/deadletter/groups/{day.letter.fingerprint}/replay/",
+        "replay ignored": f"queues/deadletter/groups/{IGNORED}/replay/?ignored=1",
         "ignore": f"queues/deadletter/groups/{day.letter.fingerprint}/ignore/",
         "ignored": "queues/deadletter/groups/?ignored=1",
         "stop ignoring": f"queues/deadletter/groups/{IGNORED}/stop-ignoring/",

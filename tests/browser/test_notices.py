@@ -1,4 +1,4 @@
-"""Notices from the stream of live events, on an instance that streams."""
+"""Notices and live figures from the stream of live events, on an instance that streams."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from tests.support.instance import Instance
 
 pytestmark = pytest.mark.browser
 
+CONFIGURATION = """
+version: 1
+projects: [{slug: acme}]
+providers: [{name: sim, dialect: openai, base_url: "http://127.0.0.1:9"}]
+pools: [{name: llm, provider: sim}]
+"""
+
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Instance]:
     started = Instance("--workers", "1").start()
+    started.manage("apply", "-", stdin=CONFIGURATION)
     yield started
     started.stop()
     started.remove()
 
 
-def test_what_happens_is_shown_until_it_is_muted(browser: Any, instance: Instance) -> None:
+@pytest.fixture
+def console(browser: Any, instance: Instance) -> Iterator[Any]:
+    """The administrator's page, which receives live events; nothing may be wrong in its console at the end."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     complaints: list[str] = []
@@ -31,6 +41,13 @@ def test_what_happens_is_shown_until_it_is_muted(browser: Any, instance: Instanc
     with page.expect_response("**/api/v1/events*") as streaming:
         page.click("button[type=submit]")
     assert streaming.value.status == 200
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def test_what_happens_is_shown_until_it_is_muted(console: Any, instance: Instance) -> None:
+    page = console
     with instance.client() as client:
 
         def pause(reason: str) -> None:
@@ -56,5 +73,55 @@ def test_what_happens_is_shown_until_it_is_muted(browser: Any, instance: Instanc
         pause("again")
         page.wait_for_timeout(1_500)
         assert toast.count() == 0, "muted stays muted"
-    assert complaints == []
-    context.close()
+
+
+REFRESH = "localStorage.setItem('sluice-refresh', '{}')"
+
+
+def submit_later(client: Any) -> None:
+    """A job that does not run meanwhile."""
+    job = {"type": "http.request", "queue": "batch", "project": "acme", "run_at": "2099-01-01T00:00:00Z"}
+    answer = client.post("/api/v1/jobs", json={**job, "payload": {"pool": "llm", "path": "/v1/models"}})
+    assert answer.status_code == 202, answer.text
+
+
+def open_live(page: Any, address: str, pace: int) -> None:
+    """The page with its refreshing set to `pace` seconds (0: paused), once it receives events."""
+    page.evaluate(REFRESH.format(pace))
+    page.add_init_script("addEventListener('sluice:stream', () => window.isStreaming = true, true)")
+    page.goto(address)
+    page.wait_for_function("window.isStreaming")
+
+
+def test_the_stream_refreshes_lists_and_panels(console: Any, instance: Instance) -> None:
+    page, jobs = console, f"{instance.url}/admin/queues/job/"
+    with instance.client() as client:
+        open_live(page, jobs, 30)
+        page.wait_for_timeout(3_000)  # the loads that follow the connection are over
+        submit_later(client)
+        page.wait_for_selector("#new-jobs .sl-pill:has-text('1 new')", timeout=8_000)
+        queued = page.locator("#panel-pulse .sl-tile:has-text('Queued') b")
+        open_live(page, f"{instance.url}/admin/", 30)
+        queued.wait_for()
+        page.wait_for_timeout(3_000)
+        before = int(queued.inner_text())
+        submit_later(client)
+        page.wait_for_function(
+            "text => [...document.querySelectorAll('#panel-pulse .sl-tile b')].some(b => b.textContent === text)",
+            arg=str(before + 1),
+            timeout=8_000,
+        )
+
+
+def test_nothing_is_refreshed_while_it_is_paused(console: Any, instance: Instance) -> None:
+    page = console
+    open_live(page, f"{instance.url}/admin/queues/job/", 0)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    with instance.client() as client, page.expect_event("console", lambda message: message.text == "jobs.submitted"):
+        page.evaluate("document.addEventListener('sluice:event', event => console.log(event.detail.kind))")
+        submit_later(client)
+    page.wait_for_timeout(1_500)
+    assert requests == []
+    page.select_option("#refresh select", "30")
+    page.wait_for_selector("#new-jobs .sl-pill:has-text('1 new')", timeout=8_000)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.utils import timezone
@@ -251,3 +252,77 @@ def test_no_table_of_the_dashboard_is_cut(people: People, day: Day) -> None:
         assert page.evaluate(CUT) == []
     finally:
         page.set_viewport_size(before)
+
+
+SMALLEST = """() => [...document.querySelectorAll('.sl-axis text')]
+    .map(one => [one.textContent, parseFloat(getComputedStyle(one).fontSize) * one.getScreenCTM().a])"""
+
+
+def test_labels_of_charts_can_be_read_on_every_screen(people: People, day: Day) -> None:
+    visit = people("operator")
+    page, before = visit.page, visit.page.viewport_size
+    charts = {
+        "": "#panel-throughput .sl-chart", f"queues/queue/{day.queue.pk}/change/": "#queue-history",
+        f"quotas/account/{day.account.pk}/change/": "#account-history",
+    }  # fmt: skip
+    try:
+        for path, chart in charts.items():
+            visit.go(path)
+            page.locator(chart).wait_for()
+            for width in (390, 1280):
+                page.set_viewport_size({"width": width, "height": 900})
+                sizes = page.evaluate(SMALLEST)
+                assert sizes and min(size for _, size in sizes) >= 9, (path, width, sizes)
+    finally:
+        page.set_viewport_size(before)
+
+
+def test_times_are_shown_in_the_chosen_zone(people: People, day: Day) -> None:
+    visit = people("viewer")
+    page, hand = visit.page, Hand(visit.page)
+    utc = page.locator("#zone")
+    assert utc.inner_text() == "UTC"
+    hand.click(utc)
+    hand.choose("#preferences select", label="Asia/Kolkata")
+    hand.click("#preferences button[type=submit]")
+    page.locator("#zone", has_text="Asia/Kolkata UTC+05:30").wait_for()
+    hand.within(4)
+    visit.go(f"queues/job/{day.dead.pk}/change/")
+    local = timezone.localtime(day.dead.finished_at, ZoneInfo("Asia/Kolkata"))
+    assert f"{local:%Y-%m-%d %H:%M:%S}" in page.locator("#content").inner_text()
+    visit.shot("job-in-another-zone")
+    visit.go("")
+    page.context.set_offline(True)
+    note = page.locator("#panel-pulse .sl-stale-note")
+    note.wait_for()
+    said = note.inner_text()
+    page.context.set_offline(False)
+    assert re.search(r"Figures are from \d\d:\d\d:\d\d (GMT\+5:30|IST)", said), said
+    page.locator('[x-on\\:click="openUserLinks = !openUserLinks"]').first.click()
+    assert page.locator("a[href='/admin/preferences/']", has_text="Preferences").is_visible()
+    assert [one for one in visit.complaints if "ERR_INTERNET_DISCONNECTED" not in one] == []
+
+
+def test_a_panel_that_is_refreshed_disturbs_neither_selecting_text_nor_the_keyboard(people: People, day: Day) -> None:
+    page, _ = hand_of(people, "root")
+    page.locator("#panel-pulse .sl-tile").first.wait_for()
+    page.locator("#panel-queues td a").nth(1).wait_for()
+    page.evaluate("document.querySelectorAll('#panel-queues td a')[1].focus()")
+    focused = "document.activeElement.outerHTML"
+    before = page.evaluate(focused)
+    page.select_option("#refresh select", "1")
+    page.evaluate("document.querySelectorAll('#panel-queues td a')[1].focus()")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#panel-pulse .sl-tile'))")
+    selected = page.evaluate("getSelection().toString()")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for _ in range(2):
+        with page.expect_response("**/admin/live/queues*"):
+            pass
+    page.wait_for_timeout(200)
+    assert page.evaluate("getSelection().toString()") == selected and "Queued" in selected
+    assert not [url for url in asked if "/live/pulse" in url]
+    assert page.evaluate(focused) == before
+    with page.expect_response("**/admin/live/pulse*"):
+        page.evaluate("getSelection().removeAllRanges()")
+    page.select_option("#refresh select", "5")

@@ -16,6 +16,7 @@ ALLOWED = {
     "SessionScheme": "drf-spectacular finds its extensions by inheritance.",
     "CostShape": "drf-spectacular finds its extensions by inheritance.",
     "SubjectsShape": "drf-spectacular finds its extensions by inheritance.",
+    "PayloadShape": "drf-spectacular finds its extensions by inheritance.",
     "PriorityShape": "drf-spectacular finds its extensions by inheritance.",
     "throwaway_prefix": "For the tests of those who use Sluice.",
 }

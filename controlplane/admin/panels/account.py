@@ -20,6 +20,7 @@ from quotas.models import Account
 from quotas.runtime.connection import accounts
 from quotas.services import last_responses
 from quotas.snapshot import resolve
+from quotas.times import from_unix
 
 HEALTH, CALLS = 90.0, 50.0
 """Heights of the chart's two parts: health above, calls below."""
@@ -40,7 +41,7 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
         "why": (row.disabled_reason or state.why) if state.state == "disabled" else state.why,
         "until": now + timedelta(seconds=state.until) if state.until else None,
         "left": round(state.until or 0),
-        "failed_at": row.last_error_at,
+        "failed_at": from_unix(state.last_error_at) if state.last_error_at else None,
         "percent": round(state.health * 100),
         "tone": _tone(state.health),
         "errors": sorted(state.errors.items()),
@@ -116,6 +117,6 @@ def chart(samples: list[AccountSample], period: Period, now: datetime) -> dict[s
         "successful": sum(each["successful"] for each in calls),
         "failed": sum(each["failed"] for each in calls),
         "first": charts.label(starts[0], period),
-        "last": charts.label(now, period),
+        "last": charts.label(now, period, zone=True),
         "any": bool(samples),
     }

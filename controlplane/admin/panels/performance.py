@@ -26,6 +26,6 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
         "top": top,
         "any": any(step.sampled for step in found),
         "first": charts.label(found[0].start, period),
-        "last": charts.label(timezone.now(), period),
+        "last": charts.label(timezone.now(), period, zone=True),
         "period": period,
     }

@@ -113,7 +113,7 @@ def chart(points: list[usage_history.Point], period: Period) -> dict[str, Any]:
         "denied": sum(point.denied for point in points),
         "highest": max((round(100 * share) for share in shares if share is not None), default=None),
         "first": charts.label(starts[0], period),
-        "last": charts.label(now, period),
+        "last": charts.label(now, period, zone=True),
         "any": bool(points),
     }
 

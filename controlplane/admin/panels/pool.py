@@ -106,6 +106,6 @@ def _chart(pool: Pool, period: Period, now: datetime) -> dict[str, Any]:
         "successful": sum(each["successful"] for each in calls),
         "failed": sum(each["failed"] for each in calls),
         "first": charts.label(starts[0], period),
-        "last": charts.label(now, period),
+        "last": charts.label(now, period, zone=True),
         "any": any(share is not None for share in shares),
     }

@@ -70,7 +70,7 @@ def _chart(queue: Queue, projects: list[int] | None, period: Period) -> dict[str
         "enqueued": sum(step.counts["enqueued"] for step in steps),
         "finished": sum(sum(each.values()) for each in ended),
         "first": charts.label(starts[0], period),
-        "last": charts.label(timezone.now(), period),
+        "last": charts.label(timezone.now(), period, zone=True),
         "any": any(step.sampled for step in steps),
     }
 

@@ -25,5 +25,5 @@ def figures(projects: list[int] | None, pk: int | None, period: Period) -> dict[
         "total": {kind: sum(each[kind] for each in shown) for kind in KINDS},
         "period": period,
         "first": charts.label(starts[0], period),
-        "last": charts.label(now, period),
+        "last": charts.label(now, period, zone=True),
     }

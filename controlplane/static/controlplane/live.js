@@ -4,6 +4,10 @@
   const KEY = "sluice-refresh";
   let chosen = null; // where nothing can be stored
   const CHOICES = ["0", "1", "5", "30"];
+  const SOONEST = 1000; // between two loads that live events cause
+  const BUSY = 3000; // the same after some loads without a pause: on a busy instance something happens all the time
+  const SOME = 5;
+  const SETTLED = 1700; // after an event: until then the server may answer with figures of before
 
   function stored() {
     try { return localStorage.getItem(KEY); } catch (error) { return null; } // storage may be forbidden
@@ -21,16 +25,77 @@
 
   function every() { return chosen === null ? seconds() : chosen; }
 
+  // Text that is being selected would be lost: the panel waits until it is not selected any more.
+  function isSelected(panel) {
+    const selection = document.getSelection();
+    return selection && !selection.isCollapsed && selection.containsNode(panel, true);
+  }
+
+  function load(panel) {
+    if (!panel.classList.contains("htmx-request") && !isSelected(panel)) htmx.trigger(panel, "tick");
+  }
+
+  // Who walks through a panel by the keyboard stays at the same place when the panel is replaced.
+  const FOCUSABLE = "a[href], button, input, select, [tabindex]";
+  let place = null;
+  document.addEventListener("htmx:beforeSwap", function (event) {
+    const panel = event.detail.target, active = document.activeElement;
+    place = null;
+    if (!panel || !panel.matches || !panel.matches("[data-live]") || !panel.contains(active) || panel === active) return;
+    const all = Array.from(panel.querySelectorAll(FOCUSABLE));
+    place = { id: panel.id, panel: panel, at: all.indexOf(active) };
+  });
+  document.addEventListener("htmx:afterSwap", function () {
+    if (!place || place.at < 0) return;
+    const panel = place.panel.isConnected ? place.panel : document.getElementById(place.id);
+    const found = panel && panel.querySelectorAll(FOCUSABLE)[place.at];
+    if (found && document.activeElement === document.body) found.focus({ preventScroll: true });
+    place = null;
+  });
+
   function refresh() {
     last = Date.now();
-    document.querySelectorAll("[data-live]").forEach(function (panel) {
-      if (!panel.classList.contains("htmx-request")) htmx.trigger(panel, "tick");
+    document.querySelectorAll("[data-live]").forEach(load);
+  }
+
+  // Live events that are not shown yet: when each family, and each job, was last in one.
+  const happened = new Map(), jobs = new Map();
+  let lastOfEvents = 0, without = 0;
+
+  document.addEventListener("sluice:event", function (event) {
+    happened.set(event.detail.kind.split(".")[0], Date.now());
+    const own = document.querySelector("[data-job]");
+    if (own && own.dataset.job === event.detail.data.job) jobs.set(own.dataset.job, Date.now());
+  });
+  document.addEventListener("sluice:stream", function () {
+    document.querySelectorAll("[data-on]").forEach(function (panel) {
+      panel.dataset.on.split(" ").forEach(function (family) { happened.set(family, Date.now()); });
+      if (panel.dataset.job) jobs.set(panel.dataset.job, Date.now());
+    });
+  });
+
+  function isConcerned(panel) {
+    if (panel.dataset.job && !jobs.has(panel.dataset.job)) return false;
+    return panel.dataset.on.split(" ").some(function (family) { return happened.has(family); });
+  }
+
+  function follow(now) {
+    const since = now - lastOfEvents;
+    if (since > 2 * BUSY) without = 0;
+    if (!happened.size || since < (without < SOME ? SOONEST : BUSY)) return;
+    lastOfEvents = now;
+    without += 1;
+    document.querySelectorAll("[data-live][data-on]").forEach(function (panel) { if (isConcerned(panel)) load(panel); });
+    [happened, jobs].forEach(function (known) {
+      known.forEach(function (at, key) { if (now - at >= SETTLED) known.delete(key); });
     });
   }
 
   setInterval(function () {
-    const pace = every();
-    if (pace && !document.hidden && Date.now() - last >= pace * 1000 - 50) refresh();
+    const pace = every(), now = Date.now();
+    if (!pace || document.hidden) return;
+    if (now - last >= pace * 1000 - 50) refresh();
+    else follow(now);
   }, 250);
   document.addEventListener("visibilitychange", function () { if (!document.hidden && every()) refresh(); });
 

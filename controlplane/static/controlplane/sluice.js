@@ -3,7 +3,11 @@
   "use strict";
   const LATE = 15000;
 
-  function clock(time) { return time.toISOString().slice(11, 19) + " UTC"; }
+  // In the person's time zone, like all other times of the page.
+  function clock(time) {
+    const zone = document.getElementById("zone");
+    return time.toLocaleTimeString("en-GB", { timeZone: zone ? zone.dataset.zone : "UTC", timeZoneName: "short" });
+  }
 
   function note(panel, text) {
     let line = panel.querySelector(":scope > .sl-stale-note");

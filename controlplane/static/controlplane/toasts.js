@@ -85,25 +85,9 @@
     place.setAttribute("role", "status");
     place.setAttribute("aria-live", "polite");
     document.body.append(place);
-    let stream = null;
-    // A browser has few connections to one server: hidden tabs keep none.
-    function follow() {
-      if (document.hidden) {
-        if (stream) stream.close();
-        stream = null;
-      } else if (!stream) {
-        stream = new EventSource(notices.dataset.events);
-        Object.keys(KINDS).forEach(function (kind) {
-          stream.addEventListener(kind, function (event) {
-            const data = JSON.parse(event.data).data;
-            show(kind, data, notices.dataset.base);
-          });
-        });
-      }
-    }
-    document.addEventListener("visibilitychange", follow);
-    window.addEventListener("pagehide", function () { if (stream) stream.close(); stream = null; });
-    follow();
+    document.addEventListener("sluice:event", function (event) {
+      if (KINDS[event.detail.kind]) show(event.detail.kind, event.detail.data, notices.dataset.base);
+    });
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin); else begin();
 })();

@@ -8,6 +8,7 @@
 -- include: acquire/rank.lua
 -- include: acquire/choose.lua
 -- include: acquire/charge.lua
+-- include: acquire/answer.lua
 -- read-only: dry
 --
 -- Admit one call for both sides: check it against its caller's limits and assign one of the pool's accounts, or
@@ -102,32 +103,11 @@ if pooled then
 end
 
 local pool_status, wait = 1, 0
-local reasons = {}
 if pooled and (not chosen or dry) then
-  read_all()
-  local possible, enabled, soonest = false, false, nil
-  for i = 1, size do
-    local a = account(i)
-    if a.reason ~= 'disabled' then
-      enabled = true
-      weigh(i)
-      if stale then return no_calendar() end
-      if not a.impossible then possible = true end
-      if a.reason and a.ready ~= NEVER and (not soonest or a.ready < soonest) then soonest = a.ready end
-    end
-  end
-  if not chosen then
-    pool_status = (not enabled and 3) or (not possible and 2) or 0
-    wait = pool_status == 0 and soonest and soonest - now or NEVER
-  end
+  pool_status, wait = weigh_all(chosen)
+  if stale then return no_calendar() end
 end
 local passed = pooled and not (chosen and next(accounts) == chosen and next(accounts, chosen) == nil)
-if passed then
-  for i = 1, size do
-    local reason = accounts[i] and accounts[i].reason
-    if reason then reasons[reason] = (reasons[reason] or 0) + 1 end
-  end
-end
 
 local admitted = status == 1 and pool_status == 1
 local probe = 0
@@ -144,29 +124,9 @@ if admitted and not dry then
 end
 if passed and not quiet and not dry then count_skips() end
 
-local out = {pack('<Bd', status, now)}
-for i = 1, n do
-  local st = specs[i].state
-  out[i + 1] = pack('<Bi8i8i8i8', (st.allowed and 1 or 0) + (st.impossible and 2 or 0),
-    st.used, st.remaining, st.retry, st.reset)
-end
 local said = pack('<BhdB', pool_status, chosen and chosen - 1 or -1, wait, probe)
-local answer = {n == 0 and out[1] or table.concat(out), said}
-if dry and pooled then
-  said = {said}
-  for i = 1, size do
-    local a = account(i)
-    local till = a.reason and (a.ready == NEVER and NEVER or a.ready - now) or 0
-    said[#said + 1] = pack('<Bdd', a.reason and 0 or 1, till, health_of(a.s, now))
-    answer[2 + i] = a.reason or ''
-  end
-  answer[2] = table.concat(said)
-else
-  for reason, count in pairs(reasons) do
-    answer[#answer + 1] = reason
-    answer[#answer + 1] = count
-  end
-end
+local answer = {limits_answer(status), said}
+if dry and pooled then add_accounts(answer) elseif passed then add_skips(answer) end
 if token and admitted and not dry then
   call('SET', token_key, cmsgpack.pack({answer[1], answer[2], '=', ARGV[3], ARGV[4],
     chosen and owner_of(KEYS[base(chosen) + 1]) or ''}), 'PX', life)

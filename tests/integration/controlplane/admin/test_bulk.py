@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from django.test import Client
 from django.utils import timezone
 
@@ -15,6 +16,9 @@ from controlplane.models import Alert, AuditEntry
 from queues.models import BulkAction, DeadLetter, Job
 from queues.services import bulk_actions, dead_letters
 from queues.states import Stage, Status
+from quotas.admin import bulk
+from quotas.models import ApiKey, Tier
+from quotas.services import api_keys
 from tests.browser.seed import Day
 
 SignIn = Callable[[str], Client]
@@ -155,3 +159,46 @@ def test_without_a_cut_off_all_that_match_is_only_asked_about(signed_in: SignIn,
     }
     assert signed_in("operator").post(URL, fields).status_code == 200
     assert not BulkAction.objects.exists()
+
+
+KEYS = "/admin/quotas/apikey/"
+
+
+def test_many_rows_of_configuration_are_changed_in_parts(
+    signed_in: SignIn, day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "PART", 3)
+    ApiKey.objects.all().delete()
+    for number in range(8):
+        api_keys.create(f"ci {number}", ["check"], project=day.acme, actor="test")
+    client = signed_in("administrator")
+    count, fields = ask(client, "revoke_keys", KEYS, _selected_action=[1])
+    assert count == 3
+    late, _ = api_keys.create("late", ["check"], project=day.acme, actor="test")
+    revoked = []
+    for left in ("3", "2"):
+        page = client.post(KEYS, fields).content.decode()
+        revoked.append(ApiKey.objects.exclude(revoked_at=None).count())
+        assert f"Revoke {left} API keys?" in page and 'value="provider is back"' in page, "asked again, with the reason"
+        fields |= dict(re.findall(r'<input type="hidden" name="(after|newest)" value="([^"]*)"', page))
+    assert client.post(KEYS, fields).status_code == 302
+    revoked.append(ApiKey.objects.exclude(revoked_at=None).count())
+    assert revoked == [3, 6, 8], "each request changes so many rows"
+    assert ApiKey.objects.get(revoked_at=None) == late, "what came after the question is not included"
+    assert AuditEntry.objects.filter(verb="apikey.revoke", reason="provider is back").count() == 8
+
+
+def test_rows_that_cannot_be_changed_do_not_stop_the_next_parts(
+    signed_in: SignIn, day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "PART", 2)
+    url = "/admin/quotas/tier/"
+    Tier.objects.bulk_create(Tier(name=f"t{number}") for number in range(4))
+    client = signed_in("administrator")
+    _, fields = ask(client, "delete_selected", url, _selected_action=[1])
+    for _ in range(3):
+        page = client.post(url, fields)
+        if page.status_code == 302:
+            break
+        fields |= dict(re.findall(r'<input type="hidden" name="(after|newest)" value="([^"]*)"', page.content.decode()))
+    assert list(Tier.objects.values_list("name", flat=True)) == ["gold"], "it is in use, and the others are gone"

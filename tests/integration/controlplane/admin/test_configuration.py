@@ -158,3 +158,26 @@ def test_whose_a_pool_is(signed_in: SignIn, day: Day, given: str, stored: Any) -
     assert answer.status_code == (200 if stored is False else 302)
     rows = list(Pool.objects.filter(name="theirs").values_list("projects", flat=True))
     assert rows == ([] if stored is False else [stored])
+
+
+def test_the_reason_of_an_inline_override_is_that_of_its_entry(signed_in: SignIn, day: Day) -> None:
+    """Added, changed and deleted on the policy's page: the override's own reason counts where the form gives none."""
+    client, url = signed_in("root"), f"/admin/quotas/policy/{day.policy.pk}/change/"
+
+    def save(**given: Any) -> AuditEntry:
+        sent = filled(client.get(url).content.decode(), "policy")
+        answer = client.post(url, {**sent, **given})
+        assert answer.status_code == 302, answer.context["errors"]
+        return AuditEntry.objects.filter(verb__startswith="override.").latest("pk")
+
+    first = save(**{"overrides-0-limit": "7", "overrides-0-reason": "VIP until June"})
+    assert (first.verb, first.reason, first.after["limit"]) == ("override.change", "VIP until June", 7)
+    added = save(
+        **{
+            "overrides-TOTAL_FORMS": "2", "overrides-1-key": "u-99", "overrides-1-limit": "5",
+            "overrides-1-reason": "abuse", "overrides-1-policy": str(day.policy.pk), "overrides-1-id": "",
+        }
+    )  # fmt: skip
+    assert (added.verb, added.reason, added.after["key"]) == ("override.create", "abuse", "u-99")
+    gone = save(**{"overrides-1-DELETE": "on", "reason": "it is over"})
+    assert (gone.verb, gone.reason, gone.before["key"]) == ("override.delete", "it is over", "u-99")

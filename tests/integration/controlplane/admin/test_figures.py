@@ -16,12 +16,15 @@ from controlplane.admin.dashboard import forget
 from controlplane.admin.panels import performance, throughput
 from controlplane.admin.periods import PERIODS
 from controlplane.alerts import records, summaries
-from queues.models import DeadLetter, Job, Queue
+from queues.models import DeadLetter, Job, Queue, WorkerProcess
 from queues.selectors.queues import queue_facts
 from queues.services import dead_letters
 from queues.states import WAITING_STAGES, Stage, Status
+from queues.worker.heartbeat import Heartbeat
 from quotas.admin.spans import spell_span
+from quotas.engine.types import CallOutcome
 from quotas.models import Account, Policy, Pool
+from quotas.services import accounts
 from quotas.services.limits import Check, check
 from quotas.snapshot import resolve
 from tests.browser.seed import Day
@@ -166,3 +169,40 @@ def test_a_person_without_roles_sees_what_to_do(day: Day) -> None:
     assert client.login(username="nobody", password="correct horse battery")
     assert "No role assigned" in client.get("/admin/").content.decode()
     assert Group.objects.filter(name="viewer").exists() and Queue.objects.exists()
+
+
+def test_a_workers_attempts_are_the_same_on_each_page_and_in_rest(signed_in: SignIn, day: Day) -> None:
+    beating = Heartbeat("io-counted", "io", 4)
+    beating.begin()
+    beating.done, beating.failed = 8_016, 4_276
+    beating.beat([])
+    client = signed_in("root")
+    worker = next(one for one in client.get("/api/v1/workers").json()["results"] if one["name"] == "io-counted")
+    assert (worker["jobs_done"], worker["jobs_failed"], worker["success_rate"]) == (8_016, 4_276, 0.4666)
+    listed = client.get("/admin/queues/workerprocess/?q=io-counted").content.decode()
+    assert "8016" in listed.replace(",", "") and "4276" in listed.replace(",", "")
+    assert "Attempts ended" in listed and "Failed attempts" in listed, "what is counted: attempts, not jobs"
+    forget()
+    html = client.get("/admin/live/workers").content.decode()
+    row = next(row for row in re.findall(r"<tr>.*?</tr>", html, re.S) if "io-counted" in row)
+    assert ">8,016<" in row and ">4,276<" in row
+    assert 'title="Attempts that ended, failed ones included"' in html
+    pk = WorkerProcess.objects.get(name="io-counted").pk
+    page = client.get(f"/admin/queues/workerprocess/{pk}/change/").content.decode()
+    assert "All attempts that ended on this worker, failed ones included." in page
+
+
+def test_an_account_says_its_last_failure_once_with_its_own_time(signed_in: SignIn, day: Day) -> None:
+    """What SQL stores is up to a minute old; the page shows what the limiter knows, text and time."""
+    admission = accounts.acquire("llm", {"requests": 1})
+    assert admission.lease and admission.account_id
+    accounts.settle_outcome(admission.lease, CallOutcome("not_found", status=404, error="404 no such model"))
+    old = timezone.now() - timedelta(days=3)
+    Account.objects.update(last_error="500 stored", last_error_at=old, errors={"not_found": 3_751}, successes=0)
+    client = signed_in("root")
+    shown = panel(client, "account", int(admission.account_id))
+    page = client.get(f"/admin/quotas/account/{admission.account_id}/change/").content.decode()
+    assert f"404 no such model at {timezone.now():%Y-%m-%d}" in shown and "500 stored" not in shown + page
+    assert "1 not found" in shown and "not_found" not in shown, "codes are written as words"
+    listed = client.get("/admin/quotas/account/").content.decode()
+    assert "0 successful, 0 failed, 3,751 refused" in listed, "a caller's mistake is no failure of the account"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from controlplane.alerts.subscriber import trouble_of
 from controlplane.models import AlertRule, AuditEntry
 from controlplane.observability.stream import entry_of
 from queues.lifecycle import dead_letters as lifecycle
-from queues.models import DeadLetter, IgnoredFailure, Job
+from queues.models import BulkAction, DeadLetter, IgnoredFailure, Job
 from queues.services import dead_letters, ignored_failures
 from queues.states import Stage, Status
 from quotas import clock, events
@@ -132,8 +133,10 @@ def test_an_ignored_failure_is_replayed_and_discarded(signed_in: SignIn, day: Da
     first, second = died(day, 2)
     client = signed_in("operator")
     ignore(client, first.fingerprint)
-    page = client.get(f"{GROUPS}{first.fingerprint}/replay/").content.decode()
-    assert "Replay 2 dead letters of this failure?" in page
+    assert f"{first.fingerprint}/replay/?ignored=1" in shown(client, "?ignored=1")
+    for query in ("", "?ignored=1"):
+        page = client.get(f"{GROUPS}{first.fingerprint}/replay/{query}").content.decode()
+        assert "Replay 2 dead letters of this failure?" in page
     dead_letters.discard(first.pk, actor="user:operator")
     assert dead_letters.replay(second.pk, actor="user:operator").status == "pending"
     assert "Stop ignoring" in shown(client, "?ignored=1"), "what is ignored is listed, also when nothing of it is open"
@@ -154,6 +157,34 @@ def test_a_member_ignores_the_failure_of_its_project_only(signed_in: SignIn, day
     ignore(root, fingerprint)
     assert ERROR not in shown(root) and IgnoredFailure.objects.count() == 2
     assert {entry.project for entry in AuditEntry.objects.filter(verb="dead_letter.ignore")} == {"acme", "globex"}
+
+
+def test_a_group_is_replayed_as_the_list_shows_it(signed_in: SignIn, day: Day) -> None:
+    """The same failure is ignored in one project and open in another: each list's button is about its own letters."""
+    letter, *_ = died(day, 3)
+    died(day, 2, project=day.globex)
+    DeadLetter.objects.filter(pk=day.letter.pk).update(fingerprint="e" * 32, project=day.globex)
+    for rows, fingerprint in ((day.globex, letter.fingerprint), (day.acme, "e" * 32)):
+        IgnoredFailure.objects.create(
+            project=rows, fingerprint=fingerprint, until=clock.now() + timedelta(hours=1), ignored_at=clock.now()
+        )
+    client = signed_in("operator")
+    assert "503 overloaded" not in shown(client, "?ignored=1"), "another failure is ignored in its project"
+
+    def replay(query: str, ended: bool = False) -> tuple[int, int]:
+        """How many the question says, and how many the answer replays."""
+        address = f"{GROUPS}{letter.fingerprint}/replay/{query}"
+        page = client.get(address).content.decode()
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+        said = int(re.findall(r"Replay (\d+) dead letters", page)[0])
+        if ended:
+            end(letter.fingerprint)
+        client.post(address, {**fields, "reason": "the key is back"})
+        return said, BulkAction.objects.latest("pk").total
+
+    assert replay("") == (3, 3)
+    assert replay("?ignored=1") == (2, 2)
+    assert replay("", ended=True) == (3, 3), "what is open again since the question is not part of it"
 
 
 def test_a_viewer_sees_what_is_ignored_and_changes_nothing(signed_in: SignIn, day: Day) -> None:

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from controlplane.alerts import records, summaries
 from controlplane.models import AuditEntry
 from queues.errors import InvalidJob
+from queues.job_types.http_request import HttpRequest
 from queues.specs import read_job
 from quotas import events
 from quotas.api.check_body import CheckBody
@@ -84,6 +85,43 @@ def test_the_schema_of_a_job_says_what_is_taken(
             assert value not in right, value
         else:
             assert value in right, value
+
+
+@pytest.mark.parametrize(
+    ("member", "right", "wrong"),
+    [
+        ("pool", ["p" * 63], ["", "p" * 64, None, 3]),
+        ("method", ["GET", "DELETE"], ["get", None, 3]),
+        (
+            "path",
+            ["/", "/v1/a?b=c%20d"],
+            ["", "//other.host/", "https://x/", "/a b", "/a\\b", "/a#b", "/\u00e9", None],
+        ),
+        ("headers", [{}, {"X-A": "1"}], [None, [], {"X-A": 1}]),
+        ("json", [None, 1, {"a": []}], []),
+        ("body", ["", "text"], [None, {}]),
+        ("expect", [[200], [100, 599]], [[], [99], [600], ["200"], None]),
+        ("paht", [], ["/"]),
+    ],
+)
+def test_the_schema_of_a_call_says_what_is_taken(
+    schema: dict[str, Any], member: str, right: list[Any], wrong: list[Any]
+) -> None:
+    described = {"$ref": "#/components/schemas/HttpRequestPayloadRequest", "components": schema["components"]}
+    checked = Draft202012Validator(described)
+    for value in [*right, *wrong]:
+        payload = {"path": "/", member: value}
+        found = HttpRequest().validate(payload, "/payload")
+        assert bool(found) == (value not in right), (value, found)
+        if member in described["components"]["schemas"]["HttpRequestPayloadRequest"]["properties"]:
+            assert checked.is_valid(payload) == (value in right), value
+        assert all(
+            error.pointer == f"/payload/{member}" or error.pointer.startswith(f"/payload/{member}/") for error in found
+        )
+
+
+def test_a_path_has_one_line() -> None:
+    assert [error.pointer for error in HttpRequest().validate({"path": "/a\n"}, "/payload")] == ["/payload/path"]
 
 
 def test_operation_ids_are_unique(schema: dict[str, Any]) -> None:

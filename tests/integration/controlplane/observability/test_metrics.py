@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
 import redis
+from django.conf import settings
 from django.test import Client
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
@@ -115,6 +117,38 @@ def test_many_jobs_that_ended_at_one_moment_are_all_counted(monkeypatch: pytest.
         )  # fmt: skip
     counts = [scrape()["sluice_jobs_total", labels(queue="batch", status="cancelled")] for _ in range(4)]
     assert counts == [3, 6, 8, 8]
+
+
+def test_each_queue_is_counted_from_its_own_mark_and_an_old_mark_counts_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A queue's jobs that ended before another queue's newest one are not missed; nothing is counted twice after an
+    upgrade from one mark for all queues."""
+    from controlplane.observability import job_metrics
+
+    monkeypatch.setattr(job_metrics, "ROWS_PER_SCRAPE", 4)
+    project, moment = Project.objects.create(slug="acme"), timezone.now() - timedelta(seconds=60)
+    queues = list(Queue.objects.order_by("pk")[:2])
+    jobs = [
+        Job.objects.create(
+            project=project, queue=queue, type="x", stage=Stage.DONE, status=Status.COMPLETED, created_at=moment,
+            finished_at=moment + timedelta(seconds=second),
+        )
+        for second in range(6)
+        for queue in queues
+    ]  # fmt: skip
+    counted = jobs[1]
+    assert counted.finished_at is not None
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.hset(job_metrics._key(), "mark", json.dumps([counted.finished_at.timestamp(), counted.pk]))
+
+    def totals() -> list[float]:
+        figures = scrape()
+        return [
+            figures.get(("sluice_jobs_total", labels(queue=queue.name, status="completed")), 0.0) for queue in queues
+        ]
+
+    assert [totals() for _ in range(4)] == [[4, 0], [5, 3], [5, 5], [5, 5]]
 
 
 def test_accounts_have_metrics() -> None:

@@ -11,7 +11,7 @@ from quotas import events
 from quotas.engine.types import CallOutcome
 from quotas.models import Account
 from quotas.runtime.connection import accounts
-from quotas.services import account_actions, credentials
+from quotas.services import account_actions, account_changes, credentials
 from quotas.services import accounts as pools
 from quotas.services.accounts import Report
 from quotas.snapshot import resolve
@@ -97,7 +97,7 @@ def test_a_change_of_concurrency_says_from_where_to_where_and_why(emitted: list[
         settled = accounts().settle(lease, CallOutcome("server" if len(moved) % 2 else "ok", status=200))
         assert settled is not None
         moved.append(settled)
-        pools.publish_settled([settled])
+        account_changes.publish_settled([settled])
         return bool(emitted)
 
     wait_until(busy, 30, "twenty results and two seconds")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.observability.log_subscriber import LINES
-from controlplane.observability.stream import entry_of
+from controlplane.observability.stream import NAMES, entry_of
 from quotas import events
 
 PAGE = (Path(__file__).resolve().parents[4] / "docs" / "events.md").read_text()
@@ -24,6 +24,7 @@ EXAMPLES: list[events.Event] = [
         events.JobChanged("j", "q", "t", status)
         for status in ("executing", "completed", "retrying", "rate_limited", "pending", "cancelled")
     ),
+    events.JobsSubmitted("q", 3),
     events.JobDied("j", "q", "t", "l", "code", "critical"),
     events.LimitDenied("p", "user", "k", 1.0),
     events.CallEnded("c", 0.0, "p", "POST", "/", "", "", "", "a", 500, "server", 1, 0.0, 0.1, 0.0, None, False, {}, {}),
@@ -59,6 +60,10 @@ def test_the_page_names_no_other_event() -> None:
     assert STREAMED.keys() == {entry.name for event in EXAMPLES if (entry := entry_of(event)) is not None} | {
         "job.dead"
     }
+
+
+def test_browsers_listen_for_every_event() -> None:
+    assert sorted(NAMES) == sorted(STREAMED)
 
 
 @pytest.mark.parametrize("kind", LINES)
