@@ -125,8 +125,9 @@ class Yard:
     def gateway(self, document: str) -> tuple[int, int, str]:
         """Port, process group and API key."""
         key = self.prepared(document)
-        port, group = self._served("controlplane.asgi:application", self.environ)
-        return port, group, key
+        port = free_port()
+        command = [sys.executable, "-m", "controlplane.web", "--port", str(port)]
+        return port, self._stack.enter_context(process(command, self.environ, port)), key
 
     def prepared(self, document: str) -> str:
         """An API key, after the configuration was applied."""

@@ -3,19 +3,22 @@
 import gc
 import os
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.urls import get_resolver
+
+from controlplane.http import spared_packages
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-_django = get_wsgi_application()
+_is_postgresql = settings.DATABASES["default"]["ENGINE"].endswith("postgresql")
+with spared_packages.absent(spared_packages.spared(is_postgresql=_is_postgresql, is_traced=bool(settings.TRACING))):
+    _django = get_wsgi_application()
 
-from django.urls import get_resolver  # noqa: E402
+    from controlplane.application import Application  # needs Django to be set up
 
-from controlplane.application import Application  # noqa: E402  needs Django to be set up
-
-application = Application(_django)
-
-# What is loaded by now stays: a full collection that walks through it stops all requests for a tenth of a second, and
-# a large body triggers several.
-assert get_resolver().url_patterns
+    application = Application(_django)
+    # What is loaded by now stays: a full collection that walks through it stops all requests for a tenth of a second,
+    # and a large body triggers several.
+    assert get_resolver().url_patterns
 gc.collect()
 gc.freeze()

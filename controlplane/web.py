@@ -9,7 +9,7 @@ import argparse
 import os
 
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
 from controlplane import parent_death
@@ -17,6 +17,11 @@ from controlplane.http import server_log
 
 TARGET = "controlplane.asgi:application"
 INTERFACE = Interfaces.ASGI
+HTTP = HTTPModes.http1
+"""To distinguish HTTP/2 from HTTP/1.1 by a connection's first bytes takes 8 KiB more for each connection. Proxies speak HTTP/1.1 with
+what is behind them."""
+ARENAS = "2"
+"""How many heaps the C library divides memory into: by default eight for each core, of which each keeps what it once needed."""
 STOP_SECONDS = 5
 """Seconds that running requests get when the server stops."""
 
@@ -28,6 +33,7 @@ def serve(host: str, port: int, workers: int = 1) -> None:
         address=host,
         port=port,
         interface=INTERFACE,
+        http=HTTP,
         workers=workers,
         websockets=False,
         log_level=LogLevels.warning,
@@ -44,6 +50,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="Server processes.")
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    os.environ.setdefault("MALLOC_ARENA_MAX", ARENAS)  # read by the C library when a server process starts
     parent_death.hand_down()
     serve(options.host, options.port, options.workers)
 

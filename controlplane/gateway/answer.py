@@ -23,6 +23,8 @@ _BODILESS = (204, 304)
 class AnswerSender:
     """Passes one answer on. `limits` are the caller's, as its admission found them."""
 
+    __slots__ = ("_call", "_limits", "_progress", "_send")
+
     def __init__(self, call: Call, progress: Progress, limits: Sequence[LimitState], send: Send) -> None:
         self._call, self._progress, self._send = call, progress, send
         self._limits = limits
@@ -36,7 +38,7 @@ class AnswerSender:
         """
         self._progress.is_stream = isinstance(meter, EventMeter)
         if self._call.body.is_whole:
-            self._call.release_body()
+            self._call.release()
         length = response.headers.get("content-length", "")
         decoder = decoder_of(response.headers.get("content-encoding", ""))
         headers = self._headers(response, way, is_decoded=decoder is not None)

@@ -48,6 +48,11 @@ class Failure:
 class Attempt:
     """`outcome` is how it ended; until that is known, what a cancelled call leaves behind."""
 
+    __slots__ = (
+        "_began", "_call", "_progress", "_upstream", "_way", "admission", "config", "is_made", "is_whole", "outcome",
+        "response",
+    )  # fmt: skip
+
     def __init__(
         self, call: Call, admission: Admission, config: PoolConfig, upstream: Upstream, progress: Progress
     ) -> None:

@@ -18,13 +18,16 @@ READ = 1024 * 1024
 class Body:
     """`first` is the whole body where `is_whole`, else its beginning."""
 
+    __slots__ = ("_ended", "_is_read", "_limit", "_receive", "_size", "fault", "first")
+
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
         self._limit = limit
         self._size = 0
         self._is_read = False
         self.first = b""
-        self._ended = asyncio.Event()
+        self._ended: asyncio.Event | None = None
+        """Set at the end of the body, where somebody waits for that."""
         self.fault: Exception | None = None
         """Why a body could not be sent on to its end: its caller's doing, and no fault of the provider."""
 
@@ -51,7 +54,8 @@ class Body:
         if text is None or len(text) > READ or text.lstrip()[:1] != b"{":
             return None
         try:
-            found = json.loads(text)
+            # Text in UTF-8 as it is: what finds out the encoding of bytes takes as long as a small body itself.
+            found = json.loads(text if b"\0" in text[:4] else text.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
@@ -70,6 +74,8 @@ class Body:
     async def gone(self) -> None:
         """Return when the caller has gone away."""
         if not self._is_read:
+            if self._ended is None:
+                self._ended = asyncio.Event()
             await self._ended.wait()
         await wait_gone(self._receive)
 
@@ -82,7 +88,8 @@ class Body:
         self._size += len(part)
         if not message.get("more_body", False):
             self._is_read = True
-            self._ended.set()
+            if self._ended is not None:
+                self._ended.set()
         return part
 
     def _refusal(self) -> ProblemError:

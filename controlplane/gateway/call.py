@@ -75,11 +75,12 @@ class Call:
             keys=self.wishes.keys, cost=self.cost, max_wait=self.wishes.wait,
         )  # fmt: skip
 
-    def release_body(self) -> None:
-        """Forget the body: an answer is being passed on, after which nothing is sent again. Many calls stream for long,
-        and a prompt may be large."""
+    def release(self) -> None:
+        """Forget body and fields: an answer is being passed on, after which nothing is sent again. Many calls stream for
+        long, and a prompt may be large."""
         self.document = None
         self.body.first = b""
+        self.headers = []
 
     def read_body(self, held: ConfigSnapshot) -> None:
         """Estimate the call, and request the use of a stream that would not report it."""

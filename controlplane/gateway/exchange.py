@@ -37,6 +37,11 @@ class NotNow(Exception):
 class Exchange:
     """One call, from its admission to its settlement."""
 
+    __slots__ = (
+        "_admissions", "_call", "_deadline", "_first", "_held", "_is_ended", "_last", "_open", "_progress", "_tried",
+        "_upstream",
+    )  # fmt: skip
+
     def __init__(
         self, call: Call, held: ConfigSnapshot, admissions: Admissions, upstream: Upstream, progress: Progress
     ) -> None:

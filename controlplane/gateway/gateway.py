@@ -103,6 +103,9 @@ class Gateway:
         except Disconnected:
             raise Unreadable from None
         call.read_body(held)
+        # What was read of the head is not kept for as long as the answer takes.
+        given.clear()
+        scope["headers"] = []
         if call.wishes.may_defer:
             await self._or_job(call, caller, held, progress, send)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
 
 MAX_EVENT = 1024 * 1024
 """Bytes of an event that is looked at; a longer one passes unread."""
@@ -20,6 +19,8 @@ _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 class DocumentMeter:
     """For answers that are no stream of events: the beginning and the end of the body."""
+
+    __slots__ = ("_head", "_tail", "events")
 
     def __init__(self) -> None:
         self._head = bytearray()
@@ -50,13 +51,15 @@ class EventMeter:
     `hide`: the last event, which has no choices and reports the use that the gateway has requested, is not passed on.
     """
 
+    __slots__ = ("_first", "_hide", "_is_long", "_last", "_rest", "_searched", "events")
+
     def __init__(self, *, hide: bool = False) -> None:
         self._hide = hide
         self._rest = bytearray()
         self._searched = 0
         self._is_long = False
         self._first: list[bytes] = []
-        self._last: deque[bytes] = deque(maxlen=LAST_EVENTS)
+        self._last: list[bytes] = []
         self.events = 0
 
     def feed(self, part: bytes) -> bytes:
@@ -98,7 +101,7 @@ class EventMeter:
         if len(self._first) < FIRST_EVENTS:
             self._first.append(kept)
         else:
-            self._last.append(kept)
+            self._last = [*self._last[1 - LAST_EVENTS :], kept]
         return self._hide and bool(_NO_CHOICES.search(event)) and bool(_USAGE_MEMBER.search(event))
 
 

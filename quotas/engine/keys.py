@@ -34,12 +34,9 @@ SHOWN = 256
 
 def digest(*parts: str | bytes) -> str:
     """22 URL-safe characters (128 bits) for the parts in this order; each is preceded by its length."""
-    state = blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        state.update(b"%d:" % len(data))
-        state.update(data)
-    return base64.urlsafe_b64encode(state.digest())[:22].decode()
+    encoded = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
+    whole = b"".join([b"%d:%b" % (len(data), data) for data in encoded])
+    return base64.urlsafe_b64encode(blake2b(whole, digest_size=16).digest())[:22].decode()
 
 
 @lru_cache(maxsize=4096)

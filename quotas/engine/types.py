@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from quotas.engine.frozen import quickly_made
 from quotas.engine.learned import LearnedQuota
 
 Mode = Literal["enforce", "shadow"]
@@ -84,6 +85,7 @@ class LimitState:
     """Effective window in seconds, for the `RateLimit-Policy` field; 0 where there is none."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The answer to one check. Truthy when allowed."""
@@ -173,6 +175,7 @@ class PoolSpec:
     """Seconds a lease lives without being settled: the provider's timeout and a margin."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class AdmitRequest:
     """One admission for both sides: the caller's limits and, where `pool` is given, one of its accounts."""
@@ -194,6 +197,7 @@ class AdmitRequest:
     """The id of an account that has refused this request: another one is taken, as long as one is not disabled."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Admission:
     """The answer to an `AdmitRequest`: a lease, or the exact earliest time. Truthy when admitted."""
@@ -230,6 +234,7 @@ class Admission:
         return self.allowed
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
     """How a call through a lease ended, as far as the account is concerned."""
@@ -269,6 +274,7 @@ class CallOutcome:
         return self.category == "auth" and self.scope != "key"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Settled:
     """What settling a lease did."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from quotas.engine.frozen import quickly_made
 from quotas.events.bus import Event
 
 
@@ -75,6 +76,7 @@ class RedisStateRestored(Event):
     calendars: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class CallEnded(Event):
     """A call through the gateway ended or was refused; nothing of its body, query and credentials is in it.

@@ -9,6 +9,7 @@ from typing import Any
 
 from quotas import events
 from quotas.engine.costs import check_amounts
+from quotas.engine.frozen import quickly_made
 from quotas.engine.ids import random_id
 from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.types import Decision, Limit, Settlement
@@ -19,6 +20,7 @@ from quotas.snapshot import resolve
 from quotas.snapshot.patterns import Endpoint
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Check:
     """One question: may this be done now? Limits of a scope whose member is None or empty do not apply."""

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Set
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Set
+from typing import Any, Generic, TypeVar, overload
 
 from quotas.engine.dialects import streams, wait_values
 
+T = TypeVar("T")
 MAX_BODY = 1_000_000
 MAX_TAIL = 65_536
 MAX_FIELD = 8192
+
+
+class computed(Generic[T]):
+    """An attribute that is computed at its first use, for objects of one thread: the one of `functools` takes a lock."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> computed[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> computed[T] | T:
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 class Answer:
@@ -53,17 +73,17 @@ class Answer:
         """The names of all fields, in lower case."""
         return self._fields.keys()
 
-    @cached_property
+    @computed
     def clock(self) -> float:
         """The provider's own Unix time when it answered, as well as can be known."""
         return wait_values.reference_clock(self.get("date"), "age" in self._fields, self.now)
 
-    @cached_property
+    @computed
     def text(self) -> str:
         """The body as text, cut to a million characters."""
         return _decoded(self._body, slice(MAX_BODY))
 
-    @cached_property
+    @computed
     def tail(self) -> str:
         """The end of a body that is longer than `text`; else empty."""
         if self._tail:
@@ -71,7 +91,7 @@ class Answer:
         long = isinstance(self._body, bytes | bytearray | memoryview | str) and len(self._body) > MAX_BODY
         return _decoded(self._body, slice(-MAX_TAIL, None)) if long else ""
 
-    @cached_property
+    @computed
     def json(self) -> Any:
         """The body parsed; None where it is no JSON. A JSON text inside a JSON string is parsed again, once."""
         if isinstance(self._body, dict | list):
@@ -79,7 +99,7 @@ class Answer:
         parsed = streams.parse(self.text)
         return streams.parse(parsed) if isinstance(parsed, str) else parsed
 
-    @cached_property
+    @computed
     def parts(self) -> list[Any]:
         """The JSON values that the body consists of: the document, the items of a list, or the events of a stream."""
         document = self.json

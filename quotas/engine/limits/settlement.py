@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from quotas.engine.costs import check_amounts
 from quotas.engine.keys import Keys
 from quotas.engine.limits import codec
 from quotas.engine.limits.requests import INDEX_SIZE
-from quotas.engine.redis.scripts import Call, Script
+from quotas.engine.redis.scripts import Call, Script, bulk, packed
 from quotas.engine.types import Settlement
 
-_encode = json.JSONEncoder().encode
+_INDEX_SIZE = bulk(b"%d" % INDEX_SIZE)
+_quoted = lru_cache(maxsize=4096)(json.JSONEncoder().encode)
 
 
 def steps(
@@ -57,19 +59,31 @@ def _call(
     keys: Keys, script: Script, reservation: str, actual: Mapping[str, int], now: bytes, reserved: Sequence[bytes]
 ) -> Call:
     named = {keys.unit(unit): used for unit, used in actual.items()}
-    amounts = b"".join([codec.DOUBLE.pack(named.get(keys.unit_of(counter), -1)) for counter in reserved])
+    known = [_sent(keys, counter) for counter in reserved]
+    amounts = b"".join([codec.DOUBLE.pack(named.get(unit, -1)) for _, _, unit in known])
     return Call(
         script,
-        [keys.reservation(reservation), *reserved, *map(keys.index_of, reserved)],
-        [now, amounts, reservation, INDEX_SIZE, _note(keys, actual, reserved)],
-    )
+        packed=packed(
+            script, 1 + 2 * len(known), 5,
+            bulk(keys.reservation(reservation)), *[counter for counter, _, _ in known], *[index for _, index, _ in known],
+            bulk(now), bulk(amounts), bulk(reservation.encode()), _INDEX_SIZE, bulk(_note(keys, actual, reserved).encode()),
+        ),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=16384)
+def _sent(keys: Keys, counter: bytes) -> tuple[bytes, bytes, str]:
+    """A counter and its index as they are sent, and its unit as keys spell it."""
+    return bulk(counter), bulk(keys.index_of(counter)), keys.unit_of(counter)
 
 
 def _note(keys: Keys, actual: Mapping[str, int], reserved: Sequence[bytes]) -> str:
     """What a repeated settlement is answered from: the actual use, and the unit of each counter."""
     names = {keys.unit(unit): unit for unit in actual}
     units = [keys.unit_of(counter) for counter in reserved]
-    return _encode({"actual": dict(actual), "units": [names.get(unit, unit) for unit in units]})
+    used = ", ".join([f"{_quoted(unit)}: {amount:d}" for unit, amount in actual.items()])
+    named = ", ".join([_quoted(names.get(unit, unit)) for unit in units])
+    return f'{{"actual": {{{used}}}, "units": [{named}]}}'
 
 
 def _settlement(reservation: str, settled: bytes, *, repeated: bool) -> Settlement:

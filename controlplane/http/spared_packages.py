@@ -1,0 +1,41 @@
+"""Packages that other packages import where they are installed, and that the web process does not use: a sixth of its memory.
+
+    psycopg         by unfold, for fields that only PostgreSQL has
+    requests        by Django REST framework and redis-py, for a test client and for OCSP
+    markdown        by Django REST framework, for its browsable pages
+    pygments, rich  by Django REST framework and structlog, for colours in a terminal
+    opentelemetry   by redis-py, for its own metrics
+
+Each of them is imported behind `except ImportError`. They are absent while Django starts, and can be imported afterwards: a
+message that is sent by requests, or a page that colours JSON, imports them then.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+_ALWAYS = ("requests", "markdown", "pygments", "rich")
+_POSTGRESQL = ("psycopg", "django.contrib.postgres.fields", "django.contrib.postgres.search")
+
+
+def spared(*, is_postgresql: bool, is_traced: bool) -> tuple[str, ...]:
+    """What the process does not use, by its settings."""
+    return (*_ALWAYS, *(() if is_postgresql else _POSTGRESQL), *(() if is_traced else ("opentelemetry",)))
+
+
+@contextmanager
+def absent(names: Sequence[str]) -> Iterator[None]:
+    """Within the block, importing one of these packages raises `ModuleNotFoundError`; those that are imported already stay.
+
+    https://docs.python.org/3/reference/import.html#the-module-cache
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
