@@ -9,12 +9,14 @@ from functools import lru_cache
 
 import redis
 
+from bench.hop_log import log_hops
 from bench.sql_counters import count_statements
 from queues import task
 from queues.registry import JobContext
 
 COUNTER = "bench:done"
 count_statements()
+log_hops()
 
 
 @lru_cache(maxsize=1)

@@ -12,13 +12,16 @@ MAX_DEPTH = 200
 """Levels of nesting: encoders recurse, and one that gives up half-way would turn bad input into a fault."""
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
 def mistake_in(value: Any, pointer: str) -> FieldError | None:
     """The first thing in `value` that is no JSON, or that SQL can't store: NaN, NUL, half surrogates, other types.
 
     What comes over HTTP was parsed strictly and passes at once; values from Python and from files are read closely.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = _encode(value)
         text.encode()
     except (TypeError, ValueError, RecursionError):
         return _first(value, pointer) or FieldError(pointer, "Must be JSON.")
@@ -74,13 +77,15 @@ def _is_text(text: str) -> bool:
 
 def storable(text: str) -> str:
     """`text` as SQL can store it: PostgreSQL knows no NUL, and no database knows half a surrogate pair."""
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def kept(value: Any) -> Any:
     """`value` without what databases can't store: NaN and infinities become null, strange text is replaced,
     what is nested too deeply is cut off. For what comes from outside when it is too late to refuse it."""
-    return value if mistake_in(value, "") is None else _kept(value, 0)
+    return value if value is None or mistake_in(value, "") is None else _kept(value, 0)
 
 
 def _kept(value: Any, depth: int) -> Any:
@@ -105,6 +110,8 @@ MAX_RESULT = 256 * 1024
 
 def plain(value: Any) -> Any:
     """The result as JSON; anything else is said to be the task's mistake."""
+    if value is None:
+        return None
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:

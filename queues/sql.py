@@ -11,10 +11,11 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 from django.db.models import Field, Model
 from django.db.models.expressions import RawSQL
 
@@ -53,6 +54,12 @@ def one_of(texts: Sequence[str]) -> Any:
     return RawSQL("SELECT value FROM json_each(%s)", [json.dumps(texts)])
 
 
+def one_statement() -> AbstractContextManager[Any]:
+    """For what one statement writes. PostgreSQL makes a transaction of it, without two more round trips; on SQLite a writer takes
+    its turn with the beginning of a transaction."""
+    return nullcontext() if connection.vendor == "postgresql" else transaction.atomic()
+
+
 def written(value: Any) -> str:
     """A moment as the ORM writes it into SQLite."""
     if isinstance(value, datetime):
@@ -89,6 +96,20 @@ def _insert_arrays(model: type[Model], columns: tuple[str, ...]) -> str:
 def _insert_json(model: type[Model], columns: tuple[str, ...]) -> str:
     values = ", ".join(f"json_extract(value, '$[{at}]')" for at in range(len(columns)))
     return f'INSERT INTO "{model._meta.db_table}" ({", ".join(columns)}) SELECT {values} FROM json_each(%s)'  # noqa: S608
+
+
+def started_before(moment: datetime) -> bool:
+    """Whether another session has a transaction that writes and began before `moment`: what it has written is not seen yet. On
+    SQLite there is one writer at a time, and the caller sees all that the one before has written."""
+    if connection.vendor != "postgresql":
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_xid IS NOT NULL AND xact_start < %s)",
+            [moment],
+        )
+        return bool(cursor.fetchone()[0])
 
 
 P = ParamSpec("P")

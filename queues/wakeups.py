@@ -14,7 +14,7 @@ from typing import Any
 import redis
 import structlog
 
-from queues import connection
+from queues import connection, hops
 from queues.states import GroupKey
 from quotas import events
 
@@ -31,9 +31,14 @@ def notify(groups: Iterable[GroupKey] = (), *, requeued: bool = False, unblock: 
     `unblock` says that capacity may be free before its time (a settle, a reset, a resume). While Redis is unavailable the
     dispatcher finds the rows by itself, so the failure is logged and raises nothing.
     """
-    message = json.dumps({"groups": [list(group) for group in groups], "requeued": requeued, "unblock": unblock})
+    found = [list(group) for group in groups]
+    if hops.observer is not None and found:
+        hops.observer(hops.COMMITTED)
+    message = json.dumps({"groups": found, "requeued": requeued, "unblock": unblock})
     name = connection.key(KEY)
     connection.try_hint(lambda pipeline: pipeline.lpush(name, message).ltrim(name, 0, MAX_PENDING - 1))
+    if hops.observer is not None and found:
+        hops.observer(hops.PUBLISHED)
 
 
 @dataclass(slots=True)
@@ -74,6 +79,8 @@ def wait(seconds: float) -> Wakeups:
             first = client.blpop([name], timeout=max(round(seconds, 3), 0.001))
             if first is None:
                 return wakeups
+            if hops.observer is not None:
+                hops.observer(hops.AWAKE)
             wakeups.add(first[1])
         for raw in client.lpop(name, MAX_PENDING) or []:
             wakeups.add(raw)

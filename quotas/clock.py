@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from django.db import connection
+from django.db.models import DateTimeField
+from django.db.models.expressions import RawSQL
 
 
 def now() -> datetime:
@@ -15,3 +17,15 @@ def now() -> datetime:
         cursor.execute("SELECT clock_timestamp()")
         found: tuple[datetime] = cursor.fetchone()
         return found[0]
+
+
+def stamp() -> datetime | None:
+    """The present time for a statement that can read the server's by itself, which saves a statement: None on PostgreSQL, where
+    the statement takes `coalesce(%s::timestamptz, clock_timestamp())`."""
+    return None if connection.vendor == "postgresql" else now()
+
+
+def in_statement() -> datetime | RawSQL:
+    """The same as a value of a query."""
+    moment = stamp()
+    return RawSQL("clock_timestamp()", (), output_field=DateTimeField()) if moment is None else moment

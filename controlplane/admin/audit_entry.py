@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from django.contrib import admin
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import FieldTextFilter
@@ -42,8 +45,12 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     @display(description="Change")
     def shown_change(self, row: AuditEntry) -> str:
         before, after = row.before or {}, row.after or {}
-        changes = [f"{name}: {before[name]} → {after.get(name)}" for name in before if before[name] != after.get(name)]
-        changes += [f"{name}: {value}" for name, value in after.items() if name not in before]
+        changes = [
+            f"{name}: {_text(before[name])} → {_text(after.get(name))}"
+            for name in before
+            if before[name] != after.get(name)
+        ]
+        changes += [f"{name}: {_text(value)}" for name, value in after.items() if name not in before]
         text = ", ".join(changes)
         return text[:120] + ("…" if len(text) > 120 else "")
 
@@ -54,3 +61,8 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     @display(description="After")
     def shown_after(self, row: AuditEntry) -> str:
         return pretty(row.after)
+
+
+def _text(value: Any) -> str:
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -7,6 +7,7 @@ counter's reset, which Prometheus expects.
 from __future__ import annotations
 
 import json
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import redis
 from django.conf import settings
+from django.db import connection
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from controlplane.observability.buckets import cumulative
@@ -24,6 +26,9 @@ from quotas import clock
 
 BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 ROWS_PER_SCRAPE = 50_000
+SLICE = 10_000
+LONGEST = 0.2
+"""Seconds after which a scrape reads no further slice: an instance that is scraped for the first time catches up in several."""
 SETTLED = timedelta(seconds=1)
 """A row is counted when it is so old, so that a late commit is not missed."""
 LOCK_SECONDS = 10
@@ -52,13 +57,16 @@ def _catch_up(client: redis.Redis) -> None:
         marks = client.hmget(_key(), [ALL_QUEUES, *(_mark(pk) for pk, _ in queues)])
         sums: Counter[tuple[str | int, ...]] = Counter()
         reached: dict[str, str] = {}
-        left = ROWS_PER_SCRAPE
+        left, end = ROWS_PER_SCRAPE, time.monotonic() + LONGEST
         for position, (pk, name) in enumerate(queues):
             seconds, last = json.loads(str(marks[position + 1] or marks[0] or "[0.0, 0]"))
-            rows = _ended(pk, seconds, last, left) if left else []
-            if rows:
+            while left and time.monotonic() < end:
+                rows = _ended(pk, seconds, last, min(SLICE, left))
+                if not rows:
+                    break
                 left -= len(rows)
-                reached[_mark(pk)] = json.dumps([rows[-1][1].timestamp(), rows[-1][0]])
+                seconds, last = _aware(rows[-1][1]).timestamp(), rows[-1][0]
+                reached[_mark(pk)] = json.dumps([seconds, last])
                 _add(sums, name, rows)
         if not reached:
             return
@@ -78,14 +86,25 @@ def _mark(queue: int) -> str:
 
 
 def _ended(queue: int, seconds: float, last: int, most: int) -> list[tuple[Any, ...]]:
+    """The queue's next jobs that ended. From the cursor: to make Django's values of four times costs more than all else."""
     since = datetime.fromtimestamp(seconds, UTC)
     rows = Job.objects.filter(queue=queue, stage=Stage.DONE, finished_at__gte=since)
-    return list(
+    query = (
         rows.filter(finished_at__lte=clock.now() - SETTLED)
         .exclude(finished_at=since, id__lte=last)
         .order_by("finished_at", "id")
         .values_list("id", "finished_at", "created_at", "started_at", "first_started_at", "status")[:most]
+        .query
     )
+    with connection.cursor() as cursor:
+        cursor.execute(*query.sql_with_params())
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
+
+
+def _aware(moment: datetime) -> datetime:
+    """SQLite's times are in UTC without saying so."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _add(sums: Counter[tuple[str | int, ...]], queue: str, rows: list[tuple[Any, ...]]) -> None:

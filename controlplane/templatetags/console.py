@@ -35,6 +35,6 @@ def moment(at: datetime | None, form: str = SECONDS) -> str:
 
 
 @register.filter
-def spoken(code: str) -> str:
+def as_words(code: str) -> str:
     """A code as words: `rate limited`."""
     return code.replace("_", " ")

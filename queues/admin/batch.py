@@ -57,7 +57,7 @@ class BatchAdmin(ReadOnlyAdmin):
                 **(kwargs.get("extra_context") or {}),
                 "facts": progress,
                 "waits": job_life.sums(wait_history.of_batch(batch)),
-                "share": round(100 * done / progress.total) if progress.total else 0,
+                "share": 100 * done // progress.total if progress.total else 0,
                 "title": f"Batch {batch}",
             }
         return super().change_view(request, object_id, *args, **kwargs)

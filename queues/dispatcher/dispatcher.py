@@ -44,6 +44,10 @@ BUSY_PAUSE = 0.03
 MAX_FAULTS = 10
 """Cycles in a row that may fail with an unexpected exception."""
 PROMOTED_AT_ONCE = 2000
+RENEWED, RENEWED_AT_LEAST = 1.0, 2.5
+"""Seconds after which the leadership is renewed before a cycle; the second where new jobs wait for the cycle."""
+CHECK_INTERVAL = 10.0
+"""Seconds between two checks of the connections while wake-ups arrive."""
 
 
 class Dispatcher:
@@ -62,6 +66,7 @@ class Dispatcher:
         self._interrupted: Cause | None = None
         self._refreshed_at = float("-inf")
         self._renewed_at = float("-inf")
+        self._checked_at = float("-inf")
         self._versions: tuple[int, int] = (-1, -1)
         self._faults = 0
         self._stopping = threading.Event()
@@ -85,8 +90,8 @@ class Dispatcher:
         """Wait at most `pause` seconds for a wake-up, then run one cycle. Returns the next pause."""
         try:
             woken = wakeups.wait(pause) if self.leader.token is not None else Wakeups()
-            close_old_connections()
-            if not self.lead():
+            self._check_connections(woken)
+            if not self.lead(urgent=bool(woken.appended)):
                 self._stopping.wait(1.0)
                 return 0.0
             pause = self.cycle(woken)
@@ -108,12 +113,21 @@ class Dispatcher:
                 raise
             log.exception("dispatcher.fault", name=self.name, in_a_row=self._faults)
         self.forget()
+        self._checked_at = float("-inf")
         self._stopping.wait(0.5)
         return 0.0
 
-    def lead(self) -> bool:
-        """Renew the leadership, or take over where no other dispatcher leads. True while this one leads."""
-        if time.monotonic() - self._renewed_at < 1.0 and self.leader.token is not None:
+    def _check_connections(self, woken: Wakeups) -> None:
+        """Close the connections to SQL that are too old or broken; while jobs arrive only at intervals, since they wait for it."""
+        if not woken.any or time.monotonic() - self._checked_at >= CHECK_INTERVAL:
+            close_old_connections()
+            self._checked_at = time.monotonic()
+
+    def lead(self, *, urgent: bool = False) -> bool:
+        """Renew the leadership, or take over where no other dispatcher leads. True while this one leads. `urgent`: jobs wait for
+        this cycle, and their release renews the term, too."""
+        since = time.monotonic() - self._renewed_at
+        if self.leader.token is not None and since < (RENEWED_AT_LEAST if urgent else RENEWED):
             return True
         before = self.leader.token
         leads = self.leader.renew_or_take_over()
@@ -144,8 +158,8 @@ class Dispatcher:
             self._refreshed_at = float("-inf")
 
     def cycle(self, woken: Wakeups) -> float:
-        """One turn: recovery, maintenance, due jobs, rounds. Returns seconds until the next turn, unless it is woken
-        before."""
+        """One turn: recovery, maintenance, due jobs, rounds; where new jobs have arrived, the rounds come first. Returns seconds until
+        the next turn, unless it is woken before."""
         recovered = self._maintenance.after_loss()
         woken.requeued |= recovered
         woken.unblock |= bool(recovered)
@@ -154,20 +168,34 @@ class Dispatcher:
         if self._interrupted is not None and self._cycled_at is not None:
             self._ledger.interrupt(self._interrupted, self._cycled_at, now)
         self._interrupted = None
+        urgent = bool(woken.appended) and not (woken.unblock or woken.requeued)
+        found = False
+        if not urgent:
+            self._look_around(now)
+        drawn = self._release(now)
+        if urgent:
+            found = self._look_around(now)
+        wait_metric.add(self._ledger.flush(now))
+        self._cycled_at = now
+        if drawn >= BUSY:
+            # Under load it pays to let a few ends of jobs come together: fewer and fuller transactions for everyone.
+            self._stopping.wait(BUSY_PAUSE)
+        return 0.0 if found else self._seconds_to_sleep(now, idle=not (self._groups or woken.any))
+
+    def _look_around(self, now: datetime) -> bool:
+        """Maintenance, due jobs, groups that no wake-up has named. Whether there may be more to release then."""
         self._maintenance.run_due(now)
-        self._promote(now)
-        self._refresh_groups()
+        promoted = self._promote(now)
+        return self._refresh_groups() or promoted
+
+    def _release(self, now: datetime) -> int:
+        """Run rounds until nothing more can be released; returns how many jobs they drew."""
         capacity = count_capacity(now)
         rounds = Round(self.leader, self._admissions, self._share, self._pools, capacity, self._ledger, now)
         progressed = rounds.run(self._groups.values())
         while progressed and capacity.has_room():
             progressed = rounds.run(self._groups.values())
-        wait_metric.add(self._ledger.flush(now))
-        self._cycled_at = now
-        if len(rounds.taken) >= BUSY:
-            # Under load it pays to let a few ends of jobs come together: fewer and fuller transactions for everyone.
-            self._stopping.wait(BUSY_PAUSE)
-        return self._seconds_to_sleep(now, idle=not (self._groups or woken.any))
+        return len(rounds.taken)
 
     def _apply(self, woken: Wakeups) -> None:
         """Unblock and read again what the wake-ups or a change of configuration name."""
@@ -189,20 +217,21 @@ class Dispatcher:
             else:
                 group.read_on()
 
-    def _promote(self, now: datetime) -> None:
-        """Make scheduled jobs ready whose time has come."""
+    def _promote(self, now: datetime) -> bool:
+        """Make scheduled jobs ready whose time has come; False if there are none."""
         if not Job.objects.filter(stage=Stage.SCHEDULED, not_before__lte=now).exists():
-            return
+            return False
         with transaction.atomic():
             self.leader.fence()
             groups = promote(now, PROMOTED_AT_ONCE)
         for key in groups:
             self._groups.setdefault(key, GroupCursor(key)).restart()
+        return True
 
-    def _refresh_groups(self) -> None:
-        """Read from SQL which groups have ready jobs, at intervals."""
+    def _refresh_groups(self) -> bool:
+        """Read from SQL which groups have ready jobs, at intervals. False if that was not due, or there are none."""
         if time.monotonic() - self._refreshed_at < GROUP_REFRESH:
-            return
+            return False
         ready = set(groups_waiting())
         for key in ready - self._groups.keys():
             self._groups[key] = GroupCursor(key)
@@ -212,6 +241,7 @@ class Dispatcher:
             group.read_on()
             group.look_back()  # also where keys are blocked
         self._refreshed_at = time.monotonic()
+        return bool(self._groups)
 
     def _seconds_to_sleep(self, now: datetime, *, idle: bool) -> float:
         moment = time.monotonic()

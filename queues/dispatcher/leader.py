@@ -48,14 +48,11 @@ class Leader:
         return True
 
     def fence(self) -> None:
-        """Inside a transaction: lock the row, so that no other dispatcher takes over before the commit. Raises `LeadershipLost`; this
-        process has to take over again then, even where its own term ended and no other dispatcher leads."""
-        leads = (
-            Leadership.objects.select_for_update()
-            .filter(role=ROLE, holder=self.name, token=self.token or 0, until__gt=clock.now())
-            .exists()
-        )
-        if not leads:
+        """Inside a transaction: renew the term, which locks the row, so that no other dispatcher takes over before the commit. Raises
+        `LeadershipLost`; this process has to take over again then, even where its own term ended and no other dispatcher leads."""
+        now = clock.in_statement()
+        rows = Leadership.objects.filter(role=ROLE, holder=self.name, token=self.token or 0, until__gt=now)
+        if not rows.update(until=now + TERM):
             self.token = None
             raise LeadershipLost()
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
-from queues import broker, config
+from queues import broker, config, hops
 from queues.dispatcher.group_cursor import Candidate
 from queues.dispatcher.leader import Leader
 from queues.ids import new_id
 from queues.lifecycle.delivery import Release
 from queues.lifecycle.delivery import release as mark_released
-from quotas import clock
 from quotas.engine.types import Admission
 
 PARCEL_SIZE = 20
@@ -60,13 +59,16 @@ def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int])
                 )
                 for parcel_id, _, items in parcels
                 for item in items
-            ],
-            clock.now(),
+            ]
         )
+    if hops.observer is not None:
+        hops.observer(hops.RELEASED)
     _enqueue(
         (parcel_id, lane, [item for item in items if item.candidate.id in written])
         for parcel_id, lane, items in parcels
     )
+    if hops.observer is not None:
+        hops.observer(hops.ENQUEUED)
     return [item for item in granted if item.candidate.id not in written]
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from queues import config
+from queues import config, hops
 from queues.dispatcher.admission import MAX_BATCH, Admissions, Demand, PoolMemory
 from queues.dispatcher.capacity import WorkerCapacity
 from queues.dispatcher.denials import Denied, cause_of, publish_group_waits, record_waits
@@ -81,6 +81,8 @@ class Round:
             self._hold_short(drawn.short)
             return False
         admissions = self._admissions.admit([demand for _, demand in drawn.demands])
+        if hops.observer is not None:
+            hops.observer(hops.ADMITTED)
         granted, denied = self._sort(drawn.demands, admissions)
         if granted:
             for item in release(self._leader, granted, self._capacity.workers):

@@ -14,8 +14,8 @@ from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
 from queues.models import Job
 from queues.settlement import unused
+from queues.sql import one_statement
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, GroupKey, Stage, Status
-from quotas import clock
 
 _RELEASE = sql.ArrayUpdate(
     given={
@@ -27,13 +27,14 @@ _RELEASE = sql.ArrayUpdate(
     fence=f'job."stage" = {int(Stage.READY)} AND job."delivery" = g_delivery - 1',
 )  # fmt: skip
 _CLAIM = sql.ArrayUpdate(
-    given={"g_delivery": "integer", "g_worker": "text", "g_until": "timestamptz"},
+    given={"g_delivery": "integer", "g_worker": "text"},
     changes=f"""
         "stage" = {int(Stage.RUNNING)}, "status" = '{Status.EXECUTING.value}', "reason" = '', "worker" = g_worker,
         "attempts_made" = "attempts_made" + 1, "started_at" = g_now, "lease_until" = g_until,
         "first_started_at" = coalesce("first_started_at", g_now)""",
     fence=f'job."stage" = {int(Stage.BELT)} AND job."delivery" = g_delivery',
     returning=sql.ALL_COLUMNS,
+    lasts=CLAIM_EXPIRY,
 )
 
 
@@ -50,7 +51,7 @@ class Release:
 
 
 @transition("release", [Stage.READY], {Stage.BELT: ()}, callers="dispatcher")
-def release(releases: Sequence[Release], now: datetime) -> set[int]:
+def release(releases: Sequence[Release]) -> set[int]:
     """Mark admitted jobs as on the belt; inside the transaction that fences the leader. Jobs that were cancelled or
     released meanwhile are skipped. Returns the jobs that were marked; the caller enqueues their parcels."""
     return {
@@ -59,8 +60,7 @@ def release(releases: Sequence[Release], now: datetime) -> set[int]:
             [
                 (item.job_id, item.delivery, item.parcel, item.account_id, item.account_lease, item.reservation)
                 for item in releases
-            ],
-            now,
+            ]
         )
     }
 
@@ -68,15 +68,17 @@ def release(releases: Sequence[Release], now: datetime) -> set[int]:
 @transition("claim", [Stage.BELT], {Stage.RUNNING: (Status.EXECUTING,)}, callers="worker", effects=["event"])
 def claim(deliveries: Mapping[int, int], worker: str) -> list[Job]:
     """Mark the deliveries {job: number} as running in `worker`; stale ones are skipped. Owes an event."""
-    with transaction.atomic():
-        now = clock.now()
-        until = now + CLAIM_EXPIRY
-        jobs = [
-            sql.job_of(row)
-            for row in _CLAIM.run([(pk, number, worker, until) for pk, number in deliveries.items()], now)
-        ]
-        apply(Effects(changed=jobs), now)
+    with one_statement():
+        rows = _CLAIM.run([(pk, number, worker) for pk, number in deliveries.items()])
+        jobs = [sql.job_of(row) for row in rows]
+        if jobs:
+            apply(Effects(changed=jobs), _started_at(jobs[0]))
     return jobs
+
+
+def _started_at(job: Job) -> datetime:
+    assert job.started_at is not None
+    return job.started_at
 
 
 def renew(worker: str, ids: Collection[int], now: datetime) -> int:

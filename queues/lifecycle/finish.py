@@ -32,7 +32,7 @@ _COMPLETE = sql.ArrayUpdate(
         "result" = g_result, "category" = '', "error" = '', "finished_at" = g_now, "lease_until" = NULL, "worker" = '',
         "account_lease" = '', "reservation" = '', "suspect" = FALSE""",
     fence=f'job."stage" = {int(Stage.RUNNING)} AND job."delivery" = g_delivery AND job."worker" = g_worker',
-    returning='"id", "delivery"',
+    returning='"id", "delivery", "finished_at"',
 )
 _READ_BEFORE_FINISH = ("id", "delivery", "worker", "cancel_requested_at", "reason")
 
@@ -68,10 +68,13 @@ def _is_plain(item: Ended) -> bool:
 def _complete(ended: Sequence[Ended], worker: str) -> int:
     """The short path of most ends: the job becomes completed whatever its other columns are, so no row is read before."""
     results = {(item.claimed.id, item.claimed.delivery): _result_text(item) for item in ended}
+    rows = [(pk, delivery, worker, result) for (pk, delivery), result in results.items()]
     with transaction.atomic():
-        now = clock.now()
-        rows = [(pk, delivery, worker, result) for (pk, delivery), result in results.items()]
-        done = dict(_COMPLETE.run(rows, now))
+        written = _COMPLETE.run(rows)
+        if not written:
+            return 0
+        done = {pk: delivery for pk, delivery, _ in written}
+        now = sql.read_moment(written[0][2])
         effects = Effects(wake=True)
         for item in ended:
             if done.get(item.claimed.id) == item.claimed.delivery:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -20,6 +20,7 @@ from django.db.models.base import ModelState
 from queues.models import Job
 from queues.sql import array_type, written
 from queues.states import Stage
+from quotas import clock
 
 
 def _quoted(column: str) -> str:
@@ -84,7 +85,7 @@ def _readers(vendor: str) -> list[tuple[str, Any]]:
     """How values of this kind of database become Python's, by attribute; the others are so already."""
     kinds: dict[str, Any] = {"JSONField": _read_json}
     if vendor == "sqlite":
-        kinds |= {"DateTimeField": _read_moment, "BooleanField": bool}
+        kinds |= {"DateTimeField": read_moment, "BooleanField": bool}
     return [(one.attname, kinds[one.get_internal_type()]) for one in _FIELDS if one.get_internal_type() in kinds]
 
 
@@ -92,8 +93,8 @@ def _read_json(text: str) -> Any:
     return {} if text == "{}" else json.loads(text)
 
 
-def _read_moment(found: datetime | str) -> datetime:
-    """Django's connections convert columns that are declared as moments, but not to UTC."""
+def read_moment(found: datetime | str) -> datetime:
+    """A moment from its raw column. Django's connections convert columns that are declared as moments, but not to UTC."""
     value = found if isinstance(found, datetime) else datetime.fromisoformat(found)
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
@@ -203,19 +204,20 @@ def _checked(columns: tuple[str, ...]) -> tuple[str, ...]:
 class ArrayUpdate:
     """One UPDATE of many jobs, each with values of its own.
 
-    `given` names what each row brings, with its type on PostgreSQL; `g_id` and `g_now` come by themselves. `changes` and
-    `fence` are SQL over a job's columns and the given names: only rows that pass the fence are changed. Their
-    `returning` columns are the answer, by id; the first of them is the id.
+    `given` names what each row brings, with its type on PostgreSQL; `g_id`, `g_now` (SQL's time) and `g_until`, which is
+    `lasts` later, come by themselves. `changes` and `fence` are SQL over a job's columns and the given names: only rows that pass
+    the fence are changed. Their `returning` columns are the answer, by id; the first of them is the id.
     """
 
     given: Mapping[str, str]
     changes: str
     fence: str
     returning: str = '"id"'
+    lasts: timedelta = timedelta(0)
     _texts: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
-    def run(self, rows: Sequence[Sequence[Any]], now: datetime) -> list[tuple[Any, ...]]:
-        """Change the rows, each given as its id and values. Inside a transaction."""
+    def run(self, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Change the rows, each given as its id and values. On SQLite inside a transaction."""
         if not rows:
             return []
         vendor = connection.vendor
@@ -223,9 +225,10 @@ class ArrayUpdate:
         rows = sorted(rows, key=_first)
         with connection.cursor() as cursor:
             if vendor == "postgresql":
-                cursor.execute(text, [now, *map(list, zip(*rows, strict=True))])
+                cursor.execute(text, [clock.stamp(), *map(list, zip(*rows, strict=True))])
             else:
-                cursor.execute(text, [now, json.dumps(rows, default=written)])
+                now = clock.now()
+                cursor.execute(text, [now, now + self.lasts, json.dumps(rows, default=written)])
             return sorted(cursor.fetchall(), key=_first)
 
     def _text(self, vendor: str) -> str:
@@ -235,7 +238,8 @@ class ArrayUpdate:
             # Each row is locked before it is changed, in the order of the arrays, which is that of the ids. A join without
             # LATERAL would lock in the order of its plan, and might look for the rows by the fence instead of the key.
             start = (
-                "WITH given AS (SELECT given.*, g_now FROM (SELECT %s::timestamptz AS g_now) AS moment"  # noqa: S608
+                f"WITH given AS (SELECT given.*, g_now, g_now + interval '{self.lasts.total_seconds()} seconds' AS g_until"  # noqa: S608
+                " FROM (SELECT coalesce(%s::timestamptz, clock_timestamp()) AS g_now) AS moment"
                 f" CROSS JOIN unnest({arrays}) AS given({', '.join(columns)}) CROSS JOIN LATERAL"
                 f' (SELECT 1 FROM "queues_job" AS job WHERE job."id" = g_id AND {self.fence} FOR NO KEY UPDATE) AS locked) '
             )
@@ -243,7 +247,7 @@ class ArrayUpdate:
         else:
             values = ", ".join(f"json_extract(value, '$[{at}]') AS {name}" for at, name in enumerate(columns))
             fence = f" AND {self.fence}"
-            start, source = "", f"(SELECT %s AS g_now, {values} FROM json_each(%s)) AS given"  # noqa: S608
+            start, source = "", f"(SELECT %s AS g_now, %s AS g_until, {values} FROM json_each(%s)) AS given"  # noqa: S608
         return (
             f'{start}UPDATE "queues_job" AS job SET {self.changes} FROM {source} '  # noqa: S608
             f'WHERE job."id" = g_id{fence} RETURNING {self.returning}'

@@ -6,7 +6,11 @@ from queues.states import AttemptOutcome
 
 
 class Attempt(models.Model):
-    job = models.ForeignKey("queues.Job", on_delete=models.CASCADE, related_name="attempts")
+    # Written with the end of the delivery, which locks the job: PostgreSQL need not look at the job again for each row. The
+    # constraint below has the index.
+    job = models.ForeignKey(
+        "queues.Job", on_delete=models.CASCADE, related_name="attempts", db_index=False, db_constraint=False
+    )
     number = models.PositiveIntegerField()
     delivery = models.PositiveIntegerField()
     outcome = models.CharField(max_length=16, choices=AttemptOutcome.choices)

@@ -3,6 +3,7 @@
 from django.db import models
 
 from queues.ids import new_id
+from quotas import clock
 
 
 class BulkAction(models.Model):
@@ -17,7 +18,7 @@ class BulkAction(models.Model):
     done = models.PositiveIntegerField(default=0)
     skipped = models.PositiveIntegerField(default=0)
     last_id = models.BigIntegerField(default=0, help_text="The last row that was handled.")
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=clock.now)
     starts_at = models.DateTimeField(null=True, help_text="Nothing is done before. Until then it can be undone.")
     finished_at = models.DateTimeField(null=True)
     stopped_by = models.CharField(max_length=200, blank=True, help_text="Who ended it before it was done.")

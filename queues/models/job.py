@@ -135,7 +135,7 @@ class Job(models.Model):
                 name="job_in_flight",
             ),
             models.Index(fields=["project", "-id"], name="job_by_project"),
-            models.Index(fields=["batch", "status"], name="job_by_batch"),
+            models.Index(fields=["batch", "status"], condition=Q(batch__isnull=False), name="job_by_batch"),
             models.Index(fields=["status", "-id"], name="job_by_status"),
             models.Index(fields=["queue", "-id"], name="job_by_queue"),
             models.Index(

@@ -16,7 +16,8 @@ from queues.models import BulkAction, DeadLetter, Job
 from queues.selectors import job_filter
 from queues.services import cancel as cancelling
 from queues.services import dead_letters
-from queues.sql import retry_after_deadlock
+from queues.sql import retry_after_deadlock, started_before
+from queues.states import Stage
 from queues.wakeups import notify
 from quotas import clock, events
 from quotas.models import Project
@@ -27,6 +28,10 @@ UNDO_FOR = timedelta(seconds=10)
 UNDONE = "undone before it started"
 CANCEL_SLICE = 500
 """Jobs that are cancelled in one transaction."""
+PREPARED_IN = timedelta(seconds=1)
+"""Between the time that a job is stamped with and the beginning of the transaction that writes it."""
+LONGEST_WAIT = timedelta(seconds=60)
+"""How long an action waits at its end for transactions that began before it."""
 LETTERS, JOBS = "letters", "jobs"
 NOUNS = {LETTERS: "dead_letter", JOBS: "job"}
 
@@ -86,6 +91,7 @@ def begin(
             reason=reason,
             starts_at=clock.now() + undo_for if undo_for else None,
             total=rows_of(target, verb, filter, project).count(),
+            created_at=clock.now(),
         )
         after = {"filter": dict(filter), "total": action.total, "action": action.uid}
         _audit(action, f"{NOUNS[target]}.bulk_{verb}", actor, None, after, reason)
@@ -128,30 +134,65 @@ def _audit(action: BulkAction, verb: str, actor: str, before: Any, after: Any, r
 
 
 def process_next_slice(now: datetime | None = None) -> bool:
-    """One slice of the oldest unfinished action whose time has come; False when there is none."""
-    due = Q(starts_at=None) | Q(starts_at__lte=now or clock.now())
-    action = BulkAction.objects.filter(due, finished_at=None).order_by("pk").first()
-    if action is None:
-        return False
-    # Only rows that existed when it began: jobs that die again meanwhile need another decision.
-    size = CANCEL_SLICE if action.verb == "cancel" else SLICE
-    ids = list(
-        rows_of(action.target, action.verb, action.filter, action.project)
-        .filter(pk__gt=action.last_id, created_at__lte=action.created_at)
-        .order_by("pk")
-        .values_list("pk", flat=True)[:size]
+    """One slice of the oldest unfinished action whose time has come; False when there is nothing to do now."""
+    now = now or clock.now()
+    due = Q(starts_at=None) | Q(starts_at__lte=now)
+    return any(
+        _process_slice(action, now) for action in BulkAction.objects.filter(due, finished_at=None).order_by("pk")
     )
-    if action.verb == "cancel" and ids:
-        _cancel(action, ids)
-    else:
-        for row_id in ids:
-            if not _one(action, row_id):
-                return True
-    if len(ids) < size:
-        # Rows that were changed otherwise meanwhile count as skipped.
-        rest = Greatest(F("total") - F("done"), F("skipped"))
-        BulkAction.objects.filter(pk=action.pk, finished_at=None).update(finished_at=clock.now(), skipped=rest)
+
+
+def _process_slice(action: BulkAction, now: datetime) -> bool:
+    """The next slice of the action, and its end after the last one; False while it only waits for transactions that began before
+    it."""
+    rows = _existing(action)
+    ids = _first(action, rows.filter(pk__gt=action.last_id))
+    if not _act(action, ids) or len(ids) == _size(action):
+        return True
+    if started_before(action.created_at + PREPARED_IN) and now < action.created_at + LONGEST_WAIT:
+        return bool(ids)
+    late = _first(action, _not_acted_on(action, rows.filter(pk__lte=max([action.last_id, *ids]))))
+    if late:
+        BulkAction.objects.filter(pk=action.pk).update(total=F("total") + len(late))
+    if not _act(action, late) or len(late) == _size(action):
+        return True
+    # Rows that were changed otherwise meanwhile count as skipped.
+    rest = Greatest(F("total") - F("done"), F("skipped"))
+    BulkAction.objects.filter(pk=action.pk, finished_at=None).update(finished_at=clock.now(), skipped=rest)
     return True
+
+
+def _act(action: BulkAction, ids: list[int]) -> bool:
+    """Do it to these rows; False if the action was stopped meanwhile."""
+    if action.verb == "cancel":
+        if ids:
+            _cancel(action, ids)
+        return True
+    return all(_one(action, row_id) for row_id in ids)
+
+
+def _existing(action: BulkAction) -> QuerySet[Any]:
+    """Only rows that existed when the action began: jobs that die again meanwhile need another decision."""
+    rows = rows_of(action.target, action.verb, action.filter, action.project)
+    return rows.filter(created_at__lte=action.created_at)
+
+
+def _not_acted_on(action: BulkAction, rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Of rows that the action has passed, those that it has not seen: PostgreSQL gives a row its key when it is written, and shows
+    it when its transaction is committed."""
+    if action.target == LETTERS:
+        return rows
+    if action.verb == "cancel":
+        return rows.exclude(stage=Stage.RUNNING, cancel_requested_at__isnull=False)
+    return rows.filter(finished_at__lte=action.created_at)
+
+
+def _first(action: BulkAction, rows: QuerySet[Any]) -> list[int]:
+    return list(rows.order_by("pk").values_list("pk", flat=True)[: _size(action)])
+
+
+def _size(action: BulkAction) -> int:
+    return CANCEL_SLICE if action.verb == "cancel" else SLICE
 
 
 @retry_after_deadlock
@@ -181,5 +222,5 @@ def _one(action: BulkAction, row_id: int) -> bool:
 
 def _count(action: BulkAction, last_id: int, done: int, skipped: int) -> None:
     BulkAction.objects.filter(pk=action.pk).update(
-        done=F("done") + done, skipped=F("skipped") + skipped, last_id=last_id
+        done=F("done") + done, skipped=F("skipped") + skipped, last_id=Greatest(F("last_id"), last_id)
     )

@@ -44,6 +44,8 @@ class Prepared:
     pointers: Sequence[str]
     """Where each of them is in the request."""
     drafts: Sequence[Draft | None]
+    at: datetime
+    """When they were prepared."""
 
 
 class KnownPools:
@@ -86,7 +88,7 @@ def prepare(
     ]
     if tracing.is_on():
         tracing.submitted([draft.job.uid for draft in drafts if draft is not None])
-    return Prepared(project, specs, pointers, drafts)
+    return Prepared(project, specs, pointers, drafts, now)
 
 
 def draft_of(project: Project, spec: JobSpec, pointer: str, now: datetime) -> Draft:

@@ -3,19 +3,24 @@
 On PostgreSQL a submit locks the queue until its commit. Far below the maximum submits of a few jobs share this lock, so that they
 do not wait for each other's commits: together they can't reach the maximum, since each is small and the server limits
 how many there are. A submit near the maximum, and a bulk, has the lock alone. On SQLite the transaction is the lock.
+
+The waiting jobs are counted near the maximum only. Far below it a process remembers its last count and how many rows had been
+written until then: more jobs than those that were written since can't have come.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection
 
+from queues import config
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
-from queues.models import IntakePart, Job
-from queues.states import WAITING_STAGES, Stage
+from queues.models import Job
+from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
 from quotas import clock
 
 Row = tuple[int, str, int | None, datetime | None]
@@ -31,6 +36,20 @@ NEAR_SECONDS = 1.0
 _near: dict[int, float] = {}
 """By queue: until when it counts as near its maximum, on the monotonic clock."""
 _sessions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The last count of a queue's jobs in this process."""
+
+    live: int
+    """Jobs that waited or were in flight: these may come back."""
+    rows: int
+    """The second number of `_state` then."""
+
+
+_counted: dict[int, Counted] = {}
+"""By queue."""
 
 
 class NearMaximum(Exception):
@@ -68,21 +87,71 @@ def _reserve() -> int:
     return SMALL * (_sessions or 0)
 
 
-def waiting(queue_id: int) -> int:
-    """Jobs of the queue that wait, in the intake or as rows. In this order: what becomes a row meanwhile is counted twice at most."""
-    in_intake: int = sum(queues.get(str(queue_id), 0) for queues in IntakePart.objects.values_list("queues", flat=True))
-    return in_intake + Job.objects.filter(queue_id=queue_id, stage__in=WAITING_STAGES).count()
+_STATE = {
+    "postgresql": (
+        "SELECT (SELECT coalesce(sum((queues ->> %s)::bigint), 0) FROM queues_intakepart),"
+        " coalesce(sum(pg_sequence_last_value(pg_get_serial_sequence(name, 'id')::regclass)), 0)"
+        " FROM unnest(ARRAY['queues_job', 'queues_transition']) AS name"
+    ),
+    "sqlite": (
+        "SELECT (SELECT coalesce(sum(json_extract(queues, '$.\"' || %s || '\"')), 0) FROM queues_intakepart),"
+        " coalesce((SELECT sum(seq) FROM sqlite_sequence WHERE name IN ('queues_job', 'queues_transition')), 0)"
+    ),
+}
+
+
+def _state(queue_id: int) -> tuple[int, int]:
+    """The queue's jobs that are accepted and not rows yet; and a number that is at least one higher for each job that was
+    inserted or replayed since, in whichever queue, whether committed or not: the last keys of jobs and of the timeline,
+    which each replay writes to."""
+    with connection.cursor() as cursor:
+        cursor.execute(_STATE[connection.vendor], [str(queue_id)])
+        in_intake, rows = cursor.fetchone()
+        return int(in_intake), int(rows)
+
+
+def _is_far_below(queue_id: int, max_size: int, count: int) -> bool:
+    """Whether the queue has room for so many jobs beside all that other sessions may be adding, as far as is known without
+    a count."""
+    known = _counted.get(queue_id)
+    if known is None:
+        return False
+    in_intake, rows = _state(queue_id)
+    come = rows - known.rows
+    # Twice: the jobs of submits that were not committed at the count, and of those that are not now.
+    return come >= 0 and max_size - known.live - come - in_intake - count >= 2 * _reserve()
+
+
+def _count(queue_id: int, at_most: int) -> int:
+    """Jobs of the queue that wait, in the intake or as rows; not more than `at_most` are counted. In this order: what becomes a
+    row meanwhile is counted twice at most."""
+    in_intake, rows = _state(queue_id)
+    jobs = Job.objects.filter(queue_id=queue_id).order_by()
+    waiting = jobs.filter(stage__in=WAITING_STAGES)[:at_most].count()
+    in_flight = jobs.filter(stage__in=IN_FLIGHT_STAGES)[:at_most].count()
+    _counted[queue_id] = Counted(in_intake + waiting + in_flight, rows)
+    return in_intake + waiting
 
 
 def check_room(jobs: Mapping[int, int], *, alone: bool = False) -> None:
     """Check that the queues have room for so many more jobs, by the key of the queue. Raises `QueueDraining`,
     `QueueTooSmall`, `QueueFull`, and `NearMaximum` unless `alone`. Jobs and batches are locked before."""
+    if not jobs:
+        return
     # The rows, not the snapshot: a drain or another size applies from its commit on.
-    for row in _read(jobs) if jobs else ():
-        if row[2] is None:
+    rows = None if _has_maximum(jobs) else _read(jobs)
+    for queue_id, count in sorted(jobs.items()):
+        row = next((row for row in rows if row[0] == queue_id), None) if rows is not None else None
+        if row is not None and row[2] is None:
             _check_open(row)
-        else:
-            _check(row, jobs[row[0]], alone)
+        elif row is not None or rows is None:
+            _check(queue_id, count, alone)
+
+
+def _has_maximum(jobs: Mapping[int, int]) -> bool:
+    """Whether each of the queues has one as far as this process knows, so that its row is read under its lock only."""
+    known = config.current().queues
+    return all(queue_id in known and known[queue_id].max_size is not None for queue_id in jobs)
 
 
 def _check_open(row: Row) -> None:
@@ -91,20 +160,22 @@ def _check_open(row: Row) -> None:
         raise QueueDraining(f"The queue {name} is draining and accepts nothing new.")
 
 
-def _check(row: Row, count: int, alone: bool) -> None:
+def _check(queue_id: int, count: int, alone: bool) -> None:
     """Check one queue that has a maximum."""
-    queue_id = row[0]
     shared = not alone and count <= SMALL and _near.get(queue_id, 0.0) < time.monotonic()
-    if connection.vendor == "postgresql":
-        lock(queue_id, shared=shared)
-        row = next(iter(_read([queue_id])), row)
+    lock(queue_id, shared=shared)
+    row = next(iter(_read([queue_id])), None)
+    if row is None:
+        return  # it was removed, and its key refuses the jobs
     _check_open(row)
     _, name, max_size, _ = row
     if max_size is None:
         return
     if count > max_size:
         raise QueueTooSmall(f"The queue {name} has room for {max_size:,} jobs; {count:,} were sent.")
-    free = max_size - waiting(queue_id)
+    if _is_far_below(queue_id, max_size, count):
+        return
+    free = max_size - _count(queue_id, at_most=max_size + 1)
     if shared and free - count < _reserve():
         _near[queue_id] = time.monotonic() + NEAR_SECONDS
         raise NearMaximum()
@@ -113,7 +184,8 @@ def _check(row: Row, count: int, alone: bool) -> None:
 
 
 def _seconds_until_free(queue_id: int, needed: int) -> float:
-    """An estimate from what the queue finished in the last minute; from 1 to 60 seconds."""
+    """An estimate from what the queue finished in the last minute; from 1 to 60 seconds. More than makes it 1 is not counted."""
     since = clock.now() - timedelta(seconds=60)
-    done = Job.objects.filter(queue_id=queue_id, stage=Stage.DONE, finished_at__gte=since).count()
+    finished = Job.objects.filter(queue_id=queue_id, stage=Stage.DONE, finished_at__gte=since).order_by()
+    done = finished[: 60 * needed].count()
     return min(max(60.0 * needed / done, 1.0), 60.0) if done else 30.0

@@ -176,7 +176,8 @@ class Submission:
             if self._unique:
                 # One at a time: of two duplicates that come at once, neither would see the other.
                 Project.objects.select_for_update(no_key=True).get(pk=self._project.pk)
-            now = clock.now()
+            # The time matters for unique keys only, which may end; else the statement is saved.
+            now = clock.now() if self._unique or in_parts else self._prepared.at
             self._lock()
             self.draw(now, locked=True)
             if self._linked or not in_parts:  # a part has the batch itself

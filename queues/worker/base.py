@@ -19,6 +19,7 @@ from rq.queue import Queue
 from rq.utils import as_text
 from rq.worker.base import BaseWorker
 
+from queues import hops
 from queues.broker import Parcel
 from queues.connection import drop_connections
 from queues.ids import new_id
@@ -222,6 +223,8 @@ class BaseJobWorker(BaseWorker):
             found = self.queue_class.lmove(self._taking_client(), queue.key, seconds)  # type: ignore[arg-type]
             if found is None:
                 return None
+            if hops.observer is not None:
+                hops.observer(hops.TAKEN)
             try:
                 return Parcel.fetch(as_text(found[1]), connection=self.connection, serializer=self.serializer), queue
             except NoSuchJobError:

@@ -12,7 +12,7 @@ from copy import copy
 
 import structlog
 
-from queues import event_loops, registry
+from queues import event_loops, hops, registry
 from queues.deliveries import Claimed
 from queues.errors import JobCancelled, JobTimedOut
 from queues.isolation import close_connections, in_fresh_context, refresh_connections
@@ -191,6 +191,8 @@ def job_type_of(claimed: Claimed) -> registry.JobType | RunResult:
         return RunResult(
             AttemptOutcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
         )  # fmt: skip
+    if hops.observer is not None:
+        hops.observer(hops.STARTED)
     return job_type
 
 

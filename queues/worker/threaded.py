@@ -14,6 +14,7 @@ from django.conf import settings
 from rq.job import Job as RQJob
 from rq.queue import Queue
 
+from queues import hops
 from queues.call_threads import open_call_threads
 from queues.event_loops import abandoned
 from queues.worker.base import BaseJobWorker
@@ -79,6 +80,8 @@ class ThreadedWorker(BaseJobWorker):
         claimed = claim_parcel(job, self.name)
         if claimed is None:
             return
+        if hops.observer is not None:
+            hops.observer(hops.CLAIMED)
         self._threads.start(claimed)
         self.recycling.taken += len(claimed)
         self.forget(job)

@@ -88,7 +88,7 @@ def test_the_parts_of_queues_import_downwards_only() -> None:
 
 
 LEVELS_OF_QUOTAS = (
-    {"engine", "clock", "durations", "permissions", "suggestions", "times", "tracing"},
+    {"engine", "clock", "durations", "moments", "permissions", "suggestions", "times", "tracing"},
     {"errors", "events", "models", "shapes"},
     {"audit", "runtime"},
     {"snapshot"},

@@ -1,7 +1,7 @@
 // The stream of live events: one connection of a visible page, for the notices and for all that is loaded again.
 (function () {
   "use strict";
-  const AGAIN = 30000; // a server that refuses the stream (too many of them, say) is asked again after so long
+  const AGAIN = 30000; // ms until the next try at a server that refuses the stream, such as for too many of them
 
   function pass(kind, text) {
     document.dispatchEvent(new CustomEvent("sluice:event", { detail: { kind: kind, data: JSON.parse(text).data } }));

@@ -47,7 +47,7 @@ _ENOUGH = 64 * 1024
 
 
 class KeptReply(asyncio.Future[Reply]):
-    """A reply that comes also where who waits for it is cancelled meanwhile: that takes effect when it is there."""
+    """A reply that arrives although the task that awaits it is cancelled: the cancellation takes effect with the reply."""
 
     def cancel(self, msg: Any | None = None) -> bool:
         return False

@@ -68,6 +68,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
         return real_now() + offset
 
     monkeypatch.setattr(clock, "now", now)
+    monkeypatch.setattr(clock, "stamp", now)
     return Desk(skip)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -82,7 +83,7 @@ class Plans:
     def reads_all(plan: str) -> bool:
         if connection.vendor == "sqlite":
             return any("SCAN queues_job" in line and "INDEX" not in line for line in plan.splitlines())
-        return "Seq Scan on queues_job" in plan
+        return re.search(r"Seq Scan on queues_job\b", plan) is not None
 
 
 @contextmanager
@@ -140,7 +141,7 @@ def test_a_worker(many: Desk) -> None:
 
 def test_submitting_and_room(many: Desk) -> None:
     holds(lambda: many.submit(3, idempotency_key=None))
-    holds(lambda: queue_room.waiting(Queue.objects.get(name="batch").pk))
+    holds(lambda: queue_room._count(Queue.objects.get(name="batch").pk, at_most=100_000))
     holds(lambda: many.submit(1, unique_for=60))
     holds(lambda: many.submit(1, idempotency_key="k"))
 

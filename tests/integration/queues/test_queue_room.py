@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 
 from queues.errors import QueueDraining, QueueFull
-from queues.models import Job, Queue
-from queues.services import queue_actions, queue_room
+from queues.lifecycle.delivery import release_again
+from queues.models import DeadLetter, Job, Queue
+from queues.services import dead_letters, queue_actions, queue_room
 from queues.services.submit import submit_specs
 from queues.specs import JobSpec, read_job
 from queues.states import Stage
-from tests.integration.queues.desk import Desk
+from quotas import clock
+from tests.integration.queues.desk import Desk, failed
 from tests.integration.queues.test_submit import at_once
 
 DEADLINE = 30.0
@@ -120,6 +123,53 @@ def test_two_submits_in_one_transaction_of_the_caller(desk: Desk) -> None:
     full = [answer for answer in answers if isinstance(answer, QueueFull)]
     assert [answer for answer in answers if answer is not None] == full
     assert Job.objects.count() == 10 * (len(answers) - len(full))
+
+
+def test_far_below_the_maximum_a_submit_counts_no_jobs(desk: Desk) -> None:
+    desk.queue("q", max_size=queue_room._reserve() * 2 + 1_000)
+    project = desk.project()
+    submit_specs(project, specs(1))
+    with CaptureQueriesContext(connection) as sent:
+        submit_specs(project, specs(3))
+        submit_specs(project, specs(150))
+    assert len(sent) > 4
+    assert not [query["sql"] for query in sent if "COUNT(*)" in query["sql"].upper()]
+
+
+def test_a_long_queue_is_not_counted_beyond_its_maximum(desk: Desk) -> None:
+    queue = desk.queue("q", max_size=None)
+    project = desk.project()
+    submit_specs(project, specs(60))
+    Queue.objects.filter(pk=queue.pk).update(max_size=20)
+    with CaptureQueriesContext(connection) as sent, pytest.raises(QueueFull):
+        submit_specs(project, specs(1))
+    counts = [query["sql"] for query in sent if "COUNT(*)" in query["sql"].upper()]
+    assert counts
+    assert all(" LIMIT " in sql for sql in counts)
+
+
+@pytest.mark.parametrize("how", ["replayed", "lost by the belt"])
+def test_jobs_that_come_back_fill_the_queue_too(desk: Desk, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """No job was inserted for them since the last count."""
+    monkeypatch.setattr(queue_room, "_sessions", 0)  # no other session submits
+    desk.queue("q", max_size=6)
+    worker = desk.worker()
+    desk.submit(3, queue="q", max_attempts=1)
+    desk.cycle()
+    if how == "replayed":
+        worker.claim()
+        worker.settle(result=failed("code", final=True))
+    queue_room._counted.clear()
+    desk.submit(3, queue="q")  # which counts
+    assert Job.objects.filter(stage=Stage.READY).count() == 3
+    if how == "replayed":
+        for letter in DeadLetter.objects.all():
+            dead_letters.replay(letter.pk, actor="test", reason="test")
+    else:
+        release_again(set(Job.objects.filter(stage=Stage.BELT).values_list("pk", "delivery")), clock.now())
+    assert Job.objects.filter(stage=Stage.READY).count() == 6
+    with pytest.raises(QueueFull):
+        desk.submit(1, queue="q")
 
 
 def _is_waited_for() -> bool:

@@ -382,9 +382,9 @@ def test_waits_and_runs_of_mixed_jobs_add_up_to_their_lives(desk: Desk) -> None:
             leader = desk.another_dispatcher("d2")
     for job in jobs:
         assert_gapless(job)
-        row = fresh(job)
-        spans = wait_history.spans_of(row)
-        life = ((row.finished_at or clock.now()) - row.created_at).total_seconds()
+        row, now = fresh(job), clock.now()
+        spans = wait_history.spans_of(row, now)
+        life = ((row.finished_at or now) - row.created_at).total_seconds()
         assert abs(sum(span.seconds for span in spans) - life) < 0.05
     seen = {
         span.code

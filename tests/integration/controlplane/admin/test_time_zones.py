@@ -123,7 +123,7 @@ def test_a_time_that_is_typed_into_a_form_is_of_the_zone(signed_in: SignIn, day:
         ("UTC", datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01 00:00:00 UTC"),
     ],
 )
-def test_the_hour_that_comes_twice_is_told_apart(zone: str, moment: datetime, shown: str) -> None:
+def test_the_hour_that_comes_twice_names_its_offset(zone: str, moment: datetime, shown: str) -> None:
     with timezone.override(zone):
         assert spell_moment(moment) == shown
 
