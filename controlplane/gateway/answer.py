@@ -10,7 +10,7 @@ from controlplane.gateway import fields
 from controlplane.gateway.call import Call
 from controlplane.gateway.encodings import decoder_of
 from controlplane.gateway.progress import Progress
-from controlplane.gateway.upstream import Way, next_part
+from controlplane.gateway.upstream import READ_ERRORS, Way, unanswered
 from controlplane.gateway.usage import EventMeter, Meter
 from controlplane.http.request import Send
 from quotas.engine.dialects.redaction import without
@@ -51,7 +51,14 @@ class AnswerSender:
         if is_over:
             await ended()
         await self._start(response.status, headers)
-        while part := await next_part(response):
+        read = response.content.readany
+        while True:
+            try:  # here, and not by a coroutine for each part
+                part = await read()
+            except READ_ERRORS as error:
+                raise unanswered(error) from error
+            if not part:
+                break
             if decoder is not None:
                 part = decoder.feed(part)
             passed = feed(part)

@@ -108,10 +108,8 @@ class Upstream:
                 return answer
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected from error
-        except TimeoutError as error:
-            raise Unanswered("timeout") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise Unanswered("network") from error
+        except READ_ERRORS as error:
+            raise unanswered(error) from error
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -132,14 +130,21 @@ class Upstream:
             self._session = None
 
 
+READ_ERRORS = (TimeoutError, aiohttp.ClientError, ConnectionError)
+"""What reading an answer raises where it breaks off."""
+
+
+def unanswered(error: BaseException) -> Unanswered:
+    """How an answer broke off, by one of `READ_ERRORS`."""
+    return Unanswered("timeout" if isinstance(error, TimeoutError) else "network")
+
+
 async def next_part(response: aiohttp.ClientResponse) -> bytes:
     """The next part of the body; empty at its end. Raises `Unanswered` if it breaks off."""
     try:
         return await response.content.readany()
-    except TimeoutError as error:
-        raise Unanswered("timeout") from error
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise Unanswered("network") from error
+    except READ_ERRORS as error:
+        raise unanswered(error) from error
 
 
 async def read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:

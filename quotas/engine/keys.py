@@ -123,7 +123,12 @@ class Keys:
         return counter.split(b":")[2].decode()
 
     def reservation(self, reservation: str) -> bytes:
-        return f"{self.tag}:r:{plain(reservation)}".encode()
+        # An id is used twice, and would push others out of the cache of `plain`.
+        part = reservation if PLAIN.fullmatch(reservation) else plain(reservation)
+        return f"{self.tag}:r:{part}".encode()
+
+    def admission_token(self, token: str) -> bytes:
+        return f"{self.tag}:a:t:{digest(token)}".encode()
 
     def token(self, token: str) -> bytes:
         return f"{self.tag}:t:{digest(token)}".encode()

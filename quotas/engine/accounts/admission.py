@@ -258,7 +258,7 @@ class AdmissionCalls:
         return [self.keys.counter(replace(limit, partition=one.account.id, subject=key)) for limit in templates]
 
     def token_key(self, token: str) -> bytes:
-        return self.keys.key("a", "t", digest(token))
+        return self.keys.admission_token(token)
 
     def remember(self, one: Prepared, index: int) -> None:
         """Keep the keys of a lease that this process has acquired."""

@@ -38,6 +38,20 @@ def test_a_stream_that_hides_nothing_passes_as_it_comes(size: int) -> None:
     assert tokens("openai", meter) == 10 and meter.events == 4
 
 
+@pytest.mark.parametrize("hide", [False, True])
+def test_events_that_come_one_by_one_are_read_as_those_that_come_cut(hide: bool) -> None:
+    """Also where an event has other line ends than the next one: then a part is not one event, though it ends as one."""
+    ping, mixed = b": ping\n\n", USE + b"\r\n\r\n" + TEXT + b"\n\n"
+    parts = [TEXT + b"\n\n", ping, mixed, b"\n", TEXT + b"\n\n", USE + b"\n\n", DONE + b"\n\n"]
+    whole, cut = EventMeter(hide=hide), EventMeter(hide=hide)
+    passed = b"".join(map(whole.feed, parts)) + whole.end()
+    assert (
+        passed == b"".join([cut.feed(b"".join(parts)[at : at + 1]) for at in range(len(b"".join(parts)))]) + cut.end()
+    )
+    assert (whole.events, whole.seen()) == (cut.events, cut.seen()) and whole.events == 6
+    assert (USE in passed) is not hide and passed.count(TEXT) == 3
+
+
 def test_a_stream_of_anthropic_reports_at_both_ends() -> None:
     meter = EventMeter()
     meter.feed(b'event: message_start\ndata: {"type": "message_start", "message": {"usage": {"input_tokens": 5}}}\n\n')
