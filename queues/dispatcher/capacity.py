@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.db.models import Count
+from django.db import connection
 
 from queues import config, liveness
 from queues.dispatcher.wait_ledger import Cause
-from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES
 
 
@@ -54,6 +53,12 @@ class WorkerCapacity:
         self.in_queue[queue.id] = self.in_queue.get(queue.id, 0) - 1
 
 
+_IN_FLIGHT = (
+    f'SELECT "queue_id", "suspect", count(*) FROM "queues_job" WHERE "stage" IN ({", ".join(str(int(one)) for one in IN_FLIGHT_STAGES)})'  # noqa: S608
+    " GROUP BY 1, 2"
+)
+
+
 def count_capacity(now: datetime) -> WorkerCapacity:
     """Read it from SQL: what live workers reported, less what is on the belt or running."""
     capacity = WorkerCapacity()
@@ -62,12 +67,9 @@ def count_capacity(now: datetime) -> WorkerCapacity:
         capacity.prefetch[lane] = capacity.prefetch.get(lane, 0) + count
         capacity.workers[lane] = capacity.workers.get(lane, 0) + 1
     queues = config.current().queues
-    in_flight = (
-        Job.objects.filter(stage__in=IN_FLIGHT_STAGES)
-        .order_by()
-        .values_list("queue_id", "suspect")
-        .annotate(count=Count("*"))
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_FLIGHT)
+        in_flight = cursor.fetchall()
     for queue_id, suspect, count in in_flight:
         capacity.in_queue[queue_id] = capacity.in_queue.get(queue_id, 0) + count
         lane = "cpu" if suspect else queues[queue_id].lane if queue_id in queues else "io"

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 import redis
 import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
-from django.db.models import Min
 
 from queues import config, connection, wait_metric, wakeups
 from queues.dispatcher.admission import Admissions, PoolMemory
@@ -21,11 +20,10 @@ from queues.dispatcher.group_cursor import GroupCursor
 from queues.dispatcher.leader import Leader, LeadershipLost
 from queues.dispatcher.round import Round
 from queues.dispatcher.wait_ledger import Cause, WaitLedger, take_over
-from queues.lifecycle.waiting import promote
+from queues.lifecycle.waiting import first_due, promote
 from queues.maintenance.runner import Maintenance
-from queues.models import Job
 from queues.ready_groups import groups_waiting
-from queues.states import GroupKey, Stage
+from queues.states import GroupKey
 from queues.wakeups import Wakeups
 from quotas import clock, events
 from quotas.engine.errors import LimiterUnavailable
@@ -219,7 +217,8 @@ class Dispatcher:
 
     def _promote(self, now: datetime) -> bool:
         """Make scheduled jobs ready whose time has come; False if there are none."""
-        if not Job.objects.filter(stage=Stage.SCHEDULED, not_before__lte=now).exists():
+        first = first_due()
+        if first is None or first > now:
             return False
         with transaction.atomic():
             self.leader.fence()
@@ -250,6 +249,6 @@ class Dispatcher:
             at = group.next_block_end()
             if at is not None and at > moment:
                 pauses.append(at - moment)
-        first = Job.objects.filter(stage=Stage.SCHEDULED).aggregate(first=Min("not_before"))["first"]
-        pauses += [(at - now) / timedelta(seconds=1) for at in (first, self._maintenance.next_tick) if at is not None]
+        due = (first_due(), self._maintenance.next_tick)
+        pauses += [(at - now) / timedelta(seconds=1) for at in due if at is not None]
         return max(min(pauses), 0.0)

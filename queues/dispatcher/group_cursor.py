@@ -9,6 +9,7 @@ from datetime import datetime
 
 from django.db import connection
 
+from queues.lifecycle.sql import quoted, read
 from queues.models import Job
 from queues.states import GroupKey, Stage
 
@@ -47,18 +48,19 @@ class Candidate:
 
 
 COLUMNS = tuple(field.name for field in fields(Candidate))
+_READ = (
+    f'SELECT {", ".join(map(quoted, COLUMNS))} FROM "queues_job" WHERE "stage" = {int(Stage.READY)} AND "queue_id" = %s'  # noqa: S608
+    ' AND "priority" = %s AND "project_id" = %s AND "pool" = %s AND "id" > %s'
+)
 
 
 def read_ready(group: GroupKey, *, after_id: int, without_keys: list[str], count: int) -> list[Candidate]:
     """The next `count` ready jobs of a group after the id `after_id`, in order, except those with the ordering keys
     `without_keys`."""
-    queue_id, priority, project_id, pool = group
-    rows = Job.objects.filter(
-        stage=Stage.READY, queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, id__gt=after_id
-    )
-    if without_keys:
-        rows = rows.exclude(ordering_key__in=without_keys)
-    return [Candidate(*row) for row in rows.order_by("id").values_list(*COLUMNS)[:count]]
+    keys = f'AND "ordering_key" NOT IN ({", ".join(["%s"] * len(without_keys))}) ' if without_keys else ""
+    with connection.cursor() as cursor:
+        cursor.execute(f'{_READ} {keys}ORDER BY "id" LIMIT {int(count)}', [*group, after_id, *without_keys])
+        return [Candidate(*row) for row in read(COLUMNS, cursor.fetchall())]
 
 
 def has_more_ready(group: GroupKey, than: int, *, up_to_id: int, without: set[int]) -> bool:

@@ -7,7 +7,7 @@ same thing a hundred times a second.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -23,16 +23,16 @@ from queues.states import Stage
 from quotas import clock
 
 
-def _quoted(column: str) -> str:
+def quoted(column: str) -> str:
     return f'"{column}"'
 
 
 @lru_cache(maxsize=512)
 def _statement(columns: tuple[str, ...], count: int, stage: Stage, lock: bool) -> str:
-    quoted = ", ".join(map(_quoted, columns))
+    names = ", ".join(map(quoted, columns))
     marks = ", ".join(["%s"] * count)
     return (
-        f'SELECT {quoted} FROM "queues_job" WHERE "id" IN ({marks}) AND "stage" = {int(stage)} ORDER BY "id"'  # noqa: S608
+        f'SELECT {names} FROM "queues_job" WHERE "id" IN ({marks}) AND "stage" = {int(stage)} ORDER BY "id"'  # noqa: S608
         f"{' FOR UPDATE' if lock else ''}"
     )
 
@@ -53,7 +53,7 @@ def locked(columns: Sequence[str], ids: Collection[int], stage: Stage) -> list[t
 _FIELDS = Job._meta.concrete_fields
 _NAMES = [column.attname for column in _FIELDS]
 _COLUMNS = [str(column.column) for column in _FIELDS]
-ALL_COLUMNS = ", ".join(map(_quoted, _COLUMNS))
+ALL_COLUMNS = ", ".join(map(quoted, _COLUMNS))
 """What `job_of` takes, for a RETURNING clause."""
 
 
@@ -65,6 +65,18 @@ def job_of(row: Sequence[Any]) -> Job:
         if value is not None:
             values[name] = read(value)
     return _made(values, connection.alias)
+
+
+def read(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
+    """Rows of these columns of jobs, by attribute, as Python has their values."""
+    readers = dict(_readers(connection.vendor))
+    found = [(position, readers[name]) for position, name in enumerate(names) if name in readers]
+    for row in rows:
+        values = list(row)
+        for position, of_sql in found:
+            if values[position] is not None:
+                values[position] = of_sql(values[position])
+        yield values
 
 
 def duplicate(job: Job) -> Job:
@@ -118,7 +130,7 @@ def held_for(job_ids: Sequence[int]) -> set[int]:
 
 _NEW = [column for column in _FIELDS if not column.primary_key]
 _INSERT = (
-    f'INSERT INTO "queues_job" ({", ".join(_quoted(str(column.column)) for column in _NEW)}) '  # noqa: S608
+    f'INSERT INTO "queues_job" ({", ".join(quoted(str(column.column)) for column in _NEW)}) '  # noqa: S608
     f"VALUES ({', '.join(['%s'] * len(_NEW))})"
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from queues.lifecycle import sql
 from queues.lifecycle.effects import Effects
@@ -74,6 +74,14 @@ def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]
     effects.submitted.update((job.queue_id, job.project_id) for job in jobs)
     effects.appended.update(job.group for job in jobs if job.stage == Stage.READY)
     effects.wake |= any(job.stage == Stage.SCHEDULED for job in jobs)
+
+
+def first_due() -> datetime | None:
+    """When the first scheduled job is due; None where none is scheduled."""
+    with connection.cursor() as cursor:
+        cursor.execute(f'SELECT min("not_before") FROM "queues_job" WHERE "stage" = {int(Stage.SCHEDULED)}')  # noqa: S608
+        (found,) = cursor.fetchone()
+    return None if found is None else sql.read_moment(found)
 
 
 @transition(

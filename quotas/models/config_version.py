@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import F
 
 
@@ -23,7 +23,9 @@ class ConfigVersion(models.Model):
     @classmethod
     def numbers(cls) -> tuple[int, int]:
         """(version, moved)"""
-        return cls.objects.values_list("version", "moved").filter(pk=1).first() or (0, 0)
+        with connection.cursor() as cursor:  # composing it takes the ORM longer than SQL takes to answer it
+            cursor.execute('SELECT "version", "moved" FROM "quotas_configversion" WHERE "id" = 1')
+            return cursor.fetchone() or (0, 0)
 
     @classmethod
     def announce_move(cls) -> None:
