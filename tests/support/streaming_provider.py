@@ -93,7 +93,10 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
         elif b"/silent" in path:
             stop.wait(60)
         elif b"/whole" in path:
-            connection.sendall(begin + _chunk(CHUNK) * 3 + _chunk(USAGE) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+            closing = begin.replace(
+                b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"
+            )  # else the next call might be sent on it
+            connection.sendall(closing + _chunk(CHUNK) * 3 + _chunk(USAGE) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
         else:
             credential = fields.get(b"authorization", b"")
             status = b"418 Teapot" if b"/echo" in path else b"200 OK"
