@@ -22,10 +22,12 @@ pools: [{name: llm, provider: sim}]
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Instance]:
     started = Instance("--workers", "1").start()
-    started.manage("apply", "-", stdin=CONFIGURATION)
-    yield started
-    started.stop()
-    started.remove()
+    try:
+        started.manage("apply", "-", stdin=CONFIGURATION)
+        yield started
+        started.stop()
+    finally:
+        started.remove()
 
 
 @pytest.fixture

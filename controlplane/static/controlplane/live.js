@@ -99,10 +99,12 @@
   }, 250);
   document.addEventListener("visibilitychange", function () { if (!document.hidden && every()) refresh(); });
 
-  // A link inside that waits for its dialog would be replaced, and the dialog would never open.
+  // A link inside that waits for its dialog would be replaced, and the dialog would never open; and text may have been
+  // selected since the request was sent.
   document.addEventListener("htmx:beforeSwap", function (event) {
     const panel = event.detail.target;
-    if (panel && panel.matches && panel.matches("[data-live]") && panel.querySelector(".htmx-request")) {
+    if (!panel || !panel.matches || !panel.matches("[data-live]")) return;
+    if (panel.querySelector(".htmx-request") || isSelected(panel)) {
       event.detail.shouldSwap = false;
     }
   });
