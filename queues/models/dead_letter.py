@@ -45,6 +45,9 @@ class DeadLetter(models.Model):
                 name="letter_open_groups",
             ),
             models.Index(fields=["-id"], condition=models.Q(handled_at__isnull=True), name="letter_open"),
+            models.Index(
+                fields=["category", "-id"], condition=models.Q(handled_at__isnull=True), name="letter_open_by_category"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ from django.db import connection
 
 from queues.maintenance.parcel_cleaner import sweep
 from queues.maintenance.reconciler import Reconciler
-from queues.models import Job, Queue
+from queues.models import DeadLetter, Job, Queue
 from queues.selectors.explanation import explain
 from queues.selectors.jobs import created_after
 from queues.selectors.queues import depths
@@ -184,3 +184,25 @@ def test_facts_of_a_batch_and_an_explanation(many: Desk) -> None:
     assert job is not None
     holds(lambda: explain(job))
     holds(lambda: depths())
+
+
+def test_open_letters_of_a_category_are_found_without_the_resolved_ones(desk: Desk) -> None:
+    jobs = desk.submit(300)
+    now = clock.now()
+    DeadLetter.objects.bulk_create(
+        DeadLetter(
+            job=job, project_id=job.project_id, queue_id=job.queue_id, type=job.type, severity="warning",
+            category="code" if number < 2 else "server", fingerprint="f", created_at=now,
+            handled_at=None if number < 150 else now,
+        )
+        for number, job in enumerate(jobs)
+    )  # fmt: skip
+    rows = DeadLetter.objects.filter(handled_at=None, category="code").order_by("-pk")[:50]
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+        if connection.vendor == "postgresql":
+            cursor.execute("SET enable_seqscan = off")
+        plan = rows.explain()
+        if connection.vendor == "postgresql":
+            cursor.execute("RESET enable_seqscan")
+    assert "letter_open_by_category" in plan
