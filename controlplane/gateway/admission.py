@@ -58,7 +58,7 @@ class Admissions:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def first(self, call: Call, held: ConfigSnapshot, progress: Progress) -> Admission:
+    async def first(self, call: Call, snapshot: ConfigSnapshot, progress: Progress) -> Admission:
         """Admit a call. Raises `Refused`, and what resolving limits and the engine raise. Cancelled, it charges
         nothing."""
         began = time.perf_counter()
@@ -76,7 +76,7 @@ class Admissions:
                 )
             return self._request(call, now, token, limits=applying)
 
-        admission = await self._ask(request, held, progress, call.wishes.wait)
+        admission = await self._ask(request, snapshot, progress, call.wishes.wait)
         if admission.allowed or admission.bound_by == "limit":
             limits.emit_decision(question, _decision(admission), time.perf_counter() - began)
         if not admission.allowed:
@@ -84,25 +84,25 @@ class Admissions:
         return admission
 
     async def another(
-        self, call: Call, held: ConfigSnapshot, progress: Progress, refused_by: str, wait: float
+        self, call: Call, snapshot: ConfigSnapshot, progress: Progress, refused_by: str, wait: float
     ) -> Admission:
         """An account for a call whose last account did not do it; the caller is not charged again."""
         admission = await self._ask(
-            lambda now, token: self._request(call, now, token, without=refused_by), held, progress, wait
+            lambda now, token: self._request(call, now, token, without=refused_by), snapshot, progress, wait
         )
         if not admission.allowed:
             raise Refused(admission)
         return admission
 
-    def settle(self, lease: Lease, held: ConfigSnapshot) -> asyncio.Future[Any]:
+    def settle(self, lease: Lease, snapshot: ConfigSnapshot) -> asyncio.Future[Any]:
         """Report how a call went to its account, to the end, also where the caller is gone."""
-        return self._tracked(self.engine.start_settling(lease, held))
+        return self._tracked(self.engine.start_settling(lease, snapshot))
 
     def close(
-        self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, held: ConfigSnapshot
+        self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, snapshot: ConfigSnapshot
     ) -> asyncio.Future[Any]:
         """Replace what the caller was charged by what was used, to the end."""
-        return self._tracked(self.engine.start_closing(admission, actual, outcome, held))
+        return self._tracked(self.engine.start_closing(admission, actual, outcome, snapshot))
 
     def _tracked(self, ending: asyncio.Future[Any]) -> asyncio.Future[Any]:
         if ending not in self.tasks:
@@ -110,34 +110,34 @@ class Admissions:
             ending.add_done_callback(self.tasks.discard)
         return ending
 
-    async def give_back(self, admission: Admission, units: Mapping[str, int], held: ConfigSnapshot) -> None:
+    async def refund(self, admission: Admission, units: Mapping[str, int], snapshot: ConfigSnapshot) -> None:
         """Return all that an admission has reserved: no call was made."""
         ending = []
         if admission.lease:
-            ending.append(self.settle(Lease(admission.lease, UNUSED, admission.expires_in), held))
+            ending.append(self.settle(Lease(admission.lease, UNUSED, admission.expires_in), snapshot))
         if admission.reservation:
-            ending.append(self.close(admission, dict.fromkeys([*units, "requests"], 0), UNUSED, held))
+            ending.append(self.close(admission, dict.fromkeys([*units, "requests"], 0), UNUSED, snapshot))
         if ending:
             await asyncio.wait(ending)
 
     @staticmethod
     def _request(
-        call: Call, held: ConfigSnapshot, token: str, without: str = "", limits: tuple[Limit, ...] = ()
+        call: Call, snapshot: ConfigSnapshot, token: str, without: str = "", limits: tuple[Limit, ...] = ()
     ) -> AdmitRequest:
-        spec = held.pools.get(call.pool.spec.name, call.pool).spec
+        spec = snapshot.pools.get(call.pool.spec.name, call.pool).spec
         fallbacks = tuple(
             found.spec
             for name in spec.fallback
-            if (found := held.pools.get(name)) is not None and found.is_open_to(call.project)
+            if (found := snapshot.pools.get(name)) is not None and found.is_open_to(call.project)
         )
         return AdmitRequest(
             pool=spec, fallbacks=fallbacks, token=token, cost=call.cost, priority=call.wishes.priority, key=call.key,
             model=call.model, without=without, limits=limits,
         )  # fmt: skip
 
-    async def _ask(self, renewed: Renewed, held: ConfigSnapshot, progress: Progress, wait: float) -> Admission:
+    async def _ask(self, renewed: Renewed, snapshot: ConfigSnapshot, progress: Progress, wait: float) -> Admission:
         token = random_id()
-        asking = _Asking(self, renewed, renewed(held, token), held, progress, token)
+        asking = _Asking(self, renewed, renewed(snapshot, token), snapshot, progress, token)
         if not wait:
             return await asking.once()
         await self.checks.waiting_checks().check(asking, max_wait=wait)
@@ -152,7 +152,7 @@ class _Asking:
     admissions: Admissions
     renewed: Renewed
     request: AdmitRequest
-    held: ConfigSnapshot
+    snapshot: ConfigSnapshot
     progress: Progress
     token: str
     last: Admission | None = field(default=None)
@@ -186,7 +186,7 @@ class _Asking:
             self.lost(error)
             return
         if admission.allowed:
-            await self.admissions.give_back(admission, self.request.cost, self.held)
+            await self.admissions.refund(admission, self.request.cost, self.snapshot)
 
     async def check(self, *, dry_run: bool) -> Decision:
         self.request = self.renewed(await self.admissions.checks.configuration(), self.token)
@@ -209,7 +209,7 @@ class _Asking:
 
     async def refund(self, decision: Decision) -> None:
         if self.last is not None and self.last.allowed:
-            await self.admissions.give_back(self.last, self.request.cost, self.held)
+            await self.admissions.refund(self.last, self.request.cost, self.snapshot)
 
 
 def _reason_of(admission: Admission) -> str:

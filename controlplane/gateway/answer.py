@@ -10,7 +10,7 @@ from controlplane.gateway import fields
 from controlplane.gateway.call import Call
 from controlplane.gateway.encodings import decoder_of
 from controlplane.gateway.progress import Progress
-from controlplane.gateway.upstream import READ_ERRORS, Way, unanswered
+from controlplane.gateway.upstream import READ_ERRORS, Route, unanswered
 from controlplane.gateway.usage import EventMeter, Meter
 from controlplane.http.request import Send
 from quotas.engine.dialects.redaction import without
@@ -30,7 +30,7 @@ class AnswerSender:
         self._limits = limits
 
     async def stream(
-        self, response: aiohttp.ClientResponse, meter: Meter, way: Way, ended: Callable[[], Awaitable[None]]
+        self, response: aiohttp.ClientResponse, meter: Meter, route: Route, ended: Callable[[], Awaitable[None]]
     ) -> None:
         """Pass the body on as it comes. `send` waits while the caller is slow, and nothing is read meanwhile.
 
@@ -41,7 +41,7 @@ class AnswerSender:
             self._call.release()
         length = response.headers.get("content-length", "")
         decoder = decoder_of(response.headers.get("content-encoding", ""))
-        headers = self._headers(response, way, is_decoded=decoder is not None)
+        headers = self._headers(response, route, is_decoded=decoder is not None)
         left = -1
         if length.isdigit() and decoder is None and not self._call.hides_usage:
             headers.append((b"content-length", length.encode()))
@@ -80,10 +80,10 @@ class AnswerSender:
         await send({"type": "http.response.body", "body": last, "more_body": False})
         self._progress.passed()
 
-    async def error(self, response: aiohttp.ClientResponse, body: bytes, way: Way) -> None:
+    async def error(self, response: aiohttp.ClientResponse, body: bytes, route: Route) -> None:
         """Pass on an error that was read whole and decoded; a credential that it echoes is taken out."""
-        text = without(body.decode("latin-1"), [way.credential]).encode("latin-1")
-        headers = self._headers(response, way, is_decoded=True)
+        text = without(body.decode("latin-1"), [route.credential]).encode("latin-1")
+        headers = self._headers(response, route, is_decoded=True)
         if self._call.method == "HEAD":
             headers.append((b"content-length", response.headers.get("content-length", "0").encode()))
         else:
@@ -96,12 +96,12 @@ class AnswerSender:
         self._progress.answered = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    def _headers(self, response: aiohttp.ClientResponse, way: Way, *, is_decoded: bool) -> fields.Pairs:
-        secret = way.credential.encode()
+    def _headers(self, response: aiohttp.ClientResponse, route: Route, *, is_decoded: bool) -> fields.Pairs:
+        secret = route.credential.encode()
         progress = self._progress
         own = [
             (b"sluice-request-id", self._call.id.encode()),
-            (b"sluice-account", way.account.encode("latin-1", "replace")),
+            (b"sluice-account", route.account.encode("latin-1", "replace")),
             (b"sluice-attempts", b"%d" % progress.attempts),
             (b"sluice-waited", b"%.6f" % progress.waited),
             *decisions.limit_fields(self._limits),
@@ -111,7 +111,7 @@ class AnswerSender:
         names = {name for name, _ in own}
         passed = [
             (name, value)
-            for name, value in fields.back(response.raw_headers, limits=way.config.show_provider_limits)
+            for name, value in fields.back(response.raw_headers, limits=route.config.show_provider_limits)
             if name not in names and secret not in value and not (is_decoded and name == b"content-encoding")
         ]
         progress.overhead = progress.overhead_now()

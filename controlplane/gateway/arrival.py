@@ -49,12 +49,12 @@ async def caller_of(given: Mapping[bytes, bytes], target: Target, known: HotCach
 
 def call_of(
     name: str, scope: Scope, given: Mapping[bytes, bytes], target: Target, body: Body, *, caller: Caller, token: str,
-    held: ConfigSnapshot,
+    snapshot: ConfigSnapshot,
 ) -> Call:  # fmt: skip
     """The call, without its body. Raises a problem for whatever is wrong with its fields."""
     wishes = fields.wishes_of(given)
-    project = _project(caller, wishes.project, held)
-    pool = held.pools.get(target.pool)
+    project = _project(caller, wishes.project, snapshot)
+    pool = snapshot.pools.get(target.pool)
     if pool is None or not pool.is_open_to(project):
         raise NotFound(f"There is no pool {target.pool!r}, or it is not for this project.", "unknown-pool")
     return Call(
@@ -75,9 +75,9 @@ def call_of(
     )
 
 
-def _project(caller: Caller, named: str | None, held: ConfigSnapshot) -> str | None:
+def _project(caller: Caller, named: str | None, snapshot: ConfigSnapshot) -> str | None:
     project = named or caller.project_slug or None
-    if project is not None and (not caller.sees(project) or project not in held.projects):
+    if project is not None and (not caller.sees(project) or project not in snapshot.projects):
         raise NotFound("There is no such project, or it is not yours.", "unknown-project")
     return project
 

@@ -13,7 +13,7 @@ from controlplane.gateway.answer import AnswerSender
 from controlplane.gateway.call import Call
 from controlplane.gateway.encodings import Undecodable, decoded
 from controlplane.gateway.progress import Progress
-from controlplane.gateway.upstream import NotConnected, Unanswered, Upstream, Way, read_all
+from controlplane.gateway.upstream import NotConnected, Route, Unanswered, Upstream, read_all
 from controlplane.gateway.usage import EventMeter, Meter, cached_tokens, meter_of
 from quotas.engine import dialects
 from quotas.engine.categories import Category
@@ -37,7 +37,7 @@ class Failure:
     """A try that another account may make up for. `answer`: what is passed on where none does."""
 
     outcome: CallOutcome
-    answer: tuple[aiohttp.ClientResponse, bytes, Way] | None = None
+    answer: tuple[aiohttp.ClientResponse, bytes, Route] | None = None
     problem: ProblemError | None = None
     waits: bool = False
     """Whether the same account may be called again when its cooldown is over."""
@@ -49,7 +49,7 @@ class Attempt:
     """`outcome` is how it ended; until that is known, what a cancelled call leaves behind."""
 
     __slots__ = (
-        "_began", "_call", "_progress", "_upstream", "_way", "admission", "config", "is_made", "is_whole", "outcome",
+        "_began", "_call", "_progress", "_upstream", "_route", "admission", "config", "is_made", "is_whole", "outcome",
         "response",
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ class Attempt:
         """Whether all of the answer has come."""
         self.response: aiohttp.ClientResponse | None = None
         self._call, self._upstream, self._progress = call, upstream, progress
-        self._way: Way | None = None
+        self._route: Route | None = None
         self._began = time.perf_counter()
 
     @property
@@ -81,8 +81,10 @@ class Attempt:
         other account may be tried."""
         admitted = self.admission
         try:
-            way = self._way = self._upstream.way_to(self.config, admitted.account_id or "", admitted.account or "")
-            response = self.response = await self._upstream.send(self._call, way)
+            route = self._route = self._upstream.route_to(
+                self.config, admitted.account_id or "", admitted.account or ""
+            )
+            response = self.response = await self._upstream.send(self._call, route)
         except NotConnected:
             self.outcome = dialects.failed("network", latency=self.seconds)
             self.is_made = False
@@ -95,29 +97,29 @@ class Attempt:
                 "credential-unreadable", "Credential unreadable", 503, "The account's credential can't be decrypted."
             ) from None
         self._progress.provider += self.seconds
-        return await self._refused(response, way) if response.status >= 400 else None
+        return await self._refused(response, route) if response.status >= 400 else None
 
     async def pass_on(self, sender: AnswerSender, ended: Callable[[], Awaitable[None]]) -> None:
         """Pass a good answer on. `ended` is awaited when the provider has sent all of it, and the caller has not got its
         last bytes yet. Raises `Broken`."""
-        response, way = self.response, self._way
-        assert response is not None and way is not None
+        response, route = self.response, self._route
+        assert response is not None and route is not None
         meter = meter_of(response.headers.get("content-type", ""), hide=self._call.hides_usage)
 
         async def concluded() -> None:
             self.is_whole = True
-            self.outcome = self._conclude(response, way, meter)
+            self.outcome = self._conclude(response, route, meter)
             await ended()
 
         try:
-            await sender.stream(response, meter, way, concluded)
+            await sender.stream(response, meter, route, concluded)
         except (Unanswered, Undecodable) as error:
             word = error.word if isinstance(error, Unanswered) else "network"
             self.outcome = dialects.failed(word, latency=self.seconds)
             raise Broken from None
         finally:
             if not self.is_whole:
-                read = self._conclude(response, way, meter)
+                read = self._conclude(response, route, meter)
                 is_unknown = self.outcome.category == "unknown"
                 self.outcome = read if is_unknown else replace(self.outcome, usage=read.usage)
 
@@ -137,19 +139,19 @@ class Attempt:
             return Failure(self.outcome, problem=problem)
         raise problem from None
 
-    async def _refused(self, response: aiohttp.ClientResponse, way: Way) -> Failure:
+    async def _refused(self, response: aiohttp.ClientResponse, route: Route) -> Failure:
         """The provider's error, read whole."""
         try:
             body = await read_all(response, MAX_ERROR)
         except Unanswered as error:
-            self.outcome = self._read(response, way, b"", b"")
+            self.outcome = self._read(response, route, b"", b"")
             raise _no_answer(error.word) from None
         # What can't be read may contain the credential, and is not passed on.
         body = decoded(body, response.headers.get("content-encoding", ""), MAX_ERROR) or b""
-        outcome = self.outcome = self._read(response, way, body, b"")
+        outcome = self.outcome = self._read(response, route, body, b"")
         waits = Category.of(outcome.category).refuses_caller
         return Failure(
-            outcome, (response, body, way), waits=waits, is_final=not self._is_elsewhere(response.status, outcome)
+            outcome, (response, body, route), waits=waits, is_final=not self._is_elsewhere(response.status, outcome)
         )
 
     def _is_elsewhere(self, status: int, outcome: CallOutcome) -> bool:
@@ -160,21 +162,21 @@ class Attempt:
             return True
         return status >= 500 and (self._call.may_repeat or self.config.repeat_unsafe)
 
-    def _conclude(self, response: aiohttp.ClientResponse, way: Way, meter: Meter) -> CallOutcome:
+    def _conclude(self, response: aiohttp.ClientResponse, route: Route, meter: Meter) -> CallOutcome:
         """What an answer that was passed on says of the call and of its use."""
         head, tail = meter.seen()
-        read = self._read(response, way, head, tail)
+        read = self._read(response, route, head, tail)
         self._progress.outcome = read.category
         if (cached := cached_tokens(head, tail)) is not None:
             self._progress.actual = {"cached_tokens": cached}
         seen = self._seen(read, meter)
         return read if seen == read.usage else replace(read, usage=seen)
 
-    def _read(self, response: aiohttp.ClientResponse, way: Way, head: bytes, tail: bytes) -> CallOutcome:
+    def _read(self, response: aiohttp.ClientResponse, route: Route, head: bytes, tail: bytes) -> CallOutcome:
         provider = self.config.provider
         outcome = dialects.read(
             provider.dialect, response.status, list(response.headers.items()), head, settings=provider.settings,
-            secrets=[way.credential], latency=self.seconds, tail=tail,
+            secrets=[route.credential], latency=self.seconds, tail=tail,
         )  # fmt: skip
         if outcome.category == "ok":
             return outcome

@@ -82,7 +82,7 @@ class Call:
         self.body.first = b""
         self.headers = []
 
-    def read_body(self, held: ConfigSnapshot) -> None:
+    def read_body(self, snapshot: ConfigSnapshot) -> None:
         """Estimate the call, and request the use of a stream that would not report it."""
         self.document = self.body.document(self.encoding)
         self.model = self._model()
@@ -96,7 +96,7 @@ class Call:
         self.prompt_tokens = parts[0]
         if self.pool.sticky_by_prefix and not self.wishes.sticky:
             self.conversation = prefix_of(self.document)
-        if "tokens" not in self.cost and _counts_tokens(held, self.pool):
+        if "tokens" not in self.cost and _counts_tokens(snapshot, self.pool):
             self.cost["tokens"] = sum(parts)
         self._ask_for_usage()
 
@@ -130,25 +130,25 @@ class Call:
             self.hides_usage = True
 
 
-def _counts_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
+def _counts_tokens(snapshot: ConfigSnapshot, pool: PoolConfig) -> bool:
     """Whether a policy, the pool or one of its fallbacks, or its provider limits tokens. Kept per snapshot, since each
     call needs it."""
     global _counting
-    if _counting[0] is not held:
-        _counting = (held, {})
+    if _counting[0] is not snapshot:
+        _counting = (snapshot, {})
     known = _counting[1].get(pool.spec.name)
     if known is None:
-        known = _counting[1][pool.spec.name] = _limits_tokens(held, pool)
+        known = _counting[1][pool.spec.name] = _limits_tokens(snapshot, pool)
     return known
 
 
 _counting: tuple[ConfigSnapshot | None, dict[str, bool]] = (None, {})
 
 
-def _limits_tokens(held: ConfigSnapshot, pool: PoolConfig) -> bool:
-    if any(policy.unit == "tokens" for policy in held.policies.values()):
+def _limits_tokens(snapshot: ConfigSnapshot, pool: PoolConfig) -> bool:
+    if any(policy.unit == "tokens" for policy in snapshot.policies.values()):
         return True
-    every = [pool, *(held.pools[name] for name in pool.spec.fallback if name in held.pools)]
+    every = [pool, *(snapshot.pools[name] for name in pool.spec.fallback if name in snapshot.pools)]
     return any(
         config.spec.dialect in estimate.COUNTING_DIALECTS or any(limit.unit == "tokens" for limit in config.spec.limits)
         for config in every

@@ -38,14 +38,14 @@ class Exchange:
     """One call, from its admission to its settlement."""
 
     __slots__ = (
-        "_admissions", "_call", "_deadline", "_first", "_held", "_is_ended", "_last", "_open", "_progress", "_tried",
+        "_admissions", "_call", "_deadline", "_first", "_snapshot", "_is_ended", "_last", "_open", "_progress", "_tried",
         "_upstream",
     )  # fmt: skip
 
     def __init__(
-        self, call: Call, held: ConfigSnapshot, admissions: Admissions, upstream: Upstream, progress: Progress
+        self, call: Call, snapshot: ConfigSnapshot, admissions: Admissions, upstream: Upstream, progress: Progress
     ) -> None:
-        self._call, self._held = call, held
+        self._call, self._snapshot = call, snapshot
         self._admissions, self._upstream = admissions, upstream
         self._progress = progress
         self._deadline = time.monotonic() + call.wishes.wait
@@ -61,7 +61,7 @@ class Exchange:
         """Raises `NotNow`, a problem for other refusals, and `Broken`. Cancelled, it settles by what was seen."""
         asked = time.perf_counter()
         try:
-            admission = await self._admissions.first(self._call, self._held, self._progress)
+            admission = await self._admissions.first(self._call, self._snapshot, self._progress)
         except Refused as refused:
             raise self._refusal(refused.admission) from None
         finally:
@@ -93,12 +93,12 @@ class Exchange:
         self._is_ended = True
         used = self._used()
         self._progress.actual = {**used, **self._progress.actual}
-        admissions, held = self._admissions, self._held
+        admissions, snapshot = self._admissions, self._snapshot
         ending = []
         if self._open is not None:
-            ending.append(admissions.settle(self._open, held))
+            ending.append(admissions.settle(self._open, snapshot))
         if self._first.reservation:
-            ending.append(admissions.close(self._first, used, self._last, held))
+            ending.append(admissions.close(self._first, used, self._last, snapshot))
         return ending
 
     async def _end_first(self, turn: Attempt) -> None:
@@ -115,7 +115,7 @@ class Exchange:
 
     def _turn(self, admission: Admission) -> Attempt:
         name = admission.pool or self._call.pool.spec.name
-        config = self._held.pools.get(name, self._call.pool)
+        config = self._snapshot.pools.get(name, self._call.pool)
         self._progress.attempts += 1
         self._progress.account = admission.account or ""
         self._tried.add(admission.account_id or "")
@@ -140,7 +140,7 @@ class Exchange:
             self._open = self._lease_of(turn)
             if self._open is not None and turn.is_error:
                 # The account cools down before another one is chosen.
-                settling = self._admissions.settle(self._open, self._held)
+                settling = self._admissions.settle(self._open, self._snapshot)
                 self._open = None
                 await asyncio.wait([settling])
 
@@ -160,7 +160,7 @@ class Exchange:
         asked = time.perf_counter()
         try:
             refused_by = turn.admission.account_id or ""
-            found = await self._admissions.another(call, self._held, self._progress, refused_by, left)
+            found = await self._admissions.another(call, self._snapshot, self._progress, refused_by, left)
         except Refused as refused:
             if failure.waits:
                 raise self._refusal(refused.admission) from None
@@ -169,7 +169,7 @@ class Exchange:
             if left:
                 self._progress.waited += time.perf_counter() - asked
         if found.account_id in self._tried and not failure.waits:
-            await self._admissions.give_back(found, {}, self._held)
+            await self._admissions.refund(found, {}, self._snapshot)
             return None
         return found
 

@@ -90,29 +90,31 @@ class Gateway:
         given = fields.single(scope["headers"])
         asked.dialect = dialect_by(given)
         target = target_of(scope)
-        held = await self._known.configuration()
-        if target.pool in held.pools:
+        snapshot = await self._known.configuration()
+        if target.pool in snapshot.pools:
             asked.pool = target.pool
-            asked.dialect = held.pools[target.pool].provider.dialect
+            asked.dialect = snapshot.pools[target.pool].provider.dialect
         token, caller = await caller_of(given, target, self._known)
         name = f"{self._name}{next(self._numbers):08x}"
-        call = call_of(name, scope, given, target, body, caller=caller, token=token, held=held)
+        call = call_of(name, scope, given, target, body, caller=caller, token=token, snapshot=snapshot)
         asked.call = call
         try:
             await body.begin(length_of(given))
         except Disconnected:
             raise Unreadable from None
-        call.read_body(held)
+        call.read_body(snapshot)
         # What was read of the head is not kept for as long as the answer takes.
         given.clear()
         scope["headers"] = []
         if call.wishes.may_defer:
-            await self._or_job(call, caller, held, progress, send)
+            await self._or_job(call, caller, snapshot, progress, send)
         else:
-            exchange = Exchange(call, held, self._admissions, self._upstream, progress)
+            exchange = Exchange(call, snapshot, self._admissions, self._upstream, progress)
             await _unless_gone(exchange.run(send), body)
 
-    async def _or_job(self, call: Call, caller: Caller, held: ConfigSnapshot, progress: Progress, send: Send) -> None:
+    async def _or_job(
+        self, call: Call, caller: Caller, snapshot: ConfigSnapshot, progress: Progress, send: Send
+    ) -> None:
         """Make the call or, where it can't be made now, a job of it."""
         if call.project is None:
             raise ProblemError(
@@ -123,7 +125,7 @@ class Gateway:
             )
         answer = await self._threads.short(lambda: deferral.known(call, caller))
         if answer is None:
-            exchange = Exchange(call, held, self._admissions, self._upstream, progress)
+            exchange = Exchange(call, snapshot, self._admissions, self._upstream, progress)
             try:
                 await _unless_gone(exchange.run(send), call.body)
                 return

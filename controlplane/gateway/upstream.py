@@ -20,7 +20,7 @@ CONNECT = 10.0
 IDLE = 15.0
 """Seconds for which an unused connection is kept: less than providers do, so that few are closed under a call."""
 KEPT = 2_000
-"""Accounts whose `Way` is kept."""
+"""Accounts whose `Route` is kept."""
 BUFFER = 64 * 1024
 """Bytes of an answer that are read ahead of its caller."""
 WHOLE = 15.0
@@ -39,7 +39,7 @@ class Unanswered(Exception):
         self.word = word
 
 
-class Way:
+class Route:
     """How calls of one account are sent. Raises `CredentialUnreadable`."""
 
     def __init__(self, endpoint: AccountEndpoint) -> None:
@@ -65,31 +65,31 @@ class Way:
         return url
 
     def __repr__(self) -> str:
-        return f"Way({self.config.spec.name}/{self.account})"
+        return f"Route({self.config.spec.name}/{self.account})"
 
 
 class Upstream:
     """Sends calls, for one event loop."""
 
     def __init__(self) -> None:
-        self._ways: dict[tuple[int, str], Way] = {}
+        self._routes: dict[tuple[int, str], Route] = {}
         self._session: aiohttp.ClientSession | None = None
 
-    def way_to(self, config: PoolConfig, account_id: str, account: str) -> Way:
+    def route_to(self, config: PoolConfig, account_id: str, account: str) -> Route:
         """How calls of this account are sent, from memory: its credential is decrypted once for each version of its pool."""
         name = (id(config), account_id)
-        known = self._ways.get(name)
+        known = self._routes.get(name)
         if known is None:
-            if len(self._ways) >= KEPT:
-                self._ways.clear()
-            known = self._ways[name] = Way(AccountEndpoint(config, account_id, account))
+            if len(self._routes) >= KEPT:
+                self._routes.clear()
+            known = self._routes[name] = Route(AccountEndpoint(config, account_id, account))
         return known
 
-    async def send(self, call: Call, way: Way) -> aiohttp.ClientResponse:
+    async def send(self, call: Call, route: Route) -> aiohttp.ClientResponse:
         """The answer's head; the caller closes it. Raises `NotConnected` and `Unanswered`."""
-        url = way.url_of(call.target)
-        headers = [pair for pair in call.headers if pair[0].lower() not in way.names]
-        headers += way.fields
+        url = route.url_of(call.target)
+        headers = [pair for pair in call.headers if pair[0].lower() not in route.names]
+        headers += route.fields
         body: bytes | AsyncIterator[bytes] | None = call.body.first if call.body.is_whole else call.body.rest()
         if body == b"" and call.method not in ("POST", "PUT", "PATCH"):
             body = None
@@ -99,7 +99,7 @@ class Upstream:
                     headers = [*(pair for pair in headers if pair[0].lower() not in own), *own.items()]
                 answer = await self._opened().request(
                     call.method, url, headers=headers, data=body, allow_redirects=False,
-                    timeout=way.patience,
+                    timeout=route.patience,
                 )  # fmt: skip
                 span.note(
                     {"http.response.status_code": answer.status, "server.address": answer.url.host or ""},

@@ -45,9 +45,24 @@ def _dump(redis: Any, key: bytes) -> bytes:
     return key + b" " + repr(readers[kind](key)).encode() if kind in readers else key
 
 
+def _end_jobs(scene: Scene) -> None:
+    """Cancel the jobs of other tests: what the provider answers a job is kept with it."""
+    client = scene.instance.client()
+    unfinished = [
+        job["id"]
+        for status in ("pending", "rate_limited", "retrying", "executing")
+        for job in client.get(f"/api/v1/jobs?status={status}&limit=500").json()["results"]
+    ]
+    for job in unfinished:
+        client.post(f"/api/v1/jobs/{job}/cancel", json={})
+    final = ("completed", "dead", "cancelled")
+    wait_until(lambda: all(client.get(f"/api/v1/jobs/{job}").json()["status"] in final for job in unfinished), 10)
+
+
 @pytest.fixture(scope="module")
 def words(scene: Scene) -> dict[str, str]:
     """A word for each place of a call where something secret may stand, after calls of each kind."""
+    _end_jobs(scene)
     found = {
         name: f"{name}-{secrets.token_hex(8)}"
         for name in ("prompt", "query", "field", "answer", "mistake", "error", "tool")
