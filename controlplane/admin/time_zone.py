@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from controlplane.models import Preferences
@@ -21,10 +21,18 @@ class TimeZoneMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if not request.path_info.startswith(reverse("admin:index")):
+        if not _is_admin(request):
             return self._get_response(request)
         with timezone.override(zone_of(request)):
             return self._get_response(request)
+
+
+def _is_admin(request: HttpRequest) -> bool:
+    """Whether a page of the admin is requested; never in a project that has no admin."""
+    try:
+        return request.path_info.startswith(reverse("admin:index"))
+    except NoReverseMatch:
+        return False
 
 
 def zone_of(request: HttpRequest) -> tzinfo:

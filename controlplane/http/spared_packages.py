@@ -6,6 +6,7 @@
     pygments, rich  by Django REST framework and structlog, for colours in a terminal
     opentelemetry   by redis-py, for its own metrics
 
+OpenTelemetry sends traces by requests: both stay where traces are on.
 Each of them is imported behind `except ImportError`. They are absent while Django starts, and can be imported afterwards: a
 message that is sent by requests, or a page that colours JSON, imports them then.
 """
@@ -16,13 +17,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-_ALWAYS = ("requests", "markdown", "pygments", "rich")
+_ALWAYS = ("markdown", "pygments", "rich")
+_TRACING = ("opentelemetry", "requests")
 _POSTGRESQL = ("psycopg", "django.contrib.postgres.fields", "django.contrib.postgres.search")
 
 
 def spared(*, is_postgresql: bool, is_traced: bool) -> tuple[str, ...]:
     """What the process does not use, by its settings."""
-    return (*_ALWAYS, *(() if is_postgresql else _POSTGRESQL), *(() if is_traced else ("opentelemetry",)))
+    return (*_ALWAYS, *(() if is_postgresql else _POSTGRESQL), *(() if is_traced else _TRACING))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
-from django.db import connection, models, transaction
+from django.db import connections, models, router, transaction
 from django.db.models import F
 
 
@@ -23,7 +23,8 @@ class ConfigVersion(models.Model):
     @classmethod
     def numbers(cls) -> tuple[int, int]:
         """(version, moved)"""
-        with connection.cursor() as cursor:  # composing it takes the ORM longer than SQL takes to answer it
+        # Composing it takes the ORM longer than SQL takes to answer it.
+        with connections[router.db_for_read(cls)].cursor() as cursor:
             cursor.execute('SELECT "version", "moved" FROM "quotas_configversion" WHERE "id" = 1')
             return cursor.fetchone() or (0, 0)
 
