@@ -27,6 +27,8 @@ class StreamingProvider:
     hung_up: threading.Event = field(default_factory=threading.Event)
     sent: int = 0
     """Bytes of the endless streams so far."""
+    closed: int = 0
+    """Connections that it has closed."""
     uploaded: int = 0
     """Bytes of uploads so far, as they come."""
 
@@ -44,7 +46,7 @@ def streaming_provider() -> Iterator[StreamingProvider]:
                 connection, _ = listener.accept()
             except TimeoutError:
                 continue
-            threading.Thread(target=_serve, args=(connection, provider, stop), daemon=True).start()
+            threading.Thread(target=_serve_and_close, args=(connection, provider, stop), daemon=True).start()
 
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
@@ -54,6 +56,13 @@ def streaming_provider() -> Iterator[StreamingProvider]:
         stop.set()
         thread.join()
         listener.close()
+
+
+def _serve_and_close(connection: socket.socket, provider: StreamingProvider, stop: threading.Event) -> None:
+    try:
+        _serve(connection, provider, stop)
+    finally:
+        provider.closed += 1
 
 
 def _serve(connection: socket.socket, provider: StreamingProvider, stop: threading.Event) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from django.test import override_settings
 
 from quotas import limits, pools
 from quotas.engine.errors import LimiterUnavailable
@@ -26,6 +25,7 @@ from tests.integration.quotas.engine.limits.conftest import limit
 from tests.integration.quotas.engine.limits.doors import LoopDoor, open_door
 from tests.integration.quotas.test_limits import used
 from tests.integration.quotas.upstream.clients import Answer
+from tests.support.limiter_server import limiter_at
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
 
 __all__ = ["empty"]
@@ -36,13 +36,8 @@ STALL = 0.4
 @pytest.fixture
 def server(empty: None) -> Iterator[Server]:
     """A server that may be stopped."""
-    with (
-        run_server(valkey_binary()) as server,
-        override_settings(LIMITER_REDIS_URL=server.unix_url, LIMITER_TIMEOUT=0.1),
-    ):
-        connection.forget()
+    with run_server(valkey_binary()) as server, limiter_at(server.unix_url, LIMITER_TIMEOUT=0.1):
         yield server
-        connection.forget()
 
 
 @contextmanager

@@ -14,15 +14,14 @@ from typing import Any
 import pytest
 import redis
 from django.db import connections
-from django.test import override_settings
 from django.utils import timezone
 
 from quotas.models import ApiKey, Policy
 from quotas.models.config_version import ConfigVersion
-from quotas.runtime import connection
 from quotas.services import api_keys
 from tests.integration.controlplane.http.asgi import Answered, Door
 from tests.integration.quotas.api.conftest import Api, api, policy
+from tests.support.limiter_server import limiter_at
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
 
 CHECK = "/api/v1/limits/check"
@@ -39,10 +38,8 @@ def check(door: Door, key: Api, **body: Any) -> Answered:
 @pytest.fixture
 def own_redis() -> Iterator[Server]:
     """A server that may be hurt."""
-    with run_server(valkey_binary()) as server, override_settings(LIMITER_REDIS_URL=server.unix_url):
-        connection.forget()
+    with run_server(valkey_binary()) as server, limiter_at(server.unix_url):
         yield server
-        connection.forget()
 
 
 def test_checks_ask_sql_nothing_and_never_on_the_loop(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from controlplane.models import AuditEntry
 from quotas.models import CostRule, Network, Override, Project, ThresholdMark
-from quotas.runtime import connection
 from quotas.services.rollups import Sampler
 from tests.integration.quotas.api.conftest import api, policy
+from tests.support.limiter_server import limiter_at
 
 
 def test_allowed_check_has_the_members_of_the_contract() -> None:
@@ -391,10 +391,8 @@ def test_waiting_checks_pass_when_there_is_capacity_again() -> None:
     assert refused.status_code == 429
 
 
-def test_without_redis_each_policy_answers_its_own_way(settings: Any) -> None:
-    settings.LIMITER_REDIS_URL = "unix:///nowhere/valkey.sock"
-    connection.forget()
-    try:
+def test_without_redis_each_policy_answers_its_own_way() -> None:
+    with limiter_at("unix:///nowhere/valkey.sock"):
         opened = policy("open", "user", 2, on_redis_down="fail_open")
         caller = api("check")
         answers = [caller.post("limits/check", {"user": "u"}) for _ in range(3)]
@@ -407,8 +405,6 @@ def test_without_redis_each_policy_answers_its_own_way(settings: Any) -> None:
         assert int(closed["Retry-After"]) >= 1
         batch = caller.post("limits/check-batch", {"checks": [{"user": "u"}, {}]}).json()["results"]
         assert [item["status"] for item in batch] == [503, 200]
-    finally:
-        connection.forget()
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff{}", b"[" * 100_000, b'\xef\xbb\xbf{"user": "u"}'])

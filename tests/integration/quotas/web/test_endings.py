@@ -16,12 +16,12 @@ from django.test import AsyncClient, Client, RequestFactory
 from quotas import limited, limits
 from quotas.middleware import RateLimitMiddleware
 from quotas.models import Project
-from quotas.runtime import connection
 from quotas.services.deferred_settlement import late
 from quotas.services.usage import Selection, usage
 from quotas.snapshot import resolve
 from tests.integration.quotas.api.conftest import empty, policy
 from tests.integration.quotas.web.test_example import MIDDLEWARE, held, shop
+from tests.support.limiter_server import limiter_at
 from tests.support.valkey import Server, run_server, valkey_binary, wait_for
 
 __all__ = ["empty", "held", "shop"]
@@ -142,14 +142,10 @@ def test_async_streams(held: None, one_slot: None, ending: str) -> None:
 
 
 @pytest.fixture
-def own_redis(settings: Any) -> Iterator[Server]:
+def own_redis() -> Iterator[Server]:
     """A server of this test's own, which it may stop, and a limiter without patience."""
-    with run_server(valkey_binary()) as server:
-        settings.LIMITER_REDIS_URL = server.url
-        settings.LIMITER_TIMEOUT = 0.1
-        connection.forget()
+    with run_server(valkey_binary()) as server, limiter_at(server.url, LIMITER_TIMEOUT=0.1):
         yield server
-        connection.forget()
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from django.contrib.auth.models import User
 from django.test import AsyncClient, Client
 
 from quotas.models import Network, Project
-from quotas.runtime import connection
 from quotas.services.usage import Selection, usage
 from quotas.snapshot import resolve
 from tests.integration.quotas.api.conftest import empty, policy
+from tests.support.limiter_server import limiter_at
 
 __all__ = ["empty"]
 MIDDLEWARE = "quotas.middleware.RateLimitMiddleware"
@@ -151,15 +151,11 @@ def test_async_handlers_of_a_class(settings: Any) -> None:
     assert usage(Selection(policy="slots")) == [], "each slot was released"
 
 
-def test_without_redis_nothing_gets_past_a_closed_policy(held: None, settings: Any) -> None:
+def test_without_redis_nothing_gets_past_a_closed_policy(held: None) -> None:
     policy("closed", "global", 5)
-    settings.LIMITER_REDIS_URL = "unix:///nowhere/valkey.sock"
-    connection.forget()
-    try:
+    with limiter_at("unix:///nowhere/valkey.sock"):
         answer = get("/plain")
         assert answer.status_code == 503 and answer["Retry-After"]
-    finally:
-        connection.forget()
 
 
 def test_request_of_an_unknown_project_is_refused(held: None, settings: Any) -> None:
