@@ -11,7 +11,10 @@ from controlplane.http import spared_packages
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 _is_postgresql = settings.DATABASES["default"]["ENGINE"].endswith("postgresql")
-with spared_packages.absent(spared_packages.spared(is_postgresql=_is_postgresql, is_traced=bool(settings.TRACING))):
+_spared = spared_packages.spared(
+    is_postgresql=_is_postgresql, is_traced=bool(settings.TRACING), has_tasks=bool(settings.TASK_MODULES)
+)
+with spared_packages.absent(_spared):
     _django = get_wsgi_application()
 
     from controlplane.application import Application  # needs Django to be set up

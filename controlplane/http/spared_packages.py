@@ -6,7 +6,7 @@
     pygments, rich  by Django REST framework and structlog, for colours in a terminal
     opentelemetry   by redis-py, for its own metrics
 
-OpenTelemetry sends traces by requests: both stay where traces are on.
+OpenTelemetry sends traces by requests: both stay where traces are on. All of them stay where task modules are loaded.
 Each of them is imported behind `except ImportError`. They are absent while Django starts, and can be imported afterwards: a
 message that is sent by requests, or a page that colours JSON, imports them then.
 """
@@ -22,8 +22,10 @@ _TRACING = ("opentelemetry", "requests")
 _POSTGRESQL = ("psycopg", "django.contrib.postgres.fields", "django.contrib.postgres.search")
 
 
-def spared(*, is_postgresql: bool, is_traced: bool) -> tuple[str, ...]:
-    """What the process does not use, by its settings."""
+def spared(*, is_postgresql: bool, is_traced: bool, has_tasks: bool) -> tuple[str, ...]:
+    """What the process does not use, by its settings. `has_tasks`: it loads modules of its users, which may import anything."""
+    if has_tasks:
+        return ()
     return (*_ALWAYS, *(() if is_postgresql else _POSTGRESQL), *(() if is_traced else _TRACING))
 
 

@@ -139,12 +139,12 @@ def check_room(jobs: Mapping[int, int], *, alone: bool = False) -> None:
     if not jobs:
         return
     # The rows, not the snapshot: a drain or another size applies from its commit on.
-    rows = None if _has_maximum(jobs) else _read(jobs)
+    rows = {} if _has_maximum(jobs) else {row[0]: row for row in _read(jobs)}
     for queue_id, count in sorted(jobs.items()):
-        row = next((row for row in rows if row[0] == queue_id), None) if rows is not None else None
+        row = rows.get(queue_id)
         if row is not None and row[2] is None:
             _check_open(row)
-        elif row is not None or rows is None:
+        else:
             _check(queue_id, count, alone)
 
 

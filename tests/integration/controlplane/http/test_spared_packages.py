@@ -25,7 +25,7 @@ assert unfold.utils.prettify_json({"a": 1}, None)
 
 def test_a_web_process_loads_none_of_them_until_they_are_used(tmp_path: Path) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "DATABASE_"))}
-    names = spared_packages.spared(is_postgresql=False, is_traced=False)
+    names = spared_packages.spared(is_postgresql=False, is_traced=False, has_tasks=False)
     started = subprocess.run(
         [sys.executable, "-c", PROGRAM, ",".join(names)],
         env={**inherited, "SLUICE_DATA_DIR": str(tmp_path), "SLUICE_SECRET_KEY": "k" * 50},
@@ -34,9 +34,26 @@ def test_a_web_process_loads_none_of_them_until_they_are_used(tmp_path: Path) ->
     assert started.stdout.strip() == "[]"
 
 
+def test_a_task_module_may_import_any_of_them(tmp_path: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "DATABASE_"))}
+    names = spared_packages.spared(is_postgresql=False, is_traced=False, has_tasks=False)
+    (tmp_path / "their_tasks.py").write_text("".join(f"import {name}\n" for name in names))
+    started = subprocess.run(
+        [sys.executable, "-c", "import sys, controlplane.asgi; print('their_tasks' in sys.modules)"],
+        env={
+            **inherited, "SLUICE_DATA_DIR": str(tmp_path), "SLUICE_SECRET_KEY": "k" * 50, "SLUICE_TASK_MODULES": "their_tasks",
+            "PYTHONPATH": str(tmp_path),
+        },
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert started.stdout.strip() == "True"
+
+
 def test_what_the_settings_need_is_loaded() -> None:
-    assert "psycopg" not in spared_packages.spared(is_postgresql=True, is_traced=False)
-    assert not {"opentelemetry", "requests"} & {*spared_packages.spared(is_postgresql=False, is_traced=True)}
+    assert "psycopg" not in spared_packages.spared(is_postgresql=True, is_traced=False, has_tasks=False)
+    assert not {"opentelemetry", "requests"} & {
+        *spared_packages.spared(is_postgresql=False, is_traced=True, has_tasks=False)
+    }
 
 
 def test_a_package_that_is_loaded_already_stays() -> None:
