@@ -292,6 +292,7 @@ def test_times_are_shown_in_the_chosen_zone(people: People, day: Day) -> None:
     assert f"{local:%Y-%m-%d %H:%M:%S}" in page.locator("#content").inner_text()
     visit.shot("job-in-another-zone")
     visit.go("")
+    page.locator("#panel-pulse .sl-tile").first.wait_for()
     assert visit.complaints == []
     page.context.set_offline(True)
     note = page.locator("#panel-pulse .sl-stale-note")
