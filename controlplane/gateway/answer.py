@@ -18,6 +18,9 @@ from quotas.engine.types import LimitState
 from quotas.rest import decisions
 
 _BODILESS = (204, 304)
+_ADDRESSES = frozenset({b"location", b"content-location", b"operation-location"})
+_WITH_ADDRESSES = frozenset({201, 202, *range(300, 400)})
+"""Statuses of answers that say where something else is."""
 
 
 class AnswerSender:
@@ -30,9 +33,12 @@ class AnswerSender:
         self._limits = limits
 
     async def stream(
-        self, response: aiohttp.ClientResponse, meter: Meter, route: Route, ended: Callable[[], Awaitable[None]]
-    ) -> None:
+        self, response: aiohttp.ClientResponse, meter: Meter, route: Route, ended: Callable[[], Awaitable[None]],
+        read: list[bytes],
+    ) -> None:  # fmt: skip
         """Pass the body on as it comes. `send` waits while the caller is slow, and nothing is read meanwhile.
+
+        `read`: the beginning of the body, where it has been read; it is taken out.
 
         `ended` is awaited once, when all of the body is known and its last bytes are not passed on yet.
         """
@@ -51,10 +57,10 @@ class AnswerSender:
         if is_over:
             await ended()
         await self._start(response.status, headers)
-        read = response.content.readany
+        next_part = response.content.readany
         while True:
             try:  # here, and not by a coroutine for each part
-                part = await read()
+                part = read.pop() if read else await next_part()
             except READ_ERRORS as error:
                 raise unanswered(error) from error
             if not part:
@@ -97,7 +103,6 @@ class AnswerSender:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _headers(self, response: aiohttp.ClientResponse, route: Route, *, is_decoded: bool) -> fields.Pairs:
-        secret = route.credential.encode()
         progress = self._progress
         own = [
             (b"sluice-request-id", self._call.id.encode()),
@@ -109,10 +114,17 @@ class AnswerSender:
         if self._call.wishes.preferred:
             own.append((b"preference-applied", self._call.wishes.preferred.encode()))
         names = {name for name, _ in own}
+        if is_decoded:
+            names.add(b"content-encoding")
         passed = [
             (name, value)
             for name, value in fields.back(response.raw_headers, limits=route.config.show_provider_limits)
-            if name not in names and secret not in value and not (is_decoded and name == b"content-encoding")
+            if name not in names
         ]
+        if response.status in _WITH_ADDRESSES:
+            passed = [(name, route.reached_here(value) if name in _ADDRESSES else value) for name, value in passed]
+        every = b"\n".join([value for _, value in passed])
+        if any(form in every for form in route.secrets):
+            passed = [(name, value) for name, value in passed if not any(form in value for form in route.secrets)]
         progress.overhead = progress.overhead_now()
         return [*passed, *own, (b"sluice-overhead", b"%.6f" % progress.overhead)]

@@ -355,3 +355,74 @@ def test_repeated_fields_of_the_caller_all_arrive(scene: Scene) -> None:
     sent = scene.provider.requests[-1].lower()
     assert b"anthropic-version: 2023-06-01\r\n" in sent
     assert all(word in sent for word in (b"context-1m", b"tools-2"))
+
+
+def test_a_refusal_that_a_stream_begins_with_goes_to_another_account(scene: Scene) -> None:
+    """The caller has nothing of it yet, and is charged once."""
+    body = {"model": "m", "stream": True, "messages": MESSAGES}
+    before = scene.used("by-user")
+    answers = [
+        scene.call("inside", "/v1/limited-inside", json=body, headers={"Sluice-User": "u-inside"}) for _ in range(2)
+    ]
+    for answer in answers:
+        assert answer.status_code == 200 and b"word " in answer.content and b"Rate limit" not in answer.content
+        assert answer.headers["sluice-account"] == "second" and scene.recent(answer)["actual"]["tokens"] == 10
+    assert max(answer.headers["sluice-attempts"] for answer in answers) == "2"
+    wait_until(lambda: scene.used("by-user") == before + 2, 5)
+
+
+def test_a_refusal_inside_of_a_stream_by_all_accounts_names_its_time(scene: Scene) -> None:
+    body = {"model": "m", "stream": True, "messages": MESSAGES}
+    answer = scene.call("inside", "/v1/limited-inside/all", json=body)
+    assert answer.status_code == 429 and answer.json()["error"]["code"] == "no-account-available"
+    assert 0 < int(answer.headers["retry-after-ms"]) < 5000
+    waited = scene.call("inside", "/v1/limited-inside", json=body, headers={"Prefer": "wait=20"})
+    assert waited.status_code == 200 and b"Rate limit" not in waited.content
+
+
+def test_a_stream_that_is_only_an_error_costs_no_tokens(scene: Scene) -> None:
+    answer = scene.call("raw", "/v1/overloaded", json={"model": "m", "stream": True, "messages": MESSAGES})
+    assert answer.status_code == 200 and answer.headers["content-type"] == "text/event-stream"
+    assert answer.content.startswith(b"event: error\n") and b"overloaded_error" in answer.content
+    call = scene.recent(answer)
+    assert call["cost"]["tokens"] > 500 and call["actual"]["tokens"] == 0
+
+
+def test_a_provider_that_refuses_the_request_for_the_use_gets_the_callers_own_body(scene: Scene) -> None:
+    body = {"model": "strict", "stream": True, "messages": MESSAGES}
+    before, sent = scene.used("by-user"), len(scene.provider.requests)
+    for _ in range(2):
+        answer = scene.call("raw", "/v1/strict/completions", json=body, headers={"Sluice-User": "u-strict"})
+        assert answer.status_code == 200 and answer.content.count(b"word ") == 3
+    written = [b"stream_options" not in request for request in scene.provider.requests[sent:]]
+    assert written == [False, True, True]
+    assert answer.headers["sluice-attempts"] == "1"
+    wait_until(lambda: scene.used("by-user") == before + 2, 5)
+
+
+@pytest.mark.parametrize(("method", "count"), [("PUT", 1), ("DELETE", 1), ("GET", 2)])
+def test_only_safe_requests_are_sent_again_on_a_connection_that_breaks_off(
+    scene: Scene, method: str, count: int
+) -> None:
+    path = f"/v1/stale/{method}"
+    for _ in range(2):  # the second one goes by the connection of the first
+        answer = httpx.request(method, f"{scene.instance.url}/gateway/raw{path}", headers=scene.headers, timeout=10)
+    assert answer.status_code == (200 if method == "GET" else 502)
+    assert sum(path.encode() in request for request in scene.provider.requests) == 1 + count
+
+
+def test_a_redirect_to_the_provider_leads_through_the_gateway(scene: Scene) -> None:
+    """Otherwise a client that follows it would send its key to the provider, past all limits."""
+    answer = scene.call("raw", "/v1/moved")
+    assert answer.status_code == 307 and answer.headers["location"] == "/gateway/raw/v1/record/?q=1"
+    assert "x-basic" not in answer.headers, "the credential, in base64"
+    followed = scene.call("raw", "/v1/moved", follow_redirects=True)
+    assert followed.status_code == 200 and followed.url.path == "/gateway/raw/v1/record/"
+    assert scene.call("raw", "/v1/moved-away").headers["location"] == "https://elsewhere.example/x"
+
+
+def test_a_large_body_of_known_length_keeps_its_length(scene: Scene) -> None:
+    answer = scene.call("raw", "/v1/upload/sized", json=None, content=b"x" * 2_000_000)
+    assert answer.status_code == 200
+    sent = next(request for request in reversed(scene.provider.requests) if b"/upload/sized" in request).lower()
+    assert b"content-length: 2000000\r\n" in sent and b"transfer-encoding" not in sent
