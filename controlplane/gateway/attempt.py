@@ -15,7 +15,7 @@ from controlplane.gateway.answer import AnswerSender
 from controlplane.gateway.call import Call
 from controlplane.gateway.encodings import Undecodable, decoded, is_plain
 from controlplane.gateway.progress import Progress
-from controlplane.gateway.upstream import NotConnected, Route, Unanswered, Upstream, first_part, read_all
+from controlplane.gateway.upstream import NotConnected, Route, Unanswered, Upstream, first_part, is_bodiless, read_all
 from controlplane.gateway.usage import EventMeter, Meter, cached_tokens, meter_of
 from quotas.engine import dialects
 from quotas.engine.categories import Category
@@ -97,7 +97,7 @@ class Attempt:
                 self.config, admitted.account_id or "", admitted.account or ""
             )
             response = self.response = await self._upstream.send(self._call, route)
-            if response.status < 400:
+            if response.status < 400 and not is_bodiless(self._call.method, response.status):
                 self._first = await first_part(response)
         except NotConnected:
             self.outcome = dialects.failed("network", latency=self.seconds)
@@ -139,18 +139,24 @@ class Attempt:
             self.outcome = self._conclude(response, route, meter)
             await ended()
 
-        first, self._first = self._first, None  # not kept for as long as the answer takes
         try:
-            await sender.stream(response, meter, route, concluded, [] if first is None else [first])
+            await sender.stream(response, meter, route, concluded, self._taken())
         except (Unanswered, Undecodable) as error:
             word = error.word if isinstance(error, Unanswered) else "network"
             self.outcome = dialects.failed(word, latency=self.seconds)
+            if not self._progress.started:
+                raise _no_answer(word) from None
             raise Broken from None
         finally:
             if not self.is_whole:
                 read = self._conclude(response, route, meter)
                 is_unknown = self.outcome.category == "unknown"
                 self.outcome = read if is_unknown else replace(self.outcome, usage=read.usage)
+
+    def _taken(self) -> bytes | None:
+        """The beginning of the answer, which is not kept for as long as the rest takes."""
+        first, self._first = self._first, None
+        return first
 
     def close(self) -> None:
         """Close the connection, unless it can be used again."""

@@ -65,6 +65,8 @@ class Decoder:
             raise Undecodable(str(error)) from None
 
     def end(self) -> bytes:
+        if self._has_begun and not self._inflate.eof:
+            raise Undecodable("it ends early")
         return self._inflate.flush()
 
 

@@ -30,6 +30,8 @@ SOON = 5.0
 then before the caller has anything."""
 WHOLE = 15.0
 """Seconds in which an answer that is read whole must have come: its caller waits for all of it."""
+MAX_FIELDS = 500
+"""Header fields of an answer."""
 _SENT_ONCE = frozenset({"POST", "PATCH"})
 """Methods of requests that the HTTP client does not send again by itself. It does so with others where a connection that
 was kept breaks off, since they are idempotent (https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2); callers are promised
@@ -132,24 +134,50 @@ class Upstream:
                 headers.append(("Content-Length", str(call.body.declared)))
         elif body == b"" and call.method not in ("POST", "PUT", "PATCH"):
             body = None
-        once = (sent_once,) if call.method not in _SENT_ONCE and not call.may_repeat else None
         try:
-            with tracing.span(call.method, "client", {"http.request.method": call.method}) as span:
-                if own := tracing.headers():
-                    headers = [*(pair for pair in headers if pair[0].lower() not in own), *own.items()]
-                answer = await self._opened().request(
-                    call.method, url, headers=headers, data=body, allow_redirects=False,
-                    timeout=route.patience, middlewares=once,
-                )  # fmt: skip
-                span.note(
-                    {"http.response.status_code": answer.status, "server.address": answer.url.host or ""},
-                    error=str(answer.status) if answer.status >= 400 else "",
-                )
-                return answer
+            if tracing.is_on():
+                answer = await self._traced(call, url, headers, body, route)
+            else:
+                answer = await self._request(call, url, headers, body, route)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected from error
         except READ_ERRORS as error:
             raise unanswered(error) from error
+        if answer.status < 200:  # another protocol, without a request for one
+            answer.close()
+            raise Unanswered("network")
+        return answer
+
+    async def _request(
+        self,
+        call: Call,
+        url: URL,
+        headers: list[tuple[str, str]],
+        body: bytes | AsyncIterator[bytes] | None,
+        route: Route,
+    ) -> aiohttp.ClientResponse:
+        once = (sent_once,) if call.method not in _SENT_ONCE and not call.may_repeat else None
+        return await self._opened().request(
+            call.method, url, headers=headers, data=body, allow_redirects=False, timeout=route.patience, middlewares=once,
+        )  # fmt: skip
+
+    async def _traced(
+        self,
+        call: Call,
+        url: URL,
+        headers: list[tuple[str, str]],
+        body: bytes | AsyncIterator[bytes] | None,
+        route: Route,
+    ) -> aiohttp.ClientResponse:
+        with tracing.span(call.method, "client", {"http.request.method": call.method}) as span:
+            own = tracing.headers()
+            headers = [*(pair for pair in headers if pair[0].lower() not in own), *own.items()]
+            answer = await self._request(call, url, headers, body, route)
+            span.note(
+                {"http.response.status_code": answer.status, "server.address": url.host or ""},
+                error=str(answer.status) if answer.status >= 400 else "",
+            )
+            return answer
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -161,6 +189,7 @@ class Upstream:
                 skip_auto_headers=("User-Agent", "Accept", "Content-Type", "Accept-Encoding"),
                 max_line_size=16_384,
                 max_field_size=16_384,
+                max_headers=MAX_FIELDS,
             )
         return self._session
 
@@ -195,6 +224,11 @@ async def next_part(response: aiohttp.ClientResponse) -> bytes:
         return await response.content.readany()
     except READ_ERRORS as error:
         raise unanswered(error) from error
+
+
+def is_bodiless(method: str, status: int) -> bool:
+    """Whether an answer has no body, whatever its fields say (https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1)."""
+    return method == "HEAD" or status in (204, 304)
 
 
 async def first_part(response: aiohttp.ClientResponse) -> bytes | None:

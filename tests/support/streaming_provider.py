@@ -96,11 +96,10 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
         if special is not None:
             ends = special.index(b"\r\n\r\n") + 4 if head.startswith(b"HEAD ") else None
             connection.sendall(special[:ends])
-        elif b"/limited-inside" in path:
-            connection.sendall(begin)
-            stop.wait(0.1)  # the head comes first: it is not known yet whether the call can be done
-            is_limited = b"all" in path or b"first" in fields[b"authorization"]
-            connection.sendall(_chunk(LIMITED if is_limited else CHUNK + USAGE) + b"0\r\n\r\n")
+        elif b"/late" in path or b"/limited-inside" in path:
+            connection.sendall(begin)  # the head comes first: it is not known yet whether the call can be done
+            stop.wait(12 if b"/late" in path else 0.1)
+            connection.sendall(_late(path, fields))
         elif b"/stale" in path:
             is_first = sum(path in request for request in provider.requests) == 1
             connection.sendall(_answer(b"200 OK", b"{}", b"" if is_first else b"Connection: close\r\n"))
@@ -129,6 +128,11 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
                 b"X-Echo: %b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nContent-Length: %d\r\n\r\n%b"
                 % (status, credential, len(answer), answer)
             )
+
+
+def _late(path: bytes, fields: dict[bytes, bytes]) -> bytes:
+    is_limited = b"inside/all" in path or (b"inside" in path and b"first" in fields[b"authorization"])
+    return _chunk(LIMITED if is_limited else CHUNK + USAGE) + b"0\r\n\r\n"
 
 
 def _special(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | None:
@@ -176,6 +180,8 @@ def _special(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | No
 
 def _refused(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | None:
     """Redirects, one of them with the credential in base64, and a server that knows no `stream_options`."""
+    if b"/answer-of-body" in path:
+        return body
     if b"/moved" in path:
         here = b"http://" + fields[b"host"] + b"/v1/record/?q=1"
         there = b"https://elsewhere.example/x" if b"away" in path else here
@@ -185,7 +191,7 @@ def _refused(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | No
         return None
     if b"stream_options" in body:
         text = b'{"error": {"message": "Unrecognized request argument supplied: stream_options"}}'
-        return _answer(b"400 Bad Request", text)
+        return _answer(b"400 Bad Request", text, b"Connection: close\r\n")
     begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     return begin + _chunk(CHUNK) * 3 + b"0\r\n\r\n"
 

@@ -426,3 +426,56 @@ def test_a_large_body_of_known_length_keeps_its_length(scene: Scene) -> None:
     assert answer.status_code == 200
     sent = next(request for request in reversed(scene.provider.requests) if b"/upload/sized" in request).lower()
     assert b"content-length: 2000000\r\n" in sent and b"transfer-encoding" not in sent
+
+
+def said(fields: bytes, body: bytes = b"{}", status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (status, fields, body)
+
+
+MANY = b"\r\n".join(b"X-%d: y" % number for number in range(200))
+HALF = gzip.compress(b"word " * 100)[:20]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (said(b"Content-Length: 100", b"x" * 50), None),
+        (said(b"Content-Encoding: gzip\r\nContent-Length: 20", HALF), None),
+        (said(b"Content-Encoding: gzip\r\nContent-Length: 4", b"abcd"), 502),
+        (said(b"Content-Length: 2\r\nTransfer-Encoding: chunked", b"2\r\n{}\r\n0\r\n\r\n"), 502),
+        (said(b"Content-Length: 2\r\nContent-Length: 3"), 502),
+        (said(b"Upgrade: x\r\nConnection: upgrade", b"", b"101 Switching Protocols"), 502),
+        (b"hello\r\n\r\n", 502),
+        (said(b"Content-Length: 2\r\n" + MANY), 200),
+        (said("X-Name: café\r\nContent-Length: 2".encode("latin-1")), 200),
+        (said(b"Connection: close"), 200),
+        (said(b'Content-Length: 200\r\nETag: "x"', b"", b"304 Not Modified"), 304),
+    ],
+)
+def test_odd_answers_pass_or_are_errors_and_never_end_as_if_they_were_whole(
+    scene: Scene, answer: bytes, status: int | None
+) -> None:
+    fields = {"Sluice-User": "u-odd"}
+    if status is None:
+        with pytest.raises(httpx.RemoteProtocolError):
+            scene.call("raw", "/v1/answer-of-body", json=None, content=answer, headers=fields)
+        return
+    found = scene.call("raw", "/v1/answer-of-body", json=None, content=answer, headers=fields)
+    assert found.status_code == status
+    if status == 502:
+        assert found.json()["error"]["code"] == "upstream-broken"
+    else:
+        assert found.content == (b"{}" if status == 200 else b"")
+
+
+@pytest.mark.long
+def test_a_head_does_not_wait_for_its_body_for_long(scene: Scene) -> None:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", scene.instance.port), timeout=20) as connection:
+        connection.sendall(head(scene, "POST", "/gateway/raw/v1/late", "Content-Length: 0\r\n"))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - began < 10, "the body comes after 12 s"
+        answer = b""
+        while b"\r\n0\r\n\r\n" not in answer:
+            answer += connection.recv(65536)
+        assert b"word " in answer
