@@ -86,8 +86,8 @@ class JobThreadPool:
 
     def _ahead(self) -> int:
         """Deliveries that may be claimed beyond the slots: as many as end within `CLAIM_AHEAD`, so that no slot waits for
-        a claim. None where jobs take seconds, or where one is at most once: if the process is killed, nobody knows that it had
-        not started."""
+        a claim. None where jobs take seconds, or where one is at most once: after a kill it would not be known that it had not
+        started."""
         return 0 if self._exact else int(self.places * min(CLAIM_AHEAD / self._run_time, 1.0))
 
     def start(self, claimed: Sequence[Claimed]) -> None:
