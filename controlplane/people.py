@@ -31,7 +31,7 @@ def facts(row: Model) -> dict[str, Any]:
 
 
 def set_active(row: User, active: bool, *, actor: str, reason: str) -> None:
-    """Let a person sign in, or end the sessions and let nobody sign in as this person. Raises `Refused`."""
+    """Let a person sign in, or end the sessions and refuse the sign-in. Raises `Refused`."""
     with transaction.atomic():
         if not User.objects.filter(pk=row.pk, is_active=not active).update(is_active=active):
             raise Refused(f"{row} is {'active' if active else 'inactive'} already.")

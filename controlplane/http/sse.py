@@ -28,7 +28,7 @@ CHECKED_EVERY = 15.0
 
 @dataclass(slots=True)
 class Listener:
-    """What a listener may receive, as of the last time that it was asked."""
+    """What a listener may receive, as of the last check."""
 
     subscription: Subscription
 
@@ -64,7 +64,7 @@ class Streams:
         send: Send,
         again: Callable[[], Awaitable[Subscription | None]],
     ) -> None:
-        """Stream to one listener until it disconnects or the server stops, or until `again`, which asks Django at intervals what
+        """Stream to one listener until it disconnects or the server stops, or until `again`, which checks at intervals what
         the listener may receive now, returns None."""
         if self._stopping or len(self._listeners) >= MOST:
             busy = ProblemError(

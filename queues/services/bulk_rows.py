@@ -84,7 +84,7 @@ def process_slice(action: BulkAction) -> bool:
 
 
 def _do(action: BulkAction, kind: RowAction, user: Any, row_id: int) -> bool:
-    """One row. An error that nobody expected ends the action, so that the row does not fail again each second."""
+    """One row. An unexpected error ends the action, so that the row does not fail again each second."""
     try:
         why = _act(action, kind, user, row_id)
     except LimiterUnavailable:

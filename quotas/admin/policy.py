@@ -154,7 +154,7 @@ class PolicyAdmin(SluiceAdmin):
             of(Policy, "reset"), question="Reset all counters of {count} {noun}? Their usage goes back to 0.",
             done="Counters of {count} {noun} reset.", danger=True,
         ),
-        *switch_actions(Policy, "They limit nobody until they are enabled."),
+        *switch_actions(Policy, "They limit no caller until they are enabled."),
     ]  # fmt: skip
     fieldsets = [
         (None, {"fields": [("name", "enabled"), ("unit", "mode")]}),

@@ -313,7 +313,7 @@ def test_an_action_on_rows_is_undone_and_stopped(signed_in: SignIn, day: Day, mo
         assert (action.done, revoked()) == ((0, 0) if verb == "undo" else (4, 4))
 
 
-def test_an_error_that_nobody_expected_ends_the_action_and_no_other(day: Day) -> None:
+def test_an_unexpected_error_ends_the_action_and_no_other(day: Day) -> None:
     def fail(row: Any, *, actor: str, reason: str) -> None:
         raise RuntimeError("a fault of the test")
 
