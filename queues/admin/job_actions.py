@@ -15,6 +15,7 @@ from queues.admin.dead_letter_actions import say_begun
 from queues.models import Job, Queue
 from queues.selectors import job_filter
 from queues.services import bulk_actions
+from queues.services.bulk_records import JOBS
 from quotas.admin.audit import actor_of
 from quotas.admin.bulk import across, bulk_action, token_of
 from quotas.admin.visibility import project_ids
@@ -45,7 +46,7 @@ def in_background(verb: str) -> Any:
             )
             return
         action = bulk_actions.begin(
-            verb, filter, project=None, actor=actor_of(request), reason=reason, target=bulk_actions.JOBS,
+            verb, filter, project=None, actor=actor_of(request), reason=reason, target=JOBS,
             uid=token_of(request), undo_for=bulk_actions.UNDO_FOR,
         )  # fmt: skip
         say_begun(request, action, "job")

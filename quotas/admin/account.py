@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,6 +31,7 @@ from quotas.models.encrypted import validate_credential
 from quotas.moments import spell_moment
 from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions, account_trial, credentials
+from quotas.services.row_actions import of
 
 
 class AccountForm(ReasonForm):
@@ -52,13 +52,6 @@ class AccountForm(ReasonForm):
 
     def clean_credential(self) -> Any:
         return self.cleaned_data["credential"] or self.instance.credential
-
-
-def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger: bool = False) -> Any:
-    def act(request: HttpRequest, row: Account, reason: str) -> None:
-        verb(row, actor=actor_of(request), reason=reason)
-
-    return bulk_action(name, question=question, done=done, act=act, danger=danger)
 
 
 class TrialDialog(ReasonDialog):
@@ -102,27 +95,20 @@ class AccountAdmin(SluiceAdmin):
     autocomplete_fields = ["pool"]
     actions_detail = ["test", "clear_cooldown", "close_breaker", "trip", "enable", "disable"]
     actions = [
-        _bulk(
-            "Clear cooldowns",
-            account_actions.clear_cooldown,
-            "End the cooldown of {count} {noun}, and of their pools?",
-            "Cooldown of {count} {noun} cleared.",
+        bulk_action(
+            of(Account, "clear_cooldown"), question="End the cooldown of {count} {noun}, and of their pools?",
+            done="Cooldown of {count} {noun} cleared.",
         ),
-        _bulk(
-            "Close breakers",
-            account_actions.close,
-            "Close the circuit breaker of {count} {noun}?",
-            "Circuit breaker of {count} {noun} closed.",
+        bulk_action(
+            of(Account, "close"), question="Close the circuit breaker of {count} {noun}?",
+            done="Circuit breaker of {count} {noun} closed.",
         ),
-        _bulk("Enable accounts", account_actions.enable, "Enable {count} {noun}?", "{count} {noun} enabled."),
-        _bulk(
-            "Disable accounts",
-            account_actions.disable,
-            "Disable {count} {noun}? They get no calls until they are enabled.",
-            "{count} {noun} disabled.",
-            danger=True,
+        bulk_action(of(Account, "enable"), question="Enable {count} {noun}?", done="{count} {noun} enabled."),
+        bulk_action(
+            of(Account, "disable"), question="Disable {count} {noun}? They get no calls until they are enabled.",
+            done="{count} {noun} disabled.", danger=True,
         ),
-    ]
+    ]  # fmt: skip
     readonly_fields = [
         "shown_used",
     ]  # fmt: skip
