@@ -19,8 +19,8 @@ from django.db import connection, transaction
 
 from queues.errors import QueueError
 from queues.lifecycle.effects import Effects
+from queues.lifecycle.new_rows import row_of
 from queues.lifecycle.perform import apply
-from queues.lifecycle.sql import read_keys, row_of
 from queues.lifecycle.waiting import accept, restored_job
 from queues.models import Batch, IntakePart, Job
 from queues.services import idempotency, links
@@ -161,9 +161,8 @@ def _turn_into_rows(part_id: int, own: Part | None = None) -> bool:
             return False
         _clear_used_keys(part.project, drafts, rows)
         effects = Effects()
-        accept(effects, [draft.job for draft in drafts], rows, keys=False)
+        accept(effects, [draft.job for draft in drafts], rows)
         linked = [draft for draft in drafts if draft.after]
-        read_keys([draft.job for draft in drafts if draft.after or draft.keys])
         if linked:
             links.write_dependencies(effects, linked)
         idempotency.remember(part.project, [(key, digest, draft.job) for draft in drafts for key, digest in draft.keys])

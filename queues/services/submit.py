@@ -17,8 +17,8 @@ from django.db import IntegrityError, connection, transaction
 from queues.errors import FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle import waiting
 from queues.lifecycle.effects import Effects
+from queues.lifecycle.new_rows import row_of
 from queues.lifecycle.perform import apply
-from queues.lifecycle.sql import row_of
 from queues.models import Batch, Job
 from queues.services import idempotency, intake, links, owners, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
@@ -257,8 +257,8 @@ class Submission:
         prepared = self._prepared.drafts[position]
         if prepared is None:  # its key was known when we looked, and was pruned since
             return draft_of(self._project, self._prepared.specs[position], self._prepared.pointers[position], now)
-        if prepared.job.pk is not None:
-            prepared.job.pk = None
+        if prepared.job.id is not None:
+            prepared.job.id = None
         return Draft(prepared.job, prepared.text)
 
     def _complete(self, draft: Draft, position: int) -> None:
@@ -283,7 +283,7 @@ class Submission:
             return
         effects = Effects()
         jobs = [draft.job for draft in self._drafts]
-        waiting.accept(effects, jobs, [row_of(job) for job in jobs], keys=True)
+        waiting.accept(effects, jobs, [row_of(job) for job in jobs])
         if self._linked:
             links.write_dependencies(effects, self._drafts)
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]
