@@ -28,9 +28,6 @@ def run(request: HttpRequest, on: RowAction, rows: QuerySet[Any], reason: str, d
     if len(ids) > bulk_rows.MOST:
         messages.error(request, f"Nothing was done: more than {bulk_rows.MOST:,} match. Filter the list first.")
         return
-    if not ids:
-        messages.warning(request, f"Nothing was done: {on.others or 'no rows match any more'}.")
-        return
     action, now = bulk_rows.begin(
         on, ids, actor=actor_of(request), reason=reason, uid=bulk.token_of(request), undo_for=UNDO_FOR
     )
