@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,16 +12,54 @@ from queues import config, liveness
 from queues.dispatcher.wait_ledger import Cause
 from queues.states import IN_FLIGHT_STAGES
 
+PREFETCH_TIME = 0.1
+"""Seconds of work that may wait on the belt: about twice the time between two cycles under load."""
+MOST_PREFETCH = 4
+"""Jobs on the belt at most, per slot."""
+PACE_TIME = 0.3
+"""Seconds over which the pace is averaged."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """How many jobs a second the workers of each lane end, as the dispatcher sees it between its cycles."""
+
+    per_second: dict[str, float] = field(default_factory=dict)
+    _in_flight: dict[str, int] = field(default_factory=dict)
+    """After the last cycle, by lane."""
+    _at: float = float("-inf")
+
+    def begin_cycle(self, in_flight: Mapping[str, int], moment: float) -> None:
+        """Take in what is in flight at the beginning of a cycle, by lane. `moment`: monotonic seconds."""
+        seconds = max(moment - self._at, 0.001)
+        weight = min(seconds / PACE_TIME, 1.0)
+        for lane, before in self._in_flight.items():
+            known = self.per_second.get(lane, 0.0)
+            self.per_second[lane] = known + ((before - in_flight.get(lane, 0)) / seconds - known) * weight
+
+    def end_cycle(self, in_flight: Mapping[str, int], moment: float) -> None:
+        """Remember what is in flight at the end of a cycle."""
+        self._in_flight, self._at = dict(in_flight), moment
+
+    def prefetch(self, slots: Mapping[str, int]) -> dict[str, int]:
+        """How many jobs may wait on the belt, by lane: as many as it has slots, more where jobs end faster than cycles follow each
+        other."""
+        return {
+            lane: min(max(int(self.per_second.get(lane, 0.0) * PREFETCH_TIME), count), count * MOST_PREFETCH)
+            for lane, count in slots.items()
+        }
+
 
 @dataclass(slots=True)
 class WorkerCapacity:
     """Free worker slots, counted down as jobs are admitted.
 
     A job that needs an account is released only for a slot that is free, since the account's capacity is reserved from
-    its admission on. Other jobs may wait on the belt, as many again as there are slots, so that no thread waits for the
-    dispatcher.
+    its admission on. Other jobs may wait on the belt, so that no thread waits for the dispatcher.
     """
 
+    slots: dict[str, int] = field(default_factory=dict)
+    """Slots of live workers by lane."""
     available: dict[str, int] = field(default_factory=dict)
     """Free slots by worker lane."""
     prefetch: dict[str, int] = field(default_factory=dict)
@@ -29,6 +68,10 @@ class WorkerCapacity:
     """Worker processes by lane."""
     in_queue: dict[int, int] = field(default_factory=dict)
     """Jobs in flight by queue."""
+
+    def in_flight(self) -> dict[str, int]:
+        """Jobs on the belt or running, by lane."""
+        return {lane: slots - self.available[lane] for lane, slots in self.slots.items()}
 
     def has_room(self) -> bool:
         """Whether any job at all could be released."""
@@ -60,12 +103,12 @@ _IN_FLIGHT = (
 
 
 def count_capacity(now: datetime) -> WorkerCapacity:
-    """Read it from SQL: what live workers reported, less what is on the belt or running."""
+    """Read it from SQL: what live workers reported, less what is on the belt or running. Nothing is prefetched yet."""
     capacity = WorkerCapacity()
     for lane, count in liveness.alive(now).values_list("lane", "places"):
-        capacity.available[lane] = capacity.available.get(lane, 0) + count
-        capacity.prefetch[lane] = capacity.prefetch.get(lane, 0) + count
+        capacity.slots[lane] = capacity.slots.get(lane, 0) + count
         capacity.workers[lane] = capacity.workers.get(lane, 0) + 1
+    capacity.available.update(capacity.slots)
     queues = config.current().queues
     with connection.cursor() as cursor:
         cursor.execute(_IN_FLIGHT)

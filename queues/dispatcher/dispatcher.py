@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, tran
 
 from queues import config, connection, wait_metric, wakeups
 from queues.dispatcher.admission import Admissions, PoolMemory
-from queues.dispatcher.capacity import count_capacity
+from queues.dispatcher.capacity import Pace, count_capacity
 from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group_cursor import GroupCursor
 from queues.dispatcher.leader import Leader, LeadershipLost
@@ -37,8 +37,8 @@ MAX_SLEEP = 1.0
 IDLE_SLEEP = 2.0
 """Seconds between two cycles at most; `IDLE_SLEEP` where no job waits and nothing has happened."""
 BUSY = 3
-BUSY_PAUSE = 0.03
-"""Seconds between two cycles after one that drew `BUSY` jobs."""
+PAUSE_PER_JOB, LONGEST_PAUSE = 0.0015, 0.03
+"""Seconds between two cycles after one that drew `BUSY` jobs: for each of them, and at most."""
 MAX_FAULTS = 10
 """Cycles in a row that may fail with an unexpected exception."""
 PROMOTED_AT_ONCE = 2000
@@ -59,6 +59,7 @@ class Dispatcher:
         self._groups: dict[GroupKey, GroupCursor] = {}
         self._pools = PoolMemory()
         self._share = FairShare()
+        self._pace = Pace()
         self._ledger = WaitLedger(self.leader)
         self._cycled_at: datetime | None = None
         self._interrupted: Cause | None = None
@@ -177,7 +178,7 @@ class Dispatcher:
         self._cycled_at = now
         if drawn >= BUSY:
             # Under load it pays to let a few ends of jobs come together: fewer and fuller transactions for everyone.
-            self._stopping.wait(BUSY_PAUSE)
+            self._stopping.wait(min(PAUSE_PER_JOB * drawn, LONGEST_PAUSE))
         return 0.0 if found else self._seconds_to_sleep(now, idle=not (self._groups or woken.any))
 
     def _look_around(self, now: datetime) -> bool:
@@ -189,10 +190,13 @@ class Dispatcher:
     def _release(self, now: datetime) -> int:
         """Run rounds until nothing more can be released; returns how many jobs they drew."""
         capacity = count_capacity(now)
+        self._pace.begin_cycle(capacity.in_flight(), time.monotonic())
+        capacity.prefetch = self._pace.prefetch(capacity.slots)
         rounds = Round(self.leader, self._admissions, self._share, self._pools, capacity, self._ledger, now)
         progressed = rounds.run(self._groups.values())
         while progressed and capacity.has_room():
             progressed = rounds.run(self._groups.values())
+        self._pace.end_cycle(capacity.in_flight(), time.monotonic())
         return len(rounds.taken)
 
     def _apply(self, woken: Wakeups) -> None:

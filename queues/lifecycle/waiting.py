@@ -69,6 +69,11 @@ def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]
         sql.insert(rows)
         if keys:
             sql.read_keys(jobs)
+    follow_acceptance(effects, jobs)
+
+
+def follow_acceptance(effects: Effects, jobs: Sequence[Job]) -> None:
+    """What `accept` owes for jobs whose rows are written."""
     for job in jobs:
         job._state.adding = False
     effects.submitted.update((job.queue_id, job.project_id) for job in jobs)

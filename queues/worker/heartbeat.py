@@ -48,7 +48,7 @@ class Heartbeat:
         if running:
             renew(self.name, running, now)
         seen = {
-            "seen_at": now, "stopped_at": None, "busy": len(running), "lost_places": self._lost_places(),
+            "seen_at": now, "stopped_at": None, "busy": min(len(running), self.places), "lost_places": self._lost_places(),
             "jobs_done": self.done, "jobs_failed": self.failed, "memory": resident_memory(),
         }  # fmt: skip
         if not WorkerProcess.objects.filter(name=self.name).update(**seen):

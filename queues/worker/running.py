@@ -40,6 +40,8 @@ class RunningJob(ABC):
         self.settles_before_next = registry.settles_before_next(claimed.job.type, claimed.job.delivery_mode)
         self.deadline: float | None = None
         """Monotonic seconds; None until it starts."""
+        self.begun_at = 0.0
+        """Monotonic seconds when it got its slot."""
         self.interrupted_at: float | None = None
         """Monotonic seconds of the first interrupt."""
         self.ended = False

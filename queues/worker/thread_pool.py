@@ -30,6 +30,10 @@ REPEAT_INTERVAL = 2.0
 """Seconds between two interrupts of a job that has caught the last one, or is still cleaning up after it."""
 STUCK_AFTER: float = settings.STUCK_AFTER
 """Seconds from the first interrupt until a thread that still runs its job counts as lost."""
+CLAIM_AHEAD = 0.05
+"""Seconds of work that may be claimed before slots are free for it: taking and claiming a parcel takes that long under load."""
+NEWEST = 1 / 16
+"""Weight of the newest run time in the mean."""
 
 
 class JobThreadPool:
@@ -55,6 +59,10 @@ class JobThreadPool:
         self._unwritten: set[tuple[int, int]] = set()
         """Ended deliveries that keep their slots until their ends are written."""
         self._taken = 0
+        self._run_time = 1.0
+        """Seconds that a job keeps its slot, the mean of the last ones."""
+        self._exact = 0
+        """Deliveries here that are not to be claimed before a slot is free for them."""
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._watch = VitalThread(self._watch_deadlines, "deadlines", before_exit)
@@ -69,12 +77,18 @@ class JobThreadPool:
         return {pk for pk, _ in list(self._running)}
 
     def wait_for_slot(self, seconds: float) -> bool:
-        """True as soon as a thread is free; False after `seconds`."""
+        """True as soon as a slot is free, or will be by the time that a parcel is claimed; False after `seconds`."""
         with self._changed:
             return self._changed.wait_for(self._has_free_slot, timeout=seconds)
 
     def _has_free_slot(self) -> bool:
-        return len(self._running) + len(self._unwritten) + self.lost < self.places
+        return len(self._running) + len(self._unwritten) + self.lost < self.places + self._ahead()
+
+    def _ahead(self) -> int:
+        """Deliveries that may be claimed beyond the slots: as many as end within `CLAIM_AHEAD`, so that no slot waits for
+        a claim. None where jobs take seconds, or where one is at most once: after a kill it would not be known that it had not
+        started."""
+        return 0 if self._exact else int(self.places * min(CLAIM_AHEAD / self._run_time, 1.0))
 
     def start(self, claimed: Sequence[Claimed]) -> None:
         """Run these, at once as far as slots are free."""
@@ -82,6 +96,7 @@ class JobThreadPool:
         with self._changed:
             self._running.update({(running.claimed.id, running.claimed.delivery): running for running in added})
             self._waiting.extend(added)
+            self._exact += sum(running.settles_before_next for running in added)
         self._start_waiting()
 
     def _prepared(self, claimed: Claimed) -> RunningJob:
@@ -101,6 +116,7 @@ class JobThreadPool:
                 self._end(running, _no_thread(running.claimed, error))
 
     def _begin(self, running: RunningJob) -> None:
+        running.begun_at = time.monotonic()
         if isinstance(running, RunningInLoop):
             self._loops.start(running)
         elif running.trusted:
@@ -161,8 +177,10 @@ class JobThreadPool:
                 return False
             running.ended = True
             self.lost += lost
+            self._run_time += (time.monotonic() - running.begun_at - self._run_time) * NEWEST
             if running.settles_before_next:
                 self._unwritten.add(key)
+                self._exact -= 1
         self._on_end(Ended(running.claimed, result))
         with self._changed:
             del self._running[key]

@@ -128,7 +128,8 @@ def test_an_error_in_mid_stream_reaches_the_sdk(scene: Scene) -> None:
     with pytest.raises(openai.APIError, match="The server had an error"):
         list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
     wait_until(lambda: scene.calls(user="u-late-error"), 5)
-    assert scene.calls(user="u-late-error")[0]["outcome"] == "server"
+    call = scene.calls(user="u-late-error")[0]
+    assert call["outcome"] == "server" and 0 < call["actual"]["tokens"] < 100 < call["cost"]["tokens"]
 
 
 def test_a_stream_that_breaks_off_is_an_error_for_the_sdk(scene: Scene) -> None:

@@ -235,6 +235,55 @@ def test_the_next_job_starts_before_or_after_the_last_end_is_written(
     assert threads.drain(lambda since: True) == []
 
 
+@pytest.mark.parametrize(("delivery", "ahead"), [("at_least_once", True), ("at_most_once", False)])
+def test_quick_jobs_are_claimed_before_a_slot_is_free_for_them(
+    desk: Desk, type_of: Any, delivery: str, ahead: bool
+) -> None:
+    go = threading.Event()
+    type_of("test.quick")(lambda job: None)
+    type_of("test.slow", delivery=delivery)(lambda job: go.wait(ASLEEP) and None)
+    for _ in range(60):
+        desk.submit(type="test.quick")
+    for _ in range(5):
+        desk.submit(type="test.slow")
+    worker = desk.worker(places=65)
+    desk.cycle()
+    found = worker.claim()
+    slow = [claimed for claimed in found if claimed.job.type == "test.slow"]
+    quick = [claimed for claimed in found if claimed.job.type == "test.quick"]
+    ended: list[Ended] = []
+    threads = JobThreadPool(4, ended.append)
+    try:
+        threads.start(quick)
+        wait_until(lambda: len(ended) == len(quick))
+        threads.start(slow[:4])
+        assert threads.wait_for_slot(0.1) is ahead, "all slots are busy"
+        threads.start(slow[4:])
+        assert len(threads.job_ids()) == 5
+    finally:
+        go.set()
+    wait_until(lambda: len(ended) >= 64)
+    threads.written([(item.claimed.id, item.claimed.delivery) for item in ended])
+    wait_until(lambda: len(ended) == 65)
+    assert {item.result.outcome for item in ended} == {AttemptOutcome.SUCCEEDED}
+    threads.drain(lambda since: True)
+
+
+def test_slow_jobs_are_claimed_for_free_slots_only(desk: Desk, type_of: Any) -> None:
+    type_of("test.slow")(lambda job: time.sleep(0.4))
+    for _ in range(4):
+        desk.submit(type="test.slow")
+    worker = desk.worker(places=4)
+    desk.cycle()
+    ended: list[Ended] = []
+    threads = JobThreadPool(4, ended.append)
+    threads.start(worker.claim())
+    assert not threads.wait_for_slot(0.1)
+    assert threads.wait_for_slot(10)
+    wait_until(lambda: len(ended) == 4)
+    threads.drain(lambda since: True)
+
+
 def test_an_unknown_order_of_settling_is_refused(type_of: Any) -> None:
     with pytest.raises(TypeError, match="settle"):
         type_of("test.noted", settle="later")(lambda job: None)
