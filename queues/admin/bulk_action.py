@@ -77,6 +77,12 @@ class BulkActionAdmin(ReadOnlyAdmin):
         rows = BulkAction.objects.select_related("project").defer("filter")
         return rows if mine is None else rows.filter(Q(project__in=mine) | Q(project=None, actor=actor_of(request)))
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.page_title = self.what(row)
+        return row
+
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
         row = self.get_object(request, object_id)
         if row is not None:

@@ -28,9 +28,6 @@ def run(request: HttpRequest, on: RowAction, rows: QuerySet[Any], reason: str, d
     if len(ids) > bulk_rows.MOST:
         messages.error(request, f"Nothing was done: more than {bulk_rows.MOST:,} match. Filter the list first.")
         return
-    if not ids:
-        messages.warning(request, f"Nothing was done: {on.others or 'no rows match any more'}.")
-        return
     action, now = bulk_rows.begin(
         on, ids, actor=actor_of(request), reason=reason, uid=bulk.token_of(request), undo_for=UNDO_FOR
     )
@@ -55,12 +52,12 @@ def _say_ended(request: HttpRequest, on: RowAction, action: BulkAction, done: st
 
 def _say_begun(request: HttpRequest, on: RowAction, action: BulkAction) -> None:
     waits = bulk_records.can_be_undone(action)
-    when = f"starts in {UNDO_FOR.seconds} s" if waits else f"{action.done:,} done, the rest follows"
+    when = f"starts in {UNDO_FOR.seconds} s" if waits else f"is at {action.done:,}"
     messages.success(
         request,
         format_html(
-            '{}, {}: {} in the background. <a class="sl-link" href="{}">Show progress</a> {}',
-            on.title, bulk.sentence("{count} {noun}", action.total, on.model), when,
+            '{} ({}) {}, in the background. <a class="sl-link" href="{}">Show progress</a> {}',
+            on.title, f"{action.total:,}", when,
             reverse("admin:queues_bulkaction_change", args=[action.pk]), undo_button(request, action) if waits else "",
         ),
     )  # fmt: skip

@@ -19,7 +19,7 @@ from queues.models import BulkAction
 from queues.wakeups import notify
 from quotas import clock, events
 from quotas.models import Project
-from quotas.services.membership import PERSON, person_of
+from quotas.services.membership import KEY, PERSON, key_may, person_of
 
 LETTERS, JOBS = "letters", "jobs"
 NOUNS = {LETTERS: "dead_letter", JOBS: "job"}
@@ -127,7 +127,11 @@ def goes_on(action: BulkAction) -> bool:
 
 
 def starter(action: BulkAction) -> tuple[Any, str]:
-    """The person who began it, with the present permissions, and why there is none any more. Both empty: a service began it."""
+    """The person who began it, with the present permissions, and why there is none any more. Both empty: a key that is in force,
+    or the product itself, began it."""
+    if action.actor.startswith(KEY):
+        name = action.actor.removeprefix(KEY)
+        return None, "" if key_may(action.actor, "operate") else f"The API key {name} may not do this any more."
     if not action.actor.startswith(PERSON):
         return None, ""
     user = person_of(action.actor)

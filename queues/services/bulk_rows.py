@@ -26,7 +26,7 @@ AT_ONCE = 20
 """Rows that the web request may act on itself: few enough for a page to wait for."""
 MOST = 100_000
 """Rows of one action: their primary keys are stored with it."""
-SLICE = 50
+SLICE = 200
 SLICE_TIME = 0.25
 """Seconds after which a slice ends: the dispatcher has jobs to release meanwhile."""
 TAKEN_OVER_AFTER = timedelta(seconds=60)

@@ -187,13 +187,14 @@ class AccountAdmin(SluiceAdmin):
     def shown_until(self, row: Account) -> str:
         if row.until is None or row.until <= timezone.now():
             return "–"
-        return f"{spell_moment(row.until, 'H:i:s')}, in {spell_span(row.until - timezone.now())}"
+        at, left = spell_moment(row.until, "H:i:s"), spell_span(row.until - timezone.now())
+        return format_html('<span title="{}">in {}</span>', at, left)
 
     @display(description="Reason", ordering="why")
     def shown_why(self, row: Account) -> str:
         return (row.disabled_reason if not row.enabled else "") or row.why.replace("_", " ") or "–"
 
-    @display(description="Provider's quota left")
+    @display(description="Quota left")
     def headroom(self, row: Account) -> str:
         return headroom(row.learned) or "–"
 
@@ -215,7 +216,7 @@ class AccountAdmin(SluiceAdmin):
         failed = sum(count for name, count in counts.items() if name in ACCOUNT_FAILURES)
         other = sum(counts.values()) - failed
         refused = f", {other:,} refused" if other else ""
-        return f"{row.successes:,} successful, {failed:,} failed{refused}"
+        return f"{row.successes:,} ok, {failed:,} failed{refused}"
 
     @display(description="Last used", ordering="last_used")
     def shown_used(self, row: Account) -> str:

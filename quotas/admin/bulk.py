@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from django import forms
+from django.contrib import messages
 from django.contrib.admin import helpers
 from django.db.models import Max, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -103,7 +104,10 @@ def bulk_action(
         rows, chosen, form, newest = _cut(request, rows, chosen, form)
         if form.is_bound and form.is_valid():
             reason = form.cleaned_data["reason"]
-            if isinstance(on, RowAction):
+            if not rows.exists():
+                why = on.others if isinstance(on, RowAction) and chosen.exists() else ""
+                messages.warning(request, f"Nothing was done: {why or 'no rows match any more'}.")
+            elif isinstance(on, RowAction):
                 _runners[0](request, on, rows, reason, done)
             elif together is not None:
                 together(request, rows, reason)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db import models
 from django.http import HttpRequest, HttpResponse, QueryDict
 from unfold.admin import ModelAdmin
@@ -51,6 +53,15 @@ class DeletesWithReason(ModelAdmin):
     def record_delete(self, request: HttpRequest, obj: Any, reason: str) -> None:
         """Write the audit entry, inside the transaction of the deletion."""
         raise NotImplementedError
+
+    def response_action(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        """A selection that is no list of keys (an address that was edited, a form of an older page) selects nothing."""
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        if not all(one.isascii() and one.isdecimal() and int(one) < 2**63 for one in chosen):
+            messages.warning(request, "Nothing was done: the selection can't be read. Select the rows again.")
+            return None
+        answer: HttpResponse | None = super().response_action(request, queryset)
+        return answer
 
     def get_actions(self, request: HttpRequest) -> Any:
         found = super().get_actions(request)

@@ -30,6 +30,12 @@ def shown_projects(request: HttpRequest) -> list[int] | None:
     return project_ids(request.user) if chosen is None else [chosen]
 
 
+def shown_slugs(request: HttpRequest) -> list[str] | None:
+    """Slugs of the projects whose rows a list shows; None: of all. What is done to all that match is done to theirs."""
+    shown = shown_projects(request)
+    return None if shown is None else list(Project.objects.filter(pk__in=shown).values_list("slug", flat=True))
+
+
 def choose_project(request: HttpRequest, given: str) -> None:
     """Note the choice; an empty text, or a project that the person does not see, means all."""
     request.session.pop(CHOSEN, None)

@@ -19,7 +19,7 @@ from quotas.models import (
     Tier,
 )
 from quotas.permissions import ACT_ON_ACCOUNTS, ACT_ON_LIMITS
-from quotas.services import account_actions, api_keys, deletion, row_actions, switches, usage
+from quotas.services import account_actions, deletion, row_actions, switches, usage
 from quotas.services.row_actions import Refused, RowAction, has
 
 DELETED = (Account, CostRule, Network, Override, Policy, Pool, Project, Provider, Tier)
@@ -30,6 +30,8 @@ def _reset(policy: Policy, *, actor: str, reason: str) -> None:
 
 
 def _revoke(key: ApiKey, *, actor: str, reason: str) -> None:
+    from quotas.services import api_keys  # with all of REST, which most processes never need
+
     if not api_keys.revoke(key, actor=actor, reason=reason):
         raise Refused("already revoked")
 

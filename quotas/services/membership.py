@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
+
+from quotas import clock
+from quotas.models import ApiKey
 
 M = TypeVar("M", bound=Model)
-PERSON = "user:"
-"""Before a person's name in the audit trail."""
+PERSON, KEY = "user:", "key:"
+"""Before a person's and a key's name in the audit trail."""
 _NOTED = "_sluice_project_ids"
 
 
@@ -36,3 +39,10 @@ def person_of(actor: str) -> Any:
     """The active person whom the audit trail names `actor`, with the present permissions; None if there is none."""
     users: Any = get_user_model()._default_manager
     return users.filter(username=actor.removeprefix(PERSON), is_active=True, is_staff=True).first()
+
+
+def key_may(actor: str, scope: str) -> bool:
+    """Whether a key that the audit trail names `actor` is in force and has the scope."""
+    valid = Q(expires_at=None) | Q(expires_at__gt=clock.now())
+    rows = ApiKey.objects.filter(valid, name=actor.removeprefix(KEY), revoked_at=None)
+    return any(scope in scopes for scopes in rows.values_list("scopes", flat=True))

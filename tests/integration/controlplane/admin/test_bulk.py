@@ -18,7 +18,8 @@ from controlplane.models import Alert, AuditEntry
 from queues.models import BulkAction, DeadLetter, Job, Queue
 from queues.services import bulk_actions, bulk_rows, dead_letters, queue_actions
 from queues.states import Stage, Status
-from quotas.models import ApiKey, Tier
+from quotas.admin.visibility import CHOSEN
+from quotas.models import ApiKey, Policy, Tier
 from quotas.services import api_keys, row_actions
 from tests.browser.seed import Day
 
@@ -255,6 +256,53 @@ def test_rows_that_would_not_change_are_left_out_and_said(signed_in: SignIn, day
     assert 'type="submit"' not in page.split("sl-confirm")[1].split("</form>")[0], "nothing to confirm"
 
 
+@pytest.mark.parametrize(("url", "action"), [(URL, "discard_letters"), ("/admin/queues/job/", "cancel_jobs")])
+def test_the_chosen_project_holds_for_all_that_match(signed_in: SignIn, day: Day, url: str, action: str) -> None:
+    make_letters(day, 2)
+    make_letters(day, 3, project=day.globex)
+    client = signed_in("root")
+    session = client.session
+    session[CHOSEN] = day.globex.pk
+    session.save()
+    count, fields = ask(client, action, url, _selected_action=[1])
+    client.post(url, fields)
+    finish()
+    begun = BulkAction.objects.get()
+    assert (begun.total, begun.done) == (count, count), "what the question said"
+    if action == "discard_letters":
+        changed = DeadLetter.objects.exclude(handled_at=None).values_list("project", flat=True)
+    else:
+        changed = Job.objects.filter(status=Status.CANCELLED).values_list("project", flat=True)
+    assert set(changed) == {day.globex.pk}
+
+
+def test_the_chosen_project_holds_for_a_failure(signed_in: SignIn, day: Day) -> None:
+    here, there = make_letters(day, 2), make_letters(day, 3, project=day.globex)
+    client = signed_in("root")
+    session = client.session
+    session[CHOSEN] = day.globex.pk
+    session.save()
+    assert ">3<" in re.sub(r"\s+", "", client.get("/admin/queues/deadletter/groups/").content.decode())
+    url = f"/admin/queues/deadletter/groups/{here[0].fingerprint}/replay/"
+    page = client.get(url).content.decode()
+    assert "Replay 3 dead letters of this failure?" in page
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+    client.post(url, {**fields, "reason": "provider is back"})
+    finish()
+    assert set(DeadLetter.objects.exclude(handled_at=None)) == set(there)
+
+
+def test_filters_and_searches_hold_for_all_that_match_on_a_list_of_configuration(signed_in: SignIn, day: Day) -> None:
+    client = signed_in("administrator")
+    for query, name in (("mode__exact=shadow", "bursty"), ("q=acme", "acme-day")):
+        url = f"/admin/quotas/policy/?{query}"
+        count, fields = ask(client, "disable_policies", url, _selected_action=[1])
+        answer = client.post(url, fields)
+        assert count == 1 and answer.url.endswith(f"?{query}"), "the list keeps its filter"
+        assert list(Policy.objects.filter(enabled=False).values_list("name", flat=True)) == [name]
+        Policy.objects.update(enabled=True)
+
+
 def lose_the_role(user: User) -> None:
     user.groups.clear()
 
@@ -329,3 +377,13 @@ def test_an_unexpected_error_ends_the_action_and_no_other(day: Day) -> None:
     ended = BulkAction.objects.get(verb="test_fault")
     assert ended.finished_at and "RuntimeError" in ended.stopped_why
     assert revoked() == MANY, "the next action is not behind it"
+
+
+def test_all_that_match_from_a_later_page_is_stored_as_a_filter(signed_in: SignIn, day: Day) -> None:
+    make_letters(day, 4)
+    client = signed_in("root")
+    for query, stored in (("p=1", {"newest"}), ("severity__exact=warning&p=1", {"newest", "severity"})):
+        count, fields = ask(client, "discard_letters", f"{URL}?{query}", _selected_action=[1])
+        client.post(f"{URL}?{query}", fields)
+        action = BulkAction.objects.latest("pk")
+        assert action.total == count and set(action.filter) == stored

@@ -210,8 +210,13 @@ def test_an_action_on_a_list_is_one_object_and_one_summary(
             entry.after is not None or entry.before is not None for entry in fresh.exclude(verb__endswith=".intent")
         )
         before = rows_now()
-        assert client.post(url, given).status_code < 500
-        assert rows_now() == before, f"{listed.__name__}: a second click changes nothing"
+        for sent in (
+            given,
+            {**given, "select_across": "0", "_selected_action": ["999999"]},
+            {**given, "_selected_action": ["x"]},
+        ):
+            assert client.post(url, sent).status_code < 500
+        assert rows_now() == before, f"{listed.__name__}: a second click, or one on no row, changes nothing"
 
 
 @pytest.mark.parametrize("role", ["root", "viewer", "operator", "administrator", "member"])
