@@ -16,14 +16,10 @@ class Claimed:
     job: Job
     context: JobContext
     endpoint: AccountEndpoint | None
-
-    @property
-    def id(self) -> int:
-        return self.job.pk
-
-    @property
-    def delivery(self) -> int:
-        return self.job.delivery
+    id: int
+    """The job's key."""
+    delivery: int
+    """The fencing number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -35,12 +36,14 @@ def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def in_turns(items: Iterable[T]) -> Iterator[T]:
     """`items`, with a short pause after every 2 ms, so that work on many rows in pure Python lets other threads of its
-    process run: each of them needs the interpreter again after every statement, and would wait 5 ms each time."""
+    process run: each of them needs the interpreter again after every statement, and would wait 5 ms each time. Without
+    other threads there is no pause."""
     pause_at = time.perf_counter() + TURN_LENGTH
     for item in items:
         yield item
         if time.perf_counter() >= pause_at:
-            time.sleep(TURN_PAUSE)
+            if threading.active_count() > 1:
+                time.sleep(TURN_PAUSE)
             pause_at = time.perf_counter() + TURN_LENGTH
 
 

@@ -25,6 +25,7 @@ from controlplane.http.hot_cache import HotCache
 from controlplane.http.request import Disconnected, LeanRequest, Receive, Scope, Send, headers_of, read_body, wait_gone
 from controlplane.http.response import Answer, rendered, security_headers
 from controlplane.http.threads import Threads
+from queues.api import jobs
 from quotas.api import leases, limits
 from quotas.errors import IdempotencyConflict, LimiterUnavailable, NetworkDenied, UnknownPool, UnknownProject
 from quotas.rest import decision_json, decisions, problems, scopes
@@ -53,6 +54,8 @@ class Route:
 
     view: type[ApiView]
     kwargs: dict[str, str]
+    submits: bool = False
+    """Whether it submits jobs: in threads of their own, since a bulk takes long."""
 
 
 _CHECK = Route(limits.CheckView, {})
@@ -60,6 +63,20 @@ _FIXED = {
     "/api/v1/limits/check": _CHECK,
     "/api/v1/limits/check-batch": Route(limits.CheckBatchView, {}),
     "/api/v1/limits/settle": Route(limits.SettleView, {}),
+    "/api/v1/jobs": Route(jobs.Jobs, {}, submits=True),
+    "/api/v1/jobs/bulk": Route(jobs.JobsBulk, {}, submits=True),
+}
+
+
+def _allowed(view: type[ApiView]) -> bytes:
+    """The methods of the view as DRF lists them."""
+    source = {"head": "get"}
+    return ", ".join(name.upper() for name in view.http_method_names if hasattr(view, source.get(name, name))).encode()
+
+
+_ALLOW = {
+    view: _allowed(view)
+    for view in (*(route.view for route in _FIXED.values()), leases.AcquireView, leases.SettleLeaseView)
 }
 
 
@@ -84,7 +101,7 @@ class FastPath:
         self.cache = HotCache(threads)
         self.checks = AsyncChecks(threads.short, threads.waiting)
         self._questions: dict[tuple[bytes, str, bool], tuple[Check, Token]] = {}
-        self._fixed = [(b"allow", b"POST, OPTIONS"), *security_headers()]
+        self._fixed = security_headers()
         self._challenge = ApiKeyAuthentication().authenticate_header(None)  # type: ignore[arg-type]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -102,7 +119,7 @@ class FastPath:
             return True
         except Exception as error:  # noqa: BLE001 - answered as a problem document, like any view's error
             answer = _problem(error, path)
-        await answer.send(send, self._fixed)
+        await answer.send(send, [(b"allow", _ALLOW[route.view]), *self._fixed])
         return True
 
     async def _answer(self, route: Route, path: str, headers: dict[str, str], receive: Receive) -> Answer:
@@ -119,7 +136,8 @@ class FastPath:
             raise exceptions.UnsupportedMediaType(kind)
         if route is _CHECK and len(body) < LARGE and "idempotency-key" not in headers:
             return await self._check(caller, *self._asked(caller, body, path, headers), receive)
-        data = parse_object(body) if len(body) < LARGE else await self._threads.short(lambda: parse_object(body))
+        in_thread = self._threads.submit if route.submits else self._threads.short
+        data = parse_object(body) if len(body) < LARGE else await in_thread(lambda: parse_object(body))
         request = LeanRequest(path, _Named(headers), caller, data)
         if route is _CHECK:
             return await self._check(caller, *self._view_of(request).asked(request), receive)  # type: ignore[arg-type]
@@ -201,9 +219,12 @@ class FastPath:
         def run() -> Answer:
             view: Any = route.view()
             view.request = request
-            return Answer.of_response(view.post(request, **route.kwargs))
+            try:
+                return Answer.of_response(view.post(request, **route.kwargs))
+            except Exception as error:  # noqa: BLE001 - each view says which problem its errors are
+                raise view.problem(error) from None
 
-        return await self._threads.short(run)
+        return await (self._threads.submit if route.submits else self._threads.short)(run)
 
     def close(self) -> None:
         self.checks.close()

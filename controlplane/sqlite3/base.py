@@ -9,6 +9,7 @@ backup) is safe and makes the others wait as before.
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from typing import IO
 
@@ -24,6 +25,26 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     _turn: IO[bytes] | None = None
     """The open lock file. Closing it, or losing this connection, releases the lock."""
+    _file: tuple[int, int] | None = None
+    """The file that is open."""
+
+    def connect(self) -> None:
+        super().connect()
+        self._file = self._present_file()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Also where another file has taken the place of the connection's."""
+        if self.connection is not None and not self.in_atomic_block and self._file != self._present_file():
+            self.close()
+        super().close_if_unusable_or_obsolete()
+
+    def _present_file(self) -> tuple[int, int] | None:
+        """Device and number of the file; None if there is none."""
+        try:
+            found = os.stat(self.settings_dict["NAME"])
+        except (OSError, ValueError):
+            return None
+        return found.st_dev, found.st_ino
 
     def _start_transaction_under_autocommit(self) -> None:
         self._take_turn()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from rest_framework.response import Response
-
 from queues import errors
 from quotas.rest.caller import Caller
 from quotas.rest.pointers import MAX_ERRORS
@@ -16,10 +14,8 @@ from quotas.rest.views import ApiView
 class QueuesView(ApiView):
     """A view whose methods may raise what services raise: the answer is the problem that the contract names."""
 
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, errors.QueueError):
-            exc = problem_of(exc, self.caller)
-        return super().handle_exception(exc)
+    def problem(self, error: Exception) -> Exception:
+        return problem_of(error, self.caller) if isinstance(error, errors.QueueError) else error
 
 
 def problem_of(error: errors.QueueError, caller: Caller) -> Exception:

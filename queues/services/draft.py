@@ -96,6 +96,15 @@ def draft_of(project: Project, spec: JobSpec, pointer: str, now: datetime) -> Dr
     return Draft(_build(spec, project, *_resolve(spec, pointer, project.slug, KnownPools()), now, pointer))
 
 
+def plain_job(project: Project, spec: JobSpec) -> Job:
+    """The job of a submission without times of its own. The statement that inserts it may set its time of creation. Raises
+    `InvalidJob`."""
+    job = _build(spec, project, *_resolve(spec, "", project.slug, KnownPools()), clock.stamp(), "")
+    if tracing.is_on():
+        tracing.submitted([job.uid])
+    return job
+
+
 def check(spec: JobSpec, project: str) -> None:
     """Whether its type, queue, pool and payload would be accepted of the project now. Raises `InvalidJob`."""
     _resolve(spec, "", project, KnownPools())
@@ -164,21 +173,19 @@ def _build(
     project: Project,
     queue: config.QueueSpec,
     job_type: registry.JobType,
-    now: datetime,
+    now: datetime | None,
     pointer: str,
 ) -> Job:
+    """`now` may be None for a submission without times of its own."""
     cost = dict(spec.cost) if spec.cost is not None else _estimate(spec, job_type, pointer)
     cost.setdefault("requests", 1)
     own_pool = job_type.pool(spec.payload)
     pool = own_pool or queue.pool
     cost = job_type.complete_cost(spec.payload, pool, cost)
     model = job_type.model(spec.payload, pool)
-    not_before = spec.run_at or (now + timedelta(seconds=spec.delay) if spec.delay else None)
-    if not_before is not None and not_before <= now:
-        not_before = None
     job = new_job(
         held=spec.held or ("waits for other jobs" if spec.after else ""),
-        not_before=not_before,
+        not_before=_not_before(spec, now),
         project_id=project.pk,
         queue_id=queue.id,
         type=spec.type,
@@ -198,11 +205,20 @@ def _build(
         ordering_key=ordering_key_of(spec.user, spec.keys, model),
         created_at=now,
     )
-    job.project = project  # so that it is not read again
+    job._state.fields_cache["project"] = project  # so that it is not read again
     if spec.unique_for is not None:
+        assert now is not None
         job.unique_key = _unique_key(spec, project, queue)
         job.unique_until = now + timedelta(seconds=spec.unique_for)
     return job
+
+
+def _not_before(spec: JobSpec, now: datetime | None) -> datetime | None:
+    if spec.run_at is None and not spec.delay:
+        return None
+    assert now is not None
+    found = spec.run_at or now + timedelta(seconds=spec.delay)
+    return found if found > now else None
 
 
 def _unique_key(spec: JobSpec, project: Project, queue: config.QueueSpec) -> str:

@@ -19,6 +19,7 @@ from django.db import connection
 
 from queues import config
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
+from queues.lifecycle.plain import Room
 from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
 from quotas import clock
@@ -60,9 +61,12 @@ def lock(queue_id: int, *, shared: bool = False) -> None:
     """Lock the queue's room until the transaction ends. After jobs and batches; of several queues in the order of their keys."""
     if connection.vendor != "postgresql":
         return
-    name = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {name}({LOCK}, {int(queue_id)})")
+        cursor.execute(_lock_text(queue_id, shared=shared))
+
+
+def _lock_text(queue_id: int, *, shared: bool) -> str:
+    return f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({LOCK}, {int(queue_id)})"
 
 
 def _read(queue_ids: Collection[int]) -> list[Row]:
@@ -89,13 +93,13 @@ def _reserve() -> int:
 
 _STATE = {
     "postgresql": (
-        "SELECT (SELECT coalesce(sum((queues ->> %s)::bigint), 0) FROM queues_intakepart),"
-        " coalesce(sum(pg_sequence_last_value(pg_get_serial_sequence(name, 'id')::regclass)), 0)"
+        "SELECT (SELECT coalesce(sum((queues ->> %s)::bigint), 0) FROM queues_intakepart) AS in_intake,"
+        " coalesce(sum(pg_sequence_last_value(pg_get_serial_sequence(name, 'id')::regclass)), 0) AS written"
         " FROM unnest(ARRAY['queues_job', 'queues_transition']) AS name"
     ),
     "sqlite": (
-        "SELECT (SELECT coalesce(sum(json_extract(queues, '$.\"' || %s || '\"')), 0) FROM queues_intakepart),"
-        " coalesce((SELECT sum(seq) FROM sqlite_sequence WHERE name IN ('queues_job', 'queues_transition')), 0)"
+        "SELECT (SELECT coalesce(sum(json_extract(queues, '$.\"' || %s || '\"')), 0) FROM queues_intakepart) AS in_intake,"
+        " coalesce((SELECT sum(seq) FROM sqlite_sequence WHERE name IN ('queues_job', 'queues_transition')), 0) AS written"
     ),
 }
 
@@ -120,6 +124,29 @@ def _is_far_below(queue_id: int, max_size: int, count: int) -> bool:
     come = rows - known.rows
     # Twice: the jobs of submits that were not committed at the count, and of those that are not now.
     return come >= 0 and max_size - known.live - come - in_intake - count >= 2 * _reserve()
+
+
+def room_of_one(queue_id: int) -> Room | None:
+    """What a statement has to find true of a queue to insert one more job; None where its jobs have to be counted before."""
+    queue = config.current().queues.get(queue_id)
+    if queue is None:
+        return None
+    if queue.max_size is None:
+        return _UNBOUNDED
+    known = _counted.get(queue_id)
+    if known is None or _near.get(queue_id, 0.0) >= time.monotonic():
+        return None
+    # As `_is_far_below` has it.
+    return Room(
+        '(q."max_size" IS NULL OR (state.written >= %s AND q."max_size" - state.written - state.in_intake >= %s))',
+        (known.rows, known.live - known.rows + 1 + 2 * _reserve()),
+        source=_STATE[connection.vendor],
+        source_parameters=(str(queue_id),),
+        lock=_lock_text(queue_id, shared=True) if connection.vendor == "postgresql" else "",
+    )
+
+
+_UNBOUNDED = Room('q."max_size" IS NULL')
 
 
 def _count(queue_id: int, at_most: int) -> int:

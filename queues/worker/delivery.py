@@ -77,7 +77,7 @@ def _claimed(job: Job) -> Claimed:
         idempotency_key=f"{job.uid}-r{job.edits}" if job.edits else job.uid,
         lease=account_endpoint,
     )
-    return Claimed(job, context, account_endpoint)
+    return Claimed(job, context, account_endpoint, job.id, job.delivery)
 
 
 def _endpoint(job: Job) -> AccountEndpoint | None:
@@ -108,6 +108,8 @@ def complete(ended: Sequence[Ended], worker: str) -> None:
 
 
 def _settle_engine(ended: Sequence[Ended]) -> list[Ended]:
+    if not any(item.claimed.job.account_lease or item.claimed.job.reservation for item in ended):
+        return list(ended)  # nothing was reserved for them
     try:
         return settle_engine(ended)
     except Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from quotas.rest.caller import Caller, caller_of
@@ -26,6 +27,13 @@ class ApiView(APIView):
         # WSGI treats an unknown length as no body at all, and a check without a body is a valid one.
         if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
             raise ProblemError("length-required", "Length required", 411, "Send the body with Content-Length.")
+
+    def problem(self, error: Exception) -> Exception:
+        """The problem that an error of the view's methods is; the error itself where every view answers it alike."""
+        return error
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(self.problem(exc))
 
     @property
     def caller(self) -> Caller:

@@ -34,7 +34,8 @@ def killer(kill_after: int | None) -> Iterator[CommitWorker]:
     def execute(run: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         worker.refuse_if_dead()
         result = run(sql, params, many, context)
-        if not connection.in_atomic_block and sql.lstrip().upper().startswith(WRITES):
+        *_, last = sql.split("; ")  # several statements at once are one transaction
+        if not connection.in_atomic_block and last.lstrip().upper().startswith(WRITES):
             committed()
         return result
 

@@ -66,7 +66,7 @@ def test_what_a_job_raises_shows_no_credential(foreseen: bool, monkeypatch: pyte
     kind = SimpleNamespace(run=run, needs_pool=False, trusted=False, redact=())
     monkeypatch.setattr("queues.registry.get", lambda name: kind)
     with structlog.testing.capture_logs() as logged:
-        result = perform(Claimed(Job(type="x"), SimpleNamespace(attempt=1), account))  # type: ignore[arg-type]
+        result = perform(Claimed(Job(type="x"), SimpleNamespace(attempt=1), account, 1, 1))  # type: ignore[arg-type]
     assert "[redacted]" in result.error and "[redacted]" in result.traceback
     assert SECRET not in repr(result) and SECRET not in repr(logged)
     assert foreseen or logged[0]["event"] == "job.fault"

@@ -134,3 +134,25 @@ def test_threads_that_write_side_by_side_all_come_through(path: Path) -> None:
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.1))
     assert sorted(rows_of(path)) == sorted(f"{name}{number}" for name in "abcdefgh" for number in range(50))
+
+
+def test_a_connection_whose_file_was_replaced_is_closed(path: Path, tmp_path: Path) -> None:
+    """It would write into a file that nobody reads any more."""
+    connection = connect(path)
+    connection.settings_dict["CONN_MAX_AGE"] = None
+    connection.cursor().execute("INSERT INTO written VALUES ('before')")
+    kept = connection.connection
+    connection.close_if_unusable_or_obsolete()
+    assert connection.connection is kept
+    restored = tmp_path / "restored.sqlite3"
+    other = connect(restored)
+    other.cursor().execute("CREATE TABLE written (what TEXT)")
+    other.close()
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink()
+    restored.rename(path)
+    connection.close_if_unusable_or_obsolete()
+    cursor = connection.cursor()
+    cursor.execute("SELECT * FROM written")
+    assert cursor.fetchall() == []
+    connection.close()
