@@ -99,7 +99,12 @@ def submit_one(spec: JobSpec, known: Project | None, owner: Callable[[], Project
     Raises what `submit_specs` raises.
     """
     job = None if known is None else submit_plain(known, spec)
-    return Accepted(job, created=True) if job is not None else _submit(owner(), [spec], "", None)[0]
+    if job is not None:
+        return Accepted(job, created=True)
+    project = owner()
+    if known is not None and known.pk != project.pk:
+        owners.correct(project)
+    return _submit(project, [spec], "", None)[0]
 
 
 def accept(
