@@ -11,6 +11,7 @@ class ControlplaneConfig(AppConfig):
     verbose_name = "Control plane"
 
     def ready(self) -> None:
+        from controlplane import list_actions
         from controlplane.alerts import subscriber as alerts
         from controlplane.audit import subscriber
         from controlplane.observability import call_counts, check_counts, log_subscriber, recent_calls, stream
@@ -24,6 +25,7 @@ class ControlplaneConfig(AppConfig):
         recent_calls.connect()
         stream.connect()
         alerts.connect()
+        list_actions.connect()
         if settings.TRACING:
             _trace()
         post_migrate.connect(make_roles, sender=self, dispatch_uid="sluice.roles")

@@ -14,9 +14,10 @@ class QueuesConfig(AppConfig):
         # Not at the top: models can be imported only from here on.
         from queues import registry, subscriber
         from queues.job_types.http_request import HttpRequest
-        from queues.services import callbacks, uses
+        from queues.services import callbacks, list_actions, uses
 
         uses.connect()
+        list_actions.connect()
         callbacks.connect()
         subscriber.connect()
         registry.register(HttpRequest())

@@ -8,7 +8,8 @@ class QuotasConfig(AppConfig):
     verbose_name = "Limits and accounts"
 
     def ready(self) -> None:
-        from quotas.services import active_subjects, denials
+        from quotas.services import active_subjects, denials, list_actions
 
         denials.connect()
         active_subjects.connect()
+        list_actions.connect()

@@ -4,37 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.auth.models import Group, User
-from django.db.models import Model
 from django.http import Http404, HttpRequest
 
-from quotas import events
-from quotas.admin.audit import actor_of, changes
+from controlplane.people import facts
+from quotas.admin.audit import actor_of
 from quotas.admin.deletion import DeletesWithReason
-
-
-def facts(row: Model) -> dict[str, Any]:
-    """The fields of a person or role that the audit log stores; never a password."""
-    if isinstance(row, User):
-        return {
-            "username": row.username,
-            "email": row.email,
-            "name": row.get_full_name(),
-            "active": row.is_active,
-            "staff": row.is_staff,
-            "superuser": row.is_superuser,
-            "roles": sorted(row.groups.values_list("name", flat=True)),
-            "permissions": sorted(row.user_permissions.values_list("codename", flat=True)),
-        }
-    assert isinstance(row, Group)
-    return {"name": row.name, "permissions": sorted(row.permissions.values_list("codename", flat=True))}
-
-
-def record(actor: str, row: Model, verb: str, before: Any, after: Any, reason: str) -> None:
-    """Write an audit entry of the changes between `before` and `after`."""
-    noun = row._meta.model_name
-    before, after = changes(before, after)
-    events.emit(events.OperatorActed(actor, f"{noun}.{verb}", f"{noun}:{row}", before, after, reason))
+from quotas.services import row_facts
 
 
 class AuditedAdmin(DeletesWithReason):
@@ -61,7 +36,7 @@ class AuditedAdmin(DeletesWithReason):
         self.record(request, obj, "delete", facts(obj), None, reason)
 
     def record(self, request: HttpRequest, obj: Any, verb: str, before: Any, after: Any, reason: str) -> None:
-        record(actor_of(request), obj, verb, before, after, reason)
+        row_facts.record(actor_of(request), verb, obj, before, after, reason)
 
     def row(self, request: HttpRequest, object_id: str | int) -> Any:
         """The row that a button is about; else 404."""

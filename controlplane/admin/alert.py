@@ -29,6 +29,7 @@ from quotas.admin.visibility import project_ids
 from quotas.models import Account, Policy, Pool, Project
 from quotas.moments import spell_moment
 from quotas.permissions import may_act
+from quotas.services.row_actions import of
 
 
 class OverFilter(admin.SimpleListFilter):
@@ -102,18 +103,14 @@ class AlertAdmin(ReadOnlyAdmin):
     actions_detail = ["acknowledge", "resolve"]
     actions = [
         bulk_action(
-            "Acknowledge alerts",
-            question="Acknowledge {count} {noun}? They stay open until they are resolved.",
+            of(Alert, "acknowledge"), question="Acknowledge {count} {noun}? They stay open until they are resolved.",
             done="{count} {noun} acknowledged.",
-            act=_acknowledge,
         ),
         bulk_action(
-            "Resolve alerts",
-            question="Resolve {count} {noun}? They reopen only on a new occurrence.",
+            of(Alert, "resolve"), question="Resolve {count} {noun}? They reopen only on a new occurrence.",
             done="{count} {noun} resolved.",
-            act=_resolve,
         ),
-    ]
+    ]  # fmt: skip
     fieldsets = [
         (None, {"fields": [("shown_severity", "shown_kind"), "shown_subject", "summary", "shown_next"]}),
         ("When", {"fields": [("opened_at", "last_seen"), ("count", "shown_state"), ("shown_acknowledged",)]}),

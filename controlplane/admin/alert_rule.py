@@ -16,7 +16,7 @@ from controlplane.alerts.kinds import KINDS
 from controlplane.models import AlertNotice, AlertRule
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
-from quotas.admin.bulk import Refused
+from quotas.admin.bulk import Refused, switch_actions
 from quotas.admin.dialogs import why
 from quotas.admin.fields import LinesField
 from quotas.admin.reason_action import reason_action
@@ -85,6 +85,7 @@ class AlertRuleAdmin(SluiceAdmin):
     list_display = ["name", "shown_when", "shown_conditions", "enabled", "shown_last"]
     search_fields = ["name"]
     actions_detail = ["send_test"]
+    actions = switch_actions(AlertRule, "They send nothing until they are enabled.")
     fieldsets = [(None, {"fields": [("name", "enabled"), "when", "conditions", "to"]})]
 
     send_test = reason_action(

@@ -17,11 +17,14 @@ from controlplane.models import AuditEntry
 from queues.admin.pretty_json import pretty
 from quotas.admin.base import ReadOnlyAdmin
 
+SHOWN = 90
+"""Characters of a change or a reason in the list."""
+
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
     empty_text = "Each change and action of a person or a key appears here, with its reason."
-    list_display = ["at", "actor", "verb", "target", "project", "shown_change", "reason"]
+    list_display = ["at", "actor", "verb", "target", "project", "shown_change", "shown_reason"]
     list_filter = [("actor", FieldTextFilter), ("verb", FieldTextFilter), ("at", UtcRangeFilter)]
     list_filter_submit = True
     list_disable_select_all = True
@@ -51,8 +54,11 @@ class AuditEntryAdmin(ReadOnlyAdmin):
             if before[name] != after.get(name)
         ]
         changes += [f"{name}: {_text(value)}" for name, value in after.items() if name not in before]
-        text = ", ".join(changes)
-        return text[:120] + ("…" if len(text) > 120 else "")
+        return _cut(", ".join(changes))
+
+    @display(description="Reason")
+    def shown_reason(self, row: AuditEntry) -> str:
+        return _cut(row.reason)
 
     @display(description="Before")
     def shown_before(self, row: AuditEntry) -> str:
@@ -61,6 +67,11 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     @display(description="After")
     def shown_after(self, row: AuditEntry) -> str:
         return pretty(row.after)
+
+
+def _cut(text: str) -> str:
+    """Two or three lines of the list; the entry's own page has all of it."""
+    return text[:SHOWN] + ("…" if len(text) > SHOWN else "")
 
 
 def _text(value: Any) -> str:

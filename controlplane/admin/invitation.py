@@ -18,8 +18,8 @@ from django.utils.html import format_html
 from django.utils.http import urlsafe_base64_encode
 from unfold.widgets import UnfoldAdminPasswordWidget
 
-from controlplane.admin.access_log import record
 from quotas.admin.spans import spell_span
+from quotas.services.row_facts import record
 
 
 def link(request: HttpRequest, user: User) -> str:
@@ -72,5 +72,5 @@ class InvitationView(PasswordResetConfirmView):
     def form_valid(self, form: Any) -> HttpResponse:
         answer: HttpResponse = super().form_valid(form)
         user: Any = self.user
-        record(f"user:{user}", user, "accept_invitation", None, {"password": "set"}, "")
+        record(f"user:{user}", "accept_invitation", user, None, {"password": "set"}, "")
         return answer

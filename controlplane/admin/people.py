@@ -11,14 +11,17 @@ from django.http import HttpRequest, HttpResponse
 from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from controlplane import people
 from controlplane.admin import invitation
-from controlplane.admin.access_log import AuditedAdmin, record
-from controlplane.admin.rank import grantable, outranks
+from controlplane.admin.access_log import AuditedAdmin
+from controlplane.rank import grantable, outranks
 from quotas.admin.audit import actor_of
-from quotas.admin.bulk import Refused
+from quotas.admin.bulk import bulk_action
 from quotas.admin.dialogs import why
 from quotas.admin.reason import ReasonField
 from quotas.admin.reason_action import reason_action
+from quotas.services.row_actions import Refused, of
+from quotas.services.row_facts import record
 
 admin.site.unregister(User)
 
@@ -51,17 +54,13 @@ def _invite(request: HttpRequest, user: User, reason: str) -> None:
     if not user.is_active:
         raise Refused(f"{user} is not active: activate the account first.")
     invitation.show(request, user)
-    record(actor_of(request), user, "invite", None, {"password": "replaced by a one-time link"}, reason)
+    record(actor_of(request), "invite", user, None, {"password": "replaced by a one-time link"}, reason)
 
 
 def _set_active(request: HttpRequest, user: User, active: bool, reason: str) -> None:
     if user.pk == request.user.pk:
         raise Refused("You can't deactivate yourself.")
-    if user.is_active == active:
-        raise Refused(f"{user} is {'active' if active else 'inactive'} already.")
-    user.is_active = active
-    user.save(update_fields=["is_active"])
-    record(actor_of(request), user, "change", {"active": not active}, {"active": active}, reason)
+    people.set_active(user, active, actor=actor_of(request), reason=reason)
 
 
 @admin.register(User)
@@ -72,6 +71,16 @@ class UserAdmin(AuditedAdmin, DjangoUserAdmin):
     list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "last_login")
     list_filter = ("is_active", "is_staff", "groups")
     actions_detail = ["invite", "deactivate", "activate"]
+    actions = [
+        bulk_action(
+            of(User, "activate"), question="Activate {count} {noun}? They can sign in again.", done="{count} {noun} activated.",
+            permission="change",
+        ),
+        bulk_action(
+            of(User, "deactivate"), question="Deactivate {count} {noun}? Their sessions end at once.",
+            done="{count} {noun} deactivated.", permission="change", danger=True,
+        ),
+    ]  # fmt: skip
     # Named here, since the theme's own empty `add_fieldsets` would hide Django's.
     add_fieldsets = (
         (None, {"fields": ("username", "email", "password1", "password2")}),

@@ -49,7 +49,5 @@ def _events(request: HttpRequest) -> str:
     chosen = chosen_project(request)
     if mine is None and not request.user.has_perm("quotas.view_project"):
         return ""
-    if chosen is None and mine is not None and len(mine) != 1:
-        return ""  # a stream is of one project, or of all
     slug = Project.objects.filter(pk=chosen).values_list("slug", flat=True).first() if chosen is not None else None
     return f"{address}?{urlencode({'project': slug})}" if slug else address

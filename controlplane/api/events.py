@@ -16,6 +16,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from quotas.rest.authentication import ApiKeyAuthentication, MembersSession
 from quotas.rest.caller import resolve_project
 from quotas.rest.problems import InvalidRequest, ProblemError
 from quotas.rest.serializers import QuerySerializer
@@ -31,9 +32,9 @@ Position = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Which events a listener receives. `project` None: all. `after` None: from now on."""
+    """Which events a listener receives. `projects`: slugs; None: all events. `after` None: from now on."""
 
-    project: str | None
+    projects: frozenset[str] | None
     after: Position | None
 
 
@@ -51,8 +52,9 @@ class EventsQuery(QuerySerializer):
 
 
 class EventsView(ApiView):
-    """Live events; a project's key receives those of its own project only."""
+    """Live events; a project's key receives those of its own project only, a member those of all own projects."""
 
+    authentication_classes = [ApiKeyAuthentication, MembersSession]
     scopes = {"GET": "read"}
     session_needs = frozenset(
         {"queues.view_job", "queues.view_queue", "quotas.view_policy", "quotas.view_account", "controlplane.view_alert"}
@@ -72,16 +74,16 @@ class EventsView(ApiView):
         last = request.headers.get("Last-Event-ID")
         if last:  # a browser that reconnects: later than the time in its address
             after = _position(last, "Last-Event-ID")
-        project = self._project(query.get("project"))
+        projects = self._projects(query.get("project"))
         if not request.META.get(STREAMS):
             raise ProblemError(
                 "streaming-unavailable", "Streaming unavailable", 503, "Live events need the ASGI server."
             )
-        return EventStream(Subscription(project, after))
+        return EventStream(Subscription(projects, after))
 
-    def _project(self, named: str | None) -> str | None:
+    def _projects(self, named: str | None) -> frozenset[str] | None:
         found = resolve_project(self.request, named)
-        return found.slug if found is not None else None
+        return self.caller.projects or (frozenset({found.slug}) if found is not None else None)
 
 
 def _position(text: str, place: str) -> Position:

@@ -18,7 +18,7 @@ READ = 1024 * 1024
 class Body:
     """`first` is the whole body where `is_whole`, else its beginning."""
 
-    __slots__ = ("_ended", "_is_read", "_limit", "_receive", "_size", "fault", "first")
+    __slots__ = ("_ended", "_is_read", "_limit", "_receive", "_size", "declared", "fault", "first")
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -26,6 +26,8 @@ class Body:
         self._size = 0
         self._is_read = False
         self.first = b""
+        self.declared: int | None = None
+        """`Content-Length`; None for a body that comes in chunks."""
         self._ended: asyncio.Event | None = None
         """Set at the end of the body, where somebody waits for that."""
         self.fault: Exception | None = None
@@ -33,6 +35,7 @@ class Body:
 
     async def begin(self, declared: int | None) -> None:
         """Read what is kept. Raises `Disconnected`, and a problem for a body above the limit."""
+        self.declared = declared
         if declared is not None and declared > self._limit:
             raise self._refusal()
         parts: list[bytes] = []

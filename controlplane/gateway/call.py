@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from controlplane.gateway import usage_request
 from controlplane.gateway.body import Body
 from controlplane.gateway.conversation import prefix_of
 from controlplane.gateway.encodings import is_plain
@@ -20,8 +20,6 @@ from quotas.snapshot.config import ConfigSnapshot
 from quotas.snapshot.pools import PoolConfig
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_COUNTS_ON_REQUEST = frozenset({"openai", "azure"})
-"""Dialects whose streams report their use only where the request requires it."""
 
 
 @dataclass(slots=True)
@@ -52,6 +50,8 @@ class Call:
     """The beginning of the prompt, in a pool that is sticky by it."""
     hides_usage: bool = False
     """Whether the gateway has requested the use at the end of a stream, and the caller has not."""
+    written: bytes = b""
+    """The body as its caller wrote it, where the gateway has requested the use in it."""
 
     @property
     def dialect(self) -> str:
@@ -79,7 +79,7 @@ class Call:
         """Forget body and fields: an answer is being passed on, after which nothing is sent again. Many calls stream for
         long, and a prompt may be large."""
         self.document = None
-        self.body.first = b""
+        self.body.first = self.written = b""
         self.headers = []
 
     def read_body(self, snapshot: ConfigSnapshot) -> None:
@@ -98,7 +98,7 @@ class Call:
             self.conversation = prefix_of(self.document)
         if "tokens" not in self.cost and _counts_tokens(snapshot, self.pool):
             self.cost["tokens"] = sum(parts)
-        self._ask_for_usage()
+        self._request_usage()
 
     def _model(self) -> str:
         resource = resources.of_path(self.pool.spec.dialect, self.target.path)
@@ -108,26 +108,23 @@ class Call:
         found = MODEL_IN_PATH.search(self.target.path)
         return found[1][:MAX_MODEL] if found else ""
 
-    def _ask_for_usage(self) -> None:
-        document = self.document
-        if (
-            document is None
-            or not is_plain(self.encoding)
-            or self.dialect not in _COUNTS_ON_REQUEST
-            or document.get("stream") is not True
-            or not self.target.path.endswith("/completions")
-        ):
+    def _request_usage(self) -> None:
+        if self.document is None or not is_plain(self.encoding):
             return
-        options = document.get("stream_options")
-        if options is None and b'"stream_options"' not in self.body.first:
-            # The rest of the body stays byte for byte as it was written.
-            opened = self.body.first.rstrip()[:-1].rstrip()
-            self.body.first = opened + b',"stream_options":{"include_usage":true}}'
+        changed = usage_request.with_request(self.document, self.body.first, self.dialect, self._place)
+        if changed is not None:
+            self.written, self.body.first = self.body.first, changed
             self.hides_usage = True
-        elif options is None or (isinstance(options, dict) and options.get("include_usage") is not True):
-            changed = {**document, "stream_options": {**(options or {}), "include_usage": True}}
-            self.body.first = json.dumps(changed, separators=(",", ":"), ensure_ascii=False).encode()
-            self.hides_usage = True
+
+    def withdraw_usage_request(self) -> None:
+        """Restore the body as its caller wrote it: the provider has refused what was added."""
+        usage_request.remember_refusal(self._place)
+        self.body.first, self.written = self.written, b""
+        self.hides_usage = False
+
+    @property
+    def _place(self) -> usage_request.Place:
+        return self.pool.provider.name, self.target.path, self.target.query, self.model
 
 
 def _counts_tokens(snapshot: ConfigSnapshot, pool: PoolConfig) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
@@ -20,6 +22,25 @@ HEARTBEAT = 15.0
 """Seconds without an event after which a comment is sent, so that proxies and clients see a live connection."""
 RETRY = 2000
 """Milliseconds after which a browser reconnects."""
+CHECKED_EVERY = 15.0
+"""Seconds after which a listener's key or session and its projects are looked up again."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """What a listener may receive, as of the last check."""
+
+    subscription: Subscription
+
+
+async def _refused(listener: Listener, again: Callable[[], Awaitable[Subscription | None]]) -> None:
+    """Returns when the listener's key was revoked, its session ended, or its permission was taken away."""
+    while True:
+        await asyncio.sleep(CHECKED_EVERY)
+        found = await again()
+        if found is None:
+            return
+        listener.subscription = found
 
 
 class Streams:
@@ -36,9 +57,15 @@ class Streams:
         return len(self._listeners)
 
     async def serve(
-        self, subscription: Subscription, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
+        self,
+        subscription: Subscription,
+        headers: list[tuple[bytes, bytes]],
+        receive: Receive,
+        send: Send,
+        again: Callable[[], Awaitable[Subscription | None]],
     ) -> None:
-        """Stream to one listener until it disconnects or the server stops."""
+        """Stream to one listener until it disconnects or the server stops, or until `again`, which checks at intervals what
+        the listener may receive now, returns None."""
         if self._stopping or len(self._listeners) >= MOST:
             busy = ProblemError(
                 "too-many-streams", "Too many streams", 503, f"This process serves {MOST} streams already.",
@@ -50,30 +77,31 @@ class Streams:
         if self.hub is None:
             self.hub = Hub()
         self.hub.start()
-        streaming = asyncio.ensure_future(self._stream(self.hub, subscription, headers, send))
+        listener = Listener(subscription)
+        streaming = asyncio.ensure_future(self._stream(self.hub, listener, headers, send))
         leaving = asyncio.ensure_future(wait_gone(receive))
+        checking = asyncio.ensure_future(_refused(listener, again))
         self._listeners.add(streaming)
         try:
-            await asyncio.wait({streaming, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({streaming, leaving, checking}, return_when=asyncio.FIRST_COMPLETED)
+            refused = checking.done()
         finally:
-            streaming.cancel()
-            leaving.cancel()
-            await asyncio.gather(streaming, leaving, return_exceptions=True)
+            for task in (streaming, leaving, checking):
+                task.cancel()
+            await asyncio.gather(streaming, leaving, checking, return_exceptions=True)
             self._listeners.discard(streaming)
             if not self._listeners and self.hub is not None:
                 hub, self.hub = self.hub, None
                 await hub.stop()
-        if self._stopping:
+        if self._stopping or refused:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _stream(
-        self, hub: Hub, subscription: Subscription, headers: list[tuple[bytes, bytes]], send: Send
-    ) -> None:
+    async def _stream(self, hub: Hub, listener: Listener, headers: list[tuple[bytes, bytes]], send: Send) -> None:
         kept = [(name, value) for name, value in headers if name != b"content-length"]
         kept.append((b"x-accel-buffering", b"no"))  # a proxy that buffers the response would never forward it
         await send({"type": "http.response.start", "status": 200, "headers": kept})
         await _write(send, b"retry: %d\n\n" % RETRY)
-        position, memory = await self._first_position(hub, subscription, send), hub.memory
+        position, memory = await self._first_position(hub, listener.subscription, send), hub.memory
         await _write(send, b": listening\n\n")  # the listener receives every event from now on
         while True:
             news = hub.news()
@@ -88,7 +116,8 @@ class Streams:
                 continue
             if events:
                 position = events[-1].id
-                seen = [e.frame for e in events if subscription.project in (None, e.project)]
+                projects = listener.subscription.projects
+                seen = [e.frame for e in events if projects is None or e.project in projects]
                 if seen:
                     await _write(send, b"".join(seen))
                 continue

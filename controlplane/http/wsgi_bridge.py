@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from io import BytesIO
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
@@ -23,7 +24,7 @@ from quotas.rest.problems import ProblemError
 log = structlog.get_logger(__name__)
 
 PIECE = 256 * 1024
-Streams = Callable[[Any, list[tuple[bytes, bytes]], Receive, Send], Any]
+Streams = Callable[[Any, list[tuple[bytes, bytes]], Receive, Send, Callable[[], Awaitable[Any]]], Any]
 
 
 class Bridge:
@@ -63,7 +64,15 @@ class Bridge:
             pool = self._threads.patient if _may_wait(scope) else self._threads.django
             subscription = await loop.run_in_executor(pool, call.run)
         if subscription is not None:
-            await self._stream(subscription, call.headers, receive, send)
+
+            async def again() -> Any:
+                """The subscription of the same request now; None where it is refused."""
+                with BytesIO() as nothing:
+                    repeated = _Call(self._application, environ_of(scope, nothing, 0), loop, send)
+                    found = await loop.run_in_executor(self._threads.django, repeated.run)
+                return found if found is not None or repeated.status < 500 else subscription
+
+            await self._stream(subscription, call.headers, receive, send, again)
             return
         await call.finish()
 
@@ -81,7 +90,7 @@ class _Call:
         self._application, self._environ, self._loop, self._send = application, environ, loop, send
         self._head = environ["REQUEST_METHOD"] == "HEAD"
         self._started = False
-        self._status = 500
+        self.status = 500
         self._rest = b""
         self.headers: list[tuple[bytes, bytes]] = []
 
@@ -110,7 +119,7 @@ class _Call:
                 close()
 
     def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        self._status = int(status[:3])
+        self.status = int(status[:3])
         self.headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return lambda data: None
 
@@ -120,7 +129,7 @@ class _Call:
     async def _piece(self, body: bytes, more: bool) -> None:
         if not self._started:
             self._started = True
-            await self._send({"type": "http.response.start", "status": self._status, "headers": self.headers})
+            await self._send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def finish(self) -> None:

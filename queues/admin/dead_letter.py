@@ -64,6 +64,7 @@ class CategoryFilter(admin.SimpleListFilter):
 class DeadLetterAdmin(ReadOnlyAdmin):
     operate_permission = ACT_ON_JOBS
     payload_fields = frozenset({"shown_payload"})
+    lists = ("_changelist", "_groups", "_group")
     empty_text = "A job that exhausts its retries or can never succeed appears here, to be replayed or discarded."
     project_lookup = "project"
     list_display = [

@@ -20,11 +20,13 @@ from queues.services.bulk_actions import UNDO_FOR
 from quotas.admin.audit import actor_of
 from quotas.admin.bulk import Refused, across, token_of
 from quotas.admin.dialogs import PayloadDialog
-from quotas.admin.visibility import project_ids, visible
+from quotas.admin.visibility import shown_slugs, visible
 from quotas.models import Project
 
 FILTERS = {"q", "handled", "category", "severity__exact", "queue__id__exact", "project__id__exact"}
 """Members of the list's address that a bulk action's filter can say."""
+NO_FILTERS = {"p", "o", "all", "e"}
+MOST_CHOSEN = 10_000
 
 
 class ReplayForm(PayloadDialog):
@@ -75,8 +77,12 @@ def in_background(verb: str) -> Any:
     """An action that creates a bulk action for the list's rows, which the leading dispatcher processes."""
 
     def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
+        filter = filter_of(request, rows)
+        if filter is None:
+            say_too_many(request, "dead letters")
+            return
         action = bulk_actions.begin(
-            verb, filter_of(request, rows), project=None, actor=actor_of(request), reason=reason, uid=token_of(request),
+            verb, filter, project=None, actor=actor_of(request), reason=reason, uid=token_of(request),
             undo_for=bulk_actions.UNDO_FOR,
         )  # fmt: skip
         say_begun(request, action, "dead letter")
@@ -104,10 +110,18 @@ def say_begun(request: HttpRequest, action: BulkAction, noun: str) -> None:
     )  # fmt: skip
 
 
-def filter_of(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any]:
-    """The rows that the operator has confirmed, as the filter of a bulk action."""
-    if not across(request) or set(request.GET) - FILTERS:
-        return {"letters": list(rows.values_list("pk", flat=True))}
+def say_too_many(request: HttpRequest, nouns: str) -> None:
+    messages.error(
+        request,
+        f"Nothing was done: the address has filters that can't be stored, and more than {MOST_CHOSEN:,} {nouns} match.",
+    )
+
+
+def filter_of(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any] | None:
+    """The rows that the operator has confirmed, as the filter of a bulk action. None: impossible."""
+    if not across(request) or set(request.GET) - FILTERS - NO_FILTERS:
+        ids = list(rows.order_by("pk").values_list("pk", flat=True)[: MOST_CHOSEN + 1])
+        return {"letters": ids} if len(ids) <= MOST_CHOSEN else None
     chosen: dict[str, Any] = {"newest": int(request.POST["newest"])}
     given = request.GET
     if text := given.get("q", "").strip():
@@ -120,7 +134,7 @@ def filter_of(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any]:
         chosen["queue"] = Queue.objects.values_list("name", flat=True).get(pk=queue)
     if project := given.get("project__id__exact"):
         chosen["project"] = Project.objects.values_list("slug", flat=True).get(pk=project)
-    mine = project_ids(request.user)
-    if mine is not None:
-        chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
+    shown = shown_slugs(request)
+    if shown is not None:
+        chosen["projects"] = shown
     return chosen

@@ -22,7 +22,7 @@ from queues.services import ignored_failures
 from quotas import clock
 from quotas.admin.audit import actor_of
 from quotas.admin.bulk import BulkForm
-from quotas.admin.visibility import visible
+from quotas.admin.visibility import shown_projects
 from quotas.moments import spell_moment
 
 SPANS = {
@@ -43,9 +43,10 @@ class IgnoreForm(BulkForm):
 
 
 def ignored_for(request: HttpRequest) -> list[IgnoredFailure]:
-    """The failures that are ignored now, in the projects that the user may see; the first to end is first."""
+    """The failures that are ignored now, in the projects that the pages show; the first to end is first."""
     rows = IgnoredFailure.objects.filter(until__gt=clock.now()).select_related("project")
-    return list(visible(request.user, rows, "project"))
+    shown = shown_projects(request)
+    return list(rows if shown is None else rows.filter(project__in=shown))
 
 
 def letters_of(letters: QuerySet[DeadLetter], ignored: list[IgnoredFailure]) -> QuerySet[DeadLetter]:

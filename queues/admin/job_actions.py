@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
 from queues import job_search, reason_codes
 from queues.admin import job_list
-from queues.admin.dead_letter_actions import say_begun
+from queues.admin.dead_letter_actions import MOST_CHOSEN, NO_FILTERS, say_begun, say_too_many
 from queues.models import Job, Queue
 from queues.selectors import job_filter
 from queues.services import bulk_actions
+from queues.services.bulk_records import JOBS
 from quotas.admin.audit import actor_of
 from quotas.admin.bulk import across, bulk_action, token_of
-from quotas.admin.visibility import project_ids
+from quotas.admin.visibility import shown_slugs
 from quotas.models import Project
 
 FILTERS = {
@@ -25,8 +25,6 @@ FILTERS = {
     "batch__id__exact",
 }  # fmt: skip
 """Members of the list's address that can be stored as a filter."""
-NO_FILTERS = {"p", "o", "all", "e"}
-MOST_CHOSEN = 10_000
 
 
 def described(job: Job) -> str:
@@ -39,13 +37,10 @@ def in_background(verb: str) -> Any:
     def together(request: HttpRequest, rows: QuerySet[Any], reason: str) -> None:
         filter = filter_of(request, rows)
         if filter is None:
-            messages.error(
-                request,
-                f"Nothing was done: the address has filters that can't be stored, and more than {MOST_CHOSEN:,} jobs match.",
-            )
+            say_too_many(request, "jobs")
             return
         action = bulk_actions.begin(
-            verb, filter, project=None, actor=actor_of(request), reason=reason, target=bulk_actions.JOBS,
+            verb, filter, project=None, actor=actor_of(request), reason=reason, target=JOBS,
             uid=token_of(request), undo_for=bulk_actions.UNDO_FOR,
         )  # fmt: skip
         say_begun(request, action, "job")
@@ -79,9 +74,9 @@ def filter_of(request: HttpRequest, rows: QuerySet[Any]) -> dict[str, Any] | Non
         else:
             found = reason_codes.by_group(job_list.groups(request))
             chosen["groups"] = [list(key) for key, (held_by, _) in found.items() if held_by == code]
-    mine = project_ids(request.user)
-    if mine is not None:
-        chosen["projects"] = list(Project.objects.filter(pk__in=mine).values_list("slug", flat=True))
+    shown = shown_slugs(request)
+    if shown is not None:
+        chosen["projects"] = shown
     return chosen
 
 

@@ -17,14 +17,14 @@ from queues.selectors import job_counts
 from queues.selectors.job_counts import Count
 from queues.selectors.job_filter import PROGRESS, STAGE_CODES, of_groups
 from queues.states import FINAL, GroupKey, Status
-from quotas.admin.visibility import project_ids
+from quotas.admin.visibility import shown_projects
 
 GROUPS = 200
 
 
 def groups(request: HttpRequest) -> list[GroupKey]:
-    mine = project_ids(request.user)
-    return [key for key in groups_waiting() if mine is None or key[2] in mine][:GROUPS]
+    shown = shown_projects(request)
+    return [key for key in groups_waiting() if shown is None or key[2] in shown][:GROUPS]
 
 
 TOTAL = "_sluice_total"

@@ -21,6 +21,7 @@ from quotas.admin.dialogs import ReasonDialog, why
 from quotas.admin.reason_action import reason_action
 from quotas.admin.visibility import project_ids
 from quotas.permissions import ACT_ON_QUEUES
+from quotas.services.row_actions import of
 
 
 def _without_pool(field: Any) -> Any:
@@ -85,18 +86,11 @@ class QueueAdmin(SluiceAdmin):
     ]
     actions = [
         bulk_action(
-            "Pause queues",
-            question="Pause {count} {noun}? New jobs are accepted but not started.",
+            of(Queue, "pause"), question="Pause {count} {noun}? New jobs are accepted but not started.",
             done="{count} {noun} paused.",
-            act=lambda request, row, reason: queue_actions.pause(row, actor=actor_of(request), reason=reason),
         ),
-        bulk_action(
-            "Resume queues",
-            question="Resume {count} {noun}?",
-            done="{count} {noun} resumed.",
-            act=lambda request, row, reason: queue_actions.resume(row, actor=actor_of(request), reason=reason),
-        ),
-    ]
+        bulk_action(of(Queue, "resume"), question="Resume {count} {noun}?", done="{count} {noun} resumed."),
+    ]  # fmt: skip
 
     pause = reason_action(
         "pause", "Pause", icon="pause", verb=queue_actions.pause, done="{row} is paused.", question="Pause this queue?",

@@ -13,6 +13,7 @@ from queues import registry
 from queues.models import Recurring
 from queues.services.recurring import is_cron
 from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.bulk import switch_actions
 from quotas.admin.fields import TimeZoneField
 from quotas.permissions import may_see_payloads
 
@@ -52,6 +53,7 @@ class RecurringAdmin(SluiceAdmin):
     list_select_related = ["project"]
     search_fields = ["name", "type"]
     autocomplete_fields = ["project", "queue"]
+    actions = switch_actions(Recurring, "They are not submitted until they are enabled.")
     readonly_fields = ["next_at", "last_at", "last_error"]
     fieldsets = [
         (None, {"fields": [("name", "enabled"), ("cron", "timezone"), ("type", "project"), ("queue", "priority")]}),

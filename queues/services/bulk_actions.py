@@ -1,4 +1,7 @@
-"""Acts on many dead letters or jobs in the background: on each at most once, with progress, also after a restart."""
+"""Acts on many rows in the background: on each at most once, with progress, also after a restart.
+
+Dead letters and jobs, of which there may be a million, are chosen by a filter. Rows of other lists are in `queues.services.bulk_rows`.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,29 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
-from django.db.models.functions import Greatest
 
-from queues.errors import AlreadyFinished, AlreadyHandled, NotRetryable
-from queues.ids import new_id
+from queues.errors import AlreadyHandled, NotRetryable
 from queues.models import BulkAction, DeadLetter, Job
 from queues.selectors import job_filter
+from queues.services import bulk_records, bulk_rows, dead_letters
 from queues.services import cancel as cancelling
-from queues.services import dead_letters
+from queues.services.bulk_records import JOBS, LETTERS
 from queues.sql import retry_after_deadlock, started_before
 from queues.states import Stage
-from queues.wakeups import notify
-from quotas import clock, events
+from quotas import clock
 from quotas.models import Project
+from quotas.permissions import ACT_ON_JOBS
+from quotas.services.membership import visible
 
 SLICE = 50
 UNDO_FOR = timedelta(seconds=10)
 """How long an action that a person began in the console can be undone."""
-UNDONE = "undone before it started"
 CANCEL_SLICE = 500
 """Jobs that are cancelled in one transaction."""
 PREPARED_IN = timedelta(seconds=1)
 """Between the time that a job is stamped with and the beginning of the transaction that writes it."""
 LONGEST_WAIT = timedelta(seconds=60)
 """How long an action waits at its end for transactions that began before it."""
-LETTERS, JOBS = "letters", "jobs"
-NOUNS = {LETTERS: "dead_letter", JOBS: "job"}
 
 
 def matching(filter: Mapping[str, Any], project: Project | None) -> QuerySet[DeadLetter]:
@@ -75,62 +75,16 @@ def begin(
     """Record an action on all that match now; the leading dispatcher processes it. `verb`: replay or discard for letters;
     cancel, retry or discard for jobs.
 
-    One audit entry stands for all: each job's own page names who acted. A repeated `uid` of the same actor returns the
-    action that the first call began. Nothing is done in the first `undo_for`, in which `undo` takes it back.
+    Two audit entries stand for all, one of the intent and one of the outcome: each job's own page names who acted. A repeated
+    `uid` of the same actor returns the action that the first call began. Nothing is done in the first `undo_for`, in which
+    `bulk_records.undo` takes it back.
     """
     with transaction.atomic():
-        if uid and (known := BulkAction.objects.filter(uid=uid, actor=actor).first()) is not None:
-            return known
-        action = BulkAction.objects.create(
-            uid=uid or new_id(),
-            verb=verb,
-            target=target,
-            filter=dict(filter),
-            project=project,
-            actor=actor,
-            reason=reason,
-            starts_at=clock.now() + undo_for if undo_for else None,
-            total=rows_of(target, verb, filter, project).count(),
-            created_at=clock.now(),
+        total = rows_of(target, verb, filter, project).count()
+        action, _ = bulk_records.create(
+            verb, target, filter, total, project=project, actor=actor, reason=reason, uid=uid, starts_in=undo_for
         )
-        after = {"filter": dict(filter), "total": action.total, "action": action.uid}
-        _audit(action, f"{NOUNS[target]}.bulk_{verb}", actor, None, after, reason)
-        transaction.on_commit(lambda: notify())
     return action
-
-
-def stop(action: BulkAction, *, actor: str, reason: str) -> BulkAction:
-    """End an action before it is done; what it did stays. Raises `AlreadyFinished`."""
-    with transaction.atomic():
-        row = BulkAction.objects.select_for_update().get(pk=action.pk)
-        if row.finished_at is not None:
-            raise AlreadyFinished("The bulk action has ended already.")
-        row.finished_at, row.stopped_by = clock.now(), actor[:200]
-        row.save(update_fields=["finished_at", "stopped_by"])
-        after = {"action": row.uid, "done": row.done, "not_done": row.total - row.done - row.skipped}
-        _audit(row, f"{NOUNS[row.target]}.bulk_stop", actor, None, after, reason)
-    return row
-
-
-def undo(action: BulkAction, *, actor: str) -> BulkAction:
-    """Take an action back before it starts: no row was changed. Raises `AlreadyFinished`."""
-    with transaction.atomic():
-        row = BulkAction.objects.select_for_update().get(pk=action.pk)
-        now = clock.now()
-        if row.finished_at is not None:
-            raise AlreadyFinished("The bulk action has ended already.")
-        if row.starts_at is None or row.starts_at <= now:
-            raise AlreadyFinished("The bulk action has started; it can only be stopped.")
-        row.finished_at, row.stopped_by = now, actor[:200]
-        row.save(update_fields=["finished_at", "stopped_by"])
-        _audit(row, f"{NOUNS[row.target]}.bulk_undo", actor, None, {"action": row.uid, "not_done": row.total}, UNDONE)
-    return row
-
-
-def _audit(action: BulkAction, verb: str, actor: str, before: Any, after: Any, reason: str) -> None:
-    target = "dead-letters" if action.target == LETTERS else "jobs"
-    project = action.project.slug if action.project else ""
-    events.emit(events.OperatorActed(actor, verb, target, before, after, reason, project=project))
 
 
 def process_next_slice(now: datetime | None = None) -> bool:
@@ -145,7 +99,17 @@ def process_next_slice(now: datetime | None = None) -> bool:
 def _process_slice(action: BulkAction, now: datetime) -> bool:
     """The next slice of the action, and its end after the last one; False while it only waits for transactions that began before
     it."""
+    if action.target not in (LETTERS, JOBS):
+        return bulk_rows.process_slice(action)
+    user, why_not = bulk_records.starter(action)
+    if user is not None and not user.has_perm(ACT_ON_JOBS):
+        why_not = f"{user.get_username()} may not do this any more."
+    if why_not:
+        bulk_records.end(action, why_not)
+        return True
     rows = _existing(action)
+    if user is not None:
+        rows = visible(user, rows, "project")
     ids = _first(action, rows.filter(pk__gt=action.last_id))
     if not _act(action, ids) or len(ids) == _size(action):
         return True
@@ -156,9 +120,7 @@ def _process_slice(action: BulkAction, now: datetime) -> bool:
         BulkAction.objects.filter(pk=action.pk).update(total=F("total") + len(late))
     if not _act(action, late) or len(late) == _size(action):
         return True
-    # Rows that were changed otherwise meanwhile count as skipped.
-    rest = Greatest(F("total") - F("done"), F("skipped"))
-    BulkAction.objects.filter(pk=action.pk, finished_at=None).update(finished_at=clock.now(), skipped=rest)
+    bulk_records.end(action, rest_is_skipped=True)
     return True
 
 
@@ -202,12 +164,12 @@ def _cancel(action: BulkAction, ids: list[int]) -> None:
         if BulkAction.objects.select_for_update().filter(pk=action.pk, finished_at=None).first() is None:
             return
         done = cancelling.cancel_all(Job.objects.filter(pk__in=ids), actor=action.actor, reason=action.reason)
-        _count(action, ids[-1], done, len(ids) - done)
+        bulk_records.count(action, ids[-1], done, len(ids) - done)
 
 
 def _one(action: BulkAction, row_id: int) -> bool:
     """One letter or job, in a transaction of its own. False: the action was stopped."""
-    if not BulkAction.objects.filter(pk=action.pk, finished_at=None).exists():
+    if not bulk_records.goes_on(action):
         return False
     done = 1
     try:
@@ -216,11 +178,5 @@ def _one(action: BulkAction, row_id: int) -> bool:
         act(letter_id, actor=action.actor, reason=action.reason, audited=False)
     except (AlreadyHandled, NotRetryable):
         done = 0
-    _count(action, row_id, done, 1 - done)
+    bulk_records.count(action, row_id, done, 1 - done)
     return True
-
-
-def _count(action: BulkAction, last_id: int, done: int, skipped: int) -> None:
-    BulkAction.objects.filter(pk=action.pk).update(
-        done=F("done") + done, skipped=F("skipped") + skipped, last_id=Greatest(F("last_id"), last_id)
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,6 +31,7 @@ from quotas.models.encrypted import validate_credential
 from quotas.moments import spell_moment
 from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions, account_trial, credentials
+from quotas.services.row_actions import of
 
 
 class AccountForm(ReasonForm):
@@ -52,13 +52,6 @@ class AccountForm(ReasonForm):
 
     def clean_credential(self) -> Any:
         return self.cleaned_data["credential"] or self.instance.credential
-
-
-def _bulk(name: str, verb: Callable[..., None], question: str, done: str, danger: bool = False) -> Any:
-    def act(request: HttpRequest, row: Account, reason: str) -> None:
-        verb(row, actor=actor_of(request), reason=reason)
-
-    return bulk_action(name, question=question, done=done, act=act, danger=danger)
 
 
 class TrialDialog(ReasonDialog):
@@ -102,27 +95,20 @@ class AccountAdmin(SluiceAdmin):
     autocomplete_fields = ["pool"]
     actions_detail = ["test", "clear_cooldown", "close_breaker", "trip", "enable", "disable"]
     actions = [
-        _bulk(
-            "Clear cooldowns",
-            account_actions.clear_cooldown,
-            "End the cooldown of {count} {noun}, and of their pools?",
-            "Cooldown of {count} {noun} cleared.",
+        bulk_action(
+            of(Account, "clear_cooldown"), question="End the cooldown of {count} {noun}, and of their pools?",
+            done="Cooldown of {count} {noun} cleared.",
         ),
-        _bulk(
-            "Close breakers",
-            account_actions.close,
-            "Close the circuit breaker of {count} {noun}?",
-            "Circuit breaker of {count} {noun} closed.",
+        bulk_action(
+            of(Account, "close"), question="Close the circuit breaker of {count} {noun}?",
+            done="Circuit breaker of {count} {noun} closed.",
         ),
-        _bulk("Enable accounts", account_actions.enable, "Enable {count} {noun}?", "{count} {noun} enabled."),
-        _bulk(
-            "Disable accounts",
-            account_actions.disable,
-            "Disable {count} {noun}? They get no calls until they are enabled.",
-            "{count} {noun} disabled.",
-            danger=True,
+        bulk_action(of(Account, "enable"), question="Enable {count} {noun}?", done="{count} {noun} enabled."),
+        bulk_action(
+            of(Account, "disable"), question="Disable {count} {noun}? They get no calls until they are enabled.",
+            done="{count} {noun} disabled.", danger=True,
         ),
-    ]
+    ]  # fmt: skip
     readonly_fields = [
         "shown_used",
     ]  # fmt: skip
@@ -201,13 +187,14 @@ class AccountAdmin(SluiceAdmin):
     def shown_until(self, row: Account) -> str:
         if row.until is None or row.until <= timezone.now():
             return "–"
-        return f"{spell_moment(row.until, 'H:i:s')}, in {spell_span(row.until - timezone.now())}"
+        at, left = spell_moment(row.until, "H:i:s"), spell_span(row.until - timezone.now())
+        return format_html('<span title="{}">in {}</span>', at, left)
 
     @display(description="Reason", ordering="why")
     def shown_why(self, row: Account) -> str:
         return (row.disabled_reason if not row.enabled else "") or row.why.replace("_", " ") or "–"
 
-    @display(description="Provider's quota left")
+    @display(description="Quota left")
     def headroom(self, row: Account) -> str:
         return headroom(row.learned) or "–"
 
@@ -229,7 +216,7 @@ class AccountAdmin(SluiceAdmin):
         failed = sum(count for name, count in counts.items() if name in ACCOUNT_FAILURES)
         other = sum(counts.values()) - failed
         refused = f", {other:,} refused" if other else ""
-        return f"{row.successes:,} successful, {failed:,} failed{refused}"
+        return f"{row.successes:,} ok, {failed:,} failed{refused}"
 
     @display(description="Last used", ordering="last_used")
     def shown_used(self, row: Account) -> str:

@@ -24,6 +24,7 @@ from quotas.models import ApiKey
 from quotas.models.api_key import SCOPES
 from quotas.services import api_keys
 from quotas.services.api_keys import AlreadyRotated
+from quotas.services.row_actions import of
 
 MEANINGS = {
     "check": "check: evaluate limits",
@@ -92,14 +93,10 @@ class ApiKeyAdmin(SluiceAdmin):
     readonly_when_made = ("name", "project", "shown_prefix", "shown_scopes", "expires_at", "state", "last_used_at")
     actions = [
         bulk_action(
-            "Revoke keys",
-            question="Revoke {count} {noun}? Requests with them get 401 within a second.",
-            done="{count} {noun} revoked.",
-            act=_revoke,
-            permission="delete",
-            danger=True,
-        )
-    ]
+            of(ApiKey, "revoke"), question="Revoke {count} {noun}? Requests with them get 401 within a second.",
+            done="{count} {noun} revoked.", permission="delete", danger=True,
+        ),
+    ]  # fmt: skip
 
     rotate = reason_action(
         "rotate", "Rotate secret", icon="autorenew", permission="delete",

@@ -52,6 +52,8 @@ class SluiceAdmin(DeletesWithReason):
     """The permission for the page's actions; empty if it has no actions besides changing the row."""
     payload_fields: frozenset[str] = frozenset()
     """Fields that are shown only to people who may see payloads."""
+    lists: tuple[str, ...] = ("_changelist",)
+    """Ends of the names of addresses that show many rows: they show those of the project that the person has chosen."""
     empty_text = ""
     """What an empty list says that it is for."""
     list_fullwidth = True
@@ -72,7 +74,7 @@ class SluiceAdmin(DeletesWithReason):
     def _of_chosen_project(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
         """A list shows the project that the person has chosen, and what applies to every project."""
         match = request.resolver_match
-        if self.model is Project or match is None or not str(match.url_name).endswith("_changelist"):
+        if self.model is Project or match is None or not str(match.url_name).endswith(self.lists):
             return rows
         chosen, lookup = chosen_project(request), self.project_lookup
         return (

@@ -1,33 +1,31 @@
-"""Actions on chosen rows of a list: first a page that says on how many, then the act, row by row.
+"""Actions on chosen rows of a list: first a page that says on how many and on which not, then a bulk action.
 
 The act is done on what that page showed: the chosen rows, or all that match the list's filters and were there when the
-page was opened. A request acts on at most `PART` rows, for `LONGEST` seconds; then the page asks about the next ones. Lists of
-jobs and dead letters, which may have a million rows, begin a background action instead (`together`).
+page was opened. An app above runs bulk actions and connects itself here: rows with a registered function (`RowAction`) are acted
+on one after another, a few of them before the answer and many in the background. Lists of jobs and dead letters, which may have a
+million rows, begin a bulk action on a filter instead (`together`).
 """
 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import helpers
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Max, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
 from quotas.admin.reason import ReasonField
+from quotas.services.row_actions import Refused as Refused
+from quotas.services.row_actions import RowAction, of
 
 SHOWN = 20
-PART = 200
-"""Rows that one request acts on. Each costs a few statements in SQL, and for an account one in Redis."""
-LONGEST = 5.0
-"""Seconds after which a request acts on no further row."""
+"""Rows that the question lists, each with the reason where it is not possible."""
 
 
 class BulkForm(forms.Form):
@@ -38,12 +36,6 @@ class CutOff(forms.Form):
     """The highest primary key when the page was shown."""
 
     newest = forms.IntegerField(min_value=0)
-
-
-class Place(forms.Form):
-    """The primary key up to which all rows are done."""
-
-    after = forms.IntegerField(min_value=0, required=False)
 
 
 class Token(forms.Form):
@@ -62,14 +54,16 @@ def token_of(request: HttpRequest) -> str:
     return str(form.cleaned_data["token"]) if form.is_valid() else ""
 
 
-class Refused(Exception):
-    """A row was not in a state for the action; its text is shown."""
-
-
-Act = Callable[[HttpRequest, Any, str], object]
-"""Takes a row and the reason."""
 Together = Callable[[HttpRequest, QuerySet[Any], str], None]
 """Takes the rows and the reason."""
+Runner = Callable[[HttpRequest, RowAction, QuerySet[Any], str, str], None]
+"""Takes the action, the rows, the reason, and what to say when it is done."""
+_runners: list[Runner] = []
+
+
+def connect(runner: Runner) -> None:
+    """Let `runner` do what is confirmed."""
+    _runners[:] = [runner]
 
 
 def across(request: HttpRequest) -> bool:
@@ -84,11 +78,10 @@ def listing(request: HttpRequest) -> bool:
 
 
 def bulk_action(
-    title: str,
+    on: RowAction | str,
     *,
     question: str,
     done: str = "",
-    act: Act | None = None,
     together: Together | None = None,
     permission: str = "operate",
     danger: bool = False,
@@ -97,41 +90,45 @@ def bulk_action(
     left_out: str = "",
     described: Callable[[Any], str] = str,
 ) -> Callable[..., HttpResponse | None]:
-    """An action for `ModelAdmin.actions`. `act` does it to one row and raises `Refused` where it can't; `together` does
-    it to all and reports it. `only` are lookups of the rows that the action can be done to; `left_out` says why the
-    others are not included. `question` and `done` are sentences with `{count}` and `{noun}`."""
+    """An action for `ModelAdmin.actions`: `on` rows by their registered function, or `together`, with a title, on all of them.
+    `only` are lookups of the rows that the action can be done to; `left_out` says why the others are not included. A
+    registered function brings both. `question` and `done` are sentences with `{count}` and `{noun}`."""
+    title = on if isinstance(on, str) else on.title
+    if isinstance(on, RowAction):
+        only, left_out = on.only, f"{{count}} not included: {on.others}." if on.others else ""
 
     def action(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
         chosen = rows
         rows = rows.filter(only) if isinstance(only, Q) else rows.filter(**only or {})
         form = BulkForm(request.POST if "confirmed" in request.POST else None)
         rows, chosen, form, newest = _cut(request, rows, chosen, form)
-        after = 0
         if form.is_bound and form.is_valid():
             reason = form.cleaned_data["reason"]
-            if together is not None:
+            if not rows.exists():
+                why = on.others if isinstance(on, RowAction) and chosen.exists() else ""
+                messages.warning(request, f"Nothing was done: {why or 'no rows match any more'}.")
+            elif isinstance(on, RowAction):
+                _runners[0](request, on, rows, reason, done)
+            elif together is not None:
                 together(request, rows, reason)
-                return None
-            if act is not None:
-                after = _each(request, rows, reason, act, done)
-            if not rows.filter(pk__gt=after).exists():
-                return None
-            form = BulkForm(initial={"reason": reason})
-        rows = rows.filter(pk__gt=after) if after else rows
+            return None
         rows = rows if together is not None else rows.order_by("pk")
         count = rows.count()
-        asked = count if together is not None else min(count, PART)
-        others = chosen.count() - count if left_out and not after else 0
+        others = chosen.count() - count if left_out else 0
+        listed = [(described(row), on.refusal(request.user, row) if isinstance(on, RowAction) else "")
+                  for row in rows[:SHOWN]]  # fmt: skip
+        impossible = sum(1 for _, why in listed if why)
+        asked = count - impossible if count <= SHOWN else count
         context = _page(model_admin, request) | {
             "title": title,
             "submit": title,
             "danger": danger,
-            "question": _sentence(question, asked, rows),
+            "question": sentence(question, asked, rows.model),
+            "asked": asked,
             "left_out": left_out.format(count=f"{others:,}") if others > 0 else "",
-            **_listed(rows, asked, described),
-            "total": count,
-            "is_part": asked < count,
-            "after": after,
+            "rows": listed,
+            "impossible": impossible,
+            "more": max(0, count - SHOWN),
             "form": form,
             "action": action.__name__,
             "newest": newest,
@@ -141,6 +138,7 @@ def bulk_action(
     action.__name__ = name or title.lower().replace(" ", "_")
     action.short_description = title  # type: ignore[attr-defined]
     action.allowed_permissions = [permission]  # type: ignore[attr-defined]
+    action.on = on  # type: ignore[attr-defined]
     return action
 
 
@@ -158,11 +156,6 @@ def _page(model_admin: Any, request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _listed(rows: QuerySet[Any], count: int, described: Callable[[Any], str]) -> dict[str, Any]:
-    """The first of the rows, and how many there are."""
-    return {"rows": [described(row) for row in rows[:SHOWN]], "count": count, "more": max(0, count - SHOWN)}
-
-
 def _cut(request: HttpRequest, rows: QuerySet[Any], chosen: QuerySet[Any], form: BulkForm) -> tuple[Any, Any, Any, int]:
     """Rows, chosen rows and form, without rows that are newer than the question; and the highest primary key."""
     if not across(request):
@@ -178,39 +171,19 @@ def _newest(rows: QuerySet[Any]) -> int:
     return rows.order_by().aggregate(newest=Max("pk"))["newest"] or 0
 
 
-def _sentence(sentence: str, count: int, rows: QuerySet[Any]) -> str:
-    options = rows.model._meta
+def sentence(text: str, count: int, model: type[Model]) -> str:
+    """`text` with the number of rows and their name."""
+    options = model._meta
     noun = options.verbose_name if count == 1 else options.verbose_name_plural
-    return sentence.format(count=f"{count:,}", noun=noun)
+    return text.format(count=f"{count:,}", noun=noun)
 
 
-@dataclass(slots=True)
-class Done:
-    """What a request did. `last`: the primary key of its last row."""
-
-    count: int = 0
-    refused: list[str] = field(default_factory=list)
-    last: int = 0
-
-
-def _each(request: HttpRequest, rows: QuerySet[Any], reason: str, act: Act, done: str) -> int:
-    """Act on the first rows that are not done yet; returns the last one's primary key."""
-    place = Place(request.POST)
-    after = (place.cleaned_data["after"] or 0) if place.is_valid() else 0
-    end, part = time.monotonic() + LONGEST, Done(last=after)
-    for row in rows.filter(pk__gt=after).order_by("pk")[:PART]:
-        key = row.pk  # a deleted row has none
-        try:
-            act(request, row, reason)
-            part.count += 1
-        except Refused as why:
-            part.refused.append(f"{row}: {why}")
-        part.last = key
-        if time.monotonic() > end:
-            break
-    if part.count:
-        messages.success(request, _sentence(done, part.count, rows))
-    if part.refused:
-        more = f" And {len(part.refused) - 5:,} more." if len(part.refused) > 5 else ""
-        messages.warning(request, f"Skipped: {'; '.join(part.refused[:5])}.{more}")
-    return part.last
+def switch_actions(model: type[Model], off: str) -> list[Callable[..., HttpResponse | None]]:
+    """Enabling and disabling many rows; `off` says what disabled ones mean."""
+    return [
+        bulk_action(of(model, "enable"), question="Enable {count} {noun}?", done="{count} {noun} enabled.", permission="change"),
+        bulk_action(
+            of(model, "disable"), question=f"Disable {{count}} {{noun}}? {off}", done="{count} {noun} disabled.",
+            permission="change", danger=True,
+        ),
+    ]  # fmt: skip

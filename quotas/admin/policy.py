@@ -17,7 +17,7 @@ from quotas.admin import adaptive_fields, policy_backtest
 from quotas.admin.adaptive_fields import AdaptiveFields
 from quotas.admin.audit import actor_of
 from quotas.admin.base import ReasonForm, SluiceAdmin
-from quotas.admin.bulk import bulk_action
+from quotas.admin.bulk import bulk_action, switch_actions
 from quotas.admin.dialogs import ResetDialog, why
 from quotas.admin.fields import FractionsField, LinesField, TimeZoneField
 from quotas.admin.reason_action import reason_action
@@ -27,6 +27,7 @@ from quotas.models import Override, Policy
 from quotas.models.policy import COUNTED
 from quotas.permissions import ACT_ON_LIMITS
 from quotas.services import usage
+from quotas.services.row_actions import of
 from quotas.snapshot.adaptive_rule import AdaptiveRule
 from quotas.snapshot.patterns import BadPattern, compile_pattern
 from quotas.snapshot.policies import CompiledPolicy, effective
@@ -113,10 +114,6 @@ class PolicyForm(AdaptiveFields, ReasonForm):
                 self.add_error(None, str(error))
 
 
-def _reset(request: HttpRequest, policy: Policy, reason: str) -> None:
-    usage.reset(usage.Selection(policy=policy.name), actor=actor_of(request), reason=reason)
-
-
 def _reset_chosen(request: HttpRequest, policy: Policy, dialog: Any) -> str:
     given = dialog.cleaned_data
     chosen = usage.Selection(policy=policy.name, key=given["key"] or None, project=given["project"] or None)
@@ -154,13 +151,11 @@ class PolicyAdmin(SluiceAdmin):
     change_form_outer_before_template = "admin/sluice/policy_live.html"
     actions = [
         bulk_action(
-            "Reset counters",
-            question="Reset all counters of {count} {noun}? Their usage goes back to 0.",
-            done="Counters of {count} {noun} reset.",
-            act=_reset,
-            danger=True,
-        )
-    ]
+            of(Policy, "reset"), question="Reset all counters of {count} {noun}? Their usage goes back to 0.",
+            done="Counters of {count} {noun} reset.", danger=True,
+        ),
+        *switch_actions(Policy, "They limit no caller until they are enabled."),
+    ]  # fmt: skip
     fieldsets = [
         (None, {"fields": [("name", "enabled"), ("unit", "mode")]}),
         (

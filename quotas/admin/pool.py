@@ -14,12 +14,14 @@ from unfold.enums import ActionVariant
 from unfold.forms import PaginationInlineFormSet
 
 from quotas.admin.base import ReasonForm, SluiceAdmin
+from quotas.admin.bulk import bulk_action
 from quotas.admin.fields import ListField, NamesOrAllField, TimeZoneField
 from quotas.admin.reason_action import reason_action
 from quotas.models import Account, Pool, PoolLimit, Project
 from quotas.models.policy import COUNTED
 from quotas.permissions import ACT_ON_ACCOUNTS
 from quotas.services import account_actions
+from quotas.services.row_actions import of
 from quotas.suggestions import did_you_mean
 
 
@@ -114,6 +116,13 @@ class PoolAdmin(SluiceAdmin):
     inlines = [PoolLimitInline, AccountInline]
     change_form_outer_before_template = "admin/sluice/pool_live.html"
     actions_detail = ["pause_pool", "resume_pool"]
+    actions = [
+        bulk_action(
+            of(Pool, "pause"), question="Pause {count} {noun}? Their accounts get no new calls.",
+            done="{count} {noun} paused.",
+        ),
+        bulk_action(of(Pool, "resume"), question="Resume {count} {noun}?", done="{count} {noun} resumed."),
+    ]  # fmt: skip
     readonly_fields = ["paused_at", "paused_reason"]
     fieldsets = [
         (None, {"fields": [("name", "provider"), "strategy", ("sticky", "sticky_by"), ("fallback", "projects")]}),

@@ -1,37 +1,15 @@
-"""Whose rows a person sees: members of projects see theirs, everybody else who may look sees all.
-
-The same rule as the API's for the admin's session (`quotas.rest.authentication.AdminSession`).
-"""
+"""Which rows a page shows: those that the person sees, of the project that the person has chosen to look at."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
-
-from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from quotas.models import Project
+from quotas.services.membership import project_ids as project_ids
+from quotas.services.membership import visible as visible
 
-M = TypeVar("M", bound=Model)
-_NOTED = "_sluice_project_ids"
 CHOSEN = "sluice_project"
 """The session's entry for the project that the person has chosen to look at."""
-
-
-def project_ids(user: Any) -> list[int] | None:
-    """Primary keys of the projects that `user` is bound to; None: not bound."""
-    if user.is_superuser or not user.is_authenticated:
-        return None
-    if not hasattr(user, _NOTED):
-        setattr(user, _NOTED, list(user.sluice_projects.values_list("pk", flat=True)) or None)
-    noted: list[int] | None = getattr(user, _NOTED)
-    return noted
-
-
-def visible(user: Any, rows: QuerySet[M], lookup: str) -> QuerySet[M]:
-    """`rows` of the projects that `user` sees; `lookup` leads from a row to its project."""
-    mine = project_ids(user)
-    return rows if mine is None else rows.filter(**{f"{lookup}__in": mine})
 
 
 def chosen_project(request: HttpRequest) -> int | None:
@@ -50,6 +28,12 @@ def shown_projects(request: HttpRequest) -> list[int] | None:
     """Primary keys of the projects whose figures are shown: the chosen one, else all that the person sees."""
     chosen = chosen_project(request)
     return project_ids(request.user) if chosen is None else [chosen]
+
+
+def shown_slugs(request: HttpRequest) -> list[str] | None:
+    """Slugs of the projects whose rows a list shows; None: of all. What is done to all that match is done to theirs."""
+    shown = shown_projects(request)
+    return None if shown is None else list(Project.objects.filter(pk__in=shown).values_list("slug", flat=True))
 
 
 def choose_project(request: HttpRequest, given: str) -> None:

@@ -7,7 +7,7 @@ import hmac
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -196,5 +196,23 @@ class AdminSession(BaseAuthentication):
             return next(iter(mine.values()))
         chosen = mine.get(request.query_params.get("project", ""))
         if chosen is None:
-            raise exceptions.PermissionDenied("Name one of your projects: ?project=")
+            return self._without_choice(mine)
         return chosen
+
+    def _without_choice(self, mine: dict[str, Project]) -> Project:
+        raise exceptions.PermissionDenied("Name one of your projects: ?project=")
+
+
+class MembersSession(AdminSession):
+    """For views that show a member of several projects all of them, unless one is named: the caller's `projects`."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, Caller] | None:
+        found = super().authenticate(request)
+        if found is None or found[0].project is None or "project" in request.query_params:
+            return found
+        user: Any = request._request.user
+        caller = replace(found[0], projects=frozenset(user.sluice_projects.values_list("slug", flat=True)))
+        return caller, caller
+
+    def _without_choice(self, mine: dict[str, Project]) -> Project:
+        return next(iter(mine.values()))

@@ -29,6 +29,9 @@ class Caller:
     permissions: frozenset[str] | None = None
     """Of a session: what the person's roles allow. None for a key, whose scopes say everything."""
 
+    projects: frozenset[str] = frozenset()
+    """Slugs of a person's projects, where a view shows all of them and the request names none."""
+
     is_authenticated = True
 
     @property

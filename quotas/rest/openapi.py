@@ -73,6 +73,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
 class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "quotas.rest.authentication.AdminSession"
+    match_subclasses = True
     name = "adminSession"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:

@@ -19,6 +19,11 @@ UNNAMED = """() => {
     .map((e) => e.outerHTML.slice(0, 160));
 }"""
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+SIDEWAYS = """() => {
+  const panel = document.querySelector('#result_list')?.closest('.simplebar-content-wrapper');
+  return panel ? panel.scrollWidth - panel.clientWidth : 0;
+}"""
+"""By how many pixels a list is wider than its panel."""
 MAINS = "() => document.querySelectorAll('main, [role=main]').length"
 CONTRAST = """() => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from django.utils import timezone
 
+from controlplane.models import AuditEntry
 from tests.browser.conftest import Visit
+from tests.browser.page_faults import SIDEWAYS
 from tests.browser.seed import CREDENTIAL, Day
 
 pytestmark = pytest.mark.browser
@@ -55,12 +58,25 @@ LISTS = (
 )  # fmt: skip
 
 
-def test_all_lists_open_and_none_shows_a_credential(visit: Open, day: Day) -> None:
+def test_all_lists_open_fit_the_window_and_none_shows_a_credential(visit: Open, day: Day) -> None:
+    AuditEntry.objects.create(
+        at=timezone.now(), actor="user:administrator", verb="policy.change", target="policy:user-hourly-of-the-import",
+        project="acme", before={"limit": 100, "mode": "enforce"}, after={"limit": 250, "mode": "shadow", "warn_at": [0.6]},
+        reason="customers complained about refusals in the morning run, see the ticket of the support team",
+    )  # fmt: skip
     root = visit("root")
+    root.page.set_viewport_size({"width": 1280, "height": 820})
+    wide = {}
     for path in LISTS:
         assert root.go(f"{path}/").status == 200, path
         assert CREDENTIAL not in root.page.content()
+        wide[path] = root.page.evaluate(SIDEWAYS)
+        if path == "queues/job":
+            boxes = root.page.locator("input[name=_selected_action]")
+            boxes.first.check()
+            boxes.last.check()  # the bar of actions does not cover it
         root.shot("list-" + path.replace("/", "-"))
+    assert {path for path, pixels in wide.items() if pixels > 0} == {"queues/job"}, "its 14 columns are chosen so"
     assert root.complaints == []
 
 

@@ -21,6 +21,7 @@ MESSAGES: Any = [{"role": "user", "content": PROMPT}]
 SECRETS = {
     "GATEWAY_ONE": "sk-one-4b1d77e0", "GATEWAY_TWO": "sk-two-9a2c31f5",
     "GATEWAY_BAD": "sk-bad-77c0e1a2", "GATEWAY_GOOD": "sk-good-13d9f0b4",
+    "GATEWAY_FIRST": "sk-first-5e07c2d9", "GATEWAY_SECOND": "sk-second-b8316fa4",
 }  # fmt: skip
 
 
@@ -92,6 +93,10 @@ def gateway_scene() -> Iterator[Scene]:
         two = [*one, {"name": "two", "credential_env": "GATEWAY_TWO"}]
         # Accounts with the same credential share its fate, so the pool whose credential is refused has its own.
         bad = [{"name": "one", "credential_env": "GATEWAY_BAD"}, {"name": "two", "credential_env": "GATEWAY_GOOD"}]
+        pair = [
+            {"name": "first", "credential_env": "GATEWAY_FIRST"},
+            {"name": "second", "credential_env": "GATEWAY_SECOND"},
+        ]
         closed = socket.create_server(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
         closed.close()
@@ -120,6 +125,9 @@ def gateway_scene() -> Iterator[Scene]:
                 {"name": "tg", "provider": "telegram", "accounts": one},
                 {"name": "lonely", "provider": "nobody", "accounts": one},
                 {"name": "cached", "provider": "raw", "accounts": two, "sticky": "prefix", "strategy": "round_robin"},
+                {"name": "inside", "provider": "raw", "accounts": pair},
+                {"name": "shown", "provider": "raw", "accounts": one, "show_provider_limits": True},
+                {"name": "shut", "provider": "nobody", "accounts": one, "fallback": ["closed"]},
                 {"name": "closed", "provider": "openai", "accounts": one, "projects": ["other"]},
                 {
                     "name": "narrow", "provider": "openai", "accounts": one,
@@ -135,6 +143,8 @@ def gateway_scene() -> Iterator[Scene]:
                 {"name": "few", "scope": "custom", "key_name": "few", "algorithm": "sliding_window", "limit": 1, "window": "2s"},
                 {"name": "one-at-a-time", "scope": "custom", "key_name": "single", "algorithm": "concurrency", "limit": 1},
                 {"name": "two-per-minute", "scope": "custom", "key_name": "single", "algorithm": "fixed_window", "limit": 30, "window": "1h"},
+                {"name": "by-ip", "scope": "ip", "algorithm": "fixed_window", "limit": 100000, "window": "1h"},
+                {"name": "by-path", "scope": "endpoint", "match": "GET /v1/by-path/*", "algorithm": "fixed_window", "limit": 1, "window": "1h"},
                 {"name": "by-user", "scope": "user", "algorithm": "fixed_window", "limit": 1000, "window": "1h"},
                 {"name": "tokens", "scope": "user", "unit": "tokens", "algorithm": "fixed_window", "limit": 100000, "window": "1h"},
             ],

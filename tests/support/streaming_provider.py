@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import socket
 import threading
@@ -12,6 +13,9 @@ from hashlib import sha256
 
 CHUNK = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 6}}}\n\n'
+LIMITED = (
+    b'data: {"error": {"message": "Rate limit reached. Please try again in 1s.", "code": "rate_limit_exceeded"}}\n\n'
+)
 ODD_EVENTS = 'data:{"choices":[{"index":0,"delta":{"content":"北京 🙂 é"}}]}\r\n\r\n'.encode() * 3
 """No space after the colon, lines that end in CRLF, characters of several bytes."""
 ODD_USAGE = b'data:{"choices":[],"usage":{"total_tokens":21}}\r\n\r\n'
@@ -20,7 +24,7 @@ ODD_USAGE = b'data:{"choices":[],"usage":{"total_tokens":21}}\r\n\r\n'
 @dataclass
 class StreamingProvider:
     """`/endless` streams until it is hung up on, `/broken` resets in mid-stream, `/silent` never answers, `/whole`
-    ends properly; all else echoes a JSON answer that names the credential."""
+    ends properly, `/stale` reads a second request on the connection of the first and ends it without an answer; all else echoes a JSON answer that names the credential."""
 
     url: str
     requests: list[bytes] = field(default_factory=list)
@@ -88,10 +92,19 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
         provider.requests.append(head + b"\r\n\r\n" + body)
         path = head.split(b" ")[1]
         begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        special = _special(path, fields, body)
+        special = _special(path, fields, body) or _refused(path, fields, body)
         if special is not None:
             ends = special.index(b"\r\n\r\n") + 4 if head.startswith(b"HEAD ") else None
             connection.sendall(special[:ends])
+        elif b"/late" in path or b"/limited-inside" in path:
+            connection.sendall(begin)  # the head comes first: it is not known yet whether the call can be done
+            stop.wait(12 if b"/late" in path else 0.1)
+            connection.sendall(_late(path, fields))
+        elif b"/stale" in path:
+            is_first = sum(path in request for request in provider.requests) == 1
+            connection.sendall(_answer(b"200 OK", b"{}", b"" if is_first else b"Connection: close\r\n"))
+            if is_first and (again := connection.recv(65536)):
+                provider.requests.append(again)
         elif b"/endless" in path:
             _stream_on(connection, provider, stop, begin, 64 * 1024 if b"fat" in path else 0)
         elif b"/broken" in path:
@@ -115,6 +128,11 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
                 b"X-Echo: %b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nContent-Length: %d\r\n\r\n%b"
                 % (status, credential, len(answer), answer)
             )
+
+
+def _late(path: bytes, fields: dict[bytes, bytes]) -> bytes:
+    is_limited = b"inside/all" in path or (b"inside" in path and b"first" in fields[b"authorization"])
+    return _chunk(LIMITED if is_limited else CHUNK + USAGE) + b"0\r\n\r\n"
 
 
 def _special(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | None:
@@ -158,6 +176,24 @@ def _special(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | No
         created = b'event: response.created\ndata: {"type": "response.created", "response": {"usage": null}}\n\n'
         return stream + _chunk(created) + _chunk(b"event: response.completed\ndata: " + done + b"\n\n") + b"0\r\n\r\n"
     return None
+
+
+def _refused(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | None:
+    """Redirects, one of them with the credential in base64, and a server that knows no `stream_options`."""
+    if b"/answer-of-body" in path:
+        return body
+    if b"/moved" in path:
+        here = b"http://" + fields[b"host"] + b"/v1/record/?q=1"
+        there = b"https://elsewhere.example/x" if b"away" in path else here
+        basic = base64.b64encode(fields[b"authorization"].rpartition(b" ")[2] + b":")
+        return _answer(b"307 Temporary Redirect", b"{}", b"Location: " + there + b"\r\nX-Basic: " + basic + b"\r\n")
+    if b"/strict" not in path:
+        return None
+    if b"stream_options" in body:
+        text = b'{"error": {"message": "Unrecognized request argument supplied: stream_options"}}'
+        return _answer(b"400 Bad Request", text, b"Connection: close\r\n")
+    begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return begin + _chunk(CHUNK) * 3 + b"0\r\n\r\n"
 
 
 def _answer(status: bytes, body: bytes, fields: bytes = b"") -> bytes:

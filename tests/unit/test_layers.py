@@ -133,6 +133,7 @@ LAZY = {
     "controlplane.cli": "before Django",
     "controlplane.management.commands.up": "before Django",
     # The public name of a package; importing the package must not import all of it.
+    "quotas.services.list_actions": "REST, which most processes never need",
     "queues.tasks": "public name",
     "queues.worker": "one of two classes, so that each process loads what it runs",
 }

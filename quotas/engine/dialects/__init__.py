@@ -101,10 +101,21 @@ def read(
     )
 
 
+def may_refuse(body: bytes) -> bool:
+    """Whether it is worth reading the body of a good answer for a refusal: a look that costs nearly nothing."""
+    return embedded_errors.may_be_in(body)
+
+
+def status_inside(dialect: str, status: int, headers: object, body: object) -> int:
+    """The status of an answer by what its body says: of a refusal inside of a 200, the one that it has elsewhere."""
+    whole = Answer(status, headers, body, time.time())
+    return (embedded_errors.refusal(dialect, whole) or whole).status
+
+
 def failed(error: str, message: str = "", *, secrets: Iterable[str] = (), latency: float | None = None) -> CallOutcome:
     """A call that got no answer: `error` is `timeout` or `network` (anything else is `unknown`)."""
     category = error if error in UNANSWERED else Category.UNKNOWN.value
     return CallOutcome(category=category, latency=latency, error=redaction.short(message or error, secrets))
 
 
-__all__ = ["DIALECTS", "failed", "read", "redact"]
+__all__ = ["DIALECTS", "failed", "may_refuse", "read", "redact", "status_inside"]

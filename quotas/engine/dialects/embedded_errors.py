@@ -39,6 +39,10 @@ _WORDS = ("rror", "base_resp")
 _GRAPHQL_WORDS = (("secondary rate limit", 429), ("API rate limit", 429), ("Throttled", 429))
 
 
+def may_be_in(body: bytes) -> bool:
+    return b"rror" in body or b"base_resp" in body
+
+
 def refusal(dialect: str, answer: Answer) -> Answer | None:
     """The answer as a refusal with a status of its own; None where it is none."""
     if not 200 <= answer.status < 300 or not answer.may_hold(*_WORDS):

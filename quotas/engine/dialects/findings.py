@@ -158,7 +158,8 @@ def reset_of(answer: Answer, name: str, encoding: str = "auto") -> float | None:
 def usage_in(answer: Answer, *places: tuple[str, ...]) -> dict[str, int]:
     """The counts of the use that the body reports at any of `places`, in any of its parts.
 
-    The events of a stream report running totals, each of them some of the members: the greatest of each is kept.
+    The events of a stream report running totals, each of them some of the members: the last of each is kept, as the
+    end of a stream may correct what its beginning has estimated. A zero corrects nothing: servers put it where they do not count.
     """
     totals: dict[str, int] = {}
     for part in answer.parts:
@@ -168,8 +169,8 @@ def usage_in(answer: Answer, *places: tuple[str, ...]) -> dict[str, int]:
                 continue
             for name, value in source.items():
                 number = value if type(value) is int and 0 <= value <= MAX_COST else numbers.whole(value)
-                if number is not None and isinstance(name, str):
-                    totals[name] = max(number, totals.get(name, 0))
+                if number is not None and isinstance(name, str) and (number or name not in totals):
+                    totals[name] = number
     return totals
 
 

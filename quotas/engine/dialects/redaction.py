@@ -40,7 +40,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 def without(text: str, secrets: Iterable[str]) -> str:
     """`text` without any of `secrets`, in each form that they may be echoed in."""
     for secret in secrets:
-        for form in sorted(_forms(secret), key=len, reverse=True):
+        for form in sorted(forms_of(secret), key=len, reverse=True):
             text = text.replace(form, MASK)
     return text
 
@@ -60,7 +60,8 @@ def _masked(match: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _forms(secret: str) -> frozenset[str]:
+def forms_of(secret: str) -> frozenset[str]:
+    """The forms that a secret may be echoed in: plain, quoted for URLs or JSON, in base64."""
     if not secret:
         return frozenset()
     raw = secret.encode("utf-8", "surrogatepass")

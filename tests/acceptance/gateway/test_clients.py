@@ -128,7 +128,8 @@ def test_an_error_in_mid_stream_reaches_the_sdk(scene: Scene) -> None:
     with pytest.raises(openai.APIError, match="The server had an error"):
         list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
     wait_until(lambda: scene.calls(user="u-late-error"), 5)
-    assert scene.calls(user="u-late-error")[0]["outcome"] == "server"
+    call = scene.calls(user="u-late-error")[0]
+    assert call["outcome"] == "server" and 0 < call["actual"]["tokens"] < 100 < call["cost"]["tokens"]
 
 
 def test_a_stream_that_breaks_off_is_an_error_for_the_sdk(scene: Scene) -> None:
@@ -190,3 +191,23 @@ def test_telegram_needs_no_token_in_the_path(scene: Scene) -> None:
     missing = scene.call("tg", "/sendMessage", json={"chat_id": 5})
     assert missing.status_code == 400 and missing.json()["description"].startswith("Bad Request")
     assert scene.call("tg", f"/../bot{SECRETS['GATEWAY_ONE']}/getMe", json=None).status_code in (400, 404)
+
+
+def test_an_error_in_mid_stream_reaches_the_anthropic_sdk(scene: Scene) -> None:
+    error = json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+    scene.claude.faults({"pace": 0.01, "break_after": 3, "event": error})
+    fields = {"Sluice-User": "u-late-claude"}
+    client = anthropic.Anthropic(
+        base_url=f"{scene.instance.url}/gateway/claude", api_key=scene.key, default_headers=fields, max_retries=0
+    )
+    text = ""
+    with (
+        pytest.raises((anthropic.APIStatusError, anthropic.APIError)),
+        client.messages.stream(model="claude", max_tokens=20, messages=MESSAGES) as stream,
+    ):
+        for part in stream.text_stream:
+            text += part
+        stream.get_final_message()
+        raise AssertionError(f"it ended as if it were whole, with {text!r}")
+    wait_until(lambda: scene.calls(user="u-late-claude"), 5)
+    assert scene.calls(user="u-late-claude")[0]["outcome"] == "server"

@@ -355,3 +355,140 @@ def test_repeated_fields_of_the_caller_all_arrive(scene: Scene) -> None:
     sent = scene.provider.requests[-1].lower()
     assert b"anthropic-version: 2023-06-01\r\n" in sent
     assert all(word in sent for word in (b"context-1m", b"tools-2"))
+
+
+def test_a_refusal_that_a_stream_begins_with_goes_to_another_account(scene: Scene) -> None:
+    """The caller has nothing of it yet, and is charged once."""
+    body = {"model": "m", "stream": True, "messages": MESSAGES}
+    before = scene.used("by-user")
+    answers = [
+        scene.call("inside", "/v1/limited-inside", json=body, headers={"Sluice-User": "u-inside"}) for _ in range(2)
+    ]
+    for answer in answers:
+        assert answer.status_code == 200 and b"word " in answer.content and b"Rate limit" not in answer.content
+        assert answer.headers["sluice-account"] == "second" and scene.recent(answer)["actual"]["tokens"] == 10
+    assert max(answer.headers["sluice-attempts"] for answer in answers) == "2"
+    wait_until(lambda: scene.used("by-user") == before + 2, 5)
+
+
+def test_a_refusal_inside_of_a_stream_by_all_accounts_names_its_time(scene: Scene) -> None:
+    body = {"model": "m", "stream": True, "messages": MESSAGES}
+    answer = scene.call("inside", "/v1/limited-inside/all", json=body)
+    assert answer.status_code == 429 and answer.json()["error"]["code"] == "no-account-available"
+    assert 0 < int(answer.headers["retry-after-ms"]) < 5000
+    waited = scene.call("inside", "/v1/limited-inside", json=body, headers={"Prefer": "wait=20"})
+    assert waited.status_code == 200 and b"Rate limit" not in waited.content
+
+
+def test_a_stream_that_is_only_an_error_costs_no_tokens(scene: Scene) -> None:
+    answer = scene.call("raw", "/v1/overloaded", json={"model": "m", "stream": True, "messages": MESSAGES})
+    assert answer.status_code == 200 and answer.headers["content-type"] == "text/event-stream"
+    assert answer.content.startswith(b"event: error\n") and b"overloaded_error" in answer.content
+    call = scene.recent(answer)
+    assert call["cost"]["tokens"] > 500 and call["actual"]["tokens"] == 0
+
+
+def test_a_provider_that_refuses_the_request_for_the_use_gets_the_callers_own_body(scene: Scene) -> None:
+    body = {"model": "strict", "stream": True, "messages": MESSAGES}
+    before, sent = scene.used("by-user"), len(scene.provider.requests)
+    for _ in range(2):
+        answer = scene.call("raw", "/v1/strict/completions", json=body, headers={"Sluice-User": "u-strict"})
+        assert answer.status_code == 200 and answer.content.count(b"word ") == 3
+    written = [b"stream_options" not in request for request in scene.provider.requests[sent:]]
+    assert written == [False, True, True]
+    assert answer.headers["sluice-attempts"] == "1"
+    wait_until(lambda: scene.used("by-user") == before + 2, 5)
+
+
+@pytest.mark.parametrize(("method", "count"), [("PUT", 1), ("DELETE", 1), ("GET", 2)])
+def test_only_safe_requests_are_sent_again_on_a_connection_that_breaks_off(
+    scene: Scene, method: str, count: int
+) -> None:
+    path = f"/v1/stale/{method}"
+    for _ in range(2):  # the second one goes by the connection of the first
+        answer = httpx.request(method, f"{scene.instance.url}/gateway/raw{path}", headers=scene.headers, timeout=10)
+    assert answer.status_code == (200 if method == "GET" else 502)
+    assert sum(path.encode() in request for request in scene.provider.requests) == 1 + count
+
+
+def test_a_redirect_to_the_provider_leads_through_the_gateway(scene: Scene) -> None:
+    """Otherwise a client that follows it would send its key to the provider, past all limits."""
+    answer = scene.call("raw", "/v1/moved")
+    assert answer.status_code == 307 and answer.headers["location"] == "/gateway/raw/v1/record/?q=1"
+    assert "x-basic" not in answer.headers, "the credential, in base64"
+    followed = scene.call("raw", "/v1/moved", follow_redirects=True)
+    assert followed.status_code == 200 and followed.url.path == "/gateway/raw/v1/record/"
+    assert scene.call("raw", "/v1/moved-away").headers["location"] == "https://elsewhere.example/x"
+
+
+def test_a_large_body_of_known_length_keeps_its_length(scene: Scene) -> None:
+    answer = scene.call("raw", "/v1/upload/sized", json=None, content=b"x" * 2_000_000)
+    assert answer.status_code == 200
+    sent = next(request for request in reversed(scene.provider.requests) if b"/upload/sized" in request).lower()
+    assert b"content-length: 2000000\r\n" in sent and b"transfer-encoding" not in sent
+
+
+def said(fields: bytes, body: bytes = b"{}", status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (status, fields, body)
+
+
+MANY = b"\r\n".join(b"X-%d: y" % number for number in range(200))
+HALF = gzip.compress(b"word " * 100)[:20]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (said(b"Content-Length: 100", b"x" * 50), None),
+        (said(b"Content-Encoding: gzip\r\nContent-Length: 20", HALF), None),
+        (said(b"Content-Encoding: gzip\r\nContent-Length: 4", b"abcd"), 502),
+        (said(b"Content-Length: 2\r\nTransfer-Encoding: chunked", b"2\r\n{}\r\n0\r\n\r\n"), 502),
+        (said(b"Content-Length: 2\r\nContent-Length: 3"), 502),
+        (said(b"Upgrade: x\r\nConnection: upgrade", b"", b"101 Switching Protocols"), 502),
+        (b"hello\r\n\r\n", 502),
+        (said(b"Content-Length: 2\r\n" + MANY), 200),
+        (said("X-Name: café\r\nContent-Length: 2".encode("latin-1")), 200),
+        (said(b"Connection: close"), 200),
+        (said(b'Content-Length: 200\r\nETag: "x"', b"", b"304 Not Modified"), 304),
+    ],
+    ids=[
+        "cut",
+        "gzip-cut",
+        "no-gzip",
+        "length-and-chunks",
+        "two-lengths",
+        "other-protocol",
+        "no-http",
+        "200-fields",
+        "latin-1",
+        "until-close",
+        "304-with-length",
+    ],
+)
+def test_odd_answers_pass_or_are_errors_and_never_end_as_if_they_were_whole(
+    scene: Scene, answer: bytes, status: int | None
+) -> None:
+    fields = {"Sluice-User": "u-odd"}
+    if status is None:
+        with pytest.raises(httpx.RemoteProtocolError):
+            scene.call("raw", "/v1/answer-of-body", json=None, content=answer, headers=fields)
+        return
+    found = scene.call("raw", "/v1/answer-of-body", json=None, content=answer, headers=fields)
+    assert found.status_code == status
+    if status == 502:
+        assert found.json()["error"]["code"] == "upstream-broken"
+    else:
+        assert found.content == (b"{}" if status == 200 else b"")
+
+
+@pytest.mark.long
+def test_a_head_does_not_wait_for_its_body_for_long(scene: Scene) -> None:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", scene.instance.port), timeout=20) as connection:
+        connection.sendall(head(scene, "POST", "/gateway/raw/v1/late", "Content-Length: 0\r\n"))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - began < 10, "the body comes after 12 s"
+        answer = b""
+        while b"\r\n0\r\n\r\n" not in answer:
+            answer += connection.recv(65536)
+        assert b"word " in answer

@@ -12,7 +12,7 @@ from django.db import connection, connections, transaction
 from queues import wakeups
 from queues.dispatcher import dispatcher
 from queues.models import BulkAction, Job
-from queues.services import bulk_actions
+from queues.services import bulk_actions, bulk_records
 from queues.states import Stage, Status
 from tests.integration.queues.desk import Desk, fresh
 
@@ -44,7 +44,7 @@ def uncommitted(act: Callable[[], object]) -> Iterator[None]:
 
 
 def bulk_cancel() -> BulkAction:
-    return bulk_actions.begin("cancel", {}, project=None, actor="test", reason="test", target=bulk_actions.JOBS)
+    return bulk_actions.begin("cancel", {}, project=None, actor="test", reason="test", target=bulk_records.JOBS)
 
 
 def process() -> None:

@@ -11,7 +11,8 @@ from queues.errors import CATEGORIES
 from queues.models import BulkAction, Callback, DeadLetter, Job, Queue
 from queues.services import bulk_actions
 from queues.states import Status
-from quotas.models import Project
+from quotas import clock
+from quotas.models import ApiKey, Project
 from quotas.services import api_keys
 from tests.integration.queues.desk import Desk, failed, fresh
 from tests.integration.quotas.api.conftest import Api
@@ -644,3 +645,14 @@ def test_what_dies_again_during_a_bulk_replay_is_another_letter(desk: Desk, plat
     while bulk_actions.process_next_slice():
         pass
     assert DeadLetter.objects.filter(handled_at=None).count() == 3
+
+
+def test_a_bulk_replay_ends_with_the_key_that_began_it(desk: Desk, platform: Api) -> None:
+    kill(desk, 3)
+    begun = platform.post("dead-letters/replay", {"filter": {"category": "code"}, "reason": "r"}).json()
+    ApiKey.objects.update(revoked_at=clock.now())
+    while bulk_actions.process_next_slice():
+        pass
+    action = BulkAction.objects.get(uid=begun["id"])
+    assert (action.done, action.skipped) == (0, 0) and "API key" in action.stopped_why
+    assert not DeadLetter.objects.exclude(handled_at=None).exists()

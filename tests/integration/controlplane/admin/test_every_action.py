@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, RequestFactory
+from django.urls import reverse
+from django.utils import timezone
 
 from controlplane.models import AuditEntry
-from queues.models import BulkAction, DeadLetter, IgnoredFailure, Job
-from queues.services import bulk_actions, queue_actions
-from quotas.models import Account, Pool, Project
-from quotas.services import account_actions
+from queues.models import BulkAction, DeadLetter, IgnoredFailure, Job, RetryPolicy
+from queues.services import bulk_actions, bulk_records, queue_actions
+from queues.states import Stage, Status
+from quotas.models import Account, Pool, Project, Provider, Tier
+from quotas.services import account_actions, row_actions
+from quotas.services.row_actions import RowAction
 from tests.browser.seed import Day
 from tests.integration.controlplane.admin.conftest import SignIn
 from tests.integration.controlplane.admin.test_permissions import ACTIONS, MODELS, READING, address, name_of, rows
@@ -85,7 +89,7 @@ def press(client: Client, name: str, url: str) -> Any:
 
 def entries() -> list[AuditEntry]:
     """Without those that say beforehand what is about to be tried, for actions on Redis."""
-    found = AuditEntry.objects.filter(reason__in=["because of the test", bulk_actions.UNDONE])
+    found = AuditEntry.objects.filter(reason__in=["because of the test", bulk_records.UNDONE])
     return list(found.exclude(verb__endswith=".intent"))
 
 
@@ -143,3 +147,92 @@ def test_an_action_on_another_projects_row_is_refused(
 
 def test_the_list_of_actions_is_not_empty() -> None:
     assert len(ACTS) > 20 and {name_of(model) for model, _, _ in PROJECT_ACTS} >= {"queues_job", "queues_deadletter"}
+
+
+def list_actions(model: Any) -> list[Any]:
+    """The actions on many rows of a list; deleting comes last, since the others need the rows."""
+    request = RequestFactory().get("/")
+    request.user = User(username="root", is_superuser=True, is_staff=True, is_active=True)
+    found = admin.site._registry[model].get_actions(request)
+    return sorted((action for action, _, _ in found.values()), key=lambda one: "delete" in one.__name__)
+
+
+LISTS = [
+    model
+    for model in MODELS
+    if admin.site._registry[model].actions or row_actions.find(model._meta.label_lower, "delete")
+]
+
+
+def make_able(model: Any, name: str, day: Day) -> None:
+    """At least one row from which the action changes something."""
+    if model in (Job, DeadLetter):
+        Job.objects.filter(pk=day.dead.pk).update(stage=Stage.DONE, status=Status.DEAD)
+        DeadLetter.objects.filter(pk=day.letter.pk).update(handled_at=None, handled_as="")
+    if name.startswith("enable_") and model is not Account:
+        model.objects.update(enabled=False)
+    if name.startswith("resume_"):
+        model.objects.update(paused_at=day.dead.created_at)
+    if name == "activate_people":
+        User.objects.filter(username="zoe").update(is_active=False)
+    if name == "delete_selected" and model in (Project, Pool, RetryPolicy, Tier):
+        fields = {"slug": "idle"} if model is Project else {"name": "idle"}
+        more = {"provider": Provider.objects.get()} if model is Pool else {}
+        model.objects.create(**fields, **more)
+    if name == "delete_selected" and model is Provider:
+        Provider.objects.create(name="idle", dialect="openai", base_url="http://127.0.0.1:9100")
+
+
+@pytest.mark.parametrize("model", LISTS, ids=name_of)
+def test_an_action_on_a_list_is_one_object_and_one_summary(
+    ready: None, day: Day, signed_in: SignIn, model: Any
+) -> None:
+    BulkAction.objects.all().delete()
+    client, url = signed_in("root"), reverse(f"admin:{name_of(model)}_changelist")
+    for listed in list_actions(model):
+        make_able(model, listed.__name__, day)
+        seen = AuditEntry.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+        given = {"action": listed.__name__, "select_across": "1", "_selected_action": ["1"]}
+        page = client.post(url, given).content.decode()
+        assert "?" in re.findall(r"<h2>(.*?)</h2>", page)[0] and re.search(r"name=.?reason", page), listed.__name__
+        hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+        hidden.pop("csrfmiddlewaretoken", None)
+        given |= {**hidden, "reason": "because of the test"}
+        assert client.post(url, given).status_code == 302
+        while bulk_actions.process_next_slice(timezone.now() + bulk_actions.UNDO_FOR):
+            pass
+        action = BulkAction.objects.latest("pk")
+        assert action.done and action.done + action.skipped == action.total, (listed.__name__, action.refused)
+        fresh = AuditEntry.objects.filter(pk__gt=seen)
+        whole = fresh.get(verb__contains=".bulk_", verb__endswith=f"_{action.verb}")
+        assert (whole.actor, whole.after["done"]) == ("user:root", action.done)
+        assert all(
+            entry.after is not None or entry.before is not None for entry in fresh.exclude(verb__endswith=".intent")
+        )
+        before = rows_now()
+        for sent in (
+            given,
+            {**given, "select_across": "0", "_selected_action": ["999999"]},
+            {**given, "_selected_action": ["x"]},
+        ):
+            assert client.post(url, sent).status_code < 500
+        assert rows_now() == before, f"{listed.__name__}: a second click, or one on no row, changes nothing"
+
+
+@pytest.mark.parametrize("role", ["root", "viewer", "operator", "administrator", "member"])
+def test_the_background_asks_the_same_permission_as_the_page(day: Day, role: str) -> None:
+    request = RequestFactory().get("/")
+    request.user = User.objects.get(username=role)
+    for model in LISTS:
+        page = admin.site._registry[model]
+        offered = page.get_actions(request) if page.has_view_permission(request) else {}
+        for listed in list_actions(model):
+            if isinstance(listed.on, RowAction):
+                assert listed.on.allowed(request.user) == (listed.__name__ in offered), (role, listed.__name__)
+
+
+def test_every_list_whose_rows_can_be_deleted_offers_it() -> None:
+    request = RequestFactory().get("/")
+    request.user = User(username="root", is_superuser=True, is_staff=True, is_active=True)
+    able = {model for model in MODELS if admin.site._registry[model].has_delete_permission(request)}
+    assert {name_of(model) for model in able - set(LISTS)} == set(), "its deletion is registered"

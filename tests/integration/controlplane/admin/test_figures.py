@@ -205,4 +205,4 @@ def test_an_account_says_its_last_failure_once_with_its_own_time(signed_in: Sign
     assert f"404 no such model at {timezone.now():%Y-%m-%d}" in shown and "500 stored" not in shown + page
     assert "1 not found" in shown and "not_found" not in shown, "codes are written as words"
     listed = client.get("/admin/quotas/account/").content.decode()
-    assert "0 successful, 0 failed, 3,751 refused" in listed, "a caller's mistake is no failure of the account"
+    assert "0 ok, 0 failed, 3,751 refused" in listed, "a caller's mistake is no failure of the account"

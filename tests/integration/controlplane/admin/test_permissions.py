@@ -177,6 +177,8 @@ def test_an_action_on_many_is_refused_without_its_permission(rows: None, day: Da
         needed = {f"{model._meta.app_label}.delete_{model._meta.model_name}"}
         if name != "delete_selected" and name_of(model) in NEEDED:
             needed = NEEDED[name_of(model)]
+        if name.startswith(("enable_", "disable_")) and name_of(model) != "quotas_account":
+            needed = {f"{model._meta.app_label}.change_{model._meta.model_name}"}
         client = person(*(everything() - needed))
         answer = client.post(
             url, {"action": name, ACTION_CHECKBOX_NAME: [row.pk], "confirmed": "1", "reason": "because"}

@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 import redis
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import transaction
 from django.test import Client, override_settings
 
+from controlplane.api.events import STREAMS
+from controlplane.http import sse
 from controlplane.http.event_hub import Hub, event_of
 from controlplane.observability import stream
 from controlplane.observability.stream import Publisher
 from queues import connection
 from quotas import events
+from quotas.models import ApiKey, Project
+from quotas.services import api_keys
 from tests.integration.controlplane.http.asgi import Door
 from tests.integration.quotas.api.conftest import Api, api
 from tests.support.valkey import run_server, valkey_binary, wait_for
@@ -220,6 +224,45 @@ def test_listening_needs_the_scope_or_a_session(door: Door) -> None:
     emit(changed("j1"))
     wait_for(lambda: len(listener.received) == 1)
     listener.leave()
+
+
+def test_a_member_of_several_projects_receives_the_events_of_each(door: Door) -> None:
+    member = User.objects.create_user("member", password="x", is_staff=True)
+    member.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    for slug in ("acme", "globex", "initech"):
+        Project.objects.get_or_create(slug=slug, defaults={"name": slug})
+    member.sluice_projects.set(Project.objects.filter(slug__in=("acme", "globex")))
+    client = Client()
+    client.force_login(member)
+    cookie = f"sessionid={client.cookies['sessionid'].value}"
+    both, one = Listener(door, None, Cookie=cookie), Listener(door, None, "project=globex", Cookie=cookie)
+    assert (both.status, one.status) == (200, 200)
+    assert Listener(door, None, "project=initech", Cookie=cookie).status == 404, "not a project of this person"
+    emit(changed("a"), changed("i", "initech"), changed("none", ""), changed("g", "globex"))
+    wait_for(lambda: len(both.received) == 2 and len(one.received) == 1)
+    assert [data["data"]["job"] for _, _, data in both.received] == ["a", "g"]
+    assert [data["data"]["job"] for _, _, data in one.received] == ["g"]
+    both.leave()
+    one.leave()
+    page = client.get("/admin/", **{STREAMS: True}).content.decode()
+    assert 'data-events="/api/v1/events"' in page, "the console subscribes before a project is chosen"
+
+
+def test_a_stream_ends_with_the_right_to_it(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "CHECKED_EVERY", 0.05)
+    key = api("read", project="acme")
+    root = User.objects.create_superuser("root", "", "x")
+    client = Client()
+    client.force_login(root)
+    by_key = Listener(door, key)
+    by_session = Listener(door, None, Cookie=f"sessionid={client.cookies['sessionid'].value}")
+    emit(changed("j1"))
+    wait_for(lambda: len(by_key.received) == len(by_session.received) == 1)
+    assert api_keys.revoke(ApiKey.objects.get(project__slug="acme"), actor="test")
+    User.objects.filter(pk=root.pk).update(is_active=False)
+    for listener in (by_key, by_session):
+        listener.done.result(10)
+        assert listener.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 def test_an_event_of_a_rolled_back_transaction_is_not_sent(store: redis.Redis) -> None:

@@ -30,6 +30,8 @@ OPENAI = {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21}
         ("mistral", (chunk(), chunk("", usage=OPENAI), "[DONE]"), 21),
         ("anthropic", (START, {"type": "content_block_delta"}, DELTA, {"type": "message_stop"}), 40),
         ("anthropic", (START, {"type": "message_delta", "usage": {"input_tokens": 25, "output_tokens": 15}}), 40),
+        ("anthropic", (START, {"type": "message_delta", "usage": {"input_tokens": 3, "output_tokens": 15}}), 18),
+        ("anthropic", (START, {"type": "message_delta", "usage": {"input_tokens": 0, "output_tokens": 15}}), 40),
         ("gemini", ({"usageMetadata": {"totalTokenCount": 7}}, {"usageMetadata": {"totalTokenCount": 31}}), 31),
     ],
 )  # fmt: skip
