@@ -59,5 +59,6 @@ class Sender:
     def look(self) -> None:
         """Compare alerts with SQL once, and sample the accounts and queues."""
         self._watch.look()
+        self._notices.look_now()
         self._history.note(clock.now())
         self._queues.note(clock.now())

@@ -16,12 +16,8 @@ from typing import TypeVar
 from django.db import close_old_connections, connections
 
 T = TypeVar("T")
-MAX_AGE = 60.0
-"""Seconds for which a connection to SQLite is kept."""
 TRUSTED = 1.0
 """Seconds after its last use in which a connection to PostgreSQL is used without a check."""
-CACHE = "PRAGMA cache_size=-8000;"
-"""Each thread has a cache of its own: of 8 MB, where a connection for one request may use 32."""
 
 
 class _Thread(threading.local):
@@ -29,15 +25,6 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-
-
-def keep() -> None:
-    """Let the present thread, which has just begun, keep its connections."""
-    for connection in connections.all():
-        given = connection.settings_dict
-        if connection.vendor == "sqlite" and given["CONN_MAX_AGE"] == 0:
-            options = {**given["OPTIONS"], "init_command": f"{given['OPTIONS'].get('init_command', '')} {CACHE}"}
-            connection.settings_dict = {**given, "CONN_MAX_AGE": MAX_AGE, "OPTIONS": options}
 
 
 def with_kept_connections(work: Callable[[], T]) -> T:

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
-from controlplane.http.kept_connections import keep, with_kept_connections
+from controlplane.http.kept_connections import with_kept_connections
+from quotas.runtime.kept_connections import keep
 from quotas.runtime.threads import ThreadPools
 
 T = TypeVar("T")

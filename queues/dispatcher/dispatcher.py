@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import redis
@@ -27,6 +28,7 @@ from queues.states import GroupKey
 from queues.wakeups import Wakeups
 from quotas import clock, events
 from quotas.engine.errors import LimiterUnavailable
+from quotas.runtime.kept_connections import keep
 from quotas.snapshot import resolve
 
 log = structlog.get_logger(__name__)
@@ -56,6 +58,8 @@ class Dispatcher:
         self.leader = Leader(self.name)
         self._admissions = admissions
         self._maintenance = maintenance
+        self.on_wakeup: Callable[[], None] = lambda: None
+        """Called with each wake-up."""
         self._groups: dict[GroupKey, GroupCursor] = {}
         self._pools = PoolMemory()
         self._share = FairShare()
@@ -78,6 +82,7 @@ class Dispatcher:
 
     def run(self) -> None:
         """Lead if no other dispatcher does, stand by otherwise. A fault of a cycle is logged and the next one tried."""
+        keep()
         pause = 0.0
         try:
             while not self._stopping.is_set():
@@ -89,6 +94,8 @@ class Dispatcher:
         """Wait at most `pause` seconds for a wake-up, then run one cycle. Returns the next pause."""
         try:
             woken = wakeups.wait(pause) if self.leader.token is not None else Wakeups()
+            if woken.any:
+                self.on_wakeup()
             self._check_connections(woken)
             if not self.lead(urgent=bool(woken.appended)):
                 self._stopping.wait(1.0)

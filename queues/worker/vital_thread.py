@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
+from quotas.runtime.kept_connections import keep
+
 log = structlog.get_logger(__name__)
 
 EXIT_STATUS = 70
@@ -27,6 +29,7 @@ class VitalThread(threading.Thread):
         self._before_exit = before_exit
 
     def run(self) -> None:
+        keep()
         try:
             self._work()
         except BaseException:  # noqa: BLE001 - whatever ended it ends the process

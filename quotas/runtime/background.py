@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import structlog
 
+from quotas.runtime.kept_connections import keep
+
 log = structlog.get_logger(__name__)
 
 FAILURE_PAUSE = 1.0
@@ -29,6 +31,7 @@ def start(name: str, work: Callable[[], None], stop: threading.Event, *, vital: 
 
 
 def _run(name: str, work: Callable[[], None], stop: threading.Event, vital: bool) -> None:
+    keep()
     while not stop.is_set():
         try:
             work()

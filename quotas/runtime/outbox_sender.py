@@ -22,7 +22,9 @@ from quotas.runtime.outbox import Outbox, Row
 
 log = structlog.get_logger(__name__)
 
-POLL_INTERVAL = 0.5
+POLL_INTERVAL, IDLE_INTERVAL = 0.5, 2.0
+"""Seconds between two looks for rows; the second where there was none in the last `BUSY`, and no call of `look_now`."""
+BUSY = 30.0
 AT_ONCE = 16
 """Tries that run at once."""
 PER_RECEIVER = 2
@@ -42,6 +44,9 @@ class OutboxSender(Generic[Row]):
         self._leads = leads
         self._outbox = outbox
         self._stopping = threading.Event()
+        self._look = threading.Event()
+        """A look is due, or the thread has to stop."""
+        self._begun_at = float("-inf")
         self._changed = threading.Condition()
         self._underway: Counter[str] = Counter()
         self._tenants: Counter[int] = Counter()
@@ -70,17 +75,25 @@ class OutboxSender(Generic[Row]):
     def stop(self) -> None:
         """Begin no further delivery. Those in progress are not waited for: they are tried again when their claims end."""
         self._stopping.set()
+        self._look.set()
+
+    def look_now(self) -> None:
+        """There may be a new row: look for it at once."""
+        self._look.set()
 
     def _turn(self) -> None:
         begun = 0
+        self._look.clear()
         if self._leads():
             try:
                 close_old_connections()
                 begun = self.begin_some()
             except (DatabaseError, InterfaceError) as error:
                 events.emit(events.ServiceUnavailable(self._name, "reading its rows", type(error).__name__))
-        if not begun:
-            self._stopping.wait(POLL_INTERVAL)
+        if begun:
+            self._begun_at = time.monotonic()
+        elif not self._stopping.is_set():
+            self._look.wait(POLL_INTERVAL if time.monotonic() - self._begun_at < BUSY else IDLE_INTERVAL)
 
     def begin_some(self) -> int:
         """Begin as many as there is room for; how many that were. Waits for room, half a second at most."""

@@ -31,6 +31,9 @@ class Command(BaseCommand):
             return dispatcher.leader.token is not None
 
         callback_sender = OutboxSender(leads, callbacks.outbox, "callbacks")
+        dispatcher.on_wakeup = (
+            callback_sender.look_now
+        )  # the end of a job wakes the dispatcher, and may have written a callback
         callback_sender.start()
         events.emit(events.ProcessStarted("dispatcher", leads))
         dispatcher.run()

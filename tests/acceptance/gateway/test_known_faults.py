@@ -451,6 +451,19 @@ HALF = gzip.compress(b"word " * 100)[:20]
         (said(b"Connection: close"), 200),
         (said(b'Content-Length: 200\r\nETag: "x"', b"", b"304 Not Modified"), 304),
     ],
+    ids=[
+        "cut",
+        "gzip-cut",
+        "no-gzip",
+        "length-and-chunks",
+        "two-lengths",
+        "other-protocol",
+        "no-http",
+        "200-fields",
+        "latin-1",
+        "until-close",
+        "304-with-length",
+    ],
 )
 def test_odd_answers_pass_or_are_errors_and_never_end_as_if_they_were_whole(
     scene: Scene, answer: bytes, status: int | None
