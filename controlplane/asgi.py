@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 
-from controlplane.http import spared_packages
+from controlplane import spared_packages
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 _is_postgresql = settings.DATABASES["default"]["ENGINE"].endswith("postgresql")

@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import metadata
 
-from controlplane import parent_death
+from controlplane import parent_death, spared_packages
 from controlplane.instance import Instance
 
 
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     if words[1:2] == ["up"] and not {"-h", "--help"} & set(words):
         # `up` creates the instance's own keys, and the settings read them: this must come first.
         Instance.from_environment().create_secrets()
+    spared_packages.load_libraries()
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line

@@ -12,7 +12,7 @@ from typing import Any
 
 from queues import request_fields as kinds
 from queues.errors import FieldError, InvalidJob
-from queues.request_fields import Field
+from queues.request_fields import Field, Fields
 from queues.sql import in_turns
 from quotas.engine.priorities import PRIORITIES
 from quotas.rest.fingerprints import fingerprint
@@ -22,7 +22,7 @@ MAX_DELAY = 366 * 86400.0
 MAX_TIMEOUT = 86400.0
 MAX_BULK = 10_000
 """Jobs."""
-FIELDS = (
+FIELDS = Fields.of(
     Field("type", kinds.Text(200, empty=False), "`http.request` or the name of a registered task.", "", required=True),
     Field("queue", kinds.Text(63), "Default: the type's own, else `batch`."),
     Field("priority", kinds.Priority(), "`high`, `normal`, `low` or 0 (first) to 9.", PRIORITIES["normal"]),
@@ -45,7 +45,7 @@ FIELDS = (
     Field("unique_key", kinds.Text(255), "What makes twins; default: type, queue and payload."),
     Field("idempotency_key", kinds.Text(255, empty=False), "As the header `Idempotency-Key`."),
 )
-BATCH_FIELDS = (
+BATCH_FIELDS = Fields.of(
     Field("name", kinds.Text(200), "", ""),
     Field("callback_url", kinds.Text(1000), "Called when all its jobs have ended.", ""),
     Field("id", kinds.Text(200), "Add to this batch."),

@@ -85,10 +85,10 @@ class Gateway:
                 events.emit(progress.event(asked.call))
 
     async def _serve(self, scope: Scope, send: Send, body: Body, progress: Progress, asked: _Asked) -> None:
-        if call_counts.streams.open > settings.GATEWAY_MAX_CALLS:
-            raise _too_many()
         given = fields.single(scope["headers"])
         asked.dialect = dialect_by(given)
+        if call_counts.streams.open > settings.GATEWAY_MAX_CALLS:
+            raise _too_many()
         target = target_of(scope)
         snapshot = await self._known.configuration()
         if target.pool in snapshot.pools:

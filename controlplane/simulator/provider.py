@@ -206,7 +206,8 @@ def _break_up(response: Response, fault: Fault) -> None:
         events = events[: fault.break_after]
         response.drop = fault.event is None
         if fault.event is not None:
-            events.append(b"data: " + fault.event.encode() + b"\n\n")
+            name = b"event: error\n" if response.body.startswith(b"event: ") else b""
+            events.append(name + b"data: " + fault.event.encode() + b"\n\n")
     response.pieces = events or [b":\n\n"]
 
 

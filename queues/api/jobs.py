@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from django.db.models import Q
 from drf_spectacular.utils import extend_schema
@@ -15,17 +16,17 @@ from queues.api import requests
 from queues.api.problems import QueuesView
 from queues.api.readable import readable
 from queues.errors import FieldError, InvalidJob
-from queues.models import Job, Queue
+from queues.models import Job
 from queues.presenters import jobs as shapes
 from queues.presenters.batches import BulkAnswer, bulk_answer
-from queues.presenters.jobs import JobAnswer, as_new, job_row, job_whole
+from queues.presenters.jobs import JobAnswer, job_new, job_row, job_whole
 from queues.selectors.explanation import explain
 from queues.selectors.jobs import created_after
 from queues.selectors.timeline import timeline
 from queues.selectors.wait_history import spans_of, waits_in
-from queues.services import batches, cancel, dead_letters
+from queues.services import batches, cancel, dead_letters, owners
 from queues.services.callbacks import check_url
-from queues.services.submit import Accepted, submit_specs
+from queues.services.submit import Accepted, submit_one
 from queues.specs import JobSpec, read_bulk, read_job
 from queues.states import Status
 from quotas.models import Project
@@ -65,13 +66,18 @@ def job_of(view: ApiView, uid: str) -> Job:
     return job
 
 
-def _as_accepted(accepted: Accepted, spec: JobSpec) -> Job:
-    """The job with what `job_whole` shows. A new one that waits for nothing is as it was inserted, so that nothing is read."""
+def _shown(accepted: Accepted, spec: JobSpec) -> dict[str, Any]:
+    """The job as JSON. A new one that waits for nothing is as it was inserted, so that nothing is read."""
     job = accepted.job
     if not accepted.created or spec.after or spec.batch is not None:
-        return Job.objects.select_related("project", "queue", "batch").get(pk=job.pk)
-    job.queue = Queue(pk=job.queue_id, name=config.current().queues[job.queue_id].name)
-    return as_new(job)
+        return job_whole(Job.objects.select_related("project", "queue", "batch").get(pk=job.pk))
+    return job_new(job, config.current().queues[job.queue_id].name)
+
+
+def _project_of(request: Request, spec: JobSpec) -> Project:
+    project = resolve_project(request, spec.project, required=True)
+    assert project is not None
+    return project
 
 
 class Jobs(QueuesView):
@@ -90,14 +96,12 @@ class Jobs(QueuesView):
             if spec.idempotency_key not in (None, header):
                 raise InvalidRequest.at("#/idempotency_key", "differs from the header Idempotency-Key")
             spec = replace(spec, idempotency_key=header)
-        project = resolve_project(request, spec.project, required=True)
-        assert project is not None
+        known = resolve_project(request, spec.project, required=True, find=owners.known)
         if spec.callback_url:
             check_url(spec.callback_url, "/callback_url")
-        accepted = submit_specs(project, [spec])[0]
-        job = _as_accepted(accepted, spec)
-        location = f"/api/v1/jobs/{job.uid}"
-        return Response(job_whole(job), 202 if accepted.created else 200, headers={"Location": location})
+        accepted = submit_one(spec, known, lambda: _project_of(request, spec))
+        location = f"/api/v1/jobs/{accepted.job.uid}"
+        return Response(_shown(accepted, spec), 202 if accepted.created else 200, headers={"Location": location})
 
     @extend_schema(
         operation_id="list_jobs", parameters=[JobsQuery], responses=described(shapes.JobPage), summary="List jobs"

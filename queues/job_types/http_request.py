@@ -15,7 +15,7 @@ import urllib3
 from queues.errors import FieldError
 from queues.job_types.http_answer import read, result_of
 from queues.registry import JobContext, JobType, RunResult
-from queues.request_fields import Choice, Field, Json, Matching, Report, Text, Wholes
+from queues.request_fields import Choice, Field, Fields, Json, Matching, Report, Text, Wholes
 from queues.request_fields import read as read_fields
 from queues.states import AttemptOutcome
 from quotas import tracing
@@ -63,7 +63,7 @@ class Headers:
         return value
 
 
-FIELDS = (
+FIELDS = Fields.of(
     Field(
         "pool", Text(63, empty=False), "The pool whose account makes the call; default: the queue's.", nullable=False
     ),

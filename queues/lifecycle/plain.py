@@ -6,30 +6,19 @@ that the project exists, that the queue accepts jobs and has room, that the idem
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
-from django.db import connection, models
+from django.db import connection
 
 from queues.lifecycle.effects import Effects
+from queues.lifecycle.new_rows import REQUEST, constants, request_of
 from queues.lifecycle.sql import quoted, read_moment
 from queues.lifecycle.waiting import follow_acceptance
 from queues.models import Job
 from queues.sql import written
-from queues.states import Stage, Status
-
-_GIVEN = (
-    "uid", "project_id", "queue_id", "type", "payload", "pool", "model", "priority", "user", "keys", "cost",
-    "max_attempts", "timeout", "delivery_mode", "callback_url", "idempotency_key", "request_hash", "ordering_key",
-)  # fmt: skip
-"""Attributes whose values each job brings; `created_at` is given, or the database's time."""
-_JSON = tuple(position for position, name in enumerate(_GIVEN) if name in ("payload", "keys", "cost"))
-_FIXED: Mapping[str, Any] = {"status": Status.PENDING.value, "stage": int(Stage.READY)}
-_values_of = attrgetter(*_GIVEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +45,7 @@ _NO_SUCH_KEY = (
 def accept_plain(effects: Effects, job: Job, slug: str, room: Room) -> bool:
     """Insert the row of `job` and set its `pk` and `created_at`; False, and nothing is written, where something objects. `slug`
     is its project's. Part of the transition `accept`, with its effects."""
-    values = list(_values_of(job))
-    for position in _JSON:
-        values[position] = "{}" if not values[position] else json.dumps(values[position])
+    values = request_of(job)
     key = [] if job.idempotency_key is None else [job.idempotency_key, job.idempotency_key]
     created_at = job.created_at if connection.vendor == "postgresql" else written(job.created_at)
     text = _statement(connection.vendor, room.condition, room.source, bool(key))
@@ -78,32 +65,14 @@ def accept_plain(effects: Effects, job: Job, slug: str, room: Room) -> bool:
 
 @lru_cache(maxsize=16)
 def _statement(vendor: str, condition: str, source: str, has_key: bool) -> str:
-    columns = [*_GIVEN, "created_at"]
-    values = ["%s"] * len(_GIVEN)
-    values.append("coalesce(%s::timestamptz, clock_timestamp())" if vendor == "postgresql" else "%s")
-    for field in Job._meta.concrete_fields:
-        literal = None if field.primary_key or field.attname in columns else _literal(field)
-        if literal is not None:
-            columns.append(field.attname)
-            values.append(literal)
+    given = (*REQUEST, "created_at")
+    columns, literals = constants(given)
+    moment = "coalesce(%s::timestamptz, clock_timestamp())" if vendor == "postgresql" else "%s"
+    values = [*["%s"] * len(REQUEST), moment, *literals]
     joined = f" CROSS JOIN ({source}) AS state" if source else ""
     return (
-        f'INSERT INTO "queues_job" ({", ".join(map(quoted, columns))})'  # noqa: S608
+        f'INSERT INTO "queues_job" ({", ".join(map(quoted, (*given, *columns)))})'  # noqa: S608
         f' SELECT {", ".join(values)} FROM "queues_queue" AS q CROSS JOIN "quotas_project" AS p{joined}'
         f' WHERE p."id" = %s AND p."slug" = %s AND q."id" = %s AND q."draining_at" IS NULL AND {condition}'
         f'{_NO_SUCH_KEY if has_key else ""} RETURNING "id", "created_at"'
     )
-
-
-def _literal(field: models.Field[Any, Any]) -> str | None:
-    """The value of every plain job in this column, in SQL; None: NULL."""
-    value = _FIXED[field.attname] if field.attname in _FIXED else field.get_default()
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if value == "" or value in Status.values:
-        return f"'{value}'"
-    raise TypeError(f"A plain job has no value for {field.attname}.")

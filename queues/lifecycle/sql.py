@@ -14,7 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from django.db import connection, models
+from django.db import connection
 from django.db.models.base import ModelState
 
 from queues.models import Job
@@ -126,53 +126,7 @@ def held_for(job_ids: Sequence[int]) -> set[int]:
         return {pk for (pk,) in cursor.fetchall()}
 
 
-# New jobs
-
-_NEW = [column for column in _FIELDS if not column.primary_key]
-_INSERT = (
-    f'INSERT INTO "queues_job" ({", ".join(quoted(str(column.column)) for column in _NEW)}) '  # noqa: S608
-    f"VALUES ({', '.join(['%s'] * len(_NEW))})"
-)
-
-
-_values_of_new = attrgetter(*(column.attname for column in _NEW))
-_PLAIN = (models.CharField, models.TextField, models.IntegerField, models.FloatField, models.ForeignKey)
-"""Fields whose values drivers take as they are."""
-_PREPARED = [(position, column) for position, column in enumerate(_NEW) if not isinstance(column, _PLAIN)]
-
-
-def row_of(job: Job) -> tuple[Any, ...]:
-    """The values of a job that is no row yet, as `insert` takes them: converted before anything is locked."""
-    values = list(_values_of_new(job))
-    for position, column in _PREPARED:
-        if values[position] is not None:
-            values[position] = column.get_db_prep_save(values[position], connection)
-    return tuple(values)
-
-
-def insert(rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert new jobs. Their objects get no `pk`; see `read_keys`."""
-    if rows:
-        with connection.cursor() as cursor:
-            cursor.executemany(_INSERT, rows)
-
-
-def insert_one(row: tuple[Any, ...]) -> int:
-    """Insert one new job; returns its key."""
-    with connection.cursor() as cursor:
-        cursor.execute(f'{_INSERT} RETURNING "id"', row)
-        return int(cursor.fetchone()[0])
-
-
-def read_keys(jobs: Sequence[Job]) -> None:
-    """Set the `pk` of jobs that `insert` has written."""
-    if jobs:
-        found = dict(Job.objects.filter(uid__in=[job.uid for job in jobs]).values_list("uid", "pk"))
-        for job in jobs:
-            job.pk = found[job.uid]
-
-
-# Other changes of jobs, each with its own values
+# Changes of jobs, each with its own values
 
 
 def write_jobs(columns: tuple[str, ...], jobs: Sequence[Job]) -> None:

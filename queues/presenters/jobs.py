@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import Prefetch, prefetch_related_objects
 
 from queues import registry
-from queues.models import Attempt, DeadLetter, Job, JobDependency
+from queues.models import DeadLetter, Job, JobDependency
 from queues.selectors import explanation
 from quotas.shapes import Page, Shape, field
 
@@ -132,14 +132,9 @@ def parts_of_jobs() -> list[str | Prefetch[Any]]:
     return [Prefetch("dependencies", after), "attempts", Prefetch("dead_letters", DeadLetter.objects.order_by("-pk"))]
 
 
-def as_new(job: Job) -> Job:
-    """A job that was just accepted and waits for no other: it has nothing that `parts_of_jobs` would read."""
-    job._prefetched_objects_cache = {  # type: ignore[attr-defined]  # what `prefetch_related_objects` sets
-        "dependencies": JobDependency.objects.none(),
-        "attempts": Attempt.objects.none(),
-        "dead_letters": DeadLetter.objects.none(),
-    }
-    return job
+def job_new(job: Job, queue: str) -> dict[str, Any]:
+    """A job without a batch that was just accepted and waits for no other: nothing is read. `queue` is its queue's name."""
+    return JobAnswer.of(job, queue=queue, batch=None, payload=payload_of(job), after=[], attempts=[], dead_letter=None)
 
 
 def job_whole(job: Job) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def _build(
         ordering_key=ordering_key_of(spec.user, spec.keys, model),
         created_at=now,
     )
-    job.project = project  # so that it is not read again
+    job._state.fields_cache["project"] = project  # so that it is not read again
     if spec.unique_for is not None:
         assert now is not None
         job.unique_key = _unique_key(spec, project, queue)

@@ -22,3 +22,8 @@ def known(slug: str) -> Project | None:
             return None
         found = _known[slug] = version, project
     return copy.copy(found[1])
+
+
+def correct(project: Project) -> None:
+    """Remember this project for its slug, which another one had: after a restore versions are counted anew."""
+    _known[project.slug] = config.snapshot.version, copy.copy(project)

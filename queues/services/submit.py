@@ -17,8 +17,8 @@ from django.db import IntegrityError, connection, transaction
 from queues.errors import FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle import waiting
 from queues.lifecycle.effects import Effects
+from queues.lifecycle.new_rows import row_of
 from queues.lifecycle.perform import apply
-from queues.lifecycle.sql import row_of
 from queues.models import Batch, Job
 from queues.services import idempotency, intake, links, owners, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
@@ -47,11 +47,8 @@ def submit_specs(
 
     Raises `InvalidJob`, `QueueFull`, `QueueTooSmall`, `QueueDraining`, `IdempotencyKeyReused`, `BatchClosed`.
     """
-    if len(specs) == 1:
-        job = submit_plain(project, specs[0])
-        if job is not None:
-            return [Accepted(job, created=True)]
-    return _submit(project, specs, pointer, pointers)
+    job = submit_plain(project, specs[0]) if len(specs) == 1 else None
+    return [Accepted(job, created=True)] if job is not None else _submit(project, specs, pointer, pointers)
 
 
 def retry_after_intake(act: Callable[P, R]) -> Callable[P, R]:
@@ -86,14 +83,28 @@ def submit(type: str, *, project: str, **fields: Any) -> Job:
     spec = read_job(
         {"type": type, "project": project, **{name: value for name, value in fields.items() if value is not None}}
     )
-    known = owners.known(project)
+
+    def owner() -> Project:
+        found = Project.objects.filter(slug=project).first()
+        if found is None:
+            raise InvalidJob([FieldError("/project", f"There is no project {project!r}.")])
+        return found
+
+    return submit_one(spec, owners.known(project), owner).job
+
+
+def submit_one(spec: JobSpec, known: Project | None, owner: Callable[[], Project]) -> Accepted:
+    """Accept one job. `known`: its project as far as this process knows; `owner` looks it up and raises where there is none.
+
+    Raises what `submit_specs` raises.
+    """
     job = None if known is None else submit_plain(known, spec)
     if job is not None:
-        return job
-    owner = Project.objects.filter(slug=project).first()
-    if owner is None:
-        raise InvalidJob([FieldError("/project", f"There is no project {project!r}.")])
-    return submit_specs(owner, [spec])[0].job
+        return Accepted(job, created=True)
+    project = owner()
+    if known is not None and known.pk != project.pk:
+        owners.correct(project)
+    return _submit(project, [spec], "", None)[0]
 
 
 def accept(
@@ -257,8 +268,8 @@ class Submission:
         prepared = self._prepared.drafts[position]
         if prepared is None:  # its key was known when we looked, and was pruned since
             return draft_of(self._project, self._prepared.specs[position], self._prepared.pointers[position], now)
-        if prepared.job.pk is not None:
-            prepared.job.pk = None
+        if prepared.job.id is not None:
+            prepared.job.id = None
         return Draft(prepared.job, prepared.text)
 
     def _complete(self, draft: Draft, position: int) -> None:
@@ -283,7 +294,7 @@ class Submission:
             return
         effects = Effects()
         jobs = [draft.job for draft in self._drafts]
-        waiting.accept(effects, jobs, [row_of(job) for job in jobs], keys=True)
+        waiting.accept(effects, jobs, [row_of(job) for job in jobs])
         if self._linked:
             links.write_dependencies(effects, self._drafts)
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]

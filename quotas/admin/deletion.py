@@ -54,13 +54,13 @@ class DeletesWithReason(ModelAdmin):
         """Write the audit entry, inside the transaction of the deletion."""
         raise NotImplementedError
 
-    def response_action(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+    def response_action(self, request: HttpRequest, queryset: Any, *args: Any, **kwargs: Any) -> HttpResponse | None:
         """A selection that is no list of keys (an address that was edited, a form of an older page) selects nothing."""
         chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
         if not all(one.isascii() and one.isdecimal() and int(one) < 2**63 for one in chosen):
             messages.warning(request, "Nothing was done: the selection can't be read. Select the rows again.")
             return None
-        answer: HttpResponse | None = super().response_action(request, queryset)
+        answer: HttpResponse | None = super().response_action(request, queryset, *args, **kwargs)
         return answer
 
     def get_actions(self, request: HttpRequest) -> Any:

@@ -1,14 +1,19 @@
-"""Text that is encrypted in SQL: MultiFernet over `SLUICE_CREDENTIAL_KEYS`, newest key first."""
+"""Text that is encrypted in SQL: MultiFernet over `SLUICE_CREDENTIAL_KEYS`, newest key first.
+
+The library takes 6 MiB, and many processes never encrypt or decrypt anything: it is imported where it is first used.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 
 class CredentialUnreadable(Exception):
@@ -17,6 +22,8 @@ class CredentialUnreadable(Exception):
 
 @lru_cache(maxsize=4)
 def _cipher(keys: tuple[str, ...]) -> MultiFernet:
+    from cryptography.fernet import Fernet, MultiFernet  # see the top
+
     if not keys:
         raise ImproperlyConfigured("SLUICE_CREDENTIAL_KEYS is not set, so no credential can be stored or read.")
     try:
@@ -45,8 +52,19 @@ class Ciphertext(str):
 
     def reveal(self) -> str:
         """The plain text; raises `CredentialUnreadable` where no key fits."""
+        from cryptography.fernet import InvalidToken  # see the top
+
         try:
             return cipher().decrypt(str.__str__(self).encode()).decode()
+        except InvalidToken:
+            raise CredentialUnreadable(CredentialUnreadable.__doc__) from None
+
+    def renewed(self) -> Ciphertext:
+        """The same text, encrypted with the newest key; raises `CredentialUnreadable` where no key fits."""
+        from cryptography.fernet import InvalidToken  # see the top
+
+        try:
+            return Ciphertext(cipher().rotate(str.__str__(self).encode()).decode())
         except InvalidToken:
             raise CredentialUnreadable(CredentialUnreadable.__doc__) from None
 

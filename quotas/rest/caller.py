@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -71,8 +72,14 @@ def caller_of(request: Request) -> Caller:
     return request.auth
 
 
-def resolve_project(request: Request, slug: str | None, *, required: bool = False) -> Project | None:
-    """The project that a request is about: the one named, else the key's own.
+def _by_slug(slug: str) -> Project | None:
+    return Project.objects.filter(slug=slug).first()
+
+
+def resolve_project(
+    request: Request, slug: str | None, *, required: bool = False, find: Callable[[str], Project | None] = _by_slug
+) -> Project | None:
+    """The project that a request is about: the one named, which `find` looks up, else the key's own.
 
     Raises `NotFound` where it does not exist or is not the caller's; `InvalidRequest` where `required` and a
     platform's caller names none.
@@ -83,7 +90,7 @@ def resolve_project(request: Request, slug: str | None, *, required: bool = Fals
             raise InvalidRequest.at("#/project", "is required with a platform key")
         return caller.project
     if caller.sees(slug):
-        found = caller.project or Project.objects.filter(slug=slug).first()
+        found = caller.project or find(slug)
         if found is not None:
             return found
     raise unknown_project(slug, in_query=request.method == "GET")

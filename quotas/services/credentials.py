@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cryptography.fernet import InvalidToken
 from django.apps import apps
 from django.db import transaction
 from django.db.models import Model
 
 from quotas import events
 from quotas.errors import LimiterUnavailable, QuotaError
-from quotas.models.encrypted import Ciphertext, EncryptedTextField, cipher
+from quotas.models.encrypted import CredentialUnreadable, EncryptedTextField
 from quotas.runtime.connection import accounts
 from quotas.services import account_changes, health
 from quotas.services import accounts as pools
@@ -44,10 +43,9 @@ def rotate(*, actor: str, reason: str = "") -> int:
         for model, field in secret_fields():
             rows = model._default_manager.exclude(**{field: None}).order_by("pk").values_list("pk", field)
             for pk, stored in rows.iterator(chunk_size=500):
-                text = str.__str__(stored)
                 try:
-                    fresh = Ciphertext(cipher().rotate(text.encode()).decode())
-                except InvalidToken:
+                    fresh = stored.renewed()
+                except CredentialUnreadable:
                     unreadable.append(f"{model._meta.verbose_name} {pk}")
                     continue
                 done += model._default_manager.filter(pk=pk, **{field: stored}).update(**{field: fresh})

@@ -126,6 +126,8 @@ def gateway_scene() -> Iterator[Scene]:
                 {"name": "lonely", "provider": "nobody", "accounts": one},
                 {"name": "cached", "provider": "raw", "accounts": two, "sticky": "prefix", "strategy": "round_robin"},
                 {"name": "inside", "provider": "raw", "accounts": pair},
+                {"name": "shown", "provider": "raw", "accounts": one, "show_provider_limits": True},
+                {"name": "shut", "provider": "nobody", "accounts": one, "fallback": ["closed"]},
                 {"name": "closed", "provider": "openai", "accounts": one, "projects": ["other"]},
                 {
                     "name": "narrow", "provider": "openai", "accounts": one,
@@ -141,6 +143,8 @@ def gateway_scene() -> Iterator[Scene]:
                 {"name": "few", "scope": "custom", "key_name": "few", "algorithm": "sliding_window", "limit": 1, "window": "2s"},
                 {"name": "one-at-a-time", "scope": "custom", "key_name": "single", "algorithm": "concurrency", "limit": 1},
                 {"name": "two-per-minute", "scope": "custom", "key_name": "single", "algorithm": "fixed_window", "limit": 30, "window": "1h"},
+                {"name": "by-ip", "scope": "ip", "algorithm": "fixed_window", "limit": 100000, "window": "1h"},
+                {"name": "by-path", "scope": "endpoint", "match": "GET /v1/by-path/*", "algorithm": "fixed_window", "limit": 1, "window": "1h"},
                 {"name": "by-user", "scope": "user", "algorithm": "fixed_window", "limit": 1000, "window": "1h"},
                 {"name": "tokens", "scope": "user", "unit": "tokens", "algorithm": "fixed_window", "limit": 100000, "window": "1h"},
             ],

@@ -191,3 +191,23 @@ def test_telegram_needs_no_token_in_the_path(scene: Scene) -> None:
     missing = scene.call("tg", "/sendMessage", json={"chat_id": 5})
     assert missing.status_code == 400 and missing.json()["description"].startswith("Bad Request")
     assert scene.call("tg", f"/../bot{SECRETS['GATEWAY_ONE']}/getMe", json=None).status_code in (400, 404)
+
+
+def test_an_error_in_mid_stream_reaches_the_anthropic_sdk(scene: Scene) -> None:
+    error = json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+    scene.claude.faults({"pace": 0.01, "break_after": 3, "event": error})
+    fields = {"Sluice-User": "u-late-claude"}
+    client = anthropic.Anthropic(
+        base_url=f"{scene.instance.url}/gateway/claude", api_key=scene.key, default_headers=fields, max_retries=0
+    )
+    text = ""
+    with (
+        pytest.raises((anthropic.APIStatusError, anthropic.APIError)),
+        client.messages.stream(model="claude", max_tokens=20, messages=MESSAGES) as stream,
+    ):
+        for part in stream.text_stream:
+            text += part
+        stream.get_final_message()
+        raise AssertionError(f"it ended as if it were whole, with {text!r}")
+    wait_until(lambda: scene.calls(user="u-late-claude"), 5)
+    assert scene.calls(user="u-late-claude")[0]["outcome"] == "server"

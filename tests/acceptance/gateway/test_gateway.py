@@ -262,3 +262,35 @@ def test_large_bodies_pass_unread_and_too_large_ones_are_refused(scene: Scene) -
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
         connection.sendall(f"POST /gateway/raw/v1/x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
         assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_a_pool_shows_the_providers_limits_only_where_it_says_so(scene: Scene) -> None:
+    for pool, shows in (("raw", False), ("shown", True)):
+        answer = scene.call(pool, "/v1/plain")
+        assert ("x-ratelimit-limit-requests" in answer.headers) is shows
+        assert answer.headers["ratelimit-policy"], "those of the caller's own policies are always there"
+
+
+def test_a_fallback_takes_only_the_calls_of_projects_that_may_use_it(scene: Scene) -> None:
+    assert scene.call("shut").status_code == 502
+    platform = {"Authorization": f"Bearer {scene.instance.credentials['platform_key']}"}
+    answer = scene.call("shut", headers={**platform, "Sluice-Project": "other"})
+    assert answer.status_code == 200 and answer.headers["sluice-attempts"] == "2"
+
+
+def test_limits_of_addresses_and_paths_hold_for_calls(scene: Scene) -> None:
+    """The address is the client's own, not one that it claims, and the path is the provider's."""
+    url = f"{scene.instance.url}/gateway/raw/v1/by-path/record"
+    answers = [
+        httpx.get(url, headers={**scene.headers, "X-Forwarded-For": address}) for address in ("8.8.8.8", "9.9.9.9")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert scene.recent(answers[1])["refusal"]["binding"] == "by-path"
+    rows = scene.instance.client().get("/api/v1/limits/usage", params={"policy": "by-ip"}).json()["results"]
+    assert {row["key"] for row in rows} == {"127.0.0.1"}, rows
+
+
+def test_the_sdk_waits_for_an_account_by_the_time_of_a_refusal(scene: Scene) -> None:
+    client = scene.openai("narrow", max_retries=1)
+    for _ in range(2):  # one call in any 2 s: the one retry comes at the time that the refusal names
+        client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
-from django.db.models.signals import post_init
 from django.forms.models import model_to_dict
 
+from queues.lifecycle import waiting
 from queues.models import Batch, Job, JobDependency
-from queues.services import batches, intake
+from queues.services import batches, draft, intake
 from queues.services.draft import prepare
 from queues.services.submit import accept, draw, submit_specs
 from queues.specs import JobSpec, read_job
@@ -27,17 +26,18 @@ def spec(**fields: Any) -> JobSpec:
 
 
 @pytest.fixture
-def built_under_lock() -> Iterator[list[str]]:
-    """Jobs whose objects were made while a transaction was open."""
+def built_under_lock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Jobs whose objects were made, apart from those that were read, while a transaction was open."""
     found: list[str] = []
 
-    def note(instance: Job, **rest: Any) -> None:
+    def noted(**fields: Any) -> Job:
+        job = waiting.new_job(**fields)
         if connection.in_atomic_block:
-            found.append(instance.uid)
+            found.append(job.uid)
+        return job
 
-    post_init.connect(note, sender=Job)
-    yield found
-    post_init.disconnect(note, sender=Job)
+    monkeypatch.setattr(draft, "new_job", noted)
+    return found
 
 
 @pytest.mark.parametrize("kind", ["plain", "unique", "keyed"])

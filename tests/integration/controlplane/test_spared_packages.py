@@ -1,4 +1,4 @@
-"""What the web process does not load, and that it can load it when something uses it."""
+"""What our processes do not load, and that they can load it when something uses it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.http import spared_packages
+from controlplane import spared_packages
 
 PROGRAM = """
 import sys
@@ -32,6 +32,27 @@ def test_a_web_process_loads_none_of_them_until_they_are_used(tmp_path: Path) ->
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert started.stdout.strip() == "[]"
+
+
+COMMAND = """
+import sys
+from controlplane.cli import main
+main(["manage.py", "check", "--tag", "models"])
+import queues.worker.threaded, queues.dispatcher.dispatcher
+names = ["rich", "pygments", "opentelemetry", "cryptography.fernet"]
+print([name for name in names if name in sys.modules])
+import rich, pygments, cryptography.fernet
+"""
+
+
+def test_a_worker_loads_nothing_for_colours_and_no_cipher_before_it_is_used(tmp_path: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "DATABASE_"))}
+    started = subprocess.run(
+        [sys.executable, "-c", COMMAND],
+        env={**inherited, "SLUICE_DATA_DIR": str(tmp_path), "SLUICE_SECRET_KEY": "k" * 50},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert started.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_task_module_may_import_any_of_them(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Packages that other packages import where they are installed, and that the web process does not use: a sixth of its memory.
+"""Packages that other packages import where they are installed, and that our processes do not use: a sixth of the web process's
+memory, 4 MiB of any other.
 
     psycopg         by unfold, for fields that only PostgreSQL has
     requests        by Django REST framework and redis-py, for a test client and for OCSP
@@ -6,6 +7,7 @@
     pygments, rich  by Django REST framework and structlog, for colours in a terminal
     opentelemetry   by redis-py, for its own metrics
 
+The command line loads structlog and redis-py without theirs, before anything of a user's is loaded. The web process goes further:
 OpenTelemetry sends traces by requests: both stay where traces are on. All of them stay where task modules are loaded.
 Each of them is imported behind `except ImportError`. They are absent while Django starts, and can be imported afterwards: a
 message that is sent by requests, or a page that colours JSON, imports them then.
@@ -17,7 +19,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-_ALWAYS = ("markdown", "pygments", "rich")
+_COLOURS = ("pygments", "rich")
+_ALWAYS = ("markdown", *_COLOURS)
 _TRACING = ("opentelemetry", "requests")
 _POSTGRESQL = ("psycopg", "django.contrib.postgres.fields", "django.contrib.postgres.search")
 
@@ -27,6 +30,13 @@ def spared(*, is_postgresql: bool, is_traced: bool, has_tasks: bool) -> tuple[st
     if has_tasks:
         return ()
     return (*_ALWAYS, *(() if is_postgresql else _POSTGRESQL), *(() if is_traced else _TRACING))
+
+
+def load_libraries() -> None:
+    """Load the libraries that every process uses, without what they import for extras."""
+    with absent((*_COLOURS, "opentelemetry")):
+        import redis  # noqa: F401
+        import structlog.dev  # noqa: F401
 
 
 @contextmanager
