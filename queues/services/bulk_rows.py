@@ -31,6 +31,8 @@ SLICE_TIME = 0.25
 """Seconds after which a slice ends: the dispatcher has jobs to release meanwhile."""
 TAKEN_OVER_AFTER = timedelta(seconds=60)
 """When the dispatcher continues what a web process was to do at once."""
+AGAIN = "again"
+"""In the filter: the row whose act was interrupted, since Redis did not answer."""
 CHANGED = "it had changed meanwhile"
 GONE = "it does not exist any more"
 
@@ -88,6 +90,9 @@ def _do(action: BulkAction, kind: RowAction, user: Any, row_id: int) -> bool:
     try:
         why = _act(action, kind, user, row_id)
     except LimiterUnavailable:
+        if action.filter.get(AGAIN) != row_id:
+            action.filter[AGAIN] = row_id
+            action.save(update_fields=["filter"])
         return False
     except DatabaseError:
         raise
@@ -104,7 +109,8 @@ def _act(action: BulkAction, kind: RowAction, user: Any, row_id: int) -> list[st
     if row is None:
         return [f"#{row_id}", GONE]
     name = str(row)
-    if not kind.rows(user).filter(kind.only, pk=row_id).exists():
+    # Redis may have failed after SQL was changed: the row is done again, though it looks as if it were done.
+    if row_id != action.filter.get(AGAIN) and not kind.rows(user).filter(kind.only, pk=row_id).exists():
         return [name, CHANGED]
     if why := kind.refusal(user, row):
         return [name, why]

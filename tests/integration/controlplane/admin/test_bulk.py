@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -19,9 +20,13 @@ from queues.models import BulkAction, DeadLetter, Job, Queue
 from queues.services import bulk_actions, bulk_rows, dead_letters, queue_actions
 from queues.states import Stage, Status
 from quotas.admin.visibility import CHOSEN
-from quotas.models import ApiKey, Policy, Tier
+from quotas.models import Account, ApiKey, Policy, Tier
 from quotas.services import api_keys, row_actions
+from quotas.services.accounts import state_of
+from quotas.snapshot import resolve
 from tests.browser.seed import Day
+from tests.support.limiter_server import limiter_at
+from tests.support.valkey import run_server, valkey_binary, wait_for
 
 SignIn = Callable[[str], Client]
 URL = "/admin/queues/deadletter/"
@@ -387,3 +392,31 @@ def test_all_that_match_from_a_later_page_is_stored_as_a_filter(signed_in: SignI
         client.post(f"{URL}?{query}", fields)
         action = BulkAction.objects.latest("pk")
         assert action.total == count and set(action.filter) == stored
+
+
+def test_an_action_on_accounts_waits_for_redis_and_finishes_the_row_it_was_at(day: Day) -> None:
+    Account.objects.bulk_create(
+        Account(pool=day.account.pool, name=f"more-{number}", credential="x") for number in range(MANY)
+    )
+    rows = Account.objects.filter(name__startswith="more-")
+    with run_server(valkey_binary()) as server, limiter_at(server.url, LIMITER_TIMEOUT=0.3):
+        kind = row_actions.of(Account, "disable")
+        ids = list(rows.values_list("pk", flat=True))
+        action, _ = bulk_rows.begin(kind, ids, actor="user:root", reason="x", uid="1", undo_for=timedelta(0))
+        server.process.send_signal(signal.SIGSTOP)
+        assert not bulk_actions.process_next_slice()
+        action.refresh_from_db()
+        assert (action.done, action.finished_at) == (0, None)
+        first = min(ids)
+        rows.filter(pk=first).update(enabled=False)  # as if SQL had been changed, and Redis not
+        server.process.send_signal(signal.SIGCONT)
+
+        def ended() -> bool:
+            finish()
+            action.refresh_from_db()
+            return action.finished_at is not None
+
+        wait_for(ended)
+        assert (action.done, action.skipped) == (MANY, 0)
+        state = state_of(resolve.pool_spec("llm"), str(first))
+        assert state is not None and state.state == "disabled"

@@ -116,6 +116,9 @@ def test_an_action_asks_is_audited_and_is_done_once(
     if name != "queues_bulkaction_undo":  # one click, within seconds of a confirmation
         assert "?" in page and re.search(r"name=.?reason", page), "it asks, and wants a reason"
     assert answer.status_code in (200, 302), answer.content
+    if name == "queues_deadletter_replay_group":  # its entry of the outcome comes at the end
+        while bulk_actions.process_next_slice(timezone.now() + bulk_actions.UNDO_FOR):
+            pass
     done = entries()
     assert len(done) == 1, f"{name} is in the audit log once, not {[entry.verb for entry in done]}"
     assert done[0].actor == "user:root" and done[0].target

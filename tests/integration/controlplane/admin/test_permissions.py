@@ -143,7 +143,7 @@ def needed_of(name: str, model: Any) -> list[set[str]]:
 
 
 @pytest.mark.parametrize(("model", "name", "parameter"), ACTIONS, ids=[name for _, name, _ in ACTIONS])
-def test_an_action_is_refused_without_its_permission(
+def test_an_action_needs_its_permission_and_no_more(
     rows: None, day: Day, model: Any, name: str, parameter: str
 ) -> None:
     url, before = address(name, parameter, model, day), done()
@@ -152,12 +152,6 @@ def test_an_action_is_refused_without_its_permission(
         assert client.get(url).status_code == 403
         assert client.post(url, {"reason": "because", "_form_submitted": "on"}).status_code == 403
     assert done() == before
-
-
-@pytest.mark.parametrize(("model", "name", "parameter"), ACTIONS, ids=[name for _, name, _ in ACTIONS])
-def test_an_action_needs_no_more_than_its_permission(
-    rows: None, day: Day, model: Any, name: str, parameter: str
-) -> None:
     for one in needed_of(name, model)[0]:
         also = {ALSO[name]} if name in ALSO else set()
         client = person(*looking(), one, *also)
