@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 from django.test import override_settings
 from django.utils import timezone
 
+from controlplane.http import kept_connections
 from controlplane.http.threads import SUBMITS
 from queues import task
 from queues.models import Batch, Job, Queue
@@ -136,3 +137,31 @@ def test_threads_that_submit_keep_their_connections(door: Door, world: None, mon
     for _ in range(3 * SUBMITS):
         assert door.request("POST", ONE, json.dumps(PLAIN).encode(), headers).status == 202
     assert 1 <= len([name for name in opened if name.startswith("submits")]) <= SUBMITS
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has no sessions")
+def test_a_session_that_the_server_has_ended_is_replaced(
+    door: Door, world: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = api("submit", project="acme")
+    headers = [("Authorization", f"Bearer {key.token}"), ("Content-Type", "application/json")]
+
+    def submits() -> list[int]:
+        """Statuses, after the server has ended the sessions."""
+        end_other_sessions()
+        return [door.request("POST", ONE, json.dumps(PLAIN).encode(), headers).status for _ in range(2 * SUBMITS)]
+
+    door.request("POST", ONE, json.dumps(PLAIN).encode(), headers)
+    trusting = submits()
+    assert set(trusting) <= {202, 503} and trusting[-1] == 202
+    monkeypatch.setattr(kept_connections, "TRUSTED", 0.0)
+    assert set(submits()) == {202}
+    end_other_sessions()  # those of threads that have ended would keep the database from being removed
+
+
+def end_other_sessions() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
