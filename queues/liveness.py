@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.db import connection
 from django.db.models import QuerySet
 
 from queues.models import WorkerProcess
+from queues.sql import written
 from queues.states import CLAIM_EXPIRY
 
 LOST_AFTER = CLAIM_EXPIRY
@@ -16,6 +18,16 @@ LOST_AFTER = CLAIM_EXPIRY
 def is_alive(worker: WorkerProcess, now: datetime) -> bool:
     """Whether a worker that has not stopped sent its last heartbeat in time."""
     return worker.stopped_at is None and worker.seen_at > now - LOST_AFTER
+
+
+ALIVE = '"stopped_at" IS NULL AND "seen_at" > %s'
+"""The same in SQL, with the value of `oldest_beat`."""
+
+
+def oldest_beat(now: datetime) -> datetime | str:
+    """The time after which the last heartbeat of a worker that is alive was sent, as a statement takes it."""
+    moment = now - LOST_AFTER
+    return moment if connection.vendor == "postgresql" else written(moment)
 
 
 def alive(now: datetime) -> QuerySet[WorkerProcess]:

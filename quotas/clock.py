@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from django.db import connection
-from django.db.models import DateTimeField
-from django.db.models.expressions import RawSQL
 
 
 def now() -> datetime:
@@ -23,9 +21,3 @@ def stamp() -> datetime | None:
     """The present time for a statement that can read the server's by itself, which saves a statement: None on PostgreSQL, where
     the statement takes `coalesce(%s::timestamptz, clock_timestamp())`."""
     return None if connection.vendor == "postgresql" else now()
-
-
-def in_statement() -> datetime | RawSQL:
-    """The same as a value of a query."""
-    moment = stamp()
-    return RawSQL("clock_timestamp()", (), output_field=DateTimeField()) if moment is None else moment

@@ -96,6 +96,7 @@ class Attempt:
             route = self._route = self._upstream.route_to(
                 self.config, admitted.account_id or "", admitted.account or ""
             )
+            self._progress.ends_by = self._began + route.timeout
             response = self.response = await self._upstream.send(self._call, route)
             if response.status < 400 and not is_bodiless(self._call.method, response.status):
                 self._first = await first_part(response)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from math import inf
 from typing import Any
 
 from controlplane.gateway.admission import UNUSED, Admissions, Refused
@@ -136,6 +137,7 @@ class Exchange:
             return failure
         finally:
             self._last = turn.outcome if turn.is_made else UNUSED
+            self._progress.ends_by = inf
             turn.close()
             self._open = self._lease_of(turn)
             if self._open is not None and turn.is_error:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import structlog
 from django.conf import settings
@@ -24,6 +22,7 @@ from controlplane.gateway.progress import Progress
 from controlplane.gateway.refusals import answer_of
 from controlplane.gateway.target import target_of
 from controlplane.gateway.upstream import Upstream
+from controlplane.gateway.watch import Watch
 from controlplane.http.hot_cache import HotCache
 from controlplane.http.request import Disconnected, Receive, Scope, Send
 from controlplane.http.threads import Threads
@@ -39,9 +38,6 @@ from quotas.snapshot.addresses import BadAddress
 from quotas.snapshot.config import ConfigSnapshot
 
 log = structlog.get_logger(__name__)
-WATCH_AFTER = 0.05
-"""Seconds after which a call is watched for its caller's going away: most calls have ended by then, and a watch costs the
-server and the event loop as much as a tenth of a call."""
 SETTLING = 3.0
 """Seconds in which what is still to be settled may be so, when the process ends."""
 
@@ -98,19 +94,20 @@ class Gateway:
         name = f"{self._name}{next(self._numbers):08x}"
         call = call_of(name, scope, given, target, body, caller=caller, token=token, snapshot=snapshot)
         asked.call = call
-        try:
-            await body.begin(length_of(given))
-        except Disconnected:
-            raise Unreadable from None
-        call.read_body(snapshot)
-        # What was read of the head is not kept for as long as the answer takes.
-        given.clear()
-        scope["headers"] = []
-        if call.wishes.may_defer:
-            await self._or_job(call, caller, snapshot, progress, send)
-        else:
-            exchange = Exchange(call, snapshot, self._admissions, self._upstream, progress)
-            await _unless_gone(exchange.run(send), body)
+        with Watch(body, progress, is_reading=True) as watch:
+            try:
+                await body.begin(length_of(given))
+            except Disconnected:
+                raise Unreadable from None
+            watch.is_reading = False
+            call.read_body(snapshot)
+            # What was read of the head is not kept for as long as the answer takes.
+            given.clear()
+            scope["headers"] = []
+            if not call.wishes.may_defer:
+                await Exchange(call, snapshot, self._admissions, self._upstream, progress).run(send)
+                return
+        await self._or_job(call, caller, snapshot, progress, send)
 
     async def _or_job(
         self, call: Call, caller: Caller, snapshot: ConfigSnapshot, progress: Progress, send: Send
@@ -127,7 +124,8 @@ class Gateway:
         if answer is None:
             exchange = Exchange(call, snapshot, self._admissions, self._upstream, progress)
             try:
-                await _unless_gone(exchange.run(send), call.body)
+                with Watch(call.body, progress):
+                    await exchange.run(send)
                 return
             except NotNow as refused:
                 problem = refused.problem
@@ -165,39 +163,6 @@ class _Asked:
     dialect: str = ""
     pool: str = ""
     call: Call | None = None
-
-
-async def _unless_gone(exchange: Coroutine[Any, Any, None], body: Body) -> None:
-    """Run the exchange; where its caller goes away meanwhile it is cancelled, and settled by what was seen."""
-    running = asyncio.current_task()
-    assert running is not None
-    gone: asyncio.Future[None] | None = None
-    is_left = is_over = False
-
-    def watch() -> None:
-        nonlocal gone
-        gone = asyncio.ensure_future(body.gone())
-        gone.add_done_callback(leave)
-
-    def leave(_: asyncio.Future[None]) -> None:
-        nonlocal is_left
-        if not is_over:
-            is_left = True
-            running.cancel()
-
-    watching = asyncio.get_running_loop().call_later(WATCH_AFTER, watch)
-    try:
-        await exchange
-    except asyncio.CancelledError:
-        if not is_left:
-            raise
-        running.uncancel()
-        raise Disconnected from None
-    finally:
-        is_over = True
-        watching.cancel()
-        if gone is not None:
-            gone.cancel()
 
 
 def _too_many() -> ProblemError:

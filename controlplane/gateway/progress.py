@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from controlplane.gateway.call import Call
@@ -39,6 +40,8 @@ class Progress:
     """What delayed the admission, each named once."""
     provider: float = 0.0
     """Time until the heads of the provider's answers."""
+    ends_by: float = inf
+    """When the provider's timeout ends the present try, by `time.perf_counter`; infinite while the call is not being sent."""
     account: str = ""
     answered: int | None = None
     outcome: str = ""

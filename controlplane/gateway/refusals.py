@@ -43,7 +43,7 @@ def answer_of(problem: ProblemError, dialect: str) -> Answer:
     if isinstance(wait, int | float):
         headers["retry-after-ms"] = str(max(1, math.ceil(wait * 1000)))
     helps = isinstance(wait, int | float) and wait <= SDK_PATIENCE
-    if (problem.status in (429, 503) and not helps) or problem.status < 429:
+    if (problem.status in (429, 503) and not helps) or (problem.status < 429 and problem.status != 408):
         headers["x-should-retry"] = "false"
     status = problem.status
     if dialect in OPENAI or dialect == "anthropic":

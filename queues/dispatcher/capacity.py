@@ -96,24 +96,30 @@ class WorkerCapacity:
         self.in_queue[queue.id] = self.in_queue.get(queue.id, 0) - 1
 
 
-_IN_FLIGHT = (
-    f'SELECT "queue_id", "suspect", count(*) FROM "queues_job" WHERE "stage" IN ({", ".join(str(int(one)) for one in IN_FLIGHT_STAGES)})'  # noqa: S608
-    " GROUP BY 1, 2"
+_STAGES = ", ".join(str(int(one)) for one in IN_FLIGHT_STAGES)
+_SLOTS_AND_IN_FLIGHT = (
+    f'SELECT "lane", NULL, NULL, sum("places"), count(*) FROM "queues_workerprocess" WHERE {liveness.ALIVE} GROUP BY "lane"'  # noqa: S608
+    f' UNION ALL SELECT NULL, "queue_id", "suspect", count(*), 0 FROM "queues_job" WHERE "stage" IN ({_STAGES})'
+    ' GROUP BY "queue_id", "suspect"'
 )
+"""Lanes with their slots and workers; queues with their jobs in flight."""
 
 
 def count_capacity(now: datetime) -> WorkerCapacity:
     """Read it from SQL: what live workers reported, less what is on the belt or running. Nothing is prefetched yet."""
     capacity = WorkerCapacity()
-    for lane, count in liveness.alive(now).values_list("lane", "places"):
-        capacity.slots[lane] = capacity.slots.get(lane, 0) + count
-        capacity.workers[lane] = capacity.workers.get(lane, 0) + 1
-    capacity.available.update(capacity.slots)
     queues = config.current().queues
     with connection.cursor() as cursor:
-        cursor.execute(_IN_FLIGHT)
-        in_flight = cursor.fetchall()
-    for queue_id, suspect, count in in_flight:
+        cursor.execute(_SLOTS_AND_IN_FLIGHT, [liveness.oldest_beat(now)])
+        rows = cursor.fetchall()
+    for lane, _, _, count, workers in rows:
+        if lane is not None:
+            capacity.slots[lane], capacity.workers[lane] = int(count), workers
+    capacity.available.update(capacity.slots)
+    for lane, queue_id, suspect, count, _ in rows:
+        if lane is not None:
+            continue
+        count = int(count)
         capacity.in_queue[queue_id] = capacity.in_queue.get(queue_id, 0) + count
         lane = "cpu" if suspect else queues[queue_id].lane if queue_id in queues else "io"
         capacity.available[lane] = capacity.available.get(lane, 0) - count

@@ -10,7 +10,6 @@ from datetime import datetime
 from django.db import connection
 
 from queues.lifecycle.sql import quoted, read
-from queues.models import Job
 from queues.states import GroupKey, Stage
 
 
@@ -48,10 +47,12 @@ class Candidate:
 
 
 COLUMNS = tuple(field.name for field in fields(Candidate))
-_READ = (
-    f'SELECT {", ".join(map(quoted, COLUMNS))} FROM "queues_job" WHERE "stage" = {int(Stage.READY)} AND "queue_id" = %s'  # noqa: S608
-    ' AND "priority" = %s AND "project_id" = %s AND "pool" = %s AND "id" > %s'
+_OF_GROUP = (
+    f'FROM "queues_job" WHERE "stage" = {int(Stage.READY)} AND "queue_id" = %s AND "priority" = %s AND "project_id" = %s'
+    ' AND "pool" = %s'
 )
+_READ = f'SELECT {", ".join(map(quoted, COLUMNS))} {_OF_GROUP} AND "id" > %s'
+_COUNT = f'SELECT count(*) FROM (SELECT 1 {_OF_GROUP} AND "id" <= %s'  # noqa: S608
 
 
 def read_ready(group: GroupKey, *, after_id: int, without_keys: list[str], count: int) -> list[Candidate]:
@@ -65,11 +66,10 @@ def read_ready(group: GroupKey, *, after_id: int, without_keys: list[str], count
 
 def has_more_ready(group: GroupKey, than: int, *, up_to_id: int, without: set[int]) -> bool:
     """Whether a group has more than so many ready jobs up to the id `up_to_id`, besides those in `without`."""
-    queue_id, priority, project_id, pool = group
-    rows = Job.objects.filter(
-        stage=Stage.READY, queue_id=queue_id, priority=priority, project_id=project_id, pool=pool, id__lte=up_to_id
-    )
-    return (rows.exclude(id__in=without) if without else rows)[: than + 1].count() > than
+    others = f'AND "id" NOT IN ({", ".join(["%s"] * len(without))}) ' if without else ""
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_COUNT} {others}LIMIT {int(than) + 1}) AS found", [*group, up_to_id, *without])
+        return bool(cursor.fetchone()[0] > than)
 
 
 FETCH = 200

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 
 from queues.models import Leadership
+from queues.sql import written
 from quotas import clock, events
 
 ROLE = "dispatcher"
 TERM = timedelta(seconds=5)
 """How long a leader is one without renewing; a standby takes over after that."""
+
+
+def _fence(until: str, now: str) -> str:
+    return (
+        f'UPDATE "queues_leadership" SET "until" = {until} WHERE "until" > {now}'  # noqa: S608
+        ' AND "role" = %s AND "holder" = %s AND "token" = %s'
+    )
+
+
+_MOMENT = "coalesce(%s::timestamptz, clock_timestamp())"
+_FENCE = {
+    "postgresql": _fence(f"{_MOMENT} + interval '{TERM.total_seconds()} seconds'", _MOMENT),
+    "sqlite": _fence("%s", "%s"),
+}
+"""Composed once: it is part of each release."""
 
 
 class LeadershipLost(Exception):
@@ -50,9 +67,12 @@ class Leader:
     def fence(self) -> None:
         """Inside a transaction: renew the term, which locks the row, so that no other dispatcher takes over before the commit. Raises
         `LeadershipLost`; this process has to take over again then, even where its own term ended and no other dispatcher leads."""
-        now = clock.in_statement()
-        rows = Leadership.objects.filter(role=ROLE, holder=self.name, token=self.token or 0, until__gt=now)
-        if not rows.update(until=now + TERM):
+        moment: Any = clock.stamp()
+        values = [moment, moment] if connection.vendor == "postgresql" else [written(moment + TERM), written(moment)]
+        with connection.cursor() as cursor:
+            cursor.execute(_FENCE[connection.vendor], [*values, ROLE, self.name, self.token or 0])
+            renewed = cursor.rowcount
+        if not renewed:
             self.token = None
             raise LeadershipLost()
 
@@ -70,6 +90,4 @@ class Leader:
 
 
 def _skips() -> bool:
-    from django.db import connection
-
     return connection.features.has_select_for_update_skip_locked

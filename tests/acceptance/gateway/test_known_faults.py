@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.acceptance.gateway.test_calls import metric
 from tests.support.gateway_scene import MESSAGES, SECRETS, Scene
 from tests.support.instance import process_table, wait_until
 from tests.support.streaming_provider import ODD_EVENTS, ODD_USAGE
@@ -492,3 +493,12 @@ def test_a_head_does_not_wait_for_its_body_for_long(scene: Scene) -> None:
         while b"\r\n0\r\n\r\n" not in answer:
             answer += connection.recv(65536)
         assert b"word " in answer
+
+
+def test_a_client_that_takes_nothing_ends_with_the_providers_timeout(scene: Scene) -> None:
+    """Its connection stays open, so that it is not known to be gone."""
+    scene.provider.hung_up.clear()
+    with socket.create_connection(("127.0.0.1", scene.instance.port), timeout=20) as connection:
+        connection.sendall(head(scene, "POST", "/gateway/hasty/v1/endless-fat", "Content-Length: 2\r\n") + b"{}")
+        assert scene.provider.hung_up.wait(15), "the provider's connection is closed"
+        wait_until(lambda: metric(scene, "sluice_gateway_streams") == 0, 5)

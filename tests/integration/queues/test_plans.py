@@ -67,11 +67,13 @@ class Plans:
         self.whole: list[str] = []
 
     def look(self, run: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if not many and '"queues_job"' in sql and sql.lstrip().startswith(("SELECT", "UPDATE")):
+        *_, last = sql.lstrip().split("; ")  # the one before, if there is one, locks
+        reads = last.startswith(("SELECT", "UPDATE")) or (last.startswith("INSERT") and ' FROM "queues_job"' in last)
+        if not many and '"queues_job"' in last and reads:
             self.seen += 1
             explain = "EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN "
             with connection.cursor() as cursor:
-                cursor.cursor.execute(explain + sql, params or ())
+                cursor.cursor.execute(explain + last, params or ())
                 plan = "\n".join(str(row[-1]) for row in cursor.cursor.fetchall())
             # Newest first without a condition: it follows the primary key, and stops where the page is full.
             first_few = " LIMIT " in sql and " WHERE " not in sql and "TEMP B-TREE" not in plan
@@ -82,7 +84,7 @@ class Plans:
     @staticmethod
     def reads_all(plan: str) -> bool:
         if connection.vendor == "sqlite":
-            return any("SCAN queues_job" in line and "INDEX" not in line for line in plan.splitlines())
+            return any(re.match("SCAN (queues_job|k)", line) and "INDEX" not in line for line in plan.splitlines())
         return re.search(r"Seq Scan on queues_job\b", plan) is not None
 
 
@@ -140,7 +142,11 @@ def test_a_worker(many: Desk) -> None:
 
 
 def test_submitting_and_room(many: Desk) -> None:
-    holds(lambda: many.submit(3, idempotency_key=None))
+    with plans() as found:
+        many.submit(3, idempotency_key=None)
+    assert not found.whole
+    many.submit(1)
+    holds(lambda: many.submit(1, idempotency_key="plain"))
     holds(lambda: queue_room._count(Queue.objects.get(name="batch").pk, at_most=100_000))
     holds(lambda: many.submit(1, unique_for=60))
     holds(lambda: many.submit(1, idempotency_key="k"))
