@@ -29,8 +29,8 @@ class VitalThread(threading.Thread):
         self._before_exit = before_exit
 
     def run(self) -> None:
-        keep()
         try:
+            keep()
             self._work()
         except BaseException:  # noqa: BLE001 - whatever ended it ends the process
             try:

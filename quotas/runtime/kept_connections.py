@@ -7,6 +7,7 @@ keeps those to PostgreSQL.
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import connections
 
 MAX_AGE = 60.0
@@ -17,6 +18,8 @@ CACHE = "PRAGMA cache_size=-8000;"
 
 def keep() -> None:
     """Let the present thread keep its connections. They are still closed by `close_old_connections` when they are old or broken."""
+    if not settings.configured:
+        return  # this process uses no SQL
     for connection in connections.all():
         given = connection.settings_dict
         if connection.vendor == "sqlite" and given["CONN_MAX_AGE"] == 0:

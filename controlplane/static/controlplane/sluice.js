@@ -6,7 +6,9 @@
   // In the person's time zone, like all other times of the page.
   function clock(time) {
     const zone = document.getElementById("zone");
-    return time.toLocaleTimeString("en-GB", { timeZone: zone ? zone.dataset.zone : "UTC", timeZoneName: "short" });
+    return time.toLocaleTimeString("en-GB", {
+      hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short", timeZone: zone ? zone.dataset.zone : "UTC",
+    });
   }
 
   function note(panel, text) {
