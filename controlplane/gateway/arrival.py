@@ -40,10 +40,9 @@ async def caller_of(given: Mapping[bytes, bytes], target: Target, known: HotCach
         raise ProblemError("permission-denied", "Permission denied", 403, scopes.refusal("call"))
     if token in target.query or token in target.path:
         raise ProblemError("invalid-path", "Invalid path", 400, "The API key must not be part of the address.")
-    if b"upgrade" in given:
-        raise ProblemError(
-            "not-implemented", "Not implemented", 501, "WebSockets and other upgrades are not supported."
-        )
+    # Any other upgrade may be ignored (RFC 9110, 7.8); some clients offer HTTP/2 with each request.
+    if b"websocket" in given.get(b"upgrade", b"").lower():
+        raise ProblemError("not-implemented", "Not implemented", 501, "WebSockets are not supported.")
     return token, caller
 
 

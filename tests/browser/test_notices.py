@@ -153,3 +153,22 @@ def test_nothing_is_refreshed_while_it_is_paused(console: Any, instance: Instanc
     assert requests == []
     page.select_option("#refresh select", "30")
     page.wait_for_selector("#new-jobs .sl-pill:has-text('1 new')", timeout=8_000)
+
+
+@pytest.mark.long
+def test_many_rows_are_changed_by_the_dispatcher(console: Any, instance: Instance) -> None:
+    """After the time for an undo, with the page of the action open: it shows the end without a reload."""
+    tiers = ", ".join(f"{{name: t{number}}}" for number in range(25))
+    instance.manage("apply", "-", stdin=f"{CONFIGURATION}tiers: [{tiers}]\n")
+    page = console
+    page.goto(f"{instance.url}/admin/quotas/tier/")
+    page.check("#action-toggle")
+    page.select_option("select[name=action]", "delete_selected")
+    page.click("button:has-text('Run')")
+    page.wait_for_selector("h2:has-text('Delete 25 tiers?')")
+    page.fill("[name=reason]", "they were for a test")
+    page.click(".sl-danger")
+    page.click("text=Show progress")
+    page.wait_for_selector("#bulk-progress:has-text('25 of 25 done. Finished.')", timeout=40_000)
+    page.goto(f"{instance.url}/admin/quotas/tier/")
+    assert page.locator("input[name=_selected_action]").count() == 0

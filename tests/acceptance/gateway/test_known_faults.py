@@ -502,3 +502,15 @@ def test_a_client_that_takes_nothing_ends_with_the_providers_timeout(scene: Scen
         connection.sendall(head(scene, "POST", "/gateway/hasty/v1/endless-fat", "Content-Length: 2\r\n") + b"{}")
         assert scene.provider.hung_up.wait(15), "the provider's connection is closed"
         wait_until(lambda: metric(scene, "sluice_gateway_streams") == 0, 5)
+
+
+def test_a_client_that_offers_http_2_is_answered(scene: Scene) -> None:
+    """As Java's does with each request that is not encrypted; a server may ignore the offer."""
+    fields = (
+        "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+    )
+    request = head(scene, "POST", "/gateway/raw/v1/record", f"{fields}Content-Length: 2\r\n") + b"{}"
+    answer = raw(scene, request)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    sent = scene.provider.requests[-1].lower()
+    assert sent.endswith(b"\r\n\r\n{}") and b"upgrade" not in sent and b"http2-settings" not in sent

@@ -359,7 +359,11 @@ def test_an_action_on_rows_is_undone_and_stopped(signed_in: SignIn, day: Day, mo
         action = BulkAction.objects.latest("pk")
         if verb == "stop":
             bulk_actions.process_next_slice(timezone.now() + bulk_actions.UNDO_FOR)
-        client.post(f"/admin/queues/bulkaction/{action.pk}/{verb}/", {"reason": "wrong", "_form_submitted": "on"})
+        url, given = f"/admin/queues/bulkaction/{action.pk}/{verb}/", {"reason": "wrong", "_form_submitted": "on"}
+        assert signed_in("operator").post(url, given).status_code == 403, (
+            "who may not revoke keys may not stop it either"
+        )
+        client.post(url, given)
         finish()
         action.refresh_from_db()
         assert action.stopped_by == "user:administrator"
