@@ -50,7 +50,7 @@ class Wakeups:
     unblock: bool = False
     any: bool = False
     marked: bool = False
-    """Redis was asked with the last of them, and has not lost its memory."""
+    """Redis has its memory: the key `connection.MARK` was there when they were read."""
 
     def add(self, raw: bytes) -> None:
         """Add one wake-up. One that can't be read may have meant anything: it unblocks all groups."""
