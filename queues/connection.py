@@ -25,6 +25,8 @@ def drop_connections(server: redis.Redis) -> None:
     server.connection_pool.disconnect(inuse_connections=False)
 
 
+MARK = "belt"
+"""A key that is missing only where Redis has lost its memory."""
 HINT_TIMEOUT = 0.25
 """Seconds that a caller waits at most for a hint to be sent or read: its job is accepted already."""
 HINT_PAUSE = 1.0

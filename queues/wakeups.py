@@ -49,6 +49,8 @@ class Wakeups:
     requeued: set[GroupKey] = field(default_factory=set)
     unblock: bool = False
     any: bool = False
+    marked: bool = False
+    """Redis has its memory: the key `connection.MARK` was there when they were read."""
 
     def add(self, raw: bytes) -> None:
         """Add one wake-up. One that can't be read may have meant anything: it unblocks all groups."""
@@ -82,7 +84,10 @@ def wait(seconds: float) -> Wakeups:
             if hops.observer is not None:
                 hops.observer(hops.AWAKE)
             wakeups.add(first[1])
-        for raw in client.lpop(name, MAX_PENDING) or []:
+        with client.pipeline(transaction=False) as pipeline:
+            pending, marked = pipeline.lpop(name, MAX_PENDING).exists(connection.key(connection.MARK)).execute()
+        wakeups.marked = bool(marked)
+        for raw in pending or []:
             wakeups.add(raw)
     except redis.RedisError as error:
         events.emit(events.ServiceUnavailable("dispatcher", "waiting for wake-ups", type(error).__name__))

@@ -166,7 +166,7 @@ class Dispatcher:
     def cycle(self, woken: Wakeups) -> float:
         """One turn: recovery, maintenance, due jobs, rounds; where new jobs have arrived, the rounds come first. Returns seconds until
         the next turn, unless it is woken before."""
-        recovered = self._maintenance.after_loss()
+        recovered: set[GroupKey] = set() if woken.marked else self._maintenance.after_loss()
         woken.requeued |= recovered
         woken.unblock |= bool(recovered)
         self._apply(woken)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from queues.broker import belt
-from queues.connection import client, key
+from queues.connection import MARK, client, key
 from queues.lifecycle.delivery import release_again
 from queues.lifecycle.loss import lose
 from queues.models import Job
@@ -49,12 +49,12 @@ class Reconciler:
     def after_loss(self) -> set[GroupKey]:
         """If Redis has lost its memory, which a missing mark shows, release the jobs of all lost parcels again: before
         newer ones, so that jobs still start in order. Returns their groups."""
-        if client().exists(key("belt")):
+        if client().exists(key(MARK)):
             return set()
         present = _parcels_on_belts()
         lost = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.BELT).values_list("id", "delivery", "parcel")
         back = self._release_again({(pk, delivery) for pk, delivery, parcel in lost if parcel not in present})
-        client().set(key("belt"), "1")
+        client().set(key(MARK), "1")
         return back
 
     def _belt(self, now: datetime) -> None:
