@@ -42,7 +42,7 @@ def with_kept_connections(work: Callable[[], T]) -> T:
 
 
 def _has_ended(session: Any) -> bool:
-    """Whether the server has sent something that was not asked for: it does so when it ends a session."""
+    """Whether the server has sent anything since the last statement, as it does when it ends a session."""
     if session is None or session.closed:
         return True
     poll = select.poll()
