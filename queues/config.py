@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,3 +105,26 @@ snapshot: SnapshotCache[QueueConfig] = SnapshotCache(_load)
 def current() -> QueueConfig:
     """The present configuration of the queues."""
     return snapshot.get()
+
+
+_project_rows: dict[str, tuple[int, Project]] = {}
+"""By slug: the version of the configuration before the row was read, and the row."""
+
+
+def project_row(slug: str) -> Project | None:
+    """A project as far as this process knows, read once for each version of the configuration; None if there is none. The
+    statement that uses it checks it."""
+    current()  # compares the version
+    version = snapshot.version
+    found = _project_rows.get(slug)
+    if found is None or found[0] != version:
+        project = Project.objects.filter(slug=slug).first()
+        if project is None:
+            return None
+        found = _project_rows[slug] = version, project
+    return copy.copy(found[1])
+
+
+def correct_project_row(project: Project) -> None:
+    """Remember this project for its slug, which another one had: after a restore versions are counted anew."""
+    _project_rows[project.slug] = snapshot.version, copy.copy(project)

@@ -24,7 +24,7 @@ from queues.selectors.explanation import explain
 from queues.selectors.jobs import created_after
 from queues.selectors.timeline import timeline
 from queues.selectors.wait_history import spans_of, waits_in
-from queues.services import batches, cancel, dead_letters, owners
+from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
 from queues.services.submit import Accepted, submit_one
 from queues.specs import JobSpec, read_bulk, read_job
@@ -96,7 +96,7 @@ class Jobs(QueuesView):
             if spec.idempotency_key not in (None, header):
                 raise InvalidRequest.at("#/idempotency_key", "differs from the header Idempotency-Key")
             spec = replace(spec, idempotency_key=header)
-        known = resolve_project(request, spec.project, required=True, find=owners.known)
+        known = resolve_project(request, spec.project, required=True, find=config.project_row)
         if spec.callback_url:
             check_url(spec.callback_url, "/callback_url")
         accepted = submit_one(spec, known, lambda: _project_of(request, spec))

@@ -1,16 +1,17 @@
-"""Rows of new jobs: the values that each job brings, with one value for all in every other column."""
+"""Inserts rows of new jobs: many at once, or one where nothing objects. A job brings some values; every other column has one for all."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
 from django.db import connection, models
 
-from queues.lifecycle.sql import quoted
+from queues.lifecycle.sql import quoted, read_moment
 from queues.models import Job
 from queues.sql import MAX_PARAMETERS, array_type, slices, written
 
@@ -73,14 +74,14 @@ def insert(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> None:
 
 @lru_cache(maxsize=1)
 def _insert_each() -> str:
-    columns, literals = constants(_NAMES)
+    columns, literals = _constants(_NAMES)
     values = ", ".join([*["%s"] * len(_NAMES), *literals])
     return f'INSERT INTO "queues_job" ({", ".join(map(quoted, (*_NAMES, *columns)))}) VALUES ({values})'  # noqa: S608
 
 
 @lru_cache(maxsize=1)
 def _insert_arrays() -> str:
-    columns, literals = constants(_NAMES)
+    columns, literals = _constants(_NAMES)
     arrays = ", ".join(f"%s::{array_type(Job, name)}[]" for name in _NAMES)
     given = ", ".join(f"g_{name}" for name in _NAMES)
     return (
@@ -89,7 +90,64 @@ def _insert_arrays() -> str:
     )
 
 
-def constants(given: Sequence[str]) -> tuple[list[str], list[str]]:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What must be true of a queue for one more job: SQL over its row `q` and the columns of `source`, if one is given."""
+
+    condition: str
+    parameters: Sequence[Any] = ()
+    source: str = ""
+    """A subquery, with `source_parameters`."""
+    source_parameters: Sequence[Any] = ()
+    lock: str = ""
+    """A statement that runs before, in the same transaction and in the same round trip."""
+
+
+_NO_SUCH_KEY = (
+    ' AND NOT EXISTS (SELECT 1 FROM "queues_job" AS k WHERE k."project_id" = p."id" AND k."idempotency_key" = %s)'
+    ' AND NOT EXISTS (SELECT 1 FROM "queues_answeredkey" AS a WHERE a."project_id" = p."id" AND a."key" = %s)'
+    # A bulk whose rows are still being written may have the key.
+    ' AND NOT EXISTS (SELECT 1 FROM "queues_intakepart" AS i WHERE i."project_id" = p."id")'
+)
+
+
+def insert_where_room(job: Job, slug: str, room: Room) -> bool:
+    """Insert one plain job, which waits for nothing and has no batch, by a statement that checks all that an ordinary submit reads
+    before: that its project exists under the name `slug`, that its queue accepts jobs and has room, that its idempotency key is
+    unused. Sets its `pk` and `created_at`; False, and nothing is written, where something objects."""
+    values = request_of(job)
+    key = [] if job.idempotency_key is None else [job.idempotency_key, job.idempotency_key]
+    created_at = job.created_at if connection.vendor == "postgresql" else written(job.created_at)
+    text = _insert_where_room(connection.vendor, room.condition, room.source, bool(key))
+    values += [created_at, *room.source_parameters, job.project_id, slug, job.queue_id, *room.parameters, *key]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{room.lock}; {text}" if room.lock else text, values)
+        if room.lock:
+            cursor.nextset()
+        found = cursor.fetchall()
+    if not found:
+        return False
+    job.pk, moment = found[0]
+    job.created_at = read_moment(moment)
+    return True
+
+
+@lru_cache(maxsize=16)
+def _insert_where_room(vendor: str, condition: str, source: str, has_key: bool) -> str:
+    given = (*REQUEST, "created_at")
+    columns, literals = _constants(given)
+    moment = "coalesce(%s::timestamptz, clock_timestamp())" if vendor == "postgresql" else "%s"
+    values = [*["%s"] * len(REQUEST), moment, *literals]
+    joined = f" CROSS JOIN ({source}) AS state" if source else ""
+    return (
+        f'INSERT INTO "queues_job" ({", ".join(map(quoted, (*given, *columns)))})'  # noqa: S608
+        f' SELECT {", ".join(values)} FROM "queues_queue" AS q CROSS JOIN "quotas_project" AS p{joined}'
+        f' WHERE p."id" = %s AND p."slug" = %s AND q."id" = %s AND q."draining_at" IS NULL AND {condition}'
+        f'{_NO_SUCH_KEY if has_key else ""} RETURNING "id", "created_at"'
+    )
+
+
+def _constants(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """The columns that are not `given`, with their values in SQL. Those that are NULL are left out."""
     found = [
         (field.attname, _literal(field))

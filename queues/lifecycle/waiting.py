@@ -66,10 +66,18 @@ def accept(effects: Effects, jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]
     """Insert the rows of accepted jobs, their values as `new_rows.row_of` makes them; each job gets its `pk`. Owes an
     event, and a wake-up for what may run now or at a time."""
     new_rows.insert(jobs, rows)
-    follow_acceptance(effects, jobs)
+    _follow_acceptance(effects, jobs)
 
 
-def follow_acceptance(effects: Effects, jobs: Sequence[Job]) -> None:
+def accept_plain(effects: Effects, job: Job, slug: str, room: new_rows.Room) -> bool:
+    """`accept` for one job by one statement; False, and nothing is written, where something objects (`new_rows.insert_where_room`)."""
+    if not new_rows.insert_where_room(job, slug, room):
+        return False
+    _follow_acceptance(effects, [job])
+    return True
+
+
+def _follow_acceptance(effects: Effects, jobs: Sequence[Job]) -> None:
     """What `accept` owes for jobs whose rows are written."""
     for job in jobs:
         job._state.adding = False

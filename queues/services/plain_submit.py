@@ -11,8 +11,9 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 
 from queues.errors import InvalidJob
 from queues.lifecycle.effects import Effects
+from queues.lifecycle.new_rows import Room
 from queues.lifecycle.perform import apply
-from queues.lifecycle.plain import Room, accept_plain
+from queues.lifecycle.waiting import accept_plain
 from queues.models import Job
 from queues.services import queue_room
 from queues.services.draft import plain_job

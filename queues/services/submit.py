@@ -14,13 +14,14 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.db import IntegrityError, connection, transaction
 
+from queues import config
 from queues.errors import FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle import waiting
 from queues.lifecycle.effects import Effects
 from queues.lifecycle.new_rows import row_of
 from queues.lifecycle.perform import apply
 from queues.models import Batch, Job
-from queues.services import idempotency, intake, links, owners, queue_room
+from queues.services import idempotency, intake, links, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.services.plain_submit import submit_plain
 from queues.specs import JobSpec, read_job
@@ -90,7 +91,7 @@ def submit(type: str, *, project: str, **fields: Any) -> Job:
             raise InvalidJob([FieldError("/project", f"There is no project {project!r}.")])
         return found
 
-    return submit_one(spec, owners.known(project), owner).job
+    return submit_one(spec, config.project_row(project), owner).job
 
 
 def submit_one(spec: JobSpec, known: Project | None, owner: Callable[[], Project]) -> Accepted:
@@ -103,7 +104,7 @@ def submit_one(spec: JobSpec, known: Project | None, owner: Callable[[], Project
         return Accepted(job, created=True)
     project = owner()
     if known is not None and known.pk != project.pk:
-        owners.correct(project)
+        config.correct_project_row(project)
     return _submit(project, [spec], "", None)[0]
 
 
