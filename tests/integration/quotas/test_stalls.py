@@ -154,6 +154,7 @@ def test_what_was_charged_without_an_answer_is_returned(server: Server, max_wait
                 limits.check(user="u", max_wait=max_wait)
         assert len(late) >= 1
     wait_for(lambda: len(late) == 0, 20)
+    wait_for(connection.limiter().breaker.allows, 20)
     assert [state.in_flight for state in pools.get("llm").states()] == [0, 0]
     assert used("inflight") == 1
     assert Account.objects.count() == 2

@@ -17,7 +17,7 @@ from controlplane.alerts import records, summaries
 from controlplane.models import AuditEntry
 from queues.models import Queue
 from queues.services import bulk_actions
-from quotas.models import Project
+from quotas.models import Policy, Pool, Project, Provider
 from tests.browser.seed import PASSWORD, Day
 from tests.integration.controlplane.admin.pages import filled
 
@@ -29,6 +29,8 @@ SECRET = "Tr0ub4dor-and-3-more"
 def additions() -> dict[str, dict[str, Any]]:
     """What is filled in on each add page."""
     project = Project.objects.get(slug="acme").pk
+    policy, pool, provider = (model.objects.order_by("pk").first() for model in (Policy, Pool, Provider))
+    assert policy is not None and pool is not None and provider is not None
     return {
         "auth.user": {"username": "ann", "password1": SECRET, "password2": SECRET},
         "auth.group": {"name": "night shift"},
@@ -39,13 +41,13 @@ def additions() -> dict[str, dict[str, Any]]:
             "payload": '{"pool": "llm", "method": "GET", "path": "/v1/models"}',
         },
         "queues.retrypolicy": {"name": "added"},
-        "quotas.account": {"name": "added", "pool": 1, "credential": "sk-added"},
+        "quotas.account": {"name": "added", "pool": pool.pk, "credential": "sk-added"},
         "quotas.apikey": {"name": "added", "scopes": ["check"]},
         "quotas.costrule": {"match": "POST /v1/added", "cost": '{"requests": 2}'},
         "quotas.network": {"name": "added", "action": "deny", "cidrs": "192.0.2.0/24"},
-        "quotas.override": {"policy": 1, "key": "u-99", "limit": 3, "reason": "test"},
+        "quotas.override": {"policy": policy.pk, "key": "u-99", "limit": 3, "reason": "test"},
         "quotas.policy": {"name": "added", "scope": "user", "algorithm": "fixed_window", "limit": 3, "window": 60},
-        "quotas.pool": {"name": "added", "provider": 1},
+        "quotas.pool": {"name": "added", "provider": provider.pk},
         "quotas.project": {"slug": "added"},
         "quotas.provider": {"name": "added", "base_url": "http://127.0.0.1:9"},
         "quotas.tier": {"name": "added"},
@@ -82,7 +84,7 @@ def rows(day: Day, signed_in: SignIn, model: Any) -> None:
 def errors(answer: Any) -> Any:
     context = answer.context or {}
     return getattr(context.get("adminform"), "errors", None), [
-        one.errors for one in context.get("inline_admin_formsets", [])
+        one.formset.errors for one in context.get("inline_admin_formsets", [])
     ]
 
 

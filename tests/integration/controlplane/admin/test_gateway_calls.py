@@ -85,9 +85,10 @@ def test_no_stream_grows_without_end(day: Day, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_burst_costs_a_bounded_buffer_and_keeps_the_newest(day: Day) -> None:
-    for turn in range(recent_calls.BUFFERED + 10):
-        recent_calls.recorder._buffer.append(ended("acme", f"b{turn}"))
-    assert len(recent_calls.recorder._buffer) == recent_calls.BUFFERED
+    with recent_calls.recorder._lock:  # nothing of it is written meanwhile
+        for turn in range(recent_calls.BUFFERED + 10):
+            recent_calls.recorder._buffer.append(ended("acme", f"b{turn}"))
+        assert len(recent_calls.recorder._buffer) == recent_calls.BUFFERED
     # Where Redis does not answer a write in time, the next one repeats it.
     wait_for(lambda: next(recent_calls.calls("acme"))[1]["user"] == f"b{recent_calls.BUFFERED + 9}", 15)
 
