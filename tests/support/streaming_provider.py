@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+CLOSE = b"Connection: close\r\n"
+"""Each connection takes one request. Where an answer does not say so, the next call might be sent on it."""
+BEGIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n" + CLOSE + b"\r\n"
 CHUNK = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 6}}}\n\n'
 LIMITED = (
@@ -91,34 +94,30 @@ def _serve(connection: socket.socket, provider: StreamingProvider, stop: threadi
             body += connection.recv(65536)
         provider.requests.append(head + b"\r\n\r\n" + body)
         path = head.split(b" ")[1]
-        begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         special = _special(path, fields, body) or _refused(path, fields, body)
         if special is not None:
             ends = special.index(b"\r\n\r\n") + 4 if head.startswith(b"HEAD ") else None
             connection.sendall(special[:ends])
         elif b"/late" in path or b"/limited-inside" in path:
-            connection.sendall(begin)  # the head comes first: it is not known yet whether the call can be done
+            connection.sendall(BEGIN)  # the head comes first: it is not known yet whether the call can be done
             stop.wait(12 if b"/late" in path else 0.1)
             connection.sendall(_late(path, fields))
         elif b"/stale" in path:
             is_first = sum(path in request for request in provider.requests) == 1
-            connection.sendall(_answer(b"200 OK", b"{}", b"" if is_first else b"Connection: close\r\n"))
+            connection.sendall(_answer(b"200 OK", b"{}", b"Connection: keep-alive\r\n" if is_first else CLOSE))
             if is_first and (again := connection.recv(65536)):
                 provider.requests.append(again)
         elif b"/endless" in path:
-            _stream_on(connection, provider, stop, begin, 64 * 1024 if b"fat" in path else 0)
+            _stream_on(connection, provider, stop, BEGIN, 64 * 1024 if b"fat" in path else 0)
         elif b"/broken" in path:
-            connection.sendall(begin + _chunk(CHUNK) * 3)
+            connection.sendall(BEGIN + _chunk(CHUNK) * 3)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         elif b"/cut" in path:  # a proper close of the connection, but no end of the body
-            connection.sendall(begin + _chunk(CHUNK) * 3)
+            connection.sendall(BEGIN + _chunk(CHUNK) * 3)
         elif b"/silent" in path:
             stop.wait(60)
         elif b"/whole" in path:
-            closing = begin.replace(
-                b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"
-            )  # else the next call might be sent on it
-            connection.sendall(closing + _chunk(CHUNK) * 3 + _chunk(USAGE) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+            connection.sendall(BEGIN + _chunk(CHUNK) * 3 + _chunk(USAGE) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
         else:
             credential = fields.get(b"authorization", b"")
             status = b"418 Teapot" if b"/echo" in path else b"200 OK"
@@ -152,7 +151,7 @@ def _special(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | No
         return _answer(b"200 OK", b'{"sha256": "%b"}' % sha256(body).hexdigest().encode())
     if b"/no-content" in path:
         return b"HTTP/1.1 204 No Content\r\n\r\n"
-    stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    stream = BEGIN
     if b"/pings" in path:
         return (
             stream + (_chunk(b": ping\n\n") + _chunk(CHUNK)) * 3 + _chunk(USAGE) + _chunk(b": end\n\n") + b"0\r\n\r\n"
@@ -191,12 +190,13 @@ def _refused(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | No
         return None
     if b"stream_options" in body:
         text = b'{"error": {"message": "Unrecognized request argument supplied: stream_options"}}'
-        return _answer(b"400 Bad Request", text, b"Connection: close\r\n")
-    begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return begin + _chunk(CHUNK) * 3 + b"0\r\n\r\n"
+        return _answer(b"400 Bad Request", text)
+    return BEGIN + _chunk(CHUNK) * 3 + b"0\r\n\r\n"
 
 
 def _answer(status: bytes, body: bytes, fields: bytes = b"") -> bytes:
+    if b"Connection: " not in fields:
+        fields += CLOSE
     return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (
         status, fields, len(body), body,
     )  # fmt: skip
@@ -222,7 +222,7 @@ def _stream_on(
 ) -> None:
     chunk = _chunk(b": " + b"x" * padding + b"\n\n" + CHUNK) if padding else _chunk(CHUNK)
     try:
-        connection.sendall(begin)
+        connection.sendall(BEGIN)
         connection.settimeout(30)
         while not stop.is_set():
             connection.sendall(chunk)

@@ -430,6 +430,8 @@ def test_a_large_body_of_known_length_keeps_its_length(scene: Scene) -> None:
 
 
 def said(fields: bytes, body: bytes = b"{}", status: bytes = b"200 OK") -> bytes:
+    if b"Connection: " not in fields:
+        fields += b"\r\nConnection: close"
     return b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (status, fields, body)
 
 
