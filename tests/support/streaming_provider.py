@@ -150,7 +150,7 @@ def _special(path: bytes, fields: dict[bytes, bytes], body: bytes) -> bytes | No
     if b"/record" in path:
         return _answer(b"200 OK", b'{"sha256": "%b"}' % sha256(body).hexdigest().encode())
     if b"/no-content" in path:
-        return b"HTTP/1.1 204 No Content\r\n\r\n"
+        return b"HTTP/1.1 204 No Content\r\n" + CLOSE + b"\r\n"
     stream = BEGIN
     if b"/pings" in path:
         return (
