@@ -38,6 +38,8 @@ class RunningJob(ABC):
         self.claimed = claimed
         self.trusted = registry.is_trusted(claimed.job.type)
         self.settles_before_next = registry.settles_before_next(claimed.job.type, claimed.job.delivery_mode)
+        self.is_exact = self.settles_before_next or claimed.job.delivery_mode == "at_most_once"
+        """Whether it is not to be claimed before it can start."""
         self.deadline: float | None = None
         """Monotonic seconds; None until it starts."""
         self.begun_at = 0.0

@@ -32,6 +32,8 @@ STUCK_AFTER: float = settings.STUCK_AFTER
 """Seconds from the first interrupt until a thread that still runs its job counts as lost."""
 CLAIM_AHEAD = 0.05
 """Seconds of work that may be claimed before slots are free for it: taking and claiming a parcel takes that long under load."""
+RECENT = 0.5
+"""Seconds since the last end after which nothing is claimed ahead: quick jobs may have been followed by slow ones."""
 NEWEST = 1 / 16
 """Weight of the newest run time in the mean."""
 
@@ -61,6 +63,7 @@ class JobThreadPool:
         self._taken = 0
         self._run_time = 1.0
         """Seconds that a job keeps its slot, the mean of the last ones."""
+        self._ended_at = float("-inf")
         self._exact = 0
         """Deliveries here that are not to be claimed before a slot is free for them."""
         self._changed = threading.Condition()
@@ -88,7 +91,9 @@ class JobThreadPool:
         """Deliveries that may be claimed beyond the slots: as many as end within `CLAIM_AHEAD`, so that no slot waits for
         a claim. None where jobs take seconds, or where one is at most once: after a kill it would not be known that it had not
         started."""
-        return 0 if self._exact else int(self.places * min(CLAIM_AHEAD / self._run_time, 1.0))
+        if self._exact or time.monotonic() - self._ended_at > RECENT:
+            return 0
+        return int(self.places * min(CLAIM_AHEAD / self._run_time, 1.0))
 
     def start(self, claimed: Sequence[Claimed]) -> None:
         """Run these, at once as far as slots are free."""
@@ -96,7 +101,7 @@ class JobThreadPool:
         with self._changed:
             self._running.update({(running.claimed.id, running.claimed.delivery): running for running in added})
             self._waiting.extend(added)
-            self._exact += sum(running.settles_before_next for running in added)
+            self._exact += sum(running.is_exact for running in added)
         self._start_waiting()
 
     def _prepared(self, claimed: Claimed) -> RunningJob:
@@ -177,10 +182,11 @@ class JobThreadPool:
                 return False
             running.ended = True
             self.lost += lost
-            self._run_time += (time.monotonic() - running.begun_at - self._run_time) * NEWEST
+            self._ended_at = time.monotonic()
+            self._run_time += (self._ended_at - running.begun_at - self._run_time) * NEWEST
+            self._exact -= running.is_exact
             if running.settles_before_next:
                 self._unwritten.add(key)
-                self._exact -= 1
         self._on_end(Ended(running.claimed, result))
         with self._changed:
             del self._running[key]

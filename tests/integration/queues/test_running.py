@@ -235,13 +235,21 @@ def test_the_next_job_starts_before_or_after_the_last_end_is_written(
     assert threads.drain(lambda since: True) == []
 
 
-@pytest.mark.parametrize(("delivery", "ahead"), [("at_least_once", True), ("at_most_once", False)])
+@pytest.mark.parametrize(
+    ("delivery", "settle", "ahead"),
+    [
+        ("at_least_once", None, True),
+        ("at_least_once", "before_next", False),
+        ("at_most_once", None, False),
+        ("at_most_once", "in_groups", False),
+    ],
+)
 def test_quick_jobs_are_claimed_before_a_slot_is_free_for_them(
-    desk: Desk, type_of: Any, delivery: str, ahead: bool
+    desk: Desk, type_of: Any, delivery: str, settle: str | None, ahead: bool
 ) -> None:
     go = threading.Event()
     type_of("test.quick")(lambda job: None)
-    type_of("test.slow", delivery=delivery)(lambda job: go.wait(ASLEEP) and None)
+    type_of("test.slow", delivery=delivery, settle=settle)(lambda job: go.wait(ASLEEP) and None)
     for _ in range(60):
         desk.submit(type="test.quick")
     for _ in range(5):
@@ -260,6 +268,7 @@ def test_quick_jobs_are_claimed_before_a_slot_is_free_for_them(
         assert threads.wait_for_slot(0.1) is ahead, "all slots are busy"
         threads.start(slow[4:])
         assert len(threads.job_ids()) == 5
+        wait_until(lambda: not threads.wait_for_slot(0.01))  # the jobs are slow ones now
     finally:
         go.set()
     wait_until(lambda: len(ended) >= 64)
