@@ -9,8 +9,7 @@ from datetime import datetime
 from django.db import transaction
 
 from queues.lifecycle import sql
-from queues.lifecycle.effects import Effects
-from queues.lifecycle.perform import apply
+from queues.lifecycle.effects import Effects, apply
 from queues.lifecycle.table import transition
 from queues.models import Job
 from queues.settlement import unused

@@ -11,9 +11,8 @@ from django.db import transaction
 
 from queues.deliveries import Ended
 from queues.lifecycle import sql
-from queues.lifecycle.effects import AttemptRow, Effects, attempt_of, clear_delivery
+from queues.lifecycle.effects import AttemptRow, Effects, apply, attempt_of, clear_delivery
 from queues.lifecycle.fate import Fate, decide
-from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
 from queues.models import Job
 from queues.payloads import kept, storable

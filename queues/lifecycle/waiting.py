@@ -11,8 +11,7 @@ from django.db import connection, transaction
 from django.db.models.base import ModelState
 
 from queues.lifecycle import new_rows, sql
-from queues.lifecycle.effects import Effects
-from queues.lifecycle.perform import apply
+from queues.lifecycle.effects import Effects, apply
 from queues.lifecycle.table import transition
 from queues.models import Job
 from queues.states import GroupKey, Stage, Status

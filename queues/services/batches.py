@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from django.db import transaction
 
 from queues.errors import IdempotencyKeyReused
-from queues.lifecycle.effects import Effects
-from queues.lifecycle.perform import apply
+from queues.lifecycle.effects import Effects, apply
 from queues.models import Batch, BatchAnswer, Job
 from queues.services import idempotency, intake, links
 from queues.services.draft import Prepared, prepare

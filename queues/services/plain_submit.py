@@ -10,9 +10,8 @@ from __future__ import annotations
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from queues.errors import InvalidJob
-from queues.lifecycle.effects import Effects
+from queues.lifecycle.effects import Effects, apply
 from queues.lifecycle.new_rows import Room
-from queues.lifecycle.perform import apply
 from queues.lifecycle.waiting import accept_plain
 from queues.models import Job
 from queues.services import queue_room

@@ -17,9 +17,8 @@ from django.db import IntegrityError, connection, transaction
 from queues import config
 from queues.errors import FieldError, IdempotencyKeyReused, InvalidJob
 from queues.lifecycle import waiting
-from queues.lifecycle.effects import Effects
+from queues.lifecycle.effects import Effects, apply
 from queues.lifecycle.new_rows import row_of
-from queues.lifecycle.perform import apply
 from queues.models import Batch, Job
 from queues.services import idempotency, intake, links, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
