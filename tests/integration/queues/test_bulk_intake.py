@@ -12,7 +12,8 @@ from queues.lifecycle import waiting
 from queues.models import Batch, Job, JobDependency
 from queues.services import batches, draft, intake
 from queues.services.draft import prepare
-from queues.services.submit import accept, draw, submit_specs
+from queues.services.submission import accept, draw
+from queues.services.submit import submit_specs
 from queues.specs import JobSpec, read_job
 from quotas import clock
 from tests.integration.queues.desk import Desk

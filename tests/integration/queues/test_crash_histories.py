@@ -20,7 +20,9 @@ from queues.lifecycle.finish import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Attempt, Batch, DeadLetter, Job
 from queues.selectors.jobs import job_counts
-from queues.services.submit import accept, prepare, submit_specs
+from queues.services.draft import prepare
+from queues.services.submission import accept
+from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import FINAL, Stage, Status
 from queues.worker import delivery as claims
