@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from queues import config, registry
 from queues.errors import FieldError, InvalidJob, NoSuchPool, UnknownJobType
-from queues.lifecycle.waiting import new_job
+from queues.lifecycle.acceptance import new_job
 from queues.models import Job
 from queues.request_fields import Cost
 from queues.services import idempotency

@@ -19,9 +19,8 @@ from typing import Any
 from django.db import connection, transaction
 
 from queues.errors import QueueError
+from queues.lifecycle.acceptance import accept, restored_job, row_of
 from queues.lifecycle.effects import Effects, apply
-from queues.lifecycle.new_rows import row_of
-from queues.lifecycle.waiting import accept, restored_job
 from queues.models import Batch, IntakePart, Job
 from queues.services import idempotency, links
 from queues.services.draft import Draft

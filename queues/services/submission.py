@@ -16,9 +16,8 @@ from typing import ParamSpec, TypeVar
 from django.db import IntegrityError, connection, transaction
 
 from queues.errors import IdempotencyKeyReused
-from queues.lifecycle import waiting
+from queues.lifecycle import acceptance
 from queues.lifecycle.effects import Effects, apply
-from queues.lifecycle.new_rows import row_of
 from queues.models import Batch, Job
 from queues.services import idempotency, intake, links, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
@@ -250,7 +249,7 @@ class Submission:
             return
         effects = Effects()
         jobs = [draft.job for draft in self._drafts]
-        waiting.accept(effects, jobs, [row_of(job) for job in jobs])
+        acceptance.accept(effects, jobs, [acceptance.row_of(job) for job in jobs])
         if self._linked:
             links.write_dependencies(effects, self._drafts)
         keys = [(key, digest, draft.job) for draft in self._drafts for key, digest in draft.keys]

@@ -14,9 +14,8 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 
 from queues import config
 from queues.errors import FieldError, InvalidJob
+from queues.lifecycle.acceptance import Room, accept_plain
 from queues.lifecycle.effects import Effects, apply
-from queues.lifecycle.new_rows import Room
-from queues.lifecycle.waiting import accept_plain
 from queues.models import Job
 from queues.services import queue_room
 from queues.services.draft import plain_job
