@@ -13,7 +13,7 @@ from typing import Any
 from queues import request_fields as kinds
 from queues.errors import FieldError, InvalidJob
 from queues.request_fields import Field, Fields
-from queues.sql import in_turns
+from queues.transactions import in_turns
 from quotas.engine.priorities import PRIORITIES
 from quotas.rest.fingerprints import fingerprint
 from quotas.rest.pointers import escape

@@ -17,10 +17,9 @@ from django.db import connection, models
 from django.db.models.base import ModelState
 
 from queues.lifecycle.effects import Effects
-from queues.lifecycle.sql import quoted, read_moment
+from queues.lifecycle.sql import MAX_PARAMETERS, array_type, quoted, read_moment, slices, written
 from queues.lifecycle.table import transition
 from queues.models import Job
-from queues.sql import MAX_PARAMETERS, array_type, slices, written
 from queues.states import GroupKey, Stage, Status
 
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from queues.lifecycle import sql
+from queues.lifecycle.sql import slices
 from queues.lifecycle.table import transition
 from queues.models import Batch, IntakePart, Job, JobDependency
-from queues.sql import slices
 from queues.states import FINAL, UNFINISHED, GroupKey, Stage, Status
 
 SLICE = 500

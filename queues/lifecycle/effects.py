@@ -14,7 +14,6 @@ from queues import config, settlement
 from queues.lifecycle import dead_letters, dependants, sql
 from queues.models import Attempt, Job, Transition
 from queues.settlement import Settlement
-from queues.sql import insert_many
 from queues.states import AttemptOutcome, GroupKey
 from queues.wakeups import notify
 from quotas import events
@@ -142,14 +141,14 @@ def apply(effects: Effects, now: datetime) -> None:
 
     Rows are locked in one order: jobs, then batches.
     """
-    insert_many(Attempt, AttemptRow._fields, effects.attempts)
+    sql.insert_many(Attempt, AttemptRow._fields, effects.attempts)
     if effects.dead:
         dead_letters.write(effects.dead, now)
     if effects.ended or effects.ended_before:
         held = sql.held_for([*(job.pk for job in effects.ended), *effects.ended_before])
         if held:
             _follow(effects, held, now)
-    insert_many(Transition, StepRow._fields, effects.steps)
+    sql.insert_many(Transition, StepRow._fields, effects.steps)
     (write_job_callbacks, write_batch_callbacks) = _callback_writers[0]
     if effects.ended:
         owed = [job for job in effects.ended if job.callback_url]

@@ -15,7 +15,7 @@ from queues.services import idempotency, intake, links
 from queues.services.draft import Prepared, prepare
 from queues.services.submission import accept, draw, retry_after_intake
 from queues.specs import JobSpec
-from queues.sql import retry_after_deadlock
+from queues.transactions import retry_after_deadlock
 from quotas import clock
 from quotas.models import Project
 

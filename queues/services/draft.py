@@ -14,7 +14,7 @@ from queues.models import Job
 from queues.request_fields import Cost
 from queues.services import idempotency
 from queues.specs import JobSpec
-from queues.sql import in_turns
+from queues.transactions import in_turns
 from quotas import clock, tracing
 from quotas.models import Pool, Project
 from quotas.rest.fingerprints import fingerprint

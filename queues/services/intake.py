@@ -21,10 +21,11 @@ from django.db import connection, transaction
 from queues.errors import QueueError
 from queues.lifecycle.acceptance import accept, restored_job, row_of
 from queues.lifecycle.effects import Effects, apply
+from queues.lifecycle.sql import slices
 from queues.models import Batch, IntakePart, Job
 from queues.services import idempotency, links
 from queues.services.draft import Draft
-from queues.sql import in_turns, retry_after_deadlock, slices
+from queues.transactions import in_turns, retry_after_deadlock
 from quotas.models import Project
 
 PART_SIZE = 100

@@ -22,7 +22,7 @@ from queues.models import Batch, Job
 from queues.services import idempotency, intake, links, queue_room
 from queues.services.draft import Draft, Prepared, draft_of, prepare
 from queues.specs import JobSpec
-from queues.sql import retry_after_deadlock
+from queues.transactions import retry_after_deadlock
 from quotas import clock
 from quotas.models import Project
 

@@ -21,7 +21,7 @@ from queues.services import queue_room
 from queues.services.draft import plain_job
 from queues.services.submission import Accepted, accept_specs
 from queues.specs import JobSpec, read_job
-from queues.sql import is_deadlock
+from queues.transactions import is_deadlock
 from quotas.models import Project
 
 
