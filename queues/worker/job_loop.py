@@ -27,8 +27,8 @@ from queues.deliveries import Claimed
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
 from queues.worker import child_processes
-from queues.worker.checked_result import checked
-from queues.worker.running import FORKED_COPY, RunningJob, failed, fault, job_type_of, traced
+from queues.worker.checked_result import failed, fault
+from queues.worker.running import FORKED_COPY, RunningJob, job_type_of, traced, usable
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -158,7 +158,7 @@ class RunningInLoop(RunningJob):
             if isinstance(job_type, RunResult):
                 return job_type
             # A copy: a task may set anything in it, and settling uses the original.
-            return checked(await job_type.run_async(copy(self.claimed.context), self.claimed.job.payload), self.claimed)
+            return usable(await job_type.run_async(copy(self.claimed.context), self.claimed.job.payload), self.claimed)
         except BaseException as error:  # noqa: BLE001 - also SystemExit and the like: they fail the attempt
             interrupted = isinstance(error, asyncio.CancelledError | JobTimedOut | JobCancelled)
             if interrupted and self._why is not None:
