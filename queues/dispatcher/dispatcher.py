@@ -14,8 +14,8 @@ import structlog
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 
 from queues import config, connection, wait_metric, wakeups
-from queues.dispatcher.admission import Admissions, PoolMemory
-from queues.dispatcher.capacity import Pace, count_capacity
+from queues.dispatcher.admission import Admissions
+from queues.dispatcher.capacity import Pace, PoolMemory, count_capacity
 from queues.dispatcher.fair_share import FairShare
 from queues.dispatcher.group_cursor import GroupCursor
 from queues.dispatcher.leader import Leader, LeadershipLost
