@@ -11,8 +11,10 @@ from typing import NamedTuple
 from django.db import transaction
 
 from queues import config, settlement
+from queues.deliveries import Ended
 from queues.lifecycle import dead_letters, dependants, sql
 from queues.models import Attempt, Job, Transition
+from queues.payloads import storable
 from queues.settlement import Settlement
 from queues.states import AttemptOutcome, GroupKey
 from queues.wakeups import notify
@@ -134,6 +136,22 @@ def write_callbacks_with(jobs: WriteJobCallbacks, batches: WriteBatchCallbacks) 
     """Register the functions that write the callback rows of ended jobs with a `callback_url` and of complete batches, since
     their content is the API's."""
     _callback_writers[:] = [(jobs, batches)]
+
+
+def attempt_of_end(item: Ended, now: datetime) -> AttemptRow:
+    """The row of an attempt that its worker has finished."""
+    result, endpoint = item.result, item.claimed.endpoint
+    return attempt_of(
+        item.claimed.job,
+        now,
+        result.outcome,
+        counted=result.counted,
+        category=result.category,
+        account=f"{endpoint.pool}/{endpoint.account}" if endpoint else "",
+        status=result.status,
+        error=storable(result.error),
+        traceback=storable(result.traceback),
+    )
 
 
 def apply(effects: Effects, now: datetime) -> None:

@@ -19,7 +19,7 @@ from queues import config
 from queues.broker import Delivery, deliveries_of
 from queues.deliveries import Claimed, Ended
 from queues.lifecycle.delivery import claim as mark_claimed
-from queues.lifecycle.finish import finish
+from queues.lifecycle.delivery import finish
 from queues.models import Job
 from queues.registry import JobContext, RunResult
 from queues.settlement import settle_engine

@@ -18,7 +18,7 @@ from queues.connection import client
 from queues.deliveries import Claimed, Ended
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.dispatcher import Dispatcher
-from queues.lifecycle.finish import finish as settle
+from queues.lifecycle.delivery import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.maintenance.runner import Maintenance
 from queues.models import Job, Queue, RetryPolicy

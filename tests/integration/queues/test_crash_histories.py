@@ -16,7 +16,7 @@ from due_work_harness.integrations.django import django_host
 from queues import wakeups
 from queues.connection import client
 from queues.deliveries import Ended
-from queues.lifecycle.finish import finish as settle
+from queues.lifecycle.delivery import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Attempt, Batch, DeadLetter, Job
 from queues.selectors.jobs import job_counts
