@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from django.db import transaction
 
 from queues import broker, config, hops, registry
-from queues.dispatcher.group_cursor import Candidate
+from queues.dispatcher.candidates import Candidate
 from queues.dispatcher.leader import Leader
 from queues.ids import new_id
 from queues.lifecycle.delivery import Release

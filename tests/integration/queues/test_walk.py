@@ -13,8 +13,8 @@ from tests.integration.queues.hands import hands
 from tests.integration.queues.test_rest import api
 from tests.tools.walk import Tracer, Walk, purpose
 
-MOST_STATIONS = 27
-MOST_FILES = 41
+MOST_STATIONS = 22
+MOST_FILES = 31
 """With the leaves, and with what a worker does now and then. One more file that every job passes through needs a reason."""
 
 
