@@ -16,7 +16,8 @@ from queues.deliveries import Claimed, Ended
 from queues.worker.base import BaseJobWorker
 from queues.worker.child import Child
 from queues.worker.child_processes import default_signals_in_children
-from queues.worker.delivery import cancel_requests, claim_parcel, complete
+from queues.worker.claims import cancel_requests, claim_parcel
+from queues.worker.completer import complete
 from queues.worker.failures import cancelled, process_lost, returned_to_others, timed_out
 from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.requeue import requeue_unfinished

@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 import structlog
 from asgiref.sync import ThreadSensitiveContext
-from django.core.cache import caches
 
 from queues.call_threads import NAME, CallThreads, raise_in
 from queues.deliveries import Claimed
 from queues.errors import JobCancelled, JobTimedOut
+from queues.isolation import close_caches
 from queues.registry import RunResult
 from queues.worker import child_processes
 from queues.worker.checked_result import failed, fault
@@ -146,10 +146,7 @@ class RunningInLoop(RunningJob):
             async with ThreadSensitiveContext(executor=self._sync):
                 result = await self._result()
             span.note({"job.outcome": str(result.outcome)}, error=result.category or "")
-        try:
-            caches.close_all()  # clients of caches belong to the context
-        except Exception as error:  # noqa: BLE001 - a backend of the user's may raise anything
-            log.warning("isolation.cache_not_closed", error=type(error).__name__)
+        close_caches()
         return result
 
     async def _result(self) -> RunResult:

@@ -8,7 +8,7 @@ from queues.deliveries import Claimed, Ended
 from queues.lifecycle.loss import requeue
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
-from queues.worker.delivery import complete
+from queues.worker.completer import complete
 from queues.worker.failures import unknown_call
 from quotas.engine.categories import Category
 

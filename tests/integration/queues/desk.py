@@ -27,7 +27,7 @@ from queues.services.defaults import create_defaults
 from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import AttemptOutcome, Stage
-from queues.worker import delivery as claims
+from queues.worker import claims
 from queues.worker.heartbeat import Heartbeat
 from queues.worker.running import perform
 from quotas import clock

@@ -25,7 +25,7 @@ from queues.services.submission import accept
 from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import FINAL, Stage, Status
-from queues.worker import delivery as claims
+from queues.worker import claims
 from quotas import clock
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 from tests.integration.queues.dying import killer
