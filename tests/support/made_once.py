@@ -15,7 +15,7 @@ VARIABLE = "SLUICE_TEST_RUN"
 
 @contextmanager
 def run_directory() -> Iterator[None]:
-    """The processes that this one starts find the directory in their environment; whoever made it removes it."""
+    """The processes that this one starts find the directory in their environment. The process that made it removes it."""
     if VARIABLE in os.environ:
         yield
         return
