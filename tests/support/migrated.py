@@ -13,6 +13,7 @@ from tests.support.postgres import Cluster
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 SQLITE = "sluice.sqlite3"
+CREDENTIAL_KEY = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
 
 
 def copy_sqlite(target: Path) -> None:
@@ -34,7 +35,8 @@ def _make_postgres(directory: Path) -> None:
     cluster = Cluster(str(directory))
     cluster.start()
     try:
-        _migrate(directory, DATABASE_URL=cluster.url)
+        # Beside a DATABASE_URL, an instance makes no keys of its own.
+        _migrate(directory, DATABASE_URL=cluster.url, SLUICE_SECRET_KEY="k" * 50, SLUICE_CREDENTIAL_KEYS=CREDENTIAL_KEY)
     finally:
         cluster.stop()
 
