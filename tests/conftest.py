@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ import django
 import django.conf
 import pytest
 
+from tests.support.made_once import run_directory
+from tests.support.migrated import copy_sqlite
 from tests.support.postgres import postgres_binaries, run_postgres
 from tests.support.valkey import Server, cluster_server, redis7_server, run_server, valkey, valkey_binary
 
@@ -24,6 +27,7 @@ __all__ = ["cluster_server", "redis7_server", "valkey"]
 
 _closing = ExitStack()
 atexit.register(_closing.close)
+_closing.enter_context(run_directory())
 ROOT = Path(tempfile.mkdtemp(prefix="sluice-test-"))
 _closing.callback(shutil.rmtree, ROOT, ignore_errors=True)
 VALKEY: Server = _closing.enter_context(run_server(valkey_binary()))
@@ -33,6 +37,9 @@ for _name in list(os.environ):
         del os.environ[_name]
 for _name in ("DATABASE_URL", "LIMITER_REDIS_URL"):
     os.environ.pop(_name, None)
+# Hundreds of processes are started, each of which would compile every module anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ |= {
     "SLUICE_DATA_DIR": str(ROOT / "data"),
     "SLUICE_SECRET_KEY": "only-for-tests-" + "0" * 40,
@@ -50,6 +57,9 @@ django.setup()
 # before this file has given the worker servers of its own, and all workers would share one Redis.
 del os.environ["DJANGO_SETTINGS_MODULE"]
 assert VALKEY.unix_url == django.conf.settings.REDIS_URL
+from tests.support import flushes  # noqa: E402 - it reads models
+
+flushes.install()
 # A slow hash is for real passwords.
 django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
@@ -73,7 +83,17 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
-        database.setdefault("TEST", {})["NAME"] = str(ROOT / "test.sqlite3")
+        path = ROOT / "test.sqlite3"
+        copy_sqlite(path)
+        database.setdefault("TEST", {})["NAME"] = str(path)
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """The SQLite file is there, with its tables, and goes with `ROOT`."""
+    from django.conf import settings
+
+    return str(settings.DATABASES["default"]["ENGINE"]).endswith("sqlite3")
 
 
 @pytest.fixture(autouse=True)

@@ -53,10 +53,13 @@ def submit_due(now: datetime) -> int:
     The job's idempotency key is the tick itself, so that not even two leaders at once double it.
     """
     made = 0
-    due = Recurring.objects.filter(Q(next_at=None) | Q(next_at__lte=now), enabled=True)
-    if not due.exists():  # on an idle instance, once in two seconds: without the work of building models
-        return 0
-    for row in due.select_related("project", "queue"):
+    due = Q(enabled=True) & (Q(next_at=None) | Q(next_at__lte=now))
+    disabled = Q(enabled=False, next_at__isnull=False)
+    if not Recurring.objects.filter(due | disabled).exists():
+        return 0  # on an idle instance, once in two seconds: without the work of building models
+    # Once it is enabled again, it is due at its next tick. Those in between were not missed but not wanted.
+    Recurring.objects.filter(disabled).update(next_at=None)
+    for row in Recurring.objects.filter(due).select_related("project", "queue"):
         if row.next_at is None:
             _begin(row, now)
         else:

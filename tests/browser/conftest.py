@@ -42,7 +42,7 @@ def day(transactional_db: None, valkey: Any) -> Day:
 
 
 @pytest.fixture(scope="session")
-def default_database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+def default_database(django_db_setup: None, django_db_keepdb: bool, django_db_blocker: Any) -> Iterator[None]:
     """pytest-django creates a database for tests with its marker, which tests of a shared instance can't have: it would
     empty the database after each."""
     from django.db import DatabaseError, connection
@@ -54,10 +54,10 @@ def default_database(django_db_setup: None, django_db_blocker: Any) -> Iterator[
         except DatabaseError:
             made = False
         connection.close()
-        before = None if made else setup_databases(0, interactive=False, aliases=["default"])
+        before = None if made else setup_databases(0, interactive=False, aliases=["default"], keepdb=django_db_keepdb)
         yield
         if before is not None:
-            teardown_databases(before, 0)
+            teardown_databases(before, 0, keepdb=django_db_keepdb)
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,7 @@ def _jobs(now: datetime, acme: Project, globex: Project, batch: Batch, account: 
         for back in range(count)
     ]  # fmt: skip
     for minute in range(25):
-        for number in range(8 + (minute * 7) % 13):
+        for number in range(2 + (minute * 7) % 4):
             ended = now - timedelta(minutes=minute, seconds=number)
             dead = number == 0 and minute % 6 == 1
             made.append(

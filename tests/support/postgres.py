@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from controlplane import parent_death
+from tests.support.made_once import made_once
 from tests.support.valkey import free_port, wait_for
 
 
@@ -35,9 +36,12 @@ def _as_whom() -> dict[str, Any]:
 
 
 class Cluster:
-    """A cluster that can be stopped and started again, as in an outage. `url` stays the same."""
+    """A cluster that can be stopped and started again, as in an outage. `url` stays the same.
 
-    def __init__(self, directory: str, *settings: str) -> None:
+    `copy_of`: the directory of a stopped cluster whose data this one begins with, else it begins empty.
+    """
+
+    def __init__(self, directory: str, *settings: str, copy_of: Path | None = None) -> None:
         self.binaries = postgres_binaries()
         assert self.binaries is not None, "no PostgreSQL is installed"
         whom = _as_whom()
@@ -48,7 +52,7 @@ class Cluster:
             "stdin": subprocess.DEVNULL, "cwd": directory, "env": {"PATH": os.defpath}, **whom,
         }  # fmt: skip
         if not os.path.exists(f"{directory}/data"):
-            self._create()
+            self._copy(copy_of or made_once("empty-postgres", self._create))
         self.port = free_port()
         self.url = f"postgresql://sluice@127.0.0.1:{self.port}/postgres"
         self._options = [
@@ -60,11 +64,16 @@ class Cluster:
         ]
         self._server: subprocess.Popen[bytes] | None = None
 
-    def _create(self) -> None:
+    def _copy(self, other: Path) -> None:
+        subprocess.run(["cp", "-a", str(other / "data"), self.directory], check=True)
+
+    def _create(self, directory: Path) -> None:
+        if "user" in self._common:
+            os.chown(directory, self._common["user"], self._common["group"])
         subprocess.run(
-            [str(self.binaries / "initdb"), "-D", f"{self.directory}/data", "-U", "sluice", "-A", "trust", "-E", "UTF8",
+            [str(self.binaries / "initdb"), "-D", f"{directory}/data", "-U", "sluice", "-A", "trust", "-E", "UTF8",
              "--locale=C", "--no-sync"],
-            check=True, stdout=subprocess.DEVNULL, **self._common,
+            check=True, stdout=subprocess.DEVNULL, **(self._common | {"cwd": directory}),
         )  # fmt: skip
 
     def start(self) -> None:
@@ -88,12 +97,12 @@ class Cluster:
 
 
 @contextmanager
-def run_cluster(*settings: str) -> Iterator[Cluster]:
+def run_cluster(*settings: str, copy_of: Path | None = None) -> Iterator[Cluster]:
     """A running cluster. `settings` are `name=value` for the server."""
     directory = tempfile.mkdtemp(prefix="sl-pg-", dir="/tmp")
     cluster: Cluster | None = None
     try:
-        cluster = Cluster(directory, *settings)
+        cluster = Cluster(directory, *settings, copy_of=copy_of)
         cluster.start()
         yield cluster
     finally:

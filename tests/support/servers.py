@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from tests.support.migrated import migrated_postgres
 from tests.support.postgres import Cluster, run_cluster
 from tests.support.valkey import Server, run_server
 
@@ -17,11 +18,14 @@ SEPARATELY = os.environ.get("SLUICE_TEST_SHAPE") == "separate"
 
 
 @contextmanager
-def separate_servers() -> Iterator[tuple[Cluster, Server]]:
+def separate_servers(*, migrated: bool = False) -> Iterator[tuple[Cluster, Server]]:
+    """`migrated`: the PostgreSQL has the product's tables already."""
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("no redis-server is installed")
     with ExitStack() as stack:
-        postgres = stack.enter_context(run_cluster("max_connections=300"))
+        postgres = stack.enter_context(
+            run_cluster("max_connections=300", copy_of=migrated_postgres() if migrated else None)
+        )
         redis = stack.enter_context(run_server(binary, "--appendonly", "yes", "--appendfsync", "everysec"))
         yield postgres, redis

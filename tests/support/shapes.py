@@ -67,7 +67,7 @@ def deployed(shape: str, plan: Plan) -> Iterator[Deployment]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-scratch-", dir="/tmp")))
         environ = {**plan.environ, "ACCEPTANCE_SCRATCH": str(scratch)}
         if shape == SEPARATE or SEPARATELY:
-            postgres, redis = stack.enter_context(separate_servers())
+            postgres, redis = stack.enter_context(separate_servers(migrated=True))
             environ |= {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
         instance = stack.enter_context(running(*plan.options, environ=environ, migrated=True))
         product = stack.enter_context(Product.of(instance))

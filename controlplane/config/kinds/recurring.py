@@ -82,7 +82,8 @@ class RecurringJobs(Kind):
             setattr(row, name, item[name])
         row.project = Project.objects.get(slug=item["project"])
         row.queue = Queue.objects.get(name=item["queue"]) if item["queue"] is not None else None
-        row.next_at = None  # another expression starts from now on
+        if before is None or any(before[name] != item[name] for name in ("cron", "timezone")):
+            row.next_at = None  # another expression starts from now on; any other change loses no tick that is due
         row.save()
 
     def row(self, item: Item) -> Recurring | None:

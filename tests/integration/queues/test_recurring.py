@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from controlplane import config
 from queues.models import Job, Recurring
 from queues.services.defaults import create_defaults
 from queues.services.recurring import is_cron, next_tick, submit_due
@@ -54,6 +55,34 @@ def test_missed_ticks_are_made_up_for_once(nightly: Recurring) -> None:
     assert nightly.next_at is not None
     assert nightly.next_at > start + timedelta(days=5)
     assert Job.objects.count() == 1
+
+
+def test_ticks_while_it_was_disabled_are_not_made_up_for(nightly: Recurring) -> None:
+    """celery/django-celery-beat#383, #510, #537: a task that is enabled again runs at once, whatever its schedule says."""
+    start = datetime(2030, 1, 10, 12, tzinfo=UTC)
+    submit_due(start)
+    Recurring.objects.update(enabled=False)
+    assert submit_due(start + timedelta(hours=1)) == 0
+    Recurring.objects.update(enabled=True)
+    assert submit_due(start + timedelta(days=5)) == 0
+    nightly.refresh_from_db()
+    assert nightly.next_at == datetime(2030, 1, 16, 2, tzinfo=UTC)
+    assert submit_due(nightly.next_at) == 1
+
+
+@pytest.mark.parametrize(("change", "submitted"), [("priority: 8", 1), ('cron: "30 3 * * *"', 0)])
+def test_a_change_loses_no_due_tick_but_of_another_schedule(nightly: Recurring, change: str, submitted: int) -> None:
+    def apply(line: str) -> None:
+        given = "version: 1\nrecurring: [{name: nightly, type: tests.recurring.report, project: acme, timezone: Europe/Berlin, payload: {document_id: 7}"
+        schedule = "" if line.startswith("cron") else ', cron: "0 3 * * *"'
+        config.apply(f"{given}{schedule}, {line}}}]", actor="user:root")
+
+    apply("priority: 5")
+    now = datetime.now(UTC)
+    submit_due(now)
+    Recurring.objects.update(next_at=now)  # it is due, and the dispatcher has not looked yet
+    apply(change)
+    assert submit_due(now) == submitted
 
 
 def test_a_refused_tick_says_why_and_the_next_one_comes(nightly: Recurring) -> None:

@@ -44,6 +44,31 @@ def test_a_queue_that_holds_none_is_no_use(desk: Desk, tmp_path: Path) -> None:
     assert not Job.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ('{"type": "http.request", "payload": {"path": NaN}}', "NaN"),
+        ('{"type": "http.request", "delay": 1e999}', "1e999"),
+        ('{"type": "http.request", "delay": -1}', "/delay"),
+        ("{", "JSON"),
+        ("[]", "object"),
+        ('{"type": "http.request", "nonsense": 1}', "/nonsense"),
+        ('{"type": "http.request", "payload": {"path": "/\\u0000"}}', "/payload/path"),
+        ('{"type": "http.request", "queue": "nowhere", "payload": {"path": "/"}}', "queue"),
+        ('{"type": "http.request", "payload": {"path": "//evil"}}', "/payload/path"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_accepted(desk: Desk, tmp_path: Path, bad: str, words: str) -> None:
+    desk.project()
+    file = tmp_path / "bad.jsonl"
+    good = json.dumps({"type": "test.echo"})
+    file.write_text("\n".join([good] * 16 + [bad, good]))
+    with pytest.raises(CommandError) as refused:
+        call_command("submit", str(file), "--project", "acme")
+    assert "line 17" in str(refused.value) and words in str(refused.value)
+    assert not Job.objects.exists() and not Batch.objects.exists()
+
+
 def test_a_byte_order_mark_and_foreign_line_ends_are_no_matter(desk: Desk, tmp_path: Path) -> None:
     desk.project()
     file = tmp_path / "foreign.jsonl"
