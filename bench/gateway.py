@@ -1,11 +1,13 @@
 """Calls through the gateway: how many, what it adds, and how many streams one process carries.
 
     python -m bench.gateway calls [--seconds 5] [--rounds 3] [--connections 16] [--litellm /path/to/litellm]
+        [--starlette /path/to/python]
     python -m bench.gateway streams [--streams 1000] [--seconds 30]
     python -m bench.gateway use [--calls 20000] [--clients 200] [--rpm 600]
 
-`calls`: one granian process with this project's application, one with a bare pass-through by the same HTTP client, and
-LiteLLM's proxy where one is named, measured in turn against a provider that answers at once, whole and streamed.
+`calls`: one granian process with this project's application, one with a bare pass-through by the same HTTP client, one of
+Starlette and uvicorn that passes through by this client (`--starlette` names a Python that has both), and LiteLLM's proxy where
+one is named, measured in turn against a provider that answers at once, whole and streamed.
 `streams`: one process, streams of a chunk a second; what each chunk is delayed against the same streams without a
 gateway, memory, a reader of one byte a second among them, and how soon slots are free when all clients vanish.
 `use`: `bench.gateway_use`.
@@ -123,6 +125,8 @@ def calls(options: argparse.Namespace) -> None:
         provider = yard.provider()
         port, group, key = yard.gateway(configuration(provider))
         servers = {"gateway": Server(port, group, PATH, key), "bare": Server(*yard.bare(provider), PATH, key)}
+        if options.starlette:
+            servers["starlette"] = Server(*yard.starlette(options.starlette, provider), PATH, key)
         if options.litellm:
             servers["litellm"] = Server(*yard.litellm(options.litellm, provider), "/v1/chat/completions", "sk-bench")
         direct = Server(int(provider.rpartition(":")[2]), 0, "/v1/chat/completions", "x")
@@ -133,7 +137,7 @@ def calls(options: argparse.Namespace) -> None:
             at_once = _compared(servers, direct, options, stream=stream)
             print(f"\n{what}, as fast as they are answered\n{at_once}")
             rate = statistics.median(servers["gateway"].rates) / 2
-            paced = {name: servers[name] for name in ("gateway", "bare")}
+            paced = {name: server for name, server in servers.items() if name != "litellm"}
             print(
                 f"\n{what}, {rate:,.0f} a second: half of that\n{_compared(paced, direct, options, rate, stream=stream)}"
             )
@@ -151,7 +155,7 @@ def _compared(
             server.measure(options, options.seconds, rate, stream=stream)
     direct.measure(options, 2.0, rate, stream=stream)
     lines = [
-        f"{'':8}{'per second':>12}{'p50 ms':>9}{'p95 ms':>9}{'added p50':>11}{'p95':>8}{'rate is':>10}{'CPU us':>9}{'CPU is':>9}{'MiB':>7}"
+        f"{'':9}{'per second':>12}{'p50 ms':>9}{'p95 ms':>9}{'added p50':>11}{'p95':>8}{'rate is':>10}{'CPU us':>9}{'CPU is':>9}{'MiB':>7}"
     ]
     ours = servers["gateway"]
     for name, server in servers.items():
@@ -159,7 +163,7 @@ def _compared(
         cheaper = statistics.median(b / a for a, b in zip(ours.costs, server.costs, strict=True))
         p50, p95 = server.percentile(50), server.percentile(95)
         lines.append(
-            f"{name:8}{statistics.median(server.rates):12,.0f}{p50:9.2f}{p95:9.2f}{p50 - direct.percentile(50):11.2f}"
+            f"{name:9}{statistics.median(server.rates):12,.0f}{p50:9.2f}{p95:9.2f}{p50 - direct.percentile(50):11.2f}"
             f"{p95 - direct.percentile(95):8.2f}{faster:9.2f}x{statistics.median(server.costs):9.0f}{cheaper:8.2f}x"
             f"{memory_of(server.group):7.0f}"
         )
@@ -317,6 +321,7 @@ def main() -> None:
     one.add_argument("--rounds", type=int, default=3)
     one.add_argument("--connections", type=int, default=16)
     one.add_argument("--litellm", default="", help="LiteLLM's program")
+    one.add_argument("--starlette", default="", help="a Python that has starlette, uvicorn and aiohttp")
     two = parts.add_parser("streams")
     two.add_argument("--streams", type=int, default=1000)
     two.add_argument("--seconds", type=float, default=30.0)

@@ -144,6 +144,12 @@ class Yard:
         command = [sys.executable, str(self.directory / "serve.py"), target, "asgi", str(port)]
         return port, self._stack.enter_context(process(command, environ, port))
 
+    def starlette(self, python: str, provider: str) -> tuple[int, int]:
+        port = free_port()
+        environ = {name: value for name, value in self.environ.items() if name != "PYTHONPATH"}
+        command = [python, str(ROOT / "bench" / "gateway_starlette.py"), str(port)]
+        return port, self._stack.enter_context(process(command, {**environ, "PROVIDER": provider}, port))
+
     def litellm(self, program: str, provider: str) -> tuple[int, int]:
         port = free_port()
         file = self.directory / "litellm.yaml"

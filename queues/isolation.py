@@ -29,10 +29,15 @@ def _and_close_caches(work: Callable[[], T]) -> T:
     try:
         return work()
     finally:
-        try:
-            caches.close_all()  # clients of caches belong to the context
-        except Exception as error:  # noqa: BLE001 - a backend of the user's may raise anything
-            log.warning("isolation.cache_not_closed", error=type(error).__name__)
+        close_caches()
+
+
+def close_caches() -> None:
+    """Close the clients of caches, which belong to the context; never raises."""
+    try:
+        caches.close_all()
+    except Exception as error:  # noqa: BLE001 - a backend of the user's may raise anything
+        log.warning("isolation.cache_not_closed", error=type(error).__name__)
 
 
 def close_connections() -> None:

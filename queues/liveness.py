@@ -7,8 +7,8 @@ from datetime import datetime
 from django.db import connection
 from django.db.models import QuerySet
 
+from queues.lifecycle.sql import written
 from queues.models import WorkerProcess
-from queues.sql import written
 from queues.states import CLAIM_EXPIRY
 
 LOST_AFTER = CLAIM_EXPIRY

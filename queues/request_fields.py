@@ -6,7 +6,6 @@ not the field itself, and returns None then.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from django.utils.dateparse import parse_datetime
 from queues.errors import FieldError
 from queues.payloads import mistake_in
 from quotas.engine.costs import COUNT_RULE, is_count, is_unit
-from quotas.engine.priorities import PRIORITIES
 from quotas.rest.pointers import escape
 
 MAX_TEXT = 1024
@@ -220,46 +218,6 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
-    """A string that matches `pattern` whole; `rule` says so in words."""
-
-    pattern: re.Pattern[str]
-    rule: str
-
-    def read(self, value: Any, pointer: str, report: Report) -> str | None:
-        if isinstance(value, str) and self.pattern.fullmatch(value):
-            return value
-        report(FieldError(pointer, self.rule))
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Wholes:
-    """A list of whole numbers, with at least one."""
-
-    low: int
-    high: int
-
-    def read(self, value: Any, pointer: str, report: Report) -> list[int] | None:
-        if (
-            isinstance(value, list)
-            and value
-            and all(type(one) is int and self.low <= one <= self.high for one in value)
-        ):
-            return value
-        report(FieldError(pointer, f"Must be a list of whole numbers from {self.low} to {self.high}."))
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Json:
-    """Any JSON."""
-
-    def read(self, value: Any, pointer: str, report: Report) -> Any:
-        return value
-
-
-@dataclass(frozen=True, slots=True)
 class Object:
     """An object of any JSON that the databases can store."""
 
@@ -294,46 +252,6 @@ class Texts:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= MAX_TEXT and mistake_in(value, "") is None
-
-
-@dataclass(frozen=True, slots=True)
-class Ids:
-    """A list of ids, each of which counts once."""
-
-    most: int
-
-    def read(self, value: Any, pointer: str, report: Report) -> tuple[str, ...] | None:
-        if isinstance(value, list) and len(value) <= self.most and all(isinstance(uid, str) for uid in value):
-            return tuple(dict.fromkeys(value))
-        report(FieldError(pointer, f"Must be a list of at most {self.most:,} job ids."))
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """An id, or an object with it as `id`."""
-
-    noun: str
-
-    def read(self, value: Any, pointer: str, report: Report) -> str | None:
-        if not isinstance(value, Mapping):
-            return Text(64).read(value, pointer, report)
-        uid = value.get("id")
-        if len(value) == 1 and isinstance(uid, str):
-            return uid
-        report(FieldError(pointer, f'Must be a {self.noun}\'s id, or {{"id": ..}}.'))
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Priority:
-    def read(self, value: Any, pointer: str, report: Report) -> int | None:
-        if isinstance(value, str) and value in PRIORITIES:
-            return PRIORITIES[value]
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9:
-            return value
-        report(FieldError(pointer, "Must be `high`, `normal`, `low` or a whole number from 0 (first) to 9."))
-        return None
 
 
 @dataclass(frozen=True, slots=True)

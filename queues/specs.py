@@ -13,7 +13,7 @@ from typing import Any
 from queues import request_fields as kinds
 from queues.errors import FieldError, InvalidJob
 from queues.request_fields import Field, Fields
-from queues.sql import in_turns
+from queues.transactions import in_turns
 from quotas.engine.priorities import PRIORITIES
 from quotas.rest.fingerprints import fingerprint
 from quotas.rest.pointers import escape
@@ -22,10 +22,52 @@ MAX_DELAY = 366 * 86400.0
 MAX_TIMEOUT = 86400.0
 MAX_BULK = 10_000
 """Jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """A list of ids, each of which counts once."""
+
+    most: int
+
+    def read(self, value: Any, pointer: str, report: kinds.Report) -> tuple[str, ...] | None:
+        if isinstance(value, list) and len(value) <= self.most and all(isinstance(uid, str) for uid in value):
+            return tuple(dict.fromkeys(value))
+        report(FieldError(pointer, f"Must be a list of at most {self.most:,} job ids."))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An id, or an object with it as `id`."""
+
+    noun: str
+
+    def read(self, value: Any, pointer: str, report: kinds.Report) -> str | None:
+        if not isinstance(value, Mapping):
+            return kinds.Text(64).read(value, pointer, report)
+        uid = value.get("id")
+        if len(value) == 1 and isinstance(uid, str):
+            return uid
+        report(FieldError(pointer, f'Must be a {self.noun}\'s id, or {{"id": ..}}.'))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    def read(self, value: Any, pointer: str, report: kinds.Report) -> int | None:
+        if isinstance(value, str) and value in PRIORITIES:
+            return PRIORITIES[value]
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9:
+            return value
+        report(FieldError(pointer, "Must be `high`, `normal`, `low` or a whole number from 0 (first) to 9."))
+        return None
+
+
 FIELDS = Fields.of(
     Field("type", kinds.Text(200, empty=False), "`http.request` or the name of a registered task.", "", required=True),
     Field("queue", kinds.Text(63), "Default: the type's own, else `batch`."),
-    Field("priority", kinds.Priority(), "`high`, `normal`, `low` or 0 (first) to 9.", PRIORITIES["normal"]),
+    Field("priority", Priority(), "`high`, `normal`, `low` or 0 (first) to 9.", PRIORITIES["normal"]),
     Field("payload", kinds.Object(), "What the type takes.", dict, nullable=False),
     Field("project", kinds.Text(63), "Default: the key's own."),
     Field("user", kinds.Text(), "For whom it runs: limits of users apply, and the user's jobs start in order.", ""),
@@ -34,11 +76,11 @@ FIELDS = Fields.of(
     Field("cost", kinds.Cost(), "Units; estimated, settled with the actual use. A number means requests."),
     Field("max_attempts", kinds.Whole(1, 1000), "Default: the retry policy's."),
     Field("timeout", kinds.Number(0, MAX_TIMEOUT, above=True), "Seconds."),
-    Field("batch", kinds.Reference("batch"), "Id of a batch that takes more."),
+    Field("batch", Reference("batch"), "Id of a batch that takes more."),
     Field("callback_url", kinds.Text(1000), "Called when the job has ended.", ""),
     Field("keys", kinds.Texts(), "Custom keys, such as a chat.", dict),
     Field("delivery", kinds.Choice(("at_least_once", "at_most_once")), "", "at_least_once"),
-    Field("after", kinds.Ids(1000), "Jobs that must complete before.", ()),
+    Field("after", Ids(1000), "Jobs that must complete before.", ()),
     Field(
         "unique_for", kinds.Number(0, MAX_DELAY, above=True), "Seconds in which a waiting or running twin is answered."
     ),

@@ -11,7 +11,10 @@ MAX_KEPT = 64 * 1024
 HEAD, TAIL = 64 * 1024, 16 * 1024
 FIRST_EVENTS, LAST_EVENTS = 2, 6
 _END = re.compile(rb"\r?\n\r?\n|\r\r")
-_OF_INTEREST = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"error"|"type"\s*:\s*"(?:error|response\.failed)"')
+_USAGE = b'"usage'
+_REPORT = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{')
+_FAULTS = (b'"error"', b'"response.failed"')
+"""A member or a type by which a stream reports that it ends in an error."""
 _USAGE_MEMBER = re.compile(rb'"usage"\s*:\s*\{')
 _CACHED = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens|cachedContentTokenCount)"\s*:\s*(\d{1,12})\b')
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
@@ -86,13 +89,21 @@ class EventMeter:
         return bytes(passed) if self._hide else part
 
     def _of_whole_events(self, part: bytes) -> bytes:
-        """As `feed`, of events with plain line ends, as most parts are."""
-        events = part[:-2].split(b"\n\n")
-        if not _may_be_of_interest(part):
-            self.events += sum([b"data:" in event for event in events])
+        """As `feed`, of events with plain line ends, as most parts are: only those of interest are looked at one by one."""
+        self.events += _events_with_data(part)
+        at = _next_of_interest(part, 0)
+        if at < 0:
             return part
-        passed = [event for event in events if not self._took(event + b"\n\n")]
-        return part if len(passed) == len(events) else b"".join([event + b"\n\n" for event in passed])
+        passed, done = [], 0
+        while at >= 0:
+            before = part.rfind(b"\n\n", done, at)
+            begin = done if before < 0 else before + 2
+            end = part.index(b"\n\n", at) + 2
+            if self._keep(part[begin:end]):
+                passed.append(part[done:begin])
+                done = end
+            at = _next_of_interest(part, end)
+        return b"".join([*passed, part[done:]]) if passed else part
 
     def end(self) -> bytes:
         event = bytes(self._rest)
@@ -106,8 +117,10 @@ class EventMeter:
     def _took(self, event: bytes) -> bool:
         """Count an event, and keep it where it is of interest. True where it is not to be passed on."""
         self.events += b"data:" in event  # a comment keeps the connection alive and says nothing
-        if not _may_be_of_interest(event) or not _OF_INTEREST.search(event):
-            return False
+        return _next_of_interest(event, 0) >= 0 and self._keep(event)
+
+    def _keep(self, event: bytes) -> bool:
+        """Keep an event that is of interest. True where it is not to be passed on."""
         kept = event if len(event) <= MAX_KEPT else _usage_only(event)
         if len(self._first) < FIRST_EVENTS:
             self._first.append(kept)
@@ -116,9 +129,31 @@ class EventMeter:
         return self._hide and bool(_NO_CHOICES.search(event)) and bool(_USAGE_MEMBER.search(event))
 
 
-def _may_be_of_interest(part: bytes) -> bool:
-    """Whether it has a word without which nothing is of interest: found in a tenth of the time that the pattern takes."""
-    return b"usage" in part or b"error" in part or b"failed" in part
+def _next_of_interest(part: bytes, start: int) -> int:
+    """Where the next report of use or of an error is; -1 where there is none.
+
+    Providers that report use at a stream's end write `"usage":null` into all events before that: a pattern that is tried at
+    each quotation mark would cost more than all else that is done with a part.
+    """
+    found = -1
+    for word in _FAULTS:
+        at = part.find(word, start)
+        if at >= 0 and (found < 0 or at < found):
+            found = at
+    at = part.find(_USAGE, start)
+    while at >= 0 and (found < 0 or at < found):
+        if _REPORT.match(part, at):
+            return at
+        at = part.find(_USAGE, at + len(_USAGE))
+    return found
+
+
+def _events_with_data(part: bytes) -> int:
+    """How many of a part's events have data."""
+    events = part.count(b"\n\n")
+    if part.count(b"\n\ndata:") + part.startswith(b"data:") == events:  # all begin with it
+        return events
+    return sum([b"data:" in event for event in part[:-2].split(b"\n\n")])
 
 
 def _usage_only(event: bytes) -> bytes:

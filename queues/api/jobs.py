@@ -26,7 +26,8 @@ from queues.selectors.timeline import timeline
 from queues.selectors.wait_history import spans_of, waits_in
 from queues.services import batches, cancel, dead_letters
 from queues.services.callbacks import check_url
-from queues.services.submit import Accepted, submit_one
+from queues.services.submission import Accepted
+from queues.services.submit import submit_one
 from queues.specs import JobSpec, read_bulk, read_job
 from queues.states import Status
 from quotas.models import Project

@@ -10,6 +10,7 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers as s
 
 from queues import request_fields as kinds
+from queues import specs
 from queues.job_types import http_request
 from queues.request_fields import Field
 from queues.specs import BATCH_FIELDS, FIELDS, MAX_BULK
@@ -40,18 +41,18 @@ _FORMS: dict[type[kinds.Kind], Callable[[Any, dict[str, Any]], s.Field]] = {
     kinds.Flag: lambda kind, options: s.BooleanField(**options),
     kinds.Choice: lambda kind, options: s.ChoiceField(choices=kind.choices, **options),
     kinds.Moment: lambda kind, options: s.DateTimeField(**options),
-    kinds.Matching: lambda kind, options: s.RegexField(kind.pattern, **options),
-    kinds.Wholes: lambda kind, options: s.ListField(
+    http_request.Matching: lambda kind, options: s.RegexField(kind.pattern, **options),
+    http_request.Wholes: lambda kind, options: s.ListField(
         child=s.IntegerField(min_value=kind.low, max_value=kind.high), min_length=1, **options
     ),
     kinds.Object: lambda kind, options: s.DictField(**options),
     kinds.Texts: lambda kind, options: s.DictField(child=s.CharField(), **options),
     http_request.Headers: lambda kind, options: s.DictField(child=s.CharField(), **options),
-    kinds.Ids: lambda kind, options: s.ListField(child=s.CharField(), max_length=kind.most, **options),
-    kinds.Reference: lambda kind, options: s.CharField(**options),
+    specs.Ids: lambda kind, options: s.ListField(child=s.CharField(), max_length=kind.most, **options),
+    specs.Reference: lambda kind, options: s.CharField(**options),
     kinds.Cost: lambda kind, options: s.DictField(child=s.IntegerField(), **options),
-    kinds.Priority: lambda kind, options: s.JSONField(**options),
-    kinds.Json: lambda kind, options: s.JSONField(**options),
+    specs.Priority: lambda kind, options: s.JSONField(**options),
+    http_request.Json: lambda kind, options: s.JSONField(**options),
 }
 """How the schema shows each kind."""
 

@@ -1,6 +1,7 @@
-"""Admits candidates through the engine: under their callers' limits, and on accounts of their pools.
+"""Admits candidates through the engine, under limits and on accounts of pools, and puts the admitted ones on the belt.
 
-A pool that denied a candidate gets none until its time has come, and then one at first.
+A job gets on the belt by one fenced transaction in SQL, then by a parcel for RQ. What was admitted and is not released
+returns what it had reserved.
 """
 
 from __future__ import annotations
@@ -8,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from queues import config, registry
-from queues.dispatcher.group_cursor import Candidate
-from queues.dispatcher.wait_ledger import Cause
+from django.db import transaction
+
+from queues import broker, config, hops, registry
+from queues.dispatcher.candidates import Candidate
+from queues.dispatcher.leader import Leader
+from queues.ids import new_id
+from queues.lifecycle.delivery import Release
+from queues.lifecycle.delivery import release as mark_released
 from quotas.engine.accounts.accounts import Accounts
 from quotas.engine.limits.fallback import ResilientLimiter
 from quotas.engine.limits.limiter import Limiter
@@ -23,8 +29,8 @@ UNUSED = CallOutcome("unused")
 """Settles a lease whose call was never made: everything reserved is released."""
 MARGIN = 30.0
 """Seconds from a release to its start and from an end to its settling."""
-MAX_BATCH = 64
-"""Candidates admitted in one round trip at most."""
+PARCEL_SIZE = 20
+"""Deliveries in one RQ job at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,35 +122,84 @@ def _with_slots_until(limits: tuple[Limit, ...], seconds: float) -> tuple[Limit,
     )
 
 
-class PoolMemory:
-    """What the dispatcher remembers of each pool: until when it is blocked, and how many candidates to admit in one batch.
-    Times are monotonic seconds."""
+# From the engine to the belt
 
-    def __init__(self) -> None:
-        self._blocks: dict[tuple[str, int], tuple[float, Cause]] = {}
-        self._batch_limits: dict[str, int] = {}
 
-    def unblock(self) -> None:
-        """Drop all blocks."""
-        self._blocks.clear()
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A candidate that was admitted, with what was reserved for it."""
 
-    def block(self, pool: str, priority: int, until: float, cause: Cause) -> None:
-        """Don't try the pool for this priority until then."""
-        self._blocks[pool, priority] = (until, cause)
+    candidate: Candidate
+    admission: Admission
 
-    def blocked_until(self, pool: str, priority: int) -> float:
-        """0.0: it is not blocked."""
-        return self._blocks[pool, priority][0] if (pool, priority) in self._blocks else 0.0
+    @property
+    def delivery(self) -> int:
+        """The fencing number of this release."""
+        return self.candidate.delivery + 1
 
-    def cause(self, pool: str, priority: int) -> Cause:
-        """Why it is blocked; only for a pool that was."""
-        return self._blocks[pool, priority][1]
 
-    def batch_limit(self, pool: str) -> int:
-        """How many candidates of the pool go into the next batch at most."""
-        return self._batch_limits.get(pool, MAX_BATCH) if pool else MAX_BATCH
+def lane_for(candidate: Candidate) -> str:
+    """The worker lane: its queue's, but `cpu` for a suspect, which runs alone in a forked process."""
+    queue = config.current().queues[candidate.queue_id]
+    return "cpu" if candidate.suspect else queue.lane
 
-    def learn(self, asked: Iterable[str], denied: set[str]) -> None:
-        """A pool that denied gets one candidate in the next batch, and twice as many each time that it admits all."""
-        for pool in asked:
-            self._batch_limits[pool] = 1 if pool in denied else min(self._batch_limits.get(pool, 1) * 2, MAX_BATCH)
+
+def release(leader: Leader, granted: Sequence[Granted], workers: dict[str, int]) -> list[Granted]:
+    """Mark `granted` as on the belt and put them there. `workers` counts worker processes by lane.
+
+    Returns those that were no longer ready (cancelled meanwhile): the caller releases their admissions. Raises
+    `LeadershipLost`; nothing is written then.
+    """
+    parcels = list(_parcels(granted, workers))
+    with transaction.atomic():
+        leader.fence()
+        written = mark_released(
+            [
+                Release(
+                    item.candidate.id,
+                    item.delivery,
+                    parcel_id,
+                    _int(item.admission.account_id),
+                    item.admission.lease or "",
+                    item.admission.reservation or "",
+                )
+                for parcel_id, _, items in parcels
+                for item in items
+            ]
+        )
+    if hops.observer is not None:
+        hops.observer(hops.RELEASED)
+    _enqueue(
+        (parcel_id, lane, [item for item in items if item.candidate.id in written])
+        for parcel_id, lane, items in parcels
+    )
+    if hops.observer is not None:
+        hops.observer(hops.ENQUEUED)
+    return [item for item in granted if item.candidate.id not in written]
+
+
+def _int(value: str | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _parcels(granted: Sequence[Granted], workers: dict[str, int]) -> Iterable[tuple[str, str, list[Granted]]]:
+    """Split by lane, evenly over the lane's workers; a forked process gets one delivery each."""
+    by_lane: dict[str, list[Granted]] = {}
+    for item in granted:
+        by_lane.setdefault(lane_for(item.candidate), []).append(item)
+    for lane, items in by_lane.items():
+        share = -(-len(items) // max(workers.get(lane, 1), 1))
+        size = 1 if lane == "cpu" else min(max(share, 1), PARCEL_SIZE)
+        for start in range(0, len(items), size):
+            yield new_id(), lane, items[start : start + size]
+
+
+def _enqueue(parcels: Iterable[tuple[str, str, list[Granted]]]) -> None:
+    """Enqueue the parcels in RQ. If Redis is unavailable, the reconciler finds the rows whose parcels are on no belt."""
+    by_lane: dict[str, list[tuple[str, list[broker.Delivery]]]] = {}
+    for parcel_id, lane, items in parcels:
+        if items:
+            deliveries = [(item.candidate.id, item.delivery) for item in items]
+            by_lane.setdefault(lane, []).append((parcel_id, deliveries))
+    for lane, found in by_lane.items():
+        broker.enqueue(lane, found)

@@ -1,8 +1,11 @@
-"""How many jobs may be in flight at once: what the live workers can run, and what each queue allows."""
+"""How many jobs may be in flight at once: what the live workers can run, what each queue allows, which pools are blocked.
+
+A pool that denied a candidate gets none until its time has come, and then one at first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,6 +21,8 @@ MOST_PREFETCH = 4
 """Jobs on the belt at most, per slot."""
 PACE_TIME = 0.3
 """Seconds over which the pace is averaged."""
+MAX_BATCH = 64
+"""Candidates admitted in one round trip at most."""
 
 
 @dataclass(slots=True)
@@ -124,3 +129,37 @@ def count_capacity(now: datetime) -> WorkerCapacity:
         lane = "cpu" if suspect else queues[queue_id].lane if queue_id in queues else "io"
         capacity.available[lane] = capacity.available.get(lane, 0) - count
     return capacity
+
+
+class PoolMemory:
+    """What the dispatcher remembers of each pool: until when it is blocked, and how many candidates to admit in one batch.
+    Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[str, int], tuple[float, Cause]] = {}
+        self._batch_limits: dict[str, int] = {}
+
+    def unblock(self) -> None:
+        """Drop all blocks."""
+        self._blocks.clear()
+
+    def block(self, pool: str, priority: int, until: float, cause: Cause) -> None:
+        """Don't try the pool for this priority until then."""
+        self._blocks[pool, priority] = (until, cause)
+
+    def blocked_until(self, pool: str, priority: int) -> float:
+        """0.0: it is not blocked."""
+        return self._blocks[pool, priority][0] if (pool, priority) in self._blocks else 0.0
+
+    def cause(self, pool: str, priority: int) -> Cause:
+        """Why it is blocked; only for a pool that was."""
+        return self._blocks[pool, priority][1]
+
+    def batch_limit(self, pool: str) -> int:
+        """How many candidates of the pool go into the next batch at most."""
+        return self._batch_limits.get(pool, MAX_BATCH) if pool else MAX_BATCH
+
+    def learn(self, asked: Iterable[str], denied: set[str]) -> None:
+        """A pool that denied gets one candidate in the next batch, and twice as many each time that it admits all."""
+        for pool in asked:
+            self._batch_limits[pool] = 1 if pool in denied else min(self._batch_limits.get(pool, 1) * 2, MAX_BATCH)

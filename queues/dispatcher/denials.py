@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from queues import wait_reasons
-from queues.dispatcher.group_cursor import Candidate
+from queues.dispatcher.candidates import Candidate
 from queues.dispatcher.wait_ledger import Cause
 from queues.lifecycle.waiting import defer
 from quotas.engine.types import Admission

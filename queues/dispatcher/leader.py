@@ -8,8 +8,8 @@ from typing import Any
 from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 
+from queues.lifecycle.sql import written
 from queues.models import Leadership
-from queues.sql import written
 from quotas import clock, events
 
 ROLE = "dispatcher"

@@ -10,13 +10,11 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from queues import config, hops
-from queues.dispatcher.admission import MAX_BATCH, Admissions, Demand, PoolMemory
-from queues.dispatcher.capacity import WorkerCapacity
+from queues.dispatcher.admission import Admissions, Demand, Granted, lane_for, release
+from queues.dispatcher.candidates import Candidate, FairShare, GroupCursor
+from queues.dispatcher.capacity import MAX_BATCH, PoolMemory, WorkerCapacity
 from queues.dispatcher.denials import Denied, cause_of, publish_group_waits, record_waits
-from queues.dispatcher.fair_share import FairShare
-from queues.dispatcher.group_cursor import Candidate, GroupCursor
 from queues.dispatcher.leader import Leader
-from queues.dispatcher.release import Granted, lane_for, release
 from queues.dispatcher.wait_ledger import Cause, WaitLedger
 from queues.lifecycle.waiting import reject
 from queues.states import GroupKey

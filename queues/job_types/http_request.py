@@ -15,7 +15,7 @@ import urllib3
 from queues.errors import FieldError
 from queues.job_types.http_answer import read, result_of
 from queues.registry import JobContext, JobType, RunResult
-from queues.request_fields import Choice, Field, Fields, Json, Matching, Report, Text, Wholes
+from queues.request_fields import Choice, Field, Fields, Report, Text
 from queues.request_fields import read as read_fields
 from queues.states import AttemptOutcome
 from quotas import tracing
@@ -60,6 +60,46 @@ class Headers:
                 report(FieldError(f"{pointer}/{name}", "This header is set by the call itself."))
             elif not isinstance(text, str) or not text.isprintable() or not text.isascii() or len(text) > MAX_HEADER:
                 report(FieldError(f"{pointer}/{name}", "Must be a string of printable ASCII."))
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A string that matches `pattern` whole; `rule` says so in words."""
+
+    pattern: re.Pattern[str]
+    rule: str
+
+    def read(self, value: Any, pointer: str, report: Report) -> str | None:
+        if isinstance(value, str) and self.pattern.fullmatch(value):
+            return value
+        report(FieldError(pointer, self.rule))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Wholes:
+    """A list of whole numbers, with at least one."""
+
+    low: int
+    high: int
+
+    def read(self, value: Any, pointer: str, report: Report) -> list[int] | None:
+        if (
+            isinstance(value, list)
+            and value
+            and all(type(one) is int and self.low <= one <= self.high for one in value)
+        ):
+            return value
+        report(FieldError(pointer, f"Must be a list of whole numbers from {self.low} to {self.high}."))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """Any JSON."""
+
+    def read(self, value: Any, pointer: str, report: Report) -> Any:
         return value
 
 

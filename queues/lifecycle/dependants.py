@@ -6,11 +6,10 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from queues.lifecycle import sql
-from queues.lifecycle.effects import Effects
+from queues.lifecycle.sql import slices
 from queues.lifecycle.table import transition
 from queues.models import Batch, IntakePart, Job, JobDependency
-from queues.sql import slices
-from queues.states import FINAL, UNFINISHED, Stage, Status
+from queues.states import FINAL, UNFINISHED, GroupKey, Stage, Status
 
 SLICE = 500
 """Jobs that one statement names."""
@@ -23,8 +22,9 @@ SLICE = 500
     callers="effects of ended jobs, complete batches",
     effects=["wake-up"],
 )
-def release_held(effects: Effects, jobs: Sequence[Job], now: datetime) -> None:
-    """Make jobs of stage HELD ready, or scheduled if their time has not come. Owes a wake-up of their groups."""
+def release_held(jobs: Sequence[Job], now: datetime) -> set[GroupKey]:
+    """Make jobs of stage HELD ready, or scheduled if their time has not come. Returns their groups, which are owed a
+    wake-up."""
     later = [job for job in jobs if job.not_before is not None and job.not_before > now]
     timed = {job.pk for job in later}
     ready = [job.pk for job in jobs if job.pk not in timed]
@@ -32,7 +32,7 @@ def release_held(effects: Effects, jobs: Sequence[Job], now: datetime) -> None:
         Job.objects.filter(pk__in=ids, stage=Stage.HELD).update(stage=Stage.READY, reason="", not_before=now)
     for ids in slices(sorted(timed), SLICE):
         Job.objects.filter(pk__in=ids, stage=Stage.HELD).update(stage=Stage.SCHEDULED, reason="waits for its time")
-    effects.requeued.update(job.group for job in jobs)
+    return {job.group for job in jobs}
 
 
 @transition(
@@ -42,28 +42,32 @@ def release_held(effects: Effects, jobs: Sequence[Job], now: datetime) -> None:
     callers="effects of ended jobs",
     effects=["timeline", "event", "dependants", "batch", "callback"],
 )
-def cancel_held(effects: Effects, failed: Sequence[tuple[Job, str]], now: datetime) -> None:
-    """End each of the jobs because the other one did not complete. Owes what every end owes."""
+def cancel_held(failed: Sequence[tuple[Job, str]], now: datetime) -> list[Job]:
+    """End each of the jobs because the other one did not complete. Returns them: they are owed what every end owes."""
     for job, uid in failed:
         job.stage, job.status, job.finished_at = Stage.DONE, Status.CANCELLED, now
         job.reason = f"job {uid}, which it waited for, did not complete"
-        effects.step(job, now)
     jobs = [job for job, _ in failed]
     Job.objects.bulk_update(jobs, ["stage", "status", "reason", "finished_at"], batch_size=SLICE)
-    effects.ended += jobs
-    effects.changed += jobs
+    return jobs
 
 
-def follow(effects: Effects, job_ids: Collection[int], now: datetime) -> None:
+def follow(job_ids: Collection[int], now: datetime) -> tuple[list[Job], set[GroupKey]]:
     """Decide on the jobs of stage HELD `job_ids`, which wait for jobs that have ended: one that waits for no other job any
-    more is released; one that waited for a job that died or was cancelled is cancelled, and its own dependants follow."""
+    more is released; one that waited for a job that died or was cancelled is cancelled, and its own dependants follow.
+    Returns the cancelled jobs and the groups of the released ones."""
+    cancelled: list[Job] = []
+    released: set[GroupKey] = set()
     while job_ids:
         failed, free = _decide(_locked(job_ids))
+        job_ids = ()
         if failed:
-            cancel_held(effects, failed, now)
+            ended = cancel_held(failed, now)
+            cancelled += ended
+            job_ids = sql.held_for([job.pk for job in ended])
         if free:
-            release_held(effects, free, now)
-        job_ids = sql.held_for([job.pk for job, _ in failed]) if failed else ()
+            released |= release_held(free, now)
+    return cancelled, released
 
 
 def _locked(job_ids: Collection[int]) -> list[Job]:
@@ -92,18 +96,18 @@ def _decide(jobs: Sequence[Job]) -> tuple[list[tuple[Job, str]], list[Job]]:
     return failed, free
 
 
-def complete_batches(effects: Effects, batch_ids: Sequence[int], now: datetime) -> list[int]:
+def complete_batches(batch_ids: Sequence[int], now: datetime) -> tuple[list[int], set[GroupKey]]:
     """Mark those of the batches complete that are sealed and whose jobs have all ended, and release the jobs that waited
-    for them; once, whatever is replayed in them later. Returns the batches' ids."""
+    for them; once, whatever is replayed in them later. Returns the batches' ids and the groups of the released jobs."""
     # Locked even if it seems to be open: of two transactions that seal it and end its last job, or that end its last two
     # jobs, neither sees what the other does. The lock returns the row as it is then.
     rows = Batch.objects.filter(pk__in=batch_ids, finished_at=None).order_by("pk").select_for_update(no_key=True)
     complete = [pk for pk, is_open in list(rows.values_list("pk", "open")) if not is_open and _all_ended(pk)]
-    if complete:
-        Batch.objects.filter(pk__in=complete).update(finished_at=now)
-        waiting = Job.objects.filter(closes__in=complete, stage=Stage.HELD).order_by("pk")
-        release_held(effects, list(waiting.select_for_update(of=("self",))), now)
-    return complete
+    if not complete:
+        return [], set()
+    Batch.objects.filter(pk__in=complete).update(finished_at=now)
+    waiting = Job.objects.filter(closes__in=complete, stage=Stage.HELD).order_by("pk")
+    return complete, release_held(list(waiting.select_for_update(of=("self",))), now)
 
 
 def _all_ended(batch_id: int) -> bool:

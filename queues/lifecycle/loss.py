@@ -9,9 +9,8 @@ from django.db import transaction
 
 from queues import registry
 from queues.lifecycle import sql
-from queues.lifecycle.effects import Effects, clear_delivery
+from queues.lifecycle.effects import Effects, apply, clear_delivery
 from queues.lifecycle.fate import MAX_LOST
-from queues.lifecycle.perform import apply
 from queues.lifecycle.table import transition
 from queues.models import Job
 from queues.settlement import interrupted, lost

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from queues.lifecycle.effects import Effects
-from queues.lifecycle.perform import apply
+from queues.lifecycle.effects import Effects, apply
 from queues.lifecycle.table import transition
 from queues.models import Batch, Job
 from queues.settlement import unused

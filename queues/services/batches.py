@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from django.db import transaction
 
 from queues.errors import IdempotencyKeyReused
-from queues.lifecycle.effects import Effects
-from queues.lifecycle.perform import apply
+from queues.lifecycle.effects import Effects, apply
 from queues.models import Batch, BatchAnswer, Job
 from queues.services import idempotency, intake, links
 from queues.services.draft import Prepared, prepare
-from queues.services.submit import accept, draw, retry_after_intake
+from queues.services.submission import accept, draw, retry_after_intake
 from queues.specs import JobSpec
-from queues.sql import retry_after_deadlock
+from queues.transactions import retry_after_deadlock
 from quotas import clock
 from quotas.models import Project
 

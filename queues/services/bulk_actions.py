@@ -18,8 +18,8 @@ from queues.selectors import job_filter
 from queues.services import bulk_records, bulk_rows, dead_letters
 from queues.services import cancel as cancelling
 from queues.services.bulk_records import JOBS, LETTERS
-from queues.sql import retry_after_deadlock, started_before
 from queues.states import Stage
+from queues.transactions import retry_after_deadlock, started_before
 from quotas import clock
 from quotas.models import Project
 from quotas.permissions import ACT_ON_JOBS

@@ -21,7 +21,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from queues.errors import FieldError, InvalidJob
-from queues.lifecycle import perform
+from queues.lifecycle import effects
 from queues.models import Batch, Callback, Job
 from queues.presenters.batches import batch_shape
 from queues.presenters.jobs import job_whole, parts_of_jobs
@@ -112,7 +112,7 @@ def receiver_of(url: str) -> str:
 
 def connect() -> None:
     """Write callbacks for all jobs and batches that end from now on."""
-    perform.write_callbacks_with(note_jobs, note_batches)
+    effects.write_callbacks_with(note_jobs, note_batches)
 
 
 def note_jobs(jobs: Sequence[Job], now: datetime) -> None:

@@ -7,9 +7,10 @@ from django.db.models import QuerySet
 
 from queues.errors import AlreadyFinished
 from queues.lifecycle import operators as lifecycle
+from queues.lifecycle.sql import slices
 from queues.models import Job, Transition
-from queues.sql import retry_after_deadlock, slices
 from queues.states import LIVE_STAGES, Stage
+from queues.transactions import retry_after_deadlock
 from quotas import clock, events
 
 SLICE = 500

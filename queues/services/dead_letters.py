@@ -12,8 +12,8 @@ from queues.errors import AlreadyHandled, InvalidJob, NotRetryable
 from queues.lifecycle import operators as lifecycle
 from queues.models import DeadLetter, Job
 from queues.services.draft import KnownPools, ordering_key_of
-from queues.sql import retry_after_deadlock
 from queues.states import Status
+from queues.transactions import retry_after_deadlock
 from quotas import clock, events
 
 

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from queues import config, registry
 from queues.errors import FieldError, InvalidJob, NoSuchPool, UnknownJobType
-from queues.lifecycle.waiting import new_job
+from queues.lifecycle.acceptance import new_job
 from queues.models import Job
 from queues.request_fields import Cost
 from queues.services import idempotency
 from queues.specs import JobSpec
-from queues.sql import in_turns
+from queues.transactions import in_turns
 from quotas import clock, tracing
 from quotas.models import Pool, Project
 from quotas.rest.fingerprints import fingerprint

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from queues.errors import IdempotencyKeyReused
+from queues.lifecycle.sql import MAX_PARAMETERS, one_of
 from queues.models import AnsweredKey, Job
 from queues.specs import JobSpec
-from queues.sql import MAX_PARAMETERS, one_of
 from queues.states import LIVE_STAGES
 from quotas.models import Project
 

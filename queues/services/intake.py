@@ -19,14 +19,13 @@ from typing import Any
 from django.db import connection, transaction
 
 from queues.errors import QueueError
-from queues.lifecycle.effects import Effects
-from queues.lifecycle.new_rows import row_of
-from queues.lifecycle.perform import apply
-from queues.lifecycle.waiting import accept, restored_job
+from queues.lifecycle.acceptance import accept, restored_job, row_of
+from queues.lifecycle.effects import Effects, apply
+from queues.lifecycle.sql import slices
 from queues.models import Batch, IntakePart, Job
 from queues.services import idempotency, links
 from queues.services.draft import Draft
-from queues.sql import in_turns, retry_after_deadlock, slices
+from queues.transactions import in_turns, retry_after_deadlock
 from quotas.models import Project
 
 PART_SIZE = 100

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from queues.errors import BatchClosed, FieldError, InvalidJob
 from queues.lifecycle.effects import Effects
+from queues.lifecycle.sql import slices
 from queues.models import Batch, Job, JobDependency
 from queues.services.draft import Draft
 from queues.specs import JobSpec
-from queues.sql import slices
 from queues.states import FINAL
 from quotas.models import Project
 

@@ -19,7 +19,7 @@ from django.db import connection
 
 from queues import config
 from queues.errors import QueueDraining, QueueFull, QueueTooSmall
-from queues.lifecycle.new_rows import Room
+from queues.lifecycle.acceptance import Room
 from queues.models import Job
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, Stage
 from quotas import clock

@@ -1,21 +1,26 @@
-"""Checks the result of a job's run before it is used: a task sets parts of it, and a user's job type makes it."""
+"""Checks the result of a job's run that says more than its value: a task sets parts of it, a user's job type makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any
+
+import structlog
 
 from queues import registry
 from queues.deliveries import Claimed
 from queues.errors import CATEGORIES, hint_of
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
-from queues.task_errors import LONGEST_TEXT
+from queues.task_errors import LONGEST_TEXT, described, trace_of
+from queues.worker.failures import code_failure, unknown_call, unused_call
 from quotas.engine.costs import COUNT_RULE, is_count
 from quotas.engine.dialects.redaction import without
 from quotas.engine.types import CallOutcome
+from quotas.models.encrypted import CredentialUnreadable
+
+log = structlog.get_logger(__name__)
 
 LONGEST_ERROR, LONGEST_UPSTREAM_ERROR, LONGEST_TRACEBACK = 2000, 300, 20_000
 """Characters that are kept: of a traceback the last ones."""
@@ -29,41 +34,22 @@ def checked(result: Any, claimed: Claimed) -> RunResult:
     if not isinstance(result, RunResult):
         error = f"The job type {claimed.job.type} returned no result but a {type(result).__name__}."
         return _redacted(code_failure(claimed, error), claimed)
-    if _is_plain(result, claimed):
-        return RunResult(AttemptOutcome.SUCCEEDED, result=result.result)
     return _redacted(_use_checked(_fields_checked(result, claimed), claimed), claimed)
 
 
-_beside_result = attrgetter(
-    "outcome",
-    "category",
-    "error",
-    "traceback",
-    "status",
-    "retry_after",
-    "counted",
-    "upstream",
-    "actual",
-    "returned",
-    "final",
-)
-_PLAIN = _beside_result(RunResult(AttemptOutcome.SUCCEEDED))
-_PLAIN_TYPES = list(map(type, _PLAIN))
+def failed(claimed: Claimed, error: BaseException) -> RunResult:
+    """The result of a job type that has raised `error`."""
+    if isinstance(error, CredentialUnreadable):
+        return RunResult(AttemptOutcome.FAILED, category="auth", error=str(error), upstream=unused_call(claimed))
+    return fault(claimed, error)
 
 
-def _is_plain(result: RunResult, claimed: Claimed) -> bool:
-    """Whether it is a success that says nothing but its result, as most are, so that there is nothing to check."""
-    if claimed.endpoint is not None or type(result) is not RunResult:
-        return False
-    said = _beside_result(result)
-    # Types first: a task may have set anything, which may compare by code of its own.
-    return list(map(type, said)) == _PLAIN_TYPES and said == _PLAIN
-
-
-def code_failure(claimed: Claimed, error: str, trace: str = "") -> RunResult:
-    """A failed attempt whose cause is the task's code. Whether its account was called is not known."""
-    upstream = CallOutcome("unknown") if claimed.endpoint else None
-    return RunResult(AttemptOutcome.FAILED, category="code", error=error, traceback=trace, upstream=upstream)
+def fault(claimed: Claimed, error: BaseException) -> RunResult:
+    """A failed attempt by an exception that no job type foresees. Also by `SystemExit` and the like: raised in a
+    thread they would end nothing and settle nothing."""
+    result = checked(code_failure(claimed, described(error), trace_of(error)), claimed)
+    log.error("job.fault", job=claimed.job.uid, type=claimed.job.type, traceback=result.traceback)
+    return result
 
 
 def _fields_checked(result: RunResult, claimed: Claimed) -> RunResult:
@@ -82,7 +68,7 @@ def _fields_checked(result: RunResult, claimed: Claimed) -> RunResult:
         retry_after=None if result.retry_after is None else hint_of(result.retry_after),
         counted=bool(result.counted),
         returned=bool(result.returned),
-        upstream=upstream or (CallOutcome("unknown") if claimed.endpoint else None),
+        upstream=upstream or unknown_call(claimed),
     )
 
 

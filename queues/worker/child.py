@@ -17,11 +17,10 @@ from queues import settlement
 from queues.deliveries import Claimed, Ended
 from queues.isolation import close_connections, in_fresh_context
 from queues.registry import RunResult
-from queues.states import AttemptOutcome
 from queues.worker.child_processes import end_group
+from queues.worker.failures import process_lost
 from queues.worker.running import FORKED_COPY, perform
 from quotas import events
-from quotas.engine.types import CallOutcome
 from quotas.runtime import connection
 
 log = structlog.get_logger(__name__)
@@ -78,7 +77,7 @@ class Child:
         if settled:
             self.ending = None
         elif self.ending is None:
-            self.ending = lost(self.claimed, f"Its process died ({how}).")
+            self.ending = process_lost(self.claimed, f"Its process died ({how}).")
         return True
 
     def _has_settled(self) -> bool:
@@ -157,15 +156,3 @@ def _retry_unsettled() -> None:
 
 def _exit_text(status: int) -> str:
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
-
-
-def lost(claimed: Claimed, error: str) -> RunResult:
-    """Its process has ended, and nothing else could have caused that."""
-    upstream = CallOutcome("unknown") if claimed.endpoint else None
-    return RunResult(AttemptOutcome.LOST, category="poison", error=error, counted=False, upstream=upstream)
-
-
-def cancelled() -> RunResult:
-    return RunResult(
-        AttemptOutcome.CANCELLED, error="Cancelled while it ran.", counted=False, upstream=CallOutcome("unknown")
-    )

@@ -1,22 +1,32 @@
-"""The thread that does a worker's SQL: it writes ends of jobs in batches, sends heartbeats, reads cancel requests."""
+"""Completes deliveries that have ended, in batches, by the one thread that does a worker's SQL; it sends heartbeats, too.
+
+The engine is settled first, since other jobs wait for the capacity; then SQL is written. While SQL is unavailable that is
+repeated. A result that can't be written is replaced by a failure of the job's code, so that it stops neither its worker
+nor the deliveries that ended with it.
+"""
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import redis
 import structlog
-from django.db import DatabaseError, InterfaceError, close_old_connections, connection, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection, connections
 
 from queues.deliveries import Ended
-from queues.settlement import retry_unsettled
+from queues.lifecycle.delivery import finish
+from queues.registry import RunResult
+from queues.settlement import retry_unsettled, settle_engine
 from queues.states import AttemptOutcome
-from queues.worker.delivery import cancel_requests, complete
+from queues.task_errors import described
+from queues.worker.claims import cancel_requests
 from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.vital_thread import VitalThread
 from quotas import events
+from quotas.engine.types import CallOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -125,3 +135,64 @@ class Completer:
             self.heartbeat.end()
         except (DatabaseError, InterfaceError) as error:
             events.emit(events.ServiceUnavailable("worker", "writing that it stopped", type(error).__name__))
+
+
+# Deliveries that have ended, by this thread or another
+
+
+def complete(ended: Sequence[Ended], worker: str) -> None:
+    """Complete `ended`, which ran in `worker`. Returns when that is done; raises nothing that one of them causes."""
+    _write(_settle_engine(ended), worker)
+
+
+def _settle_engine(ended: Sequence[Ended]) -> list[Ended]:
+    if not any(item.claimed.job.account_lease or item.claimed.job.reservation for item in ended):
+        return list(ended)  # nothing was reserved for them
+    try:
+        return settle_engine(ended)
+    except Exception:
+        if len(ended) > 1:
+            return [settled for item in ended for settled in _settle_engine([item])]
+        log.exception("worker.engine_unsettled", job=ended[0].claimed.job.uid)
+        _settle_as_unknown(ended[0])
+        return list(ended)
+
+
+def _settle_as_unknown(item: Ended) -> None:
+    """Charge the estimate and return what the delivery had reserved."""
+    plain = replace(item.result, upstream=CallOutcome("unknown"), actual={})
+    try:
+        settle_engine([Ended(item.claimed, plain)])
+    except Exception:  # its lease expires by itself
+        log.exception("worker.engine_unsettled", job=item.claimed.job.uid)
+
+
+def _write(ended: Sequence[Ended], worker: str) -> None:
+    wait = 0.1
+    while True:
+        try:
+            finish(ended, worker)
+            return
+        except (OperationalError, InterfaceError) as error:
+            # Only now: checking before each write whether the connection works would cost a round trip each.
+            close_old_connections()
+            events.emit(
+                events.ServiceUnavailable("worker", f"the ends of {len(ended)} deliveries", type(error).__name__)
+            )
+            time.sleep(wait)
+            wait = min(wait * 2, 2.0)
+        except Exception as error:
+            if len(ended) > 1:
+                for item in ended:
+                    _write([item], worker)
+                return
+            job = ended[0].claimed.job
+            log.exception("worker.unsettled", job=job.uid)
+            if ended[0].result.category == "code" and ended[0].result.final:
+                return  # its claim expires, and the reconciler finds it
+            ended = [Ended(ended[0].claimed, _unwritable(error))]
+
+
+def _unwritable(error: Exception) -> RunResult:
+    text = f"How it ended can't be stored: {described(error)}"[:2000]
+    return RunResult(AttemptOutcome.FAILED, category="code", error=text, final=True)

@@ -14,12 +14,13 @@ from rq.queue import Queue
 from queues import settlement
 from queues.deliveries import Claimed, Ended
 from queues.worker.base import BaseJobWorker
-from queues.worker.child import Child, cancelled, lost
+from queues.worker.child import Child
 from queues.worker.child_processes import default_signals_in_children
-from queues.worker.delivery import cancel_requests, claim_parcel, complete
+from queues.worker.claims import cancel_requests, claim_parcel
+from queues.worker.completer import complete
+from queues.worker.failures import cancelled, process_lost, returned_to_others, timed_out
 from queues.worker.heartbeat import HEARTBEAT_INTERVAL, Heartbeat
 from queues.worker.requeue import requeue_unfinished
-from queues.worker.running import returned_to_others, timed_out
 from quotas import events
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,7 @@ class ForkingWorker(BaseJobWorker):
             if child.overdue():
                 child.end(timed_out(child.claimed))
             elif self.recycling.child_exceeds_memory(child.pid):
-                child.end(lost(child.claimed, f"Its process took more than {self.recycling.memory:g} MiB."))
+                child.end(process_lost(child.claimed, f"Its process took more than {self.recycling.memory:g} MiB."))
         self._apply_cancels()
         self._send_heartbeat()
 
@@ -111,7 +112,7 @@ class ForkingWorker(BaseJobWorker):
             return  # tried again in a second
         for child in self._children:
             if (child.claimed.id, child.claimed.delivery) in asked:
-                child.end(cancelled())
+                child.end(cancelled(child.claimed))
 
     def _send_heartbeat(self) -> None:
         if time.monotonic() - self._heartbeat_at < HEARTBEAT_INTERVAL:

@@ -20,15 +20,15 @@ from typing import Any, TypeVar
 
 import structlog
 from asgiref.sync import ThreadSensitiveContext
-from django.core.cache import caches
 
 from queues.call_threads import NAME, CallThreads, raise_in
 from queues.deliveries import Claimed
 from queues.errors import JobCancelled, JobTimedOut
+from queues.isolation import close_caches
 from queues.registry import RunResult
 from queues.worker import child_processes
-from queues.worker.checked_result import checked
-from queues.worker.running import FORKED_COPY, RunningJob, failed, fault, job_type_of, traced
+from queues.worker.checked_result import failed, fault
+from queues.worker.running import FORKED_COPY, RunningJob, job_type_of, traced, usable
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -146,10 +146,7 @@ class RunningInLoop(RunningJob):
             async with ThreadSensitiveContext(executor=self._sync):
                 result = await self._result()
             span.note({"job.outcome": str(result.outcome)}, error=result.category or "")
-        try:
-            caches.close_all()  # clients of caches belong to the context
-        except Exception as error:  # noqa: BLE001 - a backend of the user's may raise anything
-            log.warning("isolation.cache_not_closed", error=type(error).__name__)
+        close_caches()
         return result
 
     async def _result(self) -> RunResult:
@@ -158,7 +155,7 @@ class RunningInLoop(RunningJob):
             if isinstance(job_type, RunResult):
                 return job_type
             # A copy: a task may set anything in it, and settling uses the original.
-            return checked(await job_type.run_async(copy(self.claimed.context), self.claimed.job.payload), self.claimed)
+            return usable(await job_type.run_async(copy(self.claimed.context), self.claimed.job.payload), self.claimed)
         except BaseException as error:  # noqa: BLE001 - also SystemExit and the like: they fail the attempt
             interrupted = isinstance(error, asyncio.CancelledError | JobTimedOut | JobCancelled)
             if interrupted and self._why is not None:

@@ -8,22 +8,21 @@ from queues.deliveries import Claimed, Ended
 from queues.lifecycle.loss import requeue
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
-from queues.worker.delivery import complete
+from queues.worker.completer import complete
+from queues.worker.failures import unknown_call
 from quotas.engine.categories import Category
-from quotas.engine.types import CallOutcome
 
 STOPPED = "its worker stopped"
 TOO_LARGE = "its worker grew too large"
 
 
 def _interrupted(claimed: Claimed) -> RunResult:
-    upstream = CallOutcome("unknown") if claimed.endpoint else None
     return RunResult(
         AttemptOutcome.LOST,
         category=Category.LOST.value,
         error="Its worker stopped before it was done.",
         counted=False,
-        upstream=upstream,
+        upstream=unknown_call(claimed),
     )
 
 

@@ -9,8 +9,8 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from copy import copy
-
-import structlog
+from operator import attrgetter
+from typing import Any
 
 from queues import event_loops, hops, registry
 from queues.deliveries import Claimed
@@ -18,14 +18,10 @@ from queues.errors import JobCancelled, JobTimedOut
 from queues.isolation import close_connections, in_fresh_context, refresh_connections
 from queues.registry import RunResult
 from queues.states import AttemptOutcome
-from queues.task_errors import described, trace_of
 from queues.worker import child_processes
-from queues.worker.checked_result import checked, code_failure
+from queues.worker.checked_result import checked, failed, fault
+from queues.worker.failures import cancelled, timed_out, unknown_type, without_account
 from quotas import tracing
-from quotas.engine.types import CallOutcome
-from quotas.models.encrypted import CredentialUnreadable
-
-log = structlog.get_logger(__name__)
 
 FORKED_COPY = 71
 """Exit status of a copy of the worker that a task has forked and not ended by itself."""
@@ -77,14 +73,7 @@ class RunningJob(ABC):
 
     def verdict(self) -> RunResult:
         """The result of an interrupted delivery."""
-        if self._why is JobCancelled:
-            return RunResult(
-                AttemptOutcome.CANCELLED,
-                error="Cancelled while it ran.",
-                counted=False,
-                upstream=_unknown(self.claimed),
-            )
-        return timed_out(self.claimed)
+        return cancelled(self.claimed) if self._why is JobCancelled else timed_out(self.claimed)
 
 
 class Running(RunningJob):
@@ -141,16 +130,6 @@ def _raise_pending_interrupt() -> None:
     """A Python call, at which a pending interrupt is raised."""
 
 
-def timed_out(claimed: Claimed) -> RunResult:
-    error = f"Not done within {claimed.context.timeout:g} s."
-    # The job's own deadline: what its account's provider would have answered later is not known.
-    return RunResult(AttemptOutcome.FAILED, category="timeout", error=error, upstream=_unknown(claimed))
-
-
-def _unknown(claimed: Claimed) -> CallOutcome | None:
-    return CallOutcome("unknown") if claimed.endpoint else None
-
-
 def perform(claimed: Claimed) -> RunResult:
     """Run the job's type; what it raises becomes a failed attempt."""
     with traced(claimed) as span:
@@ -173,7 +152,7 @@ def _perform(claimed: Claimed) -> RunResult:
         return job_type
     try:
         # A copy: a task may set anything in it, and settling uses the original.
-        return checked(job_type.run(copy(claimed.context), claimed.job.payload), claimed)
+        return usable(job_type.run(copy(claimed.context), claimed.job.payload), claimed)
     except (JobTimedOut, JobCancelled):
         raise
     except BaseException as error:  # noqa: BLE001 - also SystemExit and the like: they fail the attempt
@@ -185,41 +164,43 @@ def job_type_of(claimed: Claimed) -> registry.JobType | RunResult:
     job = claimed.job
     job_type = registry.get(job.type)
     if job_type is None:
-        return returned_to_others(f"No job type {job.type!r} is known to the worker {job.worker}.", _unused(claimed))
+        return unknown_type(claimed)
     if job.account_lease and claimed.endpoint is None:
-        # Its account was removed between admission and start: it is requeued and gets another one.
-        return RunResult(
-            AttemptOutcome.RATE_LIMITED, category="rate_limited", error="Its account was removed.", counted=False,
-        )  # fmt: skip
+        return without_account("Its account was removed.")
     if job_type.needs_pool and claimed.endpoint is None:
-        # The queue's pool was removed between admission and start: it is requeued and waits for one.
-        return RunResult(
-            AttemptOutcome.RATE_LIMITED, category="rate_limited", error="Its queue names no pool any more.", counted=False,
-        )  # fmt: skip
+        return without_account("Its queue names no pool any more.")
     if hops.observer is not None:
         hops.observer(hops.STARTED)
     return job_type
 
 
-def failed(claimed: Claimed, error: BaseException) -> RunResult:
-    """The result of a job type that has raised `error`."""
-    if isinstance(error, CredentialUnreadable):
-        return RunResult(AttemptOutcome.FAILED, category="auth", error=str(error), upstream=_unused(claimed))
-    return fault(claimed, error)
+def usable(result: Any, claimed: Claimed) -> RunResult:
+    """`result` as it can be used; most are a success that says nothing but its value, so that there is nothing to check."""
+    if _is_plain(result, claimed):
+        return RunResult(AttemptOutcome.SUCCEEDED, result=result.result)
+    return checked(result, claimed)
 
 
-def fault(claimed: Claimed, error: BaseException) -> RunResult:
-    """A failed attempt by an exception that no job type foresees. Also by `SystemExit` and the like: raised in a
-    thread they would end nothing and settle nothing."""
-    result = checked(code_failure(claimed, described(error), trace_of(error)), claimed)
-    log.error("job.fault", job=claimed.job.uid, type=claimed.job.type, traceback=result.traceback)
-    return result
+_beside_result = attrgetter(
+    "outcome",
+    "category",
+    "error",
+    "traceback",
+    "status",
+    "retry_after",
+    "counted",
+    "upstream",
+    "actual",
+    "returned",
+    "final",
+)
+_PLAIN = _beside_result(RunResult(AttemptOutcome.SUCCEEDED))
+_PLAIN_TYPES = list(map(type, _PLAIN))
 
 
-def returned_to_others(why: str, upstream: CallOutcome | None = None) -> RunResult:
-    """This process lacks what the job needs (it may have started before a deployment): another one may have it."""
-    return RunResult(AttemptOutcome.LOST, category="code", error=why, counted=False, upstream=upstream, returned=True)
-
-
-def _unused(claimed: Claimed) -> CallOutcome | None:
-    return CallOutcome("unused") if claimed.endpoint else None
+def _is_plain(result: Any, claimed: Claimed) -> bool:
+    if claimed.endpoint is not None or type(result) is not RunResult:
+        return False
+    said = _beside_result(result)
+    # Types first: a task may have set anything, which may compare by code of its own.
+    return list(map(type, said)) == _PLAIN_TYPES and said == _PLAIN

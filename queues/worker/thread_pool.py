@@ -17,9 +17,11 @@ from queues import registry
 from queues.deliveries import Claimed, Ended
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
+from queues.worker.checked_result import fault
+from queues.worker.failures import returned_to_others
 from queues.worker.job_loop import RunningInLoop
 from queues.worker.job_loops import JobLoops
-from queues.worker.running import Running, RunningJob, fault, returned_to_others
+from queues.worker.running import Running, RunningJob
 from queues.worker.vital_thread import VitalThread
 from quotas import events
 from quotas.engine.types import CallOutcome

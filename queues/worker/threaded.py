@@ -20,8 +20,8 @@ from queues.call_threads import open_call_threads
 from queues.event_loops import abandoned
 from queues.worker.base import BaseJobWorker
 from queues.worker.child_processes import default_signals_in_children
+from queues.worker.claims import claim_parcel
 from queues.worker.completer import Completer
-from queues.worker.delivery import claim_parcel
 from queues.worker.heartbeat import Heartbeat
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.thread_pool import JobThreadPool

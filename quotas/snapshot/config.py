@@ -31,6 +31,7 @@ from quotas.snapshot.index import PolicyIndex
 from quotas.snapshot.patterns import Pattern, compile_pattern
 from quotas.snapshot.policies import OVERRIDE_COLUMNS, CompiledPolicy, OverrideRow
 from quotas.snapshot.pools import PoolConfig, read_pools
+from quotas.snapshot.resolved import ResolvedLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class ProjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class ConfigSnapshot:
-    """Immutable. `version` is that of `ConfigVersion`."""
+    """Immutable, but for what is kept of it in `resolved`. `version` is that of `ConfigVersion`."""
 
     version: int
     policies: Mapping[str, CompiledPolicy]
@@ -62,6 +63,10 @@ class ConfigSnapshot:
     adaptive: Mapping[str, CompiledPolicy] = field(default_factory=dict)
     """The adaptive policies, by name."""
     started: float = field(default_factory=time.monotonic)
+    resolved: ResolvedLimits = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resolved", ResolvedLimits(self.policies.values()))
 
     def now(self) -> float:
         """SQL's time, estimated without a query."""

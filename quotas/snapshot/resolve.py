@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from django.conf import settings
 
+from quotas.engine.limits.packed import LimitSet
 from quotas.engine.types import Limit, PoolSpec
 from quotas.errors import NetworkDenied, UnknownPool, UnknownProject
 from quotas.snapshot import addresses
@@ -50,13 +51,20 @@ def limits_for(
     `UnknownProject`, `NetworkDenied`, and `BadAddress` for an `ip` that is none.
     """
     config = snapshot or configuration.get()
+    now = config.now()
+    question = (
+        project, user, ip, endpoint, method, queue, priority,
+        tuple(keys.items()) if keys else None, None if cost is None else tuple(cost.items()),
+    )  # fmt: skip
+    known = config.resolved.find(question, now)
+    if known is not None:
+        return known
     path = endpoint_of(endpoint) if isinstance(endpoint, str) else endpoint
     method = method.upper() if method else None
     charged = cost_of(cost, method, path, config)
     tiers = _tiers(project, user, config)
     address, address_subject = _limited_address(ip, config) if ip is not None else (None, "")
     slug = project or ""
-    now = config.now()
     by_scope: tuple[list[Limit], ...] = ([], [], [], [], [], [], [])
     for bucket in config.index.buckets(slug, tiers):
         applying = []
@@ -78,7 +86,9 @@ def limits_for(
             if (policy.exempt or policy.excluded) and policy.skips(subject, method, path):
                 continue
             by_scope[place].append(policy.limit_for(subject, slug, charged.get(policy.unit, 0), now, priority))
-    return tuple(limit for limits in by_scope for limit in limits)
+    found = LimitSet(limit for limits in by_scope for limit in limits)
+    config.resolved.keep(question, found)
+    return found
 
 
 def _limited_address(ip: str, config: ConfigSnapshot) -> tuple[addresses.Address | None, str]:

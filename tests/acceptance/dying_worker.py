@@ -28,8 +28,7 @@ def main() -> None:
 
     from queues import registry
     from queues.broker import deliveries_of
-    from queues.worker import completer, threaded
-    from queues.worker import delivery as claims
+    from queues.worker import claims, completer, threaded
     from queues.worker.threaded import ThreadedWorker
 
     assert registry.names()

@@ -214,9 +214,9 @@ def mark(job: Any, name: str) -> None:
 
 def _die_before_the_kick() -> None:
     """In a web process of a test that requests it: killed between the commit of a submit and the dispatcher's kick."""
-    from queues.lifecycle import perform
+    from queues.lifecycle import effects
 
-    real = perform.notify
+    real = effects.notify
 
     def notify(*args: Any, **options: Any) -> None:
         trap = SCRATCH / "die-before-the-kick"
@@ -225,7 +225,7 @@ def _die_before_the_kick() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         real(*args, **options)
 
-    perform.notify = notify
+    effects.notify = notify
 
 
 if SCRATCH.exists() and "controlplane.web" in sys.orig_argv:

@@ -14,8 +14,8 @@ from quotas.engine.accounts.packed_pool import AccountKeys, PackedDemand, Packed
 from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys, digest
 from quotas.engine.limits import codec
-from quotas.engine.limits.packed import PackedLimit
-from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, in_order
+from quotas.engine.limits.packed import PackedLimits
+from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE
 from quotas.engine.redis.scripts import EMPTY, Call, Script, bulk, load, packed
 from quotas.engine.types import AdmitRequest, Limit, PoolSpec
 
@@ -43,7 +43,7 @@ class Prepared:
     reservation: str | None
     sampled: bool
     dry: bool = False
-    counters: Sequence[bytes] = ()
+    counters: tuple[bytes, ...] = ()
     """Of the limits that limit, in order."""
 
 
@@ -51,10 +51,7 @@ class Prepared:
 class _CallerSide:
     """What the caller's limits add to a call."""
 
-    ordered: Sequence[Limit]
-    limiting: list[Limit]
-    packed: list[PackedLimit]
-    counters: list[bytes]
+    limits: PackedLimits
     flags: int
     heads: list[bytes] = field(default_factory=list)
     """Keys before the counters: of the token and of the reservation."""
@@ -142,30 +139,24 @@ class AdmissionCalls:
         script = self._look if dry else self._acquire
         call = Call(script, packed=self._pack(script, caller, pool, lease, lease_key, now))
         return Prepared(
-            request, caller.limiting, caller.ordered, pool.plan, pool.demand, pool.accounts, call, lease, lease_key,
-            caller.reservation, pool.sampled, dry, caller.counters,
+            request, caller.limits.limiting, caller.limits.ordered, pool.plan, pool.demand, pool.accounts, call, lease,
+            lease_key, caller.reservation, pool.sampled, dry, caller.limits.counters,
         )  # fmt: skip
 
     def _caller_side(self, request: AdmitRequest, now: int, dry: bool) -> _CallerSide:
         """The caller's limits: their counters, and whether the charge is kept to be settled."""
-        ordered = in_order(request.limits)
-        limiting = [limit for limit in ordered if limit.limit is not None]
-        every = [PackedLimit.of(limit, self.keys, now) for limit in limiting]
-        counters = [one.counter for one in every]
-        if len(set(counters)) != len(counters):
-            raise ValueError("one admission names the same counter twice")
-        side = _CallerSide(ordered, limiting, every, counters, _DRY if dry else 0)
+        of_limits = PackedLimits.of(request.limits, self.keys, now)
+        side = _CallerSide(of_limits, _DRY if dry else 0)
         if request.token:
             side.flags |= _TOKEN
             side.heads.append(self.token_key(request.token))
-        slots = [limit.lease_ttl for limit, one in zip(limiting, every, strict=True) if one.takes_slot]
-        if slots:
-            side.life = max(slots)
-        if not dry and any(one.reserves for one in every):
+        if of_limits.slot_life:
+            side.life = of_limits.slot_life
+        if not dry and of_limits.reserves:
             side.slot = side.reservation = random_id()
             side.flags |= _RESERVE
             side.heads.append(self.keys.reservation(side.reservation))
-        elif slots:
+        elif of_limits.slot_life:
             side.slot = random_id()
         return side
 
@@ -201,39 +192,36 @@ class AdmissionCalls:
         self, script: Script, caller: _CallerSide, pool: _PoolSide, lease: str, lease_key: bytes, now: int
     ) -> bytes:
         """The call of the script, as it is sent."""
-        limiting, life = caller.limiting, caller.life * 1000
+        limits, life = caller.limits, caller.life * 1000
         flags = caller.flags | pool.flags
         if pool.plan is None or pool.demand is None:
-            figures = _HEAD.pack(len(limiting), flags, 0, 0, 0, 0.0, life, life, INDEX_SIZE, -1.0)
+            figures = _HEAD.pack(limits.count, flags, 0, 0, 0, 0.0, life, life, INDEX_SIZE, -1.0)
             specs = b""
         else:
             figures = _HEAD.pack(
-                len(limiting), flags, len(pool.demand.templates), len(pool.accounts), pool.plan.strategy,
+                limits.count, flags, len(pool.demand.templates), len(pool.accounts), pool.plan.strategy,
                 self._random.random(), float(round(pool.plan.pool.lease_ttl * 1000)), life, INDEX_SIZE,
                 pool.plan.initial,
             )  # fmt: skip
             specs = pool.demand.specs
-        every = caller.packed
-        if every:
-            specs = b"".join([one.spec for one in every]) + specs
         heads = [*caller.heads, *pool.heads]
         return packed(
             script,
-            3 + len(heads) + 2 * len(every) + pool.key_count,
-            10 + len(every),
+            3 + len(heads) + 2 * limits.count + pool.key_count,
+            10 + limits.count,
             pool.first,
             bulk(lease_key),
             *map(bulk, heads),
-            *[one.counter_sent for one in every],
-            *[one.index_sent for one in every],
+            limits.counters_sent,
+            limits.indexes_sent,
             pool.keys,
             EMPTY if self.clock is None else bulk(b"%d" % now),
             bulk(figures),
             bulk(lease.encode()),
             bulk(caller.slot.encode()),
-            bulk(specs),
+            bulk(limits.specs + specs),
             pool.args,
-            *[one.member_sent for one in every],
+            limits.members_sent,
         )
 
     def _pool_keys(

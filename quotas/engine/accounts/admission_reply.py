@@ -51,7 +51,7 @@ class AdmissionReplies:
             account=account.name if account else None,
             expires_in=plan.pool.lease_ttl if plan else 0.0,
             reservation=one.reservation,
-            reserved=tuple(one.counters) if one.reservation else (),
+            reserved=one.counters if one.reservation else (),
             reasons=_reasons(one, reply) if len(reply) > 2 else {},
             limits=limits,
             pool=plan.pool.name if plan else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from quotas.engine.dialects.redaction import MASK, redact
 from quotas.engine.dialects.response import Answer
@@ -39,6 +40,7 @@ def fields_of(answer: Answer, secrets: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=1024)
 def _describes_limit(name: str) -> bool:
     return "ratelimit" in name or "rate-limit" in name or "retry-after" in name or name in _ALSO
 

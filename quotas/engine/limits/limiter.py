@@ -12,8 +12,8 @@ from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys, digest
 from quotas.engine.limits import codec, settlement
 from quotas.engine.limits.counters import Counters
-from quotas.engine.limits.packed import PackedLimit
-from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, CheckRequest, in_order
+from quotas.engine.limits.packed import PackedLimits
+from quotas.engine.limits.requests import INDEX_SIZE, RESERVATION_LIFE, CheckRequest
 from quotas.engine.redis.scripts import EMPTY, Call, bulk, load, packed
 from quotas.engine.redis.transport import Reply, Transport
 from quotas.engine.types import Decision, Limit, LimitState, Settlement
@@ -29,7 +29,7 @@ class Prepared:
 
     limits: Sequence[Limit]
     limiting: list[Limit]
-    counters: list[bytes]
+    counters: tuple[bytes, ...]
     call: Call
     reservation: str | None
     bypass: bool
@@ -129,65 +129,41 @@ class Limiter(Counters):
     def _prepare(
         self, limits: Sequence[Limit], dry_run: bool, bypass: bool, token: str, token_body: str, reserve: bool | None
     ) -> Prepared:
-        limits = in_order(limits)
         now = self.now()
-        keys = self.keys
-        limiting: list[Limit] = []
-        counters: list[bytes] = []
-        specs = [b""]
-        parts: list[bytes] = []
-        indexes: list[bytes] = []
-        members: list[bytes] = []
-        reserves, slot_life = False, 0.0
-        for limit in limits:
-            if limit.limit is None:
-                continue
-            one = limit.packed
-            if one is None or one.keys is not keys or not one.since <= now < one.until:
-                one = PackedLimit.of(limit, keys, now)
-            limiting.append(limit)
-            counters.append(one.counter)
-            parts.append(one.counter_sent)
-            indexes.append(one.index_sent)
-            members.append(one.member_sent)
-            specs.append(one.spec)
-            if one.reserves:
-                reserves = True
-                if one.takes_slot:
-                    slot_life = max(slot_life, limit.lease_ttl)
-        count = len(limiting)
-        if len(set(counters)) != count:
-            raise ValueError("one check names the same counter twice")
-        parts += indexes
-        wanted = not dry_run and (reserves if reserve is None else reserve)
-        takes_slot = not dry_run and slot_life > 0
-        flags, reservation, slot, body = self._charge(parts, wanted, takes_slot, token, token_body)
+        of_limits = PackedLimits.of(limits, self.keys, now)
+        count = of_limits.count
+        wanted = not dry_run and (of_limits.reserves if reserve is None else reserve)
+        takes_slot = not dry_run and of_limits.slot_life > 0
+        keys: list[bytes] = []
+        flags, reservation, slot, body = self._charge(keys, wanted, takes_slot, token, token_body)
         if dry_run:
             flags |= codec.DRY_RUN
         if bypass:
             flags |= codec.BYPASS
-        sent = len(parts)
-        specs[0] = codec.HEAD.pack(count, flags, (slot_life or RESERVATION_LIFE) * 1000, INDEX_SIZE)
-        parts += (EMPTY if self.clock is None else bulk(b"%d" % now), bulk(b"".join(specs)), slot, body)
-        parts += members
-        script = self._peek if dry_run else self._check
-        call = Call(script, (), (), packed(script, sent, 4 + count, *parts))
-        return Prepared(limits, limiting, counters, call, reservation, bypass)
+        head = codec.HEAD.pack(count, flags, (of_limits.slot_life or RESERVATION_LIFE) * 1000, INDEX_SIZE)
+        payload = packed(
+            self._peek if dry_run else self._check, 2 * count + len(keys), 4 + count,
+            of_limits.counters_sent, of_limits.indexes_sent, *keys,
+            EMPTY if self.clock is None else bulk(b"%d" % now), bulk(head + of_limits.specs), slot, body,
+            of_limits.members_sent,
+        )  # fmt: skip
+        call = Call(self._peek if dry_run else self._check, (), (), payload)
+        return Prepared(of_limits.ordered, of_limits.limiting, of_limits.counters, call, reservation, bypass)
 
     def _charge(
-        self, parts: list[bytes], reserve: bool, takes_slot: bool, token: str, token_body: str
+        self, keys: list[bytes], reserve: bool, takes_slot: bool, token: str, token_body: str
     ) -> tuple[int, str | None, bytes, bytes]:
-        """Flags, reservation, lease of a slot and the token's body of a check; adds their keys to `parts`."""
+        """Flags, reservation, lease of a slot and the token's body of a check; adds their keys to `keys`."""
         flags, reservation, slot, body = 0, None, EMPTY, EMPTY
         if reserve:
             reservation = random_id()
             slot = bulk(reservation.encode())
-            parts.append(bulk(self.keys.reservation(reservation)))
+            keys.append(bulk(self.keys.reservation(reservation)))
             flags = codec.RESERVE
         elif takes_slot:
             slot = bulk(random_id().encode())
         if token:
-            parts.append(bulk(self.keys.token(token)))
+            keys.append(bulk(self.keys.token(token)))
             body = bulk(digest(token_body).encode())
             flags |= codec.TOKEN
         return flags, reservation, slot, body
@@ -223,7 +199,7 @@ class Limiter(Counters):
     def _remembered(prepared: Prepared, answer: bytes, names: bytes) -> tuple[bytes, str | None, Sequence[Limit]]:
         """An earlier answer to the same token: (answer, reservation, limits that it is about)."""
         known, _, lease = names.partition(b"\n")
-        counters = known.split(b" ")
+        counters = tuple(known.split(b" "))
         limiting = prepared.limiting
         limits = prepared.limits
         if counters != prepared.counters:

@@ -1,11 +1,14 @@
-"""A limit as it is sent: its keys, its index member and its spec, packed once per limit and not once per check."""
+"""Limits as they are sent: keys, index members and specs, packed once for each limit, and for each set of them, and not
+once per check."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from quotas.engine.keys import Keys, subject
 from quotas.engine.limits import codec
+from quotas.engine.limits.requests import in_order
 from quotas.engine.redis.scripts import bulk
 from quotas.engine.types import Limit
 
@@ -51,3 +54,63 @@ class PackedLimit:
         made = cls(limit, keys, now)
         object.__setattr__(limit, "packed", made)
         return made
+
+
+class LimitSet(tuple[Limit, ...]):
+    """The limits of one kind of request, which come again: what is packed of them together stays with them."""
+
+    packed: PackedLimits | None = None
+
+
+class PackedLimits:
+    """What a check sends of all its limits. Raises ValueError where two of them have the same counter.
+
+    `ordered` are all of them as they are reported, `limiting` those that limit; what is sent is of the latter.
+    """
+
+    __slots__ = (
+        "count",
+        "counters",
+        "counters_sent",
+        "indexes_sent",
+        "keys",
+        "limiting",
+        "members_sent",
+        "ordered",
+        "reserves",
+        "since",
+        "slot_life",
+        "specs",
+        "until",
+    )
+
+    def __init__(self, limits: Sequence[Limit], keys: Keys, now: int) -> None:
+        self.keys = keys
+        self.ordered = in_order(limits)
+        self.limiting = [limit for limit in self.ordered if limit.limit is not None]
+        every = [PackedLimit.of(limit, keys, now) for limit in self.limiting]
+        self.count = len(every)
+        self.counters = tuple([one.counter for one in every])
+        if len(set(self.counters)) != self.count:
+            raise ValueError("one request names the same counter twice")
+        self.counters_sent = b"".join([one.counter_sent for one in every])
+        self.indexes_sent = b"".join([one.index_sent for one in every])
+        self.members_sent = b"".join([one.member_sent for one in every])
+        self.specs = b"".join([one.spec for one in every])
+        self.reserves = any(one.reserves for one in every)
+        self.slot_life = max(
+            [limit.lease_ttl for limit, one in zip(self.limiting, every, strict=True) if one.takes_slot], default=0.0
+        )
+        """Seconds for which the slots that it takes are kept; 0: it takes none."""
+        self.since = max([one.since for one in every], default=ALWAYS[0])
+        self.until = min([one.until for one in every], default=ALWAYS[1])
+
+    @classmethod
+    def of(cls, limits: Sequence[Limit], keys: Keys, now: int) -> PackedLimits:
+        """The packed form, which is kept with a `LimitSet` for as long as `keys` are the same and it is true."""
+        if type(limits) is not LimitSet:
+            return cls(limits, keys, now)
+        known = limits.packed
+        if known is None or known.keys is not keys or not known.since <= now < known.until:
+            known = limits.packed = cls(limits, keys, now)
+        return known

@@ -58,31 +58,34 @@ def call(
 def _call(
     keys: Keys, script: Script, reservation: str, actual: Mapping[str, int], now: bytes, reserved: Sequence[bytes]
 ) -> Call:
+    sent, units, _ = _known(keys, tuple(reserved))
     named = {keys.unit(unit): used for unit, used in actual.items()}
-    known = [_sent(keys, counter) for counter in reserved]
-    amounts = b"".join([codec.DOUBLE.pack(named.get(unit, -1)) for _, _, unit in known])
+    amounts = b"".join([codec.DOUBLE.pack(named.get(unit, -1)) for unit in units])
     return Call(
-        script,
-        packed=packed(
-            script, 1 + 2 * len(known), 5,
-            bulk(keys.reservation(reservation)), *[counter for counter, _, _ in known], *[index for _, index, _ in known],
+        script, (), (),
+        packed(
+            script, 1 + 2 * len(units), 5,
+            bulk(keys.reservation(reservation)), sent,
             bulk(now), bulk(amounts), bulk(reservation.encode()), _INDEX_SIZE, bulk(_note(keys, actual, reserved).encode()),
         ),
     )  # fmt: skip
 
 
-@lru_cache(maxsize=16384)
-def _sent(keys: Keys, counter: bytes) -> tuple[bytes, bytes, str]:
-    """A counter and its index as they are sent, and its unit as keys spell it."""
-    return bulk(counter), bulk(keys.index_of(counter)), keys.unit_of(counter)
+@lru_cache(maxsize=4096)
+def _known(keys: Keys, reserved: tuple[bytes, ...]) -> tuple[bytes, tuple[str, ...], str]:
+    """Counters and their indexes as they are sent, the counters' units as keys spell them, and these as JSON."""
+    sent = b"".join(map(bulk, [*reserved, *map(keys.index_of, reserved)]))
+    units = tuple(map(keys.unit_of, reserved))
+    return sent, units, ", ".join(map(_quoted, units))
 
 
 def _note(keys: Keys, actual: Mapping[str, int], reserved: Sequence[bytes]) -> str:
     """What a repeated settlement is answered from: the actual use, and the unit of each counter."""
-    names = {keys.unit(unit): unit for unit in actual}
-    units = [keys.unit_of(counter) for counter in reserved]
+    _, units, named = _known(keys, tuple(reserved))
+    odd = {spelt: unit for unit in actual if (spelt := keys.unit(unit)) != unit}
+    if odd:
+        named = ", ".join([_quoted(odd.get(unit, unit)) for unit in units])
     used = ", ".join([f"{_quoted(unit)}: {amount:d}" for unit, amount in actual.items()])
-    named = ", ".join([_quoted(names.get(unit, unit)) for unit in units])
     return f'{{"actual": {{{used}}}, "units": [{named}]}}'
 
 

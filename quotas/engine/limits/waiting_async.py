@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
-from quotas.engine.limits import waiting
+from quotas.engine.limits import wait_steps
 from quotas.engine.limits.wait_queue import LEASE, Enqueued, call_commands, queue_keys, turn_key
-from quotas.engine.limits.waiting import RENEWAL_INTERVAL, Asked, LocalQueues, Reply, Step, Wait, Waiter
+from quotas.engine.limits.wait_steps import Asked, Reply, Step, Waiter
+from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Wait
 from quotas.engine.redis.scripts import Call, load, pack
 from quotas.engine.types import Decision, Limit
 
@@ -97,21 +98,21 @@ class AsyncWaitingChecks:
 
     async def _perform(self, step: Step, waiter: Waiter, turn: asyncio.Event, asking: Asking) -> Reply:
         match step:
-            case waiting.Occupied(counters):
+            case wait_steps.Occupied(counters):
                 return await self._occupied(counters)
-            case waiting.Ask(dry_run):
+            case wait_steps.Ask(dry_run):
                 return await (asking.check(dry_run=True) if dry_run else self._ask(asking))
-            case waiting.AskAndEnqueue(counter, waiters):
+            case wait_steps.AskAndEnqueue(counter, waiters):
                 return await self._ask_and_enqueue(asking, counter, waiters)
-            case waiting.Enqueue(counter, waiters):
+            case wait_steps.Enqueue(counter, waiters):
                 return await self._enqueue(counter, waiters)
-            case waiting.Dequeue(counter, ticket):
+            case wait_steps.Dequeue(counter, ticket):
                 self._in_background(self._dequeue(counter, ticket))
-            case waiting.AwaitTurn(seconds):
+            case wait_steps.AwaitTurn(seconds):
                 await _within(turn, seconds)
-            case waiting.AwaitCall(seconds):
+            case wait_steps.AwaitCall(seconds):
                 await self._await_call(waiter, seconds)
-            case waiting.Sleep(seconds):
+            case wait_steps.Sleep(seconds):
                 await asyncio.sleep(seconds)
         return None
 

@@ -11,9 +11,10 @@ from typing import Protocol
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.ids import random_id
 from quotas.engine.keys import Keys
-from quotas.engine.limits import waiting
+from quotas.engine.limits import wait_steps
 from quotas.engine.limits.wait_queue import Enqueued, TurnListener, WaitQueue
-from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Reply, Step, Wait, Waiter
+from quotas.engine.limits.wait_steps import Reply, Step, Waiter
+from quotas.engine.limits.waiting import RENEWAL_INTERVAL, LocalQueues, Wait
 from quotas.engine.types import Decision, Limit
 
 
@@ -107,22 +108,22 @@ class WaitingChecks:
         listener: TurnListener | None,
     ) -> Reply:
         match step:
-            case waiting.Occupied(counters):
+            case wait_steps.Occupied(counters):
                 return self._occupied(counters)
-            case waiting.Ask(dry_run):
+            case wait_steps.Ask(dry_run):
                 return ask(dry_run)
-            case waiting.AskAndEnqueue(counter, waiters):
+            case wait_steps.AskAndEnqueue(counter, waiters):
                 enqueued = self._enqueue(counter, waiters)
-                return waiting.Asked(ask(False), enqueued)
-            case waiting.Enqueue(counter, waiters):
+                return wait_steps.Asked(ask(False), enqueued)
+            case wait_steps.Enqueue(counter, waiters):
                 return self._enqueue(counter, waiters)
-            case waiting.Dequeue(counter, ticket):
+            case wait_steps.Dequeue(counter, ticket):
                 self._dequeue(counter, ticket)
-            case waiting.AwaitTurn(seconds):
+            case wait_steps.AwaitTurn(seconds):
                 turn.wait(seconds)
-            case waiting.AwaitCall(seconds):
+            case wait_steps.AwaitCall(seconds):
                 self._await_call(listener, waiter, seconds)
-            case waiting.Sleep(seconds):
+            case wait_steps.Sleep(seconds):
                 time.sleep(seconds)
         return None
 

@@ -18,7 +18,7 @@ from queues.connection import client
 from queues.deliveries import Claimed, Ended
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.dispatcher import Dispatcher
-from queues.lifecycle.finish import finish as settle
+from queues.lifecycle.delivery import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.maintenance.runner import Maintenance
 from queues.models import Job, Queue, RetryPolicy
@@ -27,7 +27,7 @@ from queues.services.defaults import create_defaults
 from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import AttemptOutcome, Stage
-from queues.worker import delivery as claims
+from queues.worker import claims
 from queues.worker.heartbeat import Heartbeat
 from queues.worker.running import perform
 from quotas import clock

@@ -8,11 +8,12 @@ import pytest
 from django.db import connection, transaction
 from django.forms.models import model_to_dict
 
-from queues.lifecycle import waiting
+from queues.lifecycle.acceptance import new_job
 from queues.models import Batch, Job, JobDependency
 from queues.services import batches, draft, intake
 from queues.services.draft import prepare
-from queues.services.submit import accept, draw, submit_specs
+from queues.services.submission import accept, draw
+from queues.services.submit import submit_specs
 from queues.specs import JobSpec, read_job
 from quotas import clock
 from tests.integration.queues.desk import Desk
@@ -31,7 +32,7 @@ def built_under_lock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
 
     def noted(**fields: Any) -> Job:
-        job = waiting.new_job(**fields)
+        job = new_job(**fields)
         if connection.in_atomic_block:
             found.append(job.uid)
         return job

@@ -16,14 +16,16 @@ from due_work_harness.integrations.django import django_host
 from queues import wakeups
 from queues.connection import client
 from queues.deliveries import Ended
-from queues.lifecycle.finish import finish as settle
+from queues.lifecycle.delivery import finish as settle
 from queues.maintenance.reconciler import Reconciler
 from queues.models import Attempt, Batch, DeadLetter, Job
 from queues.selectors.jobs import job_counts
-from queues.services.submit import accept, prepare, submit_specs
+from queues.services.draft import prepare
+from queues.services.submission import accept
+from queues.services.submit import submit_specs
 from queues.specs import read_job
 from queues.states import FINAL, Stage, Status
-from queues.worker import delivery as claims
+from queues.worker import claims
 from quotas import clock
 from tests.integration.queues.desk import OK, Desk, failed, fresh
 from tests.integration.queues.dying import killer

@@ -12,8 +12,8 @@ import pytest
 from queues.errors import JobCancelled, JobTimedOut
 from queues.registry import RunResult
 from queues.states import Status
-from queues.worker import running
-from queues.worker.child import cancelled
+from queues.worker.failures import cancelled, timed_out
+from queues.worker.running import Running
 from quotas.engine.account_state import AccountState
 from quotas.runtime.connection import accounts
 from quotas.snapshot import resolve
@@ -53,7 +53,7 @@ def test_a_thread_that_is_interrupted(desk: Desk, silent: str, why: type[BaseExc
     desk.submit(type="http.request", queue="batch", payload={"pool": "llm", "path": "/"})
     desk.cycle()
     (claimed,) = worker.claim()
-    slow = running.Running(replace(claimed, context=replace(claimed.context, timeout=1.0)))
+    slow = Running(replace(claimed, context=replace(claimed.context, timeout=1.0)))
     found: list[RunResult] = []
     thread = threading.Thread(target=lambda: found.append(slow.run()))
     thread.start()
@@ -68,7 +68,7 @@ def test_a_thread_that_is_interrupted(desk: Desk, silent: str, why: type[BaseExc
 def test_a_forked_job_that_is_ended(desk: Desk, silent: str) -> None:
     desk.pool("llm", url=silent, breaker_failures=1)
     worker = desk.worker()
-    for made in (running.timed_out, lambda claimed: cancelled()):
+    for made in (timed_out, cancelled):
         desk.submit(type="http.request", queue="batch", payload={"pool": "llm", "path": "/"})
         desk.cycle()
         (claimed,) = worker.claim()

@@ -19,7 +19,7 @@ from queues.selectors.jobs import created_after
 from queues.selectors.queues import depths
 from queues.services import auto_replay, bulk_actions, queue_room
 from queues.states import Stage, Status
-from queues.worker import delivery as claims
+from queues.worker import claims
 from quotas import clock
 from quotas.services import api_keys
 from tests.integration.queues.desk import Desk

@@ -17,7 +17,7 @@ from queues.models import Attempt, Callback, DeadLetter, Job, Transition, Worker
 from queues.selectors.timeline import timeline
 from queues.services import cancel, dead_letters
 from queues.states import AttemptOutcome, Stage, Status
-from queues.worker import delivery as claims
+from queues.worker import claims
 from queues.worker.requeue import requeue_unfinished
 from queues.worker.running import Running, perform
 from quotas import clock

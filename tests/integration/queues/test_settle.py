@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from queues.deliveries import Ended
 from queues.errors import JobError
-from queues.lifecycle.finish import finish as settle
+from queues.lifecycle.delivery import finish as settle
 from queues.models import Attempt, DeadLetter, Job
 from queues.registry import RunResult
 from queues.states import Stage, Status

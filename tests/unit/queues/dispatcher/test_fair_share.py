@@ -9,8 +9,7 @@ from itertools import count, islice
 import pytest
 
 from queues.config import ProjectSpec
-from queues.dispatcher.fair_share import AGEING_AFTER, AGEING_SHARE, FairShare
-from queues.dispatcher.group_cursor import Candidate, GroupCursor
+from queues.dispatcher.candidates import AGEING_AFTER, AGEING_SHARE, Candidate, FairShare, GroupCursor
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 _ids = count(1)

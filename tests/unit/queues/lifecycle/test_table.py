@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from queues.lifecycle import delivery, dependants, finish, loss, operators, waiting
+from queues.lifecycle import acceptance, delivery, dependants, loss, operators, waiting
 from queues.lifecycle.table import TRANSITIONS
 from queues.states import Stage
 
 ROOT = Path(__file__).resolve().parents[4]
 COLUMNS = {"stage", "status"}
 RAW_WRITE = re.compile(r"(UPDATE\s+\"?queues_job\"?\s+SET|INSERT\s+INTO\s+\"?queues_job\"?[\s(])", re.IGNORECASE)
-MODULES = (delivery, dependants, finish, loss, operators, waiting)
+MODULES = (acceptance, delivery, dependants, loss, operators, waiting)
 
 
 def writes(source: str) -> Iterator[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quotas.engine.limits.limiter import Limiter
+from quotas.engine.limits.packed import LimitSet
 from quotas.engine.limits.periods import boundaries
 from tests.integration.quotas.engine.limits.conftest import Clock, limit
 from tests.unit.quotas.engine.limits.test_periods import at
@@ -26,14 +27,14 @@ def test_a_quota_is_whole_again_exactly_when_its_period_ends(
 ) -> None:
     clock.now = at(zone, *moment)
     stop = boundaries(period, zone, clock.now)[2]
-    one = limit("c", "calendar", limit=3, period=period, timezone=zone)
-    assert [bool(limiter.check([one])) for _ in range(4)] == [True, True, True, False]
-    denied = limiter.check([one])
+    limits = LimitSet([limit("c", "calendar", limit=3, period=period, timezone=zone)])
+    assert [bool(limiter.check(limits)) for _ in range(4)] == [True, True, True, False]
+    denied = limiter.check(limits)
     assert denied.retry_after == (stop - clock.now) / 1e6 == denied.limits[0].reset_after
     clock.now = stop - 1
-    assert not limiter.check([one])
+    assert not limiter.check(limits)
     clock.now = stop
-    after = limiter.check([one])
+    after = limiter.check(limits)
     assert after and after.limits[0].used == 1
     assert after.limits[0].reset_after == (boundaries(period, zone, stop)[2] - stop) / 1e6
 

@@ -9,9 +9,10 @@ import pytest
 
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.keys import Keys
-from quotas.engine.limits import waiting
+from quotas.engine.limits import wait_steps, waiting
 from quotas.engine.limits.wait_queue import Enqueued
-from quotas.engine.limits.waiting import LocalQueues, Reply, Step, Wait, Waiter
+from quotas.engine.limits.wait_steps import Reply, Step, Waiter
+from quotas.engine.limits.waiting import LocalQueues, Wait
 from quotas.engine.types import Decision, Limit
 
 KEYS = Keys()
@@ -43,9 +44,9 @@ class Check:
 
     def queue_up(self, first: str = "") -> Step | None:
         """Refused by A, it enters the queue of A, of which `first` is the first ticket; by default its own."""
-        assert self.step == waiting.Occupied([OF_A, OF_B])
-        assert self.reply(None) == waiting.Ask()
-        assert self.reply(BY_A) == waiting.Enqueue(OF_A, [self.waiter])
+        assert self.step == wait_steps.Occupied([OF_A, OF_B])
+        assert self.reply(None) == wait_steps.Ask()
+        assert self.reply(BY_A) == wait_steps.Enqueue(OF_A, [self.waiter])
         return self.reply(Enqueued([self.waiter.position or 100], first or self.waiter.ticket))
 
 
@@ -70,29 +71,29 @@ def test_where_waiting_cannot_help_the_denial_is_final(denied: Decision) -> None
 
 def test_the_first_one_sleeps_until_the_named_time_at_most_a_second_and_asks_again() -> None:
     check = Check(LocalQueues())
-    assert check.queue_up() == waiting.Ask()
-    assert check.reply(BY_A) == waiting.Sleep(1.0)
-    assert check.reply() == waiting.Enqueue(OF_A, [check.waiter])
-    assert check.reply(Enqueued([100], check.waiter.ticket)) == waiting.Ask()
-    assert check.reply(Decision(False, retry_after=0.25, binding="a")) == waiting.Sleep(0.25)
+    assert check.queue_up() == wait_steps.Ask()
+    assert check.reply(BY_A) == wait_steps.Sleep(1.0)
+    assert check.reply() == wait_steps.Enqueue(OF_A, [check.waiter])
+    assert check.reply(Enqueued([100], check.waiter.ticket)) == wait_steps.Ask()
+    assert check.reply(Decision(False, retry_after=0.25, binding="a")) == wait_steps.Sleep(0.25)
 
 
 def test_behind_another_process_it_awaits_its_call() -> None:
     check = Check(LocalQueues())
-    assert check.queue_up(first="another") == waiting.AwaitCall(1.0)
-    assert check.reply() == waiting.Enqueue(OF_A, [check.waiter])
-    assert check.reply(Enqueued([100], check.waiter.ticket)) == waiting.Ask()
+    assert check.queue_up(first="another") == wait_steps.AwaitCall(1.0)
+    assert check.reply() == wait_steps.Enqueue(OF_A, [check.waiter])
+    assert check.reply(Enqueued([100], check.waiter.ticket)) == wait_steps.Ask()
 
 
 def test_behind_a_waiter_of_its_process_it_awaits_its_turn_and_the_first_renews_for_both() -> None:
     queues = LocalQueues()
     first, second = Check(queues), Check(queues)
-    assert first.queue_up() == waiting.Ask()
-    assert second.reply(OF_A) == waiting.Ask(dry_run=True)
-    assert second.reply(ALLOWED) == waiting.Enqueue(OF_A, [second.waiter])
-    assert second.reply(Enqueued([200], first.waiter.ticket)) == waiting.AwaitTurn(10.0)
+    assert first.queue_up() == wait_steps.Ask()
+    assert second.reply(OF_A) == wait_steps.Ask(dry_run=True)
+    assert second.reply(ALLOWED) == wait_steps.Enqueue(OF_A, [second.waiter])
+    assert second.reply(Enqueued([200], first.waiter.ticket)) == wait_steps.AwaitTurn(10.0)
     first.reply(BY_A)
-    assert first.reply() == waiting.Enqueue(OF_A, [first.waiter, second.waiter])
+    assert first.reply() == wait_steps.Enqueue(OF_A, [first.waiter, second.waiter])
     second.waiter.turn.clear()
     queues.leave(first.waiter)
     assert second.waiter.turn.is_set()
@@ -102,8 +103,8 @@ def test_refused_by_another_counter_it_changes_the_queue_and_keeps_its_position(
     queues = LocalQueues()
     check = Check(queues)
     check.queue_up()
-    assert check.reply(BY_B) == waiting.Dequeue(OF_A, check.waiter.ticket)
-    assert check.reply() == waiting.Enqueue(OF_B, [check.waiter])
+    assert check.reply(BY_B) == wait_steps.Dequeue(OF_A, check.waiter.ticket)
+    assert check.reply() == wait_steps.Enqueue(OF_B, [check.waiter])
     assert check.waiter.position == 100
     assert queues.occupied([OF_A]) is None and queues.occupied([OF_B]) == OF_B
 
@@ -113,7 +114,7 @@ def test_whose_time_is_up_asks_once_more() -> None:
     check.queue_up(first="another")
     check.time = 10.0
     check.reply()
-    assert check.reply(Enqueued([100], "another")) == waiting.Ask()
+    assert check.reply(Enqueued([100], "another")) == wait_steps.Ask()
     assert check.reply(BY_A) is None and check.decision is BY_A
 
 
@@ -121,7 +122,7 @@ def test_without_a_server_each_process_serves_its_own_waiters() -> None:
     check = Check(LocalQueues())
     check.reply(None)
     check.reply(BY_A)
-    assert check.reply(None) == waiting.Ask()
+    assert check.reply(None) == wait_steps.Ask()
     assert check.reply(ALLOWED) is None
 
 
@@ -133,10 +134,10 @@ def test_a_ticket_that_was_renewed_after_its_waiter_left_is_removed() -> None:
     second.reply(ALLOWED)
     second.reply(Enqueued([200], first.waiter.ticket))
     first.reply(BY_A)
-    assert first.reply() == waiting.Enqueue(OF_A, [first.waiter, second.waiter])
+    assert first.reply() == wait_steps.Enqueue(OF_A, [first.waiter, second.waiter])
     queues.leave(second.waiter)
-    assert first.reply(Enqueued([100, 200], first.waiter.ticket)) == waiting.Dequeue(OF_A, second.waiter.ticket)
-    assert first.reply() == waiting.Ask()
+    assert first.reply(Enqueued([100, 200], first.waiter.ticket)) == wait_steps.Dequeue(OF_A, second.waiter.ticket)
+    assert first.reply() == wait_steps.Ask()
 
 
 def test_positions_of_the_server_decide_who_is_first() -> None:
@@ -167,11 +168,11 @@ def test_the_next_one_of_the_same_process_asks_at_once_and_renews_meanwhile() ->
     first, second = _two(queues)
     first.reply(ALLOWED)
     queues.leave(first.waiter)
-    assert second.reply() == waiting.AskAndEnqueue(OF_A, [second.waiter])
+    assert second.reply() == wait_steps.AskAndEnqueue(OF_A, [second.waiter])
     enqueued = Enqueued([200], second.waiter.ticket, "another", 2)
-    assert second.reply(waiting.Asked(BY_A, enqueued)) == waiting.Sleep(1.0)
+    assert second.reply(waiting.Asked(BY_A, enqueued)) == wait_steps.Sleep(1.0)
     assert second.waiter.behind == "another"
-    assert second.reply() == waiting.Enqueue(OF_A, [second.waiter])
+    assert second.reply() == wait_steps.Enqueue(OF_A, [second.waiter])
 
 
 def test_where_a_ticket_of_another_process_is_between_the_next_one_asks_the_queue_first() -> None:
@@ -179,8 +180,8 @@ def test_where_a_ticket_of_another_process_is_between_the_next_one_asks_the_queu
     first, second = _two(queues, "another")
     first.reply(ALLOWED)
     queues.leave(first.waiter)
-    assert second.reply() == waiting.Enqueue(OF_A, [second.waiter])
-    assert second.reply(Enqueued([200], "another", second.waiter.ticket, 2)) == waiting.AwaitCall(1.0)
+    assert second.reply() == wait_steps.Enqueue(OF_A, [second.waiter])
+    assert second.reply(Enqueued([200], "another", second.waiter.ticket, 2)) == wait_steps.AwaitCall(1.0)
 
 
 def test_one_that_was_called_asks_again_where_the_server_did_not_answer() -> None:
@@ -189,8 +190,8 @@ def test_one_that_was_called_asks_again_where_the_server_did_not_answer() -> Non
     first.reply(ALLOWED)
     queues.leave(first.waiter)
     step = second.reply()
-    assert step == waiting.AskAndEnqueue(OF_A, [second.waiter])
-    assert second.steps.throw(LimiterUnavailable("lost")) == waiting.Sleep(waiting.SERVER_PAUSE)
+    assert step == wait_steps.AskAndEnqueue(OF_A, [second.waiter])
+    assert second.steps.throw(LimiterUnavailable("lost")) == wait_steps.Sleep(waiting.SERVER_PAUSE)
     assert second.reply() == step
     assert second.reply(waiting.Asked(ALLOWED, None)) is None and second.decision is ALLOWED
 
@@ -205,6 +206,6 @@ def test_all_tickets_are_renewed_twice_a_second_and_at_once_where_the_server_has
     ):  # fmt: skip
         first.time = at
         first.reply(short)
-        assert first.reply() == waiting.Enqueue(OF_A, renewed), at
+        assert first.reply() == wait_steps.Enqueue(OF_A, renewed), at
         positions = [100, 200][: len(renewed)]
-        assert first.reply(Enqueued(positions, ticket, second.waiter.ticket, count)) == waiting.Ask()
+        assert first.reply(Enqueued(positions, ticket, second.waiter.ticket, count)) == wait_steps.Ask()

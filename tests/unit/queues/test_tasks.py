@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Literal  # noqa: UP035
 
 import pytest
 
-from queues.job_types.signature import PayloadSchema
+from queues.tasks import PayloadSchema
 
 
 def plain(
