@@ -89,9 +89,9 @@ class ThreadedWorker(BaseJobWorker):
         self.recycling.taken += len(claimed)
         self.forget(job)
         if left:
-            self._put_back(job, left)
+            self._return_rest(job, left)
 
-    def _put_back(self, parcel: RQJob, left: list[Delivery]) -> None:
+    def _return_rest(self, parcel: RQJob, left: list[Delivery]) -> None:
         try:
             enqueue(self.lane, [(parcel.id, left)], at_front=True)
         except redis.RedisError as error:  # the reconciler finds rows whose parcel is on no belt
