@@ -26,7 +26,7 @@ def belt(lane: str) -> Queue:
     return Queue(lane, connection=client(), serializer=JSONSerializer, default_timeout=-1)
 
 
-def enqueue(lane: str, parcels: Iterable[tuple[str, Sequence[Delivery]]]) -> None:
+def enqueue(lane: str, parcels: Iterable[tuple[str, Sequence[Delivery]]], *, at_front: bool = False) -> None:
     """Put parcels, by id, on the lane's belt."""
     queue = belt(lane)
     queue.enqueue_many(
@@ -40,6 +40,7 @@ def enqueue(lane: str, parcels: Iterable[tuple[str, Sequence[Delivery]]]) -> Non
                 failure_ttl=0,
                 ttl=None,
                 description="parcel",
+                at_front=at_front,
             )
             for parcel_id, deliveries in parcels
         ]
@@ -60,6 +61,16 @@ class Parcel(RQJob):
 def run(deliveries: list[list[int]]) -> None:
     """Named by every parcel and called by none of our workers: they read its arguments."""
     raise RuntimeError("Parcels are run by Sluice's own workers: start them with `manage.py rqworker`.")
+
+
+def split(parcel: RQJob, size: int) -> list[Delivery]:
+    """Leave the first `size` deliveries in the parcel; returns the others. One that can't be read stays as it is."""
+    try:
+        deliveries = deliveries_of(parcel)
+    except Exception:  # noqa: BLE001 - claiming it says so
+        return []
+    parcel.args = [deliveries[:size]]
+    return deliveries[size:]
 
 
 def deliveries_of(parcel: RQJob) -> list[Delivery]:

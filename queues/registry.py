@@ -62,6 +62,8 @@ class RunResult:
     actual: Mapping[str, int] = field(default_factory=dict)
     returned: bool = False
     """It was not started, since this worker can't run it; another one may."""
+    no_slot: bool = False
+    """With `returned`: nothing but a free slot is missing."""
     final: bool = False
     """No retry helps, whatever the policy says."""
 

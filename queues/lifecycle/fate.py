@@ -93,7 +93,10 @@ LONGEST_RETURN = 60.0
 
 
 def _fate_of_returned(job: Job, result: RunResult, now: datetime) -> Fate:
-    """Another worker may know its type: during a deployment some are newer than others."""
+    """Another worker may know its type: during a deployment some are newer than others. One with a free slot may run it
+    at once."""
+    if result.no_slot:
+        return Fate(Stage.READY, Status.PENDING, result.error[:500])
     if job.returns + 1 >= MAX_RETURNS:
         return Fate(Stage.DONE, Status.DEAD, f"{result.error} So it was {job.returns + 1} times."[:500], final=True)
     wait = min(2.0**job.returns, LONGEST_RETURN)

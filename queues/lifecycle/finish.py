@@ -94,7 +94,7 @@ def _carry(job: Job, result: RunResult, fate: Fate, now: datetime) -> None:
     if result.category == "auth" and not result.counted:
         job.refused_by = job.account_id
     if result.returned:
-        job.returns += 1
+        job.returns += not result.no_slot
     elif result.outcome == AttemptOutcome.LOST and result.category == "poison":
         job.deaths += 1
         job.suspect = True

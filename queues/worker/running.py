@@ -38,6 +38,7 @@ class RunningJob(ABC):
         """Whether it is not to be claimed before it can start."""
         self.deadline: float | None = None
         """Monotonic seconds; None until it starts."""
+        self.claimed_at = time.monotonic()
         self.begun_at = 0.0
         """Monotonic seconds when it got its slot."""
         self.interrupted_at: float | None = None

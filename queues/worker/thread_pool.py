@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -23,6 +24,7 @@ from queues.worker.job_loops import JobLoops
 from queues.worker.running import Running, RunningJob
 from queues.worker.vital_thread import VitalThread
 from quotas import events
+from quotas.engine.types import CallOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +36,10 @@ STUCK_AFTER: float = settings.STUCK_AFTER
 """Seconds from the first interrupt until a thread that still runs its job counts as lost."""
 CLAIM_AHEAD = 0.05
 """Seconds of work that may be claimed before slots are free for it: taking and claiming a parcel takes that long under load."""
+PARCEL_AHEAD = 0.5
+"""Seconds of work that a parcel may bring beyond the free slots; what is more stays on the belt for other workers."""
+LONGEST_WAIT = 1.0
+"""Seconds that a claimed delivery waits for a slot; then it is returned, since another worker may have a free one."""
 RECENT = 0.5
 """Seconds since the last end after which nothing is claimed ahead: quick jobs may have been followed by slow ones."""
 NEWEST = 1 / 16
@@ -84,18 +90,24 @@ class JobThreadPool:
     def wait_for_slot(self, seconds: float) -> bool:
         """True as soon as a slot is free, or will be by the time that a parcel is claimed; False after `seconds`."""
         with self._changed:
-            return self._changed.wait_for(self._has_free_slot, timeout=seconds)
+            return self._changed.wait_for(lambda: self._free() + self._ahead(CLAIM_AHEAD) > 0, timeout=seconds)
 
-    def _has_free_slot(self) -> bool:
-        return len(self._running) + len(self._unwritten) + self.lost < self.places + self._ahead()
+    def room(self) -> int:
+        """How many deliveries of a parcel to claim, at least one."""
+        with self._changed:
+            return max(self._free() + self._ahead(PARCEL_AHEAD), 1)
 
-    def _ahead(self) -> int:
-        """Deliveries that may be claimed beyond the slots: as many as end within `CLAIM_AHEAD`, so that no slot waits for
+    def _free(self) -> int:
+        """Free slots; below 0 while deliveries wait for one."""
+        return self.places - len(self._running) - len(self._unwritten) - self.lost
+
+    def _ahead(self, seconds: float) -> int:
+        """Deliveries that may be claimed beyond the slots: as many as end within `seconds`, so that no slot waits for
         a claim. None where jobs take seconds, or where one is at most once: after a kill it would not be known that it had not
         started."""
         if self._exact or time.monotonic() - self._ended_at > RECENT:
             return 0
-        return int(self.places * min(CLAIM_AHEAD / self._run_time, 1.0))
+        return int(self.places * min(seconds / self._run_time, 1.0))
 
     def start(self, claimed: Sequence[Claimed]) -> None:
         """Run these, at once as far as slots are free."""
@@ -147,8 +159,10 @@ class JobThreadPool:
                 running.interrupt(JobCancelled)
 
     def drain(self, must_stop_now: Callable[[float], bool]) -> list[Claimed]:
-        """Wait for running jobs until `must_stop_now(since)`; returns those that are not done then."""
+        """Return what has not begun, and wait for running jobs until `must_stop_now(since)`; returns those that are not
+        done then."""
         since = time.monotonic()
+        self._return_waiting(since)
         with self._changed:
             while self._running and not must_stop_now(since):
                 self._changed.wait(WATCH_INTERVAL)
@@ -208,8 +222,24 @@ class JobThreadPool:
             self._changed.notify_all()
         self._start_waiting()
 
+    def _return_waiting(self, before: float) -> None:
+        """Return the deliveries that were claimed `before` that moment and have no slot yet. The jobs before them take
+        longer than those did by which they were claimed."""
+        with self._changed:
+            late = [running for running in self._waiting if running.claimed_at <= before]
+            for running in late:
+                self._waiting.remove(running)
+                self._exact -= running.is_exact
+                running.ended = True
+        for running in late:
+            self._on_end(Ended(running.claimed, _no_slot(running.claimed)))
+        with self._changed:
+            for running in late:
+                del self._running[running.claimed.id, running.claimed.delivery]
+
     def _watch_deadlines(self) -> None:
         while not self._stopping.wait(WATCH_INTERVAL):
+            self._return_waiting(time.monotonic() - LONGEST_WAIT)
             try:
                 self._loops.check(time.monotonic())
             except Exception:
@@ -229,6 +259,13 @@ class JobThreadPool:
             events.emit(events.ThreadStuck(job.uid, job.type, round(now - running.interrupted_at, 1)))
             if self._end(running, running.verdict(), lost=True):
                 self._start_waiting()
+
+
+def _no_slot(claimed: Claimed) -> RunResult:
+    why = f"All slots of the worker {claimed.job.worker} were taken; it was not started."
+    return replace(
+        returned_to_others(why, CallOutcome("unused") if claimed.endpoint else None), category="", no_slot=True
+    )
 
 
 def _no_thread(claimed: Claimed, error: Exception) -> RunResult:

@@ -15,6 +15,7 @@ from rq.job import Job as RQJob
 from rq.queue import Queue
 
 from queues import hops
+from queues.broker import Delivery, enqueue, split
 from queues.call_threads import open_call_threads
 from queues.event_loops import abandoned
 from queues.worker.base import BaseJobWorker
@@ -76,7 +77,9 @@ class ThreadedWorker(BaseJobWorker):
         return self._threads.wait_for_slot(1.0)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
-        """Claim a parcel's deliveries and start them in the threads; does not wait for them."""
+        """Claim a parcel's deliveries and start them in the threads; does not wait for them. Those for which no slot
+        will be free soon go back to the front of the belt, where a worker with free slots takes them."""
+        left = split(job, self._threads.room())
         claimed = claim_parcel(job, self.name)
         if claimed is None:
             return
@@ -85,6 +88,14 @@ class ThreadedWorker(BaseJobWorker):
         self._threads.start(claimed)
         self.recycling.taken += len(claimed)
         self.forget(job)
+        if left:
+            self._return_rest(job, left)
+
+    def _return_rest(self, parcel: RQJob, left: list[Delivery]) -> None:
+        try:
+            enqueue(self.lane, [(parcel.id, left)], at_front=True)
+        except redis.RedisError as error:  # the reconciler finds rows whose parcel is on no belt
+            events.emit(events.ServiceUnavailable("worker", "returning a part of a parcel", type(error).__name__))
 
     def handle_payload(self, message: Any) -> None:
         """A command over RQ's channel. One that can't be read is ignored."""

@@ -40,6 +40,31 @@ def pause(least: float, most: float, draw: random.Random) -> None:
     time.sleep(draw.uniform(least, most))
 
 
+# None is killed
+
+
+def test_no_job_waits_behind_a_long_one_while_a_worker_is_idle(embedded: Deployment) -> None:
+    """RolnickLab/antenna#1323, saleor/saleor#16488, opendatacube/datacube-core#325: a worker keeps more jobs than it can
+    run, and they wait for the end of its long ones."""
+    product = embedded.product
+    with worker_fleet(embedded.instance) as workers:
+        for _ in range(2):
+            workers.start("io", "--concurrency", "2")
+        started = "SELECT count(*) FROM queues_workerprocess WHERE lane = 'io'"
+        wait_until(lambda: embedded.rows(started) == [(2,)], 30)
+        done = product.call(
+            "POST",
+            "jobs/bulk",
+            {"jobs": [job_of("t.sleep", payload={"seconds": seconds}) for seconds in (60.0, 60.0, *[0.1] * 6)]},
+        )
+        ids = done.json()["ids"]
+        wait_until(lambda: counts(embedded, ids)["completed"] == 6, 20, lambda: str(counts(embedded, ids)))
+        for uid in ids[:2]:
+            product.cancel(uid)
+        wait_until(lambda: counts(embedded, ids)["cancelled"] == 2, 20)
+        assert {one.outcome for one in attempts(embedded, ids[2:])} == {"succeeded"}, "none was claimed for no slot"
+
+
 # Killed at random
 
 

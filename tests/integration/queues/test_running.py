@@ -17,13 +17,13 @@ from asgiref.sync import sync_to_async
 from queues import event_loops
 from queues.deliveries import Ended
 from queues.errors import JobCancelled, JobTimedOut
-from queues.states import AttemptOutcome
+from queues.states import AttemptOutcome, Stage, Status
 from queues.worker import job_loop
 from queues.worker import thread_pool as thread_pool_module
 from queues.worker.running import Running
 from queues.worker.thread_pool import JobThreadPool
 from tests.integration.queues.conftest import wait_until
-from tests.integration.queues.desk import Desk
+from tests.integration.queues.desk import Desk, fresh
 from tests.integration.queues.hands import hands
 
 ASLEEP = 600.0
@@ -275,6 +275,62 @@ def test_quick_jobs_are_claimed_before_a_slot_is_free_for_them(
     threads.written([(item.claimed.id, item.claimed.delivery) for item in ended])
     wait_until(lambda: len(ended) == 65)
     assert {item.result.outcome for item in ended} == {AttemptOutcome.SUCCEEDED}
+    threads.drain(lambda since: True)
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "at_most_once"])
+@pytest.mark.parametrize("stops", [False, True], ids=["stays", "stops"])
+def test_a_delivery_without_a_slot_is_returned_unharmed(desk: Desk, type_of: Any, delivery: str, stops: bool) -> None:
+    """RolnickLab/antenna#1323, saleor/saleor#16488: a job waits behind a long one in one worker while another is idle."""
+    go, begun = threading.Event(), threading.Event()
+
+    def long(job: Any) -> None:
+        begun.set()
+        go.wait(ASLEEP)
+
+    type_of("test.long")(long)
+    type_of("test.behind", delivery=delivery)(lambda job: None)
+    desk.submit(type="test.long", priority=1)
+    (behind,) = desk.submit(type="test.behind")
+    worker = desk.worker()
+    desk.cycle()
+    ended: list[Ended] = []
+    threads = JobThreadPool(1, ended.append)
+    try:
+        threads.start(sorted(worker.claim(), key=lambda item: item.job.type, reverse=True))
+        assert begun.wait(10)
+        if stops:
+            assert [item.job.type for item in threads.drain(lambda since: True)] == ["test.long"]
+        wait_until(lambda: len(ended) == 1)
+        assert threads.job_ids() == {item.id for item in worker.claimed_jobs} - {behind.pk}
+        worker.settle([ended[0].claimed], ended[0].result)
+        job = fresh(behind)
+        assert (job.stage, job.status, job.attempts_counted, job.returns) == (Stage.READY, Status.PENDING, 0, 0)
+        other = desk.worker("w2")
+        desk.cycle()
+        other.run(other.claim())
+        assert fresh(behind).status == Status.COMPLETED
+    finally:
+        go.set()
+        threads.drain(lambda since: True)
+
+
+def test_a_parcel_is_claimed_as_far_as_slots_are_free(desk: Desk, type_of: Any) -> None:
+    go = threading.Event()
+    type_of("test.long")(lambda job: go.wait(ASLEEP) and None)
+    desk.submit(3, type="test.long")
+    worker = desk.worker()
+    desk.cycle()
+    ended: list[Ended] = []
+    threads = JobThreadPool(4, ended.append)
+    try:
+        assert threads.room() == 4
+        threads.start(worker.claim())
+        assert threads.room() == 1
+    finally:
+        go.set()
+    wait_until(lambda: len(ended) == 3)
+    assert threads.room() > 4, "quick jobs are claimed beyond the slots"
     threads.drain(lambda since: True)
 
 
