@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from django.conf import settings
 
-from quotas.engine.limits.packed import LimitSet
 from quotas.engine.types import Limit, PoolSpec
 from quotas.errors import NetworkDenied, UnknownPool, UnknownProject
 from quotas.snapshot import addresses
@@ -86,9 +85,7 @@ def limits_for(
             if (policy.exempt or policy.excluded) and policy.skips(subject, method, path):
                 continue
             by_scope[place].append(policy.limit_for(subject, slug, charged.get(policy.unit, 0), now, priority))
-    found = LimitSet(limit for limits in by_scope for limit in limits)
-    config.resolved.keep(question, found)
-    return found
+    return config.resolved.keep(question, tuple([limit for limits in by_scope for limit in limits]))
 
 
 def _limited_address(ip: str, config: ConfigSnapshot) -> tuple[addresses.Address | None, str]:

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from quotas.engine.limits.packed import LimitSet
+from quotas.engine.types import Limit
 from quotas.snapshot.policies import CompiledPolicy
 
 Question = tuple[Any, ...]
@@ -18,11 +19,13 @@ MOST = 2048
 class ResolvedLimits:
     """Nothing but the end of an override changes the limits of a snapshot: then all are resolved again."""
 
-    __slots__ = ("_ends", "_known", "_policies")
+    __slots__ = ("_ends", "_known", "_once", "_policies")
 
     def __init__(self, policies: Iterable[CompiledPolicy]) -> None:
         self._policies = [policy for policy in policies if policy.overrides]
         self._known: dict[Question, LimitSet] = {}
+        self._once: set[int] = set()
+        """Hashes of questions that have come once, or more often."""
         self._ends = self._next_end(-inf)
         """When the next override ends, by SQL's clock."""
 
@@ -33,10 +36,18 @@ class ResolvedLimits:
             self._known = {}
         return self._known.get(question)
 
-    def keep(self, question: Question, limits: LimitSet) -> None:
+    def keep(self, question: Question, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+        """The limits, kept if the question has come before: many never come again, such as those about an id in a path."""
+        mark = hash(question)
+        if mark not in self._once:
+            if len(self._once) >= 4 * MOST:
+                self._once = set()
+            self._once.add(mark)
+            return limits
         if len(self._known) >= MOST:
             self._known = {}
-        self._known[question] = limits
+        kept = self._known[question] = LimitSet(limits)
+        return kept
 
     def _next_end(self, after: float) -> float:
         ends = [one.until for policy in self._policies for one in policy.overrides.values() if one.until is not None]
