@@ -2,7 +2,7 @@
 
     python -m bench.gateway calls [--seconds 5] [--rounds 3] [--connections 16] [--litellm /path/to/litellm]
         [--starlette /path/to/python]
-    python -m bench.gateway streams [--streams 1000] [--seconds 30]
+    python -m bench.gateway streams [--streams 1000] [--seconds 30] [--postgres]
     python -m bench.gateway use [--calls 20000] [--clients 200] [--rpm 600]
 
 `calls`: one granian process with this project's application, one with a bare pass-through by the same HTTP client, one of
@@ -234,7 +234,7 @@ class Streams:
 def streams(options: argparse.Namespace) -> None:
     count, seconds = options.streams, options.seconds
     with ExitStack() as stack:
-        yard = Yard(stack, stack.enter_context(tempfile.TemporaryDirectory()))
+        yard = Yard(stack, stack.enter_context(tempfile.TemporaryDirectory()), postgres=options.postgres)
         provider = yard.provider()
         port, group, key = yard.gateway(configuration(provider))
         url, chunks = f"http://127.0.0.1:{port}{PATH}", max(1, round(seconds))
@@ -325,6 +325,7 @@ def main() -> None:
     two = parts.add_parser("streams")
     two.add_argument("--streams", type=int, default=1000)
     two.add_argument("--seconds", type=float, default=30.0)
+    two.add_argument("--postgres", action="store_true", help="on a PostgreSQL that is started here")
     three = parts.add_parser("use")
     three.add_argument("--calls", type=int, default=20_000)
     three.add_argument("--clients", type=int, default=200)

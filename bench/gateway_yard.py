@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.rest_check import SERVE
+from tests.support.postgres import run_postgres
 from tests.support.valkey import free_port, run_server, valkey_binary, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,9 +102,9 @@ def memory_of(group: int) -> float:
 
 
 class Yard:
-    """The servers of one run."""
+    """The servers of one run. `postgres`: SQL is a PostgreSQL that is started here, and not a SQLite file."""
 
-    def __init__(self, stack: ExitStack, directory: str) -> None:
+    def __init__(self, stack: ExitStack, directory: str, *, postgres: bool = False) -> None:
         self._stack, self.directory = stack, Path(directory)
         server = stack.enter_context(run_server(valkey_binary()))
         self.environ = {
@@ -113,6 +114,8 @@ class Yard:
             "DJANGO_SETTINGS_MODULE": "controlplane.settings", "PYTHONPATH": str(ROOT),
             **{f"BENCH_KEY_{number}": f"sk-bench-{number}" for number in range(1, 9)},
         }  # fmt: skip
+        if postgres:
+            self.environ["DATABASE_URL"] = stack.enter_context(run_postgres())
         (self.directory / "serve.py").write_text(SERVE)
 
     def provider(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 VARIABLE = "SLUICE_TEST_RUN"
@@ -30,7 +31,14 @@ def run_directory() -> Iterator[None]:
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """The directory `name` of this run. `make` fills it, in one process, while the others wait."""
+    """The directory `name` of this run. `make` fills it, in one process, while the others wait.
+
+    Where nobody has made the run's directory, as in benches, it is this process's and removed at its exit.
+    """
+    if VARIABLE not in os.environ:
+        closing = ExitStack()
+        closing.enter_context(run_directory())
+        atexit.register(closing.close)
     run = Path(os.environ[VARIABLE])
     place = run / name
     with open(run / f"{name}.lock", "w") as lock:
