@@ -236,8 +236,8 @@ def test_a_throttled_project_costs_another_nothing(desk: Desk) -> None:
 
 @pytest.mark.parametrize("door", ["service", "rows"])
 def test_no_job_of_a_paused_queue_is_left_on_the_belt(desk: Desk, door: str) -> None:
-    """OptimalBits/bull#1093: what waits for a slot starts although its queue is paused. `rows`: it was put there by a
-    dispatcher that did not know of the pause yet."""
+    """OptimalBits/bull#1093: a job that waits for a slot starts although its queue is paused. `rows`: a dispatcher that
+    does not know of the pause yet has released it."""
     queue = desk.queue("q")
     jobs, others = desk.submit(6, queue="q"), desk.submit(2)
     worker = desk.worker(places=2)
