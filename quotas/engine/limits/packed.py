@@ -87,23 +87,40 @@ class PackedLimits:
     def __init__(self, limits: Sequence[Limit], keys: Keys, now: int) -> None:
         self.keys = keys
         self.ordered = in_order(limits)
-        self.limiting = [limit for limit in self.ordered if limit.limit is not None]
-        every = [PackedLimit.of(limit, keys, now) for limit in self.limiting]
-        self.count = len(every)
-        self.counters = tuple([one.counter for one in every])
-        if len(set(self.counters)) != self.count:
-            raise ValueError("one request names the same counter twice")
-        self.counters_sent = b"".join([one.counter_sent for one in every])
-        self.indexes_sent = b"".join([one.index_sent for one in every])
-        self.members_sent = b"".join([one.member_sent for one in every])
-        self.specs = b"".join([one.spec for one in every])
-        self.reserves = any(one.reserves for one in every)
-        self.slot_life = max(
-            [limit.lease_ttl for limit, one in zip(self.limiting, every, strict=True) if one.takes_slot], default=0.0
-        )
+        self.since, self.until = ALWAYS
+        self.reserves = False
+        self.slot_life = 0.0
         """Seconds for which the slots that it takes are kept; 0: it takes none."""
-        self.since = max([one.since for one in every], default=ALWAYS[0])
-        self.until = min([one.until for one in every], default=ALWAYS[1])
+        self.limiting: list[Limit] = []
+        counters: list[bytes] = []
+        counters_sent: list[bytes] = []
+        indexes_sent: list[bytes] = []
+        members_sent: list[bytes] = []
+        specs: list[bytes] = []
+        for limit in self.ordered:
+            if limit.limit is None:
+                continue
+            one = limit.packed
+            if one is None or one.keys is not keys or not one.since <= now < one.until:
+                one = PackedLimit.of(limit, keys, now)
+            self.limiting.append(limit)
+            counters.append(one.counter)
+            counters_sent.append(one.counter_sent)
+            indexes_sent.append(one.index_sent)
+            members_sent.append(one.member_sent)
+            specs.append(one.spec)
+            if one.until != ALWAYS[1]:
+                self.since, self.until = max(self.since, one.since), min(self.until, one.until)
+            if one.reserves:
+                self.reserves = True
+                if one.takes_slot and limit.lease_ttl > self.slot_life:
+                    self.slot_life = limit.lease_ttl
+        self.count = len(counters)
+        self.counters = tuple(counters)
+        if len(set(counters)) != self.count:
+            raise ValueError("one request names the same counter twice")
+        self.counters_sent, self.indexes_sent = b"".join(counters_sent), b"".join(indexes_sent)
+        self.members_sent, self.specs = b"".join(members_sent), b"".join(specs)
 
     @classmethod
     def of(cls, limits: Sequence[Limit], keys: Keys, now: int) -> PackedLimits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -217,6 +217,52 @@ def test_changes_are_seen_without_asking_per_check(django_assert_num_queries: An
     Policy.objects.all().delete()
     resolve.expire()
     assert resolve.limits_for() == ()
+
+
+def _add_tier() -> None:
+    gold = Tier.objects.create(name="gold")
+    TierUser.objects.create(tier=gold, user="u")
+    policy("of-gold", "user", 99, tier=gold)
+
+
+CHANGES: dict[str, tuple[Callable[[], object], dict[str, int | None]]] = {
+    "limit": (lambda: Policy.objects.filter(name="hourly").update(limit=20), {"hourly": 20}),
+    "override": (
+        lambda: Override.objects.create(policy=Policy.objects.get(name="hourly"), key="u", limit=5000, reason="x"),
+        {"hourly": 5000},
+    ),
+    "tier": (_add_tier, {"hourly": 10, "of-gold": 99}),
+    "disabled": (lambda: Policy.objects.filter(name="hourly").update(enabled=False), {}),
+    "removed": (lambda: Policy.objects.get(name="hourly").delete(), {}),
+    "new policy": (lambda: policy("everybody", "global", 1000), {"hourly": 10, "everybody": 1000}),
+    "exempt user": (lambda: Policy.objects.filter(name="hourly").update(exempt=["u"]), {}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_question_that_was_answered_before_gets_the_new_limits(change: str) -> None:
+    """In other limiters a restart was needed (api-umbrella#3, gubernator#37, cloudserver#6046, supabase/auth#2358)."""
+    Project.objects.create(slug="acme")
+    policy("hourly", "user")
+
+    def limits() -> dict[str, int | None]:
+        return {limit.name: limit.limit for limit in resolve.limits_for(project="acme", user="u")}
+
+    assert limits() == limits() == {"hourly": 10}
+    apply, expected = CHANGES[change]
+    apply()
+    resolve.expire()
+    assert limits() == limits() == expected
+
+
+def test_an_override_ends_while_its_limit_is_in_memory(monkeypatch: Any) -> None:
+    hourly = policy("hourly", "user", 10)
+    Override.objects.create(policy=hourly, key="u", limit=500, reason="", until=timezone.now() + timedelta(hours=1))
+    snapshot = resolve.snapshot()
+    assert [resolve.limits_for(user="u")[0].limit for _ in range(2)] == [500, 500]
+    later = snapshot.now() + 3601
+    monkeypatch.setattr(type(snapshot), "now", lambda _: later)
+    assert [resolve.limits_for(user="u", snapshot=snapshot)[0].limit for _ in range(2)] == [10, 10]
 
 
 def test_without_sql_the_snapshot_stays(monkeypatch: Any) -> None:
