@@ -69,8 +69,10 @@ def split(parcel: RQJob, size: int) -> list[Delivery]:
         deliveries = deliveries_of(parcel)
     except Exception:  # noqa: BLE001 - claiming it says so
         return []
-    parcel.args = [deliveries[:size]]
-    return deliveries[size:]
+    left = deliveries[size:]
+    if left:
+        parcel.args = [deliveries[:size]]
+    return left
 
 
 def deliveries_of(parcel: RQJob) -> list[Delivery]:

@@ -161,10 +161,17 @@ def _completed(job: Job, now: datetime) -> Job:
     return job
 
 
-@transition("release_again", [Stage.BELT], {Stage.READY: ()}, callers="reconciler", effects=["wake-up", "settlement"])
-def release_again(deliveries: Collection[tuple[int, int]], now: datetime) -> set[GroupKey]:
-    """Make jobs ready again whose parcels are on no belt, by id and delivery number. The status stays. Owes a wake-up and
-    the return of what was reserved. Returns their groups."""
+LOST_BY_BELT = "released again: the belt had lost it"
+QUEUE_PAUSED = "its queue was paused"
+
+
+@transition(
+    "release_again", [Stage.BELT], {Stage.READY: ()}, callers="reconciler, pause of a queue",
+    effects=["wake-up", "settlement"],
+)  # fmt: skip
+def release_again(deliveries: Collection[tuple[int, int]], now: datetime, reason: str = LOST_BY_BELT) -> set[GroupKey]:
+    """Make jobs ready again whose parcels are on no belt or whose queue is paused, by id and delivery number. The status
+    stays. Owes a wake-up and the return of what was reserved. Returns their groups."""
     with transaction.atomic():
         jobs = [
             job
@@ -177,7 +184,7 @@ def release_again(deliveries: Collection[tuple[int, int]], now: datetime) -> set
         for job in jobs:
             effects.settlements += unused(job)
         Job.objects.filter(id__in=[job.pk for job in jobs]).update(
-            stage=Stage.READY, reason="released again: the belt had lost it", account_lease="", reservation=""
+            stage=Stage.READY, reason=reason, account_lease="", reservation=""
         )
         apply(effects, now)
     return effects.requeued

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from queues.broker import belt
 from queues.connection import MARK, client, key
-from queues.lifecycle.delivery import release_again
+from queues.lifecycle.delivery import QUEUE_PAUSED, release_again
 from queues.lifecycle.loss import lose
 from queues.models import Job
 from queues.states import CLAIM_EXPIRY, IN_FLIGHT_STAGES, WORKER_LANES, GroupKey, Stage
@@ -58,11 +58,17 @@ class Reconciler:
         return back
 
     def _belt(self, now: datetime) -> None:
-        released = list(
-            Job.objects.filter(
-                stage__in=IN_FLIGHT_STAGES, stage=Stage.BELT, dispatched_at__lt=now - BELT_PATIENCE
-            ).values_list("id", "delivery", "parcel")
+        on_belt = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.BELT).values_list(
+            "id", "delivery", "parcel", "dispatched_at", "queue__paused_at"
         )
+        released, paused = [], set()
+        for pk, delivery, parcel, dispatched_at, paused_at in on_belt:
+            if paused_at is not None:  # by a dispatcher that did not know of the pause yet
+                paused.add((pk, delivery))
+            elif dispatched_at is not None and dispatched_at < now - BELT_PATIENCE:
+                released.append((pk, delivery, parcel))
+        if paused:
+            release_again(paused, now, QUEUE_PAUSED)
         if not released:
             self._missing = set()
             return

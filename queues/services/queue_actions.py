@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from queues.models import Queue
+from queues.lifecycle.delivery import QUEUE_PAUSED, release_again
+from queues.models import Job, Queue
 from queues.services import queue_room
+from queues.states import IN_FLIGHT_STAGES, Stage
 from queues.wakeups import notify
 from quotas import clock, events
 
 
 def pause(queue: Queue, *, actor: str, reason: str) -> Queue:
-    """Start no more jobs; running jobs finish, and new jobs are accepted."""
-    return _change(queue, "queue.pause", actor, reason, paused_at=clock.now(), paused_reason=reason[:500])
+    """Start no more jobs, also none that waits for a worker's slot; running jobs finish, and new jobs are accepted."""
+    with transaction.atomic():
+        row = _change(queue, "queue.pause", actor, reason, paused_at=clock.now(), paused_reason=reason[:500])
+        on_belt = Job.objects.filter(stage__in=IN_FLIGHT_STAGES, stage=Stage.BELT, queue=row)
+        release_again(set(on_belt.values_list("id", "delivery")), clock.now(), QUEUE_PAUSED)
+    return row
 
 
 def resume(queue: Queue, *, actor: str, reason: str) -> Queue:

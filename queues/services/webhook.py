@@ -55,7 +55,7 @@ def post(
                 sock = ssl.create_default_context().wrap_socket(sock, server_hostname=parts.hostname)
             status = _exchange(sock, parts.netloc, _target(parts.path, parts.query), body, headers)
         except (OSError, http.client.HTTPException) as error:
-            if cut.over:
+            if cut.over or isinstance(error, TimeoutError):
                 raise TooSlow(TooSlow.__doc__) from error
             raise
         finally:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 @pytest.fixture(scope="module")
 def demo() -> Iterator[tuple[Instance, str]]:
     """A demo instance, and the address of another simulated provider."""
-    with Simulator("--dialect", "openai", "--rpm", "600") as simulator, running("--demo") as started:
+    with Simulator("--dialect", "openai", "--rpm", "600") as simulator, running("--demo", migrated=True) as started:
         yield started, simulator.base_url
 
 

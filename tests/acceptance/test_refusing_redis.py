@@ -78,7 +78,7 @@ def test_a_worker_that_starts_meanwhile_waits(either_if_long: Deployment) -> Non
 def test_after_a_failover_behind_one_address_no_process_uses_the_old_primary() -> None:
     """As of managed services: the name moves, the old primary becomes a replica, and connections to it stay open."""
     with ExitStack() as stack:
-        postgres, old = stack.enter_context(separate_servers())
+        postgres, old = stack.enter_context(separate_servers(migrated=True))
         new = stack.enter_context(run_server(valkey_binary()))
         moving = stack.enter_context(forwarder(old.port))
         environ = {

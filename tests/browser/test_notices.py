@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.instance import Instance
+from tests.support.instance import Instance, running
 
 pytestmark = pytest.mark.browser
 
@@ -21,13 +21,10 @@ pools: [{name: llm, provider: sim}]
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Instance]:
-    started = Instance("--workers", "1").start()
-    try:
+    with running("--workers", "1", migrated=True) as started:
         started.manage("apply", "-", stdin=CONFIGURATION)
         yield started
         started.stop()
-    finally:
-        started.remove()
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def gateway_scene() -> Iterator[Scene]:
         Simulator("--dialect", "gemini") as gemini,
         Simulator("--dialect", "telegram") as telegram,
         streaming_provider() as provider,
-        running(environ=SECRETS) as instance,
+        running(environ=SECRETS, migrated=True) as instance,
     ):
         one = [{"name": "one", "credential_env": "GATEWAY_ONE"}]
         two = [*one, {"name": "two", "credential_env": "GATEWAY_TWO"}]

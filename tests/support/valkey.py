@@ -97,6 +97,7 @@ def run_server(binary: str, *options: str, port: int = 0, cluster: bool = False)
     command = [
         *(binary, "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path, "--dir", directory),
         *("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--loglevel", "warning"),
+        *("--shutdown-timeout", "0"),  # a primary would wait ten seconds for its replicas
         *extra,
         *options,
     ]

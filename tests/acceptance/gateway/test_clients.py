@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
 import httpx
 import openai
 import pytest
@@ -111,6 +110,8 @@ def test_a_timeout_of_the_sdk_is_its_own_and_frees_the_slot(scene: Scene) -> Non
 
 
 def test_the_anthropic_sdk_waits_for_the_time_of_a_refusal(scene: Scene) -> None:
+    import anthropic  # here: it takes a second, in each process that collects tests
+
     few = {"Sluice-Keys": "few=claude"}
     url = f"{scene.instance.url}/gateway/claude"
     client = anthropic.Anthropic(base_url=url, api_key=scene.key, default_headers=few, max_retries=1)
@@ -194,6 +195,8 @@ def test_telegram_needs_no_token_in_the_path(scene: Scene) -> None:
 
 
 def test_an_error_in_mid_stream_reaches_the_anthropic_sdk(scene: Scene) -> None:
+    import anthropic  # here: it takes a second, in each process that collects tests
+
     error = json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
     scene.claude.faults({"pace": 0.01, "break_after": 3, "event": error})
     fields = {"Sluice-User": "u-late-claude"}

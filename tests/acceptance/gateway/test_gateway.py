@@ -6,7 +6,6 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import anthropic
 import httpx
 import pytest
 
@@ -40,6 +39,8 @@ def test_a_stream_is_passed_on_and_the_use_that_the_gateway_asked_for_is_hidden(
 
 
 def test_the_anthropic_sdk_works_unchanged(scene: Scene) -> None:
+    import anthropic  # here: it takes a second, in each process that collects tests
+
     client = anthropic.Anthropic(base_url=f"{scene.instance.url}/gateway/claude", api_key=scene.key)
     answer = client.messages.create(model="claude", max_tokens=20, messages=MESSAGES)
     assert answer.content[0].text == PROMPT  # type: ignore[union-attr]

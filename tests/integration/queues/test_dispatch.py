@@ -14,8 +14,9 @@ from queues.connection import client
 from queues.dispatcher.admission import Admissions
 from queues.dispatcher.dispatcher import Dispatcher
 from queues.dispatcher.leader import LeadershipLost
+from queues.maintenance.reconciler import Reconciler
 from queues.maintenance.runner import Maintenance
-from queues.models import DeadLetter, Job, Leadership, Transition
+from queues.models import DeadLetter, Job, Leadership, Queue, Transition
 from queues.services import queue_actions
 from queues.services.submit import submit_specs
 from queues.specs import read_job
@@ -231,6 +232,32 @@ def test_a_throttled_project_costs_another_nothing(desk: Desk) -> None:
     worker = desk.worker(places=20)
     desk.cycle()
     assert [item.id for item in worker.claim()] == [job.pk for job in jobs]
+
+
+@pytest.mark.parametrize("door", ["service", "rows"])
+def test_no_job_of_a_paused_queue_is_left_on_the_belt(desk: Desk, door: str) -> None:
+    """OptimalBits/bull#1093: a job that waits for a slot starts although its queue is paused. `rows`: a dispatcher that
+    does not know of the pause yet has released it."""
+    queue = desk.queue("q")
+    jobs, others = desk.submit(6, queue="q"), desk.submit(2)
+    worker = desk.worker(places=2)
+    desk.cycle()
+    waiting = on_belt()
+    assert {job.pk for job in jobs} & set(waiting)
+    if door == "service":
+        queue_actions.pause(queue, actor="t", reason="r")
+    else:
+        Queue.objects.filter(pk=queue.pk).update(paused_at=clock.now())
+        Reconciler().run(clock.now())
+    left = set(waiting) - {job.pk for job in jobs}
+    assert set(on_belt()) == left <= {job.pk for job in others}
+    assert {item.id for item in worker.claim()} == left, "what is on the belt of it is stale"
+    assert {(job.stage, job.status) for job in map(fresh, jobs)} == {(Stage.READY, Status.PENDING)}
+    worker.settle()
+    queue_actions.resume(queue, actor="t", reason="r")
+    desk.renew_configuration()
+    desk.run_until_done(worker)
+    assert {fresh(job).attempts_made for job in jobs} == {1}
 
 
 def test_a_paused_queue_costs_another_nothing(desk: Desk) -> None:
