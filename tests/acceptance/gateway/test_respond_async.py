@@ -40,7 +40,8 @@ def test_a_call_without_an_account_becomes_a_job_of_the_pools_queue(scene: Scene
     answer = deferred(scene, headers=fields)
     assert answer.status_code == 202, answer.text
     job = answer.json()
-    assert answer.headers["location"] == f"/api/v1/jobs/{job['id']}" and job["status"] == "pending"
+    assert answer.headers["location"] == f"/api/v1/jobs/{job['id']}"
+    assert job["status"] in ("pending", "rate_limited")  # a dispatcher that is quick has tried it already
     assert answer.headers["preference-applied"] == "respond-async"
     assert (job["queue"], job["type"], job["user"], job["priority"]) == ("later", "http.request", "u-later", 1)
     assert job["payload"]["path"] == "/v1/chat/completions" and scene.key not in answer.text
