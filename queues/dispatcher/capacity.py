@@ -21,6 +21,10 @@ MOST_PREFETCH = 4
 """Jobs on the belt at most, per slot."""
 PACE_TIME = 0.3
 """Seconds over which the pace is averaged."""
+STEADY_TIME = 10.0
+"""The same, for jobs that end together every few seconds."""
+SOON = 1.0
+"""Seconds within which jobs on the belt start, also where jobs are slow: a more urgent job waits no longer than that."""
 MAX_BATCH = 64
 """Candidates admitted in one round trip at most."""
 
@@ -30,6 +34,8 @@ class Pace:
     """How many jobs a second the workers of each lane end, as the dispatcher sees it between its cycles."""
 
     per_second: dict[str, float] = field(default_factory=dict)
+    steady: dict[str, float] = field(default_factory=dict)
+    """Over a longer time."""
     _in_flight: dict[str, int] = field(default_factory=dict)
     """After the last cycle, by lane."""
     _at: float = float("-inf")
@@ -37,20 +43,24 @@ class Pace:
     def begin_cycle(self, in_flight: Mapping[str, int], moment: float) -> None:
         """Take in what is in flight at the beginning of a cycle, by lane. `moment`: monotonic seconds."""
         seconds = max(moment - self._at, 0.001)
-        weight = min(seconds / PACE_TIME, 1.0)
         for lane, before in self._in_flight.items():
-            known = self.per_second.get(lane, 0.0)
-            self.per_second[lane] = known + ((before - in_flight.get(lane, 0)) / seconds - known) * weight
+            pace = (before - in_flight.get(lane, 0)) / seconds
+            for averages, time in ((self.per_second, PACE_TIME), (self.steady, STEADY_TIME)):
+                known = averages.get(lane, 0.0)
+                averages[lane] = known + (pace - known) * min(seconds / time, 1.0)
 
     def end_cycle(self, in_flight: Mapping[str, int], moment: float) -> None:
         """Remember what is in flight at the end of a cycle."""
         self._in_flight, self._at = dict(in_flight), moment
 
     def prefetch(self, slots: Mapping[str, int]) -> dict[str, int]:
-        """How many jobs may wait on the belt, by lane: as many as it has slots, more where jobs end faster than cycles follow each
-        other."""
+        """How many jobs may wait on the belt, by lane: as many as end within `SOON`, but no more than the lane has slots;
+        beyond that where jobs end faster than cycles follow each other. None before any has ended: they may take hours."""
         return {
-            lane: min(max(int(self.per_second.get(lane, 0.0) * PREFETCH_TIME), count), count * MOST_PREFETCH)
+            lane: max(
+                min(int(self.per_second.get(lane, 0.0) * PREFETCH_TIME), count * MOST_PREFETCH),
+                min(round(self.steady.get(lane, 0.0) * SOON), count),
+            )
             for lane, count in slots.items()
         }
 

@@ -311,6 +311,20 @@ def test_a_small_project_behind_a_large_one_starts_at_once(desk: Desk) -> None:
     assert job.pk in on_belt()
 
 
+def test_an_urgent_job_takes_the_next_free_slot_where_jobs_are_slow(desk: Desk) -> None:
+    """mozilla/kitsune#4415: where jobs are fetched ahead, those of low priority start first, and an urgent one waits for all of them."""
+    worker = desk.worker(places=2)
+    desk.submit(6, priority="low")
+    desk.cycle()
+    running = worker.claim()
+    assert (len(running), on_belt()) == (2, [])
+    (urgent,) = desk.submit(1, priority="high")
+    desk.cycle()
+    worker.settle(running[:1])
+    desk.cycle()
+    assert [item.id for item in worker.claim()] == [urgent.pk]
+
+
 def rounds_until_started(desk: Desk, worker: Worker, wanted: list[Job]) -> list[int]:
     """For each of the jobs, in which round it started; all that starts in a round ends in it."""
     left, found = {job.pk for job in wanted}, []
@@ -349,7 +363,8 @@ def test_a_throttled_or_paused_project_does_not_even_slow_another_down(desk: Des
     desk.renew_configuration()
     desk.cycle()
     worker.settle(worker.claim())
-    assert rounds_until_started(desk, worker, desk.submit(50, project="b")) == idle
+    behind = rounds_until_started(desk, worker, desk.submit(50, project="b"))
+    assert [late for late in range(50) if behind[late] > idle[late]] == [], (idle, behind)
 
 
 # How many
