@@ -68,6 +68,7 @@ def _fields_checked(result: RunResult, claimed: Claimed) -> RunResult:
         retry_after=None if result.retry_after is None else hint_of(result.retry_after),
         counted=bool(result.counted),
         returned=bool(result.returned),
+        no_slot=False,  # only the worker itself knows that, and such a return is not counted
         upstream=upstream or unknown_call(claimed),
     )
 

@@ -164,8 +164,8 @@ def usage_in(answer: Answer, *places: tuple[str, ...]) -> dict[str, int]:
     totals: dict[str, int] = {}
     for part in answer.parts:
         for place in places:
-            source = part.get(place[0]) if len(place) == 1 and isinstance(part, dict) else dig(part, *place)
-            if not isinstance(source, dict):  # parsed JSON has no other mapping
+            source = dig(part, *place)
+            if not isinstance(source, Mapping):
                 continue
             for name, value in source.items():
                 number = value if type(value) is int and 0 <= value <= MAX_COST else numbers.whole(value)

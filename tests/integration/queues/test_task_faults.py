@@ -281,6 +281,16 @@ def test_a_job_type_that_answers_anything_is_a_mistake_of_code(
     assert_goes_on(worker)
 
 
+def test_a_job_type_that_returns_its_jobs_for_want_of_a_slot_is_not_called_without_end(
+    desk: Desk, worker: Hands, type_of: Any
+) -> None:
+    """Only a worker returns deliveries uncounted and at once."""
+    registry.register(OwnType(RunResult("lost", error="later", counted=False, returned=True, no_slot=True)))
+    (job,) = desk.submit(type="test.own")
+    row = worker.run(job)
+    assert row.returns == 1 and row.not_before is not None
+
+
 @pytest.mark.parametrize("hint", [0, 0.001, float("nan"), -1])
 def test_a_limit_that_a_task_says_is_over_now_is_not_met_again_at_once(
     desk: Desk, worker: Hands, type_of: Any, hint: float
