@@ -12,6 +12,7 @@ from queues import settlement, wakeups
 from queues.broker import belt
 from queues.connection import client
 from queues.dispatcher.admission import Admissions
+from queues.dispatcher.capacity import Pace
 from queues.dispatcher.dispatcher import Dispatcher
 from queues.dispatcher.leader import LeadershipLost
 from queues.maintenance.reconciler import Reconciler
@@ -351,8 +352,11 @@ def test_twenty_jobs_behind_thousands_wait_twice_as_long_at_most(desk: Desk, man
     assert behind[18] <= 2 * idle[18], (idle, behind)
 
 
-def test_a_throttled_or_paused_project_does_not_even_slow_another_down(desk: Desk) -> None:
+def test_a_throttled_or_paused_project_does_not_even_slow_another_down(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = desk.worker(places=10)
+    monkeypatch.setattr(Pace, "prefetch", lambda _, slots: dict(slots))  # the pace depends on the machine's load
     idle = rounds_until_started(desk, worker, desk.submit(50, project="b"))
     a = desk.project("a")
     desk.policy("one-for-a", "project", 1, project=a, window=3600.0)
@@ -363,8 +367,7 @@ def test_a_throttled_or_paused_project_does_not_even_slow_another_down(desk: Des
     desk.renew_configuration()
     desk.cycle()
     worker.settle(worker.claim())
-    behind = rounds_until_started(desk, worker, desk.submit(50, project="b"))
-    assert [late for late in range(50) if behind[late] > idle[late]] == [], (idle, behind)
+    assert rounds_until_started(desk, worker, desk.submit(50, project="b")) == idle
 
 
 # How many
