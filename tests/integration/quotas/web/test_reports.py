@@ -68,6 +68,7 @@ def test_an_answer_from_the_cache_carries_the_limits_of_its_own_request(held: No
     assert shown[1:] == ["97", "96"] and shown[0] in ("98", "99")
 
 
+@pytest.mark.django_db(transaction=True)  # other threads read the configuration too
 @pytest.mark.parametrize("kind", ["bare", "bare-async"])
 def test_the_decorator_on_a_method_of_a_class(kind: str) -> None:
     policy("per-user", "user", 1)
