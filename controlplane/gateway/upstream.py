@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from controlplane.gateway.call import Call
@@ -37,6 +38,8 @@ _SENT_ONCE = frozenset({"POST", "PATCH"})
 was kept breaks off, since they are idempotent (https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2); callers are promised
 that only safe ones are repeated."""
 _PORTS = {"http": 80, "https": 443}
+_NO_CONTENT_TYPE: CIMultiDict[None] = CIMultiDict({"Content-Type": None})
+"""What the HTTP client does not add for a body by itself."""
 
 
 class NotConnected(Exception):
@@ -105,6 +108,13 @@ def _site_of(parts: SplitResult) -> tuple[str | None, int | None]:
     return parts.hostname, None if port == _PORTS.get(parts.scheme) else port
 
 
+class _PlainRequest(aiohttp.ClientRequest):
+    """A request with no header field that its caller has not sent, but for its length and the provider's host."""
+
+    def update_auto_headers(self, skip_auto_headers: object) -> None:
+        self._skip_auto_headers = _NO_CONTENT_TYPE
+
+
 class Upstream:
     """Sends calls, for one event loop."""
 
@@ -125,7 +135,7 @@ class Upstream:
     async def send(self, call: Call, route: Route) -> aiohttp.ClientResponse:
         """The answer's head; the caller closes it. Raises `NotConnected` and `Unanswered`."""
         url = route.url_of(call.target)
-        headers = [pair for pair in call.headers if pair[0].lower() not in route.names]
+        headers = [pair for pair in call.headers if pair[0] not in route.names]
         headers += route.fields
         body: bytes | AsyncIterator[bytes] | None = call.body.first
         if not call.body.is_whole:
@@ -186,7 +196,7 @@ class Upstream:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 read_bufsize=BUFFER,
-                skip_auto_headers=("User-Agent", "Accept", "Content-Type", "Accept-Encoding"),
+                request_class=_PlainRequest,
                 max_line_size=16_384,
                 max_field_size=16_384,
                 max_headers=MAX_FIELDS,

@@ -128,7 +128,8 @@ class Keys:
         return f"{self.tag}:r:{part}".encode()
 
     def admission_token(self, token: str) -> bytes:
-        return f"{self.tag}:a:t:{digest(token)}".encode()
+        # Not by `plain`, whose cache is for what is used again.
+        return f"{self.tag}:a:t:{token if PLAIN.fullmatch(token) else '~' + digest(token)}".encode()
 
     def token(self, token: str) -> bytes:
         return f"{self.tag}:t:{digest(token)}".encode()
