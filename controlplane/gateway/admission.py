@@ -94,15 +94,21 @@ class Admissions:
             raise Refused(admission)
         return admission
 
-    def settle(self, lease: Lease, snapshot: ConfigSnapshot) -> asyncio.Future[Any]:
-        """Report how a call went to its account, to the end, also where the caller is gone."""
-        return self._tracked(self.engine.start_settling(lease, snapshot))
+    def settle(self, lease: Lease, snapshot: ConfigSnapshot, *, linger: bool = False) -> asyncio.Future[Any]:
+        """Report how a call went to its account, to the end, also where the caller is gone. `linger`: it is not urgent."""
+        return self._tracked(self.engine.start_settling(lease, snapshot, linger=linger))
 
     def close(
-        self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, snapshot: ConfigSnapshot
+        self,
+        admission: Admission,
+        actual: Mapping[str, int],
+        outcome: CallOutcome,
+        snapshot: ConfigSnapshot,
+        *,
+        linger: bool = False,
     ) -> asyncio.Future[Any]:
-        """Replace what the caller was charged by what was used, to the end."""
-        return self._tracked(self.engine.start_closing(admission, actual, outcome, snapshot))
+        """Replace what the caller was charged by what was used, to the end. `linger`: it is not urgent."""
+        return self._tracked(self.engine.start_closing(admission, actual, outcome, snapshot, linger=linger))
 
     def _tracked(self, ending: asyncio.Future[Any]) -> asyncio.Future[Any]:
         if ending not in self.tasks:

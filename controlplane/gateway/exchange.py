@@ -82,12 +82,13 @@ class Exchange:
                     return
                 admission = found
         finally:
-            self._end()
+            self._end(linger=True)
 
-    def _end(self) -> list[asyncio.Future[Any]]:
+    def _end(self, *, linger: bool = False) -> list[asyncio.Future[Any]]:
         """Settle what is still open, once for each call: the last account, and the caller by what was used.
 
-        Both are sent to Redis together, and are settled to the end wherever the call itself is cancelled.
+        Both are sent to Redis together, and are settled to the end wherever the call itself is cancelled. `linger`: that
+        is not urgent.
         """
         if self._is_ended or self._first is None:
             return []
@@ -97,9 +98,9 @@ class Exchange:
         admissions, snapshot = self._admissions, self._snapshot
         ending = []
         if self._open is not None:
-            ending.append(admissions.settle(self._open, snapshot))
+            ending.append(admissions.settle(self._open, snapshot, linger=linger))
         if self._first.reservation:
-            ending.append(admissions.close(self._first, used, self._last, snapshot))
+            ending.append(admissions.close(self._first, used, self._last, snapshot, linger=linger))
         return ending
 
     async def _end_first(self, turn: Attempt) -> None:

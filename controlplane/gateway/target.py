@@ -8,6 +8,7 @@ from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from controlplane.http.request import Scope
+from quotas.engine.frozen import quickly_made
 from quotas.rest.problems import ProblemError
 
 PREFIX = "/gateway/"
@@ -16,6 +17,7 @@ _FORBIDDEN = re.compile(rb"(?i)\\|#|//|%(?:2f|5c|[01][0-9a-f]|7f)|%(?![0-9a-f]{2
 """Backslashes, fragments, empty segments, encoded separators and control characters, and broken escapes."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Target:
     """`path` begins with a slash; `query` is without its question mark. Both are as the caller wrote them."""

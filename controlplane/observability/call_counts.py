@@ -29,6 +29,22 @@ counter = BufferedCounter("calls", most=100_000, life=None)
 """(family, labels.., bucket): `bucket` is an index of a histogram's bounds, or `sum`."""
 
 
+class _Histogram:
+    """The fields of one family of buckets, made once."""
+
+    def __init__(self, family: str, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._buckets: list[Field] = [(family, str(place)) for place in range(len(bounds) + 1)]
+        self._sum: Field = (family, "sum")
+
+    def observed(self, value: float) -> tuple[tuple[Field, float], ...]:
+        return (self._buckets[bisect_left(self._bounds, value)], 1), (self._sum, value)
+
+
+_overhead, _first_byte = _Histogram("overhead", OVERHEAD), _Histogram("first_byte", FIRST_BYTE)
+_wait = _Histogram("wait", WAIT)
+
+
 def streams_key() -> str:
     return f"{settings.REDIS_PREFIX}:metrics:gateway:open"
 
@@ -37,11 +53,11 @@ def record(event: events.CallEnded) -> None:
     """A subscriber: counts a call, its times and its tokens."""
     sums: list[tuple[Field, float]] = [(("requests", event.pool, event.project, event.outcome), 1)]
     if event.attempts:
-        _observe("overhead", OVERHEAD, event.overhead, sums)
+        sums += _overhead.observed(event.overhead)
     if event.first_byte is not None and event.outcome == "ok":
-        _observe("first_byte", FIRST_BYTE, event.first_byte, sums)
+        sums += _first_byte.observed(event.first_byte)
     if event.waited:
-        _observe("wait", WAIT, event.waited, sums)
+        sums += _wait.observed(event.waited)
     if event.attempts > 1:
         sums.append((("failovers", event.pool), event.attempts - 1))
     for unit in ("tokens", "cached_tokens"):
@@ -53,10 +69,6 @@ def record(event: events.CallEnded) -> None:
 def record_rejected(event: events.CallRejected) -> None:
     """A subscriber."""
     counter.add([("requests", event.pool, "", "rejected")])
-
-
-def _observe(family: str, bounds: tuple[float, ...], value: float, sums: list[tuple[Field, float]]) -> None:
-    sums += (((family, str(bisect_left(bounds, value))), 1), ((family, "sum"), value))
 
 
 class OpenCalls:

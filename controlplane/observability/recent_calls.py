@@ -15,7 +15,7 @@ import json
 import os
 import re
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -119,11 +119,12 @@ class Recorder:
         """Write what is in the buffer; what Redis does not answer for stays in it."""
         with self._lock:
             left = len(self._buffer)
+            newer = Counter(call.project for call in list(self._buffer)[:left])
             while left > 0:
                 calls = [self._buffer.popleft() for _ in range(min(left, AT_ONCE))]
                 left -= len(calls)
                 try:
-                    self._write(calls)
+                    self._write(calls, newer)
                 except LimiterUnavailable as error:
                     log.info("calls.delayed", calls=len(calls) + left, error=str(error))
                     self._keep(calls)
@@ -137,7 +138,8 @@ class Recorder:
         self._buffer.extendleft(reversed(kept))
         self._unanswered.update(call.call for call in kept)
 
-    def _write(self, calls: list[events.CallEnded]) -> None:
+    def _write(self, calls: list[events.CallEnded], newer: Counter[str]) -> None:
+        """`newer`: how many calls of each project are still to be written, these included."""
         if self._transport is None:
             self._transport = Transport(client(), timeout=TIMEOUT)
         commands = []
@@ -146,7 +148,8 @@ class Recorder:
             if call.call in self._unanswered:
                 fields += [_REPEATED, "1"]
             commands.append(pack(("XADD", stream_key(None), "MAXLEN", "~", MAX_CALLS, "*", *fields)))
-            if call.project:
+            newer[call.project] -= 1
+            if call.project and newer[call.project] < KEPT_BY_PROJECT:  # else it would be trimmed at once
                 name = stream_key(call.project)
                 commands.append(pack(("XADD", name, "MAXLEN", "~", KEPT_BY_PROJECT, "*", *fields)))
         commands += [pack(("EXPIRE", stream_key(slug), CALLS_TTL)) for slug in {call.project for call in calls} if slug]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quotas.engine.frozen import quickly_made
 from quotas.engine.types import Decision
 from quotas.events.bus import Event
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class LimitsChecked(Event):
     """Requests were checked against limits in one call that took `seconds`. Not emitted for dry runs."""

@@ -146,13 +146,13 @@ class AsyncAdmissions:
 
     # -- settling ------------------------------------------------------------------------------------------------
 
-    def start_settling(self, lease: Lease, config: ConfigSnapshot) -> asyncio.Future[Any]:
-        """As `settle`, in the background; the future is done when Redis has answered."""
+    def start_settling(self, lease: Lease, config: ConfigSnapshot, *, linger: bool = False) -> asyncio.Future[Any]:
+        """As `settle`, in the background; the future is done when Redis has answered. `linger`: it is not urgent."""
         pipeline = self._checks.pipeline()
         call = None if pipeline is None else accounts().settle_call(lease.name, lease.outcome)
         if pipeline is None or call is None:
             return self._background(self.settle(lease, config))
-        reply = pipeline.start(call)
+        reply = pipeline.start(call, linger=linger)
         reply.add_done_callback(partial(self._settled, lease, config))
         return reply
 
@@ -201,14 +201,20 @@ class AsyncAdmissions:
         )
 
     def start_closing(
-        self, admission: Admission, actual: Mapping[str, int], outcome: CallOutcome, config: ConfigSnapshot
+        self,
+        admission: Admission,
+        actual: Mapping[str, int],
+        outcome: CallOutcome,
+        config: ConfigSnapshot,
+        *,
+        linger: bool = False,
     ) -> asyncio.Future[Any]:
-        """As `close`, in the background; the future is done when Redis has answered."""
+        """As `close`, in the background; the future is done when Redis has answered. `linger`: it is not urgent."""
         reservation, reserved = admission.reservation, admission.reserved
         pipeline = self._checks.pipeline() if reserved and not config.adaptive else None
         if pipeline is None or reservation is None:
             return self._background(self.close(admission, actual, outcome, config))
-        reply = pipeline.start(limiter().limiter.settle_call(reservation, actual, reserved))
+        reply = pipeline.start(limiter().limiter.settle_call(reservation, actual, reserved), linger=linger)
 
         def closed(reply: asyncio.Future[Reply]) -> None:
             error = reply.exception()

@@ -5,6 +5,7 @@ The commands of one turn of the loop leave in one write, and replies come back i
 the timeout, all who wait on it get LimiterUnavailable.
 
     run() -> the payload waits for the end of the turn -> one write -> replies, first in, first out
+    start(linger=True) -> the payload waits for the next write, at most `LINGER` seconds
     silent for `timeout` -> connection closed, all of its questions fail; the next question opens another one
 """
 
@@ -44,6 +45,8 @@ TICKS_PER_TIMEOUT = 4
 """Looks within one timeout; an answer is waited for by that many and at most one more."""
 _ENOUGH = 64 * 1024
 """Bytes that are sent without waiting for the end of the turn."""
+LINGER = 0.002
+"""Seconds that a command that is not urgent stays unsent at most: the next one that is sent takes it along."""
 
 
 class KeptReply(asyncio.Future[Reply]):
@@ -69,18 +72,27 @@ class Connection(asyncio.Protocol):
         self._ticks = 0
         self._out: list[bytes] = []
         self._out_size = 0
+        self._is_due = False
+        """Whether what is in `_out` is sent at the end of this turn."""
+        self._lingering: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         self.closed = False
 
-    def ask(self, payload: bytes, future: asyncio.Future[Reply] | None = None) -> asyncio.Future[Reply]:
-        """The reply to one packed command, errors as ScriptError objects."""
+    def ask(
+        self, payload: bytes, future: asyncio.Future[Reply] | None = None, *, linger: bool = False
+    ) -> asyncio.Future[Reply]:
+        """The reply to one packed command, errors as ScriptError objects. `linger`: it is not urgent."""
         if future is None:
             future = self.loop.create_future()
         self._waiting.append((self._ticks, future))
-        if not self._out:
-            self.loop.call_soon(self._flush)
         self._out.append(payload)
+        if not linger:
+            if not self._is_due:
+                self._is_due = True
+                self.loop.call_soon(self._flush)
+        elif self._lingering is None:
+            self._lingering = self.loop.call_later(LINGER, self._end_lingering)
         self._out_size += len(payload)
         if self._out_size > _ENOUGH:
             self._flush()
@@ -88,7 +100,12 @@ class Connection(asyncio.Protocol):
             self._watch = self.loop.call_later(self._timeout / TICKS_PER_TIMEOUT, self._look)
         return future
 
+    def _end_lingering(self) -> None:
+        self._lingering = None
+        self._flush()
+
     def _flush(self) -> None:
+        self._is_due = False
         if self._out and self._transport is not None:
             self._transport.write(b"".join(self._out))
         self._out.clear()
@@ -116,9 +133,10 @@ class Connection(asyncio.Protocol):
         for _, future in waiting:
             if not future.done():
                 future.set_exception(LimiterUnavailable(why))
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        for timer in (self._watch, self._lingering):
+            if timer is not None:
+                timer.cancel()
+        self._watch = self._lingering = None
         if self._transport is not None:
             self._transport.abort()
         self._wire.close()
@@ -172,13 +190,13 @@ class Pipeline:
         """Whether `start` can send."""
         return self._connection is not None and not self._connection.closed
 
-    def start(self, call: Call) -> KeptReply:
-        """Send a script on the open connection. The reply is a ScriptError object where the server did not run it; a lost
-        connection raises LimiterUnavailable."""
+    def start(self, call: Call, *, linger: bool = False) -> KeptReply:
+        """Send a script on the open connection; `linger`: its reply is not urgent. That is a ScriptError object where the
+        server did not run it; a lost connection raises LimiterUnavailable."""
         connection = self._connection
         assert connection is not None
         reply = KeptReply(loop=connection.loop)
-        connection.ask(call.payload(), reply)
+        connection.ask(call.payload(), reply, linger=linger)
         return reply
 
     async def run(self, call: Call) -> Reply:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import hiredis
 
+from quotas.engine.frozen import quickly_made
 from quotas.engine.redis.library import PREFIX, Library
 
 LUA = Path(__file__).parents[1] / "lua"
@@ -52,6 +53,7 @@ class Script:
         return b"FCALL_RO" if self.read_only else b"FCALL"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Call:
     """One run of a script, by its keys and arguments or as the bytes that are sent (`packed`)."""

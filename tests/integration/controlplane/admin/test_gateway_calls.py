@@ -91,6 +91,8 @@ def test_a_burst_costs_a_bounded_buffer_and_keeps_the_newest(day: Day) -> None:
         assert len(recent_calls.recorder._buffer) == recent_calls.BUFFERED
     # Where Redis does not answer a write in time, the next one repeats it.
     wait_for(lambda: next(recent_calls.calls("acme"))[1]["user"] == f"b{recent_calls.BUFFERED + 9}", 15)
+    written = redis_client().xinfo_stream(recent_calls.stream_key("acme"))["entries-added"]
+    assert written <= 2 * recent_calls.KEPT_BY_PROJECT, "only the newest are written to the project's own stream"
 
 
 def test_what_redis_does_not_answer_for_is_written_later_and_shown_once(
