@@ -1,0 +1,357 @@
+"""The dispatcher in a simulation: events in the order of time, and after each of them whatever may start is started.
+
+A job starts as in the dispatcher: when it is its group's turn (`queues.fair_share`), a worker slot and a slot of its
+queue are free, every policy admits it, and an account of its pool takes it; else its ordering key, or its whole group if
+the pool refused, waits until the time that the limits themselves name.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from queues.config import ProjectSpec
+from queues.fair_share import FairShare
+from queues.selectors.simulation.accounts import Account, Found, SimulatedPool
+from queues.selectors.simulation.counters import Counter
+from queues.selectors.simulation.groups import Running, SimulatedGroup, SimulatedJob
+from queues.selectors.simulation.waits import DEPENDENCY, SCHEDULE, Cause, Stretch, Waits
+from queues.states import GroupKey
+
+HORIZON = 10 * 366 * 86_400.0
+"""Seconds after which a simulation ends: what has not happened by then counts as never."""
+MOST_EVENTS = 500_000
+SHORTEST = 0.001
+"""Seconds that a refused job waits at least, as in the dispatcher."""
+
+
+@dataclass(slots=True)
+class Scene:
+    """All that a simulation begins with. It changes the counters and pools."""
+
+    now: float
+    jobs: list[SimulatedJob]
+    running: list[Running] = field(default_factory=list)
+    counters: Mapping[str, Counter] = field(default_factory=dict)
+    pools: Mapping[str, SimulatedPool] = field(default_factory=dict)
+    slots: Mapping[str, int] = field(default_factory=dict)
+    """Of the live workers, by lane."""
+    concurrency: Mapping[int, tuple[str, int | None]] = field(default_factory=dict)
+    """Name and concurrency of each queue."""
+    projects: Mapping[int, ProjectSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a simulation found of the jobs that the forecast is about."""
+
+    starts_at: float | None
+    """Start of the first of those that wait; None if none starts."""
+    done_at: float | None
+    """End of the last one; None if one never ends."""
+    waits: Mapping[Cause, float]
+    """Seconds of waiting of all of them, by cause."""
+    never: Mapping[Cause, int]
+    """Those that never start, by what they wait for."""
+
+
+def simulate(scene: Scene) -> Outcome:
+    """Run until all jobs that the forecast is about have ended, or nothing can happen any more."""
+    return _Simulation(scene).run()
+
+
+class _SizedShare(FairShare[SimulatedGroup, SimulatedJob]):
+    """A start of many jobs that are simulated as one moves the virtual time on by as much as theirs."""
+
+    def step(self, candidate: SimulatedJob, projects: Mapping[int, ProjectSpec]) -> float:
+        return super().step(candidate, projects) * candidate.size
+
+
+@dataclass(frozen=True, slots=True)
+class _Denial:
+    """Why a job can't start now, and for how many seconds if time alone helps."""
+
+    cause: Cause
+    wait: float
+    counter: str = ""
+    """The counter that the end of a job frees."""
+    pool: str = ""
+
+
+class _Simulation:
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._now = scene.now
+        self._share = _SizedShare()
+        self._waits = Waits()
+        self._groups: dict[GroupKey, SimulatedGroup] = {}
+        self._room = dict(scene.slots)
+        self._in_queue: dict[int, int] = {}
+        self._events: list[tuple[float, int, Any]] = []
+        self._numbers = count()
+        self._left = 0
+        """Simulated jobs that the forecast is about and that have not ended."""
+        self._starts_at: float | None = None
+        self._done_at = scene.now
+        self._scheduled = Stretch(self._waits, scene.now, SCHEDULE)
+        self._dependent = Stretch(self._waits, scene.now, DEPENDENCY)
+        self._stopped: dict[Cause, Stretch] = {}
+        self._awaited: dict[int, list[SimulatedJob]] = {}
+        self._missing: dict[int, int] = {}
+        """By a job's id, how many of those that it comes after have not ended."""
+        self._lines_of: dict[str, list[tuple[SimulatedGroup, str]]] = {}
+        """Ordering keys that wait for the end of a job, by the counter that it frees."""
+        self._groups_of: dict[str, set[SimulatedGroup]] = {}
+        """Groups that wait for the end of a call, by pool."""
+
+    # Time
+
+    def run(self) -> Outcome:
+        for running in self._scene.running:
+            self._take_slot(running.job)
+            self._left += running.job.counts
+            self._at(running.ends_at, running)
+        for job in self._scene.jobs:
+            self._left += job.counts
+            self._enter(job)
+        self._cycle()
+        for _ in range(MOST_EVENTS):
+            if not self._left or not self._events or self._events[0][0] > self._scene.now + HORIZON:
+                break
+            self._now = max(self._events[0][0], self._now)
+            while self._events and self._events[0][0] <= self._now:
+                self._happen(heapq.heappop(self._events)[2])
+            self._cycle()
+        return self._outcome()
+
+    def _at(self, time: float, event: Any) -> None:
+        heapq.heappush(self._events, (time, next(self._numbers), event))
+
+    def _happen(self, event: Any) -> None:
+        match event:
+            case Running():
+                self._end(event)
+            case SimulatedJob():
+                self._scheduled.add(self._now, -event.size if event.counts else 0)
+                self._ready(event)
+            case (SimulatedGroup() as group, str() as key):
+                group.unblock(key, self._now)
+
+    def _outcome(self) -> Outcome:
+        stretches = [self._scheduled, self._dependent, *self._stopped.values()]
+        stretches += [stretch for group in self._groups.values() for stretch in group.stretches()]
+        never: dict[Cause, int] = {}
+        for stretch in stretches:
+            if stretch.count > 0:
+                never[stretch.cause] = never.get(stretch.cause, 0) + stretch.count
+        done = None if self._left else self._done_at
+        return Outcome(self._starts_at, done, dict(self._waits.seconds), never)
+
+    # Becoming ready
+
+    def _enter(self, job: SimulatedJob) -> None:
+        if job.stopped is not None:
+            stretch = self._stopped.setdefault(job.stopped, Stretch(self._waits, self._now, job.stopped))
+            stretch.add(self._now, job.size if job.counts else 0)
+        elif job.after:
+            self._missing[job.id] = len(job.after)
+            self._dependent.add(self._now, job.size if job.counts else 0)
+            for other in job.after:
+                self._awaited.setdefault(other, []).append(job)
+        elif job.ready_at > self._now:
+            self._scheduled.add(self._now, job.size if job.counts else 0)
+            self._at(job.ready_at, job)
+        else:
+            self._ready(job)
+
+    def _ready(self, job: SimulatedJob) -> None:
+        group = self._groups.get(job.group)
+        if group is None:
+            group = self._groups[job.group] = SimulatedGroup(job.group, self._waits, self._now)
+        group.add(job, self._now)
+
+    def _free_dependants(self, job: SimulatedJob) -> None:
+        for other in self._awaited.pop(job.id, ()):
+            self._missing[other.id] -= 1
+            if not self._missing[other.id]:
+                self._dependent.add(self._now, -other.size if other.counts else 0)
+                self._ready(other)
+
+    # Starting
+
+    def _cycle(self) -> None:
+        """Start whatever may start now."""
+        groups = [group for group in self._groups.values() if self._is_open(group)]
+        moment = datetime.fromtimestamp(self._now, UTC)
+        for group, job in self._share.order(groups, set(), self._scene.projects, moment):
+            shortage = self._shortage(job)
+            denial = None if shortage else self._denial(job)
+            if shortage is None and denial is None:
+                self._share.confirm(job)
+                group.start(job, self._now)
+                self._start(job)
+                continue
+            self._share.refund(job, self._scene.projects)
+            group.put(job)
+            if shortage is not None:
+                group.blocked_until = self._now
+                if not any(room > 0 for room in self._room.values()):
+                    break
+            elif denial is not None:
+                self._block(group, job, denial)
+        for group in groups:
+            head = group.head(set())
+            if head is not None and (cause := self._shortage(head)) is not None:
+                group.stretch.change(self._now, cause)
+
+    def _is_open(self, group: SimulatedGroup) -> bool:
+        if group.blocked_until > self._now:
+            return False
+        group.blocked_until = 0.0
+        head = group.head(set())
+        cause = None if head is None else self._shortage(head)
+        if cause is not None:
+            group.stretch.change(self._now, cause)
+        return head is not None and cause is None
+
+    def _shortage(self, job: SimulatedJob) -> Cause | None:
+        name, most = self._scene.concurrency.get(job.group.queue_id, ("", None))
+        if most is not None and self._in_queue.get(job.group.queue_id, 0) >= most:
+            return Cause("queue", name)
+        return None if self._room.get(job.lane, 0) > 0 else Cause("workers", job.lane)
+
+    def _denial(self, job: SimulatedJob) -> _Denial | None:
+        """Why the limits or the pool refuse the job now; a job that no wait would help starts, to die at once."""
+        if _is_impossible(job, self._scene.pools):
+            return None
+        found: _Denial | None = None
+        for charge in job.charges:
+            counter = self._scene.counters[charge.counter]
+            wait = counter.wait(self._now, charge.units, charge.capacity)
+            if wait and (found is None or wait > found.wait):
+                frees = charge.counter if counter.by_ends else ""
+                found = _Denial(Cause("policy", charge.policy), wait, frees)
+        if job.need is None:
+            return found
+        pool, best = "", Found(None, math.inf)
+        for name in job.need.pools:
+            offered = self._scene.pools[name].find(self._now, job.need)
+            if offered.account is not None:
+                return found
+            pool = pool if pool and best.wait <= offered.wait else name
+            best = Found(None, min(best.wait, offered.wait), best.by_ends or offered.by_ends)
+        if found is not None and found.wait >= best.wait:
+            return found
+        return _Denial(Cause("pool", job.need.pools[0]), best.wait, pool=pool if best.by_ends else "")
+
+    def _block(self, group: SimulatedGroup, job: SimulatedJob, denial: _Denial) -> None:
+        until = self._now + max(denial.wait, SHORTEST)
+        if denial.cause.kind == "pool" and job.need is not None and not job.need.key:
+            group.blocked_until = until
+            group.stretch.change(self._now, denial.cause)
+            if until < math.inf:
+                self._at(until, None)
+        else:
+            group.block(job.ordering_key, until, denial.cause, self._now)
+            if until < math.inf:
+                self._at(until, (group, job.ordering_key))
+            if denial.counter or denial.pool:
+                self._lines_of.setdefault(denial.counter or denial.pool, []).append((group, job.ordering_key))
+        if denial.pool:
+            self._groups_of.setdefault(denial.pool, set()).add(group)
+
+    def _start(self, job: SimulatedJob) -> None:
+        self._take_slot(job)
+        passed, counters = 0.0, []
+        pool = account = None
+        if not _is_impossible(job, self._scene.pools):
+            for charge in job.charges:
+                counter = self._scene.counters[charge.counter]
+                many = charge.units if counter.by_ends else charge.units * job.size
+                passed = max(passed, counter.charge(self._now, many, charge.capacity))
+                if counter.by_ends:
+                    counters.append((charge.counter, counter, float(many)))
+            if job.need is not None:
+                pool, account = self._account_for(job)
+                passed = max(passed, pool.charge(account, self._now, job.need, job.size))
+        if job.counts and self._starts_at is None:
+            self._starts_at = self._now
+        if job.counts and job.size > 1 and passed:
+            # The others of them start one after the other until the last one passes.
+            self._waits.seconds[self._slowest(job)] += passed * (job.size - 1) / 2
+        ends_at = self._now + max(job.seconds * job.size, passed + job.seconds)
+        if _is_impossible(job, self._scene.pools):
+            ends_at = self._now
+        self._at(ends_at, Running(job, ends_at, pool, account, tuple(counters)))
+
+    def _slowest(self, job: SimulatedJob) -> Cause:
+        """Which limit takes longest to admit all of the jobs that are simulated as one."""
+        if job.charges:
+            return Cause("policy", max(job.charges, key=lambda charge: charge.units / max(charge.capacity, 1)).policy)
+        return Cause("pool", job.need.pools[0] if job.need is not None else "")
+
+    def _account_for(self, job: SimulatedJob) -> tuple[SimulatedPool, Account]:
+        assert job.need is not None
+        for name in job.need.pools:
+            pool = self._scene.pools[name]
+            account = pool.find(self._now, job.need).account
+            if account is not None:
+                return pool, account
+        raise AssertionError("the job was not denied")
+
+    def _take_slot(self, job: SimulatedJob) -> None:
+        self._room[job.lane] = self._room.get(job.lane, 0) - 1
+        self._in_queue[job.group.queue_id] = self._in_queue.get(job.group.queue_id, 0) + 1
+
+    # Ending
+
+    def _end(self, running: Running) -> None:
+        job = running.job
+        self._room[job.lane] += 1
+        self._in_queue[job.group.queue_id] -= 1
+        for name, counter, units in running.counters:
+            counter.release(units)
+            self._unblock(name, int(units) + 1)
+        if running.pool is not None and running.account is not None and job.need is not None:
+            running.pool.release(running.account, job.need, self._now)
+            for name in job.need.pools:
+                self._unblock(name, 2)
+                for group in self._groups_of.pop(name, ()):
+                    group.blocked_until = 0.0
+        if job.counts:
+            self._left -= 1
+            self._done_at = self._now
+        self._free_dependants(job)
+
+    def _unblock(self, name: str, most: int) -> None:
+        """Try those that wait for what the end of a job has freed: one more than it frees, the first ones first."""
+        waiting = self._lines_of.get(name)
+        if not waiting:
+            return
+        for group, key in waiting[:most]:
+            group.unblock(key, self._now)
+        del waiting[:most]
+
+
+def _is_impossible(job: SimulatedJob, pools: Mapping[str, SimulatedPool]) -> bool:
+    """Whether its cost is above a whole capacity: the dispatcher gives such a job up."""
+    if any(charge.units > charge.capacity > 0 for charge in job.charges):
+        return True
+    need = job.need
+    return need is not None and all(
+        any(units > capacity > 0 for _, units, capacity in pools[name].charges(need)) for name in need.pools
+    )
+
+
+def shares(outcome: Outcome) -> Iterable[tuple[Cause, float]]:
+    """What bounds the jobs, with the share of their waiting time (0 to 1), the largest first. Where some never start, of
+    those jobs instead."""
+    parts: Mapping[Cause, float] = outcome.never if outcome.done_at is None and outcome.never else outcome.waits
+    whole = sum(parts.values())
+    found = [(cause, value / whole) for cause, value in parts.items() if value > 0 and cause.kind != "turn"]
+    return sorted(found, key=lambda item: -item[1])
