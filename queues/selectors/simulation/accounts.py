@@ -35,6 +35,8 @@ class Account:
     busy: int = 0
     others: list[float] = field(default_factory=list)
     """When calls that are no jobs probably end."""
+    learned: list[tuple[str, Counter, float]] = field(default_factory=list)
+    """Quotas that the provider states, of units that no limit counts: unit, counter, capacity."""
 
 
 class Found(NamedTuple):
@@ -110,6 +112,8 @@ class SimulatedPool:
             more = counter.wait(now, max(units, 1), capacity)
             by_ends = by_ends or (more > 0 and counter.by_ends)
             wait = max(wait, more)
+        for unit, counter, capacity in account.learned:
+            wait = max(wait, counter.wait(now, min(_cost_of(need, unit), capacity), capacity))
         return Found(None, wait, by_ends)
 
     def _counter(self, account: Account, limit: Limit, need: Need, now: float) -> Counter:
@@ -126,6 +130,8 @@ class SimulatedPool:
         for limit, units, capacity in self.charges(need):
             many = units if limit.algorithm == "concurrency" else units * size
             last = max(last, self._counter(account, limit, need, now).charge(now, many, capacity))
+        for unit, counter, capacity in account.learned:
+            last = max(last, counter.charge(now, _cost_of(need, unit) * size, capacity))
         return last
 
     def release(self, account: Account, need: Need, now: float) -> None:
@@ -134,3 +140,7 @@ class SimulatedPool:
         for limit, units, _ in self.charges(need):
             if limit.algorithm == "concurrency":
                 self._counter(account, limit, need, now).release(units)
+
+
+def _cost_of(need: Need, unit: str) -> int:
+    return need.cost.get(unit, 1 if unit == "requests" else 0)

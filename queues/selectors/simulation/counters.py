@@ -31,11 +31,6 @@ class Use:
     def units(self) -> float:
         return sum(units for _, units in self.releases)
 
-    @property
-    def end(self) -> float:
-        """When nothing of it is left; 0.0 where nothing is used."""
-        return self.releases[-1][0] if self.releases else 0.0
-
 
 NOTHING = Use()
 
@@ -63,7 +58,7 @@ class Bucket:
 
     def __init__(self, rate: float, use: Use, now: float) -> None:
         self._rate = rate
-        self._used = max(use.end - now, 0.0) * rate
+        self._used = use.units
         self._at = now
 
     def _advance(self, now: float) -> None:
