@@ -13,7 +13,9 @@ from queues.models import Batch, Job, JobDependency, Queue
 from queues.states import IN_FLIGHT_STAGES, WAITING_STAGES, GroupKey, Stage
 
 MOST = 2_000
-"""Jobs that are read one by one; of more, so many are read, and each stands for several."""
+"""Jobs that are read one by one."""
+SAMPLED = 1_000
+"""Of more, so many are read, and each stands for several."""
 MOST_GROUPS = 300
 """Groups of which jobs are read where there are more than `MOST`; those with most jobs."""
 MOST_IN_FLIGHT = 5_000
@@ -71,7 +73,7 @@ def row_of(job: Job, size: int = 1) -> Row:
 
 def read_backlog(special: QuerySet[Job] | None = None) -> Backlog:
     """`special`: a few jobs that a forecast is about, which are read one by one as far as they are no more than half of
-    `MOST`."""
+    `SAMPLED`."""
     counts = _counts()
     running = [Row(*row) for row in Job.objects.filter(stage__in=IN_FLIGHT_STAGES).order_by("id").values_list(*COLUMNS)[:MOST_IN_FLIGHT]]  # fmt: skip
     if sum(counts.values()) <= MOST:
@@ -122,12 +124,12 @@ def _counts() -> dict[Place, int]:
 
 def _special(jobs: QuerySet[Job]) -> list[Row]:
     rows = [
-        Row(*row) for row in jobs.filter(stage__in=WAITING_STAGES).order_by().values_list(*COLUMNS)[: MOST // 2 + 1]
+        Row(*row) for row in jobs.filter(stage__in=WAITING_STAGES).order_by().values_list(*COLUMNS)[: SAMPLED // 2 + 1]
     ]
-    if len(rows) <= MOST // 2:
+    if len(rows) <= SAMPLED // 2:
         return rows
     whole = jobs.filter(stage__in=WAITING_STAGES).count()
-    return _weighted(rows[: MOST // 2], whole)
+    return _weighted(rows[: SAMPLED // 2], whole)
 
 
 def _sample(counts: dict[Place, int]) -> Iterator[Row]:
@@ -138,7 +140,7 @@ def _sample(counts: dict[Place, int]) -> Iterator[Row]:
         if count <= 0:
             continue
         jobs = Job.objects.filter(**{name: value for name, value in place._asdict().items() if value is not None})
-        wanted = max(MOST * count // whole, 1)
+        wanted = max(SAMPLED * count // whole, 1)
         column = "not_before" if place.stage == Stage.SCHEDULED else "id"
         rows = list(jobs.order_by(column).values_list(*COLUMNS)[:wanted]) if count <= wanted else []
         yield from _weighted([Row(*row) for row in rows or _probed(jobs, column, wanted)], count)

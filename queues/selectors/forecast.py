@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 
 from queues import liveness
 from queues.models import Batch, Job
-from queues.selectors.backlog import MOST, Backlog, Row, read_backlog, row_of
+from queues.selectors.backlog import MOST, SAMPLED, Backlog, Row, read_backlog, row_of
 from queues.selectors.run_times import ASSUMED, read_run_times
 from queues.selectors.scenes import Kind, Pace, Scenes
 from queues.selectors.simulation.simulation import Outcome, shares, simulate
@@ -105,7 +105,7 @@ def _rows_of(special: Batch | Job | None) -> QuerySet[Job] | None:
 def _add(backlog: Backlog, more: Sequence[Planned]) -> None:
     """Jobs that have not been submitted come after all others. Of very many, each simulated one stands for several."""
     first = max((row.id for row in (*backlog.waiting, *backlog.running)), default=0) + 1
-    chosen = min(len(more), MOST)
+    chosen = min(len(more), MOST if len(more) <= MOST else SAMPLED)
     for number in range(chosen):
         begin, end = number * len(more) // chosen, (number + 1) * len(more) // chosen
         job = more[begin].job
@@ -123,13 +123,15 @@ def forecast_of(scenes: Scenes, what_if: Change) -> Forecast:
     if not rows:
         return Forecast(0, what_if=[Changed(change, None) for change in what_if.each()])
     expected = _run(scenes)
-    fast, slow = _run(scenes, pace="fast"), _run(scenes, pace="slow")
     done = expected.done_at
+    fast = slow = None
+    if done is not None:
+        fast, slow = _run(scenes, pace="fast").done_at, _run(scenes, pace="slow").done_at
     return Forecast(
         jobs=jobs,
         done_at=_moment(done),
-        earliest=_moment(_least(fast.done_at, done)),
-        latest=_moment(None if done is None or slow.done_at is None else max(slow.done_at, done)),
+        earliest=_moment(None if done is None or fast is None else min(fast, done)),
+        latest=_moment(None if done is None or slow is None else max(slow, done)),
         starts_at=_moment(expected.starts_at),
         binding=list(_binding(scenes, expected)),
         what_if=[Changed(change, _moment(_run(scenes, change).done_at)) for change in what_if.each()],
@@ -139,10 +141,6 @@ def forecast_of(scenes: Scenes, what_if: Change) -> Forecast:
 
 def _run(scenes: Scenes, change: Change = NO_CHANGE, pace: Pace = "expected") -> Outcome:
     return simulate(scenes.scene(change, pace))
-
-
-def _least(one: float | None, other: float | None) -> float | None:
-    return None if other is None else other if one is None else min(one, other)
 
 
 def _moment(time: float | None) -> datetime | None:

@@ -46,6 +46,8 @@ class Found(NamedTuple):
     wait: float = 0.0
     by_ends: bool = False
     """Whether the end of a job may help earlier."""
+    by_key: bool = False
+    """Whether only limits of the job's own key (a chat) refuse it: the pool's other work is not affected."""
 
 
 class SimulatedPool:
@@ -65,7 +67,7 @@ class SimulatedPool:
 
     def find(self, now: float, need: Need) -> Found:
         """The next account in turn that has capacity."""
-        wait, by_ends = math.inf, False
+        wait, by_ends, by_key = math.inf, False, True
         charges = self.charges(need)
         for step in range(len(self.accounts)):
             account = self.accounts[(self._next + step) % len(self.accounts)]
@@ -74,7 +76,8 @@ class SimulatedPool:
                 self._next = (self._next + step + 1) % len(self.accounts)
                 return Found(account)
             wait, by_ends = min(wait, found.wait), by_ends or found.by_ends
-        return Found(None, wait, by_ends)
+            by_key = by_key and found.by_key
+        return Found(None, wait, by_ends, by_key and bool(self.accounts))
 
     def charges(self, need: Need) -> list[tuple[Limit, int, float]]:
         """The limits that apply to a call, with its cost and the capacity that counts for its priority."""
@@ -101,7 +104,7 @@ class SimulatedPool:
         return found
 
     def _wait_of(self, account: Account, now: float, need: Need, charges: Sequence[tuple[Limit, int, float]]) -> Found:
-        wait, by_ends = max(account.free_from - now, 0.0), False
+        wait, of_key, by_ends = max(account.free_from - now, 0.0), 0.0, False
         account.others = [end for end in account.others if end > now]
         if account.most is not None and account.busy + len(account.others) >= account.most:
             by_ends = account.busy > 0
@@ -111,10 +114,13 @@ class SimulatedPool:
             # What states no cost for a unit waits while nothing is left of it.
             more = counter.wait(now, max(units, 1), capacity)
             by_ends = by_ends or (more > 0 and counter.by_ends)
-            wait = max(wait, more)
+            if limit.scope == "custom":
+                of_key = max(of_key, more)
+            else:
+                wait = max(wait, more)
         for unit, counter, capacity in account.learned:
             wait = max(wait, counter.wait(now, min(_cost_of(need, unit), capacity), capacity))
-        return Found(None, wait, by_ends)
+        return Found(None, max(wait, of_key), by_ends, by_key=not wait and of_key > 0)
 
     def _counter(self, account: Account, limit: Limit, need: Need, now: float) -> Counter:
         name = f"{limit.id}\n{need.key}" if limit.scope == "custom" else limit.id

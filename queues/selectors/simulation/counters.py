@@ -44,6 +44,9 @@ class Counter(Protocol):
     def wait(self, now: float, units: float, capacity: float) -> float:
         """Seconds until `units` pass; infinite where they never do, or where only the end of a job helps."""
 
+    def free(self, now: float, capacity: float) -> float:
+        """Units that pass now."""
+
     def charge(self, now: float, units: float, capacity: float) -> float:
         """Charge units, the first of which pass now; seconds until the last of them passes."""
 
@@ -71,6 +74,10 @@ class Bucket:
         if over <= ROUNDING:
             return 0.0
         return over / self._rate if units <= capacity and self._rate else math.inf
+
+    def free(self, now: float, capacity: float) -> float:
+        self._advance(now)
+        return capacity - self._used
 
     def charge(self, now: float, units: float, capacity: float) -> float:
         self._advance(now)
@@ -123,9 +130,13 @@ class Window:
                 return at - now
         return math.inf
 
+    def free(self, now: float, capacity: float) -> float:
+        self._advance(now)
+        return capacity - self._used
+
     def charge(self, now: float, units: float, capacity: float) -> float:
         self._advance(now)
-        room = min(units, max(capacity - self._used, 0.0)) if units > capacity else units
+        room = min(units, max(capacity - self._used, 0.0))
         self._add(now, room)
         left, at = units - room, now
         if left >= capacity > 0:  # whole cycles, each of which leaves the counter as it is
@@ -156,9 +167,12 @@ class Slots:
         self._used = used
         self._others = list(others.releases)
 
-    def wait(self, now: float, units: float, capacity: float) -> float:
+    def free(self, now: float, capacity: float) -> float:
         self._others = [other for other in self._others if other[0] > now + ROUNDING]
-        over = self._used + sum(units for _, units in self._others) + units - capacity
+        return capacity - self._used - sum(units for _, units in self._others)
+
+    def wait(self, now: float, units: float, capacity: float) -> float:
+        over = units - self.free(now, capacity)
         if over <= ROUNDING:
             return 0.0
         if units <= capacity:

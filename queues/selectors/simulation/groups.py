@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -56,7 +55,7 @@ class SimulatedJob:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A job that runs, with what its end frees."""
+    """A job that runs, with what its end frees. `ends_at`: when the last one ends of many that are simulated as one."""
 
     job: SimulatedJob
     ends_at: float
@@ -72,7 +71,7 @@ class Line:
 
     stretch: Stretch
     jobs: list[tuple[int, SimulatedJob]] = field(default_factory=list)
-    blocked_until: float = 0.0
+    blocked: bool = False
     counting: int = 0
     """Of its jobs, how many the forecast is about."""
 
@@ -97,8 +96,8 @@ class SimulatedGroup:
         heapq.heappush(line.jobs, (job.id, job))
         if job.counts:
             line.counting += job.size
-            (line.stretch if line.blocked_until else self.stretch).add(now, job.size)
-        if not line.blocked_until and line.jobs[0][1] is job:
+            (line.stretch if line.blocked else self.stretch).add(now, job.size)
+        if not line.blocked and line.jobs[0][1] is job:
             heapq.heappush(self._heads, (job.id, job.ordering_key))
 
     def head(self, taken: set[int]) -> SimulatedJob | None:
@@ -106,7 +105,7 @@ class SimulatedGroup:
         while self._heads:
             number, key = self._heads[0]
             line = self._lines[key]
-            if not line.blocked_until and line.jobs and line.jobs[0][0] == number:
+            if not line.blocked and line.jobs and line.jobs[0][0] == number:
                 return line.jobs[0][1]
             heapq.heappop(self._heads)
         return None
@@ -130,10 +129,10 @@ class SimulatedGroup:
         if line.jobs:
             heapq.heappush(self._heads, (line.jobs[0][0], job.ordering_key))
 
-    def block(self, key: str, until: float, cause: Cause, now: float) -> None:
-        """Jobs with this ordering key wait until then; infinite: until they are unblocked."""
+    def block(self, key: str, cause: Cause, now: float) -> None:
+        """Jobs with this ordering key wait until they are unblocked."""
         line = self._lines[key]
-        line.blocked_until = until
+        line.blocked = True
         self.stretch.add(now, -line.counting)
         line.stretch.change(now, cause)
         line.stretch.add(now, line.counting)
@@ -141,18 +140,41 @@ class SimulatedGroup:
     def unblock(self, key: str, now: float) -> None:
         """The wait of an ordering key is over."""
         line = self._lines[key]
-        if not line.blocked_until:
+        if not line.blocked:
             return
-        line.blocked_until = 0.0
+        line.blocked = False
         line.stretch.add(now, -line.counting)
         self.stretch.add(now, line.counting)
         if line.jobs:
             heapq.heappush(self._heads, (line.jobs[0][0], key))
 
-    def blocked_keys(self) -> list[str]:
-        """Those that wait for the end of a job."""
-        return [key for key, line in self._lines.items() if line.blocked_until == math.inf]
-
     def stretches(self) -> list[Stretch]:
         """What its jobs wait for now."""
         return [self.stretch, *(line.stretch for line in self._lines.values())]
+
+
+class WaitingRoom:
+    """Ordering keys that one counter refuses, by group, in the order of their next jobs.
+
+    When the counter has units again, only so many are tried as may pass: hundreds of users may wait for one limit.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[SimulatedGroup, list[tuple[int, str]]] = {}
+        self.wakes_at = float("inf")
+        """When the first of them may pass."""
+        self.units, self.capacity = float("inf"), 0.0
+        """The least cost and the largest capacity of those that wait."""
+
+    def __bool__(self) -> bool:
+        return any(self._lines.values())
+
+    def add(self, group: SimulatedGroup, job: SimulatedJob) -> None:
+        """The line of this job, which was refused."""
+        heapq.heappush(self._lines.setdefault(group, []), (job.id, job.ordering_key))
+
+    def leave(self, most: int, now: float) -> None:
+        """Unblock the first lines of each group, so that they are tried."""
+        for group, lines in self._lines.items():
+            for _ in range(min(most, len(lines))):
+                group.unblock(heapq.heappop(lines)[1], now)

@@ -19,7 +19,7 @@ from queues.config import ProjectSpec
 from queues.fair_share import FairShare
 from queues.selectors.simulation.accounts import Account, Found, SimulatedPool
 from queues.selectors.simulation.counters import Counter
-from queues.selectors.simulation.groups import Running, SimulatedGroup, SimulatedJob
+from queues.selectors.simulation.groups import Charge, Running, SimulatedGroup, SimulatedJob, WaitingRoom
 from queues.selectors.simulation.waits import DEPENDENCY, SCHEDULE, Cause, Stretch, Waits
 from queues.states import GroupKey
 
@@ -78,9 +78,19 @@ class _Denial:
 
     cause: Cause
     wait: float
-    counter: str = ""
-    """The counter that the end of a job frees."""
+    charge: Charge | None = None
+    """The policy's, if one refused it."""
     pool: str = ""
+    """The pool that the end of a call may free."""
+    by_key: bool = False
+    """Only the limits of its own key refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """The last of many jobs that are simulated as one has ended."""
+
+    job: SimulatedJob
 
 
 class _Simulation:
@@ -104,8 +114,10 @@ class _Simulation:
         self._awaited: dict[int, list[SimulatedJob]] = {}
         self._missing: dict[int, int] = {}
         """By a job's id, how many of those that it comes after have not ended."""
-        self._lines_of: dict[str, list[tuple[SimulatedGroup, str]]] = {}
-        """Ordering keys that wait for the end of a job, by the counter that it frees."""
+        self._rooms: dict[str, WaitingRoom] = {}
+        """Ordering keys that policies refuse, by counter."""
+        self._woken: dict[str, int] = {}
+        """Counters whose lines are being tried, and how many of each group."""
         self._groups_of: dict[str, set[SimulatedGroup]] = {}
         """Groups that wait for the end of a call, by pool."""
 
@@ -136,11 +148,15 @@ class _Simulation:
         match event:
             case Running():
                 self._end(event)
+            case _Done(job):
+                self._finish(job)
             case SimulatedJob():
                 self._scheduled.add(self._now, -event.size if event.counts else 0)
                 self._ready(event)
             case (SimulatedGroup() as group, str() as key):
                 group.unblock(key, self._now)
+            case str():
+                self._wake(event)
 
     def _outcome(self) -> Outcome:
         stretches = [self._scheduled, self._dependent, *self._stopped.values()]
@@ -186,6 +202,11 @@ class _Simulation:
 
     def _cycle(self) -> None:
         """Start whatever may start now."""
+        self._round()
+        while self._wake_more():
+            self._round()
+
+    def _round(self) -> None:
         groups = [group for group in self._groups.values() if self._is_open(group)]
         moment = datetime.fromtimestamp(self._now, UTC)
         for group, job in self._share.order(groups, set(), self._scene.projects, moment):
@@ -234,36 +255,73 @@ class _Simulation:
             counter = self._scene.counters[charge.counter]
             wait = counter.wait(self._now, charge.units, charge.capacity)
             if wait and (found is None or wait > found.wait):
-                frees = charge.counter if counter.by_ends else ""
-                found = _Denial(Cause("policy", charge.policy), wait, frees)
+                found = _Denial(Cause("policy", charge.policy), wait, charge)
         if job.need is None:
             return found
-        pool, best = "", Found(None, math.inf)
+        pool, best = "", Found(None, math.inf, by_key=True)
         for name in job.need.pools:
             offered = self._scene.pools[name].find(self._now, job.need)
             if offered.account is not None:
                 return found
             pool = pool if pool and best.wait <= offered.wait else name
-            best = Found(None, min(best.wait, offered.wait), best.by_ends or offered.by_ends)
+            best = Found(
+                None,
+                min(best.wait, offered.wait),
+                best.by_ends or offered.by_ends,
+                best.by_key and offered.by_key,
+            )
         if found is not None and found.wait >= best.wait:
             return found
-        return _Denial(Cause("pool", job.need.pools[0]), best.wait, pool=pool if best.by_ends else "")
+        return _Denial(
+            Cause("pool", job.need.pools[0]), best.wait, pool=pool if best.by_ends else "", by_key=best.by_key
+        )
 
     def _block(self, group: SimulatedGroup, job: SimulatedJob, denial: _Denial) -> None:
+        """As in the dispatcher: the whole group if its pool refused, else the ordering key."""
         until = self._now + max(denial.wait, SHORTEST)
-        if denial.cause.kind == "pool" and job.need is not None and not job.need.key:
+        if denial.charge is not None:
+            group.block(job.ordering_key, denial.cause, self._now)
+            self._wait_in_room(group, job, denial.charge, until)
+        elif denial.by_key:
+            group.block(job.ordering_key, denial.cause, self._now)
+            if until < math.inf:
+                self._at(until, (group, job.ordering_key))
+        else:
             group.blocked_until = until
             group.stretch.change(self._now, denial.cause)
             if until < math.inf:
                 self._at(until, None)
-        else:
-            group.block(job.ordering_key, until, denial.cause, self._now)
-            if until < math.inf:
-                self._at(until, (group, job.ordering_key))
-            if denial.counter or denial.pool:
-                self._lines_of.setdefault(denial.counter or denial.pool, []).append((group, job.ordering_key))
-        if denial.pool:
-            self._groups_of.setdefault(denial.pool, set()).add(group)
+            if denial.pool:
+                self._groups_of.setdefault(denial.pool, set()).add(group)
+
+    def _wait_in_room(self, group: SimulatedGroup, job: SimulatedJob, charge: Charge, until: float) -> None:
+        room = self._rooms.setdefault(charge.counter, WaitingRoom())
+        self._woken.pop(charge.counter, None)  # the counter is used up again
+        room.add(group, job)
+        room.units, room.capacity = min(room.units, charge.units), max(room.capacity, charge.capacity)
+        if until < room.wakes_at:
+            room.wakes_at = until
+            self._at(until, charge.counter)
+
+    def _wake(self, counter: str) -> None:
+        """Try as many of those that a counter refuses as it may admit now, and one more."""
+        room = self._rooms.get(counter)
+        if room is None:
+            return
+        free = self._scene.counters[counter].free(self._now, room.capacity)
+        most = max(int(free / room.units), 0) + 1 if room.units else 1
+        self._woken[counter] = most
+        room.wakes_at = math.inf
+        room.leave(most, self._now)
+
+    def _wake_more(self) -> bool:
+        """Of counters that refused none of those that were tried, try more: others refused those. False: there are none."""
+        woken, self._woken = self._woken, {}
+        for counter, most in woken.items():
+            if self._rooms[counter]:
+                self._woken[counter] = 2 * most
+                self._rooms[counter].leave(2 * most, self._now)
+        return bool(self._woken)
 
     def _start(self, job: SimulatedJob) -> None:
         self._take_slot(job)
@@ -284,10 +342,10 @@ class _Simulation:
         if job.counts and job.size > 1 and passed:
             # The others of them start one after the other until the last one passes.
             self._waits.seconds[self._slowest(job)] += passed * (job.size - 1) / 2
-        ends_at = self._now + max(job.seconds * job.size, passed + job.seconds)
-        if _is_impossible(job, self._scene.pools):
-            ends_at = self._now
-        self._at(ends_at, Running(job, ends_at, pool, account, tuple(counters)))
+        work = 0.0 if _is_impossible(job, self._scene.pools) else job.seconds * job.size
+        # Many that are simulated as one occupy a slot for as long as they run, however long their limits take.
+        done_at = self._now + max(work, passed + job.seconds if work or passed else 0.0)
+        self._at(self._now + work, Running(job, done_at, pool, account, tuple(counters)))
 
     def _slowest(self, job: SimulatedJob) -> Cause:
         """Which limit takes longest to admit all of the jobs that are simulated as one."""
@@ -316,26 +374,22 @@ class _Simulation:
         self._in_queue[job.group.queue_id] -= 1
         for name, counter, units in running.counters:
             counter.release(units)
-            self._unblock(name, int(units) + 1)
+            self._wake(name)
         if running.pool is not None and running.account is not None and job.need is not None:
             running.pool.release(running.account, job.need, self._now)
             for name in job.need.pools:
-                self._unblock(name, 2)
                 for group in self._groups_of.pop(name, ()):
                     group.blocked_until = 0.0
+        if running.ends_at > self._now:
+            self._at(running.ends_at, _Done(job))
+        else:
+            self._finish(job)
+
+    def _finish(self, job: SimulatedJob) -> None:
         if job.counts:
             self._left -= 1
             self._done_at = self._now
         self._free_dependants(job)
-
-    def _unblock(self, name: str, most: int) -> None:
-        """Try those that wait for what the end of a job has freed: one more than it frees, the first ones first."""
-        waiting = self._lines_of.get(name)
-        if not waiting:
-            return
-        for group, key in waiting[:most]:
-            group.unblock(key, self._now)
-        del waiting[:most]
 
 
 def _is_impossible(job: SimulatedJob, pools: Mapping[str, SimulatedPool]) -> bool:
