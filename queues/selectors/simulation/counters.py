@@ -199,13 +199,18 @@ def counter_of(limit: Limit, use: Use, now: float, *, in_flight: float = 0.0) ->
         case "concurrency":
             return Slots(in_flight, use)
         case "calendar":
-            return Window(_Calendar(limit.period, limit.timezone), LENGTHS[limit.period], use)
+            return _period(_Calendar(limit.period, limit.timezone), LENGTHS[limit.period], use, now)
         case "fixed_window":
             window = limit.window
-            return Window(lambda at: (at // window + 1) * window, window, use)
+            return _period(lambda at: (at // window + 1) * window, window, use, now)
     # Also `sliding_window_counter`, which admits as much in the long run.
     part = limit.window / RING
     return Window(lambda at: (at // part + RING + 1) * part, limit.window + part, use)
+
+
+def _period(end_of: Callable[[float], float], length: float, use: Use, now: float) -> Window:
+    """What is used comes back where the present period ends by this clock, which may differ a little from the server's."""
+    return Window(end_of, length, Use(((end_of(now), use.units),)) if use.units else NOTHING)
 
 
 class _Calendar:
