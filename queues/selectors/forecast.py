@@ -82,7 +82,7 @@ def jobs_forecast(
 def read_scenes(
     covers: Callable[[Row, Kind], bool], *, special: Batch | Job | None = None, more: Sequence[Planned] = ()
 ) -> Scenes:
-    """Read what waits and runs, with its limits, pools and workers."""
+    """Read the waiting and running jobs with their limits, pools and workers."""
     now = clock.now()
     backlog = read_backlog(_rows_of(special))
     _add(backlog, more)

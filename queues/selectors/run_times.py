@@ -66,7 +66,7 @@ class RunTimes:
         return RunTime(min(max(elapsed / 2, ASSUMED), most), 0.0, most, known=False)
 
     def sample(self, queue_id: int, type: str) -> Sequence[float]:
-        """The seconds of those that tell most about it: of its queue and type, else of its type, else of its queue."""
+        """The seconds of the runs that are most like it: of its queue and type, else of its type, else of its queue."""
         own = self.by_type.get((queue_id, type), [])
         if len(own) >= LEAST:
             return own

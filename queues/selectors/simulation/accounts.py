@@ -60,11 +60,6 @@ class SimulatedPool:
         self._charges: dict[int, list[tuple[Limit, int, float]]] = {}
         """By the need's identity: jobs of one kind share it."""
 
-    @property
-    def has_accounts(self) -> bool:
-        """Whether time alone can make an account available."""
-        return any(account.free_from < math.inf for account in self.accounts)
-
     def find(self, now: float, need: Need) -> Found:
         """The next account in turn that has capacity."""
         wait, by_ends, by_key = math.inf, False, True
