@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -70,19 +71,27 @@ class ForecastView(QueuesView):
     def _found(self, request: Request, asked: dict[str, Any], change: Change, place: str) -> Forecast:
         if "jobs" in asked:
             return forecast.of_planned(self._jobs(request, asked["jobs"]), change)
-        if "batch" in asked:
-            return forecast.of_jobs(batch_of(self, asked["batch"]), None, change)
-        if "job" in asked:
-            return forecast.of_jobs(job_of(self, asked["job"]), None, change)
         project = resolve_project(request, asked.get("project"))
+        if "batch" in asked or "job" in asked:
+            one = batch_of(self, asked["batch"]) if "batch" in asked else job_of(self, asked["job"])
+            if project is not None and one.project_id != project.pk:
+                raise NotFound("It is another project's.")
+            return forecast.of_jobs(one, None, change)
         if "queue" in asked:
             return forecast.of_jobs(queue_named(asked["queue"]), project, change)
         if "pool" in asked:
+            self._need("quotas.view_pool")
             config = resolve.snapshot().pools.get(asked["pool"])
             if config is None or not config.is_open_to(self.caller.project_slug or None):
                 raise NotFound(f"There is no pool {asked['pool'][:80]!r}, or it is not yours.", "unknown-pool")
             return forecast.of_pool(asked["pool"], project, change)
+        self._need("quotas.view_policy")
         return self._of_policy(asked, project, change, place)
+
+    def _need(self, permission: str) -> None:
+        """Of a person, as the pages about it need it."""
+        if not self.caller.has_all(frozenset({permission})):
+            raise PermissionDenied("Your roles don't include seeing this.")
 
     def _of_policy(self, asked: dict[str, Any], project: Project | None, change: Change, place: str) -> Forecast:
         selection = Selection(policy=asked["policy"], key=asked.get("key"), visible_to=self.caller.project_slug or None)
@@ -141,5 +150,5 @@ def _check(asked: dict[str, Any], place: str) -> None:
         raise InvalidRequest.at(wrong, f"Give exactly one of {listed}.")
     if "key" in asked and given[0] != "policy":
         raise InvalidRequest.at(f"{place}key", "Has a meaning only with `policy`.")
-    if "project" in asked and given[0] in ("batch", "job", "jobs"):
-        raise InvalidRequest.at(f"{place}project", f"Has no meaning with `{given[0]}`.")
+    if "project" in asked and given[0] == "jobs":
+        raise InvalidRequest.at(f"{place}project", "Name the project in each of the jobs.")

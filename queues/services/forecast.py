@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from queues import config
 from queues.errors import FieldError, InvalidJob
+from queues.lifecycle.sql import slices
 from queues.models import Batch, Job
 from queues.selectors.counter_uses import counter_key
 from queues.selectors.exhaustion import PoolStanding
@@ -15,8 +16,10 @@ from queues.selectors.forecast import Bound, Forecast, Planned, jobs_forecast
 from queues.selectors.targets import LimitTarget, Target, covers
 from queues.selectors.what_if import NO_CHANGE, Change
 from queues.services import draft
+from queues.services.links import SLICE
 from queues.specs import JobSpec
 from queues.states import Stage
+from queues.transactions import in_turns
 from quotas import clock
 from quotas.models import Project
 from quotas.services import exhaustion
@@ -51,9 +54,10 @@ def of_planned(
     now = clock.now()
     errors: list[FieldError] = []
     planned: list[Planned] = []
-    for position, (project, spec) in enumerate(jobs):
+    awaited = _awaited(jobs)
+    for position, (project, spec) in enumerate(in_turns(jobs)):
         try:
-            planned.append(_planned(project, spec, f"{pointer}/{position}", now))
+            planned.append(_planned(project, spec, awaited, f"{pointer}/{position}", now))
         except InvalidJob as error:
             errors += error.errors
     if errors:
@@ -62,18 +66,30 @@ def of_planned(
     return jobs_forecast(lambda row, kind: row.uid in uids, what_if, more=planned)
 
 
-def _planned(project: Project, spec: JobSpec, pointer: str, now: datetime) -> Planned:
+Awaited = dict[tuple[int, str], tuple[int, int]]
+"""By project and id of a job that others come after: its key in SQL and its stage."""
+
+
+def _awaited(jobs: Sequence[tuple[Project, JobSpec]]) -> Awaited:
+    uids = sorted({uid for _, spec in jobs for uid in spec.after})
+    found: Awaited = {}
+    for some in slices(uids, SLICE):
+        rows = Job.objects.filter(uid__in=some).values_list("project_id", "uid", "pk", "stage")
+        found.update(((project, uid), (pk, stage)) for project, uid, pk, stage in rows)
+    return found
+
+
+def _planned(project: Project, spec: JobSpec, awaited: Awaited, pointer: str, now: datetime) -> Planned:
     made = draft.draft_of(project, replace(spec, idempotency_key=None, unique_for=None, unique_key=None), pointer, now)
-    known = dict(Job.objects.filter(project=project, uid__in=spec.after).values_list("uid", "pk")) if spec.after else {}
+    found = [awaited.get((project.pk, uid)) for uid in spec.after]
     unknown = [
         FieldError(f"{pointer}/after/{place}", "There is no such job in this project.")
-        for place, uid in enumerate(spec.after)
-        if uid not in known
+        for place, one in enumerate(found)
+        if one is None
     ]
     if unknown:
         raise InvalidJob(unknown)
-    left = Job.objects.filter(pk__in=known.values()).exclude(stage=Stage.DONE).values_list("pk", flat=True)
-    return Planned(made.job, tuple(left) if known else ())
+    return Planned(made.job, tuple(one[0] for one in found if one is not None and one[1] != Stage.DONE))
 
 
 def of_limit(

@@ -496,7 +496,7 @@ def test_exactly_one_thing_is_named(desk: Desk, platform: Api) -> None:
     assert places(platform.get("forecast", queue="q", pool="llm")) == ["?pool"]
     assert places(platform.get("forecast", queue="q", what="x")) == ["?what"]
     assert places(platform.get("forecast", queue="q", key="x")) == ["?key"]
-    assert places(platform.get("forecast", job="q", project="acme")) == ["?project"]
+    assert places(platform.post("forecast", {"jobs": [{"type": "test.echo"}], "project": "acme"})) == ["#/project"]
     assert places(platform.post("forecast", {})) == ["#"]
     assert places(platform.post("forecast", {"queue": "q", "jobs": [{"type": "test.echo"}]})) == ["#/jobs"]
     assert places(platform.post("forecast", {"queue": "q", "unknown": 1})) == ["#/unknown"]
@@ -581,6 +581,8 @@ def test_a_project_gets_404_for_things_of_others(desk: Desk, platform: Api) -> N
     desk.policy("everyone", "global", 10)
     desk.policy("their-limit", "project", 10, project=desk.project("other"))
     (job,) = desk.submit(project="other")
+    assert platform.get("forecast", job=job.uid, project="other").status_code == 200
+    assert platform.get("forecast", job=job.uid, project="acme").status_code == 404
     one = {"type": "test.echo", "project": "other"}
     batch = platform.post("jobs/bulk", {"jobs": [one]}).json()["batch"]["id"]
     acme = api(project="acme")
