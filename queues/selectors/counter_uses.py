@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from queues.selectors.simulation.counters import NOTHING, Use, spread
+from queues.simulation.counters import NOTHING, Use, spread
 from quotas.engine.errors import LimiterUnavailable
 from quotas.engine.limits.requests import CheckRequest
 from quotas.engine.types import Decision, Limit, LimitState

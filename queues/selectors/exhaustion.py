@@ -9,12 +9,12 @@ from queues import config
 from queues.models import Job
 from queues.selectors.jobs import RECENT_SPAN
 from queues.selectors.pool_uses import PoolUse, read_pool_uses
-from queues.selectors.simulation.accounts import Need, SimulatedPool
 from queues.selectors.what_if import NO_CHANGE, Change
+from queues.simulation.accounts import Need, SimulatedPool
+from queues.simulation.counters import LENGTHS
 from queues.states import Stage
 from quotas.engine.limits.capacity import capacity_of
 from quotas.engine.types import Limit
-from quotas.services.backtest import PERIODS
 from quotas.services.exhaustion import Exhaustion, Standing, end_of, exhaustion_of
 from quotas.snapshot import resolve
 
@@ -55,7 +55,7 @@ class PoolStanding:
             for state in self._use.states
             if (state.id, limit.id) in self._use.uses and state.state != "disabled"
         )
-        window = PERIODS[limit.period] if limit.algorithm == "calendar" else limit.window
+        window = LENGTHS[limit.period] if limit.algorithm == "calendar" else limit.window
         ends_at = end_of(limit, self._now) or self._now + window
         rate = self._rates.get(limit.unit, 0.0)
         if limit.algorithm in ("calendar", "fixed_window"):

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from queues.selectors.counter_uses import counter_key, read_uses
-from queues.selectors.simulation.accounts import Account
-from queues.selectors.simulation.counters import NOTHING, Bucket, Counter, Use, Window, counter_of
+from queues.simulation.accounts import Account
+from queues.simulation.counters import NOTHING, Bucket, Counter, Use, Window, counter_of
 from quotas.engine.account_state import AccountState
 from quotas.engine.learned import AccountQuota
 from quotas.engine.types import Limit, PoolSpec

@@ -16,12 +16,12 @@ from queues.selectors.backlog import Backlog, Row
 from queues.selectors.counter_uses import counter_key, read_uses
 from queues.selectors.pool_uses import PoolUse, read_pool_uses
 from queues.selectors.run_times import RunTime, RunTimes
-from queues.selectors.simulation.accounts import Account, Need, SimulatedPool
-from queues.selectors.simulation.counters import NOTHING, Counter, Use, counter_of
-from queues.selectors.simulation.groups import Charge, Running, SimulatedJob
-from queues.selectors.simulation.simulation import Scene
-from queues.selectors.simulation.waits import Cause
 from queues.selectors.what_if import NO_CHANGE, Change
+from queues.simulation.accounts import Account, Need, SimulatedPool
+from queues.simulation.counters import NOTHING, Counter, Use, counter_of
+from queues.simulation.groups import Charge, Running, SimulatedJob
+from queues.simulation.simulation import Scene
+from queues.simulation.waits import Cause
 from queues.states import GroupKey, Stage
 from quotas.engine.limits.capacity import capacity_of
 from quotas.engine.types import Limit
@@ -203,7 +203,8 @@ class Scenes:
                 counters[key] = counter_of(limit, use, self.now, in_flight=mine)
 
     def _job(self, row: Row, kind: Kind, pace: Pace, simulated: set[int]) -> SimulatedJob:
-        ready_at = row.not_before.timestamp() if row.stage == Stage.SCHEDULED and row.not_before is not None else 0.0
+        timed = row.stage in (Stage.SCHEDULED, Stage.HELD) and row.not_before is not None
+        ready_at = row.not_before.timestamp() if timed and row.not_before is not None else 0.0
         return SimulatedJob(
             id=row.id,
             group=GroupKey(row.queue_id, row.priority, row.project_id, row.pool),

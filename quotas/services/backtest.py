@@ -24,7 +24,7 @@ from quotas.snapshot.policies import PARTITIONED, CompiledPolicy
 
 MOST_ROWS = 100_000
 LENGTHS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0}
-PERIODS = {"day": 86400.0, "week": 7 * 86400.0, "month": 31 * 86400.0}
+_PERIODS = {"day": 86400.0, "week": 7 * 86400.0, "month": 31 * 86400.0}
 
 
 class NothingRecorded(QuotaError):
@@ -107,7 +107,7 @@ def backtest(policy: CompiledPolicy, begin: datetime, end: datetime, visible_to:
 
 def span(policy: CompiledPolicy) -> float:
     """Seconds for which a use counts."""
-    return PERIODS[policy.period] if policy.algorithm == "calendar" else policy.window
+    return _PERIODS[policy.period] if policy.algorithm == "calendar" else policy.window
 
 
 def _source(policy: CompiledPolicy, visible_to: str | None) -> CompiledPolicy:

@@ -17,10 +17,10 @@ from typing import Any
 
 from queues.config import ProjectSpec
 from queues.fair_share import FairShare
-from queues.selectors.simulation.accounts import Account, Found, SimulatedPool
-from queues.selectors.simulation.counters import Counter
-from queues.selectors.simulation.groups import Charge, Running, SimulatedGroup, SimulatedJob, WaitingRoom
-from queues.selectors.simulation.waits import DEPENDENCY, SCHEDULE, Cause, Stretch, Waits
+from queues.simulation.accounts import Account, Found, SimulatedPool
+from queues.simulation.counters import Counter
+from queues.simulation.groups import Charge, Running, SimulatedGroup, SimulatedJob, WaitingRoom
+from queues.simulation.waits import DEPENDENCY, SCHEDULE, Cause, Stretch, Waits
 from queues.states import GroupKey
 
 HORIZON = 10 * 366 * 86_400.0
@@ -179,7 +179,11 @@ class _Simulation:
             self._dependent.add(self._now, job.size if job.counts else 0)
             for other in job.after:
                 self._awaited.setdefault(other, []).append(job)
-        elif job.ready_at > self._now:
+        else:
+            self._due(job)
+
+    def _due(self, job: SimulatedJob) -> None:
+        if job.ready_at > self._now:
             self._scheduled.add(self._now, job.size if job.counts else 0)
             self._at(job.ready_at, job)
         else:
@@ -196,7 +200,7 @@ class _Simulation:
             self._missing[other.id] -= 1
             if not self._missing[other.id]:
                 self._dependent.add(self._now, -other.size if other.counts else 0)
-                self._ready(other)
+                self._due(other)
 
     # Starting
 

@@ -6,11 +6,11 @@ import pytest
 
 from queues.config import ProjectSpec
 from queues.fair_share import AGEING_AFTER
-from queues.selectors.simulation.counters import Use
-from queues.selectors.simulation.groups import Running
-from queues.selectors.simulation.simulation import shares
-from queues.selectors.simulation.waits import Cause
-from tests.unit.queues.selectors.simulation.scenes import NOW, charge, counter, job, jobs, limit, need, pool, run
+from queues.simulation.counters import Use
+from queues.simulation.groups import Running
+from queues.simulation.simulation import shares
+from queues.simulation.waits import Cause
+from tests.unit.queues.simulation.scenes import NOW, charge, counter, job, jobs, limit, need, pool, run
 
 
 def test_a_token_bucket_of_two_a_second_needs_fifty_seconds_for_a_hundred_jobs() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from queues.selectors.simulation.counters import NOTHING, Counter, counter_of
+from queues.simulation.counters import NOTHING, Counter, counter_of
 from quotas.engine.accounts.packed_pool import holds_for, waits_early
 from quotas.engine.limits.capacity import capacity_of
 from quotas.engine.types import Limit, PoolSpec

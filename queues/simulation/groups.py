@@ -6,9 +6,9 @@ import heapq
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from queues.selectors.simulation.accounts import Account, Need, SimulatedPool
-from queues.selectors.simulation.counters import Counter
-from queues.selectors.simulation.waits import Cause, Stretch, Waits
+from queues.simulation.accounts import Account, Need, SimulatedPool
+from queues.simulation.counters import Counter
+from queues.simulation.waits import Cause, Stretch, Waits
 from queues.states import GroupKey
 
 

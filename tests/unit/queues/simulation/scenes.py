@@ -7,10 +7,10 @@ from itertools import count
 from typing import Any
 
 from queues.config import ProjectSpec
-from queues.selectors.simulation.accounts import Account, Need, SimulatedPool
-from queues.selectors.simulation.counters import NOTHING, Counter, Use, counter_of
-from queues.selectors.simulation.groups import Charge, SimulatedJob
-from queues.selectors.simulation.simulation import Outcome, Scene, simulate
+from queues.simulation.accounts import Account, Need, SimulatedPool
+from queues.simulation.counters import NOTHING, Counter, Use, counter_of
+from queues.simulation.groups import Charge, SimulatedJob
+from queues.simulation.simulation import Outcome, Scene, simulate
 from queues.states import GroupKey
 from quotas.engine.types import AccountSpec, Limit, PoolSpec
 
