@@ -11,10 +11,12 @@ from django.db.models import QuerySet
 from queues import liveness
 from queues.models import Batch, Job
 from queues.selectors.backlog import MOST, SAMPLED, Backlog, Row, read_backlog, row_of
+from queues.selectors.kinds import Kind
 from queues.selectors.run_times import ASSUMED, read_run_times
-from queues.selectors.scenes import Kind, Pace, Scenes
+from queues.selectors.scenes import Pace, Scenes
 from queues.selectors.what_if import NO_CHANGE, Change
-from queues.simulation.simulation import Outcome, shares, simulate
+from queues.simulation.scene import Outcome, shares
+from queues.simulation.simulation import simulate
 from queues.states import Stage
 from quotas import clock
 

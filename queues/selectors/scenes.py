@@ -7,108 +7,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
-from queues import config, registry
+from queues import config
 from queues.selectors.backlog import Backlog, Row
 from queues.selectors.counter_uses import counter_key, read_uses
+from queues.selectors.kinds import Kind, Kinds
 from queues.selectors.pool_uses import PoolUse, read_pool_uses
 from queues.selectors.run_times import RunTime, RunTimes
 from queues.selectors.what_if import NO_CHANGE, Change
-from queues.simulation.accounts import Account, Need, SimulatedPool
+from queues.simulation.accounts import Account, SimulatedPool
 from queues.simulation.counters import NOTHING, Counter, Use, counter_of
 from queues.simulation.groups import Charge, Running, SimulatedJob
-from queues.simulation.simulation import Scene
-from queues.simulation.waits import Cause
+from queues.simulation.scene import Scene
 from queues.states import GroupKey, Stage
+from queues.transactions import in_turns
 from quotas.engine.limits.capacity import capacity_of
 from quotas.engine.types import Limit
-from quotas.errors import UnknownPool, UnknownProject
 from quotas.snapshot import resolve
 
 Pace = Literal["expected", "fast", "slow"]
 LAST = 20
 """A job that comes after jobs which are not simulated one by one comes after so many of the last ones instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What equal jobs need: `limits` as they are counted, each with the limit that applies to the jobs' priority."""
-
-    limits: tuple[tuple[Limit, Limit], ...] = ()
-    need: Need | None = None
-    stopped: Cause | None = None
-
-    @property
-    def counters(self) -> frozenset[str]:
-        return frozenset(counter_key(limit) for limit, _ in self.limits)
-
-
-@dataclass(slots=True)
-class Kinds:
-    """The kinds of jobs, each resolved once, with limits of policies as they are or as they are to be tried."""
-
-    limits: Mapping[str, int | None] = field(default_factory=dict)
-    _found: dict[tuple[object, ...], Kind] = field(default_factory=dict)
-
-    def of(self, row: Row) -> Kind:
-        key = (
-            row.project_id, row.queue_id, row.priority, row.user, row.pool, registry.needs_pool(row.type),
-            tuple(row.keys.items()), tuple(row.cost.items()),
-        )  # fmt: skip
-        found = self._found.get(key)
-        if found is None:
-            found = self._found[key] = self._resolve(row)
-        return found
-
-    def _resolve(self, row: Row) -> Kind:
-        cfg = config.current()
-        queue, project = cfg.queues.get(row.queue_id), cfg.projects.get(row.project_id)
-        if queue is None or project is None:
-            return Kind(stopped=Cause("queue"))
-        stopped = None
-        if queue.paused:
-            stopped = Cause("paused", queue.name)
-        elif queue.concurrency == 0:
-            stopped = Cause("queue", queue.name)
-        name = row.pool or queue.pool or ""
-        need = None
-        try:
-            if name:
-                pool = resolve.pool_spec(name, project.slug)
-                names = (pool.name, *(spec.name for spec in resolve.fallbacks_of(pool, project.slug)))
-                need = Need(names, row.cost, row.priority, next(iter(row.keys.values()), ""))
-            elif registry.needs_pool(row.type):
-                stopped = stopped or Cause("pool")
-            return Kind(self._limits(row, project.slug, queue.name), need, stopped)
-        except UnknownPool:
-            return Kind(stopped=stopped or Cause("pool", name))
-        except UnknownProject:
-            return Kind(stopped=stopped or Cause("turn"))
-
-    def _limits(self, row: Row, project: str, queue: str) -> tuple[tuple[Limit, Limit], ...]:
-        def resolved(priority: int | None) -> tuple[Limit, ...]:
-            return resolve.limits_for(
-                project=project, user=row.user or None, keys=row.keys, queue=queue, cost=row.cost, priority=priority
-            )
-
-        found = []
-        for whole, own in zip(resolved(None), resolved(row.priority), strict=True):
-            if whole.mode == "shadow":
-                continue
-            if whole.name in self.limits:
-                whole, own = self._tried(whole, None), self._tried(whole, row.priority)
-            if whole.limit is not None and own.cost:
-                found.append((whole, own))
-        return tuple(found)
-
-    def _tried(self, limit: Limit, priority: int | None) -> Limit:
-        """The limit with the amount that is to be tried instead of the policy's; an override of the subject stays."""
-        policy = resolve.snapshot().policies[limit.name]
-        changed = replace(policy, limit=self.limits[limit.name])
-        return changed.limit_for(limit.subject, limit.partition, limit.cost, resolve.snapshot().now(), priority)
 
 
 class Scenes:
@@ -175,7 +97,7 @@ class Scenes:
         simulated = {row.id for row in (*self._backlog.running, *self._backlog.waiting)}
         return Scene(
             now=self.now,
-            jobs=[self._job(row, kinds.of(row), pace, simulated) for row in self._backlog.waiting],
+            jobs=[self._job(row, kinds.of(row), pace, simulated) for row in in_turns(self._backlog.waiting)],
             running=[self._running(row, kinds.of(row), pace, counters, pools) for row in self._backlog.running],
             counters=counters,
             pools=pools,

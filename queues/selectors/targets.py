@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from queues import config
 from queues.models import Batch, Job, Queue
 from queues.selectors.backlog import Row
-from queues.selectors.scenes import Kind
+from queues.selectors.kinds import Kind
 from quotas.models import Project
 
 

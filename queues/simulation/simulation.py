@@ -9,55 +9,26 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
 from queues.config import ProjectSpec
 from queues.fair_share import FairShare
-from queues.simulation.accounts import Account, Found, SimulatedPool
-from queues.simulation.counters import Counter
+from queues.simulation.admission import Denial, charge, denial_of, is_impossible
 from queues.simulation.groups import Charge, Running, SimulatedGroup, SimulatedJob, WaitingRoom
+from queues.simulation.scene import Outcome, Scene
 from queues.simulation.waits import DEPENDENCY, SCHEDULE, Cause, Stretch, Waits
 from queues.states import GroupKey
+from queues.transactions import in_turns
 
 HORIZON = 10 * 366 * 86_400.0
 """Seconds after which a simulation ends: what has not happened by then counts as never."""
 MOST_EVENTS = 500_000
 SHORTEST = 0.001
 """Seconds that a refused job waits at least, as in the dispatcher."""
-
-
-@dataclass(slots=True)
-class Scene:
-    """All that a simulation begins with. It changes the counters and pools."""
-
-    now: float
-    jobs: list[SimulatedJob]
-    running: list[Running] = field(default_factory=list)
-    counters: Mapping[str, Counter] = field(default_factory=dict)
-    pools: Mapping[str, SimulatedPool] = field(default_factory=dict)
-    slots: Mapping[str, int] = field(default_factory=dict)
-    """Of the live workers, by lane."""
-    concurrency: Mapping[int, tuple[str, int | None]] = field(default_factory=dict)
-    """Name and concurrency of each queue."""
-    projects: Mapping[int, ProjectSpec] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a simulation found of the jobs that the forecast is about."""
-
-    starts_at: float | None
-    """Start of the first of those that wait; None if none starts."""
-    done_at: float | None
-    """End of the last one; None if one never ends."""
-    waits: Mapping[Cause, float]
-    """Seconds of waiting of all of them, by cause."""
-    never: Mapping[Cause, int]
-    """Those that never start, by what they wait for."""
 
 
 def simulate(scene: Scene) -> Outcome:
@@ -70,20 +41,6 @@ class _SizedShare(FairShare[SimulatedGroup, SimulatedJob]):
 
     def step(self, candidate: SimulatedJob, projects: Mapping[int, ProjectSpec]) -> float:
         return super().step(candidate, projects) * candidate.size
-
-
-@dataclass(frozen=True, slots=True)
-class _Denial:
-    """Why a job can't start now, and for how many seconds if time alone helps."""
-
-    cause: Cause
-    wait: float
-    charge: Charge | None = None
-    """The policy's, if one refused it."""
-    pool: str = ""
-    """The pool that the end of a call may free."""
-    by_key: bool = False
-    """Only the limits of its own key refuse it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +89,7 @@ class _Simulation:
             self._left += job.counts
             self._enter(job)
         self._cycle()
-        for _ in range(MOST_EVENTS):
+        for _ in in_turns(range(MOST_EVENTS)):
             if not self._left or not self._events or self._events[0][0] > self._scene.now + HORIZON:
                 break
             self._now = max(self._events[0][0], self._now)
@@ -215,7 +172,7 @@ class _Simulation:
         moment = datetime.fromtimestamp(self._now, UTC)
         for group, job in self._share.order(groups, set(), self._scene.projects, moment):
             shortage = self._shortage(job)
-            denial = None if shortage else self._denial(job)
+            denial = None if shortage else denial_of(job, self._scene, self._now)
             if shortage is None and denial is None:
                 self._share.confirm(job)
                 group.start(job, self._now)
@@ -230,7 +187,7 @@ class _Simulation:
             elif denial is not None:
                 self._block(group, job, denial)
         for group in groups:
-            head = group.head(set())
+            head = group.head(set()) if group.blocked_until <= self._now else None
             if head is not None and (cause := self._shortage(head)) is not None:
                 group.stretch.change(self._now, cause)
 
@@ -250,43 +207,13 @@ class _Simulation:
             return Cause("queue", name)
         return None if self._room.get(job.lane, 0) > 0 else Cause("workers", job.lane)
 
-    def _denial(self, job: SimulatedJob) -> _Denial | None:
-        """Why the limits or the pool refuse the job now; a job that no wait would help starts, to die at once."""
-        if _is_impossible(job, self._scene.pools):
-            return None
-        found: _Denial | None = None
-        for charge in job.charges:
-            counter = self._scene.counters[charge.counter]
-            wait = counter.wait(self._now, charge.units, charge.capacity)
-            if wait and (found is None or wait > found.wait):
-                found = _Denial(Cause("policy", charge.policy), wait, charge)
-        if job.need is None:
-            return found
-        pool, best = "", Found(None, math.inf, by_key=True)
-        for name in job.need.pools:
-            offered = self._scene.pools[name].find(self._now, job.need)
-            if offered.account is not None:
-                return found
-            pool = pool if pool and best.wait <= offered.wait else name
-            best = Found(
-                None,
-                min(best.wait, offered.wait),
-                best.by_ends or offered.by_ends,
-                best.by_key and offered.by_key,
-            )
-        if found is not None and found.wait >= best.wait:
-            return found
-        return _Denial(
-            Cause("pool", job.need.pools[0]), best.wait, pool=pool if best.by_ends else "", by_key=best.by_key
-        )
-
-    def _block(self, group: SimulatedGroup, job: SimulatedJob, denial: _Denial) -> None:
+    def _block(self, group: SimulatedGroup, job: SimulatedJob, denial: Denial) -> None:
         """As in the dispatcher: the whole group if its pool refused, else the ordering key."""
         until = self._now + max(denial.wait, SHORTEST)
         if denial.charge is not None:
             group.block(job.ordering_key, denial.cause, self._now)
             self._wait_in_room(group, job, denial.charge, until)
-        elif denial.by_key:
+        elif denial.by_key and not denial.pool:
             group.block(job.ordering_key, denial.cause, self._now)
             if until < math.inf:
                 self._at(until, (group, job.ordering_key))
@@ -329,42 +256,19 @@ class _Simulation:
 
     def _start(self, job: SimulatedJob) -> None:
         self._take_slot(job)
-        passed, counters = 0.0, []
-        pool = account = None
-        if not _is_impossible(job, self._scene.pools):
-            for charge in job.charges:
-                counter = self._scene.counters[charge.counter]
-                many = charge.units if counter.by_ends else charge.units * job.size
-                passed = max(passed, counter.charge(self._now, many, charge.capacity))
-                if counter.by_ends:
-                    counters.append((charge.counter, counter, float(many)))
-            if job.need is not None:
-                pool, account = self._account_for(job)
-                passed = max(passed, pool.charge(account, self._now, job.need, job.size))
         if job.counts and self._starts_at is None:
             self._starts_at = self._now
-        if job.counts and job.size > 1 and passed:
+        if is_impossible(job, self._scene.pools):
+            self._at(self._now, Running(job, self._now))
+            return
+        charged = charge(job, self._scene, self._now)
+        if job.counts and job.size > 1 and charged.slowest is not None:
             # The others of them start one after the other until the last one passes.
-            self._waits.seconds[self._slowest(job)] += passed * (job.size - 1) / 2
-        work = 0.0 if _is_impossible(job, self._scene.pools) else job.seconds * job.size
+            self._waits.seconds[charged.slowest] += charged.seconds * (job.size - 1) / 2
         # Many that are simulated as one occupy a slot for as long as they run, however long their limits take.
-        done_at = self._now + max(work, passed + job.seconds if work or passed else 0.0)
-        self._at(self._now + work, Running(job, done_at, pool, account, tuple(counters)))
-
-    def _slowest(self, job: SimulatedJob) -> Cause:
-        """Which limit takes longest to admit all of the jobs that are simulated as one."""
-        if job.charges:
-            return Cause("policy", max(job.charges, key=lambda charge: charge.units / max(charge.capacity, 1)).policy)
-        return Cause("pool", job.need.pools[0] if job.need is not None else "")
-
-    def _account_for(self, job: SimulatedJob) -> tuple[SimulatedPool, Account]:
-        assert job.need is not None
-        for name in job.need.pools:
-            pool = self._scene.pools[name]
-            account = pool.find(self._now, job.need).account
-            if account is not None:
-                return pool, account
-        raise AssertionError("the job was not denied")
+        work = job.seconds * job.size
+        ends_at = self._now + max(work, charged.seconds + job.seconds)
+        self._at(self._now + work, Running(job, ends_at, charged.pool, charged.account, charged.counters))
 
     def _take_slot(self, job: SimulatedJob) -> None:
         self._room[job.lane] = self._room.get(job.lane, 0) - 1
@@ -394,22 +298,3 @@ class _Simulation:
             self._left -= 1
             self._done_at = self._now
         self._free_dependants(job)
-
-
-def _is_impossible(job: SimulatedJob, pools: Mapping[str, SimulatedPool]) -> bool:
-    """Whether its cost is above a whole capacity: the dispatcher gives such a job up."""
-    if any(charge.units > charge.capacity > 0 for charge in job.charges):
-        return True
-    need = job.need
-    return need is not None and all(
-        any(units > capacity > 0 for _, units, capacity in pools[name].charges(need)) for name in need.pools
-    )
-
-
-def shares(outcome: Outcome) -> Iterable[tuple[Cause, float]]:
-    """What bounds the jobs, with the share of their waiting time (0 to 1), the largest first. Where some never start, of
-    those jobs instead."""
-    parts: Mapping[Cause, float] = outcome.never if outcome.done_at is None and outcome.never else outcome.waits
-    whole = sum(parts.values())
-    found = [(cause, value / whole) for cause, value in parts.items() if value > 0 and cause.kind != "turn"]
-    return sorted(found, key=lambda item: -item[1])

@@ -10,7 +10,8 @@ from queues.config import ProjectSpec
 from queues.simulation.accounts import Account, Need, SimulatedPool
 from queues.simulation.counters import NOTHING, Counter, Use, counter_of
 from queues.simulation.groups import Charge, SimulatedJob
-from queues.simulation.simulation import Outcome, Scene, simulate
+from queues.simulation.scene import Outcome, Scene
+from queues.simulation.simulation import simulate
 from queues.states import GroupKey
 from quotas.engine.types import AccountSpec, Limit, PoolSpec
 

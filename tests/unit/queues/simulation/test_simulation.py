@@ -8,7 +8,7 @@ from queues.config import ProjectSpec
 from queues.fair_share import AGEING_AFTER
 from queues.simulation.counters import Use
 from queues.simulation.groups import Running
-from queues.simulation.simulation import shares
+from queues.simulation.scene import shares
 from queues.simulation.waits import Cause
 from tests.unit.queues.simulation.scenes import NOW, charge, counter, job, jobs, limit, need, pool, run
 
