@@ -33,7 +33,7 @@ class ForecastAnswer(Shape):
     earliest: datetime | None = field(help="If all jobs ran as fast as the fastest tenth of recent ones.")
     latest: datetime | None = field(help="If all jobs ran as slowly as the slowest tenth of recent ones.")
     starts_at: datetime | None = field(
-        help="Start of the first job that waits. Of a policy or pool: when it is available, now or after `exhausted_at`."
+        help="Start of the first job that waits; of a single job, its start. Of a policy or pool: when it is available, now or after `exhausted_at`."
     )
     binding: list[ForecastBound] = field(help="What bounds it, the largest share first.")
     exhausted_at: datetime | None = field(

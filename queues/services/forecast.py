@@ -40,6 +40,8 @@ def of_jobs(target: Target, project: Project | None, what_if: Change = NO_CHANGE
     """Of a queue, a batch or a job; `project`: only of its jobs. Raises `LimiterUnavailable`."""
     special = target if isinstance(target, Batch | Job) else None
     found = jobs_forecast(covers(target, project), what_if, special=special)
+    if isinstance(target, Job) and target.stage == Stage.RUNNING:
+        return replace(found, starts_at=target.started_at)
     if found.jobs or not isinstance(target, Batch | Job) or target.finished_at is None:
         return found
     ended = target.finished_at

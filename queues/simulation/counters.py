@@ -102,6 +102,8 @@ class Window:
         self._cycle = cycle
         self._releases = [[at, units] for at, units in use.releases]
         self._used = use.units
+        self._taken_until = 0.0
+        """Until then all that comes back is taken by charges that were larger than the capacity."""
 
     def _advance(self, now: float) -> None:
         while self._releases and self._releases[0][0] <= now + ROUNDING:
@@ -118,10 +120,11 @@ class Window:
             self._releases.append([end, units])
 
     def wait(self, now: float, units: float, capacity: float) -> float:
-        self._advance(now)
+        begin = max(now, self._taken_until)
+        self._advance(begin)
         over = self._used + units - capacity
         if over <= ROUNDING:
-            return 0.0
+            return begin - now
         if units > capacity:
             return math.inf
         for at, freed in self._releases:
@@ -132,7 +135,7 @@ class Window:
 
     def free(self, now: float, capacity: float) -> float:
         self._advance(now)
-        return capacity - self._used
+        return capacity - self._used if now >= self._taken_until else 0.0
 
     def charge(self, now: float, units: float, capacity: float) -> float:
         self._advance(now)
@@ -151,6 +154,7 @@ class Window:
             part = min(left, capacity - self._used)
             self._add(at, part)
             left -= part
+        self._taken_until = max(at, self._taken_until)
         return max(at - now, 0.0)
 
     def release(self, units: float) -> None:
