@@ -106,7 +106,8 @@ def of_limit(
     def changed(change: Change) -> Exhaustion:
         if policy.name not in change.limits:
             return exhaustion.of_policy(policy, subject, partition, now)
-        return exhaustion.of_policy(policy, subject, partition, now, tried=change.limits[policy.name])
+        tried = replace(policy, limit=change.limits[policy.name])
+        return exhaustion.of_policy(tried, subject, partition, now, recorded=policy)
 
     return _with_exhaustion(found, changed, Bound("policy", policy.name, 1.0), now)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from quotas.engine.limits.capacity import capacity_of
 from quotas.engine.limits.periods import boundaries
 from quotas.engine.types import Limit
 from quotas.models import UsageRollup
@@ -71,32 +72,30 @@ def exhaustion_of(standing: Standing, now: float) -> Exhaustion:
 
 
 def of_policy(
-    policy: CompiledPolicy, subject: str, partition: str, now: datetime, *, tried: int | None | bool = False
+    policy: CompiledPolicy, subject: str, partition: str, now: datetime, recorded: CompiledPolicy | None = None
 ) -> Exhaustion:
-    """Of one subject's counter. `tried`: another limit instead of the policy's. Raises `LimiterUnavailable`."""
+    """Of one subject's counter. `recorded`: the policy as it is stored, where `policy` is it with another limit. Raises
+    `LimiterUnavailable`."""
     moment = now.timestamp()
     limit = policy.limit_for(subject, partition, 1, moment)
-    if limit.limit is None:
+    capacity = capacity_of(limit.algorithm, limit.limit, limit.burst)
+    if limit.limit is None or capacity is None:
         return Exhaustion(None, moment)
     (state,) = limiter().peek([limit])
-    capacity = policy.capacity(limit.limit) if tried is False else policy.capacity(tried)
-    if capacity is None:
-        return Exhaustion(None, moment)
-    found = exhaustion_of(
+    if not state.allowed:
+        return Exhaustion(moment, None if state.retry_after is None else moment + state.retry_after)
+    return exhaustion_of(
         Standing(
             used=state.used,
             capacity=capacity,
-            rate=_rate(policy, subject, partition, state.used, now),
+            rate=_rate(recorded or policy, subject, partition, state.used, now),
             window=span(policy) if policy.algorithm != "concurrency" else 0.0,
             ends_at=end_of(limit, moment) or moment + state.reset_after,
             algorithm=policy.algorithm,
-            refill=(limit.limit if tried is False else tried or 0) / policy.window if policy.window else 0.0,
+            refill=limit.limit / policy.window if policy.window else 0.0,
         ),
         moment,
     )
-    if found.at == moment and tried is False:
-        return Exhaustion(moment, None if state.retry_after is None else moment + state.retry_after)
-    return found
 
 
 def end_of(limit: Limit, moment: float) -> float | None:
@@ -116,26 +115,25 @@ def _rate(policy: CompiledPolicy, subject: str, partition: str, used: int, now: 
     window = span(policy)
     if window < DAY or now - begin < timedelta(seconds=LEAST):
         begin = now - timedelta(seconds=LEAST)
-    # Minutes from one window before: what was used then counts.
-    earlier = begin - timedelta(seconds=min(window, DAY))
-    rows = UsageRollup.objects.filter(
-        policy_id=policy.pk, resolution="minute", key=subject, start__gte=earlier, start__lt=now
-    )
+    admitted = _admitted(policy, subject, partition, begin, now)
+    if policy.algorithm not in ("token_bucket", "concurrency"):
+        periodic = policy.algorithm in ("fixed_window", "calendar")
+        counted_since = traffic.begin_of(policy, now.timestamp()) if periodic else now.timestamp() - window
+        if counted_since >= begin.timestamp():
+            admitted = max(admitted, used)  # also what has not been sampled yet
+    return admitted / (now - begin).total_seconds()
+
+
+def _admitted(policy: CompiledPolicy, subject: str, partition: str, begin: datetime, now: datetime) -> int:
+    """Units that were admitted from `begin` to `now`, from the roll-ups of each minute."""
+    rows = UsageRollup.objects.filter(policy_id=policy.pk, key=subject, start__lt=now)
     if policy.scope in PARTITIONED:
         rows = rows.filter(project=partition)
-    recorded = [
-        Recorded(start.timestamp(), level, denied)
-        for start, level, denied in rows.order_by("start").values_list("start", "used", "denied")
-    ]
+    # What was used before counts as well: the minutes of one window, and one hour before that.
+    earlier = begin - timedelta(seconds=min(span(policy), DAY))
+    columns = ("start", "used", "denied")
+    before = rows.filter(resolution="hour", start__lt=earlier).order_by("-start").values_list(*columns)[:1]
+    minutes = rows.filter(resolution="minute", start__gte=earlier).order_by("start").values_list(*columns)
+    recorded = [Recorded(start.timestamp(), level, denied) for start, level, denied in (*before, *minutes)]
     steps = traffic.steps_of(policy, recorded, LENGTHS["minute"], refusals=False)
-    admitted = sum(step.admitted for step in steps if step.start >= begin.timestamp())
-    if (
-        policy.algorithm != "token_bucket"
-        and window <= (now - begin).total_seconds()
-        or (
-            policy.algorithm in ("fixed_window", "calendar")
-            and traffic.begin_of(policy, now.timestamp()) >= begin.timestamp()
-        )
-    ):
-        admitted = max(admitted, used)
-    return admitted / (now - begin).total_seconds()
+    return sum(step.admitted for step in steps if step.start >= begin.timestamp())

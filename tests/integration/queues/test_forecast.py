@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import connection
+from django.db import connection, models
 from django.test.utils import CaptureQueriesContext
 
 from queues.models import Batch, Job
@@ -119,6 +120,21 @@ def test_run_times_are_those_of_recent_jobs_of_the_same_type(desk: Desk, platfor
     body = found(platform.get("forecast", queue="q"))
     assert seconds(body["done_at"]) == pytest.approx(20.0, abs=0.5)
     assert bound(body) == {("queue", "q"): 1.0}
+
+
+def test_cancelled_jobs_and_pauses_say_nothing_of_how_long_jobs_run(desk: Desk, platform: Api) -> None:
+    queue = desk.queue("q", concurrency=1)
+    desk.worker()
+    ran(desk, 2.0, queue="q")
+    ran(desk, 0.0, count=20, queue="q")
+    Job.objects.filter(started_at=models.F("finished_at")).update(status="cancelled")
+    desk.submit(5, queue="q")
+    queue_actions.pause(queue, actor="t", reason="test")
+    desk.skip(3600.0)
+    desk.worker("w2")
+    queue_actions.resume(queue, actor="t", reason="test")
+    body = found(platform.get("forecast", queue="q"))
+    assert seconds(body["done_at"]) == pytest.approx(10.0, abs=0.5)
 
 
 def test_the_spread_of_run_times_gives_the_bounds(desk: Desk, platform: Api) -> None:
@@ -371,6 +387,23 @@ def test_the_rate_is_that_of_the_sampled_use(desk: Desk, platform: Api) -> None:
     # 500 since midnight: the other half lasts as long as the first one.
     since = 6 * 3600.0 + clock.now().minute * 60 + clock.now().second
     assert seconds(body["exhausted_at"]) == pytest.approx(since, abs=120.0)
+
+
+def test_the_rate_of_a_long_period_is_that_of_today(desk: Desk, platform: Api) -> None:
+    zone = zone_at(12)
+    policy = desk.policy("month", "global", 1010, algorithm="calendar", period="month", window=None, timezone=zone)
+    limit = resolve.snapshot().policies["month"].limit_for("*", "", 1000, 0.0)
+    limiter().check([limit])
+    noon = clock.now().replace(minute=0, second=0, microsecond=0)
+    rows = (("hour", noon - timedelta(hours=40), 900), ("minute", noon - timedelta(hours=1), 1000))
+    if noon.astimezone(ZoneInfo(zone)).day <= 2:
+        pytest.skip("the hour is in another month")
+    for resolution, start, used in rows:
+        UsageRollup.objects.create(policy=policy, resolution=resolution, key="*", start=start, used=used)
+    body = found(platform.get("forecast", policy="month"))
+    # 100 of the 1,000 were used today: 10 more are in a tenth of that time.
+    since = 12 * 3600.0 + clock.now().minute * 60 + clock.now().second
+    assert seconds(body["exhausted_at"]) == pytest.approx(since / 10, abs=120.0)
 
 
 # Changes
