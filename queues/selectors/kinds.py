@@ -13,6 +13,7 @@ from queues.simulation.waits import Cause
 from quotas.engine.types import Limit
 from quotas.errors import UnknownPool, UnknownProject
 from quotas.snapshot import resolve
+from quotas.snapshot.policies import CompiledPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ class Kinds:
     """The kinds of jobs, each resolved once, with limits of policies as they are or as they are to be tried."""
 
     limits: Mapping[str, int | None] = field(default_factory=dict)
+    _snapshot: resolve.ConfigSnapshot = field(default_factory=lambda: replace(resolve.snapshot()))
+    """A copy, so that thousands of kinds do not displace what checks have resolved."""
+    _changed: dict[str, CompiledPolicy] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Kind] = field(default_factory=dict)
 
     def of(self, row: Row) -> Kind:
@@ -73,7 +77,13 @@ class Kinds:
     def _limits(self, row: Row, project: str, queue: str) -> tuple[tuple[Limit, Limit], ...]:
         def resolved(priority: int | None) -> tuple[Limit, ...]:
             return resolve.limits_for(
-                project=project, user=row.user or None, keys=row.keys, queue=queue, cost=row.cost, priority=priority
+                project=project,
+                user=row.user or None,
+                keys=row.keys,
+                queue=queue,
+                cost=row.cost,
+                priority=priority,
+                snapshot=self._snapshot,
             )
 
         found = []
@@ -88,6 +98,8 @@ class Kinds:
 
     def _tried(self, limit: Limit, priority: int | None) -> Limit:
         """The limit with the amount that is to be tried instead of the policy's; an override of the subject stays."""
-        policy = resolve.snapshot().policies[limit.name]
-        changed = replace(policy, limit=self.limits[limit.name])
-        return changed.limit_for(limit.subject, limit.partition, limit.cost, resolve.snapshot().now(), priority)
+        changed = self._changed.get(limit.name)
+        if changed is None:
+            changed = replace(self._snapshot.policies[limit.name], limit=self.limits[limit.name])
+            self._changed[limit.name] = changed
+        return changed.limit_for(limit.subject, limit.partition, limit.cost, self._snapshot.now(), priority)
