@@ -6,18 +6,20 @@ Measured rates alone mislead under a window: fifty jobs that start within a minu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from django.db.models import Count, Max, Q, QuerySet
 
 from queues.models import Job
+from queues.simulation.counters import LENGTHS, NOTHING, Use, counter_of
 from queues.states import Stage
 from queues.wait_reasons import GroupWait
 from quotas import clock
+from quotas.engine.limits.capacity import capacity_of
 from quotas.snapshot import resolve
 from quotas.snapshot.policies import CompiledPolicy
 
-PERIODS = {"day": 86_400.0, "week": 7 * 86_400.0, "month": 31 * 86_400.0}
 MEASURED = 60.0
 """Seconds: windows up to this length show in the rate that is measured."""
 USERS = 5
@@ -71,7 +73,8 @@ def _of_subject(policy: CompiledPolicy, job: Job) -> Q | None:
 
 
 def _nth(policy: CompiledPolicy, job: Job, first: datetime, before: int) -> datetime | None:
-    """The start of a job with `before` others of its subject ahead, the first of which starts at `first`."""
+    """The start of a job with `before` others of its subject ahead, the first of which starts at `first`: the limit is
+    simulated as in a forecast, but with jobs that all cost as much."""
     cost = int(job.cost.get(policy.unit, 1 if policy.unit == "requests" else 0))
     key = job.user if policy.scope == "user" else ""
     project = job.project.slug if policy.project or policy.scope == "user" else ""
@@ -80,16 +83,19 @@ def _nth(policy: CompiledPolicy, job: Job, first: datetime, before: int) -> date
         return first
     if not limit.limit or cost > (policy.capacity(limit.limit) or 0):
         return None
+    moment, capacity = first.timestamp(), capacity_of(limit.algorithm, limit.limit, limit.burst) or limit.limit
     if policy.algorithm == "token_bucket":
-        return first + timedelta(seconds=before * cost * policy.window / limit.limit)
-    window = PERIODS.get(policy.period, 0.0) if policy.algorithm == "calendar" else policy.window
-    return first + timedelta(seconds=before // (limit.limit // cost) * window)
+        counter = counter_of(limit, Use(((moment, float(capacity - cost)),)), moment)
+        return first + timedelta(seconds=counter.charge(moment, (before + 1) * cost, capacity))
+    jobs = limit.limit // cost  # in each window
+    counter = counter_of(replace(limit, limit=jobs), NOTHING, moment)
+    return first + timedelta(seconds=counter.charge(moment, before + 1, jobs))
 
 
 def _through_pool(wait: GroupWait, first: datetime, left: int, rate: float, cost: Mapping[str, int]) -> datetime | None:
     config = resolve.snapshot().pools.get(wait.binding or "")
     limits = [limit for limit in config.spec.limits if limit.limit] if config is not None else []
-    windows = [PERIODS.get(limit.period, limit.window) for limit in limits]
+    windows = [LENGTHS.get(limit.period, limit.window) for limit in limits]
     if config is None or (max(windows, default=0.0) <= MEASURED and first <= clock.now() + timedelta(seconds=MEASURED)):
         return at_rate(first, left, rate)
     accounts = sum(account.enabled for account in config.spec.accounts)

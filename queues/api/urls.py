@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from queues.api import batches, dead_letters, jobs, queues
+from queues.api import batches, dead_letters, forecast, jobs, queues
 
 urlpatterns = [
     path("jobs", jobs.Jobs.as_view()),
@@ -22,6 +22,7 @@ urlpatterns = [
     path("queue/status", queues.QueueStatus.as_view()),
     path("queue/stats", queues.QueueStats.as_view()),
     path("queue/requests", queues.QueueRequests.as_view()),
+    path("forecast", forecast.ForecastView.as_view()),
     path("workers", queues.Workers.as_view()),
     path("dead-letters", dead_letters.DeadLetters.as_view()),
     path("dead-letters/groups", dead_letters.DeadLetterGroups.as_view()),

@@ -1,29 +1,19 @@
-"""Which ready jobs are tried next: each group's in order, and groups by priority, then by project weight, then by age.
-
-Projects of one priority share by start-time fair queueing (Goyal, Vin, Cheng 1996): each start moves its project's
-virtual time on by 1/weight, and the least goes next. A project that comes back from idleness begins at the present
-virtual time, so that it neither waits for what others had nor claims what it did not use. One start in `AGEING_SHARE`
-goes to the oldest job that has waited longer than `AGEING_AFTER`, whatever its priority, so that none starves.
-"""
+"""Ready jobs as the dispatcher reads them: each group's in order. Which group is next: `queues.fair_share`."""
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import connection
 
-from queues.config import ProjectSpec
 from queues.lifecycle.sql import quoted, read
 from queues.states import GroupKey, Stage
 
 FETCH = 200
 """Jobs read at a time."""
-AGEING_SHARE = 20
-AGEING_AFTER = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,112 +165,13 @@ class GroupCursor:
             self._last_id = fetched[-1].id
             self.rows.extend(fetched)
 
+    def draw(self) -> None:
+        """Remove the job that `head` returned."""
+        self.rows.popleft()
+
     def next_block_end(self) -> float | None:
         """When the first of its blocks ends."""
         times = [*self._blocked_keys.values()]
         if self.blocked_until:
             times.append(self.blocked_until)
         return min(times, default=None)
-
-
-class FairShare:
-    """Virtual times of the projects, kept from cycle to cycle.
-
-    A drawn job is charged at once, since the next draw depends on it, and is then either confirmed or refunded. Only
-    confirmed jobs advance the present virtual time: if jobs without a slot did, a project would lose its credit each
-    time that it is not its turn.
-    """
-
-    def __init__(self) -> None:
-        self._times: dict[tuple[int, int], float] = {}
-        self._present: dict[int, float] = {}
-        self._begun: dict[int, float] = {}
-        """Virtual start times of jobs that were drawn and are neither confirmed nor refunded."""
-        self._since_ageing = 0
-        self._aged_ids: set[int] = set()
-        self._ageing_owed = False
-        """The job that had waited too long found no slot: the next round begins with it."""
-
-    def _time(self, priority: int, project_id: int) -> float:
-        return max(self._times.get((priority, project_id), 0.0), self._present.get(priority, 0.0))
-
-    def _draw(self, candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> None:
-        begun = self._time(candidate.priority, candidate.project_id)
-        self._begun[candidate.id] = begun
-        self._times[candidate.priority, candidate.project_id] = begun + 1.0 / _weight(candidate, projects)
-
-    def confirm(self, candidate: Candidate) -> None:
-        """The job starts."""
-        begun = self._begun.pop(candidate.id, 0.0)
-        self._present[candidate.priority] = max(self._present.get(candidate.priority, 0.0), begun)
-        self._aged_ids.discard(candidate.id)
-
-    def refund(self, candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> None:
-        """The job does not start after all and keeps its turn."""
-        self._begun.pop(candidate.id, None)
-        self._times[candidate.priority, candidate.project_id] -= 1.0 / _weight(candidate, projects)
-        if candidate.id in self._aged_ids:
-            self._aged_ids.discard(candidate.id)
-            self._ageing_owed = True
-        else:
-            self._since_ageing = max(self._since_ageing - 1, 0)
-
-    def order(
-        self, groups: list[GroupCursor], taken: set[int], projects: Mapping[int, ProjectSpec], now: datetime
-    ) -> Iterator[tuple[GroupCursor, Candidate]]:
-        """Draw candidates one after the other. A drawn job leaves its group and is charged to its project."""
-        if self._ageing_owed:
-            self._since_ageing, self._ageing_owed = AGEING_SHARE, False
-        heap: list[tuple[int, float, int, int]] = []
-        for position, group in enumerate(groups):
-            self._push(heap, group, position, taken)
-        while heap:
-            aged = self._aged(heap, groups, now)
-            position = heapq.heappop(heap)[3] if aged is None else aged
-            group = groups[position]
-            candidate = group.head(taken)
-            if candidate is None:
-                continue
-            # Virtual time may have advanced since this entry was made: then the entry is sorted in again.
-            fresh = self._time(candidate.priority, candidate.project_id)
-            if heap and aged is None and (candidate.priority, fresh, candidate.id) > heap[0][:3]:
-                heapq.heappush(heap, (candidate.priority, fresh, candidate.id, position))
-                _, _, _, position = heapq.heappop(heap)
-                group = groups[position]
-                candidate = group.head(taken)
-                if candidate is None:
-                    continue
-            group.rows.popleft()
-            taken.add(candidate.id)
-            self._since_ageing += 1
-            if aged is not None:
-                self._aged_ids.add(candidate.id)
-            self._draw(candidate, projects)
-            yield group, candidate
-            if group.blocked_until == 0.0:
-                self._push(heap, group, position, taken)
-
-    def _push(
-        self, heap: list[tuple[int, float, int, int]], group: GroupCursor, position: int, taken: set[int]
-    ) -> None:
-        head = group.head(taken)
-        if head is not None:
-            heapq.heappush(heap, (head.priority, self._time(head.priority, head.project_id), head.id, position))
-
-    def _aged(self, heap: list[tuple[int, float, int, int]], groups: list[GroupCursor], now: datetime) -> int | None:
-        """Every so often, the group of the oldest head that waits too long; it leaves the heap."""
-        if self._since_ageing < AGEING_SHARE:
-            return None
-        self._since_ageing = 0
-        oldest = min(heap, key=lambda entry: entry[2])
-        rows = groups[oldest[3]].rows
-        if not rows or now - rows[0].created_at < AGEING_AFTER:
-            return None
-        heap.remove(oldest)
-        heapq.heapify(heap)
-        return oldest[3]
-
-
-def _weight(candidate: Candidate, projects: Mapping[int, ProjectSpec]) -> int:
-    project = projects.get(candidate.project_id)
-    return max(project.weight if project else 1, 1)

@@ -15,11 +15,12 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, tran
 
 from queues import config, connection, wait_metric, wakeups
 from queues.dispatcher.admission import Admissions
-from queues.dispatcher.candidates import FairShare, GroupCursor
+from queues.dispatcher.candidates import Candidate, GroupCursor
 from queues.dispatcher.capacity import Pace, PoolMemory, count_capacity
 from queues.dispatcher.leader import Leader, LeadershipLost
 from queues.dispatcher.round import Round
 from queues.dispatcher.wait_ledger import Cause, WaitLedger, take_over
+from queues.fair_share import FairShare
 from queues.lifecycle.waiting import first_due, promote
 from queues.maintenance.runner import Maintenance
 from queues.ready_groups import groups_waiting
@@ -61,7 +62,7 @@ class Dispatcher:
         """Called with each wake-up."""
         self._groups: dict[GroupKey, GroupCursor] = {}
         self._pools = PoolMemory()
-        self._share = FairShare()
+        self._share: FairShare[GroupCursor, Candidate] = FairShare()
         self._pace = Pace()
         self._ledger = WaitLedger(self.leader)
         self._cycled_at: datetime | None = None

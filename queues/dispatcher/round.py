@@ -11,11 +11,12 @@ from django.db import transaction
 
 from queues import config, hops
 from queues.dispatcher.admission import Admissions, Demand, Granted, lane_for, release
-from queues.dispatcher.candidates import Candidate, FairShare, GroupCursor
+from queues.dispatcher.candidates import Candidate, GroupCursor
 from queues.dispatcher.capacity import MAX_BATCH, PoolMemory, WorkerCapacity
 from queues.dispatcher.denials import Denied, cause_of, publish_group_waits, record_waits
 from queues.dispatcher.leader import Leader
 from queues.dispatcher.wait_ledger import Cause, WaitLedger
+from queues.fair_share import FairShare
 from queues.lifecycle.waiting import reject
 from queues.states import GroupKey
 from quotas import clock, events
@@ -52,7 +53,7 @@ class Round:
         self,
         leader: Leader,
         admissions: Admissions,
-        share: FairShare,
+        share: FairShare[GroupCursor, Candidate],
         pools: PoolMemory,
         capacity: WorkerCapacity,
         ledger: WaitLedger,

@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db.models import Count
 
 from queues.models import Batch, Job
-from queues.selectors.forecast import forecast
+from queues.selectors.batch_end import binding_and_end
 from queues.selectors.jobs import rate_of
 from queues.states import FINAL, Status
 
@@ -34,5 +34,5 @@ def batch_progress(batch: Batch) -> BatchProgress:
     totals[Status.PENDING] += sum(batch.parts.values_list("count", flat=True))
     left = sum(count for status, count in totals.items() if status not in FINAL)
     rate = rate_of(Job.objects.filter(batch=batch)) if left else 0.0
-    binding, eta = forecast(Job.objects.filter(batch=batch), left) if left else (None, None)
+    binding, eta = binding_and_end(Job.objects.filter(batch=batch), left) if left else (None, None)
     return BatchProgress(total=sum(totals.values()), totals=totals, rate=round(rate, 3), eta=eta, binding=binding)

@@ -17,6 +17,7 @@ ALLOWED = {
     "CostShape": "drf-spectacular finds its extensions by inheritance.",
     "SubjectsShape": "drf-spectacular finds its extensions by inheritance.",
     "PayloadShape": "drf-spectacular finds its extensions by inheritance.",
+    "PlannedJobsShape": "drf-spectacular finds its extensions by inheritance.",
     "PriorityShape": "drf-spectacular finds its extensions by inheritance.",
     "throwaway_prefix": "For the tests of those who use Sluice.",
 }

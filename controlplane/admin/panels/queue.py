@@ -12,7 +12,7 @@ from controlplane.admin.panels import queue_history
 from controlplane.admin.panels.queue_states import pauses, utilisation
 from controlplane.admin.periods import Period
 from queues.models import Job, Queue
-from queues.selectors.forecast import forecast
+from queues.selectors.batch_end import binding_and_end
 from queues.selectors.queues import QueueFacts, queue_facts
 from queues.states import LIVE_STAGES
 from quotas.models import Project
@@ -47,7 +47,7 @@ def _forecast(queue: Queue, projects: list[int] | None) -> dict[str, Any]:
     if projects is not None:
         jobs = jobs.filter(project__in=projects)
     left = jobs.filter(stage__in=LIVE_STAGES).count()
-    binding, end = forecast(jobs, left) if left else (None, None)
+    binding, end = binding_and_end(jobs, left) if left else (None, None)
     return {"left": left, "binding": binding, "end": end}
 
 

@@ -253,6 +253,9 @@ def _compare_jobs(answers: Answers, desk: Desk) -> None:
             "QueueStats": caller.get("queue/stats"),
             "RecentPage": caller.get("queue/requests"),
             "WorkerPage": caller.get("workers"),
+            "ForecastAnswer": caller.post(
+                "forecast", {"queue": "slow", "what_if": {"accounts": {"llm": 1}, "limits": {"per-user": 5}}}
+            ),
         }
     )
     answers.compare({"JobAnswer": caller.get(f"jobs/{job}"), "Explanation": caller.get(f"jobs/{job}/explain")})

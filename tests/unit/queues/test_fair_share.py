@@ -9,7 +9,8 @@ from itertools import count, islice
 import pytest
 
 from queues.config import ProjectSpec
-from queues.dispatcher.candidates import AGEING_AFTER, AGEING_SHARE, Candidate, FairShare, GroupCursor
+from queues.dispatcher.candidates import Candidate, GroupCursor
+from queues.fair_share import AGEING_AFTER, AGEING_SHARE, FairShare
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 _ids = count(1)
