@@ -321,7 +321,7 @@ def main() -> None:
     one.add_argument("--rounds", type=int, default=3)
     one.add_argument("--connections", type=int, default=16)
     one.add_argument("--litellm", default="", help="LiteLLM's program")
-    one.add_argument("--starlette", default="", help="a Python that has starlette, uvicorn and aiohttp")
+    one.add_argument("--starlette", default="", help="a Python that has starlette, uvicorn[standard] and aiohttp")
     two = parts.add_parser("streams")
     two.add_argument("--streams", type=int, default=1000)
     two.add_argument("--seconds", type=float, default=30.0)

@@ -2,7 +2,8 @@
 
     PROVIDER=http://127.0.0.1:9000 python bench/gateway_starlette.py PORT
 
-It runs in an environment that has both, such as LiteLLM's.
+It runs in an environment that has `starlette`, `uvicorn[standard]` and `aiohttp`: with uvicorn's own parser in Python, which
+is used where `httptools` is not installed, it answers two thirds of the calls.
 """
 
 from __future__ import annotations
@@ -44,4 +45,12 @@ async def passed(request: Request) -> Any:
 
 if __name__ == "__main__":
     application = Starlette(routes=[Route("/{path:path}", passed, methods=["GET", "POST"])])
-    uvicorn.run(application, host="127.0.0.1", port=int(sys.argv[1]), access_log=False, log_level="error")
+    uvicorn.run(
+        application,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        access_log=False,
+        log_level="error",
+        http="httptools",
+        loop="uvloop",
+    )
