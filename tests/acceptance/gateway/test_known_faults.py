@@ -516,3 +516,15 @@ def test_a_client_that_offers_http_2_is_answered(scene: Scene) -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
     sent = scene.provider.requests[-1].lower()
     assert sent.endswith(b"\r\n\r\n{}") and b"upgrade" not in sent and b"http2-settings" not in sent
+
+
+def test_the_provider_gets_no_field_that_the_caller_has_not_sent(scene: Scene) -> None:
+    request = (
+        f"POST /gateway/raw/v1/bare HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {scene.key}\r\n"
+        "Content-Length: 2\r\nConnection: close\r\n\r\n{}"
+    )
+    assert raw(scene, request.encode())
+    (sent,) = [one for one in scene.provider.requests if b"/v1/bare" in one]
+    names = {line.partition(b":")[0].lower() for line in sent.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]}
+    # The last two are set by the gateway.
+    assert names == {b"host", b"content-length", b"accept-encoding", b"authorization"}
