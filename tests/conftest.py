@@ -57,9 +57,10 @@ django.setup()
 # before this file has given the worker servers of its own, and all workers would share one Redis.
 del os.environ["DJANGO_SETTINGS_MODULE"]
 assert VALKEY.unix_url == django.conf.settings.REDIS_URL
-from tests.support import flushes  # noqa: E402 - it reads models
+from tests.support import flushes, static_files  # noqa: E402 - they read models and settings
 
 flushes.install()
+static_files.install()
 # A slow hash is for real passwords.
 django.conf.settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

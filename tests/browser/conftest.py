@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.browser.arrivals import LEAVING, acts_that_arrive
 from tests.browser.seed import PASSWORD, Day, make_day
 
 SHOTS = Path(os.environ.get("SLUICE_TEST_SHOTS") or Path(__file__).resolve().parents[2] / "var" / "screenshots")
+SLOWER = float(os.environ.get("SLUICE_TEST_BROWSER_SLOWER") or 1)
+"""How many times slower than they are the pages' scripts run: what a test does not wait for shows itself."""
 ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -25,7 +28,7 @@ def browser() -> Iterator[Any]:
     """Not for the whole session: while it lives, an event loop runs in this thread, and no other test could start one."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, acts_that_arrive():
         started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         yield started
         started.close()
@@ -34,10 +37,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def day(transactional_db: None, valkey: Any) -> Day:
     from controlplane.admin.dashboard import forget
-    from controlplane.roles import make_roles
 
     forget()
-    make_roles()
     return make_day()
 
 
@@ -68,13 +69,11 @@ def shared_day(default_database: None, django_db_blocker: Any, valkey_server: An
     from pytest_django.live_server_helper import LiveServer
 
     from controlplane.admin.dashboard import forget
-    from controlplane.roles import make_roles
 
     with django_db_blocker.unblock():
         with valkey_server.client() as client:
             client.flushall()
         forget()
-        make_roles()
         server = LiveServer("localhost")
         server._live_server_modified_settings.enable()
         try:
@@ -115,6 +114,9 @@ class Visit:
         self.url = url
         self.complaints: list[str] = []
         self.strangers: list[str] = []
+        page.add_init_script(LEAVING)
+        if SLOWER > 1:
+            page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWER})
         page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", self._note)

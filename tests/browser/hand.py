@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.browser.arrivals import arrive
+
 LONG = 100
 """Such a text is pasted."""
 
@@ -26,6 +28,7 @@ class Hand:
         for key in keys:
             self.page.keyboard.press(key)
             self.done.append(f"key {key}")
+        arrive(self.page)
 
     def choose(self, select: str, **option: str) -> None:
         """Open a list and take an item: two clicks."""

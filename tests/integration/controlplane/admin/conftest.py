@@ -14,10 +14,8 @@ SignIn = Callable[[str], Client]
 @pytest.fixture
 def day(db: None, valkey: redis.Redis) -> Day:
     from controlplane.admin.dashboard import forget
-    from controlplane.roles import make_roles
 
     forget()
-    make_roles()
     return make_day()
 
 
