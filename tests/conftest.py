@@ -18,6 +18,7 @@ import django
 import django.conf
 import pytest
 
+from tests.support.chromium import chromium
 from tests.support.made_once import run_directory
 from tests.support.migrated import copy_sqlite
 from tests.support.postgres import postgres_binaries, run_postgres
@@ -69,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """What needs a service that this machine lacks is skipped, and says so."""
     lacking = {
         "postgres": "" if postgres_binaries() else "no PostgreSQL is installed",
-        "browser": "" if shutil.which("chromium") else "no Chromium is installed",
+        "browser": "" if chromium() else "no Chromium is installed",
     }
     for item in items:
         for marker, why in lacking.items():

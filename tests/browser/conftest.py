@@ -11,6 +11,7 @@ import pytest
 
 from tests.browser.arrivals import LEAVING, acts_that_arrive
 from tests.browser.seed import PASSWORD, Day, make_day
+from tests.support.chromium import chromium
 
 SHOTS = Path(os.environ.get("SLUICE_TEST_SHOTS") or Path(__file__).resolve().parents[2] / "var" / "screenshots")
 SLOWER = float(os.environ.get("SLUICE_TEST_BROWSER_SLOWER") or 1)
@@ -29,7 +30,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright, acts_that_arrive():
-        started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         yield started
         started.close()
 
@@ -138,7 +139,9 @@ class Visit:
         return answer
 
     def shot(self, name: str) -> None:
-        """A picture of the page, for people to look at."""
+        """A picture of the page, for people to look at: if the environment says where."""
+        if "SLUICE_TEST_SHOTS" not in os.environ:
+            return
         picture = SHOTS / f"{name}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=picture, full_page=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -61,9 +61,8 @@ def make_day() -> Day:
     else:
         insert_rows(DEFAULT_DB_ALIAS, [table.moved(made.at, now) for table in made.rows], replacing=True)
     day = replace(made.day)
-    for field in fields(day):
-        row = getattr(day, field.name)
-        setattr(day, field.name, type(row).objects.get(pk=row.pk))
+    for name, row in vars(day).items():
+        setattr(day, name, type(row).objects.get(pk=row.pk))
     # An emptied database counts its versions of the configuration from the beginning: this one may look like an old one.
     resolve.clear()
     config.snapshot.clear()

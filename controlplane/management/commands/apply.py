@@ -32,6 +32,7 @@ def source(name: str) -> Path:
 
 class Command(BaseCommand):
     help = "Bring the configuration to what a YAML file says; a mistake names its line and changes nothing."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", metavar="FILE|-|preset:NAME", help=f"presets: {', '.join(preset_names())}")

@@ -45,6 +45,7 @@ pause = time.sleep
 
 class Command(BaseCommand):
     help = "Submit the jobs of a JSONL file, one job per line, as one batch. Run again, it continues where it stopped."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", help="one job per line, as in POST /api/v1/jobs; - for standard input")

@@ -13,6 +13,7 @@ from quotas.models import Project
 
 class Command(BaseCommand):
     help = "Print the secret with which callbacks of a project are signed (Standard Webhooks); it is made at first use."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project")

@@ -15,6 +15,7 @@ from quotas.services import actors, api_keys
 
 class Command(BaseCommand):
     help = "Make, list and revoke API keys."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)

@@ -15,6 +15,7 @@ class Command(BaseCommand):
         "Encrypt all stored credentials with the first key of SLUICE_CREDENTIAL_KEYS. Put a new key in front, restart, "
         "run this, then take the old key away."
     )
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--reason", default="")
