@@ -29,7 +29,7 @@ def finished(instance: Instance) -> int:
     ids=["at its start", "in ten minutes"],
 )
 def test_a_healthy_demo_raises_none(seconds: int) -> None:
-    with running("--demo") as instance:
+    with running("--demo", migrated=True) as instance:
         until = time.monotonic() + seconds
         wait_for(lambda: finished(instance) >= 30, timeout=60)  # limits are in use, so that thresholds are reached
         wait_for(lambda: time.monotonic() >= until or bool(alerts(instance)), timeout=seconds + 5)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.disk import fill, small_file_system
 from tests.support.instance import BASE_DIR, Instance, wait_until
+from tests.support.migrated import SQLITE, copy_sqlite
 from tests.support.product import Product, job_of
 from tests.support.servers import separate_servers
 from tests.support.shapes import BOTH_IF_LONG, SEPARATE
@@ -34,11 +35,13 @@ def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
     environ = {"SLUICE_TASK_MODULES": "tests.acceptance.tasks", "ACCEPTANCE_SCRATCH": "/tmp"}
     with ExitStack() as stack:
         if request.param == SEPARATE:
-            postgres, server = stack.enter_context(separate_servers())
+            postgres, server = stack.enter_context(separate_servers(migrated=True))
             environ |= {"DATABASE_URL": postgres.url, "REDIS_URL": server.url}
         made = Instance(environ=environ)
         stack.enter_context(small_file_system(made.data_dir, megabytes=32))
         stack.callback(made.remove)
+        if request.param != SEPARATE:
+            copy_sqlite(made.data_dir / SQLITE)
         made.start()
         made.manage("apply", "-", stdin=POLICIES)
         yield made
@@ -103,6 +106,7 @@ def test_standard_error_on_a_full_disk_ends_nothing(tmp_path: Path) -> None:
     """`up >log 2>&1` onto a disk that fills up, with the data elsewhere."""
     with small_file_system(tmp_path / "logs", megabytes=1) as disk, ExitStack() as stack:
         made = Instance()
+        copy_sqlite(made.data_dir / SQLITE)
         stack.callback(made.remove)
         with (disk / "up.log").open("wb") as log:
             made.process = subprocess.Popen(  # type: ignore[assignment]

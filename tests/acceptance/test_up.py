@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.instance import Instance, running, wait_until
+from tests.support.migrated import SQLITE, copy_sqlite
 from tests.support.postgres import run_postgres
 from tests.support.product import Product
 from tests.support.shapes import Deployment
@@ -156,6 +157,8 @@ def test_a_long_data_dir_gets_a_short_runtime_dir() -> None:
     long = Instance()
     deep = long.data_dir / ("d" * 60) / ("e" * 60)
     long.environ["SLUICE_DATA_DIR"] = str(deep)
+    deep.mkdir(parents=True)
+    copy_sqlite(deep / SQLITE)
     try:
         long.start()
         assert not (deep / "valkey.sock").exists()

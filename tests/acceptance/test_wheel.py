@@ -45,11 +45,11 @@ def sluice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `sluice` command of a virtual environment that has the wheel and the locked dependencies, nothing else."""
     place = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", place, ROOT, cwd=place)
-    run(sys.executable, "-m", "venv", place / "venv", cwd=place)
-    pip = (place / "venv/bin/pip", "install", "-q", "--disable-pip-version-check")
-    run(*pip, "--require-hashes", "-r", ROOT / "requirements.lock", cwd=place)
-    run(*pip, "--no-deps", next(place.glob("*.whl")), cwd=place)
-    run(place / "venv/bin/pip", "check", cwd=place)
+    run(sys.executable, "-m", "venv", "--without-pip", place / "venv", cwd=place)
+    pip = (sys.executable, "-m", "pip", "--python", place / "venv/bin/python", "--disable-pip-version-check")
+    run(*pip, "install", "-q", "--require-hashes", "-r", ROOT / "requirements.lock", cwd=place)
+    run(*pip, "install", "-q", "--no-deps", next(place.glob("*.whl")), cwd=place)
+    run(*pip, "check", cwd=place)
     return place / "venv/bin/sluice"
 
 

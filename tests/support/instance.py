@@ -21,7 +21,7 @@ import httpx
 import psycopg
 import redis
 
-from tests.support.migrated import copy_sqlite
+from tests.support.migrated import SQLITE, copy_sqlite
 from tests.support.servers import SEPARATELY, separate_servers
 from tests.support.valkey import free_port
 
@@ -271,5 +271,5 @@ def running(*options: str, environ: Mapping[str, str] | None = None, migrated: b
         instance = Instance(*options, environ=given)
         stack.callback(instance.remove)
         if migrated and "DATABASE_URL" not in given:
-            copy_sqlite(instance.data_dir / "sluice.sqlite3")
+            copy_sqlite(instance.data_dir / SQLITE)
         yield instance.start()
