@@ -33,6 +33,12 @@ DARK = """new MutationObserver(() => document.documentElement.classList.add('dar
   .observe(document, {childList: true, subtree: true})"""
 LOADED = """() => document.readyState === 'complete' && !document.querySelector('.htmx-request')
   && [...document.querySelectorAll('[hx-trigger*=load]')].every((panel) => panel.childElementCount)"""
+CALM = """() => new Promise(calm => {
+  let due = setTimeout(calm, 120);
+  new MutationObserver(() => { clearTimeout(due); due = setTimeout(calm, 120); })
+    .observe(document.body, {attributes: true, childList: true, subtree: true});
+})"""
+"""The theme builds its widgets after the page is loaded, then they are given their names."""
 ROLES = ("root", "administrator", "operator", "viewer", "member")
 NORMAL = {("operator", 390, "dark")}
 IGNORED = "known-fault"
@@ -168,7 +174,7 @@ def test_pages_and_dialogs(
             continue
         status = visit.go(path).status
         visit.page.wait_for_function(LOADED)
-        visit.page.wait_for_timeout(150)  # names are given once the theme's widgets have been built
+        visit.page.evaluate(CALM)
         if theme == "dark":
             assert visit.page.evaluate("document.documentElement.classList.contains('dark')")
         if (role, width, theme) not in NORMAL or os.environ.get("SLUICE_TEST_SHOTS"):

@@ -44,11 +44,12 @@ def test_the_sdk_reads_tool_calls_of_a_stream(scene: Scene) -> None:
 
 def test_a_stream_arrives_as_it_is_sent(scene: Scene) -> None:
     scene.sim.faults({"pace": 0.5})
-    began = time.monotonic()
     stream = scene.openai("llm").chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True)
     first = next(iter(stream))
-    assert first.choices and time.monotonic() - began < 2.0  # the whole takes some 4 s
-    stream.close()
+    began = time.monotonic()
+    rest = list(stream)
+    assert first.choices and len(rest) > 4
+    assert time.monotonic() - began > 1.0, "the provider sends for some 4 s: what was kept back would come at once"
 
 
 def test_a_file_is_uploaded_by_the_sdk(scene: Scene) -> None:
@@ -97,8 +98,8 @@ def test_a_client_that_cancels_frees_its_slot(scene: Scene) -> None:
         await client.close()
 
     asyncio.run(cancel())
-    wait_until(lambda: scene.is_idle("llm"), 3)
-    wait_until(lambda: scene.calls(user="u-cancels", outcome="cancelled"), 5)
+    wait_until(lambda: scene.is_idle("llm"), 15)
+    wait_until(lambda: scene.calls(user="u-cancels", outcome="cancelled"), 15)
 
 
 def test_a_timeout_of_the_sdk_is_its_own_and_frees_the_slot(scene: Scene) -> None:
@@ -106,7 +107,7 @@ def test_a_timeout_of_the_sdk_is_its_own_and_frees_the_slot(scene: Scene) -> Non
     client = scene.openai("llm", timeout=0.7, max_retries=0)
     with pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
-    wait_until(lambda: scene.is_idle("llm"), 3)
+    wait_until(lambda: scene.is_idle("llm"), 15)
 
 
 def test_the_anthropic_sdk_waits_for_the_time_of_a_refusal(scene: Scene) -> None:
@@ -128,7 +129,7 @@ def test_an_error_in_mid_stream_reaches_the_sdk(scene: Scene) -> None:
     client = scene.openai("llm", default_headers={"Sluice-User": "u-late-error"})
     with pytest.raises(openai.APIError, match="The server had an error"):
         list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
-    wait_until(lambda: scene.calls(user="u-late-error"), 5)
+    wait_until(lambda: scene.calls(user="u-late-error"), 15)
     call = scene.calls(user="u-late-error")[0]
     assert call["outcome"] == "server" and 0 < call["actual"]["tokens"] < 100 < call["cost"]["tokens"]
 
@@ -148,7 +149,7 @@ def test_the_azure_sdk_works_unchanged(scene: Scene) -> None:
     assert answer.choices[0].message.content == PROMPT
     chunks = client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == PROMPT
-    wait_until(lambda: scene.calls(pool="azure"), 5)
+    wait_until(lambda: scene.calls(pool="azure"), 15)
     call = scene.calls(pool="azure")[0]
     assert call["model"] == "gpt-4o-mini" and call["actual"]["tokens"] > 0
 
@@ -212,5 +213,5 @@ def test_an_error_in_mid_stream_reaches_the_anthropic_sdk(scene: Scene) -> None:
             text += part
         stream.get_final_message()
         raise AssertionError(f"it ended as if it were whole, with {text!r}")
-    wait_until(lambda: scene.calls(user="u-late-claude"), 5)
+    wait_until(lambda: scene.calls(user="u-late-claude"), 15)
     assert scene.calls(user="u-late-claude")[0]["outcome"] == "server"
