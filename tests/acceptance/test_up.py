@@ -74,7 +74,7 @@ def test_a_second_instance_on_the_same_data_is_refused(instance: Instance) -> No
         other.spawn()
         assert other.process is not None
         assert other.process.wait(60) == 1
-        wait_until(lambda: "choose another --data-dir" in other.output, 15, lambda: other.output)
+        wait_until(lambda: "choose another --data-dir" in other.output, 5, lambda: other.output)
         assert instance.readyz().status_code == 200
     finally:
         other.remove()
@@ -87,7 +87,7 @@ def test_a_busy_port_is_an_error_before_anything_starts(instance: Instance) -> N
         other.spawn()
         assert other.process is not None
         assert other.process.wait(60) == 1
-        wait_until(lambda: f"Port {instance.port}" in other.output, 15, lambda: other.output)
+        wait_until(lambda: f"Port {instance.port}" in other.output, 5, lambda: other.output)
         assert not (other.data_dir / "valkey.sock").exists()
         assert not (other.data_dir / "sluice.sqlite3").exists()
     finally:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
+import pytest
 from playwright.sync_api import Locator, Page
 
 ACTS = ((Page, "click"), (Page, "dblclick"), (Page, "select_option"), (Locator, "click"))
@@ -43,7 +43,7 @@ def _arriving(act: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def acts_that_arrive() -> Iterator[None]:
-    with ExitStack() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         for holder, name in ACTS:
-            patched.enter_context(mock.patch.object(holder, name, _arriving(getattr(holder, name))))
+            patched.setattr(holder, name, _arriving(getattr(holder, name)))
         yield

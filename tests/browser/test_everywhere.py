@@ -45,9 +45,7 @@ IGNORED = "known-fault"
 """The fingerprint of a failure that is ignored."""
 CONFIRMED = ("queues/job", "queues/deadletter")
 """Lists whose bulk actions are tried in the normal tier; the others' look alike."""
-PLAIN = ("queues/retrypolicy", "quotas/override", "quotas/tier", "quotas/costrule", "quotas/network", "quotas/provider")
-"""Models whose lists and forms have nothing of their own."""
-LEFT_OUT = ("add", "delete", *(f"{kind} {path}" for kind in ("list", "row") for path in PLAIN))
+LEFT_OUT = ("add", "delete")
 """Pages that the normal tier leaves out, since they look like the others."""
 COMBINATIONS = [
     pytest.param(role, width, theme, marks=[] if (role, width, theme) in NORMAL else [pytest.mark.long])

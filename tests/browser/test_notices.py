@@ -87,7 +87,7 @@ def test_many_pages_of_one_browser_share_a_stream(console: Any, instance: Instan
     with instance.client() as client:
         submit_later(client)
         for page in pages:
-            page.wait_for_function("(window.seen || []).includes('jobs.submitted')")
+            page.wait_for_function("(window.seen || []).includes('jobs.submitted')", timeout=8_000)
         for page in (console, *pages[:-1]):  # the one that has the stream is among them: another one opens it
             page.close()
         last = pages[-1]
@@ -124,7 +124,7 @@ def test_the_stream_refreshes_lists_and_panels(console: Any, instance: Instance)
         open_live(page, jobs, 30)
         page.wait_for_timeout(3_000)  # the loads that follow the connection are over
         submit_later(client)
-        page.wait_for_selector("#new-jobs .sl-pill:has-text('1 new')")
+        page.wait_for_selector("#new-jobs .sl-pill:has-text('1 new')", timeout=8_000)
         queued = page.locator("#panel-pulse .sl-tile:has-text('Queued') b")
         open_live(page, f"{instance.url}/admin/", 30)
         queued.wait_for()
@@ -134,6 +134,7 @@ def test_the_stream_refreshes_lists_and_panels(console: Any, instance: Instance)
         page.wait_for_function(
             "text => [...document.querySelectorAll('#panel-pulse .sl-tile b')].some(b => b.textContent === text)",
             arg=str(before + 1),
+            timeout=8_000,
         )
 
 
@@ -148,7 +149,7 @@ def test_nothing_is_refreshed_while_it_is_paused(console: Any, instance: Instanc
     page.wait_for_timeout(1_500)
     assert requests == []
     page.select_option("#refresh select", "30")
-    page.wait_for_selector("#new-jobs .sl-pill:has-text('1 new')")
+    page.wait_for_selector("#new-jobs .sl-pill:has-text('1 new')", timeout=8_000)
 
 
 @pytest.mark.long

@@ -87,7 +87,7 @@ def test_refreshing_can_be_paused_and_sped_up(visit: Open, day: Day) -> None:
     page.select_option("#refresh select", "1")
     with page.expect_request("**/admin/live/pulse*"):
         pass
-    with page.expect_request("**/admin/live/pulse*"):
+    with page.expect_request("**/admin/live/pulse*", timeout=3_000):
         pass
 
 
@@ -133,5 +133,5 @@ def test_a_hidden_page_and_a_slow_server_are_asked_no_more(visit: Open, day: Day
     page.wait_for_timeout(3_000)
     assert hidden == [], "the page is hidden"
     page.evaluate("Object.defineProperty(document, 'hidden', {value: false, configurable: true})")
-    with page.expect_request("**/admin/live/pulse*"):
+    with page.expect_request("**/admin/live/pulse*", timeout=5_000):
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

@@ -92,7 +92,7 @@ def test_what_is_no_call_is_counted_and_not_listed(scene: Scene) -> None:
     url = f"{scene.instance.url}/gateway/llm/v1/models"
     assert httpx.get(url).status_code == 401
     counted = 'sluice_gateway_requests_total{outcome="rejected",pool=""'
-    wait_until(lambda: metric(scene, counted) == before + 1, 15)
+    wait_until(lambda: metric(scene, counted) == before + 1, 5)
     assert not scene.calls(pool="missing")
 
 
@@ -100,7 +100,7 @@ def test_what_is_no_call_is_counted_and_not_listed(scene: Scene) -> None:
 def test_a_stream_that_breaks_off_is_distinguished(scene: Scene, path: str) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         scene.call("raw", f"/v1/{path}", headers={"Sluice-User": path})
-    wait_until(lambda: scene.calls(user=path), 15)
+    wait_until(lambda: scene.calls(user=path), 5)
     (call,) = scene.calls(user=path)
     assert (call["outcome"], call["status"], call["is_stream"]) == ("broken", 200, True)
     assert call["actual"]["tokens"] > 0
@@ -114,10 +114,10 @@ def test_a_client_that_vanishes_is_a_cancelled_call(scene: Scene) -> None:
     with httpx.stream("POST", url, headers=headers, json={}) as answer:
         parts = answer.iter_raw()
         assert next(parts)
-        wait_until(lambda: metric(scene, "sluice_gateway_streams") >= 1, 15)
-    wait_until(lambda: scene.calls(user="vanishes"), 15)
+        wait_until(lambda: metric(scene, "sluice_gateway_streams") >= 1, 5)
+    wait_until(lambda: scene.calls(user="vanishes"), 5)
     assert scene.calls(user="vanishes")[0]["outcome"] == "cancelled"
-    wait_until(lambda: metric(scene, "sluice_gateway_streams") == 0, 15)
+    wait_until(lambda: metric(scene, "sluice_gateway_streams") == 0, 5)
 
 
 def test_metrics_count_calls_tokens_and_time(scene: Scene) -> None:
@@ -128,7 +128,7 @@ def test_metrics_count_calls_tokens_and_time(scene: Scene) -> None:
     )  # fmt: skip
     before = [metric(scene, name) for name in names]
     tokens = scene.call("llm").json()["usage"]["total_tokens"]
-    wait_until(lambda: metric(scene, names[0]) == before[0] + 1, 15)
+    wait_until(lambda: metric(scene, names[0]) == before[0] + 1, 5)
     after = [metric(scene, name) for name in names]
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, tokens, 1, 1]
 
@@ -143,5 +143,5 @@ def test_failovers_and_waits_are_measured(scene: Scene) -> None:
     few = {"Sluice-Keys": "few=measured", "Prefer": "wait=10"}
     scene.call("llm", headers=few)
     assert scene.recent(scene.call("llm", headers=few))["waited_for"] == ["policy few"]
-    wait_until(lambda: metric(scene, "sluice_gateway_failovers_total") == failovers + 1, 15)
-    wait_until(lambda: metric(scene, "sluice_gateway_wait_seconds_count") >= waits + 1, 15)
+    wait_until(lambda: metric(scene, "sluice_gateway_failovers_total") == failovers + 1, 5)
+    wait_until(lambda: metric(scene, "sluice_gateway_wait_seconds_count") >= waits + 1, 5)

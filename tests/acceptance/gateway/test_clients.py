@@ -98,8 +98,8 @@ def test_a_client_that_cancels_frees_its_slot(scene: Scene) -> None:
         await client.close()
 
     asyncio.run(cancel())
-    wait_until(lambda: scene.is_idle("llm"), 15)
-    wait_until(lambda: scene.calls(user="u-cancels", outcome="cancelled"), 15)
+    wait_until(lambda: scene.is_idle("llm"), 3)
+    wait_until(lambda: scene.calls(user="u-cancels", outcome="cancelled"), 5)
 
 
 def test_a_timeout_of_the_sdk_is_its_own_and_frees_the_slot(scene: Scene) -> None:
@@ -107,7 +107,7 @@ def test_a_timeout_of_the_sdk_is_its_own_and_frees_the_slot(scene: Scene) -> Non
     client = scene.openai("llm", timeout=0.7, max_retries=0)
     with pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
-    wait_until(lambda: scene.is_idle("llm"), 15)
+    wait_until(lambda: scene.is_idle("llm"), 3)
 
 
 def test_the_anthropic_sdk_waits_for_the_time_of_a_refusal(scene: Scene) -> None:
@@ -129,7 +129,7 @@ def test_an_error_in_mid_stream_reaches_the_sdk(scene: Scene) -> None:
     client = scene.openai("llm", default_headers={"Sluice-User": "u-late-error"})
     with pytest.raises(openai.APIError, match="The server had an error"):
         list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
-    wait_until(lambda: scene.calls(user="u-late-error"), 15)
+    wait_until(lambda: scene.calls(user="u-late-error"), 5)
     call = scene.calls(user="u-late-error")[0]
     assert call["outcome"] == "server" and 0 < call["actual"]["tokens"] < 100 < call["cost"]["tokens"]
 
@@ -149,7 +149,7 @@ def test_the_azure_sdk_works_unchanged(scene: Scene) -> None:
     assert answer.choices[0].message.content == PROMPT
     chunks = client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == PROMPT
-    wait_until(lambda: scene.calls(pool="azure"), 15)
+    wait_until(lambda: scene.calls(pool="azure"), 5)
     call = scene.calls(pool="azure")[0]
     assert call["model"] == "gpt-4o-mini" and call["actual"]["tokens"] > 0
 
@@ -213,5 +213,5 @@ def test_an_error_in_mid_stream_reaches_the_anthropic_sdk(scene: Scene) -> None:
             text += part
         stream.get_final_message()
         raise AssertionError(f"it ended as if it were whole, with {text!r}")
-    wait_until(lambda: scene.calls(user="u-late-claude"), 15)
+    wait_until(lambda: scene.calls(user="u-late-claude"), 5)
     assert scene.calls(user="u-late-claude")[0]["outcome"] == "server"

@@ -167,7 +167,7 @@ def test_the_keys_of_both_sides_stay_on_their_side(scene: Scene) -> None:
 def test_a_provider_that_breaks_off_ends_the_callers_connection_in_error(scene: Scene, path: str) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         scene.call("raw", f"/v1/{path}")
-    wait_until(lambda: scene.is_idle("raw"), 15)
+    wait_until(lambda: scene.is_idle("raw"), 5)
 
 
 def test_a_client_that_vanishes_frees_its_slot(scene: Scene) -> None:
@@ -176,8 +176,8 @@ def test_a_client_that_vanishes_frees_its_slot(scene: Scene) -> None:
         parts = answer.iter_raw()  # kept: a generator that is dropped ends the stream
         assert next(parts)
         assert not scene.is_idle("raw")
-    wait_until(lambda: scene.is_idle("raw"), 15)
-    assert scene.provider.hung_up.wait(15)
+    wait_until(lambda: scene.is_idle("raw"), 3)
+    assert scene.provider.hung_up.wait(3)
 
 
 def test_a_slow_reader_costs_a_bounded_buffer_and_holds_up_nobody(scene: Scene) -> None:
@@ -192,7 +192,7 @@ def test_a_slow_reader_costs_a_bounded_buffer_and_holds_up_nobody(scene: Scene) 
             sent.append(scene.provider.sent)
             assert sent[-1] < 200_000_000
         assert scene.call("raw", "/v1/whole").status_code == 200
-    wait_until(lambda: scene.is_idle("raw"), 15)
+    wait_until(lambda: scene.is_idle("raw"), 5)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_cancelled_stream_and_a_timeout_leave_no_slot_taken(scene: Scene) -> N
             assert answer.status_code == 200
             parts = answer.iter_raw()
             next(parts)
-        wait_until(lambda: scene.call("llm", headers=keys).status_code == 200, 15)
+        wait_until(lambda: scene.call("llm", headers=keys).status_code == 200, 2)
     assert scene.call("hasty", "/v1/silent", headers=keys).status_code == 504
     assert scene.call("llm", headers=keys).status_code == 200
 
@@ -80,14 +80,14 @@ def test_what_a_vanished_client_has_read_is_charged(scene: Scene) -> None:
         parts = answer.iter_raw()
         for _ in range(3):
             next(parts)
-    wait_until(lambda: scene.calls(user="u-read"), 15)
+    wait_until(lambda: scene.calls(user="u-read"), 5)
     assert 0 < scene.calls(user="u-read")[0]["actual"]["tokens"] < 1000
 
 
 def test_a_use_of_zero_is_a_use(scene: Scene) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         scene.call("raw", "/v1/zero", headers={"Sluice-User": "u-zero"})
-    wait_until(lambda: scene.calls(user="u-zero"), 15)
+    wait_until(lambda: scene.calls(user="u-zero"), 5)
     assert scene.calls(user="u-zero")[0]["actual"]["tokens"] == 0
 
 
@@ -97,7 +97,7 @@ def test_comments_pass_and_are_no_tokens(scene: Scene) -> None:
     assert scene.recent(answer)["actual"]["tokens"] == 10
     with pytest.raises(httpx.RemoteProtocolError):
         scene.call("raw", "/v1/pinged", headers={"Sluice-User": "u-pinged"})
-    wait_until(lambda: scene.calls(user="u-pinged"), 15)
+    wait_until(lambda: scene.calls(user="u-pinged"), 5)
     assert scene.calls(user="u-pinged")[0]["actual"]["tokens"] < 50
 
 
@@ -263,7 +263,7 @@ def test_a_body_above_the_limit_is_refused_while_it_is_sent(scene: Scene) -> Non
             f"{scene.instance.url}/gateway/raw/v1/upload", headers=scene.headers, content=iter([part] * 40)
         )
     assert answer.status_code == 413, answer.text
-    wait_until(lambda: scene.is_idle("raw"), 15)
+    wait_until(lambda: scene.is_idle("raw"), 3)
     assert scene.account("raw")["errors"].get("network", 0) == errors
 
 
@@ -273,8 +273,8 @@ def test_a_client_that_leaves_its_upload_frees_its_slot(scene: Scene) -> None:
         connection.sendall(
             head(scene, "POST", "/gateway/raw/v1/upload", "Content-Length: 5000000\r\n") + b"z" * 2_000_000
         )
-        wait_until(lambda: not scene.is_idle("raw"), 15)
-    wait_until(lambda: scene.is_idle("raw"), 15)
+        wait_until(lambda: not scene.is_idle("raw"), 5)
+    wait_until(lambda: scene.is_idle("raw"), 3)
     assert scene.account("raw")["errors"].get("network", 0) == errors
 
 
@@ -299,7 +299,7 @@ def test_many_clients_that_leave_at_once_hold_up_nobody(scene: Scene) -> None:
     assert scene.call("llm").status_code == 200
     for thread in threads:
         thread.join(10)
-    wait_until(lambda: scene.is_idle("cached"), 15)
+    wait_until(lambda: scene.is_idle("cached"), 5)
 
 
 def test_prompts_of_open_streams_are_not_kept_in_memory(scene: Scene) -> None:
@@ -317,7 +317,7 @@ def test_prompts_of_open_streams_are_not_kept_in_memory(scene: Scene) -> None:
             assert answer.status_code == 200 and next(parts)
             kept.append(parts)
         assert memory_of(scene) - before < 40
-    wait_until(lambda: scene.is_idle("cached"), 15)
+    wait_until(lambda: scene.is_idle("cached"), 5)
 
 
 def memory_of(scene: Scene) -> int:
@@ -369,7 +369,7 @@ def test_a_refusal_that_a_stream_begins_with_goes_to_another_account(scene: Scen
         assert answer.status_code == 200 and b"word " in answer.content and b"Rate limit" not in answer.content
         assert answer.headers["sluice-account"] == "second" and scene.recent(answer)["actual"]["tokens"] == 10
     assert max(answer.headers["sluice-attempts"] for answer in answers) == "2"
-    wait_until(lambda: scene.used("by-user") == before + 2, 15)
+    wait_until(lambda: scene.used("by-user") == before + 2, 5)
 
 
 def test_a_refusal_inside_of_a_stream_by_all_accounts_names_its_time(scene: Scene) -> None:
@@ -398,7 +398,7 @@ def test_a_provider_that_refuses_the_request_for_the_use_gets_the_callers_own_bo
     written = [b"stream_options" not in request for request in scene.provider.requests[sent:]]
     assert written == [False, True, True]
     assert answer.headers["sluice-attempts"] == "1"
-    wait_until(lambda: scene.used("by-user") == before + 2, 15)
+    wait_until(lambda: scene.used("by-user") == before + 2, 5)
 
 
 @pytest.mark.parametrize(("method", "count"), [("PUT", 1), ("DELETE", 1), ("GET", 2)])
@@ -503,7 +503,7 @@ def test_a_client_that_takes_nothing_ends_with_the_providers_timeout(scene: Scen
     with socket.create_connection(("127.0.0.1", scene.instance.port), timeout=20) as connection:
         connection.sendall(head(scene, "POST", "/gateway/hasty/v1/endless-fat", "Content-Length: 2\r\n") + b"{}")
         assert scene.provider.hung_up.wait(15), "the provider's connection is closed"
-        wait_until(lambda: metric(scene, "sluice_gateway_streams") == 0, 15)
+        wait_until(lambda: metric(scene, "sluice_gateway_streams") == 0, 5)
 
 
 def test_a_client_that_offers_http_2_is_answered(scene: Scene) -> None:

@@ -88,7 +88,7 @@ def words(scene: Scene) -> dict[str, str]:
         scene.call("raw", "/v1/broken", json=body, headers=fields)
     except httpx.RemoteProtocolError:
         scene.call("raw", "/v1/echo", json=body, headers=fields)
-    wait_until(lambda: scene.is_idle("raw"), 15)
+    wait_until(lambda: scene.is_idle("raw"), 5)
     scene.recent(scene.call("llm", json=body, headers=fields))
     return found
 

@@ -159,7 +159,7 @@ def test_a_stream_survives_a_redis_that_loses_its_memory(door: Door, store: redi
     last = int(str(listener.received[0][0]).partition("-")[0])
     wait_for(lambda: store.time()[0] * 1000 + store.time()[1] // 1000 > last + 1)  # type: ignore[index]
     emit(changed("after"))
-    wait_until(lambda: len(listener.received) == 2, 30, lambda: f"{listener.text}\nin Redis: {store.keys()}")
+    wait_until(lambda: len(listener.received) == 2, 15, lambda: f"{listener.text}\nin Redis: {store.keys()}")
     listener.leave()
 
 

@@ -72,7 +72,7 @@ def test_checks_are_answered_by_the_fail_mode_until_it_serves_again(
             with pytest.raises(LimiterUnavailable):
                 resilient.settle("unknown")
         assert events == ["unavailable"], "emitted once"
-    wait_for(lambda: not resilient.check([OPEN]).degraded, 15)
+    wait_for(lambda: not resilient.check([OPEN]).degraded, 5.0)
     assert resilient.check([CLOSED])
     assert events == ["unavailable", "recovered"]
 
@@ -117,7 +117,7 @@ def test_a_server_busy_with_a_script(client: redis.Redis, resilient: ResilientLi
         assert resilient.check([OPEN]).degraded
         with pytest.raises(LimiterUnavailable):
             resilient.check([CLOSED])
-    wait_for(lambda: not resilient.check([OPEN]).degraded, 15)
+    wait_for(lambda: not resilient.check([OPEN]).degraded, 5.0)
     assert events[0] == "unavailable"
 
 
